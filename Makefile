@@ -1,0 +1,51 @@
+# Everything a newcomer types. `make help` lists it.
+
+PYTHON ?= python3
+DATA_DIR := $(if $(DELTADEX_DATA_DIR),$(DELTADEX_DATA_DIR),.deltadex)
+BASE := $(DATA_DIR)/bases/HuggingFaceTB/SmolLM2-135M-Instruct
+BIN := .venv/bin
+SOURCES := app catalog workers migrations benchmarks examples tests
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint fmt bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: .venv/.installed $(BASE)/model.safetensors ## make .venv, install the pinned dependencies, fetch the demo's base model
+
+demo: setup ## index the example pool, print its neighbours, keep serving (CHECK=1: exit after the table)
+	@DELTADEX_DATA_DIR="$(DATA_DIR)" $(BIN)/python examples/demo.py $(if $(filter 1,$(CHECK)),--check)
+
+test: setup ## the tests, then lint (ARGS="-k name" picks tests)
+	$(BIN)/pytest $(ARGS)
+	@$(MAKE) --no-print-directory lint
+
+lint: .venv/.installed ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+fmt: .venv/.installed ## format the code and repair what ruff can
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: setup ## every benchmark, one JSON line each
+	@for file in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) --json || exit 1; done
+
+clean: ## remove .venv and caches (the data directory stays)
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	find $(wildcard $(SOURCES)) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or later is needed; name one with: make setup PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[worker,embedded,demo,dev]'
+	@touch $@
+
+$(BASE)/model.safetensors: | .venv/.installed
+	$(BIN)/python examples/fetch_base.py "$(BASE)"

@@ -1,0 +1,50 @@
+"""Routes: is the process up, and can it serve?"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response, status
+from sqlalchemy import text
+
+from app.api import schemas
+from app.api.services import Services, ServicesDep
+from catalog.errors import DatabaseUnavailable
+from catalog.queue import broker_answers
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+def alive() -> dict[str, str]:
+    """The process is up."""
+    return {"status": "up"}
+
+
+@router.get("/readyz", responses={503: {"model": schemas.Readiness, "description": "Something is missing."}})
+def ready(services: ServicesDep, response: Response) -> schemas.Readiness:
+    """Database, broker and index, each with what is missing."""
+    checks = {"database": _database(services), "broker": _broker(), "index": _index(services)}
+    missing = [name for name, check in checks.items() if not check.ok]
+    if missing:
+        response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    return schemas.Readiness(ready=not missing, missing=missing, checks=checks)
+
+
+def _database(services: Services) -> schemas.Check:
+    try:
+        with services.database.transaction() as session:
+            session.execute(text("SELECT 1"))
+    except DatabaseUnavailable:
+        return schemas.Check(ok=False, detail="Postgres does not answer at DATABASE_URL.")
+    return schemas.Check(ok=True, detail="Postgres answers.")
+
+
+def _broker() -> schemas.Check:
+    if broker_answers():
+        return schemas.Check(ok=True, detail="Redis answers.")
+    return schemas.Check(ok=False, detail="Redis does not answer at REDIS_URL; submissions wait for the sweeper.")
+
+
+def _index(services: Services) -> schemas.Check:
+    if services.index.loaded:
+        return schemas.Check(ok=True, detail="The index is loaded.")
+    return schemas.Check(ok=False, detail="The index is still being read from Postgres.")

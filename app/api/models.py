@@ -1,0 +1,79 @@
+"""Routes: models, and what is near them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response, status
+
+from app.api import pages, schemas
+from app.api.problems import problems
+from app.api.services import ServicesDep
+from catalog import search, submissions
+from catalog.errors import (
+    IndexNotLoaded,
+    InvalidCursor,
+    InvalidRepoId,
+    InvalidRevision,
+    ModelNotFound,
+    NoShift,
+    NotIndexed,
+    SpaceNotFound,
+)
+from catalog.refs import RepoRef
+from catalog.repository import models
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses={**problems(InvalidRepoId, InvalidRevision), 200: {"description": "That commit is indexed already."}},
+)
+def submit(submission: schemas.Submission, services: ServicesDep, response: Response) -> schemas.Job:
+    """Ask for a repo of the Hub to be embedded. While its job is active, asking again gives the same job."""
+    job = submissions.submit_repo(services.database, RepoRef(submission.repo_id, submission.revision))
+    if submissions.is_over(job):
+        response.status_code = status.HTTP_200_OK
+    return schemas.Job.of(job)
+
+
+@router.get("", responses=problems(InvalidCursor))
+def page(query: Annotated[schemas.ModelsQuery, Query()], services: ServicesDep) -> schemas.Models:
+    """Models in the order in which they were first submitted."""
+    with services.database.transaction() as session:
+        found = models.page(
+            session,
+            base=query.base,
+            owner=query.owner,
+            state=query.state,
+            after=pages.decode(query.cursor) or 0,
+            limit=query.limit,
+        )
+    more = pages.encode(found[-1].id) if len(found) == query.limit else None
+    return schemas.Models(models=[schemas.Model.of(model) for model in found], next_cursor=more)
+
+
+@router.get("/{owner}/{name}", responses=problems(ModelNotFound, InvalidRepoId))
+def get(owner: str, name: str, services: ServicesDep) -> schemas.Model:
+    """A model, its current revision and its base."""
+    with services.database.transaction() as session:
+        return schemas.Model.of(models.get(session, RepoRef(f"{owner}/{name}").repo_id))
+
+
+@router.get(
+    "/{owner}/{name}/neighbors",
+    responses=problems(ModelNotFound, InvalidRepoId, NotIndexed, NoShift, SpaceNotFound, IndexNotLoaded),
+)
+def neighbors(
+    owner: str, name: str, query: Annotated[schemas.NeighborsQuery, Query()], services: ServicesDep
+) -> schemas.Neighbors:
+    """The models nearest to an indexed one by cosine, itself left out."""
+    answer = search.by_model(
+        services.database,
+        services.index,
+        RepoRef(f"{owner}/{name}").repo_id,
+        search.Options(query.k, query.min_similarity, query.space),
+    )
+    return schemas.Neighbors.of(answer)

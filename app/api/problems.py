@@ -1,0 +1,124 @@
+"""Errors as RFC 9457 problem documents, for every route and every kind of failure."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from catalog.errors import CatalogError, DatabaseUnavailable, InvalidInput, Unavailable
+
+MEDIA_TYPE = "application/problem+json"
+
+log = logging.getLogger(__name__)
+
+
+class FieldProblem(BaseModel):
+    field: str = Field(examples=["body.repo_id"])
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457. `code` is stable: match on it, show `detail` to people."""
+
+    type: str = Field(examples=["urn:deltadex:problem:model_not_found"])
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    errors: list[FieldProblem] | None = None
+
+
+def problems(*errors: type[CatalogError]) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI `responses` of a route that may raise these; what any route may raise is added."""
+    by_status: dict[int, list[type[CatalogError]]] = {}
+    everywhere: tuple[type[CatalogError], ...] = (InvalidInput, CatalogError, DatabaseUnavailable)
+    for error in (*errors, *everywhere):
+        by_status.setdefault(error.status, []).append(error)
+    return {
+        status: {
+            "description": ", ".join(f"`{error.code}`" for error in group),
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status, group in by_status.items()
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Render every error of the app as a problem document, and put its schema into the OpenAPI page."""
+
+    @app.exception_handler(CatalogError)
+    def _catalog_error(request: Request, error: CatalogError) -> JSONResponse:
+        headers = {}
+        if isinstance(error, Unavailable) and error.retry_after is not None:
+            headers["Retry-After"] = str(math.ceil(error.retry_after))
+        return _render(request, error.status, error.code, error.title, error.message, headers=headers)
+
+    @app.exception_handler(RequestValidationError)
+    def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        fields = [
+            {"field": ".".join(str(part) for part in problem["loc"]), "message": problem["msg"]}
+            for problem in error.errors()
+        ]
+        detail = "; ".join(f"{field['field']}: {field['message']}" for field in fields)
+        return _render(request, InvalidInput.status, InvalidInput.code, InvalidInput.title, detail, errors=fields)
+
+    @app.exception_handler(HTTPException)
+    def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+        status = HTTPStatus(error.status_code)
+        detail = f"{request.method} {request.url.path}: {status.description or status.phrase}."
+        headers = dict(error.headers or {})
+        return _render(request, status, status.name.lower(), status.phrase, detail, headers=headers)
+
+    @app.exception_handler(Exception)
+    def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        detail = "Something went wrong here; it was logged. Try again, and report it if it stays."
+        return _render(request, CatalogError.status, CatalogError.code, CatalogError.title, detail)
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            definition = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            components = schema.setdefault("components", {}).setdefault("schemas", {})
+            components.update(definition.pop("$defs", {}))
+            components["Problem"] = definition
+            for unused in ("HTTPValidationError", "ValidationError"):
+                components.pop(unused, None)
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _render(
+    request: Request,
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    *,
+    errors: Sequence[dict[str, str]] | None = None,
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    body = {
+        "type": f"urn:deltadex:problem:{code}",
+        "title": title,
+        "status": int(status),
+        "detail": detail,
+        "instance": request.url.path,
+        "code": code,
+    }
+    if errors is not None:
+        body["errors"] = list(errors)
+    return JSONResponse(body, status, headers, MEDIA_TYPE)

@@ -1,0 +1,232 @@
+"""What goes in and comes out, as JSON. Unknown fields are refused."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from catalog import search, tables
+from catalog.tables import JobState, ModelState
+
+MAX_DIMENSION = 65_536
+MAX_PAGE = 200
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Submission(Strict):
+    repo_id: str = Field(max_length=200, examples=["HuggingFaceTB/SmolLM2-135M-Instruct-lora"])
+    revision: str | None = Field(None, max_length=255, description="Branch, tag or commit; the main branch without.")
+
+
+class PageQuery(Strict):
+    cursor: str | None = Field(None, max_length=200, description="`next_cursor` of the page before.")
+    limit: int = Field(50, ge=1, le=MAX_PAGE)
+
+
+class ModelsQuery(PageQuery):
+    base: str | None = Field(None, max_length=200, description="Repo id of the base model.")
+    owner: str | None = Field(None, max_length=100)
+    state: ModelState | None = None
+
+
+class JobsQuery(PageQuery):
+    state: JobState | None = None
+
+
+K = Annotated[int, Field(ge=1, le=search.MAX_K)]
+Similarity = Annotated[float, Field(ge=-1, le=1)]
+SpaceKey = Annotated[str | None, Field(pattern="^[0-9a-f]{64}$", description="Key of a space.")]
+
+
+class NeighborsQuery(Strict):
+    k: K = 10
+    min_similarity: Similarity = -1
+    space: SpaceKey = None
+
+
+class SearchQuery(Strict):
+    """Either a vector of a space, or the repo id of an indexed model."""
+
+    vector: list[float] | None = Field(None, min_length=1, max_length=MAX_DIMENSION)
+    repo_id: str | None = Field(None, max_length=200)
+    k: K = 10
+    min_similarity: Similarity = -1
+    space: SpaceKey = None
+
+    @model_validator(mode="after")
+    def _one_query(self) -> Self:
+        if (self.vector is None) == (self.repo_id is None):
+            raise ValueError("give either `vector` or `repo_id`")
+        return self
+
+
+class JobError(BaseModel):
+    code: str
+    message: str
+
+
+class Job(BaseModel):
+    id: int
+    repo_id: str
+    revision: str | None = Field(description="As it was asked for.")
+    sha: str | None = Field(description="The commit that was embedded.")
+    state: JobState
+    progress: float = Field(ge=0, le=1)
+    attempts: int
+    error: JobError | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, job: tables.Job) -> Self:
+        error = JobError(code=job.error_code, message=job.error_message or "") if job.error_code else None
+        return cls(
+            id=job.id,
+            repo_id=job.model.repo_id,
+            revision=job.requested_revision,
+            sha=job.sha,
+            state=JobState(job.state),
+            progress=job.progress,
+            attempts=job.attempts,
+            error=error,
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+        )
+
+
+class Jobs(BaseModel):
+    jobs: list[Job]
+    next_cursor: str | None
+
+
+class BaseModelRef(BaseModel):
+    repo_id: str
+    sha: str
+    evidence: dict = Field(description="How it was found out.")
+
+
+class Revision(BaseModel):
+    sha: str
+    kind: str = Field(examples=["lora"])
+    base: BaseModelRef
+    created_at: datetime
+
+    @classmethod
+    def of(cls, revision: tables.Revision) -> Self:
+        base = BaseModelRef(repo_id=revision.base_repo, sha=revision.base_sha, evidence=revision.base_evidence)
+        return cls(sha=revision.sha, kind=revision.kind, base=base, created_at=revision.created_at)
+
+
+class Model(BaseModel):
+    repo_id: str
+    source: Literal["hub", "folder"]
+    state: ModelState
+    revision: Revision | None
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, model: tables.Model) -> Self:
+        return cls(
+            repo_id=model.repo_id,
+            source="hub" if model.source == tables.Source.HUB else "folder",
+            state=ModelState(model.state),
+            revision=Revision.of(model.revision) if model.revision else None,
+            created_at=model.created_at,
+            updated_at=model.updated_at,
+        )
+
+
+class Models(BaseModel):
+    models: list[Model]
+    next_cursor: str | None
+
+
+class Space(BaseModel):
+    """An embedding contract: vectors compare only within one."""
+
+    key: str
+    feature: str
+    layer: int
+    base_repo: str | None
+    base_sha: str | None
+    probe_set: str
+    dtype: str
+    encoder_version: str
+    dimension: int
+
+    @classmethod
+    def of(cls, space: tables.SpaceRow) -> Self:
+        return cls.model_validate(space, from_attributes=True)
+
+
+class Spaces(BaseModel):
+    spaces: list[Space]
+
+
+class Neighbor(BaseModel):
+    repo_id: str
+    similarity: float = Field(description="Cosine.")
+    sha: str | None
+    base: str | None
+    kind: str | None
+
+    @classmethod
+    def of(cls, neighbour: search.Neighbour) -> Self:
+        revision = neighbour.model.revision
+        return cls(
+            repo_id=neighbour.model.repo_id,
+            similarity=neighbour.similarity,
+            sha=revision.sha if revision else None,
+            base=revision.base_repo if revision else None,
+            kind=revision.kind if revision else None,
+        )
+
+
+class Neighbors(BaseModel):
+    space: Space
+    exact: bool
+    covered_seq: int = Field(description="The last change of the catalog that the answer takes into account.")
+    neighbors: list[Neighbor]
+
+    @classmethod
+    def of(cls, answer: search.Answer) -> Self:
+        return cls(
+            space=Space.of(answer.space),
+            exact=answer.exact,
+            covered_seq=answer.covered_seq,
+            neighbors=[Neighbor.of(neighbour) for neighbour in answer.neighbours],
+        )
+
+
+class Worker(BaseModel):
+    id: int
+    host: str
+    pid: int
+    device: str
+    started_at: datetime
+    heartbeat_at: datetime
+
+
+class Stats(BaseModel):
+    models: dict[ModelState, int]
+    jobs: dict[JobState, int]
+    workers: list[Worker]
+
+
+class Check(BaseModel):
+    ok: bool
+    detail: str
+
+
+class Readiness(BaseModel):
+    ready: bool
+    missing: list[str]
+    checks: dict[str, Check]

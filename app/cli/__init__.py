@@ -1,0 +1,60 @@
+"""The command `deltadex`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from app.cli import commands
+from app.cli.deployment import Deployment
+from catalog.errors import CatalogError
+from catalog.settings import settings
+
+cli = typer.Typer(
+    name="deltadex",
+    help="The index of what fine-tuned language models have learned.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@cli.command()
+def up(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    as_json: commands.AsJson = False,
+) -> None:
+    """Run the API, a worker and beat; Postgres and Valkey too where DATABASE_URL and REDIS_URL are not set."""
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    conf = settings().model_copy(update=given)
+    with Deployment(conf) as deployment:
+        if as_json:
+            commands.print_json({"api": deployment.url, "openapi": f"{deployment.url}/docs"})
+        else:
+            commands.out.print(
+                f"API      {deployment.url}\nOpenAPI  {deployment.url}/docs\nLogs     {conf.data_dir}/logs"
+            )
+            commands.out.print("Ctrl-C stops everything.")
+        sys.stdout.flush()
+        deployment.supervisor.wait()
+
+
+cli.command()(commands.add)
+cli.command()(commands.status)
+cli.command()(commands.neighbors)
+cli.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
+)(commands.embed)  # fmt: skip
+
+
+def main() -> None:
+    """Run the command line; an error of ours becomes its code and sentence, and exit code 1."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        cli()
+    except CatalogError as error:
+        commands.notes.print(f"[red]{error.code}[/]: {error}", soft_wrap=True)
+        sys.exit(1)

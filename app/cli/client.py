@@ -1,0 +1,82 @@
+"""The command line's view of the API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Self
+
+import httpx
+
+from catalog.errors import CatalogError, NotRunning
+
+POLL_INTERVAL = 0.25  # seconds
+OVER = ("done", "failed", "cancelled")
+
+
+class ApiProblem(CatalogError):
+    """A problem document that the API answered with; it keeps the API's code."""
+
+    def __init__(self, problem: dict[str, Any]) -> None:
+        super().__init__(problem.get("detail", "The API gave no reason."))
+        self.code = problem.get("code", CatalogError.code)
+        self.status = problem.get("status", CatalogError.status)
+
+
+class Client:
+    """Calls the API at `url`. Every method returns the decoded JSON and raises `ApiProblem` or `NotRunning`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._http = httpx.Client(base_url=url, timeout=30)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def get(self, path: str, **params: object) -> dict[str, Any]:
+        query = {name: value for name, value in params.items() if value is not None}
+        return self._call("GET", path, params=query)
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self._call("POST", path, json={name: value for name, value in body.items() if value is not None})
+
+    def readiness(self) -> dict[str, Any]:
+        """What `/readyz` says, also when something is missing."""
+        return self._decoded(self._request("GET", "/readyz"))
+
+    def wait_for(self, jobs: Iterable[int], on_change: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
+        """Look at the jobs until each is over, telling `on_change` of every look; returns them in their order."""
+        seen: dict[int, dict[str, Any] | None] = dict.fromkeys(jobs)
+        while True:
+            waiting = [number for number, job in seen.items() if job is None or job["state"] not in OVER]
+            if not waiting:
+                return [job for job in seen.values() if job]
+            for number in waiting:
+                seen[number] = job = self.get(f"/v1/jobs/{number}")
+                on_change(job)
+            time.sleep(POLL_INTERVAL)
+
+    def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        response = self._request(method, path, **options)
+        content = self._decoded(response)
+        if response.is_error:
+            raise ApiProblem(content)
+        return content
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            raise NotRunning(f"No API answers at {self.url}: start `deltadex up`, or give --api.") from error
+
+    def _decoded(self, response: httpx.Response) -> dict[str, Any]:
+        try:
+            content = response.json()
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise ApiProblem({"detail": f"{self.url} answered {response.status_code} and no JSON object."})
+        return content

@@ -1,0 +1,132 @@
+"""`deltadex add | status | neighbors | embed`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from app.cli import render
+from app.cli.client import OVER, Client
+from catalog import submissions
+from catalog.database import Database
+from catalog.errors import MissingExtra
+from catalog.settings import settings
+
+out = Console()
+notes = Console(stderr=True)  # progress and hints; standard output is the answer alone
+
+Api = Annotated[str | None, typer.Option("--api", help="Address of the API; the running `deltadex up` without.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def connect(api: str | None) -> Client:
+    return Client(api or settings().api_url())
+
+
+def print_json(content: object) -> None:
+    typer.echo(json.dumps(content))
+
+
+def add(
+    targets: Annotated[list[str], typer.Argument(help="Repo ids (OWNER/NAME), or folders on this machine.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repos.")] = None,
+    name: Annotated[str | None, typer.Option(help="Index one folder as local/NAME.")] = None,
+    hub: Annotated[
+        bool, typer.Option("--hub", help="Take every target as a repo id, also where a folder has it.")
+    ] = False,
+    wait: Annotated[bool, typer.Option(help="Wait until each is indexed or failed.")] = True,
+    api: Api = None,
+    as_json: AsJson = False,
+) -> None:
+    """Embed fine-tunes and make them searchable. Exits with 1 when one of them failed."""
+    folders = [target for target in targets if not hub and Path(target).is_dir()]
+    if name is not None and (len(targets) != 1 or not folders):
+        raise typer.BadParameter("--name goes with exactly one folder")
+    with connect(api) as client:
+        jobs = [submit(client, target, target in folders, revision, name) for target in targets]
+        if wait:
+            with render.progress_bar(notes) as bar:
+                jobs = watch(client, jobs, bar)
+    if as_json:
+        print_json({"jobs": jobs})
+    else:
+        out.print(render.jobs(jobs))
+    if any(job["state"] in ("failed", "cancelled") for job in jobs):
+        raise typer.Exit(1)
+
+
+def submit(
+    client: Client, target: str, is_folder: bool, revision: str | None = None, name: str | None = None
+) -> dict[str, Any]:
+    """The job for a repo id, or for a folder: that goes past the API, which never takes a path."""
+    if not is_folder:
+        return client.post("/v1/models", {"repo_id": target, "revision": revision})
+    database = Database(settings().require_database_url())
+    try:
+        job = submissions.submit_folder(database, Path(target), name)
+    finally:
+        database.close()
+    return client.get(f"/v1/jobs/{job.id}")
+
+
+def watch(client: Client, jobs: list[dict[str, Any]], bar: Progress) -> list[dict[str, Any]]:
+    """Wait for the jobs with a progress bar; returns them as they ended."""
+    task = bar.add_task("embedding", total=len(jobs))
+    over: set[int] = set()
+
+    def show(job: dict[str, Any]) -> None:
+        if job["state"] in OVER:
+            over.add(job["id"])
+        bar.update(task, completed=len(over), description=f"{job['repo_id']} {job['state']}")
+
+    ended = {job["id"]: job for job in client.wait_for({job["id"]: None for job in jobs}, show)}
+    bar.update(task, description="embedded")
+    return [ended[job["id"]] for job in jobs]
+
+
+def status(
+    job: Annotated[int | None, typer.Argument(help="A job's number; the whole catalog without.")] = None,
+    api: Api = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a job, or what the catalog holds and works on."""
+    with connect(api) as client:
+        if job is not None:
+            found = client.get(f"/v1/jobs/{job}")
+            print_json(found) if as_json else out.print(render.jobs([found]))
+            return
+        stats, readiness = client.get("/v1/stats"), client.readiness()
+        recent = client.get("/v1/jobs", limit=10)["jobs"]
+    if as_json:
+        print_json({"stats": stats, "readiness": readiness, "jobs": recent})
+    else:
+        out.print(render.status(stats, readiness, recent))
+
+
+def neighbors(
+    repo_id: Annotated[str, typer.Argument(help="An indexed model; a folder's is local/NAME.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
+    min_similarity: Annotated[float, typer.Option(min=-1, max=1, help="Leave out what has a smaller cosine.")] = -1,
+    api: Api = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the models nearest to an indexed one."""
+    with connect(api) as client:
+        answer = client.get(f"/v1/models/{repo_id}/neighbors", k=k, min_similarity=min_similarity)
+    print_json(answer) if as_json else out.print(render.neighbor_list(answer["neighbors"]))
+
+
+def embed(context: typer.Context) -> None:
+    """Compute vectors of folders into a file, with no server at all (see `deltadex embed --help`)."""
+    if find_spec("torch") is None:
+        raise MissingExtra("No torch: embedding needs `pip install 'deltadex[worker]'`.")
+    # the app never imports torch, so this process becomes the worker's own command
+    os.execv(sys.executable, [sys.executable, "-m", "workers.embed", *context.args])

@@ -1,0 +1,90 @@
+"""A whole Deltadex on this machine: the servers, the tables, the API, one worker and beat."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from app.cli import processes
+from app.cli.client import Client
+from app.cli.embedded import EmbeddedServers
+from app.cli.supervisor import Supervisor
+from catalog.errors import AlreadyRunning, NotRunning
+from catalog.settings import Settings
+
+START_LIMIT = 60  # seconds until the API is ready
+
+
+class Deployment:
+    """Runs while its block runs; `url` is the API's address.
+
+    Raises `AlreadyRunning` when the port or the data directory is in use, and what the servers raise.
+    """
+
+    def __init__(self, conf: Settings) -> None:
+        self._conf = conf
+        self._stack = ExitStack()
+        self.url = f"http://{conf.host}:{conf.port}"
+
+    def __enter__(self) -> Self:
+        conf = self._conf
+        _check_free(conf.host, conf.port)
+        with ExitStack() as stack:
+            servers = stack.enter_context(EmbeddedServers(conf.data_dir, conf.database_url, conf.redis_url))
+            processes.migrate(servers.database_url)
+            env = {
+                **os.environ,
+                "DATABASE_URL": servers.database_url,
+                "REDIS_URL": servers.redis_url,
+                "DELTADEX_DATA_DIR": str(conf.data_dir.resolve()),
+            }
+            stack.callback(conf.run_file.unlink, missing_ok=True)
+            addresses = {"database_url": servers.database_url, "redis_url": servers.redis_url, "api_url": self.url}
+            _write_private(conf.run_file, json.dumps({**addresses, "pid": os.getpid()}))
+            self.supervisor = stack.enter_context(Supervisor(conf.data_dir / "logs", env, check=servers.ensure_running))
+            self.supervisor.start("api", processes.in_this_environment(processes.api(conf.host, conf.port)))
+            self.supervisor.start("worker", processes.in_this_environment(processes.WORKER))
+            self.supervisor.start("beat", processes.in_this_environment(processes.BEAT))
+            self._wait_until_ready()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._stack.close()
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_LIMIT
+        with Client(self.url) as client:
+            while True:
+                try:
+                    if client.readiness()["ready"]:
+                        return
+                except NotRunning:
+                    pass  # not yet
+                if time.monotonic() > deadline:
+                    raise NotRunning(f"The API is not ready after {START_LIMIT} s; its log is in {self._log_dir}.")
+                time.sleep(0.1)
+
+    @property
+    def _log_dir(self) -> str:
+        return str(self._conf.data_dir / "logs")
+
+
+def _check_free(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise AlreadyRunning(f"Port {port} on {host} is in use. Choose another with --port.") from error
+
+
+def _write_private(path: os.PathLike[str], content: str) -> None:
+    """Addresses may hold passwords: for this user's eyes alone."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(content)

@@ -1,0 +1,69 @@
+"""Tables for people."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+STATE_STYLES = {"done": "green", "indexed": "green", "failed": "red", "cancelled": "yellow", "no_shift": "yellow"}
+
+
+def progress_bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    )
+
+
+def state(name: str) -> str:
+    style = STATE_STYLES.get(name, "cyan")
+    return f"[{style}]{name}[/]"
+
+
+def jobs(found: Iterable[dict[str, Any]]) -> Table:
+    table = Table("job", "model", "state", "progress", "attempts", "error")
+    for job in found:
+        error = f"{job['error']['code']}: {job['error']['message']}" if job["error"] else ""
+        row = (str(job["id"]), job["repo_id"], state(job["state"]), f"{job['progress']:.0%}", str(job["attempts"]))
+        table.add_row(*row, error)
+    return table
+
+
+def status(stats: dict[str, Any], readiness: dict[str, Any], recent: Iterable[dict[str, Any]]) -> RenderableType:
+    summary = Table.grid(padding=(0, 2))
+    for name, check in readiness["checks"].items():
+        summary.add_row(name, "[green]ok[/]" if check["ok"] else "[red]missing[/]", check["detail"])
+    workers = ", ".join(f"{each['host']}:{each['pid']} ({each['device']})" for each in stats["workers"])
+    summary.add_row("workers", str(len(stats["workers"])), workers or "none alive: jobs wait")
+    for kind in ("models", "jobs"):
+        counts = "  ".join(f"{state(name)} {count}" for name, count in stats[kind].items() if count)
+        summary.add_row(kind, str(sum(stats[kind].values())), counts)
+    return Group(summary, jobs(recent))
+
+
+def neighbors(answers: Sequence[tuple[str, list[dict[str, Any]]]], k: int) -> Table:
+    """One row a model: its k nearest with their cosines. What all the names start with stands in the title alone."""
+    names = [repo_id for repo_id, _ in answers] + [each["repo_id"] for _, found in answers for each in found]
+    start = re.match(r"(.*[/-])?", os.path.commonprefix(names)).group()  # type: ignore[union-attr]
+    table = Table(title=f"{start}...", box=box.SIMPLE, title_justify="left")
+    for column in ("model", *(f"neighbour {rank}" for rank in range(1, k + 1))):
+        table.add_column(column, no_wrap=True)
+    for repo_id, found in answers:
+        nearest = (f"{each['repo_id'].removeprefix(start)} [dim]{each['similarity']:.3f}[/]" for each in found)
+        table.add_row(repo_id.removeprefix(start), *nearest)
+    return table
+
+
+def neighbor_list(found: Iterable[dict[str, Any]]) -> Table:
+    """The neighbours of one model, one a row."""
+    table = Table("model", "cosine", "kind", "base", "revision")
+    for each in found:
+        row = (each["repo_id"], f"{each['similarity']:.4f}", each["kind"] or "", each["base"] or "")
+        table.add_row(*row, (each["sha"] or "")[:12])
+    return table

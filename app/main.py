@@ -1,0 +1,47 @@
+"""The API process: `uvicorn app.main:create_app --factory`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+
+from app.api import health, jobs, models, problems, search, stats
+from app.api.services import Services
+from catalog.database import Database
+from catalog.index import Follower
+from catalog.settings import Settings, settings
+
+
+def create_app(conf: Settings | None = None) -> FastAPI:
+    """The app with its routes; its lifespan holds the database and the thread that follows the change feed."""
+    conf = conf or settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = Database(conf.require_database_url())
+        index = Follower(database, conf.feed_interval)
+        app.state.services = Services(database, index)
+        index.start()
+        yield
+        index.stop()
+        database.close()
+
+    app = FastAPI(
+        title="Deltadex",
+        version=version("deltadex"),
+        description="The index of what fine-tuned language models have learned.",
+        lifespan=lifespan,
+    )
+    for routes in (models, search, jobs, stats, health):
+        app.include_router(routes.router)
+    problems.install(app)
+
+    @app.get("/", include_in_schema=False)
+    def home() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+    return app

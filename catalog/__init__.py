@@ -1,0 +1,4 @@
+"""What the API and the workers share: settings, tables, queries, the queue, the index.
+
+Imports no web framework and no torch; import-linter holds that line.
+"""

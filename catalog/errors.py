@@ -1,0 +1,301 @@
+"""The error tree. Each class carries its HTTP status and a stable code; the sentence tells the person what to do.
+
+CatalogError
+├── InvalidInput                    the request or the file given is malformed
+│   ├── InvalidRepoId, InvalidRevision, InvalidCursor, InvalidVector, InvalidProbeSet
+│   └── UnknownFeature
+├── NotFound                        nothing of that name here
+│   └── ModelNotFound, JobNotFound, SpaceNotFound
+├── Conflict                        well formed, but at odds with what is stored
+│   └── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning
+├── Refused                         an ingest that can never succeed as it stands; stored on the job, not retried
+│   ├── RepoNotFound, RevisionNotFound, RepoGated
+│   ├── NothingToEmbed, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
+│   ├── CorruptWeights, NonFiniteWeights, NonFiniteVector
+│   └── InvalidAdapterConfig, UnsupportedAdapter, ShapeMismatch, BaseUnresolved, UnsupportedBase
+├── Misconfigured                   this machine lacks what the settings ask for
+│   └── MissingExtra, ServerFailed
+└── Unavailable                     transient; an ingest is retried with backoff
+    ├── HubUnavailable, HubRateLimited, DiskFull, OutOfMemory, DeadlineExceeded
+    └── DatabaseUnavailable, IndexNotLoaded, NotRunning
+"""
+
+from __future__ import annotations
+
+
+class CatalogError(Exception):
+    """Root of everything that Deltadex raises on purpose.
+
+    `status` is the HTTP status, `code` the stable name that clients may match on, and `str(error)` a sentence
+    for a person.
+    """
+
+    status = 500
+    code = "internal_error"
+    title = "Internal error"
+    transient = False
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidInput(CatalogError):
+    status = 422
+    code = "invalid_input"
+    title = "Invalid input"
+
+
+class InvalidRepoId(InvalidInput):
+    code = "invalid_repo_id"
+    title = "Invalid repo id"
+
+
+class InvalidRevision(InvalidInput):
+    code = "invalid_revision"
+    title = "Invalid revision"
+
+
+class InvalidCursor(InvalidInput):
+    code = "invalid_cursor"
+    title = "Invalid cursor"
+
+
+class InvalidVector(InvalidInput):
+    code = "invalid_vector"
+    title = "Invalid vector"
+
+
+class InvalidProbeSet(InvalidInput):
+    code = "invalid_probe_set"
+    title = "Invalid probe set"
+
+
+class UnknownFeature(InvalidInput):
+    code = "unknown_feature"
+    title = "Unknown feature"
+
+
+class NotFound(CatalogError):
+    status = 404
+    code = "not_found"
+    title = "Not found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+    title = "Model not found"
+
+
+class JobNotFound(NotFound):
+    code = "job_not_found"
+    title = "Job not found"
+
+
+class SpaceNotFound(NotFound):
+    code = "space_not_found"
+    title = "Space not found"
+
+
+class Conflict(CatalogError):
+    status = 409
+    code = "conflict"
+    title = "Conflict"
+
+
+class NotIndexed(Conflict):
+    code = "not_indexed"
+    title = "Model not indexed"
+
+
+class NoShift(Conflict):
+    code = "no_shift"
+    title = "Model does not shift its base"
+
+
+class SpaceRequired(Conflict):
+    code = "space_required"
+    title = "Space required"
+
+
+class SpaceMismatch(Conflict):
+    code = "space_mismatch"
+    title = "Vectors of different spaces"
+
+
+class NameTaken(Conflict):
+    code = "name_taken"
+    title = "Name taken"
+
+
+class AlreadyRunning(Conflict):
+    code = "already_running"
+    title = "Already running"
+
+
+class Refused(CatalogError):
+    status = 422
+    code = "refused"
+    title = "Refused"
+
+
+class RepoNotFound(Refused):
+    status = 404
+    code = "repo_not_found"
+    title = "Repo not found on the Hub"
+
+
+class RevisionNotFound(Refused):
+    status = 404
+    code = "revision_not_found"
+    title = "Revision not found on the Hub"
+
+
+class RepoGated(Refused):
+    status = 403
+    code = "repo_gated"
+    title = "Repo is gated"
+
+
+class NothingToEmbed(Refused):
+    code = "nothing_to_embed"
+    title = "No adapter or weights"
+
+
+class PickledWeights(Refused):
+    code = "pickled_weights"
+    title = "Pickled weights"
+
+
+class RemoteCode(Refused):
+    code = "remote_code"
+    title = "Remote code"
+
+
+class UnsafePath(Refused):
+    code = "unsafe_path"
+    title = "Unsafe path"
+
+
+class TooManyFiles(Refused):
+    status = 413
+    code = "too_many_files"
+    title = "Too many files"
+
+
+class FileTooLarge(Refused):
+    status = 413
+    code = "file_too_large"
+    title = "File too large"
+
+
+class FolderUnreadable(Refused):
+    code = "folder_unreadable"
+    title = "Folder unreadable"
+
+
+class CorruptWeights(Refused):
+    code = "corrupt_weights"
+    title = "Corrupt safetensors file"
+
+
+class NonFiniteWeights(Refused):
+    code = "non_finite_weights"
+    title = "NaN or infinity in the weights"
+
+
+class NonFiniteVector(Refused):
+    code = "non_finite_vector"
+    title = "NaN or infinity in the vector"
+
+
+class InvalidAdapterConfig(Refused):
+    code = "invalid_adapter_config"
+    title = "Invalid adapter config"
+
+
+class UnsupportedAdapter(Refused):
+    code = "unsupported_adapter"
+    title = "Unsupported adapter"
+
+
+class ShapeMismatch(Refused):
+    code = "shape_mismatch"
+    title = "Adapter does not fit its base"
+
+
+class BaseUnresolved(Refused):
+    code = "base_unresolved"
+    title = "Base model unresolved"
+
+
+class UnsupportedBase(Refused):
+    code = "unsupported_base"
+    title = "Unsupported base model"
+
+
+class Misconfigured(CatalogError):
+    code = "misconfigured"
+    title = "Misconfigured"
+
+
+class MissingExtra(Misconfigured):
+    code = "missing_extra"
+    title = "Package missing"
+
+
+class ServerFailed(Misconfigured):
+    code = "server_failed"
+    title = "Embedded server failed"
+
+
+class Unavailable(CatalogError):
+    status = 503
+    code = "unavailable"
+    title = "Unavailable"
+    transient = True
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after  # seconds
+
+
+class HubUnavailable(Unavailable):
+    code = "hub_unavailable"
+    title = "Hub unavailable"
+
+
+class HubRateLimited(Unavailable):
+    status = 429
+    code = "hub_rate_limited"
+    title = "Hub rate limit"
+
+
+class DiskFull(Unavailable):
+    code = "disk_full"
+    title = "Disk full"
+
+
+class OutOfMemory(Unavailable):
+    code = "out_of_memory"
+    title = "Out of memory"
+
+
+class DeadlineExceeded(Unavailable):
+    code = "deadline_exceeded"
+    title = "Deadline exceeded"
+
+
+class DatabaseUnavailable(Unavailable):
+    code = "database_unavailable"
+    title = "Database unavailable"
+
+
+class IndexNotLoaded(Unavailable):
+    code = "index_not_loaded"
+    title = "Index not loaded"
+
+
+class NotRunning(Unavailable):
+    code = "not_running"
+    title = "Deltadex is not running"

@@ -1,0 +1,42 @@
+"""Names of models as people type them, checked before anything is asked of a hub."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from catalog.errors import InvalidRepoId, InvalidRevision
+
+_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+_REVISION = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._/+-]{0,254})")
+_SHA = re.compile(r"[0-9a-f]{40}")
+LOCAL_OWNER = "local"  # folders that are on no hub; the HTTP API refuses to fetch this owner
+
+
+@dataclass(frozen=True)
+class RepoRef:
+    """A repo on the Hub, and the branch, tag or commit that is asked for (None: the main branch).
+
+    Raises `InvalidRepoId` and `InvalidRevision`.
+    """
+
+    repo_id: str
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        parts = self.repo_id.split("/")
+        if len(parts) != 2 or not all(_PART.fullmatch(part) and ".." not in part for part in parts):
+            raise InvalidRepoId(
+                f"{self.repo_id[:200]!r} is not a repo id. Write OWNER/NAME, letters, digits and . _ - only."
+            )
+        if self.revision is not None and (not _REVISION.fullmatch(self.revision) or ".." in self.revision):
+            raise InvalidRevision(f"{self.revision[:200]!r} is not a branch, tag or commit.")
+
+    @property
+    def owner(self) -> str:
+        return self.repo_id.split("/")[0]
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the revision is a full commit sha, which can never come to mean something else."""
+        return self.revision is not None and _SHA.fullmatch(self.revision) is not None

@@ -1,0 +1,71 @@
+"""Spaces and the base activations measured in them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from catalog.errors import SpaceNotFound
+from catalog.spaces import Space
+from catalog.tables import BaseActivations, SpaceRow
+
+
+@dataclass(frozen=True)
+class BaseTable:
+    """A base's own features for each probe, float32 (N, d), and the space's noise floor for it (a norm)."""
+
+    activations: np.ndarray
+    noise_floor: float
+
+
+def ensure(session: Session, space: Space, dimension: int) -> SpaceRow:
+    """The row of that contract, made if there is none."""
+    statement = insert(SpaceRow).values(key=space.key, dimension=dimension, **asdict(space))
+    session.execute(statement.on_conflict_do_nothing(index_elements=["key"]))
+    return get(session, space.key)
+
+
+def get(session: Session, key: str) -> SpaceRow:
+    """Raises `SpaceNotFound`."""
+    row = session.scalars(select(SpaceRow).where(SpaceRow.key == key)).one_or_none()
+    if row is None:
+        raise SpaceNotFound(f"There is no space {key}. GET /v1/spaces lists them.")
+    return row
+
+
+def page(session: Session) -> list[SpaceRow]:
+    """All spaces, the newest first."""
+    return list(session.scalars(select(SpaceRow).order_by(SpaceRow.id.desc())))
+
+
+def base_table(session: Session, space: Space, base_repo: str, base_sha: str) -> BaseTable | None:
+    """What was stored for that base in that space, or None."""
+    row = session.scalars(
+        select(BaseActivations)
+        .join(SpaceRow, SpaceRow.id == BaseActivations.space_id)
+        .where(SpaceRow.key == space.key, BaseActivations.base_repo == base_repo, BaseActivations.base_sha == base_sha)
+    ).one_or_none()
+    if row is None:
+        return None
+    activations = np.frombuffer(row.data, dtype="<f4").reshape(row.probes, row.dimension)
+    return BaseTable(activations, row.noise_floor)
+
+
+def store_base_table(session: Session, space: Space, base_repo: str, base_sha: str, table: BaseTable) -> None:
+    """Keep the base's activations; the first to be stored stay."""
+    probes, dimension = table.activations.shape
+    row = ensure(session, space, dimension)
+    statement = insert(BaseActivations).values(
+        space_id=row.id,
+        base_repo=base_repo,
+        base_sha=base_sha,
+        noise_floor=table.noise_floor,
+        probes=probes,
+        dimension=dimension,
+        data=table.activations.astype("<f4").tobytes(),
+    )
+    session.execute(statement.on_conflict_do_nothing())

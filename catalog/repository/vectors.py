@@ -1,0 +1,174 @@
+"""Vectors and the change feed.
+
+Every write of a vector draws its `seq` under one advisory lock that is held until the commit, so numbers become
+visible in their order: a reader that asks for `seq > last` can never miss a row that was committed late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy import func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from catalog.errors import ModelNotFound, NotIndexed
+from catalog.spaces import Space
+from catalog.tables import Model, Revision, SpaceRow, Vector, change_seq
+
+_FEED_LOCK = 0x64656C7461  # "delta"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One entry of the feed. `vector` is float32 (d,), or None when the model left the space."""
+
+    seq: int
+    space_id: int
+    model_id: int
+    vector: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A model's newest vector in a space: float32 (d,)."""
+
+    model: Model
+    revision: Revision
+    space: SpaceRow
+    vector: np.ndarray
+    norm: float
+    no_shift: bool
+    explanation: dict | None
+
+
+def lock_feed(session: Session) -> None:
+    """Wait for the turn to write to the feed; held until the transaction ends."""
+    session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _FEED_LOCK})
+
+
+def store(
+    session: Session,
+    space: SpaceRow,
+    revision: Revision,
+    vector: np.ndarray,
+    *,
+    norm: float,
+    no_shift: bool,
+    explanation: dict | None = None,
+) -> int:
+    """Write a revision's vector and append it to the feed. The caller holds `lock_feed`. Returns the seq."""
+    values: dict[str, Any] = {
+        "model_id": revision.model_id,
+        "dimension": vector.size,
+        "data": vector.astype("<f4").tobytes(),
+        "norm": norm,
+        "no_shift": no_shift,
+        "explanation": explanation,
+        "deleted": False,
+        "seq": session.execute(select(change_seq.next_value())).scalar_one(),
+    }
+    statement = insert(Vector).values(space_id=space.id, revision_id=revision.id, **values)
+    session.execute(statement.on_conflict_do_update(index_elements=["space_id", "revision_id"], set_=values))
+    return values["seq"]
+
+
+def republish(session: Session, revision_id: int) -> None:
+    """Append a revision's vectors to the feed once more, so that they replace what is indexed of the model."""
+    lock_feed(session)
+    session.execute(
+        update(Vector).where(Vector.revision_id == revision_id).values(seq=change_seq.next_value(), deleted=False)
+    )
+
+
+def remove(session: Session, model_id: int) -> None:
+    """Turn all vectors of a model into tombstones of the feed."""
+    lock_feed(session)
+    session.execute(update(Vector).where(Vector.model_id == model_id).values(seq=change_seq.next_value(), deleted=True))
+
+
+def changes(session: Session, after: int, limit: int) -> list[Change]:
+    """The next entries of the feed, at most `limit`, in the order of `seq`."""
+    gone = Vector.deleted | Vector.no_shift
+    statement = (
+        select(Vector.seq, Vector.space_id, Vector.model_id, gone, Vector.data)
+        .where(Vector.seq > after)
+        .order_by(Vector.seq)
+        .limit(limit)
+    )
+    return [
+        Change(seq, space_id, model_id, None if is_gone else np.frombuffer(data, dtype="<f4"))
+        for seq, space_id, model_id, is_gone, data in session.execute(statement)
+    ]
+
+
+def last_seq(session: Session) -> int:
+    return session.execute(select(func.coalesce(func.max(Vector.seq), 0))).scalar_one()
+
+
+def newest(session: Session, repo_id: str, *, feature: str, space_key: str | None = None) -> Stored:
+    """A model's newest vector in the space of that key, or else in its newest space of that feature.
+
+    One statement. Raises `ModelNotFound` and `NotIndexed`.
+    """
+    wanted = SpaceRow.key == space_key if space_key else SpaceRow.feature == feature
+    vectors = (
+        select(Vector.id, Vector.model_id, Vector.seq)
+        .join(SpaceRow, SpaceRow.id == Vector.space_id)
+        .where(wanted, ~Vector.deleted)
+        .subquery()
+    )
+    statement = (
+        select(Model, Vector, SpaceRow, Revision)
+        .outerjoin(vectors, vectors.c.model_id == Model.id)
+        .outerjoin(Vector, Vector.id == vectors.c.id)
+        .outerjoin(SpaceRow, SpaceRow.id == Vector.space_id)
+        .outerjoin(Revision, Revision.id == Vector.revision_id)
+        .where(Model.repo_id == repo_id)
+        .order_by(vectors.c.seq.desc())
+        .limit(1)
+    )
+    row = session.execute(statement).one_or_none()
+    if row is None:
+        raise ModelNotFound(f"{repo_id} is not in this catalog. Submit it with POST /v1/models or `deltadex add`.")
+    model, vector, space, revision = row
+    if vector is None:
+        where = f"in space {space_key}" if space_key else f"for {feature}"
+        raise NotIndexed(f"{repo_id} has no vector {where} yet (it is {model.state}). Look at its job for the reason.")
+    values = np.frombuffer(vector.data, dtype="<f4")
+    return Stored(model, revision, space, values, vector.norm, vector.no_shift, vector.explanation)
+
+
+def embedded(session: Session, model_id: int, sha: str, features: Sequence[str], like: Space) -> Revision | None:
+    """The revision `sha` of a model when it has a vector for each feature under the contract of `like`, base apart."""
+    statement = (
+        select(Revision)
+        .join(Vector, Vector.revision_id == Revision.id)
+        .join(SpaceRow, SpaceRow.id == Vector.space_id)
+        .where(
+            Revision.model_id == model_id,
+            Revision.sha == sha,
+            SpaceRow.feature.in_(features),
+            SpaceRow.layer == like.layer,
+            SpaceRow.probe_set == like.probe_set,
+            SpaceRow.dtype == like.dtype,
+            SpaceRow.encoder_version == like.encoder_version,
+        )
+        .group_by(Revision.id)
+        .having(func.count(SpaceRow.feature.distinct()) == len(set(features)))
+    )
+    return session.scalars(statement).first()
+
+
+def has_revision(session: Session, model_id: int, sha: str) -> bool:
+    """Whether that commit of the model has a live vector in any space."""
+    statement = (
+        select(Vector.id)
+        .join(Revision, Revision.id == Vector.revision_id)
+        .where(Revision.model_id == model_id, Revision.sha == sha, ~Vector.deleted)
+        .limit(1)
+    )
+    return session.execute(statement).first() is not None

@@ -1,0 +1,107 @@
+"""The only reader of the environment."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from catalog.errors import NotRunning
+
+
+class Settings(BaseSettings):
+    """Every setting, its unit and its default. `DATABASE_URL`, `REDIS_URL`, `HF_ENDPOINT` and `HF_TOKEN` keep the
+    names that everybody gives them; all others are prefixed with `DELTADEX_`.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="DELTADEX_", populate_by_name=True, extra="ignore")
+
+    data_dir: Path = Path(".deltadex")
+    database_url: str | None = Field(None, validation_alias="DATABASE_URL")
+    redis_url: str | None = Field(None, validation_alias="REDIS_URL")
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+    hf_endpoint: str = Field("https://huggingface.co", validation_alias="HF_ENDPOINT")
+    hf_token: SecretStr | None = Field(None, validation_alias="HF_TOKEN")
+    hub_timeout: float = 30.0  # seconds without a byte
+    max_file_bytes: int = 20 * 2**30
+    max_repo_files: int = 10_000
+
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    probes: Path | None = None  # a probe set in JSON; the default set without
+    base_aliases: Path | None = None  # JSON object: mirror's repo id -> original's, added to the shipped table
+    base_memory: int = 16 * 2**30  # bytes of base models kept in memory
+    batch: int = Field(8, ge=1)  # jobs claimed, and adapters encoded, at once
+
+    max_attempts: int = Field(5, ge=1)
+    retry_base: float = 2.0  # seconds before the first retry, doubled for each further one
+    heartbeat_interval: float = 5.0  # seconds
+    heartbeat_limit: float = 30.0  # seconds without a heartbeat before a worker counts as dead
+    sweep_interval: float = 5.0  # seconds between sweeps
+    ring_again_after: float = 30.0  # seconds before a queued job's message counts as lost
+    visibility_timeout: int = 6 * 3600  # seconds; above the longest job
+    feed_interval: float = 0.2  # seconds between looks at the change feed
+
+    @property
+    def bases_dir(self) -> Path:
+        """A folder `OWNER/NAME` in here stands for that base model in place of the Hub's."""
+        return self.data_dir / "bases"
+
+    @property
+    def downloads_dir(self) -> Path:
+        return self.data_dir / "downloads"
+
+    @property
+    def run_file(self) -> Path:
+        """Where a running `deltadex up` tells other commands its addresses."""
+        return self.data_dir / "run.json"
+
+    def require_database_url(self) -> str:
+        """SQLAlchemy URL of Postgres.
+
+        Raises `NotRunning` where neither the environment nor a running `deltadex up` gives one.
+        """
+        return with_driver(self._require("database_url"))
+
+    def require_redis_url(self) -> str:
+        """URL of Redis or Valkey; raises `NotRunning` like `require_database_url`."""
+        return self._require("redis_url")
+
+    def api_url(self) -> str:
+        """Address of the API: the running `deltadex up`'s, or the one that the settings give."""
+        return self._running().get("api_url", f"http://{self.host}:{self.port}")
+
+    def _require(self, name: str) -> str:
+        value = getattr(self, name) or self._running().get(name)
+        if not value:
+            raise NotRunning(
+                f"Nothing runs in {self.data_dir}: start `deltadex up`, or set {name.upper()} to a server of yours."
+            )
+        return value
+
+    def _running(self) -> dict[str, str]:
+        try:
+            return json.loads(self.run_file.read_text())
+        except (OSError, ValueError):
+            return {}
+
+
+def with_driver(url: str) -> str:
+    """The same address, naming the driver that SQLAlchemy is to use."""
+    for scheme in ("postgres://", "postgresql://"):
+        if url.startswith(scheme):
+            return "postgresql+psycopg://" + url[len(scheme) :]
+    return url
+
+
+@lru_cache
+def settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()

@@ -1,0 +1,34 @@
+"""The embedding contract: vectors compare only within one space."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Space:
+    """Everything that two vectors must share to be comparable.
+
+    `base_repo` and `base_sha` are None for `delta_meaning`, whose coordinates do not depend on the base.
+    `probe_set` is the probe set's sha256 and `layer` an index into `hidden_states` (-1: after the final norm).
+    """
+
+    feature: str
+    layer: int
+    base_repo: str | None
+    base_sha: str | None
+    probe_set: str
+    dtype: str
+    encoder_version: str
+
+    @property
+    def key(self) -> str:
+        """sha256 of the canonical JSON, in hex: the space's name wherever it is stored."""
+        canonical = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def as_dict(self) -> dict[str, object]:
+        return {**dataclasses.asdict(self), "key": self.key}

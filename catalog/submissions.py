@@ -1,0 +1,58 @@
+"""From a name to a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from catalog.database import Database
+from catalog.errors import FolderUnreadable, InvalidRepoId, NameTaken
+from catalog.queue import ring_after_commit
+from catalog.refs import LOCAL_OWNER, RepoRef
+from catalog.repository import jobs, models, vectors
+from catalog.tables import Job, JobState, Source
+
+
+def submit_repo(database: Database, ref: RepoRef) -> Job:
+    """The job that embeds a repo of the Hub.
+
+    A commit that is indexed already gives the job that did it (`done`); a job that is still active for the same
+    repo and revision is given again. Asks nothing of the Hub. Raises `InvalidRepoId` for the owner `local`.
+    """
+    if ref.owner == LOCAL_OWNER:
+        raise InvalidRepoId(
+            f"The owner {LOCAL_OWNER!r} is for folders added on the command line: `deltadex add FOLDER`."
+        )
+    with database.transaction() as session:
+        model = models.ensure(session, ref.repo_id, Source.HUB)
+        if ref.pinned and ref.revision and vectors.has_revision(session, model.id, ref.revision):
+            done = jobs.latest_done(session, model.id, ref.revision)
+            if done is not None:
+                return done
+        job, made = jobs.submit(session, model, ref.revision)
+        if made:
+            ring_after_commit(session, job.id)
+    return job
+
+
+def submit_folder(database: Database, folder: Path, name: str | None = None) -> Job:
+    """The job that embeds a folder on this machine, known as `local/NAME` (by default the folder's own name).
+
+    Raises `FolderUnreadable` when it is no folder, and `NameTaken` when another folder has that name.
+    """
+    folder = folder.expanduser().resolve()
+    if not folder.is_dir():
+        raise FolderUnreadable(f"{folder} is not a folder that can be read here.")
+    ref = RepoRef(f"{LOCAL_OWNER}/{name or folder.name}")
+    with database.transaction() as session:
+        model = models.ensure(session, ref.repo_id, Source.FOLDER, str(folder))
+        if model.folder != str(folder):
+            raise NameTaken(f"{ref.repo_id} is {model.folder}. Give this folder another name with --name.")
+        job, made = jobs.submit(session, model, None)
+        if made:
+            ring_after_commit(session, job.id)
+    return job
+
+
+def is_over(job: Job) -> bool:
+    """Whether a job has reached a state that it will not leave by itself."""
+    return job.state in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)

@@ -1,0 +1,254 @@
+"""The tables. Vectors and activations are little-endian float32 bytes whose length the database checks."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    Sequence,
+    String,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    FETCHING = "fetching"
+    ENCODING = "encoding"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class ModelState(StrEnum):
+    PENDING = "pending"  # submitted, nothing stored yet
+    INDEXED = "indexed"
+    NO_SHIFT = "no_shift"  # embedded, but its norm is under the noise floor
+    FAILED = "failed"
+
+
+class Source(StrEnum):
+    HUB = "hub"
+    FOLDER = "folder"
+
+
+RUNNING = (JobState.FETCHING, JobState.ENCODING)
+ACTIVE = (JobState.QUEUED, *RUNNING)
+
+
+def one_of(column: str, values: type[StrEnum]) -> str:
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
+
+
+def _quoted(states: tuple[JobState, ...]) -> str:
+    return ", ".join(f"'{state}'" for state in states)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: DateTime(timezone=True), int: BigInteger, str: Text}  # noqa: RUF012
+
+
+# numbers the change feed; drawn under an advisory lock, see repository/vectors.py
+change_seq = Sequence("change_seq", metadata=Base.metadata, start=1)
+
+
+class SpaceRow(Base):
+    """One embedding contract (`catalog.spaces.Space`) and what was measured of it."""
+
+    __tablename__ = "spaces"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), unique=True)
+    feature: Mapped[str]
+    layer: Mapped[int]
+    base_repo: Mapped[str | None]
+    base_sha: Mapped[str | None]
+    probe_set: Mapped[str] = mapped_column(String(64))
+    dtype: Mapped[str]
+    encoder_version: Mapped[str]
+    dimension: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class BaseActivations(Base):
+    """What a base itself answers to each probe, float32 (probes, dimension), and how far its vector moves when
+    nothing but the batch's shape changes (`noise_floor`, a norm). The base is part of the key because the space of
+    `delta_meaning` spans many bases.
+    """
+
+    __tablename__ = "base_activations"
+    __table_args__ = (CheckConstraint("octet_length(data) = 4 * probes * dimension", name="length"),)
+
+    space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id", ondelete="CASCADE"), primary_key=True)
+    base_repo: Mapped[str] = mapped_column(primary_key=True)
+    base_sha: Mapped[str] = mapped_column(primary_key=True)
+    noise_floor: Mapped[float]
+    probes: Mapped[int]
+    dimension: Mapped[int]
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Model(Base):
+    """A fine-tune by its name: a repo on the Hub, or a folder under the owner `local`."""
+
+    __tablename__ = "models"
+    __table_args__ = (
+        CheckConstraint(one_of("source", Source), name="source"),
+        CheckConstraint(one_of("state", ModelState), name="state"),
+        Index(None, "owner", "id"),
+        Index(None, "state", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    repo_id: Mapped[str] = mapped_column(unique=True)
+    owner: Mapped[str]
+    source: Mapped[str]
+    folder: Mapped[str | None]
+    state: Mapped[str] = mapped_column(server_default=ModelState.PENDING)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+
+    revision: Mapped[Revision | None] = relationship(
+        primaryjoin="and_(Model.id == Revision.model_id, Revision.current)", viewonly=True, uselist=False
+    )
+
+
+class Revision(Base):
+    """One commit of a model (a folder's content hash stands in for a commit). One of a model's is current."""
+
+    __tablename__ = "revisions"
+    __table_args__ = (
+        UniqueConstraint("model_id", "sha"),
+        Index("uq_revisions_current", "model_id", unique=True, postgresql_where=text("current")),
+        Index(None, "base_repo", "model_id", postgresql_where=text("current")),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"))
+    sha: Mapped[str]
+    current: Mapped[bool]
+    kind: Mapped[str]
+    base_repo: Mapped[str]
+    base_sha: Mapped[str]
+    base_evidence: Mapped[dict] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Vector(Base):
+    """A revision's embedding in one space: float32 (dimension,), not normalised."""
+
+    __tablename__ = "vectors"
+    __table_args__ = (
+        UniqueConstraint("space_id", "revision_id"),
+        CheckConstraint("octet_length(data) = 4 * dimension", name="length"),
+        Index(None, "model_id", "space_id", "seq"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id"))
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    revision_id: Mapped[int] = mapped_column(ForeignKey("revisions.id"), index=True)
+    seq: Mapped[int] = mapped_column(unique=True)
+    dimension: Mapped[int]
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+    norm: Mapped[float]
+    no_shift: Mapped[bool]
+    explanation: Mapped[dict | None] = mapped_column(JSONB)  # tokens that the shift promotes and suppresses
+    deleted: Mapped[bool] = mapped_column(server_default=text("false"))  # a tombstone in the change feed
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Worker(Base):
+    """A worker process. A heartbeat that stopped means that its jobs run again elsewhere."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    host: Mapped[str]
+    pid: Mapped[int]
+    device: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    stopped_at: Mapped[datetime | None]
+
+
+class Job(Base):
+    """One wish to have a model embedded. Postgres is the truth; a Celery message is only a doorbell."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(one_of("state", JobState), name="state"),
+        CheckConstraint("progress BETWEEN 0 AND 1", name="progress"),
+        Index(
+            "uq_jobs_active",
+            "model_id",
+            text("coalesce(requested_revision, '')"),
+            unique=True,
+            postgresql_where=text(f"state IN ({_quoted(ACTIVE)})"),
+        ),
+        Index("ix_jobs_queued", "base_hint", "available_at", postgresql_where=text("state = 'queued'")),
+        Index("ix_jobs_due", "available_at", postgresql_where=text("state = 'queued'")),
+        Index("ix_jobs_running", "worker_id", postgresql_where=text(f"state IN ({_quoted(RUNNING)})")),
+        Index(None, "state", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"))
+    requested_revision: Mapped[str | None]
+    sha: Mapped[str | None]
+    state: Mapped[str] = mapped_column(server_default=JobState.QUEUED)
+    progress: Mapped[float] = mapped_column(server_default=text("0"))
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    base_hint: Mapped[str | None]  # jobs of the same base are claimed together
+    worker_id: Mapped[int | None] = mapped_column(ForeignKey("workers.id"))
+    available_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    rung_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+
+    model: Mapped[Model] = relationship(lazy="joined", innerjoin=True)
+
+
+class IndexSnapshot(Base):
+    """A published main segment of a space's index: which file, and which changes it covers."""
+
+    __tablename__ = "index_snapshots"
+    __table_args__ = (UniqueConstraint("space_id", "generation"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id", ondelete="CASCADE"))
+    generation: Mapped[int]
+    covered_seq: Mapped[int]
+    vectors: Mapped[int]
+    kind: Mapped[str]
+    path: Mapped[str]
+    sha256: Mapped[str] = mapped_column(String(64))
+    recall: Mapped[float]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

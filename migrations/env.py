@@ -1,0 +1,22 @@
+"""Alembic's entry: the address comes from the settings, or from the connection that a caller hands over."""
+
+from __future__ import annotations
+
+from alembic import context
+from sqlalchemy import create_engine
+
+from catalog.settings import settings
+from catalog.tables import Base
+
+
+def run() -> None:
+    url = context.config.attributes.get("database_url") or settings().require_database_url()
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        context.configure(connection=connection, target_metadata=Base.metadata, compare_server_default=True)
+        with context.begin_transaction():
+            context.run_migrations()
+    engine.dispose()
+
+
+run()

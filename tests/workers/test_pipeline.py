@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, update
+
+from catalog.database import Database
+from catalog.probes import load_probes
+from catalog.repository import jobs, models, vectors, workers
+from catalog.submissions import submit_folder
+from catalog.tables import Job, JobState, ModelState
+from tests import pico
+from workers.bases import Contract, ResidentBases
+from workers.fetching import Fetcher
+from workers.hub import Hub
+from workers.pipeline import Pipeline, RetryPolicy
+from workers.resolver import BaseResolver
+
+
+@pytest.fixture
+def pipeline(database: Database, pico_base: Path, tmp_path: Path) -> Pipeline:
+    with database.transaction() as session:
+        worker_id = workers.register(session, "here", 1, "cpu")
+    hub = Hub("http://127.0.0.1:9", None, tmp_path / "downloads", timeout=1, max_file_bytes=10**9, max_repo_files=100)
+    contract = Contract(load_probes())
+    fetcher = Fetcher(database, hub, BaseResolver(hub, pico_base), contract, max_file_bytes=10**9)
+    bases = ResidentBases(database, contract, budget=10**9)
+    return Pipeline(database, fetcher, bases, worker_id, batch=4, retries=RetryPolicy(3, 0.01))
+
+
+def test_a_folder_becomes_a_vector(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "one"))
+
+    assert pipeline.ingest(job.id) == 1
+
+    with database.transaction() as session:
+        ended = jobs.get(session, job.id)
+        stored = vectors.newest(session, "local/one", feature="delta_activations")
+    assert (ended.state, ended.progress, ended.error_code) == (JobState.DONE, 1, None)
+    assert stored.vector.shape == (pico.HIDDEN,)
+    assert stored.model.state == ModelState.INDEXED
+    assert stored.revision.base_repo == pico.BASE_ID
+
+
+def test_jobs_of_a_batch_are_claimed_together(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+    found = [submit_folder(database, pico.make_adapter(tmp_path / f"m{seed}", seed=seed)) for seed in range(6)]
+
+    assert pipeline.ingest(found[5].id) == 4
+    assert pipeline.ingest(found[5].id) == 0
+    with database.transaction() as session:
+        assert jobs.counts(session)[JobState.DONE] == 4
+        assert jobs.counts(session)[JobState.QUEUED] == 2
+
+
+def test_a_bad_adapter_fails_alone(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+    good = submit_folder(database, pico.make_adapter(tmp_path / "good"))
+    weights = pico.make_adapter(tmp_path / "cut") / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    bad = submit_folder(database, tmp_path / "cut")
+
+    pipeline.ingest(good.id)
+
+    with database.transaction() as session:
+        assert jobs.get(session, good.id).state == JobState.DONE
+        failed = jobs.get(session, bad.id)
+        assert (failed.state, failed.error_code) == (JobState.FAILED, "corrupt_weights")
+        assert models.get(session, "local/cut").state == ModelState.FAILED
+
+
+def test_an_adapter_that_moves_nothing_is_stored_as_no_shift(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "still", scale=0))
+
+    pipeline.ingest(job.id)
+
+    with database.transaction() as session:
+        assert vectors.newest(session, "local/still", feature="delta_activations").no_shift
+        assert models.get(session, "local/still").state == ModelState.NO_SHIFT
+
+
+def test_the_same_content_is_not_embedded_twice(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+    folder = pico.make_adapter(tmp_path / "one")
+    pipeline.ingest(submit_folder(database, folder).id)
+    with database.transaction() as session:
+        before = vectors.last_seq(session)
+
+    again = submit_folder(database, folder)
+    pipeline.ingest(again.id)
+
+    with database.transaction() as session:
+        assert jobs.get(session, again.id).state == JobState.DONE
+        assert vectors.last_seq(session) == before
+
+
+def test_new_content_replaces_the_vector_and_old_content_brings_it_back(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    folder = pico.make_adapter(tmp_path / "one", seed=1)
+    found = []
+    for seed in (1, 2, 1):
+        pico.make_adapter(folder, seed=seed)
+        pipeline.ingest(submit_folder(database, folder).id)
+        with database.transaction() as session:
+            found.append(vectors.newest(session, "local/one", feature="delta_activations"))
+
+    first, second, third = found
+    assert first.revision.sha != second.revision.sha
+    assert not (first.vector == second.vector).all()
+    assert third.revision.sha == first.revision.sha
+    assert (third.vector == first.vector).all()
+    assert third.revision.current
+
+
+def test_an_unresolved_base_fails_with_its_own_code(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "lost", base=None))
+
+    pipeline.ingest(job.id)
+
+    with database.transaction() as session:
+        assert jobs.get(session, job.id).error_code == "base_unresolved"
+
+
+def test_a_transient_error_queues_the_job_again_until_attempts_run_out(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "away", base="somebody/elsewhere"))
+    states = []
+    for _ in range(3):
+        with database.transaction() as session:
+            session.execute(update(Job).values(available_at=func.now()))  # do not wait for the backoff
+        pipeline.ingest(job.id)
+        with database.transaction() as session:
+            now = jobs.get(session, job.id)
+            states.append((now.state, now.attempts, now.error_code))
+
+    assert states == [
+        (JobState.QUEUED, 1, "hub_unavailable"),
+        (JobState.QUEUED, 2, "hub_unavailable"),
+        (JobState.FAILED, 3, "hub_unavailable"),
+    ]
+
+
+def test_what_a_dead_call_left_behind_is_released_by_the_next(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    left = submit_folder(database, pico.make_adapter(tmp_path / "left", seed=1))
+    with database.transaction() as session:
+        jobs.claim(session, left.id, worker_id=1, batch=1)
+
+    pipeline.ingest(submit_folder(database, pico.make_adapter(tmp_path / "next", seed=2)).id)
+
+    with database.transaction() as session:
+        assert jobs.get(session, left.id).state == JobState.DONE
+
+
+def test_a_result_is_thrown_away_when_the_job_was_taken_over(
+    database: Database, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "one"))
+    with database.transaction() as session:
+        other = workers.register(session, "elsewhere", 2, "cpu")
+    get = ResidentBases.get
+
+    def taken_over(self: ResidentBases, base: object) -> object:
+        with database.transaction() as session:
+            jobs.release(session, worker_id=1)
+            jobs.claim(session, job.id, other, batch=1)
+        return get(self, base)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ResidentBases, "get", taken_over)
+    pipeline.ingest(job.id)
+
+    with database.transaction() as session:
+        assert jobs.get(session, job.id).worker_id == other
+        assert vectors.last_seq(session) == 0

@@ -1,0 +1,95 @@
+"""Base models that stay in memory, each with its encoder and its own activations."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from catalog.database import Database
+from catalog.probes import ProbeSet
+from catalog.repository import spaces
+from catalog.repository.spaces import BaseTable
+from catalog.spaces import Space
+from workers.encoding import ENCODER_VERSION, Encoder, ResidentBase
+from workers.resolver import ResolvedBase
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a worker computes: the part of a space that does not depend on the base."""
+
+    probes: ProbeSet
+    features: Sequence[str] = ("delta_activations",)
+    layer: int = -1
+    dtype: str = "float32"
+    device: str = "cpu"
+
+    def like(self) -> Space:
+        """A space of this contract with feature and base left open."""
+        return Space("", self.layer, None, None, self.probes.sha256, self.dtype, ENCODER_VERSION)
+
+
+@dataclass(frozen=True)
+class Resident:
+    """An encoder over a base in memory, and the noise floor of each of its spaces (a norm, by feature)."""
+
+    encoder: Encoder
+    noise_floor: dict[str, float]
+    nbytes: int
+
+
+class ResidentBases:
+    """The bases used last, as many as fit into `budget` bytes and at least one."""
+
+    def __init__(self, database: Database, contract: Contract, budget: int) -> None:
+        self.contract = contract
+        self._database = database
+        self._budget = budget
+        self._resident: OrderedDict[tuple[str, str], Resident] = OrderedDict()
+
+    def get(self, base: ResolvedBase) -> Resident:
+        """The encoder for a base, loaded if it is not in memory. Raises what loading raises."""
+        key = (base.repo, base.sha)
+        if key not in self._resident:
+            self._make_room(sum(file.stat().st_size for file in base.folder.glob("*.safetensors")))
+            log.info("loading %s@%s", base.repo, base.sha[:12])
+            self._resident[key] = self._load(base)
+        self._resident.move_to_end(key)
+        return self._resident[key]
+
+    def _load(self, base: ResolvedBase) -> Resident:
+        contract = self.contract
+        loaded = ResidentBase.load(base.folder, base.repo, base.sha, dtype=contract.dtype, device=contract.device)
+        encoder = Encoder(loaded, contract.probes, contract.features, layer=contract.layer)
+        tables = self._stored_tables(encoder, base) or self._measured_tables(encoder, base)
+        encoder.use_base({feature: table.activations for feature, table in tables.items()})
+        floors = {feature: table.noise_floor for feature, table in tables.items()}
+        return Resident(encoder, floors, loaded.nbytes)
+
+    def _stored_tables(self, encoder: Encoder, base: ResolvedBase) -> dict[str, BaseTable] | None:
+        with self._database.transaction() as session:
+            found = {
+                feature: spaces.base_table(session, encoder.space(feature), base.repo, base.sha)
+                for feature in self.contract.features
+            }
+        tables = {feature: table for feature, table in found.items() if table is not None}
+        return tables if len(tables) == len(found) else None
+
+    def _measured_tables(self, encoder: Encoder, base: ResolvedBase) -> dict[str, BaseTable]:
+        activations = encoder.measure_base()
+        encoder.use_base(activations)
+        floors = encoder.noise_floor()
+        tables = {feature: BaseTable(activations[feature], floors[feature]) for feature in self.contract.features}
+        with self._database.transaction() as session:
+            for feature, table in tables.items():
+                spaces.store_base_table(session, encoder.space(feature), base.repo, base.sha, table)
+        return tables
+
+    def _make_room(self, nbytes: int) -> None:
+        while self._resident and sum(each.nbytes for each in self._resident.values()) + nbytes > self._budget:
+            (repo, _), _ = self._resident.popitem(last=False)
+            log.info("dropping %s", repo)

@@ -1,0 +1,23 @@
+"""What a Delta-X feature is: a table of numbers read off one forward, compared with the base's own table."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from workers.encoding.trace import Trace
+
+
+class Feature(ABC):
+    """One member of the family. Stateless: everything it reads comes in the trace."""
+
+    name: str
+
+    @abstractmethod
+    def table(self, trace: Trace) -> Tensor:
+        """What one model shows on each probe, (N, d) float32."""
+
+    def vector(self, tuned: Tensor, base: Tensor) -> Tensor:
+        """The vector, (d,): by default the difference of two tables, (N, d) each, averaged over the probes."""
+        return (tuned - base).mean(dim=0)

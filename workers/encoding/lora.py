@@ -1,0 +1,130 @@
+"""Plain LoRA, several adapters in one forward: their deltas run in hooks, and the base stays what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from catalog.errors import CatalogError, ShapeMismatch, UnsupportedAdapter
+from workers.encoding.base import ResidentBase
+from workers.encoding.lora_config import LoraModule
+from workers.encoding.prompts import TokenPlan
+from workers.encoding.reading import FineTune
+from workers.encoding.trace import Trace, run
+
+
+@dataclass(frozen=True, eq=False)
+class LoraPath:
+    """Encodes plain LoRA adapters on the resident base."""
+
+    base: ResidentBase
+
+    def traces(self, finetunes: Sequence[FineTune], plan: TokenPlan) -> list[Trace | CatalogError]:
+        """One result an adapter, in order; those that do not fit the base are left out of the forward."""
+        results: list[Trace | CatalogError | None] = [None] * len(finetunes)
+        fitted = []
+        for place, finetune in enumerate(finetunes):
+            try:
+                fitted.append((place, fit(finetune.modules, self.base.model)))
+            except CatalogError as error:
+                results[place] = error
+        if fitted:
+            with applied(self.base.model, [modules for _, modules in fitted]):
+                traces = run(self.base.model, plan, len(fitted))
+            for (place, _), trace in zip(fitted, traces, strict=True):
+                results[place] = trace
+        return [result for result in results if result is not None]
+
+
+def fit(modules: Mapping[str, LoraModule], model: nn.Module) -> dict[str, LoraModule]:
+    """An adapter's modules by their names in the headless base.
+
+    Raises `ShapeMismatch` where the base has no such module or one of other widths, `UnsupportedAdapter` where the
+    module is no linear layer or embedding.
+    """
+    fitted = {}
+    for name, lora in modules.items():
+        place, module = _find(name, model)
+        wanted = _widths(place, module)
+        if isinstance(module, nn.Embedding) != lora.embedding:
+            raise ShapeMismatch(f"{name[:120]} is {'no' if lora.embedding else 'an'} embedding in the base.")
+        if (lora.a.shape[1], lora.b.shape[0]) != wanted:
+            raise ShapeMismatch(
+                f"{name[:120]} is {wanted[0]} to {wanted[1]} wide in the base, "
+                f"{lora.a.shape[1]} to {lora.b.shape[0]} in the adapter."
+            )
+        fitted[place] = lora
+    return fitted
+
+
+@contextmanager
+def applied(model: nn.Module, adapters: Sequence[Mapping[str, LoraModule]]) -> Iterator[None]:
+    """While it lasts, the model's rows are split evenly between K adapters, each of which adds its own delta."""
+    with ExitStack() as hooks:
+        for name in sorted({name for adapter in adapters for name in adapter}):
+            parts = [adapter.get(name) for adapter in adapters]
+            handle = model.get_submodule(name).register_forward_hook(_Delta(parts))
+            hooks.callback(handle.remove)
+        yield
+
+
+@dataclass(frozen=True, eq=False)
+class _Delta:
+    """Forward hook of one module: `y += scale * B A x`, for K adapters at once."""
+
+    parts: Sequence[LoraModule | None]  # K; None: that adapter leaves the module alone
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        a, b = self._stack(output)  # (K, in, r), (K, r, out)
+        models = len(self.parts)
+        if isinstance(module, nn.Embedding):
+            ids = args[0].reshape(models, -1)  # (K, T)
+            inner = a[torch.arange(models, device=ids.device)[:, None], ids]  # (K, T, r)
+        else:
+            inner = torch.bmm(args[0].reshape(models, -1, a.shape[1]).to(a.dtype), a)
+        flat = output.view(models, -1, b.shape[2])
+        return torch.baddbmm(flat, inner, b).view_as(output)
+
+    def _stack(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """Both factors in float32, ranks filled up with zeros, the scale put into B.
+
+        Made when the module runs, not before: a whole adapter in float32 can be larger than its base's layers.
+        """
+        present = [part for part in self.parts if part is not None]
+        rank = max(part.a.shape[0] for part in present)
+        kind = {"dtype": torch.float32, "device": output.device}
+        a = torch.zeros(len(self.parts), present[0].a.shape[1], rank, **kind)
+        b = torch.zeros(len(self.parts), rank, present[0].b.shape[0], **kind)
+        for place, part in enumerate(self.parts):
+            if part is not None:
+                a[place, :, : part.a.shape[0]] = part.a.T
+                b[place, : part.b.shape[1]] = part.b.T.to(**kind) * part.scale
+        return a, b
+
+
+def _find(name: str, model: nn.Module) -> tuple[str, nn.Module]:
+    """A module by the name that it has in a causal LM, of which the headless base is one part."""
+    prefixes = ("", f"{model.base_model_prefix}.", "model.")
+    for prefix in prefixes:
+        if name.startswith(prefix):
+            try:
+                return name.removeprefix(prefix), model.get_submodule(name.removeprefix(prefix))
+            except AttributeError:
+                continue
+    raise ShapeMismatch(f"The base has no module {name[:120]}.")
+
+
+def _widths(name: str, module: nn.Module) -> tuple[int, int]:
+    if isinstance(module, Conv1D):
+        return module.nx, module.nf
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    if isinstance(module, nn.Embedding):
+        return module.num_embeddings, module.embedding_dim
+    raise UnsupportedAdapter(f"{name[:120]} is a {type(module).__name__}, on which no LoRA can run.")

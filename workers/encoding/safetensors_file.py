@@ -1,0 +1,122 @@
+"""Reading safetensors files whose header is only the sender's claim.
+
+Format: https://huggingface.co/docs/safetensors/index#format: eight bytes with the header's length, the header as
+JSON, then the tensors' bytes, in order, without holes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from catalog.errors import CorruptWeights, FileTooLarge, FolderUnreadable, NonFiniteWeights
+
+MAX_HEADER_BYTES = 16 * 2**20  # a thousand times an adapter's; Python needs some ten times that to parse it
+BYTES = {
+    "BOOL": 1,
+    "U8": 1,
+    "I8": 1,
+    "F8_E5M2": 1,
+    "F8_E4M3": 1,
+    "I16": 2,
+    "U16": 2,
+    "F16": 2,
+    "BF16": 2,
+    "I32": 4,
+    "U32": 4,
+    "F32": 4,
+    "I64": 8,
+    "U64": 8,
+    "F64": 8,
+}
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """What a header says of one tensor; `start` and `end` count from the first byte after the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def read_header(path: Path, *, max_file_bytes: int | None = None) -> dict[str, TensorEntry]:
+    """The tensors that a file holds, checked against its length; reads the header's bytes and no others.
+
+    Raises `CorruptWeights`, `FileTooLarge`, `FolderUnreadable`.
+    """
+    try:
+        size = path.stat().st_size
+        if max_file_bytes is not None and size > max_file_bytes:
+            raise FileTooLarge(f"{path.name} has {size:,} bytes; the limit is {max_file_bytes:,}.")
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if size < 8 or length > size - 8:
+                raise CorruptWeights(f"{path.name} ends before its header does: the file is truncated.")
+            if length > MAX_HEADER_BYTES:
+                raise CorruptWeights(f"{path.name} claims a header of {length:,} bytes; no more than 16 MiB is read.")
+            header = stream.read(length)
+    except OSError as error:
+        raise FolderUnreadable(f"{path.name} cannot be read: {error.strerror or error}.") from error
+    entries = {name: _entry(path, name, item) for name, item in _parse(path, header).items()}
+    _check_layout(path, entries, size - 8 - length)
+    return entries
+
+
+def load_tensors(path: Path, *, max_file_bytes: int | None = None) -> dict[str, torch.Tensor]:
+    """Every tensor of a file, in the file's dtypes, on the CPU.
+
+    Raises what `read_header` raises, and `NonFiniteWeights`.
+    """
+    read_header(path, max_file_bytes=max_file_bytes)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CorruptWeights(f"{path.name} is not a readable safetensors file: {error}.") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor.sum(dtype=torch.float64)):
+            raise NonFiniteWeights(f"{path.name}: {name} holds NaN or infinity.")
+    return tensors
+
+
+def _parse(path: Path, header: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(header)
+    except (ValueError, RecursionError) as error:
+        raise CorruptWeights(f"{path.name} has a header that is not JSON.") from error
+    if not isinstance(content, dict):
+        raise CorruptWeights(f"{path.name} has a header that is not a JSON object.")
+    content.pop("__metadata__", None)
+    return content
+
+
+def _entry(path: Path, name: str, item: Any) -> TensorEntry:
+    try:
+        dtype, shape, (start, end) = item["dtype"], tuple(item["shape"]), item["data_offsets"]
+        whole = all(type(number) is int and number >= 0 for number in (*shape, start, end))
+        fits = whole and end - start == math.prod(shape) * BYTES[dtype]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptWeights(f"{path.name}: the header's entry for {name[:80]} is malformed.") from error
+    if not fits:
+        raise CorruptWeights(f"{path.name}: {name[:80]} has not the number of bytes that its shape and dtype ask for.")
+    return TensorEntry(dtype, shape, start, end)
+
+
+def _check_layout(path: Path, entries: dict[str, TensorEntry], available: int) -> None:
+    reached = 0
+    for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.end)):
+        if entry.start != reached:
+            raise CorruptWeights(f"{path.name}: the header's offsets overlap or leave holes.")
+        reached = entry.end
+    if reached > available:
+        raise CorruptWeights(f"{path.name} is truncated: {available:,} bytes of tensors where {reached:,} are claimed.")
+    if reached < available:
+        raise CorruptWeights(f"{path.name} has {available - reached:,} bytes after its last tensor.")

@@ -1,0 +1,86 @@
+"""The first half of an ingest: from a job to a verified fine-tune and the folder of its base."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from catalog.database import Database
+from catalog.errors import FolderUnreadable
+from catalog.repository import jobs, models, vectors
+from catalog.tables import Job, JobState, Source
+from workers.bases import Contract
+from workers.encoding import FineTune, read_finetune
+from workers.encoding.content import content_sha
+from workers.hub import Hub, RepoSnapshot
+from workers.resolver import BaseResolver, ResolvedBase
+
+SHARE = 0.5  # of a job's progress
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A job with everything that encoding needs."""
+
+    job: Job
+    sha: str
+    finetune: FineTune
+    base: ResolvedBase
+
+
+class Fetcher:
+    """Resolves, downloads and verifies; called from several threads."""
+
+    def __init__(
+        self, database: Database, hub: Hub, resolver: BaseResolver, contract: Contract, *, max_file_bytes: int
+    ) -> None:
+        self._database = database
+        self._hub = hub
+        self._resolver = resolver
+        self._contract = contract
+        self._max_file_bytes = max_file_bytes
+        self._resolving = threading.Lock()
+
+    def fetch(self, job: Job, worker_id: int) -> Fetched | None:
+        """None when that commit has its vectors already: then the job is done. Raises `CatalogError`s of every kind."""
+        if job.model.source == Source.FOLDER:
+            folder = Path(job.model.folder or "")
+            if not folder.is_dir():
+                raise FolderUnreadable(f"{folder} is not a folder that this worker can read.")
+            sha, card_base = content_sha(folder), None
+        else:
+            snapshot = self._hub.resolve(job.model.repo_id, job.requested_revision)
+            sha, card_base = snapshot.sha, snapshot.card_base
+        if self._done_before(job, worker_id, sha):
+            return None
+        if job.model.source == Source.HUB:
+            folder = self._download(job, worker_id, snapshot)
+        finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
+        with self._resolving:  # eight adapters of one new base would each download it
+            base = self._resolver.resolve(declared=finetune.declared_base, card_base=card_base)
+        return Fetched(job, sha, finetune, base)
+
+    def _done_before(self, job: Job, worker_id: int, sha: str) -> bool:
+        contract = self._contract
+        with self._database.transaction() as session:
+            revision = vectors.embedded(session, job.model_id, sha, contract.features, contract.like())
+            if revision is None:
+                return False
+            if jobs.finish(session, job.id, worker_id, sha) and not revision.current:
+                models.restore(session, revision)
+                vectors.republish(session, revision.id)
+        return True
+
+    def _download(self, job: Job, worker_id: int, snapshot: RepoSnapshot) -> Path:
+        shown = 0.0
+
+        def show(done: int, total: int) -> None:
+            nonlocal shown
+            progress = SHARE * done / max(total, 1)
+            if progress - shown >= 0.05:
+                shown = progress
+                with self._database.transaction() as session:
+                    jobs.advance(session, [job.id], worker_id, JobState.FETCHING, min(progress, SHARE))
+
+        return self._hub.fetch_finetune(snapshot, on_progress=show)

@@ -1,0 +1,68 @@
+"""Liveness as a row in Postgres: Celery's solo pool answers no remote control while it works."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+
+from catalog.database import Database
+from catalog.errors import DatabaseUnavailable
+from catalog.repository import jobs, workers
+
+log = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """A thread that registers this process as a worker and beats every `interval` seconds, whatever else goes on."""
+
+    def __init__(self, database: Database, device: str, interval: float) -> None:
+        self._database = database
+        self._device = device
+        self._interval = interval
+        self._worker_id: int | None = None
+        self._registered = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def worker_id(self, timeout: float = 60) -> int:
+        """Its id in the table of workers. Raises `DatabaseUnavailable` after `timeout` seconds without one."""
+        self._registered.wait(timeout)
+        if self._worker_id is None:
+            raise DatabaseUnavailable("Postgres does not answer, so this worker is not registered yet.")
+        return self._worker_id
+
+    def stop(self) -> None:
+        """Say goodbye, so that nobody waits for a heartbeat to run out."""
+        self._stopping.set()
+        self._thread.join()
+        if self._worker_id is None:
+            return
+        try:
+            with self._database.transaction() as session:
+                jobs.release(session, self._worker_id)
+                workers.stop(session, self._worker_id)
+        except DatabaseUnavailable:
+            log.warning("Postgres is away: the sweeper will take this worker's jobs back")
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._beat()
+            except DatabaseUnavailable:
+                log.warning("no heartbeat: Postgres does not answer")
+            self._stopping.wait(self._interval if self._registered.is_set() else min(self._interval, 1))
+
+    def _beat(self) -> None:
+        with self._database.transaction() as session:
+            if self._worker_id is None:
+                worker_id = workers.register(session, socket.gethostname(), os.getpid(), self._device)
+            else:
+                worker_id = self._worker_id
+                workers.beat(session, worker_id)
+        self._worker_id = worker_id
+        self._registered.set()

@@ -1,0 +1,183 @@
+"""How the Hub client's requests go out, and what its errors mean here.
+
+The library retries a failed request five times and sleeps for as long as the server asks, in the call: a worker
+would stand still for minutes. Here a request is made once and a transient failure is raised as such; the job waits,
+not the worker.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import errno
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+from huggingface_hub.errors import (
+    DisabledRepoError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import parse_ratelimit_headers
+
+from catalog.errors import (
+    CatalogError,
+    DiskFull,
+    FileTooLarge,
+    HubRateLimited,
+    HubUnavailable,
+    RepoGated,
+    RepoNotFound,
+    RevisionNotFound,
+)
+
+
+class OneTryClient(httpx2.Client):
+    """The library's session: `limit` seconds without a byte end a request, and transient failures are not retried.
+
+    Proxies and certificates are httpx's own business. Raises `HubRateLimited` and `HubUnavailable`.
+    """
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(follow_redirects=True)
+        self._limit = limit
+
+    def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        request.extensions["timeout"] = httpx2.Timeout(self._limit).as_dict()  # the library's is 10 s, or none
+        try:
+            try:
+                response = super().send(request, **options)
+            except (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError):
+                # a kept connection that the server had closed in the meantime; a new one tells
+                response = super().send(request, **options)
+        except httpx2.TransportError as error:
+            raise HubUnavailable(f"No answer from {request.url.host}: {_reason(error)}.") from error
+        if response.status_code == 429:
+            response.close()
+            raise HubRateLimited(f"{request.url.host} asks to slow down.", retry_after(response.headers))
+        if response.status_code >= 500:
+            response.close()
+            raise HubUnavailable(
+                f"{request.url.host} answered with status {response.status_code}.", retry_after(response.headers)
+            )
+        return response
+
+
+class Meter:
+    """Counts the bytes of one file as they arrive, in the place where the library would draw a progress bar.
+
+    The listed size is the sender's claim, so the limit is held against what arrives.
+    """
+
+    def __init__(self, path: str, limit: int, tell: Callable[[int], None], **_bar: Any) -> None:
+        self._path, self._limit, self._tell, self._count = path, limit, tell, 0
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        pass
+
+    def update(self, count: int = 1) -> None:
+        if count < 0:  # a server that cannot resume starts over after each break, for ever if each try breaks
+            raise HubUnavailable(f"The download of {self._path} broke off.")
+        self._count += count
+        if self._count > self._limit:
+            raise FileTooLarge(f"{self._path} is larger than the limit of {self._limit:,} bytes.")
+        self._tell(count)
+
+
+@contextmanager
+def hub_errors(repo_id: str, revision: str | None = None) -> Iterator[None]:
+    """Turn what `huggingface_hub` raises into the typed tree. A full disk is `DiskFull`; other local errors pass."""
+    try:
+        yield
+    except CatalogError:
+        raise
+    except LocalEntryNotFoundError as error:  # the library's name for "the request failed and nothing is cached"
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise _translated(cause, repo_id, revision) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"The disk is full; {repo_id} cannot be downloaded.") from error
+        if error.errno is not None:
+            raise
+        raise _translated(error, repo_id, revision) from error
+    except (httpx2.HTTPError, ValueError, TypeError, KeyError) as error:
+        raise _translated(error, repo_id, revision) from error
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, from `Retry-After` (seconds or a date, RFC 9110 10.2.3) or the Hub's `RateLimit` header."""
+    value = headers.get("retry-after", "").strip()
+    if value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        limits = parse_ratelimit_headers(headers)
+        return float(limits.reset_in_seconds) if limits and limits.remaining == 0 else None
+
+
+def _translated(error: Exception, repo_id: str, revision: str | None) -> CatalogError:
+    for kind, meaning in _MEANINGS.items():
+        if isinstance(error, kind):
+            return meaning(repo_id, revision)
+    if isinstance(error, HfHubHTTPError):
+        return _by_status(error.response.status_code, repo_id)
+    return HubUnavailable(f"What the Hub sent for {repo_id} cannot be used: {_reason(error)}.")
+
+
+def _by_status(status: int, repo_id: str) -> CatalogError:
+    if status in (401, 403):
+        return RepoGated(f"The Hub refuses access to {repo_id}: set HF_TOKEN to a token that may read it.")
+    if status in (404, 410):
+        return _missing(repo_id, None)
+    return HubUnavailable(f"The Hub answered with status {status} for {repo_id}.")
+
+
+def _gated(repo_id: str, _revision: str | None) -> CatalogError:
+    return RepoGated(
+        f"{repo_id} is gated: accept its terms on the Hub and set HF_TOKEN to a token of the account that did."
+    )
+
+
+def _missing(repo_id: str, _revision: str | None) -> CatalogError:
+    return RepoNotFound(f"{repo_id} does not exist on the Hub, or is private; a private repo needs HF_TOKEN.")
+
+
+def _disabled(repo_id: str, _revision: str | None) -> CatalogError:
+    return RepoNotFound(f"{repo_id} has been disabled on the Hub.")
+
+
+def _malformed(repo_id: str, _revision: str | None) -> CatalogError:
+    return RepoNotFound(f"{repo_id!r} is not the id of a repo.")
+
+
+def _no_revision(repo_id: str, revision: str | None) -> CatalogError:
+    return RevisionNotFound(f"{repo_id} has no revision {revision!r}.")
+
+
+def _entry_gone(repo_id: str, _revision: str | None) -> CatalogError:
+    return HubUnavailable(f"The Hub lists a file of {repo_id} that it does not serve.")
+
+
+_MEANINGS: dict[type[Exception], Callable[[str, str | None], CatalogError]] = {
+    GatedRepoError: _gated,  # before its base class, RepositoryNotFoundError
+    RepositoryNotFoundError: _missing,
+    RevisionNotFoundError: _no_revision,
+    RemoteEntryNotFoundError: _entry_gone,
+    DisabledRepoError: _disabled,
+    HFValidationError: _malformed,
+}
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__} {error}".strip().rstrip(".")

@@ -1,0 +1,54 @@
+"""The worker process: `celery --app workers.main worker --pool solo`.
+
+The solo pool runs a task in the process itself: CUDA cannot be initialised again after a fork.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery.signals import worker_ready, worker_shutdown
+
+from catalog.queue import INGEST, SWEEP, celery
+from catalog.settings import settings
+from catalog.sweeper import sweep
+from workers.runtime import Runtime
+
+app = celery  # the name that `celery --app` looks for
+log = logging.getLogger(__name__)
+_runtime: Runtime | None = None
+
+
+@worker_ready.connect
+def _start(**_: Any) -> None:
+    global _runtime  # noqa: PLW0603
+    _runtime = Runtime(settings())
+    _runtime.start()
+
+
+@worker_shutdown.connect
+def _stop(**_: Any) -> None:
+    if _runtime is not None:
+        _runtime.stop()
+
+
+def runtime() -> Runtime:
+    if _runtime is None:
+        raise RuntimeError("tasks run in a started worker only")
+    return _runtime
+
+
+@celery.task(name=INGEST)
+def ingest(job_id: int) -> None:
+    """Answer a doorbell."""
+    runtime().pipeline.ingest(job_id)
+
+
+@celery.task(name=SWEEP)
+def run_sweep() -> None:
+    """Take jobs back from dead workers and ring for those whose message was lost."""
+    conf = settings()
+    done = sweep(runtime().database, heartbeat_limit=conf.heartbeat_limit, ring_again_after=conf.ring_again_after)
+    if done.released or done.rung:
+        log.info("swept: %s released, %s rung", len(done.released), len(done.rung))

@@ -1,0 +1,174 @@
+"""claim -> fetch -> encode -> store."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from catalog.database import Database
+from catalog.errors import CatalogError, DatabaseUnavailable, OutOfMemory, Unavailable
+from catalog.repository import jobs, models, spaces, vectors
+from catalog.tables import Job, JobState, ModelState
+from workers.bases import Resident, ResidentBases
+from workers.encoding import Encoding
+from workers.fetching import SHARE, Fetched, Fetcher
+from workers.resolver import ResolvedBase
+
+PATIENCE = 600  # seconds that a result waits for Postgres to come back
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """`base` seconds before the first retry, doubled for each further one, with jitter; `max_attempts` in all."""
+
+    max_attempts: int
+    base: float
+
+    def delay(self, attempts: int, error: CatalogError) -> float:
+        if isinstance(error, Unavailable) and error.retry_after is not None:
+            return error.retry_after
+        return self.base * 2 ** (attempts - 1) * random.uniform(0.5, 1.5)
+
+
+class Pipeline:
+    """What a worker does with a doorbell. One at a time; the fetches of a batch run side by side."""
+
+    def __init__(
+        self,
+        database: Database,
+        fetcher: Fetcher,
+        bases: ResidentBases,
+        worker_id: int,
+        *,
+        batch: int,
+        retries: RetryPolicy,
+    ) -> None:
+        self._database = database
+        self._fetcher = fetcher
+        self._bases = bases
+        self._worker_id = worker_id
+        self._batch = batch
+        self._retries = retries
+
+    def ingest(self, job_id: int) -> int:
+        """Claim that job and more of its kind and bring each to its end; returns how many were claimed."""
+        with self._database.transaction() as session:
+            jobs.release(session, self._worker_id)  # what an earlier call that died in the middle still holds
+            claimed = jobs.claim(session, job_id, self._worker_id, self._batch)
+        if not claimed:
+            return 0
+        with ThreadPoolExecutor(self._batch, "fetch") as pool:
+            fetched = [each for each in pool.map(self._fetch, claimed) if each is not None]
+        groups: dict[tuple[str, str], list[Fetched]] = defaultdict(list)
+        for each in fetched:
+            groups[each.base.repo, each.base.sha].append(each)
+        for group in groups.values():
+            self._embed(group[0].base, group)
+        return len(claimed)
+
+    def _fetch(self, job: Job) -> Fetched | None:
+        try:
+            return self._fetcher.fetch(job, self._worker_id)
+        except Exception as error:
+            self._settle(job, error)
+            return None
+
+    def _embed(self, base: ResolvedBase, group: Sequence[Fetched]) -> None:
+        try:
+            with self._database.transaction() as session:
+                ids = [each.job.id for each in group]
+                own = jobs.advance(session, ids, self._worker_id, JobState.ENCODING, SHARE)
+            group = [each for each in group if each.job.id in own]
+            resident = self._bases.get(base)
+            results = resident.encoder.encode([each.finetune for each in group])
+        except Exception as error:
+            if len(group) == 1 or isinstance(error, CatalogError):
+                for each in group:
+                    self._settle(each.job, error)
+                return
+            log.exception("a batch of %s could not be encoded; trying each alone", len(group))
+            for each in group:
+                self._embed(base, [each])
+            return
+        for each, result in zip(group, results, strict=True):
+            if isinstance(result, CatalogError):
+                self._settle(each.job, result)
+        encoded = [(e, result) for e, result in zip(group, results, strict=True) if isinstance(result, Encoding)]
+        if encoded:
+            _patiently(lambda: self._store(resident, encoded))
+
+    def _store(self, resident: Resident, encoded: Sequence[tuple[Fetched, Encoding]]) -> None:
+        """One transaction for the vectors and the ends of their jobs."""
+        with self._database.transaction() as session:
+            vectors.lock_feed(session)
+            for each, encoding in encoded:
+                if not jobs.finish(session, each.job.id, self._worker_id, each.sha):
+                    continue  # taken from us in the meantime: whoever has it now stores its result
+                revision = models.make_current(
+                    session,
+                    each.job.model_id,
+                    each.sha,
+                    kind=each.finetune.kind,
+                    base_repo=each.base.repo,
+                    base_sha=each.base.sha,
+                    evidence=each.base.evidence,
+                )
+                moved = False
+                for feature, vector in encoding.vectors.items():
+                    norm = encoding.norms[feature]
+                    no_shift = norm <= resident.noise_floor[feature]
+                    moved = moved or not no_shift
+                    space = spaces.ensure(session, resident.encoder.space(feature), vector.size)
+                    vectors.store(session, space, revision, vector, norm=norm, no_shift=no_shift)
+                models.set_state(session, each.job.model_id, ModelState.INDEXED if moved else ModelState.NO_SHIFT)
+
+    def _settle(self, job: Job, cause: Exception) -> None:
+        """Store a failure on its job: queued again when it may pass, failed when it may not."""
+        error, may_pass = _as_catalog_error(cause)
+        if isinstance(error, DatabaseUnavailable):
+            log.warning("job %s waits for Postgres", job.id)  # still ours, so the next ingest releases it
+            return
+        retry = may_pass and job.attempts < self._retries.max_attempts
+        log.warning("job %s (%s): %s: %s%s", job.id, job.model.repo_id, error.code, error, "; again" if retry else "")
+
+        def store() -> None:
+            with self._database.transaction() as session:
+                if retry:
+                    delay = self._retries.delay(job.attempts, error)
+                    jobs.retry(session, job.id, self._worker_id, error, delay)
+                elif jobs.fail(session, job.id, self._worker_id, error):
+                    models.mark_failed(session, job.model_id)
+
+        _patiently(store)
+
+
+def _as_catalog_error(cause: Exception) -> tuple[CatalogError, bool]:
+    """The error to show, and whether the same job may pass when it is tried again."""
+    if isinstance(cause, CatalogError):
+        return cause, cause.transient
+    if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
+        return OutOfMemory("The model did not fit into this worker's memory."), True
+    log.error("an ingest failed in a way that has no name", exc_info=cause)
+    return CatalogError(f"The worker failed: {type(cause).__name__}. Its log says more."), True
+
+
+def _patiently(action: Callable[[], T]) -> T:
+    """Try again while Postgres is away: a computed result is worth waiting for."""
+    deadline, pause = time.monotonic() + PATIENCE, 0.5
+    while True:
+        try:
+            return action()
+        except DatabaseUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(pause)
+            pause = min(2 * pause, 10)

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
-from app.api import health, jobs, models, problems, search, stats
+from app.api import health, jobs, limits, models, problems, search, stats
 from app.api.services import Services
 from catalog.database import Database
 from catalog.index import Follower
@@ -39,6 +39,7 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     for routes in (models, search, jobs, stats, health):
         app.include_router(routes.router)
     problems.install(app)
+    app.add_middleware(limits.BodyLimit)
 
     @app.get("/", include_in_schema=False)
     def home() -> RedirectResponse:

@@ -3,7 +3,7 @@
 CatalogError
 ├── InvalidInput                    the request or the file given is malformed
 │   ├── InvalidRepoId, InvalidRevision, InvalidCursor, InvalidVector, InvalidProbeSet
-│   └── UnknownFeature
+│   └── UnknownFeature, BodyTooLarge
 ├── NotFound                        nothing of that name here
 │   └── ModelNotFound, JobNotFound, SpaceNotFound
 ├── Conflict                        well formed, but at odds with what is stored
@@ -74,6 +74,12 @@ class InvalidProbeSet(InvalidInput):
 class UnknownFeature(InvalidInput):
     code = "unknown_feature"
     title = "Unknown feature"
+
+
+class BodyTooLarge(InvalidInput):
+    status = 413
+    code = "body_too_large"
+    title = "Request body too large"
 
 
 class NotFound(CatalogError):

@@ -32,8 +32,9 @@ def _configuration() -> dict[str, Any]:
         "broker_connection_max_retries": None,
         "broker_transport_options": {
             "visibility_timeout": conf.visibility_timeout,
-            # a request does not wait for a broker that is down
+            # a request does not wait for a broker that is down, or that hangs
             "socket_connect_timeout": 2,  # seconds
+            "socket_timeout": 3,  # seconds; above the one second that a worker's read waits for a message
             "max_retries": 0,
             "interval_start": 0,
             "interval_max": 0.1,

@@ -49,7 +49,7 @@ class Answer:
 def by_model(database: Database, index: Follower, repo_id: str, options: Options = DEFAULTS) -> Answer:
     """The models nearest to an indexed one, itself left out.
 
-    Raises `ModelNotFound`, `NotIndexed`, `NoShift`, `IndexNotLoaded`.
+    Raises `ModelNotFound`, `SpaceNotFound`, `NotIndexed`, `NoShift`, `IndexNotLoaded`.
     """
     with database.transaction() as session:
         query = vectors.newest(session, repo_id, feature=DEFAULT_FEATURE, space_key=options.space_key)

@@ -131,6 +131,7 @@ class ScriptedHub:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, Mapping[str, str]]] = []
+        self.hang_ups = 0  # so many of the next requests find their connection closed
         self._answers: dict[str, Answer] = {}
         self._released = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -176,6 +177,9 @@ class ScriptedHub:
 
             def _send(self, answer: Answer) -> None:
                 self.close_connection = True
+                if hub.hang_ups:
+                    hub.hang_ups -= 1
+                    return
                 if answer.silent:
                     hub._released.wait(START_LIMIT)
                     return

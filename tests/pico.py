@@ -46,15 +46,19 @@ def make_base(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def make_adapter(folder: Path, *, seed: int = 0, rank: int = 4, scale: float = 0.3, base: str | None = BASE_ID) -> Path:
-    """A LoRA of q and v of `make_base`, in PEFT's layout; `scale` 0 gives one that moves nothing."""
+def make_adapter(
+    folder: Path, *, seed: int = 0, rank: int = 4, scale: float = 0.3, base: str | None = BASE_ID, hidden: int = HIDDEN
+) -> Path:
+    """A LoRA of q and v of `make_base`, in PEFT's layout; `scale` 0 gives one that moves nothing, another
+    `hidden` one that fits no base of `make_base`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
     for layer in range(LAYERS):
-        for module, width in (("q_proj", HIDDEN), ("v_proj", HIDDEN // 2)):
+        for module, width in (("q_proj", hidden), ("v_proj", hidden // 2)):
             name = f"base_model.model.model.layers.{layer}.self_attn.{module}"
-            tensors[f"{name}.lora_A.weight"] = torch.randn(rank, HIDDEN, generator=generator)
+            tensors[f"{name}.lora_A.weight"] = torch.randn(rank, hidden, generator=generator)
             tensors[f"{name}.lora_B.weight"] = scale * torch.randn(width, rank, generator=generator)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {

@@ -57,8 +57,9 @@ class Fetcher:
         if job.model.source == Source.HUB:
             folder = self._download(job, worker_id, snapshot)
         finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
+        shapes = {name: tuple(tensor.shape) for name, tensor in finetune.tensors.items()}
         with self._resolving:  # eight adapters of one new base would each download it
-            base = self._resolver.resolve(declared=finetune.declared_base, card_base=card_base)
+            base = self._resolver.resolve(declared=finetune.declared_base, card_base=card_base, shapes=shapes)
         return Fetched(job, sha, finetune, base)
 
     def _done_before(self, job: Job, worker_id: int, sha: str) -> bool:

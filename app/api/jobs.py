@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from app.api import pages, schemas
+from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.services import ServicesDep
 from catalog.errors import InvalidCursor, JobNotFound
@@ -24,7 +25,7 @@ def page(query: Annotated[schemas.JobsQuery, Query()], services: ServicesDep) ->
     return schemas.Jobs(jobs=[schemas.Job.of(job) for job in found], next_cursor=more)
 
 
-@router.get("/{job_id}", responses=problems(JobNotFound))
+@router.get("/{job_id}", dependencies=[no_query], responses=problems(JobNotFound))
 def get(job_id: Annotated[int, Path(ge=1, lt=2**63)], services: ServicesDep) -> schemas.Job:
     """A job: its state, its progress, and the error if it failed."""
     with services.database.transaction() as session:

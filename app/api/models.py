@@ -7,10 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response, status
 
 from app.api import pages, schemas
+from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.services import ServicesDep
 from catalog import search, submissions
 from catalog.errors import (
+    BodyTooLarge,
     IndexNotLoaded,
     InvalidCursor,
     InvalidRepoId,
@@ -29,7 +31,11 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 @router.post(
     "",
     status_code=status.HTTP_202_ACCEPTED,
-    responses={**problems(InvalidRepoId, InvalidRevision), 200: {"description": "That commit is indexed already."}},
+    dependencies=[no_query],
+    responses={
+        **problems(InvalidRepoId, InvalidRevision, BodyTooLarge),
+        200: {"model": schemas.Job, "description": "That commit is indexed already."},
+    },
 )
 def submit(submission: schemas.Submission, services: ServicesDep, response: Response) -> schemas.Job:
     """Ask for a repo of the Hub to be embedded. While its job is active, asking again gives the same job."""
@@ -55,7 +61,7 @@ def page(query: Annotated[schemas.ModelsQuery, Query()], services: ServicesDep) 
     return schemas.Models(models=[schemas.Model.of(model) for model in found], next_cursor=more)
 
 
-@router.get("/{owner}/{name}", responses=problems(ModelNotFound, InvalidRepoId))
+@router.get("/{owner}/{name}", dependencies=[no_query], responses=problems(ModelNotFound, InvalidRepoId))
 def get(owner: str, name: str, services: ServicesDep) -> schemas.Model:
     """A model, its current revision and its base."""
     with services.database.transaction() as session:

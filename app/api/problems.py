@@ -15,9 +15,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from catalog.errors import CatalogError, DatabaseUnavailable, InvalidInput, Unavailable
+from catalog.errors import BodyTooLarge, CatalogError, DatabaseUnavailable, InvalidInput, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
+MAX_FIELDS = 20  # problems listed of one request, which may hold a vector of nothing but mistakes
 
 log = logging.getLogger(__name__)
 
@@ -68,13 +69,16 @@ def install(app: FastAPI) -> None:
     def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         fields = [
             {"field": ".".join(str(part) for part in problem["loc"]), "message": problem["msg"]}
-            for problem in error.errors()
+            for problem in error.errors()[:MAX_FIELDS]
         ]
         detail = "; ".join(f"{field['field']}: {field['message']}" for field in fields)
         return _render(request, InvalidInput.status, InvalidInput.code, InvalidInput.title, detail, errors=fields)
 
     @app.exception_handler(HTTPException)
     def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == BodyTooLarge.status:
+            known = BodyTooLarge("The request's body is longer than anything that this API takes.")
+            return _catalog_error(request, known)
         status = HTTPStatus(error.status_code)
         detail = f"{request.method} {request.url.path}: {status.description or status.phrase}."
         headers = dict(error.headers or {})

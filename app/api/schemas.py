@@ -23,14 +23,17 @@ class Submission(Strict):
     revision: str | None = Field(None, max_length=255, description="Branch, tag or commit; the main branch without.")
 
 
+NO_NUL = "^[^\\x00]*$"  # Postgres takes no text with a NUL in it
+
+
 class PageQuery(Strict):
     cursor: str | None = Field(None, max_length=200, description="`next_cursor` of the page before.")
     limit: int = Field(50, ge=1, le=MAX_PAGE)
 
 
 class ModelsQuery(PageQuery):
-    base: str | None = Field(None, max_length=200, description="Repo id of the base model.")
-    owner: str | None = Field(None, max_length=100)
+    base: str | None = Field(None, max_length=200, pattern=NO_NUL, description="Repo id of the base model.")
+    owner: str | None = Field(None, max_length=100, pattern=NO_NUL)
     state: ModelState | None = None
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from app.api import schemas
+from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.services import ServicesDep
 from catalog import search
 from catalog.errors import (
+    BodyTooLarge,
     IndexNotLoaded,
     InvalidRepoId,
     InvalidVector,
@@ -27,9 +29,10 @@ router = APIRouter(prefix="/v1", tags=["search"])
 
 @router.post(
     "/search",
+    dependencies=[no_query],
     responses=problems(
         ModelNotFound, SpaceNotFound, NotIndexed, NoShift, SpaceRequired, SpaceMismatch, InvalidRepoId, InvalidVector,
-        IndexNotLoaded,
+        IndexNotLoaded, BodyTooLarge,
     ),
 )  # fmt: skip
 def find(query: schemas.SearchQuery, services: ServicesDep) -> schemas.Neighbors:
@@ -41,7 +44,7 @@ def find(query: schemas.SearchQuery, services: ServicesDep) -> schemas.Neighbors
     return schemas.Neighbors.of(search.by_model(services.database, services.index, repo_id, options))
 
 
-@router.get("/spaces", responses=problems())
+@router.get("/spaces", dependencies=[no_query], responses=problems())
 def page(services: ServicesDep) -> schemas.Spaces:
     """The spaces that vectors live in, the newest first."""
     with services.database.transaction() as session:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from app.api import schemas
+from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.services import ServicesDep
 from catalog.repository import jobs, models, workers
@@ -13,7 +14,7 @@ from catalog.settings import settings
 router = APIRouter(prefix="/v1/stats", tags=["stats"])
 
 
-@router.get("", responses=problems())
+@router.get("", dependencies=[no_query], responses=problems())
 def stats(services: ServicesDep) -> schemas.Stats:
     """Models and jobs by state, and the workers whose heart beats."""
     with services.database.transaction() as session:

@@ -7,6 +7,7 @@ import sys
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from app.cli import commands
 from app.cli.deployment import Deployment
@@ -56,5 +57,5 @@ def main() -> None:
     try:
         cli()
     except CatalogError as error:
-        commands.notes.print(f"[red]{error.code}[/]: {error}", soft_wrap=True)
+        commands.notes.print(f"[red]{error.code}[/]: {escape(str(error))}", soft_wrap=True)
         sys.exit(1)

@@ -18,6 +18,7 @@ from app.cli.client import OVER, Client
 from catalog import submissions
 from catalog.database import Database
 from catalog.errors import MissingExtra
+from catalog.refs import RepoRef
 from catalog.settings import settings
 
 out = Console()
@@ -119,6 +120,7 @@ def neighbors(
     as_json: AsJson = False,
 ) -> None:
     """Show the models nearest to an indexed one."""
+    repo_id = RepoRef(repo_id).repo_id  # what goes into a path is a name and nothing else
     with connect(api) as client:
         answer = client.get(f"/v1/models/{repo_id}/neighbors", k=k, min_similarity=min_similarity)
     print_json(answer) if as_json else out.print(render.neighbor_list(answer["neighbors"]))

@@ -35,7 +35,8 @@ class Deployment:
         conf = self._conf
         _check_free(conf.host, conf.port)
         with ExitStack() as stack:
-            servers = stack.enter_context(EmbeddedServers(conf.data_dir, conf.database_url, conf.redis_url))
+            servers = EmbeddedServers(conf.data_dir, conf.database_url, conf.redis_url)
+            self.servers = stack.enter_context(servers)
             processes.migrate(servers.database_url)
             env = {
                 **os.environ,

@@ -7,6 +7,7 @@ so nothing here depends on process ids on disk.
 from __future__ import annotations
 
 import fcntl
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -33,6 +34,7 @@ class EmbeddedServers:
         data_dir.mkdir(parents=True, exist_ok=True)
         self._lock_file = data_dir / "embedded.lock"
         self._lock: IO[str] | None = None
+        self._turn = threading.RLock()  # the supervisor's thread looks after the servers while others restart them
         self.postgres: Server | None = None
         self.valkey: Server | None = None
         if not database_url:
@@ -54,20 +56,24 @@ class EmbeddedServers:
 
     def ensure_running(self) -> None:
         """Start again what has died, at the address it had."""
-        for server in self._servers():
-            server.start()
+        with self._turn:
+            for server in self._servers():
+                server.start()
 
     def restart_postgres(self) -> None:
         """Crash our Postgres and start it again at the same address."""
-        _crash(self.postgres)
+        with self._turn:
+            _crash(self.postgres)
 
     def restart_valkey(self) -> None:
         """Crash our Valkey, losing every message in it, and start it again at the same address."""
-        _crash(self.valkey)
+        with self._turn:
+            _crash(self.valkey)
 
     def stop(self) -> None:
-        for server in self._servers():
-            server.stop()
+        with self._turn:
+            for server in self._servers():
+                server.stop()
         if self._lock is not None:
             self._lock.close()
             self._lock = None

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -29,7 +30,7 @@ def state(name: str) -> str:
 def jobs(found: Iterable[dict[str, Any]]) -> Table:
     table = Table("job", "model", "state", "progress", "attempts", "error")
     for job in found:
-        error = f"{job['error']['code']}: {job['error']['message']}" if job["error"] else ""
+        error = escape(f"{job['error']['code']}: {job['error']['message']}") if job["error"] else ""
         row = (str(job["id"]), job["repo_id"], state(job["state"]), f"{job['progress']:.0%}", str(job["attempts"]))
         table.add_row(*row, error)
     return table
@@ -50,7 +51,7 @@ def status(stats: dict[str, Any], readiness: dict[str, Any], recent: Iterable[di
 def neighbors(answers: Sequence[tuple[str, list[dict[str, Any]]]], k: int) -> Table:
     """One row a model: its k nearest with their cosines. What all the names start with stands in the title alone."""
     names = [repo_id for repo_id, _ in answers] + [each["repo_id"] for _, found in answers for each in found]
-    start = re.match(r"(.*[/-])?", os.path.commonprefix(names)).group()  # type: ignore[union-attr]
+    start = re.match(r"(.*[/-])?", os.path.commonprefix(names)).group()  # type: ignore[union-attr]  # noqa: RUF071
     table = Table(title=f"{start}...", box=box.SIMPLE, title_justify="left")
     for column in ("model", *(f"neighbour {rank}" for rank in range(1, k + 1))):
         table.add_column(column, no_wrap=True)

@@ -47,7 +47,8 @@ class Follower:
         """The index of a space, empty while nothing is in it. Raises `IndexNotLoaded` before the first full read."""
         if not self.loaded:
             raise IndexNotLoaded("The index is still being read from Postgres; try again in a moment.", retry_after=1)
-        return self._indexes.get(space_id) or SpaceIndex(dimension)
+        found = self._indexes.get(space_id)
+        return SpaceIndex(dimension) if found is None else found
 
     def catch_up(self) -> int:
         """Read the feed to its end; returns how many entries there were."""
@@ -82,5 +83,6 @@ class Follower:
                 self._stopping.wait(1)
             except Exception:
                 log.exception("the change feed could not be applied; reading it anew")
+                self._loaded.clear()  # better no answer than one from an index that is half there
                 self._indexes, self._seq = {}, 0
                 self._stopping.wait(1)

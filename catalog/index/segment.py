@@ -44,5 +44,6 @@ class Segment:
 def normalised(vectors: np.ndarray) -> np.ndarray:
     """Rows of length 1, float32 (n, d); a row of zeros stays one."""
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.where(norms > 0, norms, 1)
+    # in float64: the squares of very small and very large float32 entries do not fit into float32
+    norms = np.sqrt(np.einsum("...d,...d->...", vectors, vectors, dtype=np.float64))[..., None]
+    return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)

@@ -81,16 +81,16 @@ class SpaceIndex:
         if not np.isfinite(vector).all() or not vector.any():
             raise InvalidVector("A query vector needs finite float32 entries, at least one of them not zero.")
         view, query = self._view, normalised(vector)
-        excluded = np.fromiter(exclude, dtype=np.int64)
+        excluded = np.unique(np.fromiter(exclude, dtype=np.int64))
         found = [
             view.main.search(query, k, np.union1d(view.stale, view.main.rows_of(excluded))),
             view.fresh.search(query, k, view.fresh.rows_of(excluded)),
         ]
         model_ids = np.concatenate([ids for ids, _ in found])
-        cosines = np.concatenate([cosines for _, cosines in found])
+        cosines = np.clip(np.concatenate([cosines for _, cosines in found]), -1, 1)  # rounding may pass 1 by a hair
         best = np.argsort(-cosines, kind="stable")[:k]
         best = best[cosines[best] >= min_similarity]
-        return Hits(model_ids[best], np.clip(cosines[best], -1, 1), view.covered_seq)
+        return Hits(model_ids[best], cosines[best], view.covered_seq)
 
 
 def _empty(dimension: int) -> Segment:

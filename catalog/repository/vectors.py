@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from catalog.errors import ModelNotFound, NotIndexed
+from catalog.repository import spaces
 from catalog.spaces import Space
 from catalog.tables import Model, Revision, SpaceRow, Vector, change_seq
 
@@ -112,7 +113,7 @@ def last_seq(session: Session) -> int:
 def newest(session: Session, repo_id: str, *, feature: str, space_key: str | None = None) -> Stored:
     """A model's newest vector in the space of that key, or else in its newest space of that feature.
 
-    One statement. Raises `ModelNotFound` and `NotIndexed`.
+    One statement where there is one. Raises `ModelNotFound`, `SpaceNotFound` and `NotIndexed`.
     """
     wanted = SpaceRow.key == space_key if space_key else SpaceRow.feature == feature
     vectors = (
@@ -136,6 +137,8 @@ def newest(session: Session, repo_id: str, *, feature: str, space_key: str | Non
         raise ModelNotFound(f"{repo_id} is not in this catalog. Submit it with POST /v1/models or `deltadex add`.")
     model, vector, space, revision = row
     if vector is None:
+        if space_key:
+            spaces.get(session, space_key)  # raises where the space itself is unknown
         where = f"in space {space_key}" if space_key else f"for {feature}"
         raise NotIndexed(f"{repo_id} has no vector {where} yet (it is {model.state}). Look at its job for the reason.")
     values = np.frombuffer(vector.data, dtype="<f4")

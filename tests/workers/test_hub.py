@@ -167,6 +167,19 @@ def test_a_hub_that_is_silent_is_given_up_after_the_timeout(scripted_hub: Script
     assert time.monotonic() - start < 5
 
 
+def test_a_kept_connection_that_was_closed_meanwhile_costs_nothing(scripted_hub: ScriptedHub, scripted: Hub):
+    scripted_hub.lists("o/n", {"config.json": 1})
+    scripted_hub.hang_ups = 1
+    assert scripted.resolve("o/n").repo_id == "o/n"
+
+
+def test_a_hub_that_hangs_up_twice_is_unavailable(scripted_hub: ScriptedHub, scripted: Hub):
+    scripted_hub.lists("o/n", {"config.json": 1})
+    scripted_hub.hang_ups = 2
+    with pytest.raises(HubUnavailable, match="No answer"):
+        scripted.resolve("o/n")
+
+
 def test_a_hub_that_is_down_is_unavailable(tmp_path: Path):
     with pytest.raises(HubUnavailable, match="No answer"):
         make_hub(f"http://127.0.0.1:{free_port()}", tmp_path).resolve("o/n")
@@ -294,6 +307,13 @@ def test_files_that_lie_here_are_not_asked_for_again(scripted_hub: ScriptedHub, 
     asked = len(scripted_hub.requests)
     assert scripted.fetch_finetune(snapshot) == first
     assert len(scripted_hub.requests) == asked
+
+
+def test_files_that_lie_here_are_used_while_the_hub_is_away(hub_server: HubServer, hub: Hub, tmp_path: Path):
+    hub_server.commit("fetch/kept", ADAPTER)
+    snapshot = hub.resolve("fetch/kept")
+    folder = hub.fetch_finetune(snapshot)
+    assert make_hub(f"http://127.0.0.1:{free_port()}", tmp_path).fetch_finetune(snapshot) == folder
 
 
 def test_progress_ends_at_the_total(hub_server: HubServer, hub: Hub):

@@ -114,7 +114,7 @@ def test_new_content_replaces_the_vector_and_old_content_brings_it_back(
 
 
 def test_an_unresolved_base_fails_with_its_own_code(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
-    job = submit_folder(database, pico.make_adapter(tmp_path / "lost", base=None))
+    job = submit_folder(database, pico.make_adapter(tmp_path / "lost", base=None, hidden=48))
 
     pipeline.ingest(job.id)
 

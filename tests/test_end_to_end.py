@@ -1,0 +1,216 @@
+"""Deltadex as a user runs it: `deltadex up` in processes of their own, a Hub, and nothing but HTTP."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from app.cli.client import Client
+from app.cli.commands import submit
+from app.cli.deployment import Deployment
+from catalog.errors import CatalogError
+from catalog.settings import Settings, settings
+from tests import pico
+from tests.hub_server import HubServer, free_port
+
+WAIT_LIMIT = 60.0  # seconds
+
+pytestmark = pytest.mark.skipif(
+    bool(os.environ.get("DATABASE_URL")), reason="starts, kills and restarts servers of its own"
+)
+
+
+@pytest.fixture(scope="module")
+def conf(tmp_path_factory: pytest.TempPathFactory, pico_base: Path, hub_server: HubServer) -> Iterator[Settings]:
+    data = tmp_path_factory.mktemp("deltadex")
+    shutil.copytree(pico_base, data / "bases")
+    quick = {
+        "HF_ENDPOINT": hub_server.url,
+        "DELTADEX_DATA_DIR": str(data),
+        "DELTADEX_PORT": str(free_port()),
+        "DELTADEX_SWEEP_INTERVAL": "0.5",
+        "DELTADEX_RING_AGAIN_AFTER": "1",
+        "DELTADEX_HEARTBEAT_INTERVAL": "0.5",
+        "DELTADEX_HEARTBEAT_LIMIT": "3",
+        "DELTADEX_RETRY_BASE": "0.2",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in quick.items():
+            patch.setenv(name, value)
+        settings.cache_clear()
+        yield Settings()
+    settings.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def deployment(conf: Settings) -> Iterator[Deployment]:
+    with Deployment(conf) as running:
+        yield running
+
+
+@pytest.fixture
+def client(deployment: Deployment) -> Iterator[Client]:
+    with Client(deployment.url) as client:
+        yield client
+
+
+def eventually(look: Callable[[], Any], limit: float = WAIT_LIMIT) -> Any:
+    """What `look` gives once it gives something true."""
+    deadline = time.monotonic() + limit
+    while not (found := look()):
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.05)
+    return found
+
+
+def ended(client: Client, job: dict[str, Any]) -> dict[str, Any]:
+    return client.wait_for([job["id"]], lambda _: None)[0]
+
+
+def submitted(client: Client, repo_id: str) -> dict[str, Any]:
+    return ended(client, client.post("/v1/models", {"repo_id": repo_id}))
+
+
+def nearest(client: Client, repo_id: str) -> list[dict[str, Any]]:
+    return client.get(f"/v1/models/{repo_id}/neighbors", k=5)["neighbors"]
+
+
+def restart(process_named: str, data_dir: Path) -> None:
+    """Kill -9 a child of this process; the supervisor starts it again."""
+    for child in psutil.Process().children(recursive=True):
+        words = child.cmdline()
+        if process_named in words and any("workers.main" in word or "app.main" in word for word in words):
+            os.kill(child.pid, signal.SIGKILL)
+            return
+    raise AssertionError(f"no {process_named} runs under {data_dir}")
+
+
+def test_a_repo_becomes_searchable_and_a_new_commit_replaces_its_vector(
+    client: Client, hub_server: HubServer, tmp_path: Path
+) -> None:
+    for name, seed in (("alpha", 1), ("beta", 2)):
+        hub_server.commit_folder(f"maker/{name}", pico.make_adapter(tmp_path / name, seed=seed))
+        assert submitted(client, f"maker/{name}")["state"] == "done"
+    eventually(lambda: len(nearest(client, "maker/alpha")) == 1)
+    before = nearest(client, "maker/alpha")[0]
+
+    sha = hub_server.commit_folder("maker/beta", pico.make_adapter(tmp_path / "again", seed=1))
+    job = submitted(client, "maker/beta")
+
+    assert job["sha"] == sha != before["sha"]
+    after = eventually(lambda: [found for found in nearest(client, "maker/alpha") if found["sha"] == sha])[0]
+    assert before["similarity"] < 0.9
+    # beta now holds what alpha holds
+    eventually(lambda: nearest(client, "maker/alpha")[0]["similarity"] > 0.9999)
+    assert after["repo_id"] == "maker/beta"
+
+
+def test_what_cannot_be_embedded_fails_with_its_own_code_and_the_next_job_runs(
+    client: Client, hub_server: HubServer, tmp_path: Path
+) -> None:
+    good = pico.make_adapter(tmp_path / "good", seed=5)
+    config = (good / "adapter_config.json").read_bytes()
+    weights = (good / "adapter_model.safetensors").read_bytes()
+    hub_server.commit("bad/pickled", {"adapter_config.json": config, "adapter_model.bin": b"\x80\x04N."})
+    hub_server.commit(
+        "bad/truncated", {"adapter_config.json": config, "adapter_model.safetensors": weights[: len(weights) // 2]}
+    )
+    hub_server.commit_folder("bad/baseless", pico.make_adapter(tmp_path / "baseless", base="nobody/has", hidden=48))
+    hub_server.commit_folder("maker/good", good)
+
+    codes = {}
+    for name in ("missing", "pickled", "truncated", "baseless"):
+        job = submitted(client, f"bad/{name}")
+        codes[name] = (job["state"], job["error"]["code"])
+
+    assert codes == {
+        "missing": ("failed", "repo_not_found"),
+        "pickled": ("failed", "pickled_weights"),
+        "truncated": ("failed", "corrupt_weights"),
+        "baseless": ("failed", "base_unresolved"),
+    }
+    assert submitted(client, "maker/good")["state"] == "done"
+
+
+def test_a_pinned_commit_that_is_indexed_is_answered_at_once(
+    client: Client, hub_server: HubServer, tmp_path: Path
+) -> None:
+    sha = hub_server.commit_folder("maker/pinned", pico.make_adapter(tmp_path / "pinned", seed=6))
+    first = submitted(client, "maker/pinned")
+
+    again = client.post("/v1/models", {"repo_id": "maker/pinned", "revision": sha})
+
+    assert (again["id"], again["state"]) == (first["id"], "done")
+
+
+def test_a_folder_is_added_on_the_command_line(client: Client, tmp_path: Path) -> None:
+    folder = pico.make_adapter(tmp_path / "private-tune", seed=7)
+
+    assert ended(client, submit(client, str(folder), is_folder=True))["state"] == "done"
+    assert client.get("/v1/models/local/private-tune")["source"] == "folder"
+
+
+def test_a_worker_killed_in_the_middle_loses_no_job(
+    client: Client, conf: Settings, hub_server: HubServer, tmp_path: Path
+) -> None:
+    names = [f"many/m{seed}" for seed in range(12)]
+    for seed, name in enumerate(names):
+        hub_server.commit_folder(name, pico.make_adapter(tmp_path / f"m{seed}", seed=seed))
+    jobs = [client.post("/v1/models", {"repo_id": name}) for name in names]
+    eventually(lambda: client.get(f"/v1/jobs/{jobs[0]['id']}")["state"] != "queued")
+
+    restart("celery", conf.data_dir)
+
+    assert {ended(client, job)["state"] for job in jobs} == {"done"}
+
+
+def test_a_killed_api_comes_back_with_its_index(client: Client, conf: Settings) -> None:
+    def names() -> list[str] | None:
+        try:
+            return [found["repo_id"] for found in nearest(client, "maker/alpha")]
+        except CatalogError:
+            return None
+
+    before = eventually(names)
+
+    restart("uvicorn", conf.data_dir)
+
+    eventually(lambda: names() == before)
+
+
+def client_answers(client: Client) -> bool:
+    try:
+        return client.readiness()["ready"]
+    except CatalogError:
+        return False
+
+
+def test_messages_lost_with_the_broker_are_rung_again(
+    client: Client, deployment: Deployment, hub_server: HubServer, tmp_path: Path
+) -> None:
+    hub_server.commit_folder("maker/rung", pico.make_adapter(tmp_path / "rung", seed=8))
+    deployment.servers.restart_valkey()
+    job = client.post("/v1/models", {"repo_id": "maker/rung"})
+    deployment.servers.restart_valkey()
+
+    assert ended(client, job)["state"] == "done"
+
+
+def test_api_and_worker_survive_a_restart_of_postgres(
+    client: Client, deployment: Deployment, hub_server: HubServer, tmp_path: Path
+) -> None:
+    hub_server.commit_folder("maker/later", pico.make_adapter(tmp_path / "later", seed=9))
+
+    deployment.servers.restart_postgres()
+
+    eventually(lambda: client_answers(client))
+    assert submitted(client, "maker/later")["state"] == "done"
+    eventually(lambda: nearest(client, "maker/later"))

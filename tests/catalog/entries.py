@@ -1,0 +1,75 @@
+"""What a worker would have stored, put into the catalog without one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from catalog.database import Database
+from catalog.repository import jobs, models, spaces, vectors, workers
+from catalog.spaces import Space
+from catalog.tables import Job, Model, ModelState, Revision, Source
+
+BASE = "tiny/base"
+SPACE = Space("delta_activations", -1, BASE, "b" * 40, "c" * 64, "float32", "1")
+
+
+def sha(text: str) -> str:
+    """A commit's name: 40 hexadecimal digits."""
+    return hashlib.sha1(text.encode()).hexdigest()
+
+
+def put_revision(session: Session, repo_id: str, commit: str = "one", base: str = BASE) -> Revision:
+    model = models.ensure(session, repo_id, Source.HUB)
+    return models.make_current(
+        session, model.id, sha(commit), kind="lora", base_repo=base, base_sha="b" * 40, evidence={"declared": base}
+    )
+
+
+def put(
+    database: Database,
+    repo_id: str,
+    vector: Sequence[float] | np.ndarray,
+    *,
+    commit: str = "one",
+    space: Space = SPACE,
+    no_shift: bool = False,
+) -> int:
+    """Index a model; returns its id."""
+    values = np.asarray(vector, dtype=np.float32)
+    with database.transaction() as session:
+        vectors.lock_feed(session)
+        revision = put_revision(session, repo_id, commit)
+        row = spaces.ensure(session, space, values.size)
+        vectors.store(session, row, revision, values, norm=float(np.linalg.norm(values)), no_shift=no_shift)
+        models.set_state(session, revision.model_id, ModelState.NO_SHIFT if no_shift else ModelState.INDEXED)
+        return revision.model_id
+
+
+def remove(database: Database, model_id: int) -> None:
+    with database.transaction() as session:
+        vectors.remove(session, model_id)
+
+
+def put_model(database: Database, repo_id: str = "owner/model") -> Model:
+    with database.transaction() as session:
+        return models.ensure(session, repo_id, Source.HUB)
+
+
+def put_job(database: Database, repo_id: str = "owner/model", hint: str | None = None) -> Job:
+    with database.transaction() as session:
+        model = models.ensure(session, repo_id, Source.HUB)
+        return jobs.submit(session, model, None, base_hint=hint)[0]
+
+
+def put_worker(database: Database) -> int:
+    with database.transaction() as session:
+        return workers.register(session, "here", 1, "cpu")
+
+
+def claim(database: Database, job_id: int, worker_id: int, batch: int = 1) -> list[int]:
+    with database.transaction() as session:
+        return [job.id for job in jobs.claim(session, job_id, worker_id, batch)]

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from catalog.errors import NotRunning
+from catalog.settings import Settings, with_driver
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("DATABASE_URL", "REDIS_URL", "HF_ENDPOINT", "HF_TOKEN", "DELTADEX_HOST", "DELTADEX_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DELTADEX_DATA_DIR", str(tmp_path))
+
+
+def runs(folder: Path, content: object) -> None:
+    (folder / "run.json").write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("postgres://u:p@h:1/d?x=y", "postgresql+psycopg://u:p@h:1/d?x=y"),
+        ("postgresql://h/d", "postgresql+psycopg://h/d"),
+        ("postgresql+psycopg://h/d", "postgresql+psycopg://h/d"),
+        ("postgresql+asyncpg://h/d", "postgresql+asyncpg://h/d"),
+    ],
+)
+def test_the_address_of_postgres_names_its_driver(
+    monkeypatch: pytest.MonkeyPatch, given: str, expected: str
+):
+    monkeypatch.setenv("DATABASE_URL", given)
+    assert with_driver(given) == Settings().require_database_url() == expected
+
+
+def test_the_environment_gives_the_addresses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    runs(tmp_path, {"database_url": "postgresql://other/d", "redis_url": "redis://other"})
+    monkeypatch.setenv("DATABASE_URL", "postgresql://mine/d")
+    monkeypatch.setenv("REDIS_URL", "redis://mine")
+    conf = Settings()
+    assert conf.require_database_url() == "postgresql+psycopg://mine/d"
+    assert conf.require_redis_url() == "redis://mine"
+
+
+def test_a_running_deltadex_gives_the_addresses_that_the_environment_lacks(tmp_path: Path):
+    runs(tmp_path, {"database_url": "postgresql://h/d", "redis_url": "redis://h", "api_url": "http://h:9"})
+    conf = Settings()
+    assert conf.require_database_url() == "postgresql+psycopg://h/d"
+    assert conf.require_redis_url() == "redis://h"
+    assert conf.api_url() == "http://h:9"
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "{}", "[]", "null", "3"])
+def test_where_nothing_runs_a_server_is_asked_for(tmp_path: Path, content: str | None):
+    if content is not None:
+        runs(tmp_path, content)
+    conf = Settings()
+    with pytest.raises(NotRunning, match="DATABASE_URL"):
+        conf.require_database_url()
+    with pytest.raises(NotRunning, match="REDIS_URL"):
+        conf.require_redis_url()
+    assert conf.api_url() == "http://127.0.0.1:8000"
+
+
+def test_an_empty_address_is_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DATABASE_URL", "")
+    with pytest.raises(NotRunning):
+        Settings().require_database_url()
+
+
+def test_the_settings_give_the_address_of_the_api_where_none_runs(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DELTADEX_HOST", "0.0.0.0")
+    monkeypatch.setenv("DELTADEX_PORT", "9000")
+    assert Settings().api_url() == "http://0.0.0.0:9000"
+
+
+def test_the_token_is_not_shown(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    conf = Settings()
+    assert "hf_secret" not in repr(conf)
+    assert conf.hf_token is not None
+    assert conf.hf_token.get_secret_value() == "hf_secret"
+
+
+@pytest.mark.parametrize(("name", "value"), [("BATCH", "0"), ("MAX_ATTEMPTS", "0"), ("DTYPE", "int8"), ("PORT", "x")])
+def test_a_setting_without_sense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
+    monkeypatch.setenv(f"DELTADEX_{name}", value)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_folders_are_in_the_data_directory(tmp_path: Path):
+    conf = Settings()
+    assert (conf.bases_dir, conf.downloads_dir) == (tmp_path / "bases", tmp_path / "downloads")

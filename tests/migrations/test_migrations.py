@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, create_engine, inspect, insert, make_url, text
+from sqlalchemy.exc import IntegrityError
+
+from app.cli.embedded import EmbeddedServers
+from catalog.database import Database
+from catalog.repository import spaces
+from catalog.tables import Base, BaseActivations, Vector
+from tests.catalog.entries import SPACE, put_revision
+
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+
+# what a schema is made of, apart from the order of columns and alembic's own table
+SCHEMA = {
+    "columns": """
+        SELECT table_name, column_name, data_type, character_maximum_length, is_nullable, column_default, is_identity
+        FROM information_schema.columns WHERE table_schema = 'public'""",
+    "constraints": """
+        SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)
+        FROM pg_constraint WHERE connamespace = 'public'::regnamespace""",
+    "indexes": "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+    "sequences": "SELECT sequencename, start_value, increment_by FROM pg_sequences WHERE schemaname = 'public'",
+}
+
+
+@pytest.fixture
+def engine(servers: EmbeddedServers) -> Iterator[Engine]:
+    """An empty database of its own on the tests' server."""
+    name = f"deltadex_migrations_{uuid4().hex[:12]}"
+    server = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine = create_engine(make_url(servers.database_url).set(database=name))
+    yield engine
+    engine.dispose()
+    with server.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
+
+
+@pytest.fixture
+def config(engine: Engine) -> Config:
+    config = Config(toml_file=PYPROJECT)
+    config.attributes["database_url"] = engine.url.render_as_string(hide_password=False)
+    return config
+
+
+def schema(engine: Engine) -> dict[str, set[tuple]]:
+    with engine.connect() as connection:
+        return {
+            part: {tuple(row) for row in connection.execute(text(query)) if not str(row[0]).startswith("alembic")}
+            for part, query in SCHEMA.items()
+        }
+
+
+def relations(engine: Engine) -> set[str]:
+    with engine.connect() as connection:
+        query = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+        return set(connection.execute(text(query)).scalars())
+
+
+def test_upgrade_from_empty_makes_every_table(engine: Engine, config: Config):
+    command.upgrade(config, "head")
+
+    assert set(inspect(engine).get_table_names()) == {*Base.metadata.tables, "alembic_version"}
+
+
+def test_downgrade_leaves_nothing_but_alembics_own_table(engine: Engine, config: Config):
+    command.upgrade(config, "head")
+    command.downgrade(config, "base")
+
+    assert relations(engine) == {"alembic_version", "alembic_version_pkc"}
+
+
+def test_upgrade_after_downgrade_makes_the_same(engine: Engine, config: Config):
+    command.upgrade(config, "head")
+    before = schema(engine)
+    command.downgrade(config, "base")
+    command.upgrade(config, "head")
+
+    assert schema(engine) == before
+
+
+def test_alembic_finds_nothing_to_migrate(engine: Engine, config: Config):
+    command.upgrade(config, "head")
+
+    command.check(config)  # raises when the ORM has what the migrations lack, or the other way round
+
+
+def test_the_orm_and_the_migrations_make_the_same_schema(engine: Engine, config: Config):
+    Base.metadata.create_all(engine)
+    by_orm = schema(engine)
+    Base.metadata.drop_all(engine)
+    command.upgrade(config, "head")
+
+    by_migrations = schema(engine)
+    for part in SCHEMA:
+        assert by_migrations[part] == by_orm[part]
+
+
+@pytest.mark.parametrize("table", ["vectors", "base_activations"])
+def test_vectors_are_stored_uncompressed_and_out_of_line(database: Database, table: str):
+    query = "SELECT attstorage FROM pg_attribute WHERE attrelid = cast(:table AS regclass) AND attname = 'data'"
+    with database.transaction() as session:
+        assert session.execute(text(query), {"table": table}).scalar_one() in ("e", b"e")
+
+
+@pytest.mark.parametrize("size", [0, 15, 17])
+def test_vectors_of_another_length_are_refused(database: Database, size: int):
+    with pytest.raises(IntegrityError, match="ck_vectors_length"), database.transaction() as session:
+        revision = put_revision(session, "owner/model")
+        space = spaces.ensure(session, SPACE, 4)
+        values = {"space_id": space.id, "model_id": revision.model_id, "revision_id": revision.id, "seq": 1}
+        values |= {"dimension": 4, "data": b"\0" * size, "norm": 1, "no_shift": False}
+        session.execute(insert(Vector).values(values))
+
+
+@pytest.mark.parametrize("size", [0, 16, 47, 49])
+def test_activations_of_another_length_are_refused(database: Database, size: int):
+    with pytest.raises(IntegrityError, match="ck_base_activations_length"), database.transaction() as session:
+        space = spaces.ensure(session, SPACE, 4)
+        values = {"space_id": space.id, "base_repo": "a/b", "base_sha": "c", "noise_floor": 0}
+        values |= {"probes": 3, "dimension": 4, "data": b"\0" * size}
+        session.execute(insert(BaseActivations).values(values))

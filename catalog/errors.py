@@ -12,11 +12,12 @@ CatalogError
 │   ├── RepoNotFound, RevisionNotFound, RepoGated
 │   ├── NothingToEmbed, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
 │   ├── CorruptWeights, NonFiniteWeights, NonFiniteVector
-│   └── InvalidAdapterConfig, UnsupportedAdapter, ShapeMismatch, BaseUnresolved, UnsupportedBase
+│   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantisedWeights
+│   └── ShapeMismatch, BaseUnresolved, UnsupportedBase
 ├── Misconfigured                   this machine lacks what the settings ask for
 │   └── MissingExtra, ServerFailed
 └── Unavailable                     transient; an ingest is retried with backoff
-    ├── HubUnavailable, HubRateLimited, DiskFull, OutOfMemory, DeadlineExceeded
+    ├── HubUnavailable, HubRateLimited, DiskFull, OutOfMemory, DeadlineExceeded, BaseDisturbed
     └── DatabaseUnavailable, IndexNotLoaded, NotRunning
 """
 
@@ -220,14 +221,24 @@ class InvalidAdapterConfig(Refused):
     title = "Invalid adapter config"
 
 
+class InvalidModelConfig(Refused):
+    code = "invalid_model_config"
+    title = "Invalid model config"
+
+
 class UnsupportedAdapter(Refused):
     code = "unsupported_adapter"
     title = "Unsupported adapter"
 
 
+class QuantisedWeights(Refused):
+    code = "quantised_weights"
+    title = "Quantised weights"
+
+
 class ShapeMismatch(Refused):
     code = "shape_mismatch"
-    title = "Adapter does not fit its base"
+    title = "Fine-tune does not fit its base"
 
 
 class BaseUnresolved(Refused):
@@ -290,6 +301,11 @@ class OutOfMemory(Unavailable):
 class DeadlineExceeded(Unavailable):
     code = "deadline_exceeded"
     title = "Deadline exceeded"
+
+
+class BaseDisturbed(Unavailable):
+    code = "base_disturbed"
+    title = "Base model disturbed"
 
 
 class DatabaseUnavailable(Unavailable):

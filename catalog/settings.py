@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     base_memory: int = 16 * 2**30  # bytes of base models kept in memory
     batch: int = Field(8, ge=1)  # jobs claimed, and adapters encoded, at once
 
+    base_patience: float = 120.0  # seconds that a job may wait because others have their base in memory
     max_attempts: int = Field(5, ge=1)
     retry_base: float = 2.0  # seconds before the first retry, doubled for each further one
     heartbeat_interval: float = 5.0  # seconds
@@ -88,9 +89,10 @@ class Settings(BaseSettings):
 
     def _running(self) -> dict[str, str]:
         try:
-            return json.loads(self.run_file.read_text())
+            content = json.loads(self.run_file.read_text())
         except (OSError, ValueError):
             return {}
+        return content if isinstance(content, dict) else {}
 
 
 def with_driver(url: str) -> str:

@@ -24,11 +24,12 @@ def submit_repo(database: Database, ref: RepoRef) -> Job:
         )
     with database.transaction() as session:
         model = models.ensure(session, ref.repo_id, Source.HUB)
-        if ref.pinned and ref.revision and vectors.has_revision(session, model.id, ref.revision):
+        if ref.pinned and ref.revision and vectors.is_indexed(session, model.id, ref.revision):
             done = jobs.latest_done(session, model.id, ref.revision)
             if done is not None:
                 return done
-        job, made = jobs.submit(session, model, ref.revision)
+        known = model.revision.base_repo if model.revision else None
+        job, made = jobs.submit(session, model, ref.revision, base_hint=known)
         if made:
             ring_after_commit(session, job.id)
     return job
@@ -37,17 +38,25 @@ def submit_repo(database: Database, ref: RepoRef) -> Job:
 def submit_folder(database: Database, folder: Path, name: str | None = None) -> Job:
     """The job that embeds a folder on this machine, known as `local/NAME` (by default the folder's own name).
 
-    Raises `FolderUnreadable` when it is no folder, and `NameTaken` when another folder has that name.
+    Raises `FolderUnreadable` when it is no folder, `InvalidRepoId` when its name cannot be a model's, and `NameTaken`
+    when another folder has that name.
     """
     folder = folder.expanduser().resolve()
     if not folder.is_dir():
         raise FolderUnreadable(f"{folder} is not a folder that can be read here.")
-    ref = RepoRef(f"{LOCAL_OWNER}/{name or folder.name}")
+    name = name or folder.name
+    try:
+        ref = RepoRef(f"{LOCAL_OWNER}/{name}")
+    except InvalidRepoId as error:
+        raise InvalidRepoId(
+            f"A model cannot be named {name!r}: letters, digits and . _ - only. Give another with --name."
+        ) from error
     with database.transaction() as session:
         model = models.ensure(session, ref.repo_id, Source.FOLDER, str(folder))
         if model.folder != str(folder):
             raise NameTaken(f"{ref.repo_id} is {model.folder}. Give this folder another name with --name.")
-        job, made = jobs.submit(session, model, None)
+        known = model.revision.base_repo if model.revision else None
+        job, made = jobs.submit(session, model, None, base_hint=known)
         if made:
             ring_after_commit(session, job.id)
     return job

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
 
 from catalog.database import Database
 from catalog.probes import ProbeSet
@@ -13,6 +16,7 @@ from catalog.repository import spaces
 from catalog.repository.spaces import BaseTable
 from catalog.spaces import Space
 from workers.encoding import ENCODER_VERSION, Encoder, ResidentBase
+from workers.fit import weight_shapes
 from workers.resolver import ResolvedBase
 
 log = logging.getLogger(__name__)
@@ -51,11 +55,19 @@ class ResidentBases:
         self._budget = budget
         self._resident: OrderedDict[tuple[str, str], Resident] = OrderedDict()
 
+    @property
+    def repos(self) -> list[str]:
+        """Repo ids of the bases in memory, the one used last first."""
+        return [repo for repo, _ in list(self._resident)[::-1]]  # a copy: another thread may be loading one
+
+    def __contains__(self, base: ResolvedBase) -> bool:
+        return (base.repo, base.sha) in self._resident
+
     def get(self, base: ResolvedBase) -> Resident:
         """The encoder for a base, loaded if it is not in memory. Raises what loading raises."""
         key = (base.repo, base.sha)
         if key not in self._resident:
-            self._make_room(sum(file.stat().st_size for file in base.folder.glob("*.safetensors")))
+            self._make_room(self._bytes_of(base))
             log.info("loading %s@%s", base.repo, base.sha[:12])
             self._resident[key] = self._load(base)
         self._resident.move_to_end(key)
@@ -88,6 +100,11 @@ class ResidentBases:
             for feature, table in tables.items():
                 spaces.store_base_table(session, encoder.space(feature), base.repo, base.sha, table)
         return tables
+
+    def _bytes_of(self, base: ResolvedBase) -> int:
+        """What the base takes once its weights, stored in whatever dtype, are in the contract's."""
+        weights = weight_shapes(base.folder).values()
+        return sum(math.prod(shape) for shape in weights) * getattr(torch, self.contract.dtype).itemsize
 
     def _make_room(self, nbytes: int) -> None:
         while self._resident and sum(each.nbytes for each in self._resident.values()) + nbytes > self._budget:

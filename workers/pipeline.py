@@ -9,10 +9,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from catalog.database import Database
 from catalog.errors import CatalogError, DatabaseUnavailable, OutOfMemory, Unavailable
+from catalog.queue import ring_after_commit
 from catalog.repository import jobs, models, spaces, vectors
 from catalog.tables import Job, JobState, ModelState
 from workers.bases import Resident, ResidentBases
@@ -39,8 +41,19 @@ class RetryPolicy:
         return self.base * 2 ** (attempts - 1) * random.uniform(0.5, 1.5)
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How much a worker takes on: `batch` jobs at once; after `drain` seconds it looks at its other messages; a job
+    waits at most `patience` seconds because others have their base in memory.
+    """
+
+    batch: int = 8
+    drain: float = 60.0
+    patience: float = 120.0
+
+
 class Pipeline:
-    """What a worker does with a doorbell. One at a time; the fetches of a batch run side by side."""
+    """What a worker does with a doorbell. One call at a time; the next batch is fetched while one is encoded."""
 
     def __init__(
         self,
@@ -49,31 +62,77 @@ class Pipeline:
         bases: ResidentBases,
         worker_id: int,
         *,
-        batch: int,
+        pace: Pace,
         retries: RetryPolicy,
     ) -> None:
         self._database = database
         self._fetcher = fetcher
         self._bases = bases
         self._worker_id = worker_id
-        self._batch = batch
+        self._pace = pace
         self._retries = retries
 
     def ingest(self, job_id: int) -> int:
-        """Claim that job and more of its kind and bring each to its end; returns how many were claimed."""
+        """Answer the bell of a job: bring queued jobs to their ends, batch by batch, until none is left or the time
+        for it is over. Returns how many were claimed: 0 for a bell that another worker has answered.
+        """
         with self._database.transaction() as session:
             jobs.release(session, self._worker_id)  # what an earlier call that died in the middle still holds
-            claimed = jobs.claim(session, job_id, self._worker_id, self._batch)
-        if not claimed:
-            return 0
-        with ThreadPoolExecutor(self._batch, "fetch") as pool:
-            fetched = [each for each in pool.map(self._fetch, claimed) if each is not None]
+            if not jobs.is_due(session, job_id):
+                return 0
+        deadline, total = time.monotonic() + self._pace.drain, 0
+        with ThreadPoolExecutor(1, "ahead") as ahead:
+            claimed, fetched = self._take_batch()
+            while claimed:
+                total += len(claimed)
+                late = time.monotonic() > deadline
+                coming = None if late else ahead.submit(self._take_batch)
+                self._embed_all(fetched)
+                claimed, fetched = coming.result() if coming else ([], [])
+        self._ring_for_the_rest()
+        return total
+
+    def _take_batch(self) -> tuple[list[Job], list[Fetched]]:
+        claimed = self._claim()
+        with ThreadPoolExecutor(self._pace.batch, "fetch") as pool:
+            return claimed, [each for each in pool.map(self._fetch, claimed) if each is not None]
+
+    def _claim(self) -> list[Job]:
+        while True:
+            with self._database.transaction() as session:
+                first = jobs.next_due(session, self._bases.repos, self._pace.patience)
+                if first is None:
+                    return []
+                if claimed := jobs.claim(session, first, self._worker_id, self._pace.batch):
+                    return claimed
+
+    def _embed_all(self, fetched: Sequence[Fetched]) -> None:
         groups: dict[tuple[str, str], list[Fetched]] = defaultdict(list)
         for each in fetched:
             groups[each.base.repo, each.base.sha].append(each)
-        for group in groups.values():
-            self._embed(group[0].base, group)
-        return len(claimed)
+        # stable: bases in memory first
+        for group in sorted(groups.values(), key=lambda group: group[0].base not in self._bases):
+            if not self._put_back(group):
+                self._embed(group[0].base, group)
+
+    def _put_back(self, group: Sequence[Fetched]) -> bool:
+        """Let jobs whose base turned out to be another one wait while there is work for those in memory."""
+        base, jobs_of_group = group[0].base, [each.job for each in group]
+        waited = max((datetime.now(UTC) - job.available_at).total_seconds() for job in jobs_of_group)
+        known = all(job.base_hint == base.repo for job in jobs_of_group)
+        if base in self._bases or not self._bases.repos or known or waited > self._pace.patience:
+            return False
+        with self._database.transaction() as session:
+            if not jobs.any_due(session, self._bases.repos):
+                return False
+            jobs.put_back(session, [job.id for job in jobs_of_group], self._worker_id, base.repo)
+        return True
+
+    def _ring_for_the_rest(self) -> None:
+        """The bells of jobs that were passed over have been answered by this call: one more for all that is left."""
+        with self._database.transaction() as session:
+            if (left := jobs.next_due(session, (), 0)) is not None:
+                ring_after_commit(session, left)
 
     def _fetch(self, job: Job) -> Fetched | None:
         try:

@@ -11,7 +11,7 @@ from workers.bases import Contract, ResidentBases
 from workers.fetching import Fetcher
 from workers.heartbeat import Heartbeat
 from workers.hub import Hub
-from workers.pipeline import Pipeline, RetryPolicy
+from workers.pipeline import Pace, Pipeline, RetryPolicy
 from workers.resolver import BaseResolver
 
 
@@ -59,4 +59,5 @@ class Runtime:
         )
         bases = ResidentBases(self.database, contract, conf.base_memory)
         retries = RetryPolicy(conf.max_attempts, conf.retry_base)
-        return Pipeline(self.database, fetcher, bases, worker_id, batch=conf.batch, retries=retries)
+        pace = Pace(batch=conf.batch, patience=conf.base_patience)
+        return Pipeline(self.database, fetcher, bases, worker_id, pace=pace, retries=retries)

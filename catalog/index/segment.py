@@ -18,10 +18,10 @@ class Segment:
     def __len__(self) -> int:
         return len(self.model_ids)
 
-    @property
-    def unit_vectors(self) -> np.ndarray:
-        """The normalised vectors, (n, d): a view of what FAISS holds."""
-        return faiss.rev_swig_ptr(self._index.get_xb(), self._index.ntotal * self._index.d).reshape(-1, self._index.d)
+    def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The models (m,) and normalised vectors (m, d) of some rows (m,), copied: FAISS frees its own with itself."""
+        held = faiss.rev_swig_ptr(self._index.get_xb(), self._index.ntotal * self._index.d)
+        return self.model_ids[rows], held.reshape(-1, self._index.d)[rows]
 
     def rows_of(self, model_ids: np.ndarray) -> np.ndarray:
         """The rows of those models that are in here, (m,) int64."""

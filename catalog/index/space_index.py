@@ -14,8 +14,8 @@ from catalog.errors import InvalidVector, SpaceMismatch
 from catalog.index.segment import Segment, normalised
 from catalog.repository.vectors import Change
 
-FRESH_ROWS = 1_000  # the fresh segment joins the main one past this, or past
-FRESH_SHARE = 0.1  # this share of it
+FRESH_ROWS = 1_000  # main is made anew when fresh and stale rows together pass this,
+FRESH_SHARE = 0.1  # or this share of it, whichever is more
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class SpaceIndex:
         kept = np.setdiff1d(np.arange(len(view.fresh)), view.fresh.rows_of(changed))
         added = {model_id: vector for model_id, vector in newest.items() if vector is not None}
         fresh = _joined(
-            (view.fresh.model_ids[kept], view.fresh.unit_vectors[kept]),
+            view.fresh.take(kept),
             (np.fromiter(added, dtype=np.int64), np.array(list(added.values())).reshape(-1, self.dimension)),
         )
         main, stale = view.main, np.union1d(view.stale, view.main.rows_of(changed))
-        if len(fresh) > max(FRESH_ROWS, FRESH_SHARE * len(main)):
+        if len(fresh) + len(stale) > max(FRESH_ROWS, FRESH_SHARE * len(main)):
             alive = np.setdiff1d(np.arange(len(main)), stale)
-            main = _joined((main.model_ids[alive], main.unit_vectors[alive]), (fresh.model_ids, fresh.unit_vectors))
+            main = _joined(main.take(alive), fresh.take(np.arange(len(fresh))))
             fresh, stale = _empty(self.dimension), np.empty(0, np.int64)
         self._view = _View(main, stale, fresh, changes[-1].seq)
 

@@ -86,6 +86,43 @@ def claim(session: Session, job_id: int, worker_id: int, batch: int) -> list[Job
     return list(session.scalars(select(Job).where(Job.id.in_(claimed)).order_by(Job.id)))
 
 
+def next_due(session: Session, resident: Sequence[str], patience: float) -> int | None:
+    """The queued job to begin with: one that has waited for more than `patience` seconds, else one whose base is
+    `resident` (repo ids, as hints), else the one that waits longest.
+    """
+    due = (
+        select(Job.id)
+        .where(Job.state == JobState.QUEUED, Job.available_at <= func.now())
+        .order_by(Job.available_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    overdue = Job.available_at <= func.now() - _seconds(patience)
+    for statement in (due.where(overdue), *(due.where(Job.base_hint == base) for base in resident), due):
+        if (job_id := session.execute(statement).scalar_one_or_none()) is not None:
+            return job_id
+    return None
+
+
+def is_due(session: Session, job_id: int) -> bool:
+    """Whether the job still waits for a worker."""
+    statement = select(Job.id).where(Job.id == job_id, Job.state == JobState.QUEUED, Job.available_at <= func.now())
+    return session.execute(statement).first() is not None
+
+
+def any_due(session: Session, bases: Sequence[str]) -> bool:
+    """Whether a job of one of these bases (as hints), or of one that is not known yet, waits for a worker."""
+    hinted = Job.base_hint.in_(bases) | Job.base_hint.is_(None)
+    statement = select(Job.id).where(Job.state == JobState.QUEUED, Job.available_at <= func.now(), hinted).limit(1)
+    return session.execute(statement).first() is not None
+
+
+def put_back(session: Session, job_ids: Sequence[int], worker_id: int, base_hint: str) -> None:
+    """Queue claimed jobs again, at the place they had, now that their base is known."""
+    values = {"state": JobState.QUEUED, "worker_id": None, "base_hint": base_hint, "attempts": Job.attempts - 1}
+    session.execute(_own(job_ids, worker_id).values(**values))
+
+
 def advance(session: Session, job_ids: Sequence[int], worker_id: int, state: JobState, progress: float) -> list[int]:
     """Move running jobs of that worker on; returns those that still are its own."""
     statement = _own(job_ids, worker_id).values(state=state, progress=progress)
@@ -146,8 +183,9 @@ def due_for_ringing(session: Session, ring_again_after: float, limit: int) -> li
         .order_by(Job.available_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .cte("due")  # evaluated once; a subquery with a limit may be run again for every row
     )
-    rung = update(Job).where(Job.id.in_(due.scalar_subquery())).values(rung_at=func.now()).returning(Job.id)
+    rung = update(Job).where(Job.id.in_(select(due.c.id))).values(rung_at=func.now()).returning(Job.id)
     return list(session.execute(rung).scalars())
 
 

@@ -166,12 +166,12 @@ def embedded(session: Session, model_id: int, sha: str, features: Sequence[str],
     return session.scalars(statement).first()
 
 
-def has_revision(session: Session, model_id: int, sha: str) -> bool:
-    """Whether that commit of the model has a live vector in any space."""
+def is_indexed(session: Session, model_id: int, sha: str) -> bool:
+    """Whether that commit is the model's current one and has a live vector in any space."""
     statement = (
         select(Vector.id)
         .join(Revision, Revision.id == Vector.revision_id)
-        .where(Revision.model_id == model_id, Revision.sha == sha, ~Vector.deleted)
+        .where(Revision.model_id == model_id, Revision.sha == sha, Revision.current, ~Vector.deleted)
         .limit(1)
     )
     return session.execute(statement).first() is not None

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -131,30 +131,34 @@ def test_the_check_is_called_again_after_it_raised(tmp_path, monkeypatch):
         wait_for(lambda: len(calls) >= 2)
 
 
-def start_program(tmp_path: Path) -> tuple[subprocess.Popen[bytes], int]:
-    program = textwrap.dedent(f"""
+@pytest.fixture
+def program(tmp_path) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that supervises one sleeper until a signal comes."""
+    source = textwrap.dedent(f"""
+        import signal
         from pathlib import Path
         from app.cli.supervisor import Supervisor
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
         with Supervisor(Path({str(tmp_path)!r}), stop_limit=5.0) as supervisor:
             supervisor.start("sleeper", {SLEEP!r})
             supervisor.wait()
     """)
-    process = subprocess.Popen([sys.executable, "-c", program])
-    (pid,) = wait_for(lambda: pids(tmp_path, "sleeper"))
-    return process, pid
+    with subprocess.Popen([sys.executable, "-c", source]) as process:
+        yield process
+        process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_program_in_good_order_and_its_children(number, tmp_path):
-    process, child = start_program(tmp_path)
-    process.send_signal(number)
-    assert process.wait(timeout=10) == 0
+def test_a_signal_ends_the_program_in_good_order_and_its_children(number, program, tmp_path):
+    (child,) = wait_for(lambda: pids(tmp_path, "sleeper"))
+    program.send_signal(number)
+    assert program.wait(timeout=10) == 0
     assert not running(child)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills the children of a killed process")
-def test_children_die_with_a_supervisor_that_is_killed(tmp_path):
-    process, child = start_program(tmp_path)
-    process.kill()
-    process.wait(timeout=10)
+def test_children_die_with_a_supervisor_that_is_killed(program, tmp_path):
+    (child,) = wait_for(lambda: pids(tmp_path, "sleeper"))
+    program.kill()
+    program.wait(timeout=10)
     wait_for(lambda: not running(child))

@@ -73,9 +73,9 @@ def test_an_empty_address_is_none(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_settings_give_the_address_of_the_api_where_none_runs(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("DELTADEX_HOST", "0.0.0.0")
+    monkeypatch.setenv("DELTADEX_HOST", "10.0.0.7")
     monkeypatch.setenv("DELTADEX_PORT", "9000")
-    assert Settings().api_url() == "http://0.0.0.0:9000"
+    assert Settings().api_url() == "http://10.0.0.7:9000"
 
 
 def test_the_token_is_not_shown(monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,19 +16,27 @@ from tests import pico
 from workers.bases import Contract, ResidentBases
 from workers.fetching import Fetcher
 from workers.hub import Hub
-from workers.pipeline import Pipeline, RetryPolicy
+from workers.pipeline import Pace, Pipeline, RetryPolicy
 from workers.resolver import BaseResolver
 
+OTHER = "pico/other"
 
-@pytest.fixture
-def pipeline(database: Database, pico_base: Path, tmp_path: Path) -> Pipeline:
+
+def make_pipeline(
+    database: Database, bases_dir: Path, tmp_path: Path, *, budget: int = 10**9, pace: Pace | None = None
+) -> Pipeline:
     with database.transaction() as session:
         worker_id = workers.register(session, "here", 1, "cpu")
     hub = Hub("http://127.0.0.1:9", None, tmp_path / "downloads", timeout=1, max_file_bytes=10**9, max_repo_files=100)
     contract = Contract(load_probes())
-    fetcher = Fetcher(database, hub, BaseResolver(hub, pico_base), contract, max_file_bytes=10**9)
-    bases = ResidentBases(database, contract, budget=10**9)
-    return Pipeline(database, fetcher, bases, worker_id, batch=4, retries=RetryPolicy(3, 0.01))
+    fetcher = Fetcher(database, hub, BaseResolver(hub, bases_dir), contract, max_file_bytes=10**9)
+    bases = ResidentBases(database, contract, budget)
+    return Pipeline(database, fetcher, bases, worker_id, pace=pace or Pace(batch=4), retries=RetryPolicy(3, 100))
+
+
+@pytest.fixture
+def pipeline(database: Database, pico_base: Path, tmp_path: Path) -> Pipeline:
+    return make_pipeline(database, pico_base, tmp_path)
 
 
 def test_a_folder_becomes_a_vector(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
@@ -43,14 +53,13 @@ def test_a_folder_becomes_a_vector(database: Database, pipeline: Pipeline, tmp_p
     assert stored.revision.base_repo == pico.BASE_ID
 
 
-def test_jobs_of_a_batch_are_claimed_together(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+def test_one_bell_is_enough_for_all_that_waits(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
     found = [submit_folder(database, pico.make_adapter(tmp_path / f"m{seed}", seed=seed)) for seed in range(6)]
 
-    assert pipeline.ingest(found[5].id) == 4
+    assert pipeline.ingest(found[5].id) == 6
     assert pipeline.ingest(found[5].id) == 0
     with database.transaction() as session:
-        assert jobs.counts(session)[JobState.DONE] == 4
-        assert jobs.counts(session)[JobState.QUEUED] == 2
+        assert jobs.counts(session)[JobState.DONE] == 6
 
 
 def test_a_bad_adapter_fails_alone(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
@@ -175,3 +184,66 @@ def test_a_result_is_thrown_away_when_the_job_was_taken_over(
     with database.transaction() as session:
         assert jobs.get(session, job.id).worker_id == other
         assert vectors.last_seq(session) == 0
+
+
+def submit_pair(database: Database, folder: Path, seed: int) -> list[int]:
+    """Three models of each of two bases, submitted in turn; job ids in that order."""
+    bases = (pico.BASE_ID, OTHER) * 3
+    folders = [pico.make_adapter(folder / f"m{n}", seed=seed + n, base=base) for n, base in enumerate(bases)]
+    return [submit_folder(database, each).id for each in folders]
+
+
+def in_order_of_ending(database: Database, job_ids: list[int]) -> list[str]:
+    """The bases of the jobs, as they were finished."""
+    with database.transaction() as session:
+        ended = [jobs.get(session, job_id) for job_id in job_ids]
+        assert {job.state for job in ended} == {JobState.DONE}
+        return [job.base_hint or "" for job in sorted(ended, key=lambda job: (job.finished_at, job.id))]
+
+
+@pytest.fixture
+def two_bases(pico_base: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "bases"
+    shutil.copytree(pico_base, folder)
+    pico.make_base(folder / OTHER, seed=1)
+    return folder
+
+
+def test_jobs_whose_base_is_in_memory_go_first(database: Database, two_bases: Path, tmp_path: Path) -> None:
+    pipeline = make_pipeline(database, two_bases, tmp_path, budget=1, pace=Pace(batch=1))
+    pipeline.ingest(submit_pair(database, tmp_path, seed=0)[0])  # their bases are known from here on
+    again = submit_pair(database, tmp_path, seed=10)
+
+    pipeline.ingest(again[0])
+
+    switches = in_order_of_ending(database, again)
+    assert sorted(switches) == [pico.BASE_ID] * 3 + [OTHER] * 3
+    # at most one job goes astray on each side: the next batch is claimed while a base is being loaded
+    assert sum(a != b for a, b in itertools.pairwise(switches)) <= 2
+
+
+def test_no_job_waits_for_ever_because_its_base_is_not_in_memory(
+    database: Database, two_bases: Path, tmp_path: Path
+) -> None:
+    pipeline = make_pipeline(database, two_bases, tmp_path, budget=1, pace=Pace(batch=1, patience=0))
+    pipeline.ingest(submit_pair(database, tmp_path, seed=0)[0])
+    again = submit_pair(database, tmp_path, seed=10)
+
+    pipeline.ingest(again[0])
+
+    assert in_order_of_ending(database, again) == [pico.BASE_ID, OTHER] * 3
+
+
+def test_a_job_whose_base_turns_out_to_be_another_is_put_back_while_there_is_work_for_the_one_in_memory(
+    database: Database, two_bases: Path, tmp_path: Path
+) -> None:
+    pipeline = make_pipeline(database, two_bases, tmp_path, budget=1, pace=Pace(batch=1))
+    pipeline.ingest(submit_folder(database, pico.make_adapter(tmp_path / "first")).id)
+    found = submit_pair(database, tmp_path, seed=20)
+
+    pipeline.ingest(found[0])
+
+    with database.transaction() as session:
+        ended = [jobs.get(session, job_id) for job_id in found]
+    assert [(job.state, job.attempts) for job in ended] == [(JobState.DONE, 1)] * 6
+    assert OTHER in {job.base_hint for job in ended}

@@ -1,0 +1,34 @@
+"""An error that the API answers with, held against the API's own documentation."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from app.api.problems import MEDIA_TYPE
+
+
+def problem(response: Any) -> dict[str, Any]:
+    """The problem document of a response; its code must be documented for that route."""
+    assert response.headers["content-type"] == MEDIA_TYPE
+    content = response.json()
+    assert content["status"] == response.status_code
+    assert content["type"] == f"urn:deltadex:problem:{content['code']}"
+    assert content["instance"] == response.request.url.path
+    assert content["title"]
+    assert content["detail"]
+    return content
+
+
+def documented_problem(api: Any, response: Any) -> dict[str, Any]:
+    content = problem(response)
+    route = documented_route(api, response.request.method, response.request.url.path)
+    assert f"`{content['code']}`" in route["responses"][str(response.status_code)]["description"]
+    return content
+
+
+def documented_route(api: Any, method: str, path: str) -> dict[str, Any]:
+    for template, methods in api.app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path) and method.lower() in methods:
+            return methods[method.lower()]
+    raise AssertionError(f"{method} {path} is not documented")

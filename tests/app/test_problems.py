@@ -1,0 +1,141 @@
+"""Every error is a problem document, and every route says which ones it has."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.api.problems import MEDIA_TYPE, Problem
+from app.api.services import _services
+from app.cli.embedded import EmbeddedServers
+from tests.app.documented import documented_problem, problem
+
+ANYWHERE = {"invalid_input", "internal_error", "database_unavailable"}
+SEARCH = {"model_not_found", "space_not_found", "not_indexed", "no_shift", "invalid_repo_id", "index_not_loaded"}
+EXPECTED = {
+    ("post", "/v1/models"): {"invalid_repo_id", "invalid_revision", "body_too_large"},
+    ("get", "/v1/models"): {"invalid_cursor"},
+    ("get", "/v1/models/{owner}/{name}"): {"model_not_found", "invalid_repo_id"},
+    ("get", "/v1/models/{owner}/{name}/neighbors"): SEARCH,
+    ("post", "/v1/search"): SEARCH | {"space_required", "space_mismatch", "invalid_vector", "body_too_large"},
+    ("get", "/v1/spaces"): set(),
+    ("get", "/v1/jobs"): {"invalid_cursor"},
+    ("get", "/v1/jobs/{job_id}"): {"job_not_found"},
+    ("get", "/v1/stats"): set(),
+}
+
+
+@pytest.fixture
+def schema(api: TestClient) -> dict[str, Any]:
+    return api.get("/openapi.json").json()
+
+
+def errors_of(route: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {status: response for status, response in route["responses"].items() if int(status) >= 400}
+
+
+def test_every_route_is_in_the_table_of_this_test(schema: dict[str, Any]):
+    routes = {(method, path) for path, methods in schema["paths"].items() for method in methods}
+    assert routes - {("get", "/healthz"), ("get", "/readyz")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize(("method", "path"), EXPECTED)
+def test_a_route_documents_the_codes_that_it_can_answer_with(schema: dict[str, Any], method: str, path: str):
+    descriptions = (error["description"] for error in errors_of(schema["paths"][path][method]).values())
+    documented = {code.strip("` ") for description in descriptions for code in description.split(",")}
+    assert documented == EXPECTED[method, path] | ANYWHERE
+
+
+@pytest.mark.parametrize(("method", "path"), EXPECTED)
+def test_a_route_documents_its_errors_as_problem_documents(schema: dict[str, Any], method: str, path: str):
+    for error in errors_of(schema["paths"][path][method]).values():
+        assert error["content"] == {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
+
+def test_what_a_submission_answers_is_documented_for_both_statuses(schema: dict[str, Any]):
+    responses = schema["paths"]["/v1/models"]["post"]["responses"]
+    for status in ("200", "202"):
+        assert responses[status]["content"]["application/json"]["schema"]["$ref"].endswith("/Job")
+
+
+def test_the_frameworks_own_errors_are_nowhere_documented(schema: dict[str, Any]):
+    assert "ValidationError" not in str(schema)
+
+
+def test_every_reference_of_the_documentation_leads_somewhere(schema: dict[str, Any]):
+    def references(node: Any) -> set[str]:
+        if isinstance(node, dict):
+            own = {node["$ref"]} if "$ref" in node else set()
+            return own.union(*(references(value) for value in node.values()))
+        return set().union(*(references(value) for value in node)) if isinstance(node, list) else set()
+
+    defined = {f"#/components/schemas/{name}" for name in schema["components"]["schemas"]}
+    assert references(schema) <= defined
+
+
+def test_the_home_page_leads_to_the_documentation(api: TestClient):
+    response = api.get("/")
+    assert (response.status_code, response.url.path) == (200, "/docs")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nothing/here", 404, "not_found"),
+        ("GET", "/v1/models/only-one-part", 404, "not_found"),
+        ("PUT", "/v1/models", 405, "method_not_allowed"),
+        ("DELETE", "/v1/models/a/b", 405, "method_not_allowed"),
+    ],
+)
+def test_what_is_no_route_is_a_problem_too(api: TestClient, method: str, path: str, status: int, code: str):
+    response = api.request(method, path)
+    assert response.status_code == status
+    assert problem(response)["code"] == code
+
+
+def test_a_method_that_is_not_allowed_is_told_which_ones_are(api: TestClient):
+    assert "GET" in api.delete("/v1/jobs").headers["Allow"]
+
+
+def test_a_body_nested_without_end_is_refused(api: TestClient):
+    response = api.post("/v1/search", content=b"[" * 100_000, headers={"Content-Type": "application/json"})
+    assert response.status_code in (400, 422)
+    assert problem(response)["title"]
+
+
+def test_a_failure_without_a_name_tells_nothing_of_the_inside(api: TestClient, caplog: pytest.LogCaptureFixture):
+    def broken() -> None:
+        raise RuntimeError("the password is swordfish")
+
+    api.app.dependency_overrides[_services] = broken
+    caplog.set_level(logging.ERROR)
+    quiet = TestClient(api.app, raise_server_exceptions=False)
+
+    response = quiet.get("/v1/stats")
+
+    assert response.status_code == 500
+    assert documented_problem(api, response)["code"] == "internal_error"
+    for secret in ("swordfish", "RuntimeError", "Traceback", ".py"):
+        assert secret not in response.text
+    assert "swordfish" in caplog.text  # the log is where it belongs
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/jobs/1", "/v1/stats", "/v1/spaces", "/v1/models/a/b"])
+def test_a_database_that_is_away_is_a_problem_of_its_own(api: TestClient, servers: EmbeddedServers, path: str):
+    if servers.postgres is None:
+        pytest.skip("DATABASE_URL is given, and not ours to stop")
+    servers.postgres.stop()
+    try:
+        response = api.get(path)
+    finally:
+        servers.postgres.start()
+    assert response.status_code == 503
+    assert documented_problem(api, response)["code"] == "database_unavailable"
+    assert api.get("/v1/stats").status_code == 200
+
+
+def test_an_example_of_a_problem_is_one(api: TestClient):
+    assert Problem.model_validate(api.get("/v1/jobs/1").json()).code == "job_not_found"

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from app.cli.embedded import EmbeddedServers
+from catalog.database import Database
+from catalog.errors import IndexNotLoaded
+from catalog.index import Follower, follower
+from catalog.repository import vectors
+from tests.catalog import entries
+from tests.catalog.entries import SPACE
+
+
+@pytest.fixture
+def still(database: Database) -> Follower:
+    """A follower without its thread: it reads when the test says so."""
+    return Follower(database, interval=3600)
+
+
+@pytest.fixture
+def running(database: Database) -> Iterator[Follower]:
+    running = Follower(database, interval=0.01)
+    running.start()
+    yield running
+    running.stop()
+
+
+def nearest(index: Follower, query: list[float], space_id: int = 1) -> list[int]:
+    return index.index(space_id, len(query)).search(np.array(query), 10).model_ids.tolist()
+
+
+def until(condition: Callable[[], bool], limit: float = 10) -> bool:
+    deadline = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_it_is_not_loaded_before_its_first_look(still: Follower):
+    assert not still.loaded
+    with pytest.raises(IndexNotLoaded) as refused:
+        still.index(1, 2)
+    assert refused.value.retry_after == 1
+
+
+def test_a_space_without_vectors_is_an_empty_index(still: Follower):
+    assert still.catch_up() == 0
+    assert still.loaded
+    assert nearest(still, [1, 0]) == []
+
+
+def test_it_catches_up_with_everything_page_by_page(
+    database: Database, still: Follower, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(follower, "PAGE", 3)
+    ids = [entries.put(database, f"a/m{number}", [number + 1, 1]) for number in range(8)]
+
+    assert still.catch_up() == 8
+    assert sorted(nearest(still, [1, 1])) == ids
+    assert still.catch_up() == 0
+
+
+def test_it_reads_what_is_new_and_nothing_else(database: Database, still: Follower):
+    entries.put(database, "a/one", [1, 0])
+    still.catch_up()
+    two = entries.put(database, "a/two", [0, 1])
+
+    assert still.catch_up() == 1
+    assert nearest(still, [0, 1])[0] == two
+
+
+def test_a_replaced_vector_is_replaced(database: Database, still: Follower):
+    one, two = entries.put(database, "a/one", [1, 0]), entries.put(database, "a/two", [1, 1])
+    still.catch_up()
+    assert nearest(still, [1, 0]) == [one, two]
+
+    entries.put(database, "a/one", [0, 1], commit="two")
+    still.catch_up()
+    assert nearest(still, [1, 0]) == [two, one]
+
+
+def test_a_removed_model_is_gone(database: Database, still: Follower):
+    one, two = entries.put(database, "a/one", [1, 0]), entries.put(database, "a/two", [1, 1])
+    still.catch_up()
+    entries.remove(database, one)
+
+    still.catch_up()
+    assert nearest(still, [1, 0]) == [two]
+
+
+def test_a_model_that_moves_nothing_any_more_is_gone(database: Database, still: Follower):
+    entries.put(database, "a/one", [1, 0])
+    still.catch_up()
+    entries.put(database, "a/one", [1e-9, 0], commit="two", no_shift=True)
+
+    still.catch_up()
+    assert nearest(still, [1, 0]) == []
+
+
+def test_an_index_that_became_empty_knows_how_far_it_has_read(database: Database, still: Follower):
+    entries.remove(database, entries.put(database, "a/one", [1, 0]))
+    entries.put(database, "a/two", [1, 0])
+    still.catch_up()
+    entries.remove(database, 2)
+    still.catch_up()
+
+    with database.transaction() as session:
+        assert still.index(1, 2).covered_seq == vectors.last_seq(session)
+
+
+def test_tombstones_of_a_space_that_was_never_seen_are_passed_over(database: Database, still: Follower):
+    entries.remove(database, entries.put(database, "a/one", [1, 0]))
+
+    assert still.catch_up() == 1
+    assert nearest(still, [1, 0]) == []
+
+
+def test_spaces_do_not_mix(database: Database, still: Follower):
+    other = dataclasses.replace(SPACE, encoder_version="2")
+    one = entries.put(database, "a/one", [1, 0])
+    two = entries.put(database, "a/two", [1, 0, 0], space=other)
+    still.catch_up()
+
+    assert nearest(still, [1, 0], space_id=1) == [one]
+    assert nearest(still, [1, 0, 0], space_id=2) == [two]
+
+
+def test_its_thread_takes_in_what_is_committed(database: Database, running: Follower):
+    assert until(lambda: running.loaded)
+    model_id = entries.put(database, "a/one", [1, 0])
+    assert until(lambda: nearest(running, [1, 0]) == [model_id])
+
+
+def test_it_answers_during_an_outage_and_catches_up_after_it(
+    database: Database, running: Follower, servers: EmbeddedServers, caplog: pytest.LogCaptureFixture
+):
+    if servers.postgres is None:
+        pytest.skip("DATABASE_URL is given, and not ours to stop")
+    one = entries.put(database, "a/one", [1, 0])
+    assert until(lambda: running.loaded and nearest(running, [1, 0]) == [one])
+    caplog.set_level(logging.WARNING)
+
+    servers.postgres.kill()
+    try:
+        assert until(lambda: "the change feed cannot be read" in caplog.text)
+        assert nearest(running, [1, 0]) == [one]
+    finally:
+        servers.postgres.start()
+    two = entries.put(database, "a/two", [0, 1])
+
+    assert until(lambda: nearest(running, [1, 0]) == [one, two])
+
+
+def test_a_start_during_an_outage_loads_after_it(database: Database, servers: EmbeddedServers):
+    if servers.postgres is None:
+        pytest.skip("DATABASE_URL is given, and not ours to stop")
+    one = entries.put(database, "a/one", [1, 0])
+    late = Follower(database, interval=0.01)
+    servers.postgres.kill()
+    try:
+        late.start()
+        time.sleep(0.1)
+        assert not late.loaded
+    finally:
+        servers.postgres.start()
+    try:
+        assert until(lambda: late.loaded)
+        assert nearest(late, [1, 0]) == [one]
+    finally:
+        late.stop()
+
+
+def test_an_entry_that_does_not_fit_its_space_leaves_no_half_index(
+    database: Database, running: Follower, caplog: pytest.LogCaptureFixture
+):
+    entries.put(database, "a/one", [1, 0])
+    assert until(lambda: running.loaded and len(nearest(running, [1, 0])) == 1)
+
+    entries.put(database, "a/odd", [1, 0, 0])
+
+    assert until(lambda: "could not be applied" in caplog.text)
+    assert until(lambda: not running.loaded)
+    with pytest.raises(IndexNotLoaded):
+        running.index(1, 2)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+
+from catalog.index.segment import Segment, normalised
+
+NONE = np.empty(0, np.int64)
+
+
+def segment(*vectors: list[float], first_id: int = 10) -> Segment:
+    return Segment(np.arange(first_id, first_id + len(vectors)), np.array(vectors, dtype=np.float32))
+
+
+def test_the_nearest_come_first_with_their_cosines():
+    found = segment([0, 1], [3, 4], [7, 0])
+
+    model_ids, cosines = found.search(np.array([1, 0], np.float32), 3, NONE)
+
+    assert model_ids.tolist() == [12, 11, 10]
+    np.testing.assert_allclose(cosines, [1, 0.6, 0], atol=1e-6)
+
+
+def test_hidden_rows_are_not_found_and_make_room_for_others():
+    found = segment([1, 0], [0.9, 0.1], [0, 1])
+    model_ids, _ = found.search(np.array([1, 0], np.float32), 2, found.rows_of(np.array([10])))
+    assert model_ids.tolist() == [11, 12]
+
+
+@pytest.mark.parametrize(("hidden", "expected"), [([], 3), ([10], 2), ([10, 11, 12], 0)])
+def test_no_more_are_found_than_there_are(hidden: list[int], expected: int):
+    found = segment([1, 0], [0, 1], [1, 1])
+    model_ids, cosines = found.search(np.array([1, 0], np.float32), 50, found.rows_of(np.array(hidden, np.int64)))
+    assert len(model_ids) == len(cosines) == expected
+
+
+def test_nothing_is_found_in_an_empty_segment():
+    empty = Segment(NONE, np.empty((0, 2), np.float32))
+    assert len(empty) == 0
+    assert empty.take(NONE)[1].shape == (0, 2)
+    assert empty.search(np.array([1, 0], np.float32), 5, NONE)[0].size == 0
+
+
+def test_models_that_are_not_in_it_have_no_row():
+    assert segment([1, 0], [0, 1]).rows_of(np.array([11, 99, 10])).tolist() == [1, 0]
+
+
+def test_rows_that_are_taken_have_length_one_and_outlive_the_segment():
+    model_ids, vectors = segment([3, 4], [1, 0], [0, -2]).take(np.array([2, 0]))
+    gc.collect()
+    assert model_ids.tolist() == [12, 10]
+    np.testing.assert_allclose(vectors, [[0, -1], [0.6, 0.8]], rtol=1e-6)
+
+
+def test_hidden_rows_stay_hidden_when_python_cleans_up():
+    found = segment(*np.eye(64).tolist())
+    for _ in range(50):
+        gc.collect(0)
+        model_ids, _ = found.search(np.ones(64, np.float32) / 8, 64, np.arange(0, 64, 2))
+        assert sorted(model_ids.tolist()) == list(range(11, 74, 2))
+
+
+@pytest.mark.parametrize("scale", [1e-44, 1e-30, 1, 1e30, 1e38])
+def test_length_does_not_matter_however_small_or_great(scale: float):
+    unit = normalised(np.array([[1, 0], [1, 1]], dtype=np.float64) * scale)
+    assert unit.dtype == np.float32
+    np.testing.assert_allclose(unit, [[1, 0], [0.5**0.5, 0.5**0.5]], rtol=1e-6)
+
+
+def test_zeros_stay_zeros():
+    assert normalised(np.zeros((2, 3))).tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_what_goes_in_is_left_as_it_was():
+    vectors = np.array([[3, 4]], dtype=np.float32)
+    normalised(vectors)
+    assert vectors.tolist() == [[3, 4]]

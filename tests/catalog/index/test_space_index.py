@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from catalog.errors import InvalidVector, SpaceMismatch
+from catalog.index import SpaceIndex, space_index
+from catalog.repository.vectors import Change
+
+DIMENSION = 16
+
+
+class Oracle:
+    """The same answers by brute force: a dictionary and numpy in double precision."""
+
+    def __init__(self) -> None:
+        self.vectors: dict[int, np.ndarray] = {}
+
+    def apply(self, changes: list[Change]) -> None:
+        for change in changes:
+            if change.vector is None:
+                self.vectors.pop(change.model_id, None)
+            else:
+                self.vectors[change.model_id] = change.vector.astype(np.float64)
+
+    def search(self, query: np.ndarray, k: int, exclude: set[int], minimum: float) -> list[tuple[int, float]]:
+        def cosine(vector: np.ndarray) -> float:
+            return float(query @ vector / np.linalg.norm(query) / np.linalg.norm(vector))
+
+        found = [(model_id, cosine(vector)) for model_id, vector in self.vectors.items() if model_id not in exclude]
+        return sorted((pair for pair in found if pair[1] >= minimum), key=lambda pair: -pair[1])[:k]
+
+
+def random_changes(random: np.random.Generator, seq: int, count: int, models: int) -> list[Change]:
+    """Adds and replacements, and one removal in five; a model may change twice."""
+    return [
+        Change(
+            seq + number,
+            1,
+            int(random.integers(models)),
+            None if random.random() < 0.2 else random.standard_normal(DIMENSION).astype(np.float32),
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+def filled(*vectors: list[float]) -> SpaceIndex:
+    """Models 1, 2, ... in that order."""
+    index = SpaceIndex(len(vectors[0]))
+    index.apply([Change(n, 1, n, np.array(vector, np.float32)) for n, vector in enumerate(vectors, 1)])
+    return index
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("fresh_rows", [8, 1000])
+def test_every_answer_is_that_of_brute_force(monkeypatch: pytest.MonkeyPatch, seed: int, fresh_rows: int):
+    monkeypatch.setattr(space_index, "FRESH_ROWS", fresh_rows)
+    random = np.random.default_rng(seed)
+    index, oracle, seq = SpaceIndex(DIMENSION), Oracle(), 0
+    for _ in range(40):
+        changes = random_changes(random, seq, int(random.integers(1, 30)), models=80)
+        index.apply(changes)
+        oracle.apply(changes)
+        seq = changes[-1].seq
+        query = random.standard_normal(DIMENSION)
+        k, minimum = int(random.integers(1, 100)), float(random.choice([-1, -0.2, 0, 0.3]))
+        exclude = {int(model_id) for model_id in random.integers(80, size=3)}
+
+        hits = index.search(query, k, exclude=exclude, min_similarity=minimum)
+
+        expected = oracle.search(query, k, exclude, minimum)
+        assert hits.model_ids.tolist() == [model_id for model_id, _ in expected]
+        np.testing.assert_allclose(hits.cosines, [cosine for _, cosine in expected], atol=1e-5)
+        assert (hits.covered_seq, len(index)) == (seq, len(oracle.vectors))
+
+
+def test_the_fresh_segment_joins_the_main_one_and_nothing_is_lost():
+    random = np.random.default_rng(0)
+    index, oracle, seq = SpaceIndex(DIMENSION), Oracle(), 0
+    for _ in range(12):
+        changes = random_changes(random, seq, 400, models=3 * space_index.FRESH_ROWS)
+        index.apply(changes)
+        oracle.apply(changes)
+        seq = changes[-1].seq
+    assert len(oracle.vectors) > 1.5 * space_index.FRESH_ROWS
+    assert len(index) == len(oracle.vectors)
+
+    query = random.standard_normal(DIMENSION)
+    expected = oracle.search(query, 10_000, set(), -1)
+    hits = index.search(query, 10_000)
+    np.testing.assert_allclose(hits.cosines, [cosine for _, cosine in expected], atol=1e-5)
+    assert set(hits.model_ids.tolist()) == set(oracle.vectors)
+
+
+def test_rows_that_left_do_not_pile_up():
+    index, count = SpaceIndex(2), 3 * space_index.FRESH_ROWS
+    index.apply([Change(n, 1, n, np.array([1, n], np.float32)) for n in range(1, count + 1)])
+    for n in range(2, count + 1):
+        index.apply([Change(count + n, 1, n, None)])
+
+    assert len(index._view.main) <= space_index.FRESH_ROWS + 1
+    assert index.search(np.ones(2), 5).model_ids.tolist() == [1]
+
+
+def test_an_empty_index_finds_nothing():
+    hits = SpaceIndex(3).search(np.ones(3), 5)
+    assert (hits.model_ids.size, hits.cosines.size, hits.covered_seq) == (0, 0, 0)
+
+
+def test_more_neighbours_than_there_are_give_all_of_them():
+    assert filled([1, 0], [0, 1]).search(np.array([1, 0.5]), 1000).model_ids.tolist() == [1, 2]
+
+
+def test_an_index_whose_models_all_left_finds_nothing():
+    index = filled([1, 0], [0, 1])
+    index.apply([Change(3, 1, 1, None), Change(4, 1, 2, None)])
+    assert len(index) == 0
+    assert index.search(np.ones(2), 5).model_ids.size == 0
+    assert index.covered_seq == 4
+
+
+def test_a_model_that_left_may_come_back():
+    index = filled([1, 0], [0, 1])
+    index.apply([Change(3, 1, 1, None), Change(4, 1, 1, np.array([1, 1], np.float32))])
+    assert index.search(np.array([1, 1]), 1).model_ids.tolist() == [1]
+    assert len(index) == 2
+
+
+def test_one_who_leaves_without_having_been_there_changes_nothing():
+    index = filled([1, 0])
+    index.apply([Change(2, 1, 99, None)])
+    assert (len(index), index.covered_seq) == (1, 2)
+
+
+def test_excluded_models_make_room_for_others():
+    index = filled([1, 0], [1, 0.1], [0, 1])
+    assert index.search(np.array([1, 0]), 2, exclude=[1, 1, 77]).model_ids.tolist() == [2, 3]
+
+
+def test_what_is_less_similar_is_left_out():
+    index = filled([1, 0], [3, 4], [-1, 0])
+    assert index.search(np.array([1, 0]), 9, min_similarity=0.5).model_ids.tolist() == [1, 2]
+    assert index.search(np.array([1, 0]), 9, min_similarity=-1).model_ids.tolist() == [1, 2, 3]
+
+
+def test_the_opposite_of_any_vector_is_found_and_no_cosine_passes_one():
+    vectors = np.random.default_rng(0).standard_normal((200, 7)).astype(np.float32)
+    for vector in vectors:
+        hits = filled(vector.tolist(), (-vector).tolist()).search(vector, 2)
+        assert hits.model_ids.tolist() == [1, 2]  # rounding may not put -1 below the smallest similarity
+        assert (np.abs(hits.cosines) <= 1).all()
+
+
+def test_the_length_of_a_query_does_not_matter():
+    index = filled([1, 0], [3, 4], [0, 1])
+    reference = index.search(np.array([1, 2]), 3)
+    for scale in (1e-40, 1e-20, 1e20, 1e38):
+        hits = index.search(np.array([1, 2]) * scale, 3)
+        assert hits.model_ids.tolist() == reference.model_ids.tolist()
+        np.testing.assert_allclose(hits.cosines, reference.cosines, rtol=1e-5)
+
+
+@pytest.mark.parametrize("entries", [1, 3, 0])
+def test_a_vector_of_another_dimension_is_refused(entries: int):
+    with pytest.raises(SpaceMismatch, match=f"{entries} entries"):
+        filled([1, 0]).search(np.ones(entries), 1)
+
+
+@pytest.mark.parametrize("vector", [[0, 0], [np.nan, 1], [np.inf, 1], [-np.inf, 1], [1e39, 1], [1e-60, 0]], ids=str)
+def test_a_vector_without_a_direction_is_refused(vector: list[float]):
+    with pytest.raises(InvalidVector):
+        filled([1, 0]).search(np.array(vector), 1)
+
+
+def test_searches_are_consistent_while_changes_come_in(monkeypatch: pytest.MonkeyPatch):
+    """At change t model i points along axis (i + t) modulo n: every answer must be whole, of one t."""
+    monkeypatch.setattr(space_index, "FRESH_ROWS", 20)  # some changes make a new main segment, others do not
+    count, versions = 24, 150
+    axes = np.eye(count, dtype=np.float32)
+    index = SpaceIndex(count)
+    done = threading.Event()
+
+    def apply(version: int) -> None:
+        order = range(count) if version % 2 else range(count - 1, -1, -1)
+        changes = [Change(version, 1, model_id, axes[(model_id + version) % count]) for model_id in order]
+        index.apply(changes)
+
+    def look(axis: int) -> int:
+        looks = 0
+        while not done.is_set() or not looks:
+            hits = index.search(axes[axis], count)
+            assert hits.model_ids[0] == (axis - hits.covered_seq) % count
+            assert hits.cosines.tolist() == [1] + [0] * (count - 1)
+            assert sorted(hits.model_ids.tolist()) == list(range(count))
+            looks += 1
+        return looks
+
+    apply(1)
+    with ThreadPoolExecutor(3) as pool:
+        lookers = [pool.submit(look, axis) for axis in (0, 5, 11)]
+        try:
+            for version in range(2, versions):
+                apply(version)
+        finally:
+            done.set()
+        assert sum(looker.result(10) for looker in lookers) > 10

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from catalog.database import Database
+from catalog.errors import SpaceNotFound
+from catalog.repository import spaces
+from catalog.repository.spaces import BaseTable
+from tests.catalog.entries import SPACE
+
+
+def test_a_space_is_stored_once(database: Database):
+    with database.transaction() as session:
+        first = spaces.ensure(session, SPACE, 4)
+        second = spaces.ensure(session, dataclasses.replace(SPACE), 4)
+        assert first.id == second.id
+        assert len(spaces.page(session)) == 1
+
+
+def test_a_space_comes_back_as_it_was(database: Database):
+    space = dataclasses.replace(SPACE, base_repo=None, base_sha=None)
+    with database.transaction() as session:
+        spaces.ensure(session, space, 4)
+    with database.transaction() as session:
+        row = spaces.get(session, space.key)
+    assert {name: getattr(row, name) for name in dataclasses.asdict(space)} == dataclasses.asdict(space)
+    assert row.dimension == 4
+
+
+def test_an_unknown_key_is_not_found(database: Database):
+    with pytest.raises(SpaceNotFound), database.transaction() as session:
+        spaces.get(session, "0" * 64)
+
+
+def test_the_newest_space_is_listed_first(database: Database):
+    with database.transaction() as session:
+        made = [spaces.ensure(session, dataclasses.replace(SPACE, encoder_version=str(n)), 4).id for n in range(3)]
+        assert [row.id for row in spaces.page(session)] == made[::-1]
+
+
+def test_a_bases_activations_come_back_bit_by_bit(database: Database):
+    activations = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
+    with database.transaction() as session:
+        spaces.store_base_table(session, SPACE, "a/b", "sha", BaseTable(activations, 0.25))
+    with database.transaction() as session:
+        stored = spaces.base_table(session, SPACE, "a/b", "sha")
+    assert stored is not None
+    np.testing.assert_array_equal(stored.activations, activations)
+    assert stored.activations.dtype == np.float32
+    assert stored.noise_floor == 0.25
+
+
+def test_activations_of_another_base_or_space_are_none(database: Database):
+    with database.transaction() as session:
+        spaces.store_base_table(session, SPACE, "a/b", "sha", BaseTable(np.ones((1, 2)), 0))
+        assert spaces.base_table(session, SPACE, "a/b", "other") is None
+        assert spaces.base_table(session, SPACE, "a/c", "sha") is None
+        assert spaces.base_table(session, dataclasses.replace(SPACE, layer=0), "a/b", "sha") is None
+
+
+def test_the_first_activations_stay(database: Database):
+    with database.transaction() as session:
+        spaces.store_base_table(session, SPACE, "a/b", "sha", BaseTable(np.ones((1, 2)), 1))
+        spaces.store_base_table(session, SPACE, "a/b", "sha", BaseTable(np.zeros((1, 2)), 2))
+        stored = spaces.base_table(session, SPACE, "a/b", "sha")
+    assert stored is not None
+    assert (stored.noise_floor, stored.activations.tolist()) == (1, [[1, 1]])

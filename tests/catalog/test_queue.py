@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from app.cli.embedded import EmbeddedServers
+from catalog.database import Database
+from catalog.queue import ENCODE_QUEUE, INGEST, broker_answers, celery, ring, ring_after_commit
+
+
+@pytest.fixture
+def broker(database: Database, servers: EmbeddedServers) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(servers.redis_url) as broker:
+        yield broker
+
+
+@pytest.fixture
+def own_broker(servers: EmbeddedServers, broker: redis.Redis) -> Iterator[EmbeddedServers]:
+    """A broker that a test may stop."""
+    if servers.valkey is None:
+        pytest.skip("REDIS_URL is given, and not ours to stop")
+    yield servers
+    servers.valkey.start()
+
+
+def test_a_message_names_the_task_and_carries_nothing_but_the_job(broker: redis.Redis):
+    ring(7)
+
+    [message] = broker.lrange(ENCODE_QUEUE, 0, -1)
+    headers = json.loads(message)["headers"]
+    assert (headers["task"], headers["argsrepr"], headers["kwargsrepr"]) == (INGEST, "[7]", "{}")
+
+
+def test_a_bell_rings_after_the_commit(broker: redis.Redis, database: Database):
+    with database.transaction() as session:
+        ring_after_commit(session, 7)
+        assert broker.llen(ENCODE_QUEUE) == 0
+    assert broker.llen(ENCODE_QUEUE) == 1
+
+
+def test_a_transaction_that_is_rolled_back_rings_no_bell(broker: redis.Redis, database: Database):
+    with pytest.raises(KeyError), database.transaction() as session:
+        ring_after_commit(session, 7)
+        raise KeyError
+    assert broker.llen(ENCODE_QUEUE) == 0
+
+
+def test_a_broker_that_is_down_is_no_error_and_costs_no_time(own_broker: EmbeddedServers):
+    ring(1)
+    own_broker.valkey.kill()
+
+    started = time.monotonic()
+    ring(2)
+    assert not broker_answers()
+    assert time.monotonic() - started < 1
+
+
+def test_a_broker_that_is_back_is_rung_again(own_broker: EmbeddedServers, broker: redis.Redis):
+    ring(1)
+    own_broker.restart_valkey()
+
+    ring(2)
+
+    assert broker_answers()
+    assert broker.llen(ENCODE_QUEUE) == 1
+
+
+def test_a_broker_that_hangs_is_given_up(own_broker: EmbeddedServers, broker: redis.Redis):
+    ring(1)
+    pid = broker.info("server")["process_id"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        ring(2)  # without a limit this never returned
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_messages_outlive_a_worker_that_dies():
+    conf = celery.conf
+    assert (conf.task_acks_late, conf.task_reject_on_worker_lost, conf.worker_prefetch_multiplier) == (True, True, 1)

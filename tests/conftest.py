@@ -25,6 +25,7 @@ from tests import pico
 from tests.hub_server import hub_server, scripted_hub  # noqa: F401  (fixtures)
 
 REDIS_DATABASE = 15
+EXTERNAL = bool(os.environ.get("DATABASE_URL") or os.environ.get("REDIS_URL"))  # servers that are not ours to kill
 
 
 @pytest.fixture(scope="session")
@@ -50,9 +51,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer
 def database(servers: EmbeddedServers) -> Iterator[Database]:
     """A database with its tables, all of them empty, and a broker without messages."""
     database = Database(servers.database_url)
-    tables = ", ".join(Base.metadata.tables)
+    tables = Base.metadata.sorted_tables
+    numbers = (f"setval(pg_get_serial_sequence('{table}', 'id'), 1, false)" for table in tables if "id" in table.c)
     with database.transaction() as session:
-        session.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+        for table in reversed(tables):  # TRUNCATE takes fifteen times as long where there are few rows
+            session.execute(table.delete())
+        session.execute(text(f"SELECT {', '.join(numbers)}"))
     with redis.Redis.from_url(servers.redis_url) as broker:
         broker.flushdb()
     yield database

@@ -16,20 +16,22 @@ import pytest
 from app.cli.client import Client
 from app.cli.commands import submit
 from app.cli.deployment import Deployment
+from app.cli.embedded import EmbeddedServers
 from catalog.errors import CatalogError
 from catalog.settings import Settings, settings
 from tests import pico
+from tests.conftest import EXTERNAL
 from tests.hub_server import HubServer, free_port
 
 WAIT_LIMIT = 60.0  # seconds
 
-pytestmark = pytest.mark.skipif(
-    bool(os.environ.get("DATABASE_URL")), reason="starts, kills and restarts servers of its own"
-)
+restarts_servers = pytest.mark.skipif(EXTERNAL, reason="the servers are not ours to restart")
 
 
 @pytest.fixture(scope="module")
-def conf(tmp_path_factory: pytest.TempPathFactory, pico_base: Path, hub_server: HubServer) -> Iterator[Settings]:
+def conf(
+    tmp_path_factory: pytest.TempPathFactory, pico_base: Path, hub_server: HubServer, servers: EmbeddedServers
+) -> Iterator[Settings]:
     data = tmp_path_factory.mktemp("deltadex")
     shutil.copytree(pico_base, data / "bases")
     quick = {
@@ -45,6 +47,9 @@ def conf(tmp_path_factory: pytest.TempPathFactory, pico_base: Path, hub_server: 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in quick.items():
             patch.setenv(name, value)
+        if not EXTERNAL:  # a whole `deltadex up`, with servers of its own
+            patch.delenv("DATABASE_URL")
+            patch.delenv("REDIS_URL")
         settings.cache_clear()
         yield Settings()
     settings.cache_clear()
@@ -193,6 +198,7 @@ def client_answers(client: Client) -> bool:
         return False
 
 
+@restarts_servers
 def test_messages_lost_with_the_broker_are_rung_again(
     client: Client, deployment: Deployment, hub_server: HubServer, tmp_path: Path
 ) -> None:
@@ -204,6 +210,7 @@ def test_messages_lost_with_the_broker_are_rung_again(
     assert ended(client, job)["state"] == "done"
 
 
+@restarts_servers
 def test_api_and_worker_survive_a_restart_of_postgres(
     client: Client, deployment: Deployment, hub_server: HubServer, tmp_path: Path
 ) -> None:

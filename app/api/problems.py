@@ -20,6 +20,12 @@ from catalog.errors import BodyTooLarge, CatalogError, DatabaseUnavailable, Inva
 MEDIA_TYPE = "application/problem+json"
 MAX_FIELDS = 20  # problems listed of one request, which may hold a vector of nothing but mistakes
 
+# what the framework says of a body, by its status there
+_OF_THE_BODY = {
+    HTTPStatus.BAD_REQUEST: InvalidInput("The request's body cannot be read as JSON."),
+    BodyTooLarge.status: BodyTooLarge("The request's body is longer than anything that this API takes."),
+}
+
 log = logging.getLogger(__name__)
 
 
@@ -76,9 +82,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def _http_error(request: Request, error: HTTPException) -> JSONResponse:
-        if error.status_code == BodyTooLarge.status:
-            known = BodyTooLarge("The request's body is longer than anything that this API takes.")
-            return _catalog_error(request, known)
+        if error.status_code in _OF_THE_BODY:
+            return _catalog_error(request, _OF_THE_BODY[error.status_code])
         status = HTTPStatus(error.status_code)
         detail = f"{request.method} {request.url.path}: {status.description or status.phrase}."
         headers = dict(error.headers or {})

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 from app.api.problems import MEDIA_TYPE
+from app.main import create_app
+from catalog.settings import Settings
+
+
+@lru_cache
+def openapi() -> dict[str, Any]:
+    return create_app(Settings()).openapi()
 
 
 def problem(response: Any) -> dict[str, Any]:
@@ -20,15 +28,15 @@ def problem(response: Any) -> dict[str, Any]:
     return content
 
 
-def documented_problem(api: Any, response: Any) -> dict[str, Any]:
+def documented_problem(response: Any) -> dict[str, Any]:
     content = problem(response)
-    route = documented_route(api, response.request.method, response.request.url.path)
+    route = documented_route(response.request.method, response.request.url.path)
     assert f"`{content['code']}`" in route["responses"][str(response.status_code)]["description"]
     return content
 
 
-def documented_route(api: Any, method: str, path: str) -> dict[str, Any]:
-    for template, methods in api.app.openapi()["paths"].items():
+def documented_route(method: str, path: str) -> dict[str, Any]:
+    for template, methods in openapi()["paths"].items():
         if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path) and method.lower() in methods:
             return methods[method.lower()]
     raise AssertionError(f"{method} {path} is not documented")

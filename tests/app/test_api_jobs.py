@@ -68,4 +68,4 @@ def test_jobs_are_filtered_by_state(api: TestClient, some: list[int], state: str
 def test_a_job_that_cannot_be_shown_is_said_so(api: TestClient, some: list[int], path: str, status: int, code: str):
     response = api.get(path)
     assert response.status_code == status
-    assert documented_problem(api, response)["code"] == code
+    assert documented_problem(response)["code"] == code

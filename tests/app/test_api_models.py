@@ -93,19 +93,19 @@ def test_a_submission_that_makes_no_sense_is_refused(api: TestClient, body: obje
     response = api.post("/v1/models", json=body)
 
     assert response.status_code == 422
-    assert documented_problem(api, response)["code"] == code
+    assert documented_problem(response)["code"] == code
     assert api.get("/v1/jobs").json()["jobs"] == []
 
 
 def test_what_is_wrong_is_named_by_its_field(api: TestClient):
-    content = documented_problem(api, api.post("/v1/models", json={"repo_id": 3, "path": "x"}))
+    content = documented_problem(api.post("/v1/models", json={"repo_id": 3, "path": "x"}))
     assert {each["field"] for each in content["errors"]} == {"body.repo_id", "body.path"}
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"repo_id=a/b", b'{"repo_id": "a/\\ud800"}', b'{"\\ud800": 1}'])
 def test_a_body_that_is_no_json_is_refused(api: TestClient, body: bytes):
     response = api.post("/v1/models", content=body, headers={"Content-Type": "application/json"})
-    assert documented_problem(api, response)["code"] == "invalid_input"
+    assert documented_problem(response)["code"] == "invalid_input"
 
 
 def test_a_body_over_the_limit_is_refused_also_when_it_does_not_say_its_length(api: TestClient):
@@ -115,7 +115,7 @@ def test_a_body_over_the_limit_is_refused_also_when_it_does_not_say_its_length(a
 
     for response in (known, streamed):
         assert response.status_code == 413
-        assert documented_problem(api, response)["code"] == "body_too_large"
+        assert documented_problem(response)["code"] == "body_too_large"
 
 
 def test_models_are_listed_as_they_came(api: TestClient, fan: list[str]):
@@ -191,7 +191,7 @@ def test_models_are_filtered(api: TestClient, database: Database, fan: list[str]
 def test_a_list_that_makes_no_sense_is_refused(api: TestClient, query: str, code: str):
     response = api.get(f"/v1/models?{query}")
     assert response.status_code == 422
-    assert documented_problem(api, response)["code"] == code
+    assert documented_problem(response)["code"] == code
 
 
 def test_a_model_shows_its_current_revision(api: TestClient, database: Database, fan: list[str]):
@@ -238,7 +238,7 @@ def test_a_model_that_cannot_be_shown_is_said_so(
     response = api.get(path)
 
     assert response.status_code == status
-    assert documented_problem(api, response)["code"] == code
+    assert documented_problem(response)["code"] == code
 
 
 def test_neighbours_come_with_their_cosines_the_nearest_first(api: TestClient, fan: list[str]):
@@ -275,5 +275,5 @@ def test_neighbours_wait_for_the_index(api: TestClient, database: Database, fan:
     api.app.state.services = type(services)(database, Follower(database, interval=1))  # has not read anything
     response = api.get("/v1/models/fan/m0/neighbors")
     assert response.status_code == 503
-    assert documented_problem(api, response)["code"] == "index_not_loaded"
+    assert documented_problem(response)["code"] == "index_not_loaded"
     assert response.headers["Retry-After"] == "1"

@@ -54,7 +54,7 @@ def test_the_least_similarity_bounds_the_answer(api: TestClient):
 
 def test_the_longest_vector_fits_into_a_request(api: TestClient):
     response = api.post("/v1/search", json={"vector": [-0.1234567890123456e-100] * MAX_DIMENSION})
-    assert documented_problem(api, response)["code"] == "space_mismatch"
+    assert documented_problem(response)["code"] == "space_mismatch"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_the_longest_vector_fits_into_a_request(api: TestClient):
 def test_a_search_that_cannot_be_answered_is_said_so(api: TestClient, body: dict, status: int, code: str):
     response = api.post("/v1/search", json=body)
     assert response.status_code == status
-    assert documented_problem(api, response)["code"] == code
+    assert documented_problem(response)["code"] == code
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999"])
@@ -94,24 +94,24 @@ def test_numbers_that_json_does_not_have_are_refused(api: TestClient, number: by
     body = b'{"vector": [1, ' + number + b"]}"
     response = api.post("/v1/search", content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 422
-    assert documented_problem(api, response)["code"] in ("invalid_vector", "invalid_input")
+    assert documented_problem(response)["code"] in ("invalid_vector", "invalid_input")
 
 
 def test_a_query_parameter_is_refused(api: TestClient):
     response = api.post("/v1/search?k=3", json={"vector": [1, 0]})
-    assert documented_problem(api, response)["errors"][0]["field"] == "query.k"
+    assert documented_problem(response)["errors"][0]["field"] == "query.k"
 
 
 def test_a_vector_that_fits_two_spaces_must_name_one(api: TestClient, database: Database):
     entries.put(database, "fan/twice", [1, 0], space=dataclasses.replace(SPACE, encoder_version="3"))
     response = api.post("/v1/search", json={"vector": [1, 0]})
     assert response.status_code == 409
-    assert documented_problem(api, response)["code"] == "space_required"
+    assert documented_problem(response)["code"] == "space_required"
 
 
 def test_a_vector_of_nothing_but_mistakes_gets_a_short_answer(api: TestClient):
     response = api.post("/v1/search", json={"vector": ["x"] * MAX_DIMENSION})
-    assert documented_problem(api, response)["code"] == "invalid_input"
+    assert documented_problem(response)["code"] == "invalid_input"
     assert len(response.content) < 10_000
 
 
@@ -120,7 +120,7 @@ def test_a_search_waits_for_the_index(api: TestClient, database: Database):
     api.app.state.services = type(services)(database, Follower(database, interval=1))  # has not read anything
     response = api.post("/v1/search", json={"vector": [1, 0]})
     assert response.status_code == 503
-    assert documented_problem(api, response)["code"] == "index_not_loaded"
+    assert documented_problem(response)["code"] == "index_not_loaded"
 
 
 def test_spaces_are_listed_the_newest_first(api: TestClient):
@@ -129,4 +129,4 @@ def test_spaces_are_listed_the_newest_first(api: TestClient):
 
 
 def test_the_list_of_spaces_takes_no_parameter(api: TestClient):
-    assert documented_problem(api, api.get("/v1/spaces?limit=1"))["code"] == "invalid_input"
+    assert documented_problem(api.get("/v1/spaces?limit=1"))["code"] == "invalid_input"

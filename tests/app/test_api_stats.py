@@ -32,4 +32,4 @@ def test_workers_are_shown_while_they_live(api: TestClient, database: Database):
 
 
 def test_no_parameter_is_taken(api: TestClient):
-    assert documented_problem(api, api.get("/v1/stats?state=done"))["code"] == "invalid_input"
+    assert documented_problem(api.get("/v1/stats?state=done"))["code"] == "invalid_input"

@@ -20,10 +20,13 @@ def test_what_a_transaction_wrote_is_there_afterwards(database: Database):
 
 
 def test_an_exception_takes_everything_back_and_passes_through(database: Database):
-    with pytest.raises(KeyError), database.transaction() as session:
-        models.ensure(session, "a/b", Source.HUB)
-        raise KeyError("x")
+    def fails() -> None:
+        with database.transaction() as session:
+            models.ensure(session, "a/b", Source.HUB)
+            raise KeyError("x")
 
+    with pytest.raises(KeyError):
+        fails()
     with pytest.raises(ModelNotFound), database.transaction() as session:
         models.get(session, "a/b")
 
@@ -58,17 +61,27 @@ def test_callbacks_run_in_their_order(database: Database):
 
 def test_no_callback_runs_when_the_block_raises(database: Database):
     called: list[int] = []
-    with pytest.raises(KeyError), database.transaction() as session:
-        after_commit(session, lambda: called.append(1))
-        raise KeyError
+
+    def fails() -> None:
+        with database.transaction() as session:
+            after_commit(session, lambda: called.append(1))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
     assert called == []
 
 
 def test_no_callback_runs_when_the_commit_itself_fails(database: Database):
     called: list[int] = []
-    with pytest.raises(IntegrityError), database.transaction() as session:
-        after_commit(session, lambda: called.append(1))
-        session.add(Model(repo_id="a/b", owner="a", source="nowhere"))  # flushed by the commit, refused by a check
+
+    def fails() -> None:
+        with database.transaction() as session:
+            after_commit(session, lambda: called.append(1))
+            session.add(Model(repo_id="a/b", owner="a", source="nowhere"))  # flushed by the commit, refused by a check
+
+    with pytest.raises(IntegrityError):
+        fails()
     assert called == []
 
 
@@ -81,12 +94,17 @@ def test_a_server_that_is_not_there_is_unavailable(servers: EmbeddedServers, tmp
 
 def test_a_connection_that_is_cut_in_the_middle_is_unavailable(database: Database):
     called: list[int] = []
-    with pytest.raises(DatabaseUnavailable), database.transaction() as session:
-        after_commit(session, lambda: called.append(1))
-        pid = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
-        with database.transaction() as other:
-            other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
-        session.execute(text("SELECT 1"))
+
+    def is_cut() -> None:
+        with database.transaction() as session:
+            after_commit(session, lambda: called.append(1))
+            pid = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+            with database.transaction() as other:
+                other.execute(text("SELECT pg_terminate_backend(:pid, 1000)"), {"pid": pid})
+            session.execute(text("SELECT 1"))
+
+    with pytest.raises(DatabaseUnavailable):
+        is_cut()
     assert called == []
 
 

@@ -7,9 +7,7 @@ import pytest
 from catalog import errors
 from catalog.errors import CatalogError, Misconfigured, Refused, Unavailable
 
-CLASSES = [
-    value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, CatalogError)
-]
+CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, CatalogError)]
 LINE = re.compile(r"(?P<indent>(?:│   |    )?)[├└]── (?P<names>\w+(?:, \w+)*)")
 
 

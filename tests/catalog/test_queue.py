@@ -45,9 +45,13 @@ def test_a_bell_rings_after_the_commit(broker: redis.Redis, database: Database):
 
 
 def test_a_transaction_that_is_rolled_back_rings_no_bell(broker: redis.Redis, database: Database):
-    with pytest.raises(KeyError), database.transaction() as session:
-        ring_after_commit(session, 7)
-        raise KeyError
+    def fails() -> None:
+        with database.transaction() as session:
+            ring_after_commit(session, 7)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
     assert broker.llen(ENCODE_QUEUE) == 0
 
 

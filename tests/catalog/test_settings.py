@@ -30,9 +30,7 @@ def runs(folder: Path, content: object) -> None:
         ("postgresql+asyncpg://h/d", "postgresql+asyncpg://h/d"),
     ],
 )
-def test_the_address_of_postgres_names_its_driver(
-    monkeypatch: pytest.MonkeyPatch, given: str, expected: str
-):
+def test_the_address_of_postgres_names_its_driver(monkeypatch: pytest.MonkeyPatch, given: str, expected: str):
     monkeypatch.setenv("DATABASE_URL", given)
     assert with_driver(given) == Settings().require_database_url() == expected
 

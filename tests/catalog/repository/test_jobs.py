@@ -107,9 +107,7 @@ def test_jobs_of_no_known_base_are_alike(database: Database, worker: int):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4])
-def test_a_claim_takes_the_job_that_was_asked_for_and_no_more_than_a_batch(
-    database: Database, worker: int, batch: int
-):
+def test_a_claim_takes_the_job_that_was_asked_for_and_no_more_than_a_batch(database: Database, worker: int, batch: int):
     ids = put_jobs(database, 5)
 
     claimed = entries.claim(database, ids[4], worker, batch)

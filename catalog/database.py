@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import create_engine
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from catalog.errors import DatabaseUnavailable
@@ -20,7 +22,14 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         # a pre-ping lets the pool outlive a restart of the server
-        self.engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_TIMEOUT})
+        self.engine = create_engine(
+            url,
+            pool_pre_ping=True,
+            pool_size=10,
+            max_overflow=30,  # as many as the API has threads
+            connect_args={"connect_timeout": CONNECT_TIMEOUT},
+            json_serializer=lambda value: storable(json.dumps(value, ensure_ascii=False)).replace("\\u0000", "\ufffd"),
+        )
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -32,8 +41,8 @@ class Database:
         try:
             with Session(self.engine, expire_on_commit=False) as session, session.begin():
                 yield session
-        except (OperationalError, InterfaceError) as error:
-            raise DatabaseUnavailable("Postgres cannot be reached; the request changed nothing.") from error
+        except (OperationalError, InterfaceError, PoolTimeout) as error:
+            raise DatabaseUnavailable("Postgres cannot be reached, or has too much to do; try again.") from error
         for callback in session.info.pop(_AFTER_COMMIT, []):
             callback()
 
@@ -47,3 +56,8 @@ _AFTER_COMMIT = "after_commit"
 def after_commit(session: Session, callback: Callable[[], None]) -> None:
     """Run `callback` once the session's transaction is committed."""
     session.info.setdefault(_AFTER_COMMIT, []).append(callback)
+
+
+def storable(text: str) -> str:
+    """A text that Postgres takes: what strangers write may hold NUL and halves of surrogate pairs."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -13,7 +13,7 @@ CatalogError
 │   ├── NothingToEmbed, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
 │   ├── CorruptWeights, NonFiniteWeights, NonFiniteVector
 │   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantisedWeights
-│   └── ShapeMismatch, BaseUnresolved, UnsupportedBase
+│   └── ShapeMismatch, BaseUnresolved, UnsupportedBase, WorkerLost
 ├── Misconfigured                   this machine lacks what the settings ask for
 │   └── MissingExtra, ServerFailed
 └── Unavailable                     transient; an ingest is retried with backoff
@@ -264,6 +264,11 @@ class MissingExtra(Misconfigured):
 class ServerFailed(Misconfigured):
     code = "server_failed"
     title = "Embedded server failed"
+
+
+class WorkerLost(Refused):
+    code = "worker_lost"
+    title = "Worker lost"
 
 
 class Unavailable(CatalogError):

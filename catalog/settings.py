@@ -35,6 +35,7 @@ class Settings(BaseSettings):
 
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    features: tuple[str, ...] = ("delta_activations",)  # what a worker measures of each model
     probes: Path | None = None  # a probe set in JSON; the default set without
     base_aliases: Path | None = None  # JSON object: mirror's repo id -> original's, added to the shipped table
     base_memory: int = 16 * 2**30  # bytes of base models kept in memory

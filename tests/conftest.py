@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import psycopg
@@ -34,7 +35,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer
     given_database, given_redis = os.environ.get("DATABASE_URL"), os.environ.get("REDIS_URL")
     with (
         _own_database(given_database) as database_url,
-        EmbeddedServers(tmp_path_factory.mktemp("servers"), database_url, _own_redis(given_redis)) as running,
+        # not under pytest's own folder, which a second session closes to root's Postgres
+        TemporaryDirectory(prefix="deltadex-") as folder,
+        EmbeddedServers(Path(folder), database_url, _own_redis(given_redis)) as running,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("DATABASE_URL", running.database_url)

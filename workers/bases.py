@@ -66,6 +66,9 @@ class ResidentBases:
     def get(self, base: ResolvedBase) -> Resident:
         """The encoder for a base, loaded if it is not in memory. Raises what loading raises."""
         key = (base.repo, base.sha)
+        if key in self._resident and self._resident[key].encoder.disturbed:
+            log.warning("an adapter left its traces in %s: loading it again", base.repo)
+            del self._resident[key]
         if key not in self._resident:
             self._make_room(self._bytes_of(base))
             log.info("loading %s@%s", base.repo, base.sha[:12])

@@ -49,6 +49,11 @@ def ingest(job_id: int) -> None:
 def run_sweep() -> None:
     """Take jobs back from dead workers and ring for those whose message was lost."""
     conf = settings()
-    done = sweep(runtime().database, heartbeat_limit=conf.heartbeat_limit, ring_again_after=conf.ring_again_after)
+    done = sweep(
+        runtime().database,
+        heartbeat_limit=conf.heartbeat_limit,
+        ring_again_after=conf.ring_again_after,
+        max_attempts=conf.max_attempts,
+    )
     if done.released or done.rung:
         log.info("swept: %s released, %s rung", len(done.released), len(done.rung))

@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from workers.encoding import Encoding
 from workers.fetching import SHARE, Fetched, Fetcher
 from workers.resolver import ResolvedBase
 
+EXPLAINED = "delta_activations"  # the feature whose shift the output head can read
 PATIENCE = 600  # seconds that a result waits for Postgres to come back
 
 T = TypeVar("T")
@@ -147,6 +148,8 @@ class Pipeline:
                 ids = [each.job.id for each in group]
                 own = jobs.advance(session, ids, self._worker_id, JobState.ENCODING, SHARE)
             group = [each for each in group if each.job.id in own]
+            if not group:
+                return
             resident = self._bases.get(base)
             results = resident.encoder.encode([each.finetune for each in group])
         except Exception as error:
@@ -162,8 +165,11 @@ class Pipeline:
             if isinstance(result, CatalogError):
                 self._settle(each.job, result)
         encoded = [(e, result) for e, result in zip(group, results, strict=True) if isinstance(result, Encoding)]
-        if encoded:
+        try:
             _patiently(lambda: self._store(resident, encoded))
+        except Exception as error:
+            for each, _ in encoded:
+                self._settle(each.job, error)
 
     def _store(self, resident: Resident, encoded: Sequence[tuple[Fetched, Encoding]]) -> None:
         """One transaction for the vectors and the ends of their jobs."""
@@ -181,13 +187,15 @@ class Pipeline:
                     base_sha=each.base.sha,
                     evidence=each.base.evidence,
                 )
+                vectors.retire(session, each.job.model_id, each.base.repo, each.base.sha)
                 moved = False
                 for feature, vector in encoding.vectors.items():
                     norm = encoding.norms[feature]
                     no_shift = norm <= resident.noise_floor[feature]
                     moved = moved or not no_shift
                     space = spaces.ensure(session, resident.encoder.space(feature), vector.size)
-                    vectors.store(session, space, revision, vector, norm=norm, no_shift=no_shift)
+                    told = asdict(encoding.explanation) if encoding.explanation and feature == EXPLAINED else None
+                    vectors.store(session, space, revision, vector, norm=norm, no_shift=no_shift, explanation=told)
                 models.set_state(session, each.job.model_id, ModelState.INDEXED if moved else ModelState.NO_SHIFT)
 
     def _settle(self, job: Job, cause: Exception) -> None:
@@ -205,7 +213,7 @@ class Pipeline:
                     delay = self._retries.delay(job.attempts, error)
                     jobs.retry(session, job.id, self._worker_id, error, delay)
                 elif jobs.fail(session, job.id, self._worker_id, error):
-                    models.mark_failed(session, job.model_id)
+                    models.mark_failed(session, [job.model_id])
 
         _patiently(store)
 

@@ -49,7 +49,7 @@ class Runtime:
             max_repo_files=conf.max_repo_files,
         )
         aliases = json.loads(conf.base_aliases.read_text()) if conf.base_aliases else None
-        contract = Contract(load_probes(conf.probes), dtype=conf.dtype, device=conf.device)
+        contract = Contract(load_probes(conf.probes), conf.features, dtype=conf.dtype, device=conf.device)
         fetcher = Fetcher(
             self.database,
             hub,

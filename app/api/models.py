@@ -23,7 +23,7 @@ from catalog.errors import (
     SpaceNotFound,
 )
 from catalog.refs import RepoRef
-from catalog.repository import models
+from catalog.repository import models, vectors
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -62,10 +62,11 @@ def page(query: Annotated[schemas.ModelsQuery, Query()], services: ServicesDep) 
 
 
 @router.get("/{owner}/{name}", dependencies=[no_query], responses=problems(ModelNotFound, InvalidRepoId))
-def get(owner: str, name: str, services: ServicesDep) -> schemas.Model:
-    """A model, its current revision and its base."""
+def get(owner: str, name: str, services: ServicesDep) -> schemas.ModelDetail:
+    """A model, its current revision, its base and how that was found, and what is known of it in each space."""
     with services.database.transaction() as session:
-        return schemas.Model.of(models.get(session, RepoRef(f"{owner}/{name}").repo_id))
+        model = models.get(session, RepoRef(f"{owner}/{name}").repo_id)
+        return schemas.ModelDetail.with_embeddings(model, vectors.measured(session, model.id))
 
 
 @router.get(

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from catalog import search, tables
+from catalog.repository import vectors
 from catalog.tables import JobState, ModelState
 
 MAX_DIMENSION = 65_536
@@ -147,13 +148,10 @@ class Model(BaseModel):
         )
 
 
-class Models(BaseModel):
-    models: list[Model]
-    next_cursor: str | None
-
-
 class Space(BaseModel):
     """An embedding contract: vectors compare only within one."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     key: str
     feature: str
@@ -167,7 +165,31 @@ class Space(BaseModel):
 
     @classmethod
     def of(cls, space: tables.SpaceRow) -> Self:
-        return cls.model_validate(space, from_attributes=True)
+        return cls.model_validate(space)
+
+
+class Embedding(BaseModel):
+    """What is known of a model in one space."""
+
+    space: Space
+    norm: float = Field(description="How far the model moved its base.")
+    noise_floor: float = Field(description="The norm under which a shift is rounding and no learning.")
+    no_shift: bool
+    explanation: dict | None = Field(description="Tokens that the shift promotes and suppresses most.")
+
+
+class ModelDetail(Model):
+    embeddings: list[Embedding]
+
+    @classmethod
+    def with_embeddings(cls, model: tables.Model, measured: list[vectors.Measured]) -> Self:
+        embeddings = [Embedding.model_validate(each, from_attributes=True) for each in measured]
+        return cls(**Model.of(model).model_dump(), embeddings=embeddings)
+
+
+class Models(BaseModel):
+    models: list[Model]
+    next_cursor: str | None
 
 
 class Spaces(BaseModel):

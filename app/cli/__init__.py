@@ -45,6 +45,7 @@ def up(
 
 cli.command()(commands.add)
 cli.command()(commands.status)
+cli.command()(commands.show)
 cli.command()(commands.neighbors)
 cli.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False

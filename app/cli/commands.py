@@ -1,4 +1,4 @@
-"""`deltadex add | status | neighbors | embed`."""
+"""`deltadex add | status | show | neighbors | embed`."""
 
 from __future__ import annotations
 
@@ -51,6 +51,10 @@ def add(
     folders = [target for target in targets if not hub and Path(target).is_dir()]
     if name is not None and (len(targets) != 1 or not folders):
         raise typer.BadParameter("--name goes with exactly one folder")
+    if revision is not None and folders:
+        raise typer.BadParameter("--revision goes with repos of the Hub, and a folder has none")
+    for target in set(targets) - set(folders):
+        RepoRef(target, revision)  # a slip in one is told before any is submitted
     with connect(api) as client:
         jobs = [submit(client, target, target in folders, revision, name) for target in targets]
         if wait:
@@ -124,6 +128,18 @@ def neighbors(
     with connect(api) as client:
         answer = client.get(f"/v1/models/{repo_id}/neighbors", k=k, min_similarity=min_similarity)
     print_json(answer) if as_json else out.print(render.neighbor_list(answer["neighbors"]))
+
+
+def show(
+    repo_id: Annotated[str, typer.Argument(help="A model; a folder's is local/NAME.")],
+    api: Api = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a model: its base and how that was found, how far it moved it, and which tokens it promotes."""
+    repo_id = RepoRef(repo_id).repo_id
+    with connect(api) as client:
+        model = client.get(f"/v1/models/{repo_id}")
+    print_json(model) if as_json else out.print(render.model(model))
 
 
 def embed(context: typer.Context) -> None:

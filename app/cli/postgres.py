@@ -78,15 +78,13 @@ class Postgres:
         return row == (str(self._folder),)
 
     def kill(self) -> None:
-        self._pg_ctl("stop", "-m", "immediate")  # no checkpoint, every connection cut
+        self._stop("immediate")  # no checkpoint, every connection cut
 
     def stop(self) -> None:
-        self._pg_ctl("stop", "-m", "fast")
+        self._stop("fast")
 
     def _make_folders(self) -> None:
         """Make what is missing: the database's folder, whole or not at all, and the socket's."""
-        if self._user:
-            _let_through(self._folder.parent, self._programs)
         if not (self._folder / "PG_VERSION").exists():
             fresh = self._folder.with_name(f"{self._folder.name}.new")
             shutil.rmtree(fresh, ignore_errors=True)
@@ -106,6 +104,10 @@ class Postgres:
             raise PermissionError(f"{folder} belongs to somebody else")
         os.chown(folder, owner, -1)
 
+    def _stop(self, mode: str) -> None:
+        if self._pg_ctl("stop", "-m", mode) != 0 and self.answers():
+            log.error("Postgres in %s could not be stopped", self._folder)
+
     def _pg_ctl(self, action: str, *arguments: str) -> int:
         # no pipes: the server would inherit them and hold them open
         quiet = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
@@ -114,6 +116,7 @@ class Postgres:
 
     def _run(self, program: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         if self._user:
+            _let_through(self._folder.parent, self._programs)  # each time: others may close what lies above
             options |= {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
         command = [str(self._programs / program), *arguments]
         # its user may not be allowed into the folder that we are in

@@ -27,8 +27,16 @@ def state(name: str) -> str:
     return f"[{style}]{name}[/]"
 
 
+def _table(*columns: str) -> Table:
+    """A table that breaks what is too long for its column instead of hiding it."""
+    table = Table(box=box.SIMPLE)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
 def jobs(found: Iterable[dict[str, Any]]) -> Table:
-    table = Table("job", "model", "state", "progress", "attempts", "error")
+    table = _table("job", "model", "state", "progress", "attempts", "error")
     for job in found:
         error = escape(f"{job['error']['code']}: {job['error']['message']}") if job["error"] else ""
         row = (str(job["id"]), job["repo_id"], state(job["state"]), f"{job['progress']:.0%}", str(job["attempts"]))
@@ -63,8 +71,28 @@ def neighbors(answers: Sequence[tuple[str, list[dict[str, Any]]]], k: int) -> Ta
 
 def neighbor_list(found: Iterable[dict[str, Any]]) -> Table:
     """The neighbours of one model, one a row."""
-    table = Table("model", "cosine", "kind", "base", "revision")
+    table = _table("model", "cosine", "kind", "base", "revision")
     for each in found:
         row = (each["repo_id"], f"{each['similarity']:.4f}", each["kind"] or "", each["base"] or "")
         table.add_row(*row, (each["sha"] or "")[:12])
     return table
+
+
+def model(found: dict[str, Any]) -> RenderableType:
+    """A model, and for each space how far it moved its base and which tokens that promotes and suppresses."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("model", f"{found['repo_id']} {state(found['state'])}")
+    if revision := found["revision"]:
+        base = revision["base"]
+        facts.add_row("revision", f"{revision['sha'][:12]} ({revision['kind']})")
+        facts.add_row("base", f"{base['repo_id']} @ {base['sha'][:12]}, found by: {base['evidence'].get('source')}")
+    shifts = _table("feature", "norm", "noise floor", "promotes", "suppresses")
+    for each in found["embeddings"]:
+        explanation = each["explanation"] or {}
+        row = (each["space"]["feature"], f"{each['norm']:.4g}", f"{each['noise_floor']:.2g}")
+        shifts.add_row(*row, *(_tokens(explanation.get(side, [])) for side in ("promoted", "suppressed")))
+    return Group(facts, shifts)
+
+
+def _tokens(scored: Iterable[dict[str, Any]]) -> str:
+    return escape(" ".join(repr(each["token"]) for each in scored))

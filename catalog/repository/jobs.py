@@ -8,8 +8,12 @@ from sqlalchemy import Update, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from catalog.errors import CatalogError, JobNotFound
+from catalog.database import storable
+from catalog.errors import CatalogError, JobNotFound, WorkerLost
+from catalog.repository import models
 from catalog.tables import ACTIVE, RUNNING, Job, JobState, Model, Worker
+
+MAX_MESSAGE = 4_000  # characters of an error that are stored
 
 _CLAIM = text("""
     WITH asked AS (
@@ -138,7 +142,10 @@ def finish(session: Session, job_id: int, worker_id: int, sha: str) -> bool:
 def fail(session: Session, job_id: int, worker_id: int, error: CatalogError) -> bool:
     """End a job with its error. False when it is not this worker's any more."""
     statement = _own([job_id], worker_id).values(
-        state=JobState.FAILED, error_code=error.code, error_message=error.message, finished_at=func.now()
+        state=JobState.FAILED,
+        error_code=error.code,
+        error_message=storable(error.message)[:MAX_MESSAGE],
+        finished_at=func.now(),
     )
     return session.execute(statement.returning(Job.id)).scalar_one_or_none() is not None
 
@@ -149,7 +156,7 @@ def retry(session: Session, job_id: int, worker_id: int, error: CatalogError, de
         state=JobState.QUEUED,
         worker_id=None,
         error_code=error.code,
-        error_message=error.message,
+        error_message=storable(error.message)[:MAX_MESSAGE],
         available_at=func.now() + _seconds(delay),
     )
     return session.execute(statement.returning(Job.id)).scalar_one_or_none() is not None
@@ -162,6 +169,22 @@ def release(session: Session, worker_id: int) -> list[int]:
 
 def release_dead(session: Session, heartbeat_limit: float) -> list[int]:
     """Queue again what workers hold that stopped, or whose heartbeat is older than the limit (seconds)."""
+    return _requeue(session, _dead_workers(session, heartbeat_limit))
+
+
+def fail_deadly(session: Session, heartbeat_limit: float, max_attempts: int) -> list[int]:
+    """Fail what dead workers hold and that has had its `max_attempts`. Returns the jobs."""
+    dead = _dead_workers(session, heartbeat_limit)
+    error = WorkerLost(f"The worker died while it had this job, {max_attempts} times in all; its log may say why.")
+    statement = update(Job).where(Job.worker_id.in_(dead), Job.state.in_(RUNNING), Job.attempts >= max_attempts)
+    failed = {"state": JobState.FAILED, "error_code": error.code, "error_message": error.message}
+    ended = session.execute(statement.values(**failed, finished_at=func.now()).returning(Job.id, Job.model_id)).all()
+    models.mark_failed(session, [model_id for _, model_id in ended])
+    return [job_id for job_id, _ in ended]
+
+
+def _dead_workers(session: Session, heartbeat_limit: float) -> list[int]:
+    """Those that still hold jobs."""
     silent = Worker.heartbeat_at < func.now() - _seconds(heartbeat_limit)
     statement = (
         select(Worker.id)
@@ -169,7 +192,7 @@ def release_dead(session: Session, heartbeat_limit: float) -> list[int]:
         .where(Job.state.in_(RUNNING), silent | Worker.stopped_at.is_not(None))
         .distinct()
     )
-    return _requeue(session, list(session.scalars(statement)))
+    return list(session.scalars(statement))
 
 
 def due_for_ringing(session: Session, ring_again_after: float, limit: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -67,11 +67,10 @@ def set_state(session: Session, model_id: int, state: ModelState) -> None:
     session.execute(update(Model).where(Model.id == model_id).values(state=state))
 
 
-def mark_failed(session: Session, model_id: int) -> None:
+def mark_failed(session: Session, model_ids: Sequence[int]) -> None:
     """A model that was never stored is failed; one that is indexed stays so when an update of it fails."""
-    session.execute(
-        update(Model).where(Model.id == model_id, Model.state == ModelState.PENDING).values(state=ModelState.FAILED)
-    )
+    pending = Model.id.in_(model_ids) & (Model.state == ModelState.PENDING)
+    session.execute(update(Model).where(pending).values(state=ModelState.FAILED))
 
 
 def make_current(

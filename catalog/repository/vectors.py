@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from catalog.errors import ModelNotFound, NotIndexed
 from catalog.repository import spaces
 from catalog.spaces import Space
-from catalog.tables import Model, Revision, SpaceRow, Vector, change_seq
+from catalog.tables import BaseActivations, Model, Revision, SpaceRow, Vector, change_seq
 
 _FEED_LOCK = 0x64656C7461  # "delta"
 
@@ -91,6 +91,15 @@ def remove(session: Session, model_id: int) -> None:
     session.execute(update(Vector).where(Vector.model_id == model_id).values(seq=change_seq.next_value(), deleted=True))
 
 
+def retire(session: Session, model_id: int, base_repo: str, base_sha: str) -> None:
+    """Turn a model's vectors in the spaces of other bases into tombstones: it is a fine-tune of this one now.
+    The caller holds `lock_feed`.
+    """
+    elsewhere = select(SpaceRow.id).where((SpaceRow.base_repo != base_repo) | (SpaceRow.base_sha != base_sha))
+    statement = update(Vector).where(Vector.model_id == model_id, Vector.space_id.in_(elsewhere), ~Vector.deleted)
+    session.execute(statement.values(seq=change_seq.next_value(), deleted=True))
+
+
 def changes(session: Session, after: int, limit: int) -> list[Change]:
     """The next entries of the feed, at most `limit`, in the order of `seq`."""
     gone = Vector.deleted | Vector.no_shift
@@ -143,6 +152,35 @@ def newest(session: Session, repo_id: str, *, feature: str, space_key: str | Non
         raise NotIndexed(f"{repo_id} has no vector {where} yet (it is {model.state}). Look at its job for the reason.")
     values = np.frombuffer(vector.data, dtype="<f4")
     return Stored(model, revision, space, values, vector.norm, vector.no_shift, vector.explanation)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a model in one space: how far it moved (a norm), what counts as noise there, and the tokens."""
+
+    space: SpaceRow
+    norm: float
+    noise_floor: float
+    no_shift: bool
+    explanation: dict | None
+
+
+def measured(session: Session, model_id: int) -> list[Measured]:
+    """The vectors of a model's current revision, without their numbers, the newest space first."""
+    own_base = (
+        (BaseActivations.space_id == Vector.space_id)
+        & (BaseActivations.base_repo == Revision.base_repo)
+        & (BaseActivations.base_sha == Revision.base_sha)
+    )
+    statement = (
+        select(SpaceRow, Vector.norm, BaseActivations.noise_floor, Vector.no_shift, Vector.explanation)
+        .join(Vector, Vector.space_id == SpaceRow.id)
+        .join(Revision, Revision.id == Vector.revision_id)
+        .join(BaseActivations, own_base)
+        .where(Vector.model_id == model_id, Revision.current, ~Vector.deleted)
+        .order_by(SpaceRow.id.desc())
+    )
+    return [Measured(*row) for row in session.execute(statement)]
 
 
 def embedded(session: Session, model_id: int, sha: str, features: Sequence[str], like: Space) -> Revision | None:

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -130,25 +131,31 @@ def test_a_name_goes_with_one_folder(url: str, tmp_path: Path):
 
 @pytest.mark.parametrize(("state", "exit_code"), [(JobState.DONE, 0), (JobState.FAILED, 1)])
 def test_add_waits_for_the_end_and_tells_it(url: str, database: Database, state: JobState, exit_code: int):
-    job = entries.put_job(database, "owner/model")
     worker = entries.put_worker(database)
 
-    def work() -> None:
+    def work() -> int:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with database.transaction() as session:
+                found = jobs.page(session)
+            if found:
+                break
+        [job] = found
         entries.claim(database, job.id, worker)
         with database.transaction() as session:
             if state == JobState.DONE:
                 jobs.finish(session, job.id, worker, "sha")
             else:
                 jobs.fail(session, job.id, worker, CorruptWeights("It is cut off."))
+        return job.id
 
-    timer = threading.Timer(0.1, work)
-    timer.start()
-    result = run("add", "owner/model", "--api", url, "--json")
-    timer.join()
+    with ThreadPoolExecutor(1) as pool:
+        worked = pool.submit(work)
+        result = run("add", "owner/model", "--api", url, "--json")
 
     assert result.exit_code == exit_code
     [ended] = json.loads(result.stdout)["jobs"]
-    assert (ended["id"], ended["state"]) == (job.id, state)
+    assert (ended["id"], ended["state"]) == (worked.result(), state)
 
 
 def test_the_same_target_twice_is_one_job_told_twice(url: str):

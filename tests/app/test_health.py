@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import time
 
-import pytest
 from fastapi.testclient import TestClient
 
 from app.cli.embedded import EmbeddedServers
 from catalog.database import Database
 from catalog.index import Follower
+from tests.outage import away
 
 
 def missing(api: TestClient) -> list[str]:
@@ -37,36 +37,21 @@ def test_an_index_that_is_not_loaded_is_missing(api: TestClient, database: Datab
 
 
 def test_a_broker_that_is_away_is_missing_until_it_is_back(api: TestClient, servers: EmbeddedServers):
-    if servers.valkey is None:
-        pytest.skip("REDIS_URL is given, and not ours to stop")
-    servers.valkey.kill()
-    try:
+    with away(servers.valkey):
         assert missing(api) == ["broker"]
         assert api.get("/healthz").status_code == 200
-    finally:
-        servers.valkey.start()
     assert missing(api) == []
 
 
 def test_a_submission_does_not_wait_for_a_broker_that_is_away(api: TestClient, servers: EmbeddedServers):
-    if servers.valkey is None:
-        pytest.skip("REDIS_URL is given, and not ours to stop")
-    servers.valkey.kill()
-    try:
+    with away(servers.valkey):
         started = time.monotonic()
         assert api.post("/v1/models", json={"repo_id": "a/b"}).status_code == 202
         assert time.monotonic() - started < 2
-    finally:
-        servers.valkey.start()
 
 
 def test_a_database_that_is_away_is_missing_until_it_is_back(api: TestClient, servers: EmbeddedServers):
-    if servers.postgres is None:
-        pytest.skip("DATABASE_URL is given, and not ours to stop")
-    servers.postgres.kill()
-    try:
+    with away(servers.postgres):
         assert missing(api) == ["database"]
         assert api.get("/healthz").status_code == 200
-    finally:
-        servers.postgres.start()
     assert missing(api) == []

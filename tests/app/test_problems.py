@@ -12,6 +12,7 @@ from app.api.problems import MEDIA_TYPE, Problem
 from app.api.services import _services
 from app.cli.embedded import EmbeddedServers
 from tests.app.documented import documented_problem, openapi, problem
+from tests.outage import away
 
 ANYWHERE = {"invalid_input", "internal_error", "database_unavailable"}
 SEARCH = {"model_not_found", "space_not_found", "not_indexed", "no_shift", "invalid_repo_id", "index_not_loaded"}
@@ -127,16 +128,11 @@ def test_a_failure_without_a_name_tells_nothing_of_the_inside(api: TestClient, c
 
 
 def test_a_database_that_is_away_is_a_problem_of_its_own(api: TestClient, servers: EmbeddedServers):
-    if servers.postgres is None:
-        pytest.skip("DATABASE_URL is given, and not ours to stop")
-    servers.postgres.kill()
-    try:
+    with away(servers.postgres):
         paths = ("models", "models/a/b", "models/a/b/neighbors", "jobs", "jobs/1", "spaces", "stats")
         responses = [api.get(f"/v1/{path}") for path in paths]
         responses.append(api.post("/v1/models", json={"repo_id": "a/b"}))
         responses.append(api.post("/v1/search", json={"vector": [1]}))
-    finally:
-        servers.postgres.start()
     assert {response.status_code for response in responses} == {503}
     assert {documented_problem(response)["code"] for response in responses} == {"database_unavailable"}
     assert api.get("/v1/stats").status_code == 200

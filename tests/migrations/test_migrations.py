@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, inspect, insert, make_url, text
+from sqlalchemy import Engine, create_engine, insert, inspect, make_url, text
 from sqlalchemy.exc import IntegrityError
 
 from app.cli.embedded import EmbeddedServers
@@ -113,9 +113,9 @@ def test_vectors_are_stored_uncompressed_and_out_of_line(database: Database, tab
         assert session.execute(text(query), {"table": table}).scalar_one() in ("e", b"e")
 
 
-@pytest.mark.parametrize("size", [0, 15, 17])
-def test_vectors_of_another_length_are_refused(database: Database, size: int):
-    with pytest.raises(IntegrityError, match="ck_vectors_length"), database.transaction() as session:
+def put_vector(database: Database, size: int) -> None:
+    """A vector of four entries in so many bytes."""
+    with database.transaction() as session:
         revision = put_revision(session, "owner/model")
         space = spaces.ensure(session, SPACE, 4)
         values = {"space_id": space.id, "model_id": revision.model_id, "revision_id": revision.id, "seq": 1}
@@ -123,10 +123,27 @@ def test_vectors_of_another_length_are_refused(database: Database, size: int):
         session.execute(insert(Vector).values(values))
 
 
-@pytest.mark.parametrize("size", [0, 16, 47, 49])
-def test_activations_of_another_length_are_refused(database: Database, size: int):
-    with pytest.raises(IntegrityError, match="ck_base_activations_length"), database.transaction() as session:
+def put_activations(database: Database, size: int) -> None:
+    """Activations of four entries for three probes in so many bytes."""
+    with database.transaction() as session:
         space = spaces.ensure(session, SPACE, 4)
         values = {"space_id": space.id, "base_repo": "a/b", "base_sha": "c", "noise_floor": 0}
         values |= {"probes": 3, "dimension": 4, "data": b"\0" * size}
         session.execute(insert(BaseActivations).values(values))
+
+
+@pytest.mark.parametrize(("put", "size"), [(put_vector, 16), (put_activations, 48)])
+def test_bytes_of_the_right_length_are_stored(database: Database, put: Callable[[Database, int], None], size: int):
+    put(database, size)
+
+
+@pytest.mark.parametrize("size", [0, 15, 17])
+def test_vectors_of_another_length_are_refused(database: Database, size: int):
+    with pytest.raises(IntegrityError, match="ck_vectors_length"):
+        put_vector(database, size)
+
+
+@pytest.mark.parametrize("size", [0, 16, 47, 49])
+def test_activations_of_another_length_are_refused(database: Database, size: int):
+    with pytest.raises(IntegrityError, match="ck_base_activations_length"):
+        put_activations(database, size)

@@ -247,3 +247,45 @@ def test_a_job_whose_base_turns_out_to_be_another_is_put_back_while_there_is_wor
         ended = [jobs.get(session, job_id) for job_id in found]
     assert [(job.state, job.attempts) for job in ended] == [(JobState.DONE, 1)] * 6
     assert OTHER in {job.base_hint for job in ended}
+
+
+def test_what_a_stranger_wrote_is_stored_also_where_postgres_would_not_take_it(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "odd", base="a\0b\ud800"))
+
+    pipeline.ingest(job.id)
+
+    with database.transaction() as session:
+        assert jobs.get(session, job.id).state == JobState.DONE
+        assert models.get(session, "local/odd").revision.base_evidence["declared"] == "a\ufffdb?"
+
+
+def test_a_vector_comes_with_its_explanation(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "told"))
+
+    pipeline.ingest(job.id)
+
+    with database.transaction() as session:
+        (measured,) = vectors.measured(session, job.model_id)
+    assert measured.norm > measured.noise_floor > 0
+    assert [len(measured.explanation[side]) for side in ("promoted", "suppressed")] == [20, 20]
+    assert measured.explanation["promoted"][0]["shift"] > 0 > measured.explanation["suppressed"][0]["shift"]
+
+
+def test_a_model_retrained_on_another_base_leaves_the_space_of_the_old_one(
+    database: Database, two_bases: Path, tmp_path: Path
+) -> None:
+    pipeline = make_pipeline(database, two_bases, tmp_path)
+    folder = pico.make_adapter(tmp_path / "moving", seed=1)
+    pipeline.ingest(submit_folder(database, folder).id)
+    pico.make_adapter(folder, seed=2, base=OTHER)
+
+    pipeline.ingest(submit_folder(database, folder).id)
+
+    with database.transaction() as session:
+        left, arrived = vectors.changes(session, after=1, limit=10)
+        assert vectors.newest(session, "local/moving", feature="delta_activations").space.base_repo == OTHER
+    assert left.vector is None
+    assert arrived.vector is not None
+    assert left.space_id != arrived.space_id

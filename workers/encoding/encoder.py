@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from catalog.errors import CatalogError, NonFiniteVector, UnsupportedAdapter
+from catalog.errors import CatalogError, InvalidInput, NonFiniteVector
 from catalog.probes import ProbeSet
 from catalog.spaces import Space
+from workers.encoding import kernels
 from workers.encoding.base import ResidentBase
-from workers.encoding.features import find_feature
-from workers.encoding.lora import LoraPath, applied
-from workers.encoding.prompts import plan_tokens
-from workers.encoding.reading import FineTune
-from workers.encoding.trace import Trace, run
+from workers.encoding.continuations import CONTINUATIONS
+from workers.encoding.explanation import Explanation, explain
+from workers.encoding.features import Feature, find_feature
+from workers.encoding.finetune import FineTune
+from workers.encoding.full import FullPath
+from workers.encoding.guard import BaseGuard
+from workers.encoding.lora import LoraPath
+from workers.encoding.peft_path import PeftPath
+from workers.encoding.prompt_path import PromptPath
+from workers.encoding.prompts import TokenPlan, plan_tokens
+from workers.encoding.trace import Trace, join, run
 
 ENCODER_VERSION = "1"
-FLOOR_BATCHES = (1, 2, 3, 8)  # models in a forward
-# The stored base table may come from another machine, whose kernels add in another order; measured shifts of real
-# adapters lie five orders of magnitude above.
-FLOOR_SAFETY = 8.0
+EXPLAINED = "delta_activations"
+PART_TOKENS = 4096  # of one model in a forward; larger probe sets are run in parts
+FLOOR_BATCHES = (1, 2, 3)  # models in a forward
+FLOOR_SAFETY = 4.0  # a vector this many times its noise has a cosine of 0.97 to itself without noise
 
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
-    """One fine-tune's vectors by feature, (d,) float32 each, and their Euclidean norms."""
+    """One fine-tune's vectors by feature, (d,) float32 each, and their Euclidean norms.
+
+    `explanation` comes with `delta_activations` after the final norm, which alone the output head can read.
+    """
 
     vectors: dict[str, np.ndarray]
     norms: dict[str, float]
+    explanation: Explanation | None = None
+
+
+class EncodingPath(Protocol):
+    """A way to encode: one trace or error for each fine-tune, in order."""
+
+    def traces(self, finetunes: Sequence[FineTune], plan: TokenPlan) -> Sequence[Trace | CatalogError]: ...
 
 
 class Encoder:
@@ -44,29 +62,52 @@ class Encoder:
         features: Sequence[str] = ("delta_activations",),
         *,
         layer: int | float = -1,
+        full_memory: int | None = None,
     ) -> None:
         """`layer` counts `hidden_states` (-1: after the final norm); a fraction counts from the embeddings to there.
 
-        Raises `UnknownFeature`, `InvalidProbeSet`.
+        `full_memory` is what a full fine-tune may take in bytes (None: what is free); one beyond it is streamed.
+
+        Raises `UnknownFeature`, `InvalidProbeSet`, `InvalidInput`, and `UnsupportedBase` where a feature reads
+        through an output head that the base has not.
         """
         self.base = base
         self.probes = probes
         self.features = [find_feature(name) for name in features]
-        self.layer = -1
-        self._plan = plan_tokens(base.tokenizer, probes)
-        self._paths = {"lora": LoraPath(base)}
+        self.layer = resolve_layer(layer, base.layers)
+        self._plan = self._plan_for(self.features)
+        self._parts = list(self._plan.parts(PART_TOKENS))
+        self._guard = BaseGuard(base.model)
+        self._paths: dict[str, EncodingPath] = {
+            "lora": LoraPath(base),
+            "peft": PeftPath(base, self._guard),
+            "prompt": PromptPath(base),
+            "full": FullPath(base, full_memory),
+        }
         self._tables: dict[str, Tensor] | None = None
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether an adapter left its traces in the base, which must then be loaded again."""
+        return self._guard.disturbed
 
     def space(self, feature: str) -> Space:
         """The contract that this encoder's vectors of one feature stand under; raises `UnknownFeature`."""
-        find_feature(feature)
+        found, base = find_feature(feature), self.base
         return Space(
-            feature, self.layer, self.base.repo, self.base.sha, self.probes.sha256, self.base.dtype, ENCODER_VERSION
+            feature=feature,
+            layer=self.layer if found.at_layer else -1,
+            base_repo=None if found.across_bases else base.repo,
+            base_sha=None if found.across_bases else base.sha,
+            probe_set=self.probes.sha256,
+            dtype=base.dtype,
+            encoder_version=found.version(ENCODER_VERSION),
         )
 
     def measure_base(self) -> dict[str, np.ndarray]:
         """The base's own table of each feature, (N, d) float32; used from here on."""
-        tables = self._measure_base(models=1)
+        with kernels.exact(self.base.model):
+            tables = self._measure_base(models=1)
         self._tables = tables
         return {name: table.cpu().numpy() for name, table in tables.items()}
 
@@ -79,41 +120,49 @@ class Encoder:
     def noise_floor(self) -> dict[str, float]:
         """Per feature, the norm under which a shift is rounding and no learning.
 
-        The largest norm that the base itself gets when it is encoded in other batch shapes, or one rounding step of
-        the table where they agree to the bit, times `FLOOR_SAFETY`.
+        `FLOOR_SAFETY` times the largest norm that the base itself gets when it is encoded like a fine-tune, in several
+        batch shapes; at least what another machine's kernels may differ by, one rounding step a layer.
         """
         base = self._base_tables()
-        floors = {name: _rounding_step(table) for name, table in base.items()}
+        step = torch.finfo(torch.float32).eps * self.base.layers
+        floors = {name: step * _shift_norm(name, table, torch.zeros_like(table)) for name, table in base.items()}
         for models in FLOOR_BATCHES:
             for name, table in self._measure_base(models).items():
-                shift = find_feature(name).vector(table, base[name])
-                floors[name] = max(floors[name], float(shift.norm()))
-        return {name: FLOOR_SAFETY * floor for name, floor in floors.items()}
+                floors[name] = max(floors[name], FLOOR_SAFETY * _shift_norm(name, table, base[name]))
+        return floors
 
     def encode(self, finetunes: Sequence[FineTune]) -> list[Encoding | CatalogError]:
         """One result for each fine-tune, in order. What is wrong with one becomes its result and spoils no other."""
         results: dict[int, Encoding | CatalogError] = {}
-        for kind in dict.fromkeys(finetune.kind for finetune in finetunes):
-            places = [place for place, finetune in enumerate(finetunes) if finetune.kind == kind]
-            traces = self._traces(kind, [finetunes[place] for place in places])
-            for place, trace in zip(places, traces, strict=True):
+        for path in dict.fromkeys(finetune.path for finetune in finetunes):
+            places = [place for place, finetune in enumerate(finetunes) if finetune.path == path]
+            for place, trace in zip(places, self._traces(path, [finetunes[place] for place in places]), strict=True):
                 results[place] = trace if isinstance(trace, CatalogError) else self._encoding(trace)
-        return [results[place] for place in range(len(finetunes))]
+        return self._explained([results[place] for place in range(len(finetunes))])
 
-    def _traces(self, kind: str, finetunes: Sequence[FineTune]) -> Sequence[Trace | CatalogError]:
-        path = self._paths.get(kind)
-        if path is None:
-            return [UnsupportedAdapter(f"{finetune.name} is of the kind {kind}.") for finetune in finetunes]
-        return path.traces(finetunes, self._plan)
+    def _traces(self, path: str, finetunes: Sequence[FineTune]) -> Iterator[Trace | CatalogError]:
+        """Each fine-tune's trace of the whole plan, or its first error."""
+        for parts in zip(*(self._paths[path].traces(finetunes, part) for part in self._parts), strict=True):
+            errors = [part for part in parts if isinstance(part, CatalogError)]
+            yield errors[0] if errors else join(self._plan, [part for part in parts if isinstance(part, Trace)])
 
     def _encoding(self, trace: Trace) -> Encoding | CatalogError:
         base, vectors = self._base_tables(), {}
-        for feature in self.features:
-            vector = feature.vector(feature.table(trace), base[feature.name])
+        for name, table in self._read(trace).items():
+            vector = find_feature(name).vector(table, base[name])
             if not torch.isfinite(vector).all():
-                return NonFiniteVector(f"{feature.name} came out with NaN or infinity.")
-            vectors[feature.name] = vector.cpu().numpy()
+                return NonFiniteVector(f"{name} came out with NaN or infinity.")
+            vectors[name] = vector.cpu().numpy()
         return Encoding(vectors, {name: float(np.linalg.norm(vector)) for name, vector in vectors.items()})
+
+    def _explained(self, results: Sequence[Encoding | CatalogError]) -> list[Encoding | CatalogError]:
+        """The same results with explanations; together, for each reading of the output head takes time."""
+        found = [each for each in results if isinstance(each, Encoding)]
+        if not found or self.layer != -1 or EXPLAINED not in found[0].vectors:
+            return list(results)
+        shifts = torch.from_numpy(np.stack([each.vectors[EXPLAINED] for each in found])).to(self.base.device)
+        explained = iter(explain(shifts, self.base.head, self.base.tokenizer))
+        return [replace(each, explanation=next(explained)) if isinstance(each, Encoding) else each for each in results]
 
     def _base_tables(self) -> dict[str, Tensor]:
         if self._tables is None:
@@ -122,10 +171,42 @@ class Encoder:
         return self._tables
 
     def _measure_base(self, models: int) -> dict[str, Tensor]:
-        with applied(self.base.model, []):
-            trace = run(self.base.model, self._plan, models)[-1]
-        return {feature.name: feature.table(trace) for feature in self.features}
+        parts = [run(self.base.model, part, models)[-1] for part in self._parts]
+        return self._read(join(self._plan, parts))
+
+    def _read(self, trace: Trace) -> dict[str, Tensor]:
+        with torch.inference_mode():
+            if self._plan.head and trace.head is None:
+                trace = replace(trace, head=self.base.head)
+            return {feature.name: feature.table(trace) for feature in self.features}
+
+    def _plan_for(self, features: Sequence[Feature]) -> TokenPlan:
+        """The tokens of one forward that serves all features."""
+        plan = plan_tokens(
+            self.base.tokenizer,
+            self.probes,
+            CONTINUATIONS.texts if any(feature.after_prompts for feature in features) else (),
+            layer=self.layer,
+            to_end=self.layer == -1 or not all(feature.at_layer for feature in features),
+            head=any(feature.through_head for feature in features),
+        )
+        return plan.to(self.base.device)
 
 
-def _rounding_step(table: Tensor) -> float:
-    return float(table.mean(dim=0).norm()) * torch.finfo(torch.float32).eps
+def resolve_layer(layer: int | float, layers: int) -> int:
+    """An index into `hidden_states` from 0, or -1 for the last, after the final norm.
+
+    A float is a fraction of the way from the embeddings (0.0) to there (1.0). Raises `InvalidInput`.
+    """
+    if isinstance(layer, float):
+        if not 0 <= layer <= 1:
+            raise InvalidInput(f"{layer} is no fraction of the layers: it must lie between 0.0 and 1.0.")
+        layer = round(layer * layers)
+    if not -layers - 1 <= layer <= layers:
+        raise InvalidInput(f"There is no layer {layer}: this base has {layers}, counted from 0, the embeddings.")
+    index = layer % (layers + 1)
+    return -1 if index == layers else index
+
+
+def _shift_norm(feature: str, tuned: Tensor, base: Tensor) -> float:
+    return float(find_feature(feature).vector(tuned, base).norm())

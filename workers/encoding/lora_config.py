@@ -13,29 +13,28 @@ from typing import Any
 
 import torch
 
-from catalog.errors import InvalidAdapterConfig
+from catalog.errors import InvalidAdapterConfig, UnsupportedAdapter
 
 MAX_RANK = 8192
 PREFIX = "base_model.model."
 KEY = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.default)?(\.weight)?")
+# an expert as a module of its own, the way transformers 4 had them; now they are stacked, and PEFT knows how
+EXPERT = re.compile(r"\.experts\.\d+\.(\w+)$")
 # a repeated group, or more than three repetitions: the sender could make the match take hours
 SLOW_PATTERN = re.compile(r"\)[*+{?]|([*+{].*){4}", re.DOTALL)
 MAX_PATTERN = 400  # characters
-EXTRAS = (  # settings that make a LoRA more than A and B; such an adapter goes through PEFT
-    "modules_to_save",
-    "lora_bias",
-    "use_dora",
+UNSUPPORTED = (  # settings that change the forward in ways that no path here follows
     "use_qalora",
     "use_bdlora",
-    "trainable_token_indices",
     "layer_replication",
     "alora_invocation_tokens",
     "arrow_config",
-    "target_parameters",
     "kasa_config",
     "velora_config",
     "monteclora_config",
 )
+# the others (PiSSA, OLoRA, CorDA, LoftQ and their like) rewrite the base's weights before A and B are added to them
+INITS_THAT_LEAVE_THE_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
 
 
 @dataclass(frozen=True)
@@ -51,53 +50,80 @@ class LoraModule:
     embedding: bool
 
 
-def is_plain(config: Mapping[str, Any]) -> bool:
-    """Whether A and B are all that the adapter changes."""
-    # PiSSA, OLoRA, LoftQ and their like rewrite the base's weights before A and B are added to them
-    leaves_base = config.get("init_lora_weights") in (None, True, False, "gaussian", "eva", "orthogonal")
-    return leaves_base and config.get("bias") in (None, "none") and not any(config.get(name) for name in EXTRAS)
+def check_lora(config: Mapping[str, Any]) -> None:
+    """Raises `UnsupportedAdapter` where A and B do not mean what they mean in LoRA."""
+    init = config.get("init_lora_weights")
+    if init not in INITS_THAT_LEAVE_THE_BASE:
+        raise UnsupportedAdapter(
+            f"The adapter was made with init_lora_weights={str(init)[:40]!r}, which also changed its base's weights: "
+            "convert it to a plain LoRA (PEFT's `path_initial_model_for_weight_conversion`)."
+        )
+    for setting in UNSUPPORTED:
+        if config.get(setting):
+            raise UnsupportedAdapter(f"LoRA with {setting} cannot be run.")
 
 
 def parse_lora(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> dict[str, LoraModule]:
-    """Modules by the name that the adapter gives them, without PEFT's `base_model.model.`.
+    """Modules by the name that the adapter gives them, without PEFT's `base_model.model.`; other tensors are left out.
 
-    Raises `InvalidAdapterConfig` on a rank or alpha that makes no sense, a half without its other half, and tensors
-    that are no part of a plain LoRA.
+    Raises `InvalidAdapterConfig` on a rank or alpha that makes no sense, and on a half without its other half.
     """
     halves: dict[str, dict[str, torch.Tensor]] = {}
     embeddings = set()
     for key, tensor in tensors.items():
         match = KEY.fullmatch(key)
-        if match is None or tensor.ndim != 2 or not tensor.is_floating_point():
-            raise InvalidAdapterConfig(f"{key[:120]} is no part of a plain LoRA adapter.")
+        if match is None:
+            continue
+        if tensor.ndim != 2 or not tensor.is_floating_point():
+            raise InvalidAdapterConfig(f"{key[:120]} is not a matrix of floats.")
         module = match["module"].removeprefix(PREFIX)
         halves.setdefault(module, {})[match["side"]] = tensor
         if match["embedding"]:
             embeddings.add(module)
-    if not halves:
-        raise InvalidAdapterConfig("The adapter's weights hold no LoRA tensors.")
-    _check_rank(config.get("r"))
+    check_rank(config.get("r"))
     return {name: _module(config, name, half, name in embeddings) for name, half in halves.items()}
+
+
+def parse_adalora(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> dict[str, LoraModule]:
+    """AdaLoRA, `y += alpha / init_r * B diag(E) A x` (arXiv 2303.10512 section 3.1), as the LoRA that it is.
+
+    Raises `InvalidAdapterConfig`.
+    """
+    rank = check_rank(config.get("init_r"))
+    alpha = check_alpha("AdaLoRA", config.get("lora_alpha", 8))
+    scale = (alpha if alpha > 0 else rank) / (rank + 1e-5)  # the 1e-5 is PEFT's
+    found = {}
+    for key, e in tensors.items():
+        if not key.endswith(".lora_E"):
+            continue
+        module = key.removesuffix(".lora_E")
+        a, b = tensors.get(f"{module}.lora_A"), tensors.get(f"{module}.lora_B")
+        if a is None or b is None or (a.ndim, b.ndim) != (2, 2) or not len(a) == b.shape[1] == e.numel() <= rank:
+            raise InvalidAdapterConfig(f"{module[:120]} has no A, B and E of one rank up to {rank}.")
+        scaled = a.float() * e.float().view(-1, 1)
+        found[module.removeprefix(PREFIX)] = LoraModule(scaled, b, scale, embedding=False)
+    return found
 
 
 def _module(config: Mapping[str, Any], name: str, half: Mapping[str, torch.Tensor], embedding: bool) -> LoraModule:
     if set(half) != {"A", "B"}:
         raise InvalidAdapterConfig(f"{name[:120]} has lora_{next(iter(half))} without its other half.")
-    rank = _check_rank(_pattern(config, "rank_pattern", name, config.get("r")))
+    rank = check_rank(module_setting(config, "rank_pattern", name, config.get("r")))
     if half["A"].shape[0] != rank or half["B"].shape[1] != rank:
         raise InvalidAdapterConfig(
-            f"{name[:120]}: the config says rank {rank}, the tensors are {list(half['A'].shape)} and {list(half['B'].shape)}."
+            f"{name[:120]}: the config says rank {rank}, A is {list(half['A'].shape)} and B {list(half['B'].shape)}."
         )
-    alpha = _pattern(config, "alpha_pattern", name, config.get("lora_alpha", 8))
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise InvalidAdapterConfig(f"{name[:120]}: alpha is {str(alpha)[:40]}.")
+    alpha = check_alpha(name, module_setting(config, "alpha_pattern", name, config.get("lora_alpha", 8)))
     # rsLoRA, arXiv 2312.03732 section 3
     scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     return LoraModule(half["A"], half["B"], scale, embedding)
 
 
-def _pattern(config: Mapping[str, Any], setting: str, name: str, default: Any) -> Any:
-    """The value of the first pattern that matches the end of a module's name, as PEFT looks it up."""
+def module_setting(config: Mapping[str, Any], setting: str, name: str, default: Any) -> Any:
+    """The value of the first pattern that matches the end of a module's name, as PEFT looks it up.
+
+    Raises `InvalidAdapterConfig`, also for a pattern that could take hours to match.
+    """
     patterns = config.get(setting) or {}
     if not isinstance(patterns, dict):
         raise InvalidAdapterConfig(f"{setting} is not a JSON object.")
@@ -112,7 +138,13 @@ def _pattern(config: Mapping[str, Any], setting: str, name: str, default: Any) -
     return default
 
 
-def _check_rank(rank: Any) -> int:
+def check_rank(rank: Any) -> int:
     if type(rank) is not int or not 1 <= rank <= MAX_RANK:
         raise InvalidAdapterConfig(f"The rank is {str(rank)[:40]}; it must be a whole number from 1 to {MAX_RANK:,}.")
     return rank
+
+
+def check_alpha(name: str, alpha: Any) -> float:
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise InvalidAdapterConfig(f"{name[:120]}: alpha is {str(alpha)[:40]}.")
+    return alpha

@@ -7,50 +7,56 @@ prompt ends; it spreads the row out, attends, and packs it again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
 
 from catalog.errors import UnsupportedBase
-from workers.encoding.prompts import TokenPlan
+from workers.encoding.prompts import PROMPT, TokenPlan
 
 NAME = "deltadex_packed"
 OUT_OF_SIGHT = 1 << 40  # a position behind all others, and no window reaches back from it
 
 
-@dataclass(frozen=True, eq=False)
 class Packing:
     """Where the tokens of one model go when its N prompts are spread out to rows of L."""
 
-    models: int  # K
-    length: int  # L
-    spread: Tensor  # (N*L,), the token at each place; padding repeats the first token, behind what anyone reads
-    pack: Tensor  # (T,), the place of each token
-    mask: Tensor | None  # (N, 1, L, L), True where a query may look; None where causality says it all
-    positions: Tensor  # (N, L); of padding: out of every prompt's sight
-    reach: int  # the highest position of any token
+    def __init__(self, plan: TokenPlan, models: int) -> None:
+        """`models` (K) read the same tokens, one model behind the other."""
+        counts = torch.bincount(plan.probe)
+        column = torch.cat([torch.arange(count) for count in counts.tolist()]).to(plan.probe.device)
+        self.models = models
+        self.rows = len(counts)  # N
+        self.length = int(counts.max())  # L
+        self.pack = plan.probe * self.length + column  # (T,), the place of each token
+        self.spread = torch.zeros(self.rows * self.length, dtype=torch.long, device=column.device)
+        self.spread[self.pack] = torch.arange(plan.tokens, device=column.device)  # (N*L,), the token at each place
+        self._positions = self._spread_out(plan.positions, OUT_OF_SIGHT)
+        self._branches = self._spread_out(plan.branch, PROMPT)
+        self._reach = int(plan.positions.max())
+        self._biases: dict[int | None, Tensor] = {}
 
-    @property
-    def rows(self) -> int:
-        return len(self.positions)
+    def bias(self, window: int | None) -> Tensor:
+        """What is added to the scores, (N, 1, L, L): 0 where a query may look, minus infinity elsewhere.
 
+        It sees what stands no later on the prompt or on its own branch, and less than `window` back.
+        """
+        window = None if window is None or window > self._reach else window
+        if window not in self._biases:
+            back = self._positions[:, :, None] - self._positions[:, None, :]  # (N, L, L)
+            key = self._branches[:, None, :]
+            seen = (back >= 0) & ((key == PROMPT) | (key == self._branches[:, :, None]))
+            if window is not None:
+                seen &= back < window
+            self._biases[window] = torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, -torch.inf)[:, None]
+        return self._biases[window]
 
-def pack(plan: TokenPlan, models: int) -> Packing:
-    """The layout for K models that read the same tokens."""
-    counts = torch.bincount(plan.probe)
-    length, rows = int(counts.max()), len(counts)
-    column = torch.cat([torch.arange(int(count)) for count in counts]).to(plan.probe.device)
-    place = plan.probe * length + column
-    spread = torch.zeros(rows * length, dtype=torch.long, device=place.device)
-    spread[place] = torch.arange(plan.tokens, device=place.device)
-    reach = int(plan.positions.max())
-    positions = torch.full((rows * length,), OUT_OF_SIGHT, device=place.device)
-    positions[place] = plan.positions
-    return Packing(models, length, spread, place, None, positions.view(rows, length), reach)
+    def _spread_out(self, values: Tensor, padding: int) -> Tensor:
+        rows = torch.full((self.rows * self.length,), padding, device=values.device)
+        rows[self.pack] = values
+        return rows.view(self.rows, self.length)
 
 
 def install(model: PreTrainedModel) -> None:
@@ -73,23 +79,24 @@ def attend(
     sliding_window: int | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each prompt, with the signature of transformers' attention interface."""
-    query, key, value = (_spread(x, packing) for x in (query, key, value))  # (K*N, H, L, D)
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    mask = _window(packing, sliding_window)
-    if mask is not None and packing.models > 1:
-        mask = mask.repeat(packing.models, 1, 1, 1)
-    if softcap is None:
-        output = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling
-        )
-    else:
-        output = _capped(query, key, value, mask, scaling, softcap)
-    rows = output.transpose(1, 2).reshape(packing.models, packing.rows * packing.length, -1)
+    """Causal attention within each prompt, with the signature of transformers' attention interface.
+
+    The queries that share a key head are attended to as one longer query, so that keys are never repeated.
+    """
+    heads, kv_heads, width = query.shape[1], key.shape[1], value.shape[3]
+    q, k, v = (_spread(x, packing) for x in (query, key, value))  # (K*N, H, L, D)
+    pairs, length = len(q) * kv_heads, packing.length
+    q = q.reshape(pairs, -1, q.shape[3])  # (K*N*KV, G*L, D)
+    k = k.reshape(pairs, length, -1).transpose(1, 2)
+    scale = query.shape[3] ** -0.5 if scaling is None else scaling
+    scores = torch.baddbmm(q.new_zeros(1), q, k, beta=0, alpha=scale)  # (K*N*KV, G*L, L)
+    if softcap is not None:  # Gemma 2, arXiv 2408.00118 section 2
+        scores.div_(softcap).tanh_().mul_(softcap)
+    scores.view(packing.models, packing.rows, heads, length, length).add_(packing.bias(sliding_window))
+    output = torch.bmm(scores.softmax(dim=-1), v.reshape(pairs, length, width))
+    rows = output.view(-1, heads, length, width).transpose(1, 2).reshape(packing.models, -1, heads * width)
     packed = rows.index_select(1, packing.pack)  # (K, T, H*D)
-    return packed.view(1, -1, output.shape[1], output.shape[3]), None
+    return packed.view(1, -1, heads, width), None
 
 
 def _spread(x: Tensor, packing: Packing) -> Tensor:
@@ -97,27 +104,6 @@ def _spread(x: Tensor, packing: Packing) -> Tensor:
     tokens = x.transpose(1, 2).reshape(packing.models, -1, heads * width)  # (K, T, H*D)
     rows = tokens.index_select(1, packing.spread)
     return rows.view(-1, packing.length, heads, width).transpose(1, 2)
-
-
-def _window(packing: Packing, sliding_window: int | None) -> Tensor | None:
-    """The mask of a layer that looks back no further than its window, which reaches from a token over itself."""
-    if sliding_window is None or sliding_window > packing.reach:
-        return packing.mask
-    back = packing.positions[:, :, None] - packing.positions[:, None, :]  # (N, L, L)
-    near = ((back >= 0) & (back < sliding_window))[:, None]
-    near = near | torch.eye(packing.length, dtype=torch.bool, device=near.device)  # padding sees at least itself
-    return near if packing.mask is None else near & packing.mask
-
-
-def _capped(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, softcap: float
-) -> Tensor:
-    """Scores through a soft cap before the softmax (Gemma 2, arXiv 2408.00118 section 2)."""
-    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    scores = softcap * torch.tanh(scores / softcap)
-    if mask is None:
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1) @ value
 
 
 AttentionInterface.register(NAME, attend)

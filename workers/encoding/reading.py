@@ -2,109 +2,80 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import torch
+from catalog.errors import FolderUnreadable, TooManyFiles, UnsafePath
+from workers.encoding.adapter_folder import read_adapter
+from workers.encoding.card import base_in_card
+from workers.encoding.finetune import MAX_FILE_BYTES, FineTune
+from workers.encoding.model_folder import read_model
+from workers.hub_files import ADAPTER_CONFIG, Choice, choose_finetune
 
-from catalog.errors import (
-    FileTooLarge,
-    FolderUnreadable,
-    InvalidAdapterConfig,
-    NothingToEmbed,
-    PickledWeights,
-    RemoteCode,
-    UnsupportedAdapter,
-)
-from workers.encoding.lora_config import LoraModule, is_plain, parse_lora
-from workers.encoding.safetensors_file import load_tensors
+__all__ = ["FineTune", "find_finetune", "read_finetune"]
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-MAX_FILE_BYTES = 20 * 2**30
-MAX_CONFIG_BYTES = 4 * 2**20
+MAX_FILES = 10_000
 
 
-@dataclass(frozen=True)
-class FineTune:
-    """A verified fine-tune, ready to be encoded.
+def read_finetune(folder: Path, *, max_file_bytes: int = MAX_FILE_BYTES, max_files: int = MAX_FILES) -> FineTune:
+    """Reads and verifies an adapter's config and weights, or a full model's config and headers.
 
-    `kind` says which path encodes it. `declared_base` is only the author's claim. `tensors` are an adapter's own, in
-    the file's dtype; `modules` is filled for plain LoRA alone.
+    Nothing in the folder is executed or unpickled. Which of its files count is decided in `workers/hub_files.py`.
+    Raises `NothingToEmbed`, `PickledWeights`, `RemoteCode`, `InvalidAdapterConfig`, `InvalidModelConfig`,
+    `UnsupportedAdapter`, `QuantisedWeights`, `CorruptWeights`, `NonFiniteWeights`, `FileTooLarge`, `TooManyFiles`,
+    `UnsafePath`, `FolderUnreadable`.
     """
-
-    name: str
-    kind: str
-    folder: Path
-    config: Mapping[str, Any]
-    declared_base: str | None = None
-    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
-    modules: Mapping[str, LoraModule] = field(default_factory=dict, repr=False)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.tensors.values())
+    top = Path(folder)
+    choice = _choose(top, max_files)
+    for path in choice.paths:
+        _check_link(top, top / path)
+    card_base = base_in_card(top / "README.md")
+    held = top / choice.folder
+    if f"{choice.folder}/{ADAPTER_CONFIG}".lstrip("/") in choice.paths:
+        return read_adapter(held, top.name, card_base, max_file_bytes)
+    return read_model(held, [Path(path).name for path in choice.paths], card_base, max_file_bytes)
 
 
-def read_finetune(folder: Path, *, max_file_bytes: int = MAX_FILE_BYTES) -> FineTune:
-    """Reads and verifies an adapter's config and weights; nothing in the folder is executed or unpickled.
+def find_finetune(folder: Path, *, max_files: int = MAX_FILES) -> Path:
+    """The folder in a plain folder that holds its fine-tune: itself, or the `checkpoint-*` that counts.
 
-    Raises `NothingToEmbed`, `PickledWeights`, `RemoteCode`, `InvalidAdapterConfig`, `UnsupportedAdapter`,
-    `CorruptWeights`, `NonFiniteWeights`, `FileTooLarge`, `FolderUnreadable`.
+    Raises `NothingToEmbed`, `PickledWeights`, `TooManyFiles`, `FolderUnreadable`.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FolderUnreadable(f"{folder} is not a folder.")
-    if not (folder / ADAPTER_CONFIG).is_file():
-        raise _nothing_in(folder)
-    config = read_config(folder / ADAPTER_CONFIG)
-    refuse_code(config)
-    kind = str(config.get("peft_type", "")).lower()
-    if kind != "lora":
-        raise UnsupportedAdapter(f"{folder.name} has the PEFT type {str(config.get('peft_type'))[:40]!r}.")
-    if not (folder / ADAPTER_WEIGHTS).is_file():
-        raise _nothing_in(folder)
-    if not is_plain(config):
-        raise UnsupportedAdapter(f"{folder.name} is a LoRA with parts besides A and B.")
-    tensors = load_tensors(folder / ADAPTER_WEIGHTS, max_file_bytes=max_file_bytes)
-    return FineTune(folder.name, kind, folder, config, _declared_base(config), tensors, parse_lora(config, tensors))
+    top = Path(folder)
+    return top / _choose(top, max_files).folder
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """A config file's JSON object; raises `InvalidAdapterConfig`, `FileTooLarge`, `FolderUnreadable`."""
+def _choose(top: Path, max_files: int) -> Choice:
+    if not top.is_dir():
+        raise FolderUnreadable(f"{top} is not a folder.")
+    listed: list[str] = []
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise FileTooLarge(f"{path.name} is larger than {MAX_CONFIG_BYTES:,} bytes.")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        for path in _files(top):
+            listed.append(path)
+            if len(listed) > max_files:
+                raise TooManyFiles(f"{top.name} holds more than {max_files:,} files.")
     except OSError as error:
-        raise FolderUnreadable(f"{path.name} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidAdapterConfig(f"{path.name} is not JSON.") from error
-    if not isinstance(content, dict):
-        raise InvalidAdapterConfig(f"{path.name} is not a JSON object.")
-    return content
+        raise FolderUnreadable(f"{top.name} cannot be read: {error.strerror or error}.") from error
+    return choose_finetune(top.name, listed)
 
 
-def refuse_code(config: Mapping[str, Any]) -> None:
-    """Raises `RemoteCode` where a config wants code from its repo to run."""
-    if config.get("auto_map") or config.get("trust_remote_code"):
-        raise RemoteCode("The config asks for code from its repo to run; Deltadex never runs a repo's code.")
+def _files(top: Path) -> Iterator[str]:
+    """Files of the folder and of the checkpoints right in it; pipes, devices and links to nowhere are none."""
+    with os.scandir(top) as entries:
+        for entry in entries:
+            if os.path.isfile(entry):
+                yield entry.name
+            elif entry.name.startswith("checkpoint-") and os.path.isdir(entry):
+                with os.scandir(entry) as inner:
+                    yield from (f"{entry.name}/{each.name}" for each in inner if os.path.isfile(each))
 
 
-def _declared_base(config: Mapping[str, Any]) -> str | None:
-    declared = config.get("base_model_name_or_path")
-    return declared if isinstance(declared, str) and declared else None
-
-
-def _nothing_in(folder: Path) -> NothingToEmbed | PickledWeights | FolderUnreadable:
-    try:
-        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
-    except OSError as error:
-        return FolderUnreadable(f"{folder.name} cannot be read: {error.strerror or error}.")
-    if pickled:
-        return PickledWeights(f"{pickled[0]} is pickled, and unpickling runs code: publish the weights as safetensors.")
-    return NothingToEmbed(f"{folder.name} holds no {ADAPTER_CONFIG} with {ADAPTER_WEIGHTS}.")
+def _check_link(top: Path, path: Path) -> None:
+    """Raises `UnsafePath` where a link leads out of the folder; the Hub client's own, to `blobs`, may."""
+    real, home = path.resolve(), top.resolve()
+    if real.is_relative_to(home):
+        return
+    snapshots = next((folder for folder in home.parents if folder.name == "snapshots"), None)
+    if snapshots is None or not real.is_relative_to(snapshots.parent / "blobs"):
+        raise UnsafePath(f"{path.relative_to(top)} of {top.name} is a link that leads out of its folder.")

@@ -2,36 +2,107 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from workers.encoding.packing import pack
+from workers.encoding import kernels
+from workers.encoding.head import Head
+from workers.encoding.packing import Packing
 from workers.encoding.prompts import TokenPlan
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What one model's forward left: all that any feature needs.
+    """What one model's forward left: all that any feature needs, float32, in the plan's order of tokens.
 
-    `hidden` are float32 hidden states at the encoder's layer, in the plan's order of tokens.
+    `head` is None where the model has the output head of its base.
     """
 
     plan: TokenPlan
-    hidden: Tensor  # (T, H)
+    hidden: Tensor  # (T, H), at the plan's layer
+    final: Tensor | None  # (T, H), after the final norm; None where the plan does not go to the end
+    head: Head | None = None
+
+    @property
+    def vocabulary(self) -> int:
+        return self._head.vocabulary
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """What the model says behind some tokens, (M, V)."""
+        assert self.final is not None  # the plan of a feature that reads logits goes to the end
+        return self._head.logits(self.final[tokens])
+
+    @property
+    def _head(self) -> Head:
+        assert self.head is not None  # the encoder fills in the base's
+        return self.head
+
+    def select(self, plan: TokenPlan, tokens: Tensor) -> Trace:
+        """The trace of a plan whose tokens are some of this one's."""
+        final = None if self.final is None else self.final[tokens]
+        return Trace(plan, self.hidden[tokens], final, self.head)
+
+
+def join(plan: TokenPlan, parts: Sequence[Trace]) -> Trace:
+    """The trace of a plan that was run in parts."""
+    if len(parts) == 1:
+        return parts[0]
+    finals = [part.final for part in parts if part.final is not None]
+    hidden = torch.cat([part.hidden for part in parts])
+    return Trace(plan, hidden, torch.cat(finals) if finals else None, parts[0].head)
 
 
 def run(model: PreTrainedModel, plan: TokenPlan, models: int) -> list[Trace]:
     """The traces of K models that share the resident weights and differ by the hooks that are on them now."""
-    packing = pack(plan, models)
-    with torch.inference_mode():
-        output = model(
-            input_ids=plan.ids.repeat(models)[None],
-            position_ids=plan.positions.repeat(models)[None],
-            use_cache=False,
-            packing=packing,
-        )
-        hidden = output.last_hidden_state.float().view(models, plan.tokens, -1)  # (K, T, H)
-    return [Trace(plan, one) for one in hidden]
+    last = torch.cat([plan.last + plan.tokens * each for each in range(models)])
+    with torch.inference_mode(), kernels.refined(model, last), _watched(model, plan.layer, plan.to_end) as seen:
+        try:
+            output = model(
+                input_ids=plan.ids.repeat(models)[None],
+                position_ids=plan.positions.repeat(models)[None],
+                use_cache=False,
+                packing=Packing(plan, models),
+            )
+            seen["final"] = output.last_hidden_state
+        except _SeenEnough:
+            pass
+    states = {name: state.float().view(models, plan.tokens, -1) for name, state in seen.items()}  # (K, T, H)
+    finals = states.get("final")
+    hidden = states["hidden"] if "hidden" in states else states["final"]
+    return [Trace(plan, hidden[each], None if finals is None else finals[each]) for each in range(models)]
+
+
+class _SeenEnough(Exception):
+    """Ends a forward whose further layers nobody reads."""
+
+
+@contextmanager
+def _watched(model: PreTrainedModel, layer: int, to_end: bool) -> Iterator[dict[str, Tensor]]:
+    """Notes what goes into a layer, which is what `hidden_states` holds at its index; -1 notes nothing."""
+    seen: dict[str, Tensor] = {}
+
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen["hidden"] = args[0] if args else kwargs["hidden_states"]
+        if not to_end:
+            raise _SeenEnough
+
+    if layer == -1:
+        yield seen
+        return
+    handle = decoder_layers(model)[layer].register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The list of a model's layers, whatever its architecture calls it."""
+    count = model.config.get_text_config().num_hidden_layers
+    return next(module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count)

@@ -15,6 +15,7 @@ from catalog.index import Follower, follower
 from catalog.repository import vectors
 from tests.catalog import entries
 from tests.catalog.entries import SPACE
+from tests.outage import away
 
 
 @pytest.fixture
@@ -142,35 +143,25 @@ def test_its_thread_takes_in_what_is_committed(database: Database, running: Foll
 def test_it_answers_during_an_outage_and_catches_up_after_it(
     database: Database, running: Follower, servers: EmbeddedServers, caplog: pytest.LogCaptureFixture
 ):
-    if servers.postgres is None:
-        pytest.skip("DATABASE_URL is given, and not ours to stop")
     one = entries.put(database, "a/one", [1, 0])
     assert until(lambda: running.loaded and nearest(running, [1, 0]) == [one])
     caplog.set_level(logging.WARNING)
 
-    servers.postgres.kill()
-    try:
+    with away(servers.postgres):
         assert until(lambda: "the change feed cannot be read" in caplog.text)
         assert nearest(running, [1, 0]) == [one]
-    finally:
-        servers.postgres.start()
     two = entries.put(database, "a/two", [0, 1])
 
     assert until(lambda: nearest(running, [1, 0]) == [one, two])
 
 
 def test_a_start_during_an_outage_loads_after_it(database: Database, servers: EmbeddedServers):
-    if servers.postgres is None:
-        pytest.skip("DATABASE_URL is given, and not ours to stop")
     one = entries.put(database, "a/one", [1, 0])
     late = Follower(database, interval=0.01)
-    servers.postgres.kill()
-    try:
+    with away(servers.postgres):
         late.start()
         time.sleep(0.1)
         assert not late.loaded
-    finally:
-        servers.postgres.start()
     try:
         assert until(lambda: late.loaded)
         assert nearest(late, [1, 0]) == [one]

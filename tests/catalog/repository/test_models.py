@@ -108,7 +108,7 @@ def test_a_commit_that_is_stored_again_takes_the_new_facts(database: Database):
 def test_a_model_that_was_never_stored_can_fail(database: Database):
     model = entries.put_model(database)
     with database.transaction() as session:
-        models.mark_failed(session, model.id)
+        models.mark_failed(session, [model.id])
     with database.transaction() as session:
         assert models.get(session, model.repo_id).state == ModelState.FAILED
 
@@ -118,7 +118,7 @@ def test_a_model_that_is_stored_stays_so_when_an_update_fails(database: Database
     model = entries.put_model(database)
     with database.transaction() as session:
         models.set_state(session, model.id, state)
-        models.mark_failed(session, model.id)
+        models.mark_failed(session, [model.id])
     with database.transaction() as session:
         assert models.get(session, model.repo_id).state == state
 

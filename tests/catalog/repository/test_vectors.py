@@ -127,6 +127,8 @@ def store(session: Session, repo_id: str) -> int:
 
 
 def test_a_reader_never_misses_a_transaction_that_drew_its_place_early_and_commits_late(database: Database):
+    with database.transaction() as session:
+        spaces.ensure(session, SPACE, 2)  # or the two would wait for each other here
     drawn, go_on = threading.Event(), threading.Event()
 
     def slow() -> int:

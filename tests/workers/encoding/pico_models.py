@@ -75,7 +75,8 @@ def make_base(folder: Path, architecture: str, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     tokenizer = byte_tokenizer()
     make_config, more = ARCHITECTURES[architecture]
-    config = make_config(**{**_SIZES, "vocab_size": len(tokenizer), **more})
+    sizes = {name: size for name, size in _SIZES.items() if hasattr(make_config(), name)}
+    config = make_config(**{**sizes, "vocab_size": len(tokenizer), **more})
     model = AutoModelForCausalLM.from_config(config)
     disturb(model, seed, scale=0.1)  # biases and norms too, which begin as zeros and ones
     model.save_pretrained(folder)
@@ -93,7 +94,7 @@ def make_adapter(
     scale: float = 0.3,
     **saving: Any,
 ) -> Path:
-    """An adapter as its author would publish it, with random weights; `before` may change the base (a new vocabulary)."""
+    """An adapter with random weights as its author would publish it; `before` may change the base (its vocabulary)."""
     torch.manual_seed(seed)
     model = load(base)
     if before:
@@ -110,7 +111,7 @@ def disturb(model: torch.nn.Module, seed: int, *, scale: float, trainable: bool 
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad or not trainable:
-                parameter += scale * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
 
 
 def load(folder: Path) -> PreTrainedModel:

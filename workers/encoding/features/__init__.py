@@ -5,8 +5,19 @@ from __future__ import annotations
 from catalog.errors import UnknownFeature
 from workers.encoding.features.base import Feature
 from workers.encoding.features.delta_activations import DeltaActivations
+from workers.encoding.features.delta_logits import DeltaLogits
+from workers.encoding.features.delta_meaning import DeltaMeaning
+from workers.encoding.features.delta_weighted_activations import DeltaWeightedActivations
 
-FEATURES: dict[str, Feature] = {feature.name: feature for feature in (DeltaActivations(),)}
+FEATURES: dict[str, Feature] = {
+    feature.name: feature
+    for feature in (
+        DeltaActivations(),
+        DeltaWeightedActivations(),
+        DeltaLogits(),
+        DeltaMeaning(),
+    )
+}
 
 
 def find_feature(name: str) -> Feature:

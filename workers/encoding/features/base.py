@@ -13,6 +13,10 @@ class Feature(ABC):
     """One member of the family. Stateless: everything it reads comes in the trace."""
 
     name: str
+    at_layer = True  # reads `trace.hidden`, at whatever layer was asked for; the others read `trace.final`
+    through_head = False  # reads logits
+    after_prompts = False  # needs the continuations behind the prompts
+    across_bases = False  # its coordinates mean the same for every base
 
     @abstractmethod
     def table(self, trace: Trace) -> Tensor:
@@ -21,3 +25,7 @@ class Feature(ABC):
     def vector(self, tuned: Tensor, base: Tensor) -> Tensor:
         """The vector, (d,): by default the difference of two tables, (N, d) each, averaged over the probes."""
         return (tuned - base).mean(dim=0)
+
+    def version(self, encoder: str) -> str:
+        """The encoder's version, and that of any data of the feature's own."""
+        return encoder

@@ -1,0 +1,266 @@
+"""How fast and how exact the encoder is, beside the published procedure and the bare forward pass of the same probes.
+
+    python -m benchmarks.embed --json
+
+All contenders take turns in one process, and each figure is the median over the rounds: machines are noisy, so only
+ratios within one run mean anything. Reading an adapter's files counts for everyone who reads some. Memory is measured in
+a process of its own, so that it holds one base and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from peft import PeftModel
+from rich.console import Console
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from catalog.probes import ProbeSet, load_probes
+from catalog.settings import settings
+from workers.encoding import Encoder, Encoding, ResidentBase, read_finetune
+
+POOL = Path(__file__).parents[1] / "examples" / "pool"
+DEMO_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
+BATCHES = (1, 4, 8)
+DTYPES = ("float32", "bfloat16")
+FEATURE = "delta_activations"
+console = Console(stderr=True)
+app = typer.Typer(add_completion=False)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure that the project promises."""
+
+    name: str
+    value: float
+    limit: float
+    at_most: bool = False
+
+    @property
+    def met(self) -> bool:
+        return self.value <= self.limit if self.at_most else self.value >= self.limit
+
+
+@app.command()
+def main(
+    base: Annotated[Path | None, typer.Option(help="Folder of the base; the demo's without.")] = None,
+    pool: Annotated[Path, typer.Option(help="Folder of adapters' folders.")] = POOL,
+    probes: Annotated[Path | None, typer.Option(help="Probe set; the default one without.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    memory_adapters: Annotated[int, typer.Option(min=0, help="Adapters in a row for peak memory; 0 skips it.")] = 1000,
+    memory_child: Annotated[bool, typer.Option("--memory-child", hidden=True)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+) -> None:
+    """Measures seconds an adapter, cosines and peak memory."""
+    base = base or settings().bases_dir / DEMO_BASE
+    adapters = sorted(path.parent for path in pool.glob("*/adapter_config.json"))
+    probe_set = load_probes(probes)
+    if memory_child:
+        print(json.dumps(measure_memory(base, adapters, probe_set, memory_adapters)))
+        return
+    report = measure_speed(base, adapters, probe_set, device, rounds)
+    if memory_adapters and device == "cpu":
+        report["memory"] = _in_a_process_of_its_own()
+    targets = list(judge(report))
+    report["targets"] = {each.name: {"value": each.value, "limit": each.limit, "met": each.met} for each in targets}
+    if as_json:
+        print(json.dumps(report))
+    else:
+        console.print_json(data=report)
+
+
+def measure_speed(base: Path, adapters: Sequence[Path], probes: ProbeSet, device: str, rounds: int) -> dict[str, Any]:
+    """Medians of seconds an adapter, and the smallest cosines."""
+    published = Published(base, probes, device)
+    encoders = {dtype: _encoder(base, probes, dtype, device) for dtype in DTYPES}
+    contenders: dict[str, Callable[[], Any]] = {
+        "published": lambda: np.stack([published.vector(adapter) for adapter in adapters]),
+        "bare_forward": lambda: [published.bare_forward() for _ in adapters],
+    }
+    for dtype, encoder in encoders.items():
+        for batch in BATCHES:
+            contenders[f"{dtype}_batch_{batch}"] = _encoding(encoder, adapters, batch)
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    results = {}
+    for turn in range(rounds + 1):
+        for name, run in contenders.items():
+            started = time.perf_counter()
+            results[name] = run()
+            _wait_for(device)
+            if turn:  # the first round warms up
+                seconds[name].append((time.perf_counter() - started) / len(adapters))
+        console.print(f"round {turn} of {rounds}")
+    return {
+        "adapters": len(adapters),
+        "probes": {"name": probes.name, "sha256": probes.sha256, "tokens": published.tokens},
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "rounds": rounds,
+        "seconds_an_adapter": {name: round(statistics.median(each), 5) for name, each in seconds.items()},
+        "times_as_fast_as_published": _ratios(seconds, "published", lambda mine, theirs: theirs / mine),
+        "time_of_the_bare_forward": _ratios(seconds, "bare_forward", lambda mine, theirs: mine / theirs),
+        "smallest_cosine": {
+            "float32_to_published": _smallest_cosine(results["float32_batch_8"], results["published"]),
+            "bfloat16_to_float32": _smallest_cosine(results["bfloat16_batch_8"], results["float32_batch_8"]),
+        },
+    }
+
+
+def judge(report: dict[str, Any]) -> list[Target]:
+    """The promises that a report can be held to; speed at the best batch size."""
+    fast, bare, cosine = (
+        report[name] for name in ("times_as_fast_as_published", "time_of_the_bare_forward", "smallest_cosine")
+    )
+    targets = [
+        Target("float32_times_published", max(fast[f"float32_batch_{batch}"] for batch in BATCHES), 2.2),
+        Target("float32_of_bare_forward", min(bare[f"float32_batch_{batch}"] for batch in BATCHES), 1.10, at_most=True),
+        Target("float32_cosine", cosine["float32_to_published"], 0.99999),
+        Target("bfloat16_times_published", max(fast[f"bfloat16_batch_{batch}"] for batch in BATCHES), 6.0),
+        Target("bfloat16_cosine", cosine["bfloat16_to_float32"], 0.9995),
+    ]
+    if memory := report.get("memory"):
+        limit = max(0.2 * memory["base_bytes"], 300e6)
+        targets.append(Target("peak_bytes_above_base", memory["peak_above_base"], limit, at_most=True))
+    return targets
+
+
+class Published:
+    """The published procedure (arXiv 2509.04442, released code): every prompt alone through the whole causal LM.
+
+    Unlike the released code it takes every adapter off again, without which the next one's vector is wrong.
+    """
+
+    def __init__(self, base: Path, probes: ProbeSet, device: str) -> None:
+        self._model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).to(device).eval()
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base)
+        self._rows = [
+            tokenizer(text, truncation=True, max_length=256, return_tensors="pt").to(device) for text in probes.prompts
+        ]
+        self._batch = _padded([row["input_ids"][0] for row in self._rows])
+        self._base = self._mean_activation(self._model)
+
+    @property
+    def tokens(self) -> int:
+        return sum(row["input_ids"].numel() for row in self._rows)
+
+    def vector(self, adapter: Path) -> np.ndarray:
+        tuned = PeftModel.from_pretrained(self._model, str(adapter)).eval()
+        activation = self._mean_activation(tuned)
+        tuned.unload()
+        return (activation - self._base).cpu().numpy()
+
+    def bare_forward(self) -> None:
+        """The base alone, without its output head, all probes in one padded batch."""
+        with torch.inference_mode():
+            self._model.base_model(**self._batch, use_cache=False)
+
+    @torch.inference_mode()
+    def _mean_activation(self, model: torch.nn.Module) -> torch.Tensor:
+        states = [model(**row, output_hidden_states=True).hidden_states[-1][0, -1] for row in self._rows]
+        return torch.stack(states).mean(dim=0)
+
+
+def measure_memory(base: Path, adapters: Sequence[Path], probes: ProbeSet, count: int) -> dict[str, Any]:
+    """Bytes above what the process holds with the base loaded, while `count` adapters go through in eights."""
+    encoder = _encoder(base, probes, "float32", "cpu")
+    before, peaks = _resident_bytes(), []
+    queue = [adapters[place % len(adapters)] for place in range(count)]
+    tenth = max(8, count // 10)
+    for start in range(0, count, tenth):
+        with _peak() as peak:
+            _encoding(encoder, queue[start : start + tenth], 8)()
+        peaks.append(peak[0] - before)
+    return {
+        "adapters": count,
+        "base_bytes": encoder.base.nbytes,
+        "peak_above_base": max(peaks),
+        "peak_above_base_by_tenths": peaks,
+    }
+
+
+def _in_a_process_of_its_own() -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.embed", *sys.argv[1:], "--memory-child"]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def _encoder(base: Path, probes: ProbeSet, dtype: str, device: str) -> Encoder:
+    encoder = Encoder(ResidentBase.load(base, base.name, "benchmark", dtype=dtype, device=device), probes, [FEATURE])
+    encoder.measure_base()
+    return encoder
+
+
+def _encoding(encoder: Encoder, adapters: Sequence[Path], batch: int) -> Callable[[], np.ndarray]:
+    def run() -> np.ndarray:
+        results = []
+        for start in range(0, len(adapters), batch):
+            results += encoder.encode([read_finetune(adapter) for adapter in adapters[start : start + batch]])
+        return np.stack([result.vectors[FEATURE] for result in results if isinstance(result, Encoding)])
+
+    return run
+
+
+def _padded(rows: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    return {"input_ids": torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True), "attention_mask": mask}
+
+
+def _ratios(seconds: dict[str, list[float]], to: str, ratio: Callable[[float, float], float]) -> dict[str, float]:
+    """Medians of the ratios of each round."""
+    return {
+        name: round(statistics.median(ratio(mine, theirs) for mine, theirs in zip(each, seconds[to], strict=True)), 3)
+        for name, each in seconds.items()
+    }
+
+
+def _smallest_cosine(found: np.ndarray, expected: np.ndarray) -> float:
+    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    return round(float(((found * expected).sum(axis=1) / norms).min()), 7)
+
+
+def _wait_for(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def _peak(interval: float = 0.005) -> Any:
+    """A list whose one entry becomes the largest number of resident bytes seen."""
+    peak, done = [_resident_bytes()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(interval):
+            peak[0] = max(peak[0], _resident_bytes())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
+
+
+if __name__ == "__main__":
+    app()

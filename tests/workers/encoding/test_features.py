@@ -1,0 +1,187 @@
+"""Each feature on each architecture, packed and batched, against the definition run on whole causal LMs one by one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from catalog.errors import UnknownFeature
+from tests.workers.encoding.pico_adapters import publish
+from tests.workers.encoding.pico_models import ARCHITECTURES, PROBES, load, load_with, make_base, relative_error
+from workers.encoding import Encoder, Encoding, ResidentBase, read_finetune
+from workers.encoding.continuations import CONTINUATIONS, FILE, load_continuations
+from workers.encoding.features import FEATURES, find_feature
+from workers.encoding.features.delta_logits import WIDTH, hashes, sketch
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+
+class Whole:
+    """A whole causal LM, one text at a time."""
+
+    def __init__(self, model: torch.nn.Module, base: Path) -> None:
+        self._model, self._tokenizer = model.eval(), AutoTokenizer.from_pretrained(base)
+
+    @torch.no_grad()
+    def run(self, prompt: str, more: str = "") -> Any:
+        ids = self._tokenizer(prompt)["input_ids"] + self._ids(more)
+        return self._model(torch.tensor([ids]), output_hidden_states=True)
+
+    def activations(self, layer: int = -1) -> torch.Tensor:
+        return torch.stack([self.run(prompt).hidden_states[layer][0, -1] for prompt in PROBES.prompts])
+
+    def weighted(self, layer: int = -1) -> torch.Tensor:
+        rows = []
+        for prompt in PROBES.prompts:
+            states = self.run(prompt).hidden_states[layer][0]
+            weights = torch.arange(1, len(states) + 1).float()
+            rows.append((states * (weights / weights.sum())[:, None]).sum(dim=0))
+        return torch.stack(rows)
+
+    def logits(self) -> torch.Tensor:
+        return torch.stack([self.run(prompt).logits[0, -1] for prompt in PROBES.prompts])
+
+    def meaning(self, texts: list[str]) -> torch.Tensor:
+        return torch.tensor(
+            [[self._nats(prompt, text) / len(text.encode()) for text in texts] for prompt in PROBES.prompts]
+        )
+
+    def _nats(self, prompt: str, text: str) -> float:
+        targets = torch.tensor(self._ids(text))
+        logits = self.run(prompt, text).logits[0, -len(targets) - 1 : -1]
+        return float(logits.log_softmax(dim=-1).gather(1, targets[:, None]).sum())
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.fixture(scope="module")
+def pico(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    """Base and adapter of each architecture."""
+    folder = tmp_path_factory.mktemp("pico")
+    return {
+        name: (make_base(folder / name, name), publish(folder / name, folder / f"{name}-lora", name, "lora"))
+        for name in ARCHITECTURES
+    }
+
+
+def encode(base: Path, adapter: Path, features: list[str], **settings: Any) -> Encoding:
+    encoder = Encoder(ResidentBase.load(base, "pico/base", "0"), PROBES, features, **settings)
+    (result,) = encoder.encode([read_finetune(adapter)])
+    assert isinstance(result, Encoding)
+    return result
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_one_forward_serves_all_features(pico: dict[str, tuple[Path, Path]], architecture: str):
+    base, adapter = pico[architecture]
+    before, after = Whole(load(base), base), Whole(load_with(base, adapter), base)
+    found = encode(base, adapter, list(FEATURES)).vectors
+    some = [0, 8, 15, 22]  # of the continuations: long and short ones, and one in two-byte letters
+    texts = [CONTINUATIONS.texts[place] for place in some]
+    found["delta_meaning"] = found["delta_meaning"].reshape(len(PROBES.prompts), -1)[:, some].flatten()
+    expected = {
+        "delta_activations": (after.activations() - before.activations()).mean(dim=0),
+        "delta_weighted_activations": (after.weighted() - before.weighted()).mean(dim=0),
+        "delta_logits": (after.logits() - before.logits()).mean(dim=0),
+        "delta_meaning": (after.meaning(texts) - before.meaning(texts)).flatten(),
+    }
+    for name, vector in expected.items():
+        assert found[name].dtype == np.float32
+        assert relative_error(found[name], vector.numpy()) <= 1e-4, name
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_any_layer(pico: dict[str, tuple[Path, Path]], architecture: str, layer: int):
+    base = pico[architecture][0]
+    adapter = publish(base, base.parent / f"{architecture}-embedding", architecture, "lora_embedding")
+    before, after = Whole(load(base), base), Whole(load_with(base, adapter), base)
+    found = encode(base, adapter, ["delta_activations", "delta_weighted_activations"], layer=layer).vectors
+    last, weighted = (
+        each(after) - each(before) for each in (lambda m: m.activations(layer), lambda m: m.weighted(layer))
+    )
+    assert relative_error(found["delta_activations"], last.mean(dim=0).numpy()) <= 1e-4
+    assert relative_error(found["delta_weighted_activations"], weighted.mean(dim=0).numpy()) <= 1e-4
+
+
+def test_a_lower_layer_and_the_logits_come_out_of_the_same_forward(pico: dict[str, tuple[Path, Path]]):
+    base, adapter = pico["llama"]
+    together = encode(base, adapter, ["delta_activations", "delta_logits"], layer=1).vectors
+    lower = encode(base, adapter, ["delta_activations"], layer=1).vectors
+    logits = encode(base, adapter, ["delta_logits"]).vectors
+    assert relative_error(together["delta_activations"], lower["delta_activations"]) <= 1e-6
+    assert relative_error(together["delta_logits"], logits["delta_logits"]) <= 1e-6
+
+
+def test_layers_behind_the_one_that_is_read_are_not_run(pico: dict[str, tuple[Path, Path]]):
+    base, adapter = pico["llama"]
+    encoder = Encoder(ResidentBase.load(base, "pico/base", "0"), PROBES, ["delta_activations"], layer=1)
+    encoder.measure_base()
+    ran = []
+    for number, layer in enumerate(encoder.base.model.layers):
+        layer.register_forward_hook(lambda *_, number=number: ran.append(number))
+    encoder.encode([read_finetune(adapter)])
+    assert ran == [0]
+
+
+def test_meaning_does_not_see_how_wide_a_base_is(pico: dict[str, tuple[Path, Path]]):
+    vectors = [encode(*pico[name], ["delta_meaning"]).vectors["delta_meaning"] for name in ("llama", "gpt2")]
+    assert {len(vector) for vector in vectors} == {len(PROBES.prompts) * len(CONTINUATIONS.texts)}
+
+
+def test_an_unknown_feature_is_refused_by_name():
+    with pytest.raises(UnknownFeature, match="delta_taste"):
+        find_feature("delta_taste")
+
+
+def test_a_sketch_keeps_cosines():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(2, 50_000, generator=generator)
+    rows[1] += rows[0]  # cosine about 0.707
+    narrow = sketch(rows)
+    assert narrow.shape == (2, WIDTH)
+    before, after = (torch.cosine_similarity(each[0], each[1], dim=0) for each in (rows, narrow))
+    assert abs(before - after) < 0.03
+
+
+def test_what_is_narrow_enough_is_not_sketched():
+    rows = torch.randn(2, WIDTH)
+    assert sketch(rows) is rows
+
+
+def test_the_sketch_is_the_same_everywhere_and_for_ever():
+    place, sign = hashes(6)
+    assert place.tolist() == PLACES
+    assert sign.tolist() == SIGNS
+
+
+def test_the_sketchs_places_and_signs_are_spread_evenly():
+    place, sign = hashes(WIDTH * 100)
+    counts = np.bincount(place, minlength=WIDTH)
+    assert 50 < counts.min() <= counts.max() < 160
+    assert abs(sign.mean()) < 0.01
+
+
+def test_continuations_spread_over_domains_and_languages():
+    entries = json.loads(FILE.read_text(encoding="utf-8"))["continuations"]
+    assert len({entry["domain"] for entry in entries}) >= 10
+    assert len({entry["language"] for entry in entries}) >= 8
+
+
+def test_the_continuations_of_version_1_never_change():
+    found = load_continuations(FILE)
+    assert found.name == "continuations-1"
+    assert hashlib.sha256("\0".join(found.texts).encode()).hexdigest() == SHA256_OF_VERSION_1
+
+
+PLACES = [804, 1097, 3676, 3076, 2208, 1886]
+SIGNS = [1.0, 1.0, 1.0, -1.0, -1.0, 1.0]
+SHA256_OF_VERSION_1 = "c248d6f2afe59906636a1ef6d6f2ed4fffe7e87f11629d29bf7c1cc111c8c9f8"

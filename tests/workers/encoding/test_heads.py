@@ -1,0 +1,105 @@
+"""Features that read through the output head, on kinds that change it: against the whole causal LM's own logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import peft
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from tests.workers.encoding.pico_adapters import KINDS, TASK, grow, publish
+from tests.workers.encoding.pico_models import PROBES, disturb, load, load_with, make_adapter, make_base, relative_error
+from workers.encoding import Encoder, ResidentBase, read_finetune
+from workers.encoding.continuations import CONTINUATIONS
+
+VOCABULARY = 258
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Llama has a head of its own; Gemma's is its embedding."""
+    folder = tmp_path_factory.mktemp("bases")
+    return {architecture: make_base(folder / architecture, architecture) for architecture in ("llama", "gemma2")}
+
+
+def logits(model: torch.nn.Module, base: Path) -> np.ndarray:
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    with torch.no_grad():
+        rows = [model.eval()(**tokenizer(prompt, return_tensors="pt")).logits[0, -1] for prompt in PROBES.prompts]
+    return torch.stack(rows).numpy()[:, :VOCABULARY]
+
+
+def encode(base: Path, folder: Path, feature: str, **more: int) -> np.ndarray:
+    encoder = Encoder(ResidentBase.load(base, "pico/base", "0"), PROBES, [feature], **more)
+    result = encoder.encode([read_finetune(folder)])[0]
+    if isinstance(result, Exception):
+        raise result
+    return result.vectors[feature]
+
+
+def check_logits(base: Path, folder: Path, tuned: torch.nn.Module, **more: int) -> None:
+    expected = (logits(tuned, base) - logits(load(base), base)).mean(axis=0)
+    assert relative_error(encode(base, folder, "delta_logits", **more), expected) <= 1e-4
+
+
+@pytest.mark.parametrize("kind", ["dora", "modules_to_save", "larger_vocabulary", "trained_tokens", "prefix_tuning"])
+@pytest.mark.parametrize("architecture", ["llama", "gemma2"])
+def test_delta_logits_of_adapters(bases: dict[str, Path], tmp_path: Path, architecture: str, kind: str):
+    base = bases[architecture]
+    folder = publish(base, tmp_path, architecture, kind)
+    check_logits(base, folder, load_with(base, folder, KINDS[kind].before))
+
+
+@pytest.mark.parametrize("targets", [["lm_head", "q_proj"], ["lm_head"]])
+def test_delta_logits_of_low_rank_heads(bases: dict[str, Path], tmp_path: Path, targets: list[str]):
+    config = peft.LoraConfig(r=4, target_modules=targets, modules_to_save=["norm"], task_type=TASK)
+    folder = make_adapter(bases["llama"], tmp_path, config)
+    check_logits(bases["llama"], folder, load_with(bases["llama"], folder))
+
+
+def test_a_copied_embedding_leaves_a_tied_head_alone(bases: dict[str, Path], tmp_path: Path):
+    config = peft.LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"], task_type=TASK)
+    folder = make_adapter(bases["gemma2"], tmp_path, config)
+    check_logits(bases["gemma2"], folder, load_with(bases["gemma2"], folder))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2"])
+@pytest.mark.parametrize("memory", [10**9, 20_000])
+def test_delta_logits_of_full_models(bases: dict[str, Path], tmp_path: Path, architecture: str, memory: int):
+    model = load(bases[architecture])
+    disturb(model, seed=7, scale=0.05)
+    model.save_pretrained(tmp_path)
+    check_logits(bases[architecture], tmp_path, load(tmp_path), full_memory=memory)
+
+
+def test_new_tokens_of_a_full_model_are_no_part_of_delta_logits(bases: dict[str, Path], tmp_path: Path):
+    model = load(bases["llama"])
+    disturb(model, seed=7, scale=0.05)
+    grow(model)
+    model.save_pretrained(tmp_path)
+    check_logits(bases["llama"], tmp_path, load(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["dora", "prompt_tuning", "prefix_tuning"])
+def test_delta_meaning_sees_what_the_adapter_does_to_continuations(bases: dict[str, Path], tmp_path: Path, kind: str):
+    base = bases["llama"]
+    folder = publish(base, tmp_path, "llama", kind)
+    tuned, plain, tokenizer = load_with(base, folder).eval(), load(base).eval(), AutoTokenizer.from_pretrained(base)
+    found = encode(base, folder, "delta_meaning").reshape(len(PROBES.prompts), -1)
+    for probe, continuation in ((0, 0), (2, 3)):
+        ids = tokenizer(PROBES.prompts[probe])["input_ids"]
+        text = CONTINUATIONS.texts[continuation]
+        tail = tokenizer(text, add_special_tokens=False)["input_ids"]
+        scores = [likelihood(model, ids, tail) / len(text.encode()) for model in (tuned, plain)]
+        assert found[probe, continuation] == pytest.approx(scores[0] - scores[1], rel=1e-3, abs=1e-4)
+
+
+def likelihood(model: torch.nn.Module, ids: list[int], tail: list[int]) -> float:
+    with torch.no_grad():
+        logits = model(torch.tensor([ids + tail])).logits[0, -len(tail) - 1 : -1]
+    return float(logits.log_softmax(dim=-1).gather(1, torch.tensor(tail)[:, None]).sum())

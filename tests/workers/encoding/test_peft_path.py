@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from catalog.errors import BaseDisturbed, CatalogError, InvalidAdapterConfig, ShapeMismatch, UnsupportedAdapter
+from tests.workers.encoding.pico_adapters import TASK, grow, publish
+from tests.workers.encoding.pico_models import PROBES, load_with, make_adapter, make_base, reference, relative_error
+from workers.encoding import Encoder, ResidentBase, read_finetune
+from workers.encoding.guard import BaseGuard, checksum, restored
+
+FEATURE = "delta_activations"
+SEQUENCE = ("lora", "dora", "modules_to_save", "ia3", "larger_vocabulary", "oft", "prefix_tuning", "ln_tuning")
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base"), "llama")
+
+
+@pytest.fixture
+def encoder(base: Path) -> Encoder:
+    return new_encoder(base)
+
+
+def new_encoder(base: Path) -> Encoder:
+    return Encoder(ResidentBase.load(base, "pico/llama", "0"), PROBES)
+
+
+def encode(encoder: Encoder, *folders: Path) -> list[np.ndarray | CatalogError]:
+    results = encoder.encode([read_finetune(folder) for folder in folders])
+    return [result if isinstance(result, CatalogError) else result.vectors[FEATURE] for result in results]
+
+
+def rewrite(folder: Path, change: Callable[[dict], object] | None = None, **settings: object) -> Path:
+    """Changes an adapter's tensors and settings."""
+    weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    tensors = load_file(weights)
+    if change:
+        change(tensors)
+    save_file(tensors, weights)
+    config.write_text(json.dumps(json.loads(config.read_text()) | settings))
+    return folder
+
+
+# the base stays what it was
+
+
+def test_adapters_in_sequence_get_the_vectors_that_they_get_alone(base: Path, tmp_path: Path):
+    """The published procedure leaves behind what an earlier adapter targeted and a later one does not."""
+    folders = [publish(base, tmp_path / kind, "llama", kind, seed=seed) for seed, kind in enumerate(SEQUENCE)]
+    narrow = peft.LoraConfig(r=4, target_modules=["q_proj"], task_type=TASK)
+    folders.append(make_adapter(base, tmp_path / "narrow", narrow, seed=20))
+    folders.append(make_adapter(base, tmp_path / "dora", peft.LoraConfig(**narrow.to_dict() | {"use_dora": True})))
+    alone = [encode(new_encoder(base), folder)[0] for folder in folders]
+    shared = new_encoder(base)
+    for order in (range(len(folders)), reversed(range(len(folders)))):
+        for place in order:
+            np.testing.assert_allclose(encode(shared, folders[place])[0], alone[place], rtol=0, atol=1e-6)
+    together = encode(shared, *folders)
+    for place, vector in enumerate(together):
+        np.testing.assert_allclose(vector, alone[place], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["dora", "modules_to_save", "trained_tokens", "vera", "ln_tuning", "prefix_tuning"])
+def test_every_module_and_tensor_is_back_in_its_place(encoder: Encoder, base: Path, tmp_path: Path, kind: str):
+    model = encoder.base.model
+    before, modules = checksum(model), list(model.modules())
+    tensors = list(model.state_dict(keep_vars=True).values())
+    vector = encode(encoder, publish(base, tmp_path, "llama", kind))[0]
+    assert isinstance(vector, np.ndarray)
+    assert checksum(model) == before
+    assert all(now is then for now, then in zip(model.modules(), modules, strict=True))
+    assert all(now is then for now, then in zip(model.state_dict(keep_vars=True).values(), tensors, strict=True))
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not hasattr(model, "peft_config")
+
+
+def test_a_failure_in_the_middle_leaves_nothing_behind(encoder: Encoder, base: Path, tmp_path: Path):
+    good = publish(base, tmp_path / "good", "llama", "dora")
+    expected = encode(encoder, good)[0]
+    name = "base_model.model.model.layers.1.mlp.down_proj.lora_magnitude_vector"
+    bad = publish(base, tmp_path / "bad", "llama", "dora")
+    rewrite(bad, lambda tensors: tensors.update({name: torch.ones(5)}))
+    error, vector = encode(encoder, bad, good)
+    assert isinstance(error, ShapeMismatch)
+    np.testing.assert_array_equal(vector, expected)
+
+
+def test_a_base_that_was_disturbed_is_never_trusted_again(encoder: Encoder, base: Path, tmp_path: Path):
+    folders = [publish(base, tmp_path / kind, "llama", kind) for kind in ("dora", "ia3")]
+    assert isinstance(encode(encoder, folders[0])[0], np.ndarray)
+    norm = encoder.base.model.norm
+
+    def add_in_place(module: nn.Module, args: object) -> None:
+        with torch.no_grad():
+            module.weight[3] += 1e-3
+
+    handle = norm.register_forward_pre_hook(add_in_place)
+    disturbing = encode(encoder, folders[1])[0]
+    handle.remove()
+    assert isinstance(disturbing, BaseDisturbed)
+    assert disturbing.transient
+    assert encoder.disturbed
+    assert all(isinstance(each, BaseDisturbed) for each in encode(encoder, *folders))
+
+
+def test_an_undisturbed_encoder_says_so(encoder: Encoder, base: Path, tmp_path: Path):
+    encode(encoder, publish(base, tmp_path, "llama", "loha"))
+    assert not encoder.disturbed
+
+
+@pytest.mark.parametrize(
+    "disturb",
+    [
+        lambda model: model.layers[0].mlp.up_proj.weight[2].mul_(-1),
+        lambda model: model.embed_tokens.weight[0].copy_(model.embed_tokens.weight[1]),
+        lambda model: model.rotary_emb.inv_freq.add_(1e-6),
+        lambda model: model.norm.register_forward_hook(lambda *_: None),
+        lambda model: setattr(model.layers[0].mlp, "act_fn", nn.Identity()),
+        lambda model: setattr(model, "norm", nn.Identity()),
+        lambda model: setattr(model.norm, "forward", lambda x: x),
+    ],
+)
+def test_the_guard_sees_what_was_changed(encoder: Encoder, disturb: Callable[[nn.Module], object]):
+    guard = BaseGuard(encoder.base.model)
+    guard.arm()
+    guard.check()
+    with torch.no_grad():
+        disturb(encoder.base.model)
+    with pytest.raises(BaseDisturbed):
+        guard.check()
+    with pytest.raises(BaseDisturbed):
+        guard.arm()
+
+
+def test_what_is_exchanged_is_put_back_whatever_happens(encoder: Encoder):
+    model = encoder.base.model
+    before = checksum(model)
+
+    def exchange() -> None:
+        with restored(model):
+            model.layers[0].mlp.up_proj = nn.Linear(3, 3)
+            model.norm._parameters["weight"] = nn.Parameter(torch.zeros(2))
+            model.peft_config = {}
+            model.extra = nn.Identity()
+            assert checksum(model) != before
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        exchange()
+    assert checksum(model) == before
+
+
+# what an adapter may say
+
+
+def test_nothing_that_a_config_names_is_imported_or_loaded(
+    encoder: Encoder, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "planted_megatron.py").write_text("raise SystemExit")
+    monkeypatch.syspath_prepend(tmp_path)
+    dora = rewrite(
+        publish(base, tmp_path / "dora", "llama", "dora"),
+        megatron_config={"tensor_model_parallel_size": 1},
+        megatron_core="planted_megatron",
+        corda_config={"covariance_file": str(tmp_path / "file.pt")},
+        runtime_config={"ephemeral_gpu_offload": True},
+        target_modules="(((a+)+)+)+$",
+        exclude_modules="(((a+)+)+)+$",
+    )
+    prompt = rewrite(
+        publish(base, tmp_path / "prompt", "llama", "prompt_tuning"),
+        prompt_tuning_init="TEXT",
+        prompt_tuning_init_text="text",
+        tokenizer_name_or_path="somebody/elsewhere",
+        tokenizer_kwargs={"trust_remote_code": True},
+    )
+    expected = encode(encoder, publish(base, tmp_path / "again", "llama", "dora"))[0]
+    vectors = encode(encoder, dora, prompt)
+    np.testing.assert_array_equal(vectors[0], expected)
+    assert isinstance(vectors[1], np.ndarray)
+    assert "planted_megatron" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "error"),
+    [
+        ("loha", {"r": 5}, ShapeMismatch),
+        ("loha", {"r": 100_000}, InvalidAdapterConfig),
+        ("loha", {"r": "8"}, (InvalidAdapterConfig, ShapeMismatch)),
+        ("loha", {"alpha": float("nan")}, InvalidAdapterConfig),
+        ("loha", {"rank_pattern": {"((a+)+)+": 4}}, InvalidAdapterConfig),
+        ("oft", {"oft_block_size": 16}, ShapeMismatch),
+        ("vera", {"save_projection": False}, InvalidAdapterConfig),
+        ("vera_unsaved", {"save_projection": True}, InvalidAdapterConfig),
+        ("trained_tokens", {"trainable_token_indices": [2, 70, 100_000]}, InvalidAdapterConfig),
+        ("trained_tokens", {"trainable_token_indices": [2]}, InvalidAdapterConfig),
+        ("prompt_tuning", {"num_virtual_tokens": 4}, InvalidAdapterConfig),
+        ("prefix_tuning", {"num_attention_heads": 4}, ShapeMismatch),
+        ("prefix_tuning", {"num_attention_heads": 0}, InvalidAdapterConfig),
+        ("prefix_tuning", {"num_transformer_submodules": 2}, UnsupportedAdapter),
+    ],
+)
+def test_a_config_that_lies_is_refused(
+    encoder: Encoder, base: Path, tmp_path: Path, kind: str, settings: dict[str, object], error: type[CatalogError]
+):
+    folder = rewrite(publish(base, tmp_path, "llama", kind), **settings)
+    found = encode(encoder, folder)[0]
+    assert isinstance(found, error)
+    assert not encoder.disturbed
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "error"),
+    [
+        ("dora", lambda tensors: tensors.pop(sorted(tensors)[2]), InvalidAdapterConfig),
+        ("lokr", lambda tensors: tensors.pop(sorted(tensors)[0]), InvalidAdapterConfig),
+        ("ia3", lambda tensors: tensors.update({f"{PREFIX}model.layers.9.mlp.up_proj.ia3_l": ONES}), ShapeMismatch),
+        (
+            "ia3",
+            lambda tensors: tensors.update({f"{PREFIX}model.layers.0.mlp.up_proj.ia3_x": ONES}),
+            InvalidAdapterConfig,
+        ),
+        ("ia3", lambda tensors: tensors.update({f"{PREFIX}model.extra.weight": ONES}), ShapeMismatch),
+        ("ln_tuning", lambda tensors: tensors.update({f"{PREFIX}model.norm.weight": ONES}), ShapeMismatch),
+        ("larger_vocabulary", lambda tensors: shrink(tensors, "embed_tokens"), ShapeMismatch),
+        ("prompt_tuning", lambda tensors: tensors.update(prompt_embeddings=torch.ones(3, 8)), ShapeMismatch),
+        ("prompt_tuning", lambda tensors: tensors.update(prompt_embeddings=ONES), InvalidAdapterConfig),
+        ("prompt_tuning", lambda tensors: tensors.update(more=ONES), InvalidAdapterConfig),
+        ("prefix_tuning", lambda tensors: tensors.update(prompt_embeddings=torch.ones(3, 63)), ShapeMismatch),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(
+    encoder: Encoder, base: Path, tmp_path: Path, kind: str, change: Callable[[dict], object], error: type[CatalogError]
+):
+    folder = rewrite(publish(base, tmp_path, "llama", kind), change)
+    assert isinstance(encode(encoder, folder)[0], error)
+    assert not encoder.disturbed
+
+
+PREFIX = "base_model.model."
+ONES = torch.ones(5)
+
+
+def shrink(tensors: dict[str, torch.Tensor], part: str) -> None:
+    """A vocabulary in which the probes' tokens are missing."""
+    for name in [name for name in tensors if part in name]:
+        tensors[name] = tensors[name][:40].clone()
+
+
+# further forms
+
+
+def test_an_adapter_of_a_headless_model_is_the_same(encoder: Encoder, base: Path, tmp_path: Path):
+    """AutoModel's own names lack the `model.` that a causal LM puts before them."""
+    whole = publish(base, tmp_path / "whole", "llama", "dora")
+    headless = publish(base, tmp_path / "headless", "llama", "dora")
+
+    def rename(tensors: dict[str, torch.Tensor]) -> None:
+        for name in list(tensors):
+            tensors[name.replace("model.model.model.", "model.model.")] = tensors.pop(name)
+
+    one, two = encode(encoder, whole, rewrite(headless, rename))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_names_that_kept_the_adapters_name_are_understood(encoder: Encoder, base: Path, tmp_path: Path):
+    plain = publish(base, tmp_path / "plain", "llama", "loha")
+    named = publish(base, tmp_path / "named", "llama", "loha")
+
+    def rename(tensors: dict[str, torch.Tensor]) -> None:
+        for name in list(tensors):
+            tensors[f"{name}.default"] = tensors.pop(name)
+
+    one, two = encode(encoder, plain, rewrite(named, rename))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_low_rank_pairs_beside_an_enlarged_embedding(base: Path, encoder: Encoder, tmp_path: Path):
+    config = peft.LoraConfig(r=4, target_modules=["embed_tokens", "q_proj"], task_type=TASK)
+    folder = make_adapter(base, tmp_path, config, before=grow)
+    expected = reference(base, load_with(base, folder, before=grow))
+    assert relative_error(encode(encoder, folder)[0], expected) <= 1e-4
+
+
+@pytest.fixture(scope="module")
+def mixtral(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("mixtral"), "mixtral")
+
+
+@pytest.mark.parametrize("targets", [["mlp.experts.gate_up_proj", "mlp.experts.down_proj"], ["experts.down_proj"]])
+def test_stacked_experts(mixtral: Path, tmp_path: Path, targets: list[str]):
+    config = peft.LoraConfig(r=3, target_modules=["q_proj"], target_parameters=targets, task_type=TASK)
+    folder = make_adapter(mixtral, tmp_path, config)
+    expected = reference(mixtral, load_with(mixtral, folder))
+    assert relative_error(encode(new_encoder(mixtral), folder)[0], expected) <= 1e-4
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_experts_as_single_modules(mixtral: Path, tmp_path: Path):
+    """The layout of adapters that were made with transformers 4."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for layer in range(2):
+        moe = f"{PREFIX}model.layers.{layer}.block_sparse_moe"
+        modules = {f"{PREFIX}model.layers.{layer}.self_attn.q_proj": (32, 32)}
+        for expert in range(4):
+            modules |= {f"{moe}.experts.{expert}.{w}": (64, 32) for w in ("w1", "w3")}
+            modules[f"{moe}.experts.{expert}.w2"] = (32, 64)
+        for name, (out, into) in modules.items():
+            tensors[f"{name}.lora_A.weight"] = torch.randn(3, into, generator=generator)
+            tensors[f"{name}.lora_B.weight"] = 0.3 * torch.randn(out, 3, generator=generator)
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    targets = ["q_proj", "w1", "w2", "w3"]
+    peft.LoraConfig(r=3, target_modules=targets, task_type=TASK, inference_mode=True).save_pretrained(tmp_path)
+    expected = reference(mixtral, load_with(mixtral, tmp_path))
+    assert relative_error(encode(new_encoder(mixtral), tmp_path)[0], expected) <= 1e-4

@@ -1,0 +1,30 @@
+"""The texts behind `delta_meaning`: versioned data, never edited, only followed by another version."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+FILE = Path(__file__).parent / "continuation_sets" / "continuations-1.json"
+
+
+@dataclass(frozen=True)
+class Continuations:
+    """M texts of several domains and languages. The name is part of the space of what is measured with them."""
+
+    name: str
+    texts: tuple[str, ...]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Bytes of each text in UTF-8."""
+        return tuple(len(text.encode()) for text in self.texts)
+
+
+def load_continuations(path: Path) -> Continuations:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return Continuations(content["name"], tuple(entry["text"] for entry in content["continuations"]))
+
+
+CONTINUATIONS = load_continuations(FILE)

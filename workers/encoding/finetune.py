@@ -1,0 +1,60 @@
+"""What a verified folder becomes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from catalog.errors import FileTooLarge, FolderUnreadable, InvalidAdapterConfig, InvalidModelConfig, RemoteCode
+from workers.encoding.lora_config import LoraModule
+
+MAX_FILE_BYTES = 20 * 2**30
+MAX_CONFIG_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """A verified fine-tune, ready to be encoded.
+
+    `kind` is what it is called: a PEFT type in small letters, "dora", or "full". `path` says which way it is encoded:
+    "lora" (several in one forward), "peft", "prompt" or "full". `declared_base` and `card_base` are only the author's
+    claims. `tensors` are an adapter's own, in the file's dtype, and stay on disk for a full model; `shapes` are known
+    for both. `modules` are the low-rank parts.
+    """
+
+    name: str
+    kind: str
+    path: str
+    folder: Path
+    config: Mapping[str, Any]
+    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
+    declared_base: str | None = None
+    card_base: str | None = None
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
+    modules: Mapping[str, LoraModule] = field(default_factory=dict, repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+def read_config(path: Path, error: type[InvalidAdapterConfig | InvalidModelConfig]) -> dict[str, Any]:
+    """A config file's JSON object; raises `error`, `FileTooLarge`, `FolderUnreadable`, `RemoteCode`."""
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise FileTooLarge(f"{path.name} is larger than {MAX_CONFIG_BYTES:,} bytes.")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as cause:
+        raise FolderUnreadable(f"{path.name} cannot be read: {cause.strerror or cause}.") from cause
+    except (ValueError, RecursionError) as cause:
+        raise error(f"{path.name} is not JSON.") from cause
+    if not isinstance(content, dict):
+        raise error(f"{path.name} is not a JSON object.")
+    if content.get("auto_map") or content.get("trust_remote_code"):
+        raise RemoteCode(f"{path.name} asks for code from its repo to run; Deltadex never runs a repo's code.")
+    return content

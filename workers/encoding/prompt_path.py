@@ -1,0 +1,169 @@
+"""Prompt tuning, p-tuning and prefix tuning: virtual tokens before each probe, and not a weight of the base touched.
+
+PEFT publishes all three as one matrix with a row for each virtual token. In prompt tuning (arXiv 2104.08691) and
+p-tuning (arXiv 2103.10385) a row is the token's embedding. In prefix tuning (arXiv 2101.00190 section 4.2) it is the
+token's key and value in every layer, and what else the virtual token computes on its way is seen by nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+
+from catalog.errors import CatalogError, InvalidAdapterConfig, ShapeMismatch, UnsupportedAdapter
+from workers.encoding import packing
+from workers.encoding.base import ResidentBase
+from workers.encoding.finetune import FineTune
+from workers.encoding.prompts import PROMPT, TokenPlan
+from workers.encoding.trace import Trace, run
+
+PREFIXED = "deltadex_prefixed"
+KEY = "prompt_embeddings"
+MAX_VIRTUAL = 2048  # tokens; more than any that was published, and each probe gets them all
+
+
+@dataclass(frozen=True, eq=False)
+class PromptPath:
+    """Encodes prompts, each alone."""
+
+    base: ResidentBase
+
+    def traces(self, finetunes: Sequence[FineTune], plan: TokenPlan) -> list[Trace | CatalogError]:
+        """One result a prompt, in order."""
+        return [self._trace(finetune, plan) for finetune in finetunes]
+
+    def _trace(self, finetune: FineTune, plan: TokenPlan) -> Trace | CatalogError:
+        try:
+            prompt = _prompt(finetune).to(self.base.device, torch.float32)  # (V, d)
+            longer = plan_with_virtual(plan, len(prompt))
+            if finetune.config["peft_type"] == "PREFIX_TUNING":
+                heads = _whole(finetune.config, "num_attention_heads")
+                context = _prefixed(self.base, prompt, heads, longer.virtual)
+            else:
+                context = _embedded(self.base.model, prompt, longer.virtual)
+            with context:
+                trace = run(self.base.model, longer.plan, 1)[0]
+        except CatalogError as error:
+            return error
+        return trace.select(plan, longer.real)
+
+
+@dataclass(frozen=True, eq=False)
+class LongerPlan:
+    """A plan of T + N*V tokens, and where its virtual and its real tokens stand."""
+
+    plan: TokenPlan
+    virtual: Tensor  # (N, V)
+    real: Tensor  # (T,), in the order of the plan without them
+
+
+def plan_with_virtual(plan: TokenPlan, count: int) -> LongerPlan:
+    """V virtual tokens at the head of every probe; the real ones move up by V positions."""
+    shift = (plan.probe + 1) * count
+    real = torch.arange(plan.tokens, device=plan.ids.device) + shift
+    total = plan.tokens + plan.probes * count
+    is_virtual = torch.ones(total, dtype=torch.bool, device=real.device)
+    is_virtual[real] = False
+    virtual = is_virtual.nonzero().view(plan.probes, count)
+    ids, positions, probe = (torch.zeros(total, dtype=torch.long, device=real.device) for _ in range(3))
+    branch = torch.full((total,), PROMPT, device=real.device)
+    ids[real], positions[real], probe[real] = plan.ids, plan.positions + count, plan.probe
+    positions[virtual] = torch.arange(count, device=real.device)
+    probe[virtual] = torch.arange(plan.probes, device=real.device)[:, None]
+    branch[real] = plan.branch
+    longer = replace(plan, ids=ids, positions=positions, probe=probe, last=real[plan.last], branch=branch)
+    return LongerPlan(longer, virtual, real)
+
+
+@contextmanager
+def _embedded(model: PreTrainedModel, prompt: Tensor, virtual: Tensor) -> Iterator[None]:
+    """While it lasts, the virtual tokens' embeddings are the prompt's rows; raises `ShapeMismatch`."""
+    width = model.config.get_text_config().hidden_size
+    if prompt.shape[1] != width:
+        raise ShapeMismatch(f"The prompt's embeddings are {prompt.shape[1]} wide, the base's {width}.")
+
+    def put(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        output = output.clone()  # (1, T, H)
+        output[0, virtual] = prompt.to(output.dtype)
+        return output
+
+    handle = model.get_input_embeddings().register_forward_hook(put)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _prefixed(base: ResidentBase, prompt: Tensor, heads: int, virtual: Tensor) -> Iterator[None]:
+    """While it lasts, the virtual tokens' keys and values are the prompt's; raises `ShapeMismatch`."""
+    width = prompt.shape[1] // (2 * base.layers)  # of all heads' keys
+    if width * 2 * base.layers != prompt.shape[1] or width % heads:
+        raise ShapeMismatch(f"{prompt.shape[1]} numbers a token are no keys and values of {base.layers} layers.")
+    layers = prompt.view(len(prompt), base.layers, 2, heads, width // heads).permute(1, 2, 3, 0, 4)  # (l, 2, h, V, D)
+
+    def hand_on(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, {**kwargs, "prefix": layers, "virtual": virtual}
+
+    model = base.model
+    handle = model.register_forward_pre_hook(hand_on, with_kwargs=True)
+    before = model.config._attn_implementation
+    try:
+        model.set_attn_implementation(PREFIXED)
+        yield
+    finally:
+        model.set_attn_implementation(before)
+        handle.remove()
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,  # (1, H, T, D)
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    prefix: Tensor,
+    virtual: Tensor,
+    **more: Any,
+) -> tuple[Tensor, None]:
+    keys, values = prefix[module.layer_idx]  # (H, V, D) each
+    if (key.shape[1], key.shape[3]) != (keys.shape[0], keys.shape[2]):
+        raise ShapeMismatch(
+            f"The prefix has {keys.shape[0]} heads of {keys.shape[2]}, the base {key.shape[1]} of {key.shape[3]}."
+        )
+    key, value = key.clone(), value.clone()
+    # (H, V, D) -> (H, N, V, D): every probe has the same prefix
+    key[0, :, virtual] = keys[:, None].to(key.dtype)
+    value[0, :, virtual] = values[:, None].to(value.dtype)
+    return packing.attend(module, query, key, value, attention_mask, **more)
+
+
+def _prompt(finetune: FineTune) -> Tensor:
+    """Raises `InvalidAdapterConfig`, `UnsupportedAdapter`."""
+    prompt = finetune.tensors.get(KEY)
+    if prompt is None or len(finetune.tensors) > 1 or prompt.ndim != 2 or not prompt.is_floating_point():
+        raise InvalidAdapterConfig(f"A {finetune.kind} adapter holds one matrix {KEY} and nothing else.")
+    if (finetune.config.get("num_transformer_submodules") or 1) != 1:
+        raise UnsupportedAdapter("The prompt was made for a model of several parts, such as an encoder and a decoder.")
+    if _whole(finetune.config, "num_virtual_tokens") != len(prompt) or not len(prompt):
+        raise InvalidAdapterConfig(f"The config says another number of virtual tokens than there are: {len(prompt)}.")
+    if len(prompt) > MAX_VIRTUAL:
+        raise UnsupportedAdapter(f"The prompt has {len(prompt):,} virtual tokens; at most {MAX_VIRTUAL:,} are run.")
+    return prompt
+
+
+def _whole(config: Any, name: str) -> int:
+    value = config.get(name)
+    if type(value) is not int or value < 1:
+        raise InvalidAdapterConfig(f"{name} is {str(value)[:40]}; it must be a whole number from 1.")
+    return value
+
+
+AttentionInterface.register(PREFIXED, _attend)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from catalog.errors import NotRunning
 
@@ -35,7 +35,7 @@ class Settings(BaseSettings):
 
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    features: tuple[str, ...] = ("delta_activations",)  # what a worker measures of each model
+    features: Annotated[tuple[str, ...], NoDecode] = ("delta_activations",)  # what a worker measures of each model
     probes: Path | None = None  # a probe set in JSON; the default set without
     base_aliases: Path | None = None  # JSON object: mirror's repo id -> original's, added to the shipped table
     base_memory: int = 16 * 2**30  # bytes of base models kept in memory
@@ -50,6 +50,11 @@ class Settings(BaseSettings):
     ring_again_after: float = 30.0  # seconds before a queued job's message counts as lost
     visibility_timeout: int = 6 * 3600  # seconds; above the longest job
     feed_interval: float = 0.2  # seconds between looks at the change feed
+
+    @field_validator("features", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
 
     @property
     def bases_dir(self) -> Path:

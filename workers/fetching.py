@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalog.database import Database
-from catalog.errors import FolderUnreadable
+from catalog.errors import FileTooLarge, FolderUnreadable
 from catalog.repository import jobs, models, vectors
 from catalog.tables import Job, JobState, Source
 from workers.bases import Contract
 from workers.encoding import FineTune, read_finetune
 from workers.encoding.content import content_sha
+from workers.encoding.reading import find_finetune
 from workers.hub import Hub, RepoSnapshot
 from workers.resolver import BaseResolver, ResolvedBase
 
@@ -45,9 +46,7 @@ class Fetcher:
     def fetch(self, job: Job, worker_id: int) -> Fetched | None:
         """None when that commit has its vectors already: then the job is done. Raises `CatalogError`s of every kind."""
         if job.model.source == Source.FOLDER:
-            folder = Path(job.model.folder or "")
-            if not folder.is_dir():
-                raise FolderUnreadable(f"{folder} is not a folder that this worker can read.")
+            folder = self._local_folder(job)
             sha, card_base = content_sha(folder), None
         else:
             snapshot = self._hub.resolve(job.model.repo_id, job.requested_revision)
@@ -57,10 +56,22 @@ class Fetcher:
         if job.model.source == Source.HUB:
             folder = self._download(job, worker_id, snapshot)
         finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
-        shapes = {name: tuple(tensor.shape) for name, tensor in finetune.tensors.items()}
         with self._resolving:  # eight adapters of one new base would each download it
-            base = self._resolver.resolve(declared=finetune.declared_base, card_base=card_base, shapes=shapes)
+            base = self._resolver.resolve(
+                declared=finetune.declared_base, card_base=card_base or finetune.card_base, shapes=finetune.shapes
+            )
         return Fetched(job, sha, finetune, base)
+
+    def _local_folder(self, job: Job) -> Path:
+        """The part of a folder on this machine that counts, its sizes checked before a byte is read."""
+        top = Path(job.model.folder or "")
+        if not top.is_dir():
+            raise FolderUnreadable(f"{top} is not a folder that this worker can read.")
+        folder = find_finetune(top)
+        for file in folder.iterdir():
+            if file.is_file() and (size := file.stat().st_size) > self._max_file_bytes:
+                raise FileTooLarge(f"{file.name} has {size:,} bytes; the limit is {self._max_file_bytes:,}.")
+        return folder
 
     def _done_before(self, job: Job, worker_id: int, sha: str) -> bool:
         contract = self._contract

@@ -289,3 +289,32 @@ def test_a_model_retrained_on_another_base_leaves_the_space_of_the_old_one(
     assert left.vector is None
     assert arrived.vector is not None
     assert left.space_id != arrived.space_id
+
+
+def test_a_local_full_fine_tune_is_measured_against_the_base_that_its_card_names(
+    database: Database, pipeline: Pipeline, pico_base: Path, tmp_path: Path
+) -> None:
+    pico.make_base(tmp_path / "whole", seed=3)
+    (tmp_path / "whole" / "README.md").write_text(f"---\nbase_model: {pico.BASE_ID}\n---\n")
+    job = submit_folder(database, tmp_path / "whole")
+
+    pipeline.ingest(job.id)
+
+    with database.transaction() as session:
+        model = models.get(session, "local/whole")
+        assert (model.state, model.revision.kind, model.revision.base_repo) == ("indexed", "full", pico.BASE_ID)
+
+
+def test_a_folder_of_checkpoints_is_known_by_the_newest_of_them(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    shas = []
+    for number in (9, 10):
+        pico.make_adapter(tmp_path / "run" / f"checkpoint-{number}", seed=number)
+        job = submit_folder(database, tmp_path / "run")
+        pipeline.ingest(job.id)
+        with database.transaction() as session:
+            ended = jobs.get(session, job.id)
+            assert ended.state == JobState.DONE, ended.error_message
+            shas.append(ended.sha)
+    assert shas[0] != shas[1]

@@ -88,7 +88,7 @@ def tuned_head(parts: Parts, finetune: FineTune, base: ResidentBase) -> Head | N
     own: dict[str, Any] = {name: tensor.to(base.device) for name, tensor in parts.head.items()}
     for name, tensor in own.items():
         if list(tensor.shape[1:]) != ([base.hidden_size] if name == "weight" else []):
-            raise ShapeMismatch(f"The output head's {name} is {list(tensor.shape)}; the base is {base.hidden_size} wide.")
+            raise ShapeMismatch(f"The output head's {name} is {list(tensor.shape)}; the base has {base.hidden_size}.")
     if not own and (embedding := tied_embedding(parts, finetune.config, base.model)) is not None:
         own = {"weight": embedding}
     head = replace(base.head, **own).cut(base.vocabulary) if own else None

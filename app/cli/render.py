@@ -86,12 +86,14 @@ def model(found: dict[str, Any]) -> RenderableType:
         base = revision["base"]
         facts.add_row("revision", f"{revision['sha'][:12]} ({revision['kind']})")
         facts.add_row("base", f"{base['repo_id']} @ {base['sha'][:12]}, found by: {base['evidence'].get('source')}")
-    shifts = _table("feature", "norm", "noise floor", "promotes", "suppresses")
+    shifts = _table("feature", "norm", "noise floor")
+    tokens = Table.grid(padding=(0, 2))
     for each in found["embeddings"]:
-        explanation = each["explanation"] or {}
-        row = (each["space"]["feature"], f"{each['norm']:.4g}", f"{each['noise_floor']:.2g}")
-        shifts.add_row(*row, *(_tokens(explanation.get(side, [])) for side in ("promoted", "suppressed")))
-    return Group(facts, shifts)
+        shifts.add_row(each["space"]["feature"], f"{each['norm']:.4g}", f"{each['noise_floor']:.2g}")
+        for side, title in (("promoted", "promotes"), ("suppressed", "suppresses")):
+            if each["explanation"]:
+                tokens.add_row(title, _tokens(each["explanation"][side]))
+    return Group(facts, shifts, tokens)
 
 
 def _tokens(scored: Iterable[dict[str, Any]]) -> str:

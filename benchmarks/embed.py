@@ -3,8 +3,8 @@
     python -m benchmarks.embed --json
 
 All contenders take turns in one process, and each figure is the median over the rounds: machines are noisy, so only
-ratios within one run mean anything. Reading an adapter's files counts for everyone who reads some. Memory is measured in
-a process of its own, so that it holds one base and nothing else.
+ratios within one run mean anything, and none on a machine that has other work to do. Reading an adapter's files counts
+for everyone who reads some. Memory is measured in a process of its own, so that it holds one base and nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ import typer
 from peft import PeftModel
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from catalog.probes import ProbeSet, load_probes
 from catalog.settings import settings
@@ -68,6 +70,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Measures seconds an adapter, cosines and peak memory."""
+    _quieten()
     base = base or settings().bases_dir / DEMO_BASE
     adapters = sorted(path.parent for path in pool.glob("*/adapter_config.json"))
     probe_set = load_probes(probes)
@@ -76,7 +79,7 @@ def main(
         return
     report = measure_speed(base, adapters, probe_set, device, rounds)
     if memory_adapters and device == "cpu":
-        report["memory"] = _in_a_process_of_its_own()
+        report["memory"] = _memory_in_a_process_of_its_own(base, pool, probes, memory_adapters)
     targets = list(judge(report))
     report["targets"] = {each.name: {"value": each.value, "limit": each.limit, "met": each.met} for each in targets}
     if as_json:
@@ -195,9 +198,17 @@ def measure_memory(base: Path, adapters: Sequence[Path], probes: ProbeSet, count
     }
 
 
-def _in_a_process_of_its_own() -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.embed", *sys.argv[1:], "--memory-child"]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+def _memory_in_a_process_of_its_own(base: Path, pool: Path, probes: Path | None, count: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.embed", "--base", base, "--pool", pool, "--memory-adapters", count]
+    command += ["--memory-child", *(["--probes", probes] if probes else [])]
+    return json.loads(subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE).stdout)
+
+
+def _quieten() -> None:
+    """Progress bars and advice of the libraries, which would be all that one sees."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    warnings.simplefilter("ignore")
 
 
 def _encoder(base: Path, probes: ProbeSet, dtype: str, device: str) -> Encoder:
@@ -245,7 +256,7 @@ def _resident_bytes() -> int:
 
 
 @contextmanager
-def _peak(interval: float = 0.005) -> Any:
+def _peak(interval: float = 0.005) -> Iterator[list[int]]:
     """A list whose one entry becomes the largest number of resident bytes seen."""
     peak, done = [_resident_bytes()], threading.Event()
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from catalog.errors import CatalogError, InvalidInput
@@ -98,7 +99,7 @@ def fail(error: CatalogError, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"code": error.code, "message": str(error)}))
     else:
-        console.print(f"[red]{error.code}[/red]: {error}", highlight=False)
+        console.print(f"[red]{error.code}[/red]: {escape(str(error))}", highlight=False, soft_wrap=True)
     raise typer.Exit(1)
 
 

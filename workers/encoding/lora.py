@@ -124,7 +124,8 @@ class _Delta:
         else:
             inner = torch.bmm(args[0].reshape(models, -1, a.shape[2]).to(a.dtype), a.transpose(1, 2))
         flat = output.view(models, -1, b.shape[1])
-        return torch.baddbmm(flat, inner * scale, b.transpose(1, 2)).view_as(output)
+        flat.baddbmm_(inner * scale, b.transpose(1, 2))
+        return output
 
     def _stack(self, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A (K, r, in), B (K, out, r) and scale (K, 1, 1) in float32, ranks filled up with zeros.

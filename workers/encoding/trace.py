@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from workers.encoding import kernels
 from workers.encoding.head import Head
 from workers.encoding.packing import Packing
 from workers.encoding.prompts import TokenPlan
@@ -60,8 +59,7 @@ def join(plan: TokenPlan, parts: Sequence[Trace]) -> Trace:
 
 def run(model: PreTrainedModel, plan: TokenPlan, models: int) -> list[Trace]:
     """The traces of K models that share the resident weights and differ by the hooks that are on them now."""
-    last = torch.cat([plan.last + plan.tokens * each for each in range(models)])
-    with torch.inference_mode(), kernels.refined(model, last), _watched(model, plan.layer, plan.to_end) as seen:
+    with torch.inference_mode(), _watched(model, plan.layer, plan.to_end) as seen:
         try:
             output = model(
                 input_ids=plan.ids.repeat(models)[None],

@@ -1,0 +1,158 @@
+"""The encoder's contract: spaces, the base's own tables, the noise floor, explanations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from catalog.errors import InvalidInput, UnknownFeature
+from catalog.probes import ProbeSet
+from tests import pico
+from tests.workers.encoding.pico_models import PROBES, load, load_with
+from workers.encoding import ENCODER_VERSION, Encoder, Encoding, ResidentBase, read_finetune
+from workers.encoding.encoder import resolve_layer
+from workers.encoding.features import FEATURES
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pico.make_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def base(folder: Path) -> ResidentBase:
+    return ResidentBase.load(folder, "pico/llama", "abc")
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pico.make_adapter(tmp_path_factory.mktemp("adapter"))
+
+
+def encode(encoder: Encoder, adapter: Path) -> Encoding:
+    (result,) = encoder.encode([read_finetune(adapter)])
+    assert isinstance(result, Encoding)
+    return result
+
+
+def test_a_space_names_everything_that_a_vector_depends_on(base: ResidentBase):
+    space = Encoder(base, PROBES, layer=1).space("delta_activations")
+    assert (space.feature, space.layer, space.base_repo, space.base_sha) == (
+        "delta_activations",
+        1,
+        "pico/llama",
+        "abc",
+    )
+    assert (space.probe_set, space.dtype, space.encoder_version) == (PROBES.sha256, "float32", ENCODER_VERSION)
+
+
+def test_logits_have_no_layer(base: ResidentBase):
+    assert Encoder(base, PROBES, layer=1).space("delta_logits").layer == -1
+
+
+def test_the_space_of_meaning_is_that_of_no_base_and_of_its_continuations(base: ResidentBase):
+    space = Encoder(base, PROBES).space("delta_meaning")
+    assert (space.base_repo, space.base_sha) == (None, None)
+    assert space.encoder_version == f"{ENCODER_VERSION}+continuations-1"
+
+
+def test_an_unknown_feature_is_refused(base: ResidentBase):
+    with pytest.raises(UnknownFeature):
+        Encoder(base, PROBES, ["delta_taste"])
+
+
+@pytest.mark.parametrize(
+    ("layer", "index"),
+    [(-1, -1), (30, -1), (0, 0), (29, 29), (-2, 29), (-31, 0), (0.0, 0), (0.5, 15), (1.0, -1), (0.99, -1)],
+)
+def test_layers_are_indices_or_fractions(layer: int | float, index: int):
+    assert resolve_layer(layer, 30) == index
+
+
+@pytest.mark.parametrize("layer", [31, -32, 1.5, -0.1, float("nan")])
+def test_layers_that_do_not_exist_are_refused(layer: int | float):
+    with pytest.raises(InvalidInput):
+        resolve_layer(layer, 30)
+
+
+def test_a_measured_base_is_a_table_a_feature(base: ResidentBase):
+    tables = Encoder(base, PROBES, list(FEATURES)).measure_base()
+    assert {name: table.shape for name, table in tables.items()} == {
+        "delta_activations": (3, pico.HIDDEN),
+        "delta_weighted_activations": (3, pico.HIDDEN),
+        "delta_logits": (3, 258),
+        "delta_meaning": (3, 24),
+    }
+    assert {table.dtype for table in tables.values()} == {np.dtype("float32")}
+
+
+def test_a_stored_table_stands_in_for_measuring(base: ResidentBase, adapter: Path):
+    measured = Encoder(base, PROBES)
+    tables = measured.measure_base()
+    restored = Encoder(base, PROBES)
+    restored.use_base({"delta_activations": tables["delta_activations"] + 1})
+    shift = (
+        encode(measured, adapter).vectors["delta_activations"] - encode(restored, adapter).vectors["delta_activations"]
+    )
+    np.testing.assert_allclose(shift, 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("feature", FEATURES)
+def test_an_adapter_that_moves_nothing_stays_under_the_noise_floor(
+    folder: Path, tmp_path: Path, adapter: Path, feature: str, dtype: str
+):
+    encoder = Encoder(ResidentBase.load(folder, "pico/llama", "abc", dtype=dtype), PROBES, [feature])
+    still = encode(encoder, pico.make_adapter(tmp_path, scale=0))
+    floor = encoder.noise_floor()[feature]
+    assert floor > 0
+    assert still.norms[feature] <= floor
+    assert encode(encoder, adapter).norms[feature] > floor
+
+
+def test_the_norm_is_the_vectors(base: ResidentBase, adapter: Path):
+    found = encode(Encoder(base, PROBES), adapter)
+    assert found.norms["delta_activations"] == pytest.approx(np.linalg.norm(found.vectors["delta_activations"]))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's, where it loads the adapter to compare with
+def test_the_explanation_is_what_happens_to_the_logits(base: ResidentBase, folder: Path, adapter: Path):
+    found = encode(Encoder(base, PROBES), adapter).explanation
+    assert found is not None
+    tuned, before = load_with(folder, adapter), load(folder)
+    shifts = torch.stack([_logits(tuned, base, text) - _logits(before, base, text) for text in PROBES.prompts]).mean(
+        dim=0
+    )
+    best, worst = shifts.argsort(descending=True)[:20], shifts.argsort()[:20]
+    assert [each.token_id for each in found.promoted] == best.tolist()
+    assert [each.token_id for each in found.suppressed] == worst.tolist()
+    assert [each.shift for each in found.promoted] == pytest.approx(shifts[best].tolist(), abs=1e-4)
+    assert found.promoted[0].token == base.tokenizer.decode([found.promoted[0].token_id])
+
+
+def test_a_batch_is_explained_one_by_one(base: ResidentBase, adapter: Path, tmp_path: Path):
+    encoder = Encoder(base, PROBES)
+    other = pico.make_adapter(tmp_path, seed=1)
+    both = encoder.encode([read_finetune(adapter), read_finetune(other)])
+    assert [each.explanation for each in both if isinstance(each, Encoding)] == [
+        encode(encoder, adapter).explanation,
+        encode(encoder, other).explanation,
+    ]
+
+
+@pytest.mark.parametrize("settings", [{"layer": 1}, {"features": ["delta_weighted_activations"]}])
+def test_only_a_shift_that_the_head_can_read_is_explained(base: ResidentBase, adapter: Path, settings: dict):
+    assert encode(Encoder(base, PROBES, **settings), adapter).explanation is None
+
+
+def test_probe_sets_of_other_lengths_give_other_shapes_of_the_same_base(base: ResidentBase):
+    tables = Encoder(base, ProbeSet("seven", tuple("abcdefg"))).measure_base()
+    assert tables["delta_activations"].shape == (7, pico.HIDDEN)
+
+
+def _logits(model: torch.nn.Module, base: ResidentBase, text: str) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**base.tokenizer(text, return_tensors="pt")).logits[0, -1]

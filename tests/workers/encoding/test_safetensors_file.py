@@ -1,0 +1,119 @@
+"""Safetensors files that lie, made by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from catalog.errors import CatalogError, CorruptWeights, FileTooLarge, FolderUnreadable, NonFiniteWeights
+from workers.encoding.safetensors_file import MAX_HEADER_BYTES, load_tensors, read_header
+
+ENTRY = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
+
+
+def write(path: Path, header: Any, data: bytes = bytes(16), *, length: int | None = None) -> Path:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes((len(text) if length is None else length).to_bytes(8, "little") + text + data)
+    return path
+
+
+def test_what_is_in_order_is_read(tmp_path: Path):
+    tensors = {"a": torch.randn(3, 4), "b": torch.arange(5), "c": torch.randn(2).bfloat16(), "empty": torch.zeros(0, 7)}
+    save_file(tensors, tmp_path / "good.safetensors", metadata={"format": "pt"})
+    found = load_tensors(tmp_path / "good.safetensors")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+def test_the_header_says_shapes_and_dtypes(tmp_path: Path):
+    save_file({"a": torch.zeros(3, 4).half()}, tmp_path / "good.safetensors")
+    entry = read_header(tmp_path / "good.safetensors")["a"]
+    assert (entry.dtype, entry.shape) == ("F16", (3, 4))
+
+
+@pytest.mark.parametrize(
+    ("header", "data"),
+    [
+        pytest.param({"a": ENTRY}, bytes(15), id="truncated data"),
+        pytest.param({"a": ENTRY}, bytes(17), id="more data than tensors"),
+        pytest.param({"a": ENTRY, "b": ENTRY}, bytes(16), id="overlapping offsets"),
+        pytest.param({"a": {**ENTRY, "data_offsets": [8, 24]}}, bytes(24), id="a hole"),
+        pytest.param({"a": {**ENTRY, "data_offsets": [16, 0]}}, bytes(16), id="an end before its start"),
+        pytest.param({"a": {**ENTRY, "shape": [2, 3]}}, bytes(16), id="a shape of more bytes"),
+        pytest.param({"a": {**ENTRY, "shape": [-2, -2]}}, bytes(16), id="a negative shape"),
+        pytest.param({"a": {**ENTRY, "shape": [2, 2.0]}}, bytes(16), id="a fraction in a shape"),
+        pytest.param({"a": {**ENTRY, "shape": [True, 4]}}, bytes(16), id="a boolean in a shape"),
+        pytest.param({"a": {**ENTRY, "shape": "22"}}, bytes(16), id="a shape that is a text"),
+        pytest.param({"a": {**ENTRY, "shape": [2**40, 2**40]}}, bytes(16), id="a shape beyond every memory"),
+        pytest.param({"a": {**ENTRY, "dtype": "F31"}}, bytes(16), id="an unknown dtype"),
+        pytest.param({"a": {**ENTRY, "dtype": ["F32"]}}, bytes(16), id="a dtype that is a list"),
+        pytest.param({"a": {"dtype": "F32"}}, bytes(16), id="an entry without a shape"),
+        pytest.param({"a": "F32"}, bytes(16), id="an entry that is a text"),
+        pytest.param([ENTRY], bytes(16), id="a list"),
+        pytest.param(b"{", bytes(16), id="no JSON"),
+        pytest.param(b"\xff\xfe{}", bytes(16), id="no text"),
+        pytest.param(b"[" * 100_000, bytes(16), id="nested without end"),
+    ],
+)
+def test_headers_that_lie_are_corrupt(tmp_path: Path, header: Any, data: bytes):
+    with pytest.raises(CorruptWeights):
+        load_tensors(write(tmp_path / "bad.safetensors", header, data))
+
+
+@pytest.mark.parametrize("content", [b"", b"1234567", bytes(7)])
+def test_files_without_a_header_are_corrupt(tmp_path: Path, content: bytes):
+    (tmp_path / "short.safetensors").write_bytes(content)
+    with pytest.raises(CorruptWeights):
+        read_header(tmp_path / "short.safetensors")
+
+
+def test_a_header_longer_than_its_file_is_corrupt(tmp_path: Path):
+    with pytest.raises(CorruptWeights, match="truncated"):
+        read_header(write(tmp_path / "bad.safetensors", {}, length=2**62))
+
+
+def test_an_oversized_header_is_not_even_read(tmp_path: Path):
+    path = tmp_path / "huge.safetensors"
+    with path.open("wb") as stream:
+        stream.write((MAX_HEADER_BYTES + 1).to_bytes(8, "little"))
+        stream.truncate(2**40)  # of holes
+    with pytest.raises(CorruptWeights, match="16 MiB"):
+        read_header(path)
+
+
+def test_a_file_over_the_limit_is_too_large(tmp_path: Path):
+    path = write(tmp_path / "large.safetensors", {"a": ENTRY})
+    with pytest.raises(FileTooLarge):
+        load_tensors(path, max_file_bytes=path.stat().st_size - 1)
+    assert load_tensors(path, max_file_bytes=path.stat().st_size)["a"].shape == (2, 2)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_one_number_that_is_none_is_enough(tmp_path: Path, dtype: torch.dtype, number: float):
+    tensor = torch.zeros(50, 50, dtype=dtype)
+    tensor[49, 49] = number
+    save_file({"a": tensor}, tmp_path / "bad.safetensors")
+    with pytest.raises(NonFiniteWeights, match="a holds"):
+        load_tensors(tmp_path / "bad.safetensors")
+
+
+def test_large_numbers_are_finite(tmp_path: Path):
+    save_file({"a": torch.full((100, 100), 3e38)}, tmp_path / "large.safetensors")
+    assert load_tensors(tmp_path / "large.safetensors")["a"].max() == 3e38
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "."])
+def test_what_cannot_be_opened_is_unreadable(tmp_path: Path, name: str):
+    with pytest.raises(FolderUnreadable):
+        read_header(tmp_path / name)
+
+
+def test_every_error_names_its_file(tmp_path: Path):
+    with pytest.raises(CatalogError, match=r"bad\.safetensors"):
+        load_tensors(write(tmp_path / "bad.safetensors", {"a": ENTRY}, b""))

@@ -23,7 +23,7 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = Database(conf.require_database_url())
-        index = Follower(database, conf.feed_interval)
+        index = Follower(database, conf.feed_interval, conf.index_dir, memory=conf.index_memory)
         app.state.services = Services(database, index)
         index.start()
         yield

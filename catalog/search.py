@@ -53,13 +53,12 @@ def by_model(database: Database, index: Follower, repo_id: str, options: Options
     """
     with database.transaction() as session:
         query = vectors.newest(session, repo_id, feature=DEFAULT_FEATURE, space_key=options.space_key)
-        if query.no_shift:
-            raise NoShift(
-                f"{repo_id} does not move its base measurably (norm {query.norm:.2g}), so nothing is near it."
-            )
-        hits = index.index(query.space.id, query.space.dimension).search(
-            query.vector, options.k, exclude=[query.model.id], min_similarity=options.min_similarity
-        )
+    if query.no_shift:
+        raise NoShift(f"{repo_id} does not move its base measurably (norm {query.norm:.2g}), so nothing is near it.")
+    hits = index.index(query.space.id, query.space.dimension).search(
+        query.vector, options.k, exclude=[query.model.id], min_similarity=options.min_similarity
+    )
+    with database.transaction() as session:
         neighbours = models.by_ids(session, hits.model_ids.tolist())
     return _answer(query.space, hits, neighbours)
 
@@ -75,9 +74,10 @@ def by_vector(database: Database, index: Follower, vector: list[float], options:
             if options.space_key
             else _only_space(spaces.page(session), len(vector))
         )
-        hits = index.index(space.id, space.dimension).search(
-            np.array(vector, dtype=np.float64), options.k, min_similarity=options.min_similarity
-        )
+    hits = index.index(space.id, space.dimension).search(
+        np.array(vector, dtype=np.float64), options.k, min_similarity=options.min_similarity
+    )
+    with database.transaction() as session:
         neighbours = models.by_ids(session, hits.model_ids.tolist())
     return _answer(space, hits, neighbours)
 

@@ -1,6 +1,7 @@
 """The index of vectors: the only place that imports faiss."""
 
-from catalog.index.follower import Follower
+from catalog.index.filters import NO_FILTERS, Filters
+from catalog.index.follower import Follower, SpaceReport
 from catalog.index.space_index import Hits, SpaceIndex
 
-__all__ = ["Follower", "Hits", "SpaceIndex"]
+__all__ = ["NO_FILTERS", "Filters", "Follower", "Hits", "SpaceIndex", "SpaceReport"]

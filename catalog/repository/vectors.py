@@ -6,7 +6,7 @@ visible in their order: a reader that asks for `seq > last` can never miss a row
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,26 @@ def changes(session: Session, after: int, limit: int) -> list[Change]:
     return [
         Change(seq, space_id, model_id, None if is_gone else np.frombuffer(data, dtype="<f4"))
         for seq, space_id, model_id, is_gone, data in session.execute(statement)
+    ]
+
+
+_CHANGES_OF = text("""
+    SELECT vectors.seq, vectors.space_id, vectors.model_id,
+        CASE WHEN deleted OR no_shift THEN NULL ELSE data END AS data
+    FROM unnest(cast(:spaces AS bigint[]), cast(:positions AS bigint[])) AS place (space_id, seq)
+    JOIN vectors ON vectors.space_id = place.space_id AND vectors.seq > place.seq
+    ORDER BY vectors.seq LIMIT :limit
+""")
+
+
+def changes_of(session: Session, positions: Mapping[int, int], limit: int) -> list[Change]:
+    """The next entries of some spaces (by id), of each those after its own position, in the order of `seq`."""
+    if not positions:
+        return []
+    places = {"spaces": list(positions), "positions": list(positions.values()), "limit": limit}
+    return [
+        Change(seq, space_id, model_id, None if data is None else np.frombuffer(data, dtype="<f4"))
+        for seq, space_id, model_id, data in session.execute(_CHANGES_OF, places)
     ]
 
 

@@ -6,6 +6,8 @@ import logging
 import subprocess
 import sys
 
+COMMAND = ("-m", "catalog.index.build")
+
 log = logging.getLogger(__name__)
 
 
@@ -21,7 +23,7 @@ class Builders:
             return False
         if self._running is not None and self._running.returncode < 0:
             log.warning("the last build of an index was killed by signal %s", -self._running.returncode)
-        self._running = subprocess.Popen([sys.executable, "-m", "catalog.index.build", str(space_id)])
+        self._running = subprocess.Popen([sys.executable, *COMMAND, str(space_id)])
         return True
 
     def stop(self) -> None:

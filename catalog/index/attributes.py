@@ -54,7 +54,8 @@ class AttributeColumns:
             return mask
 
     def _passing(self, filters: Filters) -> np.ndarray:
-        size, passing = self._size, np.ones(self._size, dtype=bool)
+        size = self._size
+        passing = self._texts["owner"].given(size)  # every model that is known has one
         texts = (("base", filters.bases), ("owner", filters.owners), ("kind", filters.kinds))
         for name, wanted in (*texts, ("licence", filters.licences)):
             if wanted:

@@ -41,6 +41,10 @@ class TextColumn:
         self._values = grown(self._values, int(models.max()) + 1, -1)
         self._values[models] = [self._codes.of(text) for text in texts]
 
+    def given(self, size: int) -> np.ndarray:
+        """Bool (size,): the models that have any."""
+        return self._values[:size] >= 0
+
     def any_of(self, texts: Iterable[str], size: int) -> np.ndarray:
         """Bool (size,): the models that have one of the texts."""
         found = np.zeros(size, dtype=bool)

@@ -86,6 +86,11 @@ class Follower:
         """Whether the feed has been read: from then on spaces are loaded when they are asked for."""
         return self._loaded.is_set()
 
+    @property
+    def damages(self) -> int:
+        """How many segments were found damaged so far."""
+        return self._loader.damages
+
     def report(self) -> list[SpaceReport]:
         with self._lock:
             return [
@@ -239,6 +244,7 @@ class Follower:
     def _give_up(self, space_id: int, main: MappedSegment, error: IndexDamaged) -> None:
         """The next look finds the generation among the broken ones and loads another, while this one still answers."""
         log.error("space %s: %s", space_id, error)
+        self._loader.damages += 1
         if main.folder.is_dir():
             self._loader.report_broken(space_id, main.manifest.generation, str(error))
 

@@ -33,6 +33,7 @@ class Loader:
     def __init__(self, database: Database, folder: Path | None) -> None:
         self._database = database
         self._folder = folder
+        self.damages = 0  # segments found damaged
 
     def load(self, space_id: int, dimension: int) -> Loaded:
         """The index of a space, up to date. Raises `DatabaseUnavailable`."""
@@ -56,6 +57,7 @@ class Loader:
             return MappedSegment(folder, read_manifest(folder, snapshot.sha256))
         except IndexDamaged as error:
             log.error("space %s: %s", snapshot.space_id, error)
+            self.damages += 1
             if folder.is_dir():  # if not, another machine may have it; the workers look after their own
                 self.report_broken(snapshot.space_id, snapshot.generation, str(error))
             raise

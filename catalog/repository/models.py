@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import BigInteger, any_, func, literal, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session, contains_eager, joinedload
 
 from catalog.errors import ModelNotFound
@@ -72,7 +72,9 @@ def page(
 
 def by_ids(session: Session, ids: Iterable[int]) -> dict[int, Model]:
     """Models by id, with their current revisions, in one statement."""
-    statement = select(Model).where(Model.id.in_(list(ids))).options(joinedload(Model.revision))
+    # an array: there may be more of them than a statement may have parameters
+    wanted = any_(literal(list(ids), ARRAY(BigInteger)))
+    statement = select(Model).where(Model.id == wanted).options(joinedload(Model.revision))
     return {model.id: model for model in session.scalars(statement)}
 
 

@@ -262,9 +262,7 @@ def first(process: Process, query: np.ndarray) -> int:
     return int(process.follower.index(1, DIMENSION).search(query, 1).model_ids[0])
 
 
-def test_no_row_of_concurrent_writers_is_missed(
-    builder: Builder, pool: np.ndarray, caplog: pytest.LogCaptureFixture
-):
+def test_no_row_of_concurrent_writers_is_missed(builder: Builder, pool: np.ndarray, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.WARNING)
     again(builder)
     follower = Follower(builder.database, 0.01, builder.folder)

@@ -18,7 +18,7 @@ CatalogError
 │   └── MissingExtra, ServerFailed
 └── Unavailable                     transient; an ingest is retried with backoff
     ├── HubUnavailable, HubRateLimited, DiskFull, OutOfMemory, DeadlineExceeded, BaseDisturbed
-    └── DatabaseUnavailable, IndexNotLoaded, NotRunning
+    └── DatabaseUnavailable, IndexNotLoaded, IndexDamaged, NotRunning
 """
 
 from __future__ import annotations
@@ -321,6 +321,11 @@ class DatabaseUnavailable(Unavailable):
 class IndexNotLoaded(Unavailable):
     code = "index_not_loaded"
     title = "Index not loaded"
+
+
+class IndexDamaged(Unavailable):
+    code = "index_damaged"
+    title = "Index damaged"
 
 
 class NotRunning(Unavailable):

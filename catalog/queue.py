@@ -18,6 +18,7 @@ from catalog.settings import settings
 
 INGEST = "model.ingest"
 SWEEP = "jobs.sweep"
+INDEX_BUILD = "index.build"
 ENCODE_QUEUE = "encode"
 UPKEEP_QUEUE = "upkeep"
 
@@ -73,6 +74,17 @@ def ring(job_id: int) -> None:
 
 def ring_after_commit(session: Session, job_id: int) -> None:
     after_commit(session, lambda: ring(job_id))
+
+
+def ring_build(space_id: int) -> None:
+    """Ask for a space's index to be built. What no worker takes until the next sweep is forgotten: that rings again."""
+    conf = settings()
+    try:
+        celery.send_task(
+            INDEX_BUILD, args=[space_id], queue=UPKEEP_QUEUE, expires=max(conf.sweep_interval, 1.0), retry=False
+        )
+    except (OperationalError, RedisError, OSError) as error:
+        log.warning("the index of space %s could not be rung for, the sweeper will: %s", space_id, error)
 
 
 def broker_answers() -> bool:

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from catalog.confidence import noise_similarity
 from catalog.database import Database
-from catalog.errors import NoShift, SpaceMismatch, SpaceRequired
-from catalog.index import Follower, Hits
+from catalog.errors import CatalogError, NoShift, SpaceMismatch, SpaceRequired
+from catalog.index import NO_FILTERS, Filters, Follower, Hits, Page, Pick, pick
 from catalog.repository import models, spaces, vectors
+from catalog.repository.vectors import Stored
 from catalog.tables import Model, SpaceRow
 
 DEFAULT_FEATURE = "delta_activations"
 MAX_K = 1_000
+DEFAULT_PAGE = Page()
 
 
 @dataclass(frozen=True)
 class Options:
-    """How many neighbours at most, above which cosine, and in which space (None: the default one)."""
+    """What page of neighbours, in which space (None: the default one), of which models. `exclude` has repo ids;
+    `unconfident` asks for neighbours also where none is confident.
+    """
 
-    k: int = 10
-    min_similarity: float = -1
+    page: Page = DEFAULT_PAGE
     space_key: str | None = None
+    filters: Filters = NO_FILTERS
+    exclude: tuple[str, ...] = ()
+    exclude_own_owner: bool = False
+    unconfident: bool = False
 
 
 DEFAULTS = Options()
@@ -30,20 +40,56 @@ DEFAULTS = Options()
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A model and its cosine to the query."""
+    """A model, its cosine to the query, and near-duplicates of it that it stands for."""
 
     model: Model
     similarity: float
+    duplicates: tuple[Neighbour, ...] = ()
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """How sure an answer can be: the query's norm, the noise floor of its base (a norm), the cosine that noise and
+    chance explain, and whether a neighbour is above it. None where no noise floor was measured.
+    """
+
+    norm: float
+    noise_floor: float | None
+    noise_similarity: float | None
+    confident: bool | None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Neighbours, best first, and what the answer rests on."""
+    """Neighbours, best first, and what the answer rests on; `generation` is 0 without a main segment."""
 
     space: SpaceRow
     neighbours: list[Neighbour]
     covered_seq: int
+    generation: int
     exact: bool
+    confidence: Confidence
+
+
+@dataclass(frozen=True)
+class _Query:
+    """A vector to search with, and what its confidence depends on."""
+
+    space: SpaceRow
+    vector: np.ndarray
+    norm: float
+    noise_floor: float | None
+    model: Model | None = None
+
+    @classmethod
+    def of(cls, stored: Stored) -> _Query:
+        """Raises `NoShift`."""
+        if stored.no_shift:
+            raise NoShift(
+                f"{stored.model.repo_id} does not move its base measurably (norm {stored.norm:.2g}), "
+                "so nothing is near it."
+            )
+        return cls(stored.space, stored.vector, stored.norm, stored.noise_floor, stored.model)
 
 
 def by_model(database: Database, index: Follower, repo_id: str, options: Options = DEFAULTS) -> Answer:
@@ -51,17 +97,30 @@ def by_model(database: Database, index: Follower, repo_id: str, options: Options
 
     Raises `ModelNotFound`, `SpaceNotFound`, `NotIndexed`, `NoShift`, `IndexNotLoaded`.
     """
+    [answer] = by_models(database, index, [repo_id], options)
+    if isinstance(answer, CatalogError):
+        raise answer
+    return answer
+
+
+def by_models(
+    database: Database, index: Follower, repo_ids: Sequence[str], options: Options = DEFAULTS
+) -> list[Answer | CatalogError]:
+    """As `by_model` for several models at once, in their order: what cannot be answered is an error in its place.
+
+    Raises `SpaceNotFound` and `IndexNotLoaded` itself.
+    """
     with database.transaction() as session:
-        query = vectors.newest(session, repo_id, feature=DEFAULT_FEATURE, space_key=options.space_key)
-        if query.no_shift:
-            raise NoShift(
-                f"{repo_id} does not move its base measurably (norm {query.norm:.2g}), so nothing is near it."
-            )
-        hits = index.index(query.space.id, query.space.dimension).search(
-            query.vector, options.k, exclude=[query.model.id], min_similarity=options.min_similarity
-        )
-        neighbours = models.by_ids(session, hits.model_ids.tolist())
-    return _answer(query.space, hits, neighbours)
+        found = vectors.newest_of(session, repo_ids, feature=DEFAULT_FEATURE, space_key=options.space_key)
+        excluded = models.ids(session, options.exclude) if options.exclude else []
+    queries: list[_Query | CatalogError] = []
+    for repo_id in repo_ids:
+        stored = found[repo_id]
+        try:
+            queries.append(stored if isinstance(stored, CatalogError) else _Query.of(stored))
+        except NoShift as error:
+            queries.append(error)
+    return _answers(database, index, queries, excluded, options)
 
 
 def by_vector(database: Database, index: Follower, vector: list[float], options: Options = DEFAULTS) -> Answer:
@@ -75,11 +134,13 @@ def by_vector(database: Database, index: Follower, vector: list[float], options:
             if options.space_key
             else _only_space(spaces.page(session), len(vector))
         )
-        hits = index.index(space.id, space.dimension).search(
-            np.array(vector, dtype=np.float64), options.k, min_similarity=options.min_similarity
-        )
-        neighbours = models.by_ids(session, hits.model_ids.tolist())
-    return _answer(space, hits, neighbours)
+        floor = spaces.noise_floor(session, space.id)
+        excluded = models.ids(session, options.exclude) if options.exclude else []
+    values = np.array(vector, dtype=np.float64)
+    query = _Query(space, values, math.hypot(*vector), floor)
+    [answer] = _answers(database, index, [query], excluded, options)
+    assert isinstance(answer, Answer)
+    return answer
 
 
 def _only_space(candidates: list[SpaceRow], dimension: int) -> SpaceRow:
@@ -91,7 +152,66 @@ def _only_space(candidates: list[SpaceRow], dimension: int) -> SpaceRow:
     return fitting[0]
 
 
-def _answer(space: SpaceRow, hits: Hits, found: dict[int, Model]) -> Answer:
-    pairs = zip(hits.model_ids.tolist(), hits.cosines.tolist(), strict=True)
-    neighbours = [Neighbour(found[model_id], similarity) for model_id, similarity in pairs if model_id in found]
-    return Answer(space, neighbours, hits.covered_seq, hits.exact)
+def _answers(
+    database: Database,
+    index: Follower,
+    queries: Sequence[_Query | CatalogError],
+    excluded: Sequence[int],
+    options: Options,
+) -> list[Answer | CatalogError]:
+    """Search for each, then ask for all the names at once."""
+    drafts: list[_Draft | CatalogError] = [
+        query if isinstance(query, CatalogError) else _search(index, query, excluded, options) for query in queries
+    ]
+    wanted = {each for draft in drafts if isinstance(draft, _Draft) for each in draft.model_ids()}
+    with database.transaction() as session:
+        named = models.by_ids(session, wanted)
+    return [draft if isinstance(draft, CatalogError) else draft.named(named) for draft in drafts]
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """An answer in which models are numbers."""
+
+    space: SpaceRow
+    picks: list[Pick]
+    hits: Hits
+    confidence: Confidence
+
+    def model_ids(self) -> list[int]:
+        return [each for pick in self.picks for each in (pick.model_id, *(twin for twin, _ in pick.duplicates))]
+
+    def named(self, found: dict[int, Model]) -> Answer:
+        neighbours = [
+            Neighbour(
+                found[pick.model_id],
+                pick.cosine,
+                tuple(Neighbour(found[twin], cosine) for twin, cosine in pick.duplicates if twin in found),
+            )
+            for pick in self.picks
+            if pick.model_id in found
+        ]
+        hits = self.hits
+        return Answer(self.space, neighbours, hits.covered_seq, hits.generation, hits.exact, self.confidence)
+
+
+def _search(index: Follower, query: _Query, excluded: Sequence[int], options: Options) -> _Draft:
+    filters, exclude = options.filters, list(excluded)
+    if query.model is not None:
+        exclude.append(query.model.id)
+        if options.exclude_own_owner:
+            filters = replace(filters, not_owners=(*filters.not_owners, query.model.owner))
+    allowed = index.allowed(filters) if filters != NO_FILTERS else None
+    space = index.index(query.space.id, query.space.dimension)
+    picks, hits = pick(space, query.vector, options.page, exclude=exclude, allowed=allowed)
+    confidence = _confidence(query, len(space), picks)
+    if confidence.confident is False and not options.unconfident:
+        picks = []
+    return _Draft(query.space, picks, hits, confidence)
+
+
+def _confidence(query: _Query, count: int, picks: list[Pick]) -> Confidence:
+    if query.noise_floor is None:
+        return Confidence(query.norm, None, None, None)
+    noise = noise_similarity(query.noise_floor, query.norm, count, query.space.dimension)
+    return Confidence(query.norm, query.noise_floor, noise, any(each.cosine > noise for each in picks))

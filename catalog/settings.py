@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     ring_again_after: float = 30.0  # seconds before a queued job's message counts as lost
     visibility_timeout: int = 6 * 3600  # seconds; above the longest job
     feed_interval: float = 0.2  # seconds between looks at the change feed
+    index_memory: int = 4 * 2**30  # bytes of indexes that an API process keeps loaded
+    index_exact_bytes: int = 64 * 2**20  # a space with fewer bytes of vectors is searched exactly, from memory
 
     @field_validator("features", mode="before")
     @classmethod
@@ -64,6 +66,11 @@ class Settings(BaseSettings):
     @property
     def downloads_dir(self) -> Path:
         return self.data_dir / "downloads"
+
+    @property
+    def index_dir(self) -> Path:
+        """Published main segments of the indexes; shared by the workers that build and the API processes."""
+        return self.data_dir / "index"
 
     @property
     def run_file(self) -> Path:

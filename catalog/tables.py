@@ -21,7 +21,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
@@ -90,6 +90,8 @@ class SpaceRow(Base):
     dtype: Mapped[str]
     encoder_version: Mapped[str]
     dimension: Mapped[int]
+    build_after: Mapped[datetime | None]  # the next build of its index does not start before
+    build_error: Mapped[str | None]  # how the last one failed
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -112,7 +114,10 @@ class BaseActivations(Base):
 
 
 class Model(Base):
-    """A fine-tune by its name: a repo on the Hub, or a folder under the owner `local`."""
+    """A fine-tune by its name: a repo on the Hub, or a folder under the owner `local`.
+
+    What searches filter by stands here and in the current revision; `seq` is the feed's number of its last change.
+    """
 
     __tablename__ = "models"
     __table_args__ = (
@@ -128,6 +133,13 @@ class Model(Base):
     source: Mapped[str]
     folder: Mapped[str | None]
     state: Mapped[str] = mapped_column(server_default=ModelState.PENDING)
+    licence: Mapped[str | None]
+    tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))
+    downloads: Mapped[int | None]
+    likes: Mapped[int | None]
+    hub_updated_at: Mapped[datetime | None]
+    cluster: Mapped[int | None]
+    seq: Mapped[int | None] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
 
@@ -165,6 +177,7 @@ class Vector(Base):
         UniqueConstraint("space_id", "revision_id"),
         CheckConstraint("octet_length(data) = 4 * dimension", name="length"),
         Index(None, "model_id", "space_id", "seq"),
+        Index(None, "space_id", "seq"),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -237,7 +250,7 @@ class Job(Base):
 
 
 class IndexSnapshot(Base):
-    """A published main segment of a space's index: which file, and which changes it covers."""
+    """A published main segment of a space's index: which folder, and which changes it covers."""
 
     __tablename__ = "index_snapshots"
     __table_args__ = (UniqueConstraint("space_id", "generation"),)
@@ -249,6 +262,7 @@ class IndexSnapshot(Base):
     vectors: Mapped[int]
     kind: Mapped[str]
     path: Mapped[str]
-    sha256: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64))  # of the manifest, which holds those of the other files
     recall: Mapped[float]
+    broken: Mapped[str | None]  # what an API process found wrong with its files
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -9,6 +9,7 @@ from pathlib import Path
 from catalog.database import Database
 from catalog.errors import FileTooLarge, FolderUnreadable
 from catalog.repository import jobs, models, vectors
+from catalog.repository.models import Metadata
 from catalog.tables import Job, JobState, Source
 from workers.bases import Contract
 from workers.encoding import FineTune, read_finetune
@@ -28,6 +29,7 @@ class Fetched:
     sha: str
     finetune: FineTune
     base: ResolvedBase
+    metadata: Metadata | None = None  # a folder has none
 
 
 class Fetcher:
@@ -47,11 +49,11 @@ class Fetcher:
         """None when that commit has its vectors already: then the job is done. Raises `CatalogError`s of every kind."""
         if job.model.source == Source.FOLDER:
             folder = self._local_folder(job)
-            sha, card_base = content_sha(folder), None
+            sha, card_base, metadata = content_sha(folder), None, None
         else:
             snapshot = self._hub.resolve(job.model.repo_id, job.requested_revision)
-            sha, card_base = snapshot.sha, snapshot.card_base
-        if self._done_before(job, worker_id, sha):
+            sha, card_base, metadata = snapshot.sha, snapshot.card_base, snapshot.metadata
+        if self._done_before(job, worker_id, sha, metadata):
             return None
         if job.model.source == Source.HUB:
             folder = self._download(job, worker_id, snapshot)
@@ -60,7 +62,7 @@ class Fetcher:
             base = self._resolver.resolve(
                 declared=finetune.declared_base, card_base=card_base or finetune.card_base, shapes=finetune.shapes
             )
-        return Fetched(job, sha, finetune, base)
+        return Fetched(job, sha, finetune, base, metadata)
 
     def _local_folder(self, job: Job) -> Path:
         """The part of a folder on this machine that counts, its sizes checked before a byte is read."""
@@ -73,13 +75,18 @@ class Fetcher:
                 raise FileTooLarge(f"{file.name} has {size:,} bytes; the limit is {self._max_file_bytes:,}.")
         return folder
 
-    def _done_before(self, job: Job, worker_id: int, sha: str) -> bool:
+    def _done_before(self, job: Job, worker_id: int, sha: str, metadata: Metadata | None) -> bool:
         contract = self._contract
         with self._database.transaction() as session:
             revision = vectors.embedded(session, job.model_id, sha, contract.features, contract.like())
             if revision is None:
                 return False
-            if jobs.finish(session, job.id, worker_id, sha) and not revision.current:
+            vectors.lock_feed(session)  # before any row of the model: whoever stores has it first, too
+            if not jobs.finish(session, job.id, worker_id, sha):
+                return True
+            if metadata is not None:
+                models.describe(session, job.model_id, metadata)
+            if not revision.current:
                 models.restore(session, revision)
                 vectors.republish(session, revision.id)
         return True

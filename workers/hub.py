@@ -11,15 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from huggingface_hub import HfApi, constants, hf_hub_download, set_client_factory, try_to_load_from_cache
+from huggingface_hub import HfApi, ModelInfo, constants, hf_hub_download, set_client_factory, try_to_load_from_cache
 
 from catalog.errors import DiskFull, FileTooLarge, HubUnavailable, TooManyFiles, UnsafePath, UnsupportedBase
+from catalog.repository.models import Metadata
 from workers.hub_files import Choice, RepoFile, check_path, choose_base, choose_finetune
 from workers.hub_session import Meter, OneTryClient, hub_errors
 
 __all__ = ["Hub", "Progress", "RepoFile", "RepoSnapshot"]
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all; may raise to stop the download
+
+MAX_TAGS = 200
+MAX_TAG = 200  # characters
+
+NO_METADATA = Metadata()
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -34,6 +40,7 @@ class RepoSnapshot:
     sha: str
     files: tuple[RepoFile, ...]
     card_base: str | None = None
+    metadata: Metadata = NO_METADATA
 
 
 class Hub:
@@ -76,7 +83,7 @@ class Hub:
             raise HubUnavailable(f"The Hub names no commit for {repo_id}.")
         files = tuple(RepoFile(file.rfilename, file.size) for file in info.siblings or ())
         card_base = info.card_data.get("base_model") if info.card_data else None
-        return RepoSnapshot(info.id or repo_id, info.sha, files, _the_only(card_base))
+        return RepoSnapshot(info.id or repo_id, info.sha, files, _the_only(card_base), _metadata(info))
 
     def fetch_finetune(self, snapshot: RepoSnapshot, on_progress: Progress | None = None) -> Path:
         """Download the fine-tune of `snapshot` and return the folder that holds it.
@@ -184,6 +191,24 @@ def read_config(folder: Path, name: str) -> dict[str, object]:
     if not isinstance(config, dict):
         raise UnsupportedBase(f"The config.json of {name} is not an object.")
     return config
+
+
+def _metadata(info: ModelInfo) -> Metadata:
+    """What the Hub tells; a mirror may tell less, and anybody may write anything into a card."""
+    licence = _the_only(info.card_data.get("license")) if info.card_data else None
+    tags = [tag for tag in info.tags or () if isinstance(tag, str) and _storable(tag)]
+    return Metadata(
+        licence=licence if licence and _storable(licence) else None,
+        tags=tuple(tags[:MAX_TAGS]),
+        downloads=info.downloads,
+        likes=info.likes,
+        hub_updated_at=info.last_modified,
+    )
+
+
+def _storable(text: str) -> bool:
+    """Postgres takes no NUL."""
+    return 0 < len(text) <= MAX_TAG and "\0" not in text
 
 
 def _the_only(base: object) -> str | None:

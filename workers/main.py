@@ -10,7 +10,8 @@ from typing import Any
 
 from celery.signals import worker_ready, worker_shutdown
 
-from catalog.queue import INGEST, SWEEP, celery
+from catalog import builds
+from catalog.queue import INDEX_BUILD, INGEST, SWEEP, celery
 from catalog.settings import settings
 from catalog.sweeper import sweep
 from workers.runtime import Runtime
@@ -57,3 +58,10 @@ def run_sweep() -> None:
     )
     if done.released or done.rung:
         log.info("swept: %s released, %s rung", len(done.released), len(done.rung))
+    builds.ring_for_due(runtime().database, builds.Policy(conf.index_exact_bytes), conf.index_dir)
+
+
+@celery.task(name=INDEX_BUILD)
+def build_index(space_id: int) -> None:
+    """Have a space's main segment made; does not wait for it."""
+    runtime().builders.start(space_id)

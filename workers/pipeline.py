@@ -188,6 +188,8 @@ class Pipeline:
                     evidence=each.base.evidence,
                 )
                 vectors.retire(session, each.job.model_id, each.base.repo, each.base.sha)
+                if each.metadata is not None:
+                    models.describe(session, each.job.model_id, each.metadata)
                 moved = False
                 for feature, vector in encoding.vectors.items():
                     norm = encoding.norms[feature]

@@ -8,6 +8,7 @@ from catalog.database import Database
 from catalog.probes import load_probes
 from catalog.settings import Settings
 from workers.bases import Contract, ResidentBases
+from workers.builders import Builders
 from workers.fetching import Fetcher
 from workers.heartbeat import Heartbeat
 from workers.hub import Hub
@@ -22,12 +23,14 @@ class Runtime:
         self.settings = conf
         self.database = Database(conf.require_database_url())
         self.heartbeat = Heartbeat(self.database, conf.device, conf.heartbeat_interval)
+        self.builders = Builders()
         self._pipeline: Pipeline | None = None
 
     def start(self) -> None:
         self.heartbeat.start()
 
     def stop(self) -> None:
+        self.builders.stop()
         self.heartbeat.stop()
         self.database.close()
 

@@ -9,6 +9,7 @@ from app.api import schemas
 from app.api.services import Services, ServicesDep
 from catalog.errors import DatabaseUnavailable
 from catalog.queue import broker_answers
+from catalog.repository import snapshots
 
 router = APIRouter(tags=["health"])
 
@@ -45,6 +46,21 @@ def _broker() -> schemas.Check:
 
 
 def _index(services: Services) -> schemas.Check:
-    if services.index.loaded:
+    if not services.index.loaded:
+        return schemas.Check(ok=False, detail="The index is still being read from Postgres.")
+    problems = _index_problems(services)
+    if not problems:
         return schemas.Check(ok=True, detail="The index is loaded.")
-    return schemas.Check(ok=False, detail="The index is still being read from Postgres.")
+    return schemas.Check(ok=True, detail="Searches are answered, but: " + " ".join(problems))
+
+
+def _index_problems(services: Services) -> list[str]:
+    """What was fallen back from, and which builds failed. None of it keeps a search from being answered."""
+    reports = services.index.report()
+    problems = [f"space {report.space_id}: {report.problem}" for report in reports if report.problem]
+    try:
+        with services.database.transaction() as session:
+            errors = snapshots.build_errors(session, [report.space_id for report in reports])
+    except DatabaseUnavailable:
+        return problems
+    return problems + [f"space {space_id}: its last build failed: {error}" for space_id, error in errors.items()]

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Response, status
 from app.api import pages, schemas
 from app.api.limits import no_query
 from app.api.problems import problems
+from app.api.search_schemas import Neighbors, NeighborsQuery
 from app.api.services import ServicesDep
 from catalog import search, submissions
 from catalog.errors import (
@@ -73,14 +74,12 @@ def get(owner: str, name: str, services: ServicesDep) -> schemas.ModelDetail:
     "/{owner}/{name}/neighbors",
     responses=problems(ModelNotFound, InvalidRepoId, NotIndexed, NoShift, SpaceNotFound, IndexNotLoaded),
 )
-def neighbors(
-    owner: str, name: str, query: Annotated[schemas.NeighborsQuery, Query()], services: ServicesDep
-) -> schemas.Neighbors:
+def neighbors(owner: str, name: str, query: Annotated[NeighborsQuery, Query()], services: ServicesDep) -> Neighbors:
     """The models nearest to an indexed one by cosine, itself left out."""
     answer = search.by_model(
         services.database,
         services.index,
         RepoRef(f"{owner}/{name}").repo_id,
-        search.Options(query.k, query.min_similarity, query.space),
+        query.options(exclude_own_owner=query.exclude_own_owner),
     )
-    return schemas.Neighbors.of(answer)
+    return Neighbors.of(answer)

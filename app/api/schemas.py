@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from catalog import search, tables
+from catalog import tables
 from catalog.repository import vectors
 from catalog.tables import JobState, ModelState
 
@@ -40,33 +40,6 @@ class ModelsQuery(PageQuery):
 
 class JobsQuery(PageQuery):
     state: JobState | None = None
-
-
-K = Annotated[int, Field(ge=1, le=search.MAX_K)]
-Similarity = Annotated[float, Field(ge=-1, le=1)]
-SpaceKey = Annotated[str | None, Field(pattern="^[0-9a-f]{64}$", description="Key of a space.")]
-
-
-class NeighborsQuery(Strict):
-    k: K = 10
-    min_similarity: Similarity = -1
-    space: SpaceKey = None
-
-
-class SearchQuery(Strict):
-    """Either a vector of a space, or the repo id of an indexed model."""
-
-    vector: list[float] | None = Field(None, min_length=1, max_length=MAX_DIMENSION)
-    repo_id: str | None = Field(None, max_length=200)
-    k: K = 10
-    min_similarity: Similarity = -1
-    space: SpaceKey = None
-
-    @model_validator(mode="after")
-    def _one_query(self) -> Self:
-        if (self.vector is None) == (self.repo_id is None):
-            raise ValueError("give either `vector` or `repo_id`")
-        return self
 
 
 class JobError(BaseModel):
@@ -194,41 +167,6 @@ class Models(BaseModel):
 
 class Spaces(BaseModel):
     spaces: list[Space]
-
-
-class Neighbor(BaseModel):
-    repo_id: str
-    similarity: float = Field(description="Cosine.")
-    sha: str | None
-    base: str | None
-    kind: str | None
-
-    @classmethod
-    def of(cls, neighbour: search.Neighbour) -> Self:
-        revision = neighbour.model.revision
-        return cls(
-            repo_id=neighbour.model.repo_id,
-            similarity=neighbour.similarity,
-            sha=revision.sha if revision else None,
-            base=revision.base_repo if revision else None,
-            kind=revision.kind if revision else None,
-        )
-
-
-class Neighbors(BaseModel):
-    space: Space
-    exact: bool
-    covered_seq: int = Field(description="The last change of the catalog that the answer takes into account.")
-    neighbors: list[Neighbor]
-
-    @classmethod
-    def of(cls, answer: search.Answer) -> Self:
-        return cls(
-            space=Space.of(answer.space),
-            exact=answer.exact,
-            covered_seq=answer.covered_seq,
-            neighbors=[Neighbor.of(neighbour) for neighbour in answer.neighbours],
-        )
 
 
 class Worker(BaseModel):

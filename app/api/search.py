@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from app.api import schemas
 from app.api.limits import no_query
 from app.api.problems import problems
+from app.api.search_schemas import BatchAnswer, BatchAnswers, BatchQuery, Neighbors, SearchQuery
 from app.api.services import ServicesDep
 from catalog import search
 from catalog.errors import (
@@ -35,13 +36,26 @@ router = APIRouter(prefix="/v1", tags=["search"])
         IndexNotLoaded, BodyTooLarge,
     ),
 )  # fmt: skip
-def find(query: schemas.SearchQuery, services: ServicesDep) -> schemas.Neighbors:
+def find(query: SearchQuery, services: ServicesDep) -> Neighbors:
     """The models nearest to a vector of yours, or to an indexed model."""
-    options = search.Options(query.k, query.min_similarity, query.space)
+    options = query.options(exclude_own_owner=query.exclude_own_owner)
     if query.vector is not None:
-        return schemas.Neighbors.of(search.by_vector(services.database, services.index, query.vector, options))
+        return Neighbors.of(search.by_vector(services.database, services.index, query.vector, options))
     repo_id = RepoRef(query.repo_id or "").repo_id
-    return schemas.Neighbors.of(search.by_model(services.database, services.index, repo_id, options))
+    return Neighbors.of(search.by_model(services.database, services.index, repo_id, options))
+
+
+@router.post(
+    "/search/batch",
+    dependencies=[no_query],
+    responses=problems(SpaceNotFound, InvalidRepoId, IndexNotLoaded, BodyTooLarge),
+)
+def find_each(query: BatchQuery, services: ServicesDep) -> BatchAnswers:
+    """The models nearest to each of several indexed ones. One that cannot be answered does not keep the others back."""
+    repo_ids = [RepoRef(repo_id).repo_id for repo_id in query.repo_ids]
+    options = query.options(exclude_own_owner=query.exclude_own_owner)
+    answers = search.by_models(services.database, services.index, repo_ids, options)
+    return BatchAnswers(answers=[BatchAnswer.of(*each) for each in zip(repo_ids, answers, strict=True)])
 
 
 @router.get("/spaces", dependencies=[no_query], responses=problems())

@@ -128,6 +128,8 @@ def neighbors(
     with connect(api) as client:
         answer = client.get(f"/v1/models/{repo_id}/neighbors", k=k, min_similarity=min_similarity)
     print_json(answer) if as_json else out.print(render.neighbor_list(answer["neighbors"]))
+    if answer["note"]:
+        notes.print(answer["note"])
 
 
 def show(

@@ -1,6 +1,8 @@
 """The index of vectors: the only place that imports faiss."""
 
-from catalog.index.follower import Follower
+from catalog.index.filters import NO_FILTERS, Filters
+from catalog.index.follower import Follower, SpaceReport
+from catalog.index.picking import Page, Pick, pick
 from catalog.index.space_index import Hits, SpaceIndex
 
-__all__ = ["Follower", "Hits", "SpaceIndex"]
+__all__ = ["NO_FILTERS", "Filters", "Follower", "Hits", "Page", "Pick", "SpaceIndex", "SpaceReport", "pick"]

@@ -1,4 +1,4 @@
-"""The index of one space: a main segment, a small fresh one, and the rows of the main one that are out of date.
+"""The index of one space: a mapped main segment where there is one, and fresh exact ones that the feed fills.
 
 A refresh makes new segments and replaces one reference; it never changes what a search is reading.
 """
@@ -6,96 +6,249 @@ A refresh makes new segments and replaces one reference; it never changes what a
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from catalog.errors import InvalidVector, SpaceMismatch
-from catalog.index.segment import Segment, normalised
+from catalog.index.mapped import MappedSegment
+from catalog.index.rows import Rows
+from catalog.index.segment import FlatSegment, Found, Segment, normalised
 from catalog.repository.vectors import Change
 
-FRESH_ROWS = 1_000  # main is made anew when fresh and stale rows together pass this,
-FRESH_SHARE = 0.1  # or this share of it, whichever is more
+FRESH_BYTES = 4 * 2**20  # the last fresh segment is made anew by each refresh; past this it is left and one begun
 
 
 @dataclass(frozen=True)
 class Hits:
-    """Models (k,) int64 and cosines (k,) float32, best first, and the last change that they take into account."""
+    """Models (k,) int64 and cosines (k,) float32, best first, and what they rest on: the last change taken into
+    account, the generation of the main segment (0: none), and whether no nearer model can be missing.
+    """
 
     model_ids: np.ndarray
     cosines: np.ndarray
     covered_seq: int
+    generation: int = 0
     exact: bool = True
+    _places: tuple[tuple[Segment, np.ndarray, np.ndarray], ...] = ()  # segment, its rows, their places in the hits
+
+    def vectors(self) -> np.ndarray:
+        """The normalised vectors float32 (k, d) of the hits."""
+        parts = [segment.vectors(rows) for segment, rows, _ in self._places]
+        found = np.empty((len(self.model_ids), parts[0].shape[1] if parts else 0), np.float32)
+        for (_, _, places), part in zip(self._places, parts, strict=True):
+            found[places] = part
+        return found
+
+
+@dataclass(frozen=True)
+class _Part:
+    segment: Segment
+    alive: Rows | None = None  # None: all
+
+    def __len__(self) -> int:
+        return len(self.segment) if self.alive is None else self.alive.count
+
+    def without(self, model_ids: np.ndarray) -> _Part:
+        rows = self.segment.rows_of(model_ids)
+        return _Part(self.segment, self._alive().without(rows)) if len(rows) else self
+
+    def wanted(self, allowed: np.ndarray | None, excluded: np.ndarray) -> Rows | None:
+        """The rows that a search may return; None for all."""
+        rows = self.alive
+        if allowed is not None:
+            rows = self._alive() & Rows.where(allowed.take(self.segment.model_ids, mode="clip"))
+        hidden = self.segment.rows_of(excluded)
+        if len(hidden):
+            rows = (self._alive() if rows is None else rows).without(hidden)
+        return rows
+
+    def alive_rows(self) -> np.ndarray:
+        return np.flatnonzero(self._alive().mask(len(self.segment)))
+
+    def _alive(self) -> Rows:
+        return Rows.all(len(self.segment)) if self.alive is None else self.alive
 
 
 @dataclass(frozen=True)
 class _View:
-    main: Segment
-    stale: np.ndarray  # rows of main that were replaced or removed
-    fresh: Segment
-    covered_seq: int
+    covered_seq: int = 0
+    known_since: int = 0  # every change after this one that is covered has left its trace in here
+    main: _Part | None = None
+    fresh: tuple[_Part, ...] = ()  # of flat segments
+    departed: dict[int, int] = field(default_factory=dict)  # models that left after main was made, and when
+
+    @property
+    def parts(self) -> tuple[_Part, ...]:
+        return self.fresh if self.main is None else (self.main, *self.fresh)
 
 
 class SpaceIndex:
-    """Exact cosine search over the newest vector of each model in a space of dimension d."""
+    """Cosine search over the newest vector of each model in a space of dimension d. One thread at a time may change it;
+    any number may search meanwhile.
+    """
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
-        self._view = _View(_empty(dimension), np.empty(0, np.int64), _empty(dimension), 0)
+        self._view = _View()
 
     def __len__(self) -> int:
-        view = self._view
-        return len(view.main) - len(view.stale) + len(view.fresh)
+        return sum(len(part) for part in self._view.parts)
 
     @property
     def covered_seq(self) -> int:
+        """The last change that a search takes into account."""
         return self._view.covered_seq
 
-    def apply(self, changes: Sequence[Change]) -> None:
-        """Take in the next entries of the feed, in their order. One thread at a time."""
-        view = self._view
-        newest = {change.model_id: change.vector for change in changes}
-        changed = np.fromiter(newest, dtype=np.int64)
-        kept = np.setdiff1d(np.arange(len(view.fresh)), view.fresh.rows_of(changed))
-        added = {model_id: vector for model_id, vector in newest.items() if vector is not None}
-        fresh = _joined(
-            view.fresh.take(kept),
-            (np.fromiter(added, dtype=np.int64), np.array(list(added.values())).reshape(-1, self.dimension)),
-        )
-        main, stale = view.main, np.union1d(view.stale, view.main.rows_of(changed))
-        if len(fresh) + len(stale) > max(FRESH_ROWS, FRESH_SHARE * len(main)):
-            alive = np.setdiff1d(np.arange(len(main)), stale)
-            main = _joined(main.take(alive), fresh.take(np.arange(len(fresh))))
-            fresh, stale = _empty(self.dimension), np.empty(0, np.int64)
-        self._view = _View(main, stale, fresh, changes[-1].seq)
+    @property
+    def main(self) -> MappedSegment | None:
+        part = self._view.main
+        return part.segment if part is not None and isinstance(part.segment, MappedSegment) else None
 
-    def search(self, vector: np.ndarray, k: int, *, exclude: Collection[int] = (), min_similarity: float = -1) -> Hits:
-        """The k nearest models to a vector (d,) by cosine, without those of `exclude`.
+    @property
+    def generation(self) -> int:
+        return self.main.manifest.generation if self.main else 0
+
+    @property
+    def fresh_vectors(self) -> int:
+        return sum(len(part) for part in self._view.fresh)
+
+    @property
+    def memory(self) -> int:
+        return sum(part.segment.memory for part in self._view.parts)
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Take in the next entries of the feed, in their order. A vector of another dimension counts as none."""
+        newest = {change.model_id: change for change in changes}
+        changed = np.fromiter(newest, dtype=np.int64)
+        added = [each for each in newest.values() if each.vector is not None and each.vector.size == self.dimension]
+        gone = {model_id: each.seq for model_id, each in newest.items()}
+        for each in added:
+            del gone[each.model_id]
+        vectors = np.array([each.vector for each in added], np.float32).reshape(-1, self.dimension)
+        ids = np.array([each.model_id for each in added], np.int64)
+        seqs = np.array([each.seq for each in added], np.int64)
+        self._take_in(changed, (ids, vectors, seqs), gone, changes[-1].seq)
+
+    def fill(self, model_ids: np.ndarray, vectors: np.ndarray, covered_seq: int) -> None:
+        """Take in models (m,) that are not in here yet, as they were at a place of the feed."""
+        seqs = np.full(len(model_ids), covered_seq, np.int64)
+        self._take_in(np.empty(0, np.int64), (model_ids, vectors, seqs), {}, covered_seq, known_since=covered_seq)
+
+    def can_swap(self, covered_seq: int) -> bool:
+        """Whether a main segment made at that place of the feed can be brought up to date with what is known here."""
+        return covered_seq >= self._view.known_since
+
+    def swap(self, main: MappedSegment) -> None:
+        """Go over to another main segment, one that `can_swap`."""
+        view, covered = self._view, main.manifest.covered_seq
+        fresh = [_newer(part, covered) for part in view.fresh]
+        departed = {model_id: seq for model_id, seq in view.departed.items() if seq > covered}
+        replaced = [part.segment.model_ids for part in fresh]
+        stale = np.concatenate([np.fromiter(departed, dtype=np.int64), *replaced])
+        self._view = _View(
+            covered_seq=max(view.covered_seq, covered),
+            known_since=covered,
+            main=_Part(main).without(stale),
+            fresh=tuple(part for part in fresh if len(part)),
+            departed=departed,
+        )
+
+    def search(
+        self,
+        vector: np.ndarray,
+        k: int,
+        *,
+        exclude: Collection[int] = (),
+        allowed: np.ndarray | None = None,
+        min_similarity: float = -1,
+    ) -> Hits:
+        """The k nearest models to a vector (d,) by cosine, without those of `exclude`, and only those for which
+        `allowed` (bool, by model id) is true.
 
         Raises `SpaceMismatch` for another dimension, `InvalidVector` for NaN, infinity or nothing but zeros.
         """
+        query, view = self._query(vector), self._view
+        excluded = np.unique(np.fromiter(exclude, dtype=np.int64))
+        found = [part.segment.search(query, k, part.wanted(allowed, excluded)) for part in view.parts]
+        return _merged(view, found, k, min_similarity)
+
+    def _query(self, vector: np.ndarray) -> np.ndarray:
         if vector.shape != (self.dimension,):
             raise SpaceMismatch(f"The vector has {vector.size} entries; those of this space have {self.dimension}.")
         with np.errstate(over="ignore"):
             vector = vector.astype(np.float32)
         if not np.isfinite(vector).all() or not vector.any():
             raise InvalidVector("A query vector needs finite float32 entries, at least one of them not zero.")
-        view, query = self._view, normalised(vector)
-        excluded = np.unique(np.fromiter(exclude, dtype=np.int64))
-        found = [
-            view.main.search(query, k, np.union1d(view.stale, view.main.rows_of(excluded))),
-            view.fresh.search(query, k, view.fresh.rows_of(excluded)),
-        ]
-        model_ids = np.concatenate([ids for ids, _ in found])
-        cosines = np.clip(np.concatenate([cosines for _, cosines in found]), -1, 1)  # rounding may pass 1 by a hair
-        best = np.argsort(-cosines, kind="stable")[:k]
-        best = best[cosines[best] >= min_similarity]
-        return Hits(model_ids[best], cosines[best], view.covered_seq)
+        return normalised(vector)
+
+    def _take_in(
+        self,
+        changed: np.ndarray,
+        added: tuple[np.ndarray, np.ndarray, np.ndarray],
+        gone: dict[int, int],
+        seq: int,
+        known_since: int = 0,
+    ) -> None:
+        view = self._view
+        fresh = [_compacted(part.without(changed)) for part in view.fresh]
+        pieces = [added]
+        if fresh and fresh[-1].segment.memory < FRESH_BYTES:
+            pieces.insert(0, _pieces(fresh.pop()))
+        ids, vectors, seqs = (np.concatenate(each) for each in zip(*pieces, strict=True))
+        if len(ids):
+            fresh.append(_Part(FlatSegment(ids, vectors, seqs)))
+        departed = view.departed
+        if gone or departed:
+            back = set(added[0].tolist())
+            departed = {model_id: when for model_id, when in (departed | gone).items() if model_id not in back}
+        self._view = replace(
+            view,
+            covered_seq=max(view.covered_seq, seq),
+            known_since=max(view.known_since, known_since),
+            main=view.main.without(changed) if view.main else None,
+            fresh=tuple(part for part in fresh if len(part)),
+            departed=departed,
+        )
 
 
-def _empty(dimension: int) -> Segment:
-    return Segment(np.empty(0, np.int64), np.empty((0, dimension), np.float32))
+def _pieces(part: _Part, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    assert isinstance(part.segment, FlatSegment)
+    return part.segment.kept(part.alive_rows() if rows is None else rows)
 
 
-def _joined(*parts: tuple[np.ndarray, np.ndarray]) -> Segment:
-    return Segment(np.concatenate([ids for ids, _ in parts]), np.concatenate([vectors for _, vectors in parts]))
+def _compacted(part: _Part) -> _Part:
+    """Without its dead rows, once they are the half."""
+    return part if 2 * len(part) > len(part.segment) else _Part(FlatSegment(*_pieces(part)))
+
+
+def _newer(part: _Part, covered: int) -> _Part:
+    """What came after a place of the feed."""
+    assert isinstance(part.segment, FlatSegment)
+    rows = part.alive_rows()
+    return _Part(FlatSegment(*_pieces(part, rows[part.segment.seqs[rows] > covered])))
+
+
+def _merged(view: _View, found: Sequence[Found], k: int, min_similarity: float) -> Hits:
+    segments = [part.segment for part in view.parts]
+    generation = view.main.segment.manifest.generation if view.main else 0  # type: ignore[attr-defined]
+    exact = all(each.exact for each in found)
+    if not segments:
+        return Hits(np.empty(0, np.int64), np.empty(0, np.float32), view.covered_seq)
+    model_ids = np.concatenate([part.model_ids[each.rows] for part, each in zip(segments, found, strict=True)])
+    # rounding, and halves of float32 in a mapped segment, may pass 1 by a hair
+    cosines = np.clip(np.concatenate([each.cosines for each in found]), -1, 1)
+    origin = np.repeat(np.arange(len(found)), [len(each.rows) for each in found])
+    rows = np.concatenate([each.rows for each in found])
+    best = np.argsort(-cosines, kind="stable")[:k]
+    best = best[cosines[best] >= min_similarity]
+    origin, rows = origin[best], rows[best]
+    places = [(segment, np.flatnonzero(origin == number)) for number, segment in enumerate(segments)]
+    return Hits(
+        model_ids[best],
+        cosines[best],
+        view.covered_seq,
+        generation,
+        exact,
+        tuple((segment, rows[at], at) for segment, at in places if len(at)),
+    )

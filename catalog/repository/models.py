@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
 
-from sqlalchemy import func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import BigInteger, any_, func, literal, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session, contains_eager, joinedload
 
 from catalog.errors import ModelNotFound
-from catalog.tables import Model, ModelState, Revision, Source
+from catalog.tables import Model, ModelState, Revision, Source, change_seq
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What the Hub tells of a repo; None is what it does not."""
+
+    licence: str | None = None
+    tags: tuple[str, ...] = ()
+    downloads: int | None = None
+    likes: int | None = None
+    hub_updated_at: datetime | None = None
 
 
 def ensure(session: Session, repo_id: str, source: Source, folder: str | None = None) -> Model:
@@ -59,7 +72,9 @@ def page(
 
 def by_ids(session: Session, ids: Iterable[int]) -> dict[int, Model]:
     """Models by id, with their current revisions, in one statement."""
-    statement = select(Model).where(Model.id.in_(list(ids))).options(joinedload(Model.revision))
+    # an array: there may be more of them than a statement may have parameters
+    wanted = any_(literal(list(ids), ARRAY(BigInteger)))
+    statement = select(Model).where(Model.id == wanted).options(joinedload(Model.revision))
     return {model.id: model for model in session.scalars(statement)}
 
 
@@ -79,6 +94,7 @@ def make_current(
     """The revision `sha`, made if needed, as the model's current one."""
     session.execute(update(Revision).where(Revision.model_id == model_id, Revision.current).values(current=False))
     values = {"kind": kind, "base_repo": base_repo, "base_sha": base_sha, "base_evidence": evidence, "current": True}
+    announce(session, model_id)
     statement = insert(Revision).values(model_id=model_id, sha=sha, **values)
     statement = statement.on_conflict_do_update(index_elements=["model_id", "sha"], set_=values)
     return session.scalars(statement.returning(Revision), execution_options={"populate_existing": True}).one()
@@ -90,6 +106,23 @@ def restore(session: Session, revision: Revision) -> None:
         update(Revision).where(Revision.model_id == revision.model_id, Revision.current).values(current=False)
     )
     session.execute(update(Revision).where(Revision.id == revision.id).values(current=True))
+    announce(session, revision.model_id)
+
+
+def describe(session: Session, model_id: int, metadata: Metadata) -> None:
+    """Store what the Hub tells now. The caller holds `vectors.lock_feed`."""
+    values = asdict(metadata) | {"tags": list(metadata.tags), "seq": change_seq.next_value()}
+    session.execute(update(Model).where(Model.id == model_id).values(**values))
+
+
+def announce(session: Session, model_id: int) -> None:
+    """Have every process read anew what it filters this model by. The caller holds `vectors.lock_feed`."""
+    session.execute(update(Model).where(Model.id == model_id).values(seq=change_seq.next_value()))
+
+
+def ids(session: Session, repo_ids: Iterable[str]) -> list[int]:
+    """Of those models that are known."""
+    return list(session.scalars(select(Model.id).where(Model.repo_id.in_(list(repo_ids)))))
 
 
 def counts(session: Session) -> dict[ModelState, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -69,3 +69,9 @@ def store_base_table(session: Session, space: Space, base_repo: str, base_sha: s
         data=table.activations.astype("<f4").tobytes(),
     )
     session.execute(statement.on_conflict_do_nothing())
+
+
+def noise_floor(session: Session, space_id: int) -> float | None:
+    """The greatest noise floor that was measured of a base in the space; None where none was."""
+    statement = select(func.max(BaseActivations.noise_floor)).where(BaseActivations.space_id == space_id)
+    return session.execute(statement).scalar_one()

@@ -6,16 +6,16 @@ visible in their order: a reader that asks for `seq > last` can never miss a row
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sqlalchemy import func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session
 
-from catalog.errors import ModelNotFound, NotIndexed
+from catalog.errors import CatalogError, ModelNotFound, NotIndexed
 from catalog.repository import spaces
 from catalog.spaces import Space
 from catalog.tables import BaseActivations, Model, Revision, SpaceRow, Vector, change_seq
@@ -35,7 +35,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Stored:
-    """A model's newest vector in a space: float32 (d,)."""
+    """A model's newest vector in a space: float32 (d,), its norm, and the noise floor of its base there (a norm)."""
 
     model: Model
     revision: Revision
@@ -44,6 +44,7 @@ class Stored:
     norm: float
     no_shift: bool
     explanation: dict | None
+    noise_floor: float | None  # None: not measured
 
 
 def lock_feed(session: Session) -> None:
@@ -115,6 +116,26 @@ def changes(session: Session, after: int, limit: int) -> list[Change]:
     ]
 
 
+_CHANGES_OF = text("""
+    SELECT vectors.seq, vectors.space_id, vectors.model_id,
+        CASE WHEN deleted OR no_shift THEN NULL ELSE data END AS data
+    FROM unnest(cast(:spaces AS bigint[]), cast(:positions AS bigint[])) AS place (space_id, seq)
+    JOIN vectors ON vectors.space_id = place.space_id AND vectors.seq > place.seq
+    ORDER BY vectors.seq LIMIT :limit
+""")
+
+
+def changes_of(session: Session, positions: Mapping[int, int], limit: int) -> list[Change]:
+    """The next entries of some spaces (by id), of each those after its own position, in the order of `seq`."""
+    if not positions:
+        return []
+    places = {"spaces": list(positions), "positions": list(positions.values()), "limit": limit}
+    return [
+        Change(seq, space_id, model_id, None if data is None else np.frombuffer(data, dtype="<f4"))
+        for seq, space_id, model_id, data in session.execute(_CHANGES_OF, places)
+    ]
+
+
 def last_seq(session: Session) -> int:
     return session.execute(select(func.coalesce(func.max(Vector.seq), 0))).scalar_one()
 
@@ -124,6 +145,19 @@ def newest(session: Session, repo_id: str, *, feature: str, space_key: str | Non
 
     One statement where there is one. Raises `ModelNotFound`, `SpaceNotFound` and `NotIndexed`.
     """
+    found = newest_of(session, [repo_id], feature=feature, space_key=space_key)[repo_id]
+    if isinstance(found, CatalogError):
+        raise found
+    return found
+
+
+def newest_of(
+    session: Session, repo_ids: Sequence[str], *, feature: str, space_key: str | None = None
+) -> dict[str, Stored | CatalogError]:
+    """As `newest` for several models at once: what it would raise stands in the place of what it would return.
+
+    Raises `SpaceNotFound` itself.
+    """
     wanted = SpaceRow.key == space_key if space_key else SpaceRow.feature == feature
     vectors = (
         select(Vector.id, Vector.model_id, Vector.seq)
@@ -131,27 +165,43 @@ def newest(session: Session, repo_id: str, *, feature: str, space_key: str | Non
         .where(wanted, ~Vector.deleted)
         .subquery()
     )
+    own_base = (
+        (BaseActivations.space_id == Vector.space_id)
+        & (BaseActivations.base_repo == Revision.base_repo)
+        & (BaseActivations.base_sha == Revision.base_sha)
+    )
     statement = (
-        select(Model, Vector, SpaceRow, Revision)
+        select(Model, Vector, SpaceRow, Revision, BaseActivations.noise_floor)
+        .ext(distinct_on(Model.id))
         .outerjoin(vectors, vectors.c.model_id == Model.id)
         .outerjoin(Vector, Vector.id == vectors.c.id)
         .outerjoin(SpaceRow, SpaceRow.id == Vector.space_id)
         .outerjoin(Revision, Revision.id == Vector.revision_id)
-        .where(Model.repo_id == repo_id)
-        .order_by(vectors.c.seq.desc())
-        .limit(1)
+        .outerjoin(BaseActivations, own_base)
+        .where(Model.repo_id.in_(repo_ids))
+        .order_by(Model.id, vectors.c.seq.desc())
     )
-    row = session.execute(statement).one_or_none()
-    if row is None:
-        raise ModelNotFound(f"{repo_id} is not in this catalog. Submit it with POST /v1/models or `deltadex add`.")
-    model, vector, space, revision = row
-    if vector is None:
-        if space_key:
-            spaces.get(session, space_key)  # raises where the space itself is unknown
-        where = f"in space {space_key}" if space_key else f"for {feature}"
-        raise NotIndexed(f"{repo_id} has no vector {where} yet (it is {model.state}). Look at its job for the reason.")
-    values = np.frombuffer(vector.data, dtype="<f4")
-    return Stored(model, revision, space, values, vector.norm, vector.no_shift, vector.explanation)
+    found: dict[str, Stored | CatalogError] = {repo_id: _unknown(repo_id) for repo_id in repo_ids}
+    where = f"in space {space_key}" if space_key else f"for {feature}"
+    missing = False
+    for model, vector, space, revision, noise_floor in session.execute(statement):
+        if vector is None:
+            missing = True
+            found[model.repo_id] = NotIndexed(
+                f"{model.repo_id} has no vector {where} yet (it is {model.state}). Look at its job for the reason."
+            )
+            continue
+        values = np.frombuffer(vector.data, dtype="<f4")
+        found[model.repo_id] = Stored(
+            model, revision, space, values, vector.norm, vector.no_shift, vector.explanation, noise_floor
+        )
+    if missing and space_key:
+        spaces.get(session, space_key)  # raises where the space itself is unknown
+    return found
+
+
+def _unknown(repo_id: str) -> ModelNotFound:
+    return ModelNotFound(f"{repo_id} is not in this catalog. Submit it with POST /v1/models or `deltadex add`.")
 
 
 @dataclass(frozen=True)

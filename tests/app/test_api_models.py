@@ -252,6 +252,7 @@ def test_neighbours_come_with_their_cosines_the_nearest_first(api: TestClient, f
         "sha": entries.sha("one"),
         "base": entries.BASE,
         "kind": "lora",
+        "duplicates": [],
     }
 
 

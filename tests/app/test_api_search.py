@@ -130,3 +130,59 @@ def test_spaces_are_listed_the_newest_first(api: TestClient):
 
 def test_the_list_of_spaces_takes_no_parameter(api: TestClient):
     assert documented_problem(api.get("/v1/spaces?limit=1"))["code"] == "invalid_input"
+
+
+def test_a_search_is_filtered_by_its_lists(api: TestClient):
+    assert found(api, {"vector": [1, 0], "owner": ["fan", "nobody"], "kind": ["lora"], "k": 2}) == ["fan/m0", "fan/m1"]
+    assert found(api, {"vector": [1, 0], "owner": ["nobody"]}) == []
+    assert found(api, {"vector": [1, 0], "exclude": ["fan/m0", "fan/m1"], "k": 1}) == ["fan/m2"]
+
+
+def test_neighbours_are_filtered_by_repeated_parameters(api: TestClient):
+    answer = api.get("/v1/models/fan/m0/neighbors?owner=fan&owner=nobody&exclude=fan/m1&exclude=fan/m2&k=1").json()
+    assert [each["repo_id"] for each in answer["neighbors"]] == ["fan/m3"]
+    assert api.get("/v1/models/fan/m0/neighbors?exclude_own_owner=true").json()["neighbors"] == []
+
+
+def test_an_answer_says_what_it_rests_on(api: TestClient):
+    answer = api.post("/v1/search", json={"repo_id": "fan/m0"}).json()
+    assert (answer["exact"], answer["generation"], answer["norm"]) == (True, 0, 4)
+    assert (answer["noise_floor"], answer["noise_similarity"], answer["confident"], answer["note"]) == (None,) * 4
+
+
+def test_several_models_are_answered_one_by_one(api: TestClient):
+    body = {"repo_ids": ["fan/m0", "no/body", "fan/still"], "k": 1}
+    answers = api.post("/v1/search/batch", json=body).json()["answers"]
+    assert [each["repo_id"] for each in answers] == body["repo_ids"]
+    assert answers[0]["answer"] == api.post("/v1/search", json={"repo_id": "fan/m0", "k": 1}).json()
+    assert [each["error"] and each["error"]["code"] for each in answers] == [None, "model_not_found", "no_shift"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/search/batch", {"repo_ids": []}),
+        ("/v1/search/batch", {"repo_ids": ["a/b"] * 101}),
+        ("/v1/search/batch", {"repo_ids": ["nobody"]}),
+        ("/v1/search/batch", {"vector": [1, 0]}),
+        ("/v1/search/batch", {"repo_ids": ["a/b"], "k": 101}),
+        ("/v1/search", {"vector": [1, 0], "exclude_own_owner": True}),
+        ("/v1/search", {"vector": [1, 0], "diversity": 1.1}),
+        ("/v1/search", {"vector": [1, 0], "group_above": 0}),
+        ("/v1/search", {"vector": [1, 0], "exclude": ["nobody"]}),
+        ("/v1/search", {"vector": [1, 0], "min_downloads": -1}),
+        ("/v1/search", {"vector": [1, 0], "updated_since": "yesterday"}),
+        ("/v1/search", {"vector": [1, 0], "owner": "fan"}),
+        ("/v1/search", {"vector": [1, 0], "tag": ["x"] * 1_001}),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_a_question_that_makes_no_sense_is_refused(api: TestClient, path: str, body: dict):
+    response = api.post(path, json=body)
+    assert response.status_code == 422
+    assert documented_problem(response)["code"] in ("invalid_input", "invalid_repo_id")
+
+
+def test_a_date_without_a_zone_is_in_utc(api: TestClient):
+    for since in ("2026-01-01", "2026-01-01T00:00:00", "2026-01-01T00:00:00+02:00"):
+        assert found(api, {"vector": [1, 0], "updated_since": since}) == []

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from fastapi.testclient import TestClient
 
 from app.cli.embedded import EmbeddedServers
 from catalog.database import Database
 from catalog.index import Follower
+from catalog.repository import snapshots
+from catalog.tables import IndexSnapshot
+from tests.catalog import entries
 from tests.outage import away
 
 
@@ -55,3 +59,18 @@ def test_a_database_that_is_away_is_missing_until_it_is_back(api: TestClient, se
         assert missing(api) == ["database"]
         assert api.get("/healthz").status_code == 200
     assert missing(api) == []
+
+
+def test_what_was_fallen_back_from_is_said_and_keeps_it_ready(api: TestClient, database: Database, tmp_path: Path):
+    entries.put(database, "a/one", [1, 0])
+    entries.put(database, "a/two", [1, 1])
+    with database.transaction() as session:
+        row = {"covered_seq": 1, "vectors": 2, "kind": "ivf_sq8", "path": "gone/1", "sha256": "0" * 64, "recall": 1}
+        snapshots.publish(session, IndexSnapshot(space_id=1, generation=1, **row))
+        snapshots.postpone(session, 1, 60, "disk_full: no room")
+
+    assert len(api.get("/v1/models/a/one/neighbors").json()["neighbors"]) == 1
+    assert missing(api) == []
+    detail = api.get("/readyz").json()["checks"]["index"]["detail"]
+    assert "space 1: 1 cannot be read" in detail
+    assert "disk_full: no room" in detail

@@ -22,6 +22,7 @@ EXPECTED = {
     ("get", "/v1/models/{owner}/{name}"): {"model_not_found", "invalid_repo_id"},
     ("get", "/v1/models/{owner}/{name}/neighbors"): SEARCH,
     ("post", "/v1/search"): SEARCH | {"space_required", "space_mismatch", "invalid_vector", "body_too_large"},
+    ("post", "/v1/search/batch"): {"space_not_found", "invalid_repo_id", "index_not_loaded", "body_too_large"},
     ("get", "/v1/spaces"): set(),
     ("get", "/v1/jobs"): {"invalid_cursor"},
     ("get", "/v1/jobs/{job_id}"): {"job_not_found"},

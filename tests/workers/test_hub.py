@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from email.utils import formatdate
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from catalog.errors import (
     UnsafePath,
     UnsupportedBase,
 )
+from catalog.repository.models import Metadata
 from tests.hub_server import Answer, HubServer, ScriptedHub, free_port
 from workers.hub import Hub, RepoFile, RepoSnapshot
 from workers.hub_session import hub_errors, retry_after
@@ -105,6 +108,29 @@ def test_a_repo_that_is_not_there_is_not_found(hub: Hub):
 def test_what_is_no_repo_id_is_not_found(hub: Hub):
     with pytest.raises(RepoNotFound, match="not the id of a repo"):
         hub.resolve("a/b/c")
+
+
+def test_what_the_hub_tells_of_a_repo_is_kept(scripted_hub: ScriptedHub, scripted: Hub):
+    info = {
+        "id": "o/n",
+        "sha": "a" * 40,
+        "siblings": [],
+        "tags": ["peft", "x" * 201, "with\0nul", "code"],
+        "downloads": 12,
+        "likes": 3,
+        "lastModified": "2026-01-02T03:04:05.000Z",
+        "cardData": {"license": "mit"},
+    }
+    scripted_hub.answer("/api/models/o/n", Answer(body=json.dumps(info).encode()))
+    metadata = scripted.resolve("o/n").metadata
+    assert (metadata.licence, metadata.tags) == ("mit", ("peft", "code"))
+    assert (metadata.downloads, metadata.likes) == (12, 3)
+    assert metadata.hub_updated_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def test_what_a_mirror_does_not_tell_is_not_known(scripted_hub: ScriptedHub, scripted: Hub):
+    scripted_hub.answer("/api/models/o/n", Answer(body=json.dumps({"id": "o/n", "sha": "a" * 40}).encode()))
+    assert scripted.resolve("o/n").metadata == Metadata()
 
 
 def test_a_missing_revision_is_named(scripted_hub: ScriptedHub, scripted: Hub):

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -58,24 +59,25 @@ def test_a_space_without_vectors_is_an_empty_index(still: Follower):
     assert nearest(still, [1, 0]) == []
 
 
-def test_it_catches_up_with_everything_page_by_page(
-    database: Database, still: Follower, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_space_is_loaded_by_its_first_search_with_everything_in_it(database: Database, still: Follower):
+    still.catch_up()
+    ids = [entries.put(database, f"a/m{number}", [number + 1, 1]) for number in range(8)]
+
+    assert still.report() == []
+    assert sorted(nearest(still, [1, 1])) == ids
+    assert [(each.space_id, each.vectors) for each in still.report()] == [(1, 8)]
+
+
+def test_it_catches_up_page_by_page(database: Database, still: Follower, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(follower, "PAGE", 3)
+    entries.put(database, "a/first", [1, 1])
+    still.catch_up()
+    nearest(still, [1, 1])
     ids = [entries.put(database, f"a/m{number}", [number + 1, 1]) for number in range(8)]
 
     assert still.catch_up() == 8
-    assert sorted(nearest(still, [1, 1])) == ids
+    assert sorted(nearest(still, [1, 1])) == [1, *ids]
     assert still.catch_up() == 0
-
-
-def test_it_reads_what_is_new_and_nothing_else(database: Database, still: Follower):
-    entries.put(database, "a/one", [1, 0])
-    still.catch_up()
-    two = entries.put(database, "a/two", [0, 1])
-
-    assert still.catch_up() == 1
-    assert nearest(still, [0, 1])[0] == two
 
 
 def test_a_replaced_vector_is_replaced(database: Database, still: Follower):
@@ -91,6 +93,7 @@ def test_a_replaced_vector_is_replaced(database: Database, still: Follower):
 def test_a_removed_model_is_gone(database: Database, still: Follower):
     one, two = entries.put(database, "a/one", [1, 0]), entries.put(database, "a/two", [1, 1])
     still.catch_up()
+    assert nearest(still, [1, 0]) == [one, two]
     entries.remove(database, one)
 
     still.catch_up()
@@ -98,8 +101,9 @@ def test_a_removed_model_is_gone(database: Database, still: Follower):
 
 
 def test_a_model_that_moves_nothing_any_more_is_gone(database: Database, still: Follower):
-    entries.put(database, "a/one", [1, 0])
+    one = entries.put(database, "a/one", [1, 0])
     still.catch_up()
+    assert nearest(still, [1, 0]) == [one]
     entries.put(database, "a/one", [1e-9, 0], commit="two", no_shift=True)
 
     still.catch_up()
@@ -110,6 +114,7 @@ def test_an_index_that_became_empty_knows_how_far_it_has_read(database: Database
     entries.remove(database, entries.put(database, "a/one", [1, 0]))
     entries.put(database, "a/two", [1, 0])
     still.catch_up()
+    assert nearest(still, [1, 0]) == [2]
     entries.remove(database, 2)
     still.catch_up()
 
@@ -117,10 +122,9 @@ def test_an_index_that_became_empty_knows_how_far_it_has_read(database: Database
         assert still.index(1, 2).covered_seq == vectors.last_seq(session)
 
 
-def test_tombstones_of_a_space_that_was_never_seen_are_passed_over(database: Database, still: Follower):
+def test_a_space_of_nothing_but_tombstones_is_empty(database: Database, still: Follower):
     entries.remove(database, entries.put(database, "a/one", [1, 0]))
-
-    assert still.catch_up() == 1
+    still.catch_up()
     assert nearest(still, [1, 0]) == []
 
 
@@ -169,15 +173,43 @@ def test_a_start_during_an_outage_loads_after_it(database: Database, servers: Em
         late.stop()
 
 
-def test_an_entry_that_does_not_fit_its_space_leaves_no_half_index(
-    database: Database, running: Follower, caplog: pytest.LogCaptureFixture
-):
-    entries.put(database, "a/one", [1, 0])
-    assert until(lambda: running.loaded and len(nearest(running, [1, 0])) == 1)
+def test_an_entry_that_does_not_fit_its_space_is_passed_over(database: Database, still: Follower):
+    one = entries.put(database, "a/one", [1, 0])
+    still.catch_up()
+    assert nearest(still, [1, 0]) == [one]
 
     entries.put(database, "a/odd", [1, 0, 0])
+    still.catch_up()
 
-    assert until(lambda: "could not be applied" in caplog.text)
-    assert until(lambda: not running.loaded)
-    with pytest.raises(IndexNotLoaded):
-        running.index(1, 2)
+    assert nearest(still, [1, 0]) == [one]
+    assert Follower(database, interval=1).catch_up() == 0
+
+
+def test_spaces_are_dropped_by_least_use_within_the_memory(database: Database):
+    spaces = [dataclasses.replace(SPACE, encoder_version=str(number)) for number in range(3)]
+    for space in spaces:
+        entries.put(database, "a/one", np.ones(64), space=space)
+    small = Follower(database, interval=3600, memory=2 * 64 * 4)
+    small.catch_up()
+
+    for space_id in (1, 2, 1, 3):
+        assert nearest(small, [1] * 64, space_id) == [1]
+    assert [each.space_id for each in small.report()] == [1, 3]
+    assert nearest(small, [1] * 64, 2) == [1]  # it is loaded again
+
+
+def test_a_space_larger_than_the_memory_is_searched_all_the_same(database: Database):
+    entries.put(database, "a/one", np.ones(64))
+    small = Follower(database, interval=3600, memory=1)
+    small.catch_up()
+    assert nearest(small, [1] * 64) == [1]
+    small.catch_up()
+    assert len(small.report()) == 1
+
+
+def test_a_space_that_many_ask_for_at_once_is_loaded_once(database: Database, still: Follower):
+    entries.put(database, "a/one", [1, 0])
+    still.catch_up()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: still.index(1, 2), range(32)))
+    assert len({id(index) for index in found}) == 1

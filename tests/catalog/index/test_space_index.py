@@ -57,7 +57,7 @@ def filled(*vectors: list[float]) -> SpaceIndex:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("fresh_rows", [8, 1000])
 def test_every_answer_is_that_of_brute_force(monkeypatch: pytest.MonkeyPatch, seed: int, fresh_rows: int):
-    monkeypatch.setattr(space_index, "FRESH_ROWS", fresh_rows)
+    monkeypatch.setattr(space_index, "FRESH_BYTES", fresh_rows * 4 * DIMENSION)
     random = np.random.default_rng(seed)
     index, oracle, seq = SpaceIndex(DIMENSION), Oracle(), 0
     for _ in range(40):
@@ -77,15 +77,16 @@ def test_every_answer_is_that_of_brute_force(monkeypatch: pytest.MonkeyPatch, se
         assert (hits.covered_seq, len(index)) == (seq, len(oracle.vectors))
 
 
-def test_the_fresh_segment_joins_the_main_one_and_nothing_is_lost():
+def test_many_segments_are_searched_as_one(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(space_index, "FRESH_BYTES", 500 * 4 * DIMENSION)
     random = np.random.default_rng(0)
     index, oracle, seq = SpaceIndex(DIMENSION), Oracle(), 0
     for _ in range(12):
-        changes = random_changes(random, seq, 400, models=3 * space_index.FRESH_ROWS)
+        changes = random_changes(random, seq, 400, models=3_000)
         index.apply(changes)
         oracle.apply(changes)
         seq = changes[-1].seq
-    assert len(oracle.vectors) > 1.5 * space_index.FRESH_ROWS
+    assert len(index._view.fresh) > 2
     assert len(index) == len(oracle.vectors)
 
     query = random.standard_normal(DIMENSION)
@@ -95,14 +96,33 @@ def test_the_fresh_segment_joins_the_main_one_and_nothing_is_lost():
     assert set(hits.model_ids.tolist()) == set(oracle.vectors)
 
 
-def test_rows_that_left_do_not_pile_up():
-    index, count = SpaceIndex(2), 3 * space_index.FRESH_ROWS
-    index.apply([Change(n, 1, n, np.array([1, n], np.float32)) for n in range(1, count + 1)])
+def test_rows_that_left_do_not_pile_up(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(space_index, "FRESH_BYTES", 100 * 4 * 2)
+    index, count = SpaceIndex(2), 1_000
+    for n in range(1, count + 1):
+        index.apply([Change(n, 1, n, np.array([1, n], np.float32))])
     for n in range(2, count + 1):
         index.apply([Change(count + n, 1, n, None)])
 
-    assert len(index._view.main) <= space_index.FRESH_ROWS + 1
+    assert index.memory <= 2 * 4 * 2
     assert index.search(np.ones(2), 5).model_ids.tolist() == [1]
+
+
+def test_hits_give_their_vectors_in_their_order(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(space_index, "FRESH_BYTES", 8)
+    index = SpaceIndex(2)
+    for n, vector in enumerate([[2, 0], [0, 3], [4, 4]], 1):
+        index.apply([Change(n, 1, n, np.array(vector, np.float32))])
+    hits = index.search(np.array([1, 0.5]), 3)
+    assert hits.model_ids.tolist() == [3, 1, 2]
+    np.testing.assert_allclose(hits.vectors(), [[0.5**0.5, 0.5**0.5], [1, 0], [0, 1]], rtol=1e-6)
+
+
+def test_only_allowed_models_are_found_and_unknown_ones_are_not_allowed():
+    index = filled([1, 0], [1, 0.1], [0, 1], [1, 0.2])
+    allowed = np.array([False, False, True, True, False])  # the last stands for whatever comes after
+    assert index.search(np.array([1, 0]), 9, allowed=allowed).model_ids.tolist() == [2, 3]
+    assert index.search(np.array([1, 0]), 9, allowed=allowed, exclude=[2]).model_ids.tolist() == [3]
 
 
 def test_an_empty_index_finds_nothing():
@@ -177,7 +197,7 @@ def test_a_vector_without_a_direction_is_refused(vector: list[float]):
 
 def test_searches_are_consistent_while_changes_come_in(monkeypatch: pytest.MonkeyPatch):
     """At change t model i points along axis (i + t) modulo n: every answer must be whole, of one t."""
-    monkeypatch.setattr(space_index, "FRESH_ROWS", 20)  # some changes make a new main segment, others do not
+    monkeypatch.setattr(space_index, "FRESH_BYTES", 20 * 4 * 24)  # some changes begin a new segment, others do not
     count, versions = 24, 150
     axes = np.eye(count, dtype=np.float32)
     index = SpaceIndex(count)

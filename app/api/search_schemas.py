@@ -1,0 +1,183 @@
+"""What a search is asked and how it answers, as JSON."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, Field, model_validator
+
+from app.api.schemas import MAX_DIMENSION, Space, Strict
+from catalog import search
+from catalog.errors import CatalogError
+from catalog.index import Filters, Page
+from catalog.refs import RepoRef
+
+MAX_NAMED = 1_000  # names in one list of a filter
+MAX_BATCH = 100  # models asked about at once
+
+Named = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=MAX_NAMED)]
+At = Annotated[datetime, AfterValidator(lambda at: at if at.tzinfo else at.replace(tzinfo=UTC))]
+
+
+class SearchFields(Strict):
+    """What every search may ask for. Lists may be left empty; the fields of a filter all have to be met."""
+
+    k: int = Field(10, ge=1, le=search.MAX_K)
+    min_similarity: float = Field(-1, ge=-1, le=1)
+    space: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="Key of a space; the default one without.")
+    base: Named = Field([], description="Of any of these base models.")
+    owner: Named = Field([], description="Of any of these owners.")
+    kind: Named = Field([], description="Of any of these kinds, such as `lora`.")
+    licence: Named = Field([], description="Under any of these licences.")
+    tag: Named = Field([], description="With every one of these tags.")
+    cluster: list[int] = Field([], max_length=MAX_NAMED, description="In any of these clusters.")
+    min_downloads: int | None = Field(None, ge=0, lt=2**53)
+    min_likes: int | None = Field(None, ge=0, lt=2**53)
+    updated_since: At | None = Field(None, description="Changed on the Hub then or later; UTC where no zone is given.")
+    exclude: Named = Field([], description="Repo ids that are not to be found.")
+    diversity: float = Field(
+        0, ge=0, le=1, description="0: by cosine. Above: neighbours that differ (maximal marginal relevance)."
+    )
+    group_above: float | None = Field(
+        None, gt=0, le=1, description="Models with this cosine to each other come as one, with its `duplicates`."
+    )
+    unconfident: bool = Field(False, description="Also neighbours that noise and chance explain.")
+
+    def options(self, *, exclude_own_owner: bool = False) -> search.Options:
+        """Raises `InvalidRepoId`."""
+        return search.Options(
+            page=Page(self.k, self.min_similarity, self.diversity, self.group_above),
+            space_key=self.space,
+            filters=Filters(
+                bases=tuple(self.base),
+                owners=tuple(self.owner),
+                kinds=tuple(self.kind),
+                licences=tuple(self.licence),
+                tags=tuple(self.tag),
+                clusters=tuple(self.cluster),
+                min_downloads=self.min_downloads,
+                min_likes=self.min_likes,
+                updated_since=self.updated_since,
+            ),
+            exclude=tuple(RepoRef(repo_id).repo_id for repo_id in self.exclude),
+            exclude_own_owner=exclude_own_owner,
+            unconfident=self.unconfident,
+        )
+
+
+OwnOwner = Annotated[bool, Field(description="Leave out the models of the query's own owner.")]
+
+
+class NeighborsQuery(SearchFields):
+    exclude_own_owner: OwnOwner = False
+
+
+class SearchQuery(SearchFields):
+    """Either a vector of a space, or the repo id of an indexed model."""
+
+    vector: list[float] | None = Field(None, min_length=1, max_length=MAX_DIMENSION)
+    repo_id: str | None = Field(None, max_length=200)
+    exclude_own_owner: OwnOwner = False
+
+    @model_validator(mode="after")
+    def _one_query(self) -> Self:
+        if (self.vector is None) == (self.repo_id is None):
+            raise ValueError("give either `vector` or `repo_id`")
+        if self.exclude_own_owner and self.vector is not None:
+            raise ValueError("a vector has no owner to exclude")
+        return self
+
+
+class BatchQuery(SearchFields):
+    """Several indexed models, each asked about by itself."""
+
+    repo_ids: list[Annotated[str, Field(max_length=200)]] = Field(min_length=1, max_length=MAX_BATCH)
+    k: int = Field(10, ge=1, le=100)
+    exclude_own_owner: OwnOwner = False
+
+
+class Twin(BaseModel):
+    repo_id: str
+    similarity: float
+
+
+class Neighbor(BaseModel):
+    repo_id: str
+    similarity: float = Field(description="Cosine.")
+    sha: str | None
+    base: str | None
+    kind: str | None
+    duplicates: list[Twin] = Field(description="Near-duplicates that it stands for, where grouping was asked for.")
+
+    @classmethod
+    def of(cls, neighbour: search.Neighbour) -> Self:
+        revision = neighbour.model.revision
+        return cls(
+            repo_id=neighbour.model.repo_id,
+            similarity=neighbour.similarity,
+            sha=revision.sha if revision else None,
+            base=revision.base_repo if revision else None,
+            kind=revision.kind if revision else None,
+            duplicates=[Twin(repo_id=each.model.repo_id, similarity=each.similarity) for each in neighbour.duplicates],
+        )
+
+
+NO_CONFIDENT_NEIGHBOUR = (
+    "No confident neighbour: nothing here is nearer than noise and chance explain (`noise_similarity`). "
+    "Ask with `unconfident` to see what is nearest all the same."
+)
+
+
+class Neighbors(BaseModel):
+    """Neighbours, best first, and what they rest on."""
+
+    space: Space
+    exact: bool = Field(description="Whether every vector was compared; if not, nearly all near ones are found.")
+    generation: int = Field(description="Of the main segment of the index; 0 where the space needs none.")
+    covered_seq: int = Field(description="The last change of the catalog that the answer takes into account.")
+    norm: float = Field(description="How far the query moves its base.")
+    noise_floor: float | None = Field(description="How far noise moves that base; null where it was not measured.")
+    noise_similarity: float | None = Field(description="The greatest cosine that noise and chance explain.")
+    confident: bool | None = Field(description="Whether a neighbour is above that; null where it cannot be told.")
+    note: str | None
+    neighbors: list[Neighbor]
+
+    @classmethod
+    def of(cls, answer: search.Answer) -> Self:
+        sure = answer.confidence
+        return cls(
+            space=Space.of(answer.space),
+            exact=answer.exact,
+            generation=answer.generation,
+            covered_seq=answer.covered_seq,
+            norm=sure.norm,
+            noise_floor=sure.noise_floor,
+            noise_similarity=sure.noise_similarity,
+            confident=sure.confident,
+            note=NO_CONFIDENT_NEIGHBOUR if sure.confident is False else None,
+            neighbors=[Neighbor.of(neighbour) for neighbour in answer.neighbours],
+        )
+
+
+class AnswerError(BaseModel):
+    code: str
+    message: str
+
+
+class BatchAnswer(BaseModel):
+    """What was found of one of the models asked about, or why nothing could be."""
+
+    repo_id: str
+    answer: Neighbors | None
+    error: AnswerError | None
+
+    @classmethod
+    def of(cls, repo_id: str, answer: search.Answer | CatalogError) -> Self:
+        if isinstance(answer, CatalogError):
+            return cls(repo_id=repo_id, answer=None, error=AnswerError(code=answer.code, message=answer.message))
+        return cls(repo_id=repo_id, answer=Neighbors.of(answer), error=None)
+
+
+class BatchAnswers(BaseModel):
+    answers: list[BatchAnswer]

@@ -1,0 +1,43 @@
+"""A space large enough for a main segment, and its builder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.filling import fill
+from benchmarks.pool_like import PoolLike
+from catalog.builds import Policy
+from catalog.database import Database
+from catalog.index.build import Builder
+from catalog.repository import snapshots
+
+COUNT, DIMENSION = 1_500, 32
+
+
+@pytest.fixture(scope="session")
+def pool() -> np.ndarray:
+    """Unit vectors (1,500, 32) like those of real adapters."""
+    return PoolLike(COUNT, DIMENSION).all()
+
+
+@pytest.fixture
+def filled(database: Database, pool: np.ndarray) -> Database:
+    """A database with the pool as space 1; model i + 1 has vector i."""
+    assert fill(database, COUNT, DIMENSION, [pool]) == 1
+    return database
+
+
+@pytest.fixture
+def builder(filled: Database, tmp_path: Path) -> Builder:
+    """Builds from 100 kB of vectors on."""
+    return Builder(filled, tmp_path / "index", Policy(exact_bytes=100_000, rows=100))
+
+
+def again(builder: Builder) -> int | None:
+    """Build now, whatever was put off."""
+    with builder.database.transaction() as session:
+        snapshots.postpone(session, 1, 0)
+    return builder.build(1, force=True)

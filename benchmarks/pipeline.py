@@ -24,6 +24,7 @@ from app.cli.processes import migrate
 from catalog.database import Database
 from catalog.probes import load_probes
 from catalog.repository import jobs, workers
+from catalog.settings import settings
 from catalog.submissions import submit_folder
 from catalog.tables import JobState
 from workers.bases import Contract, Resident, ResidentBases
@@ -34,7 +35,6 @@ from workers.pipeline import Pace, Pipeline, RetryPolicy
 from workers.resolver import BaseResolver, ResolvedBase
 
 POOL = Path(__file__).parents[1] / "examples" / "pool"
-BASES = Path(".deltadex/bases")
 NO_LIMIT = 2**40  # bytes
 
 
@@ -100,7 +100,7 @@ def run(bases_dir: Path, rounds: int, batch: int) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bases", type=Path, default=BASES, help="folder of base models, OWNER/NAME in it")
+    parser.add_argument("--bases", type=Path, default=settings().bases_dir, help="base models, OWNER/NAME")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--json", action="store_true", help="one line of JSON")

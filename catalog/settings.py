@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     features: Annotated[tuple[str, ...], NoDecode] = ("delta_activations",)  # what a worker measures of each model
+    layer: int = Field(-1, ge=-1)  # of the hidden states that are read; -1: after the final norm
     probes: Path | None = None  # a probe set in JSON; the default set without
     base_aliases: Path | None = None  # JSON object: mirror's repo id -> original's, added to the shipped table
     base_memory: int = 16 * 2**30  # bytes of base models kept in memory

@@ -15,7 +15,9 @@ from catalog.probes import ProbeSet
 from catalog.repository import spaces
 from catalog.repository.spaces import BaseTable
 from catalog.spaces import Space
-from workers.encoding import ENCODER_VERSION, Encoder, ResidentBase
+from workers.encoding import Encoder, ResidentBase
+from workers.encoding.encoder import contract
+from workers.encoding.features import find_feature
 from workers.fit import weight_shapes
 from workers.resolver import ResolvedBase
 
@@ -32,9 +34,9 @@ class Contract:
     dtype: str = "float32"
     device: str = "cpu"
 
-    def like(self) -> Space:
-        """A space of this contract with feature and base left open."""
-        return Space("", self.layer, None, None, self.probes.sha256, self.dtype, ENCODER_VERSION)
+    def spaces(self) -> list[Space]:
+        """The space of each feature, with the base left open. Raises `UnknownFeature`."""
+        return [contract(find_feature(name), self.layer, self.probes.sha256, self.dtype) for name in self.features]
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,8 @@ class Fetcher:
         return folder
 
     def _done_before(self, job: Job, worker_id: int, sha: str, metadata: Metadata | None) -> bool:
-        contract = self._contract
         with self._database.transaction() as session:
-            revision = vectors.embedded(session, job.model_id, sha, contract.features, contract.like())
+            revision = vectors.embedded(session, job.model_id, sha, self._contract.spaces())
             if revision is None:
                 return False
             vectors.lock_feed(session)  # before any row of the model: whoever stores has it first, too

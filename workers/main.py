@@ -11,6 +11,7 @@ from typing import Any
 from celery.signals import worker_ready, worker_shutdown
 
 from catalog import builds
+from catalog.errors import CatalogError
 from catalog.queue import INDEX_BUILD, INGEST, SWEEP, celery
 from catalog.settings import settings
 from catalog.sweeper import sweep
@@ -24,7 +25,10 @@ _runtime: Runtime | None = None
 @worker_ready.connect
 def _start(**_: Any) -> None:
     global _runtime  # noqa: PLW0603
-    _runtime = Runtime(settings())
+    try:
+        _runtime = Runtime(settings())
+    except CatalogError as error:
+        raise SystemExit(f"{error.code}: {error}") from error  # a handler's other exceptions are only logged
     _runtime.start()
 
 

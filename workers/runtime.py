@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from catalog.database import Database
+from catalog.errors import InvalidInput
 from catalog.probes import load_probes
 from catalog.settings import Settings
 from workers.bases import Contract, ResidentBases
@@ -17,10 +19,18 @@ from workers.resolver import BaseResolver
 
 
 class Runtime:
-    """The database, the heartbeat and the pipeline of one worker. Making one contacts nobody."""
+    """The database, the heartbeat and the pipeline of one worker. Making one contacts nobody.
+
+    Raises `UnknownFeature`, `InvalidProbeSet`, `InvalidInput` where the settings cannot be followed.
+    """
 
     def __init__(self, conf: Settings) -> None:
         self.settings = conf
+        self._contract = Contract(
+            load_probes(conf.probes), conf.features, conf.layer, dtype=conf.dtype, device=conf.device
+        )
+        self._contract.spaces()  # a feature that is misspelt stops the worker, not each job
+        self._aliases = _read_aliases(conf.base_aliases)
         self.database = Database(conf.require_database_url())
         self.heartbeat = Heartbeat(self.database, conf.device, conf.heartbeat_interval)
         self.builders = Builders()
@@ -51,12 +61,11 @@ class Runtime:
             max_file_bytes=conf.max_file_bytes,
             max_repo_files=conf.max_repo_files,
         )
-        aliases = json.loads(conf.base_aliases.read_text()) if conf.base_aliases else None
-        contract = Contract(load_probes(conf.probes), conf.features, dtype=conf.dtype, device=conf.device)
+        contract = self._contract
         fetcher = Fetcher(
             self.database,
             hub,
-            BaseResolver(hub, conf.bases_dir, aliases),
+            BaseResolver(hub, conf.bases_dir, self._aliases),
             contract,
             max_file_bytes=conf.max_file_bytes,
         )
@@ -64,3 +73,15 @@ class Runtime:
         retries = RetryPolicy(conf.max_attempts, conf.retry_base)
         pace = Pace(batch=conf.batch, patience=conf.base_patience)
         return Pipeline(self.database, fetcher, bases, worker_id, pace=pace, retries=retries)
+
+
+def _read_aliases(path: Path | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"DELTADEX_BASE_ALIASES: {path} cannot be read as JSON: {error}.") from error
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content.values()):
+        raise InvalidInput(f"DELTADEX_BASE_ALIASES: {path} is not a JSON object of repo ids, mirror to original.")
+    return content

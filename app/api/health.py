@@ -6,6 +6,8 @@ from fastapi import APIRouter, Response, status
 from sqlalchemy import text
 
 from app.api import schemas
+from app.api.limits import no_query
+from app.api.problems import problems
 from app.api.services import Services, ServicesDep
 from catalog.errors import DatabaseUnavailable
 from catalog.queue import broker_answers
@@ -14,13 +16,17 @@ from catalog.repository import snapshots
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz")
+@router.get("/healthz", dependencies=[no_query], responses=problems())
 def alive() -> dict[str, str]:
     """The process is up."""
     return {"status": "up"}
 
 
-@router.get("/readyz", responses={503: {"model": schemas.Readiness, "description": "Something is missing."}})
+@router.get(
+    "/readyz",
+    dependencies=[no_query],
+    responses={**problems(), 503: {"model": schemas.Readiness, "description": "Something is missing."}},
+)
 def ready(services: ServicesDep, response: Response) -> schemas.Readiness:
     """Database, broker and index, each with what is missing."""
     checks = {"database": _database(services), "broker": _broker(), "index": _index(services)}

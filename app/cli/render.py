@@ -85,11 +85,16 @@ def model(found: dict[str, Any]) -> RenderableType:
     if revision := found["revision"]:
         base = revision["base"]
         facts.add_row("revision", f"{revision['sha'][:12]} ({revision['kind']})")
-        facts.add_row("base", f"{base['repo_id']} @ {base['sha'][:12]}, found by: {base['evidence'].get('source')}")
+        evidence = base["evidence"]
+        facts.add_row("base", f"{base['repo_id']} @ {base['sha'][:12]}, found by: {evidence.get('source')}")
+        facts.add_row("declared", escape(str(evidence.get("declared"))))
+        for each in evidence.get("tried", []):
+            facts.add_row("tried", escape(f"{each.get('candidate')}: {each.get('outcome')}"))
     shifts = _table("feature", "norm", "noise floor")
     tokens = Table.grid(padding=(0, 2))
     for each in found["embeddings"]:
-        shifts.add_row(each["space"]["feature"], f"{each['norm']:.4g}", f"{each['noise_floor']:.2g}")
+        mark = " [yellow]no shift[/]" if each["no_shift"] else ""
+        shifts.add_row(each["space"]["feature"], f"{each['norm']:.4g}{mark}", f"{each['noise_floor']:.2g}")
         for side, title in (("promoted", "promotes"), ("suppressed", "suppresses")):
             if each["explanation"]:
                 tokens.add_row(title, _tokens(each["explanation"][side]))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session
 
@@ -233,23 +233,18 @@ def measured(session: Session, model_id: int) -> list[Measured]:
     return [Measured(*row) for row in session.execute(statement)]
 
 
-def embedded(session: Session, model_id: int, sha: str, features: Sequence[str], like: Space) -> Revision | None:
-    """The revision `sha` of a model when it has a vector for each feature under the contract of `like`, base apart."""
+def embedded(session: Session, model_id: int, sha: str, contracts: Sequence[Space]) -> Revision | None:
+    """The revision `sha` of a model when it has a vector under each contract, whatever the base: one a feature."""
+    like = tuple_(SpaceRow.feature, SpaceRow.layer, SpaceRow.probe_set, SpaceRow.dtype, SpaceRow.encoder_version).in_(
+        [(each.feature, each.layer, each.probe_set, each.dtype, each.encoder_version) for each in contracts]
+    )
     statement = (
         select(Revision)
         .join(Vector, Vector.revision_id == Revision.id)
         .join(SpaceRow, SpaceRow.id == Vector.space_id)
-        .where(
-            Revision.model_id == model_id,
-            Revision.sha == sha,
-            SpaceRow.feature.in_(features),
-            SpaceRow.layer == like.layer,
-            SpaceRow.probe_set == like.probe_set,
-            SpaceRow.dtype == like.dtype,
-            SpaceRow.encoder_version == like.encoder_version,
-        )
+        .where(Revision.model_id == model_id, Revision.sha == sha, like)
         .group_by(Revision.id)
-        .having(func.count(SpaceRow.feature.distinct()) == len(set(features)))
+        .having(func.count(SpaceRow.feature.distinct()) == len(contracts))
     )
     return session.scalars(statement).first()
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,18 @@ OTHER = "pico/other"
 
 
 def make_pipeline(
-    database: Database, bases_dir: Path, tmp_path: Path, *, budget: int = 10**9, pace: Pace | None = None
+    database: Database,
+    bases_dir: Path,
+    tmp_path: Path,
+    *,
+    budget: int = 10**9,
+    pace: Pace | None = None,
+    features: Sequence[str] = ("delta_activations",),
 ) -> Pipeline:
     with database.transaction() as session:
         worker_id = workers.register(session, "here", 1, "cpu")
     hub = Hub("http://127.0.0.1:9", None, tmp_path / "downloads", timeout=1, max_file_bytes=10**9, max_repo_files=100)
-    contract = Contract(load_probes())
+    contract = Contract(load_probes(), features)
     fetcher = Fetcher(database, hub, BaseResolver(hub, bases_dir), contract, max_file_bytes=10**9)
     bases = ResidentBases(database, contract, budget)
     return Pipeline(database, fetcher, bases, worker_id, pace=pace or Pace(batch=4), retries=RetryPolicy(3, 100))
@@ -318,3 +325,18 @@ def test_a_folder_of_checkpoints_is_known_by_the_newest_of_them(
             assert ended.state == JobState.DONE, ended.error_message
             shas.append(ended.sha)
     assert shas[0] != shas[1]
+
+
+def test_nothing_is_embedded_twice_whatever_the_features(database: Database, pico_base: Path, tmp_path: Path) -> None:
+    features = ("delta_activations", "delta_weighted_activations", "delta_logits", "delta_meaning")
+    pipeline = make_pipeline(database, pico_base, tmp_path, features=features)
+    folder = pico.make_adapter(tmp_path / "one")
+    pipeline.ingest(submit_folder(database, folder).id)
+    with database.transaction() as session:
+        before = vectors.last_seq(session)
+
+    pipeline.ingest(submit_folder(database, folder).id)
+
+    with database.transaction() as session:
+        assert vectors.last_seq(session) == before
+        assert len(vectors.changes(session, after=0, limit=10)) == len(features)

@@ -94,15 +94,8 @@ class Encoder:
     def space(self, feature: str) -> Space:
         """The contract that this encoder's vectors of one feature stand under; raises `UnknownFeature`."""
         found, base = find_feature(feature), self.base
-        return Space(
-            feature=feature,
-            layer=self.layer if found.at_layer else -1,
-            base_repo=None if found.across_bases else base.repo,
-            base_sha=None if found.across_bases else base.sha,
-            probe_set=self.probes.sha256,
-            dtype=base.dtype,
-            encoder_version=found.version(ENCODER_VERSION),
-        )
+        space = contract(found, self.layer, self.probes.sha256, base.dtype)
+        return space if found.across_bases else replace(space, base_repo=base.repo, base_sha=base.sha)
 
     def measure_base(self) -> dict[str, np.ndarray]:
         """The base's own table of each feature, (N, d) float32; used from here on."""
@@ -191,6 +184,19 @@ class Encoder:
             head=any(feature.through_head for feature in features),
         )
         return plan.to(self.base.device)
+
+
+def contract(feature: Feature, layer: int, probe_set: str, dtype: str) -> Space:
+    """The space of a feature, with the base left open."""
+    return Space(
+        feature=feature.name,
+        layer=layer if feature.at_layer else -1,
+        base_repo=None,
+        base_sha=None,
+        probe_set=probe_set,
+        dtype=dtype,
+        encoder_version=feature.version(ENCODER_VERSION),
+    )
 
 
 def resolve_layer(layer: int | float, layers: int) -> int:

@@ -13,34 +13,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from catalog.errors import CorruptWeights, FileTooLarge, FolderUnreadable, NonFiniteWeights
 
 MAX_HEADER_BYTES = 16 * 2**20  # a thousand times an adapter's; Python needs some ten times that to parse it
-BYTES = {
-    "BOOL": 1,
-    "U8": 1,
-    "I8": 1,
-    "F8_E5M2": 1,
-    "F8_E4M3": 1,
-    "I16": 2,
-    "U16": 2,
-    "F16": 2,
-    "BF16": 2,
-    "I32": 4,
-    "U32": 4,
-    "F32": 4,
-    "I64": 8,
-    "U64": 8,
-    "F64": 8,
+DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "I16": torch.int16,
+    "U16": torch.uint16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I32": torch.int32,
+    "U32": torch.uint32,
+    "F32": torch.float32,
+    "I64": torch.int64,
+    "U64": torch.uint64,
+    "F64": torch.float64,
 }
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """What a header says of one tensor; `start` and `end` count from the first byte after the header."""
+    """What a header says of one tensor; `start` and `end` count from the first byte of the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -66,8 +64,8 @@ def read_header(path: Path, *, max_file_bytes: int | None = None) -> dict[str, T
             header = stream.read(length)
     except OSError as error:
         raise FolderUnreadable(f"{path.name} cannot be read: {error.strerror or error}.") from error
-    entries = {name: _entry(path, name, item) for name, item in _parse(path, header).items()}
-    _check_layout(path, entries, size - 8 - length)
+    entries = {name: _entry(path, name, item, 8 + length) for name, item in _parse(path, header).items()}
+    _check_layout(path, entries, 8 + length, size)
     return entries
 
 
@@ -76,15 +74,25 @@ def load_tensors(path: Path, *, max_file_bytes: int | None = None) -> dict[str, 
 
     Raises what `read_header` raises, and `NonFiniteWeights`.
     """
-    read_header(path, max_file_bytes=max_file_bytes)
+    entries = read_header(path, max_file_bytes=max_file_bytes)
     try:
-        tensors = load_file(path)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise CorruptWeights(f"{path.name} is not a readable safetensors file: {error}.") from error
+        # mapped, so that of a large file only what is looked at takes memory; safetensors' own loader maps too, but
+        # loses some bytes for every file that it has read, and a worker reads many
+        data = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+    except (OSError, RuntimeError) as error:
+        raise FolderUnreadable(f"{path.name} cannot be read: {error}.") from error
+    tensors = {name: _tensor(data, entry) for name, entry in entries.items()}
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor.sum(dtype=torch.float64)):
             raise NonFiniteWeights(f"{path.name}: {name} holds NaN or infinity.")
     return tensors
+
+
+def _tensor(data: torch.Tensor, entry: TensorEntry) -> torch.Tensor:
+    dtype, part = DTYPES[entry.dtype], data[entry.start : entry.end]
+    if entry.start % dtype.itemsize:  # allowed, and no tensor can begin there
+        part = part.clone()
+    return part.view(dtype).view(entry.shape)
 
 
 def _parse(path: Path, header: bytes) -> dict[str, Any]:
@@ -98,25 +106,27 @@ def _parse(path: Path, header: bytes) -> dict[str, Any]:
     return content
 
 
-def _entry(path: Path, name: str, item: Any) -> TensorEntry:
+def _entry(path: Path, name: str, item: Any, offset: int) -> TensorEntry:
     try:
         dtype, shape, (start, end) = item["dtype"], tuple(item["shape"]), item["data_offsets"]
         whole = all(type(number) is int and number >= 0 for number in (*shape, start, end))
-        fits = whole and end - start == math.prod(shape) * BYTES[dtype]
+        fits = whole and end - start == math.prod(shape) * DTYPES[dtype].itemsize
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptWeights(f"{path.name}: the header's entry for {name[:80]} is malformed.") from error
     if not fits:
         raise CorruptWeights(f"{path.name}: {name[:80]} has not the number of bytes that its shape and dtype ask for.")
-    return TensorEntry(dtype, shape, start, end)
+    return TensorEntry(dtype, shape, offset + start, offset + end)
 
 
-def _check_layout(path: Path, entries: dict[str, TensorEntry], available: int) -> None:
-    reached = 0
+def _check_layout(path: Path, entries: dict[str, TensorEntry], offset: int, size: int) -> None:
+    reached = offset
     for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.end)):
         if entry.start != reached:
             raise CorruptWeights(f"{path.name}: the header's offsets overlap or leave holes.")
         reached = entry.end
-    if reached > available:
-        raise CorruptWeights(f"{path.name} is truncated: {available:,} bytes of tensors where {reached:,} are claimed.")
-    if reached < available:
-        raise CorruptWeights(f"{path.name} has {available - reached:,} bytes after its last tensor.")
+    if reached > size:
+        raise CorruptWeights(
+            f"{path.name} is truncated: it has {size:,} bytes of the {reached:,} that its header claims."
+        )
+    if reached < size:
+        raise CorruptWeights(f"{path.name} has {size - reached:,} bytes after its last tensor.")

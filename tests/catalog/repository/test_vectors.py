@@ -93,7 +93,7 @@ def test_a_republished_commit_replaces_what_came_after_it(database: Database):
     model_id = entries.put(database, "a/b", [1, 0], commit="one")
     entries.put(database, "a/b", [0, 1], commit="two")
     with database.transaction() as session:
-        first = vectors.embedded(session, model_id, entries.sha("one"), [FEATURE], SPACE)
+        first = vectors.embedded(session, model_id, entries.sha("one"), [SPACE])
         vectors.republish(session, first.id)
 
     assert [change.vector.tolist() for change in feed(database)] == [[0, 1], [1, 0]]
@@ -105,7 +105,7 @@ def test_a_republished_tombstone_is_a_vector_again(database: Database):
     model_id = entries.put(database, "a/b", [1, 0])
     entries.remove(database, model_id)
     with database.transaction() as session:
-        revision = vectors.embedded(session, model_id, entries.sha("one"), [FEATURE], SPACE)
+        revision = vectors.embedded(session, model_id, entries.sha("one"), [SPACE])
         vectors.republish(session, revision.id)
 
     assert [change.vector.tolist() for change in feed(database)] == [[1, 0]]
@@ -262,20 +262,21 @@ def test_what_was_embedded_under_another_contract_is_not_embedded(database: Data
     model_id = entries.put(database, "a/b", [1, 0])
     with database.transaction() as session:
         like = dataclasses.replace(SPACE, base_repo=None, base_sha=None)
-        assert vectors.embedded(session, model_id, entries.sha("one"), [FEATURE], like) is not None
+        assert vectors.embedded(session, model_id, entries.sha("one"), [like]) is not None
         other = dataclasses.replace(like, **change)
-        assert vectors.embedded(session, model_id, entries.sha("one"), [FEATURE], other) is None
+        assert vectors.embedded(session, model_id, entries.sha("one"), [other]) is None
 
 
 def test_a_commit_is_embedded_when_all_features_are(database: Database):
     model_id = entries.put(database, "a/b", [1, 0])
-    wanted = [FEATURE, "delta_logits"]
+    logits = dataclasses.replace(SPACE, feature="delta_logits", encoder_version="1+data")
+    wanted = [SPACE, logits]
     with database.transaction() as session:
-        assert vectors.embedded(session, model_id, entries.sha("one"), wanted, SPACE) is None
-    entries.put(database, "a/b", [1, 0, 0], space=dataclasses.replace(SPACE, feature="delta_logits"))
+        assert vectors.embedded(session, model_id, entries.sha("one"), wanted) is None
+    entries.put(database, "a/b", [1, 0, 0], space=logits)
     with database.transaction() as session:
-        assert vectors.embedded(session, model_id, entries.sha("one"), wanted, SPACE) is not None
-        assert vectors.embedded(session, model_id, entries.sha("two"), wanted, SPACE) is None
+        assert vectors.embedded(session, model_id, entries.sha("one"), wanted) is not None
+        assert vectors.embedded(session, model_id, entries.sha("two"), wanted) is None
 
 
 def test_a_commit_is_indexed_while_it_is_the_current_one(database: Database):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,23 @@ def test_what_is_in_order_is_read(tmp_path: Path):
     found = load_tensors(tmp_path / "good.safetensors")
     assert found.keys() == tensors.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+def test_tensors_may_begin_anywhere(tmp_path: Path):
+    header = {
+        "odd": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]},
+        "number": {"dtype": "F32", "shape": [], "data_offsets": [3, 7]},
+    }
+    data = bytes([1, 2, 3]) + struct.pack("<f", 0.5)
+    found = load_tensors(write(tmp_path / "odd.safetensors", header, data))
+    assert found["odd"].tolist() == [1, 2, 3]
+    assert found["number"].item() == 0.5
+
+
+def test_changing_a_tensor_changes_no_file(tmp_path: Path):
+    save_file({"a": torch.zeros(4)}, tmp_path / "good.safetensors")
+    load_tensors(tmp_path / "good.safetensors")["a"].fill_(1)
+    assert load_tensors(tmp_path / "good.safetensors")["a"].sum() == 0
 
 
 def test_the_header_says_shapes_and_dtypes(tmp_path: Path):

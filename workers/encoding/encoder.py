@@ -182,6 +182,7 @@ class Encoder:
             layer=self.layer,
             to_end=self.layer == -1 or not all(feature.at_layer for feature in features),
             head=any(feature.through_head for feature in features),
+            whole=any(feature.whole_prompts for feature in features),
         )
         return plan.to(self.base.device)
 

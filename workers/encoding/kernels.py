@@ -77,7 +77,13 @@ class GatedMLP(LlamaMLP):
     def forward(self, x: Tensor) -> Tensor:
         gate = self.gate_proj(x)
         gate = F.silu(gate, inplace=True) if isinstance(self.act_fn, SiLUActivation) else self.act_fn(gate)
-        return self.down_proj(gate.mul_(self.up_proj(x)))
+        return self.down_proj(gate.mul_(self._up(x)))
+
+    def _up(self, x: Tensor) -> Tensor:
+        up = self.up_proj
+        if type(up) is MixedLinear and up.bias is None and not up._forward_hooks and not up._forward_pre_hooks:
+            return F.linear(x.to(up.weight.dtype), up.weight)  # the product reads it as it is: no need of a wider copy
+        return up(x)
 
 
 def install(model: nn.Module, dtype: torch.dtype) -> None:

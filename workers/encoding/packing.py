@@ -30,13 +30,28 @@ class Packing:
         self.models = models
         self.rows = len(counts)  # N
         self.length = int(counts.max())  # L
-        self.pack = plan.probe * self.length + column  # (T,), the place of each token
-        self.spread = torch.zeros(self.rows * self.length, dtype=torch.long, device=column.device)
-        self.spread[self.pack] = torch.arange(plan.tokens, device=column.device)  # (N*L,), the token at each place
+        self._place = plan.probe * self.length + column  # (T,), where each token goes among N*L
+        self._token = torch.zeros(self.rows * self.length, dtype=torch.long, device=column.device)
+        self._token[self._place] = torch.arange(plan.tokens, device=column.device)  # (N*L,), the token at each place
         self._positions = self._spread_out(plan.positions, OUT_OF_SIGHT)
         self._branches = self._spread_out(plan.branch, PROMPT)
         self._reach = int(plan.positions.max())
         self._biases: dict[int | None, Tensor] = {}
+        self._orders: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def spread(self, x: Tensor) -> Tensor:
+        """(1, H, K*T, D) -> (K*N, H, L, D), in one copy."""
+        heads, width = x.shape[1], x.shape[3]
+        there, _ = self._order(heads)
+        # a token's heads lie together in what a linear layer gave, and so this reshape copies nothing
+        rows = x.transpose(1, 2).reshape(-1, width).index_select(0, there)
+        return rows.view(-1, heads, self.length, width)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """(K*N, H, L, D) -> (1, K*T, H, D), in one copy."""
+        heads, width = x.shape[1], x.shape[3]
+        _, back = self._order(heads)
+        return x.reshape(-1, width).index_select(0, back).view(1, -1, heads, width)
 
     def bias(self, window: int | None) -> Tensor:
         """What is added to the scores, (N, 1, L, L): 0 where a query may look, minus infinity elsewhere.
@@ -53,9 +68,22 @@ class Packing:
             self._biases[window] = torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, -torch.inf)[:, None]
         return self._biases[window]
 
+    def _order(self, heads: int) -> tuple[Tensor, Tensor]:
+        """For every place of the spread layout the (token, head) that goes there, and the other way round."""
+        if heads not in self._orders:
+            device = self._place.device
+            model = torch.arange(self.models, device=device)[:, None, None, None]
+            head = torch.arange(heads, device=device)
+            token = self._token.view(1, self.rows, 1, self.length)
+            there = (model * len(self._place) + token) * heads + head[:, None]  # (K, N, H, L)
+            row, column = (self._place // self.length)[:, None], (self._place % self.length)[:, None]
+            back = ((model[:, 0] * self.rows + row) * heads + head) * self.length + column  # (K, T, H)
+            self._orders[heads] = there.flatten(), back.flatten()
+        return self._orders[heads]
+
     def _spread_out(self, values: Tensor, padding: int) -> Tensor:
         rows = torch.full((self.rows * self.length,), padding, device=values.device)
-        rows[self.pack] = values
+        rows[self._place] = values
         return rows.view(self.rows, self.length)
 
 
@@ -83,27 +111,17 @@ def attend(
 
     The queries that share a key head are attended to as one longer query, so that keys are never repeated.
     """
-    heads, kv_heads, width = query.shape[1], key.shape[1], value.shape[3]
-    q, k, v = (_spread(x, packing) for x in (query, key, value))  # (K*N, H, L, D)
-    pairs, length = len(q) * kv_heads, packing.length
-    q = q.reshape(pairs, -1, q.shape[3])  # (K*N*KV, G*L, D)
-    k = k.reshape(pairs, length, -1).transpose(1, 2)
+    heads, kv_heads, length = query.shape[1], key.shape[1], packing.length
+    q, k, v = (packing.spread(x) for x in (query, key, value))  # (K*N, H, L, D)
+    pairs = len(q) * kv_heads
+    q, k, v = q.view(pairs, -1, q.shape[3]), k.view(pairs, length, -1), v.view(pairs, length, -1)  # q: (.., G*L, D)
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
-    scores = torch.baddbmm(q.new_zeros(1), q, k, beta=0, alpha=scale)  # (K*N*KV, G*L, L)
+    scores = torch.baddbmm(q.new_zeros(1), q, k.transpose(1, 2), beta=0, alpha=scale)  # (K*N*KV, G*L, L)
     if softcap is not None:  # Gemma 2, arXiv 2408.00118 section 2
         scores.div_(softcap).tanh_().mul_(softcap)
     scores.view(packing.models, packing.rows, heads, length, length).add_(packing.bias(sliding_window))
-    output = torch.bmm(scores.softmax(dim=-1), v.reshape(pairs, length, width))
-    rows = output.view(-1, heads, length, width).transpose(1, 2).reshape(packing.models, -1, heads * width)
-    packed = rows.index_select(1, packing.pack)  # (K, T, H*D)
-    return packed.view(1, -1, heads, width), None
-
-
-def _spread(x: Tensor, packing: Packing) -> Tensor:
-    heads, width = x.shape[1], x.shape[3]
-    tokens = x.transpose(1, 2).reshape(packing.models, -1, heads * width)  # (K, T, H*D)
-    rows = tokens.index_select(1, packing.spread)
-    return rows.view(-1, packing.length, heads, width).transpose(1, 2)
+    output = torch.bmm(scores.softmax(dim=-1), v)
+    return packing.pack(output.view(-1, heads, length, v.shape[2])), None
 
 
 AttentionInterface.register(NAME, attend)

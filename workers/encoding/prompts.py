@@ -40,6 +40,7 @@ class TokenPlan:
     layer: int = -1  # of the hidden states that are read; an index into `hidden_states`
     to_end: bool = True  # whether anyone reads what comes behind that layer
     head: bool = False  # whether anyone reads through the output head
+    whole: bool = True  # whether final states are read of all tokens, not of last ones and predictors alone
 
     @property
     def probes(self) -> int:
@@ -53,6 +54,11 @@ class TokenPlan:
     def prompt_tokens(self) -> Tensor:
         """Where the prompts' own tokens stand."""
         return (self.branch == PROMPT).nonzero().squeeze(1)
+
+    @property
+    def read_at_end(self) -> Tensor | None:
+        """The tokens whose final states are read; None for all."""
+        return None if self.whole else torch.cat([self.last, self.predictor]).unique()
 
     def to(self, device: str) -> TokenPlan:
         moved: dict[str, Any] = {name: each.to(device) for name, each in vars(self).items() if isinstance(each, Tensor)}
@@ -95,6 +101,7 @@ def plan_tokens(
     layer: int = -1,
     to_end: bool = True,
     head: bool = False,
+    whole: bool = True,
 ) -> TokenPlan:
     """Each prompt tokenised on its own, with the tokenizer's special tokens, cut at 256 tokens; continuations without.
 
@@ -105,7 +112,7 @@ def plan_tokens(
         if not row:
             raise InvalidProbeSet(f"Prompt {number} of {probes.name} has no tokens in this base's tokenizer.")
     tails = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in continuations]
-    return replace(_lay_out(rows, tails), layer=layer, to_end=to_end, head=head)
+    return replace(_lay_out(rows, tails), layer=layer, to_end=to_end, head=head, whole=whole)
 
 
 def _lay_out(rows: list[list[int]], tails: list[list[int]]) -> TokenPlan:

@@ -59,7 +59,7 @@ def join(plan: TokenPlan, parts: Sequence[Trace]) -> Trace:
 
 def run(model: PreTrainedModel, plan: TokenPlan, models: int) -> list[Trace]:
     """The traces of K models that share the resident weights and differ by the hooks that are on them now."""
-    with torch.inference_mode(), _watched(model, plan.layer, plan.to_end) as seen:
+    with torch.inference_mode(), _watched(model, plan.layer, plan.to_end) as seen, _sparing(model, plan, models):
         try:
             output = model(
                 input_ids=plan.ids.repeat(models)[None],
@@ -98,6 +98,35 @@ def _watched(model: PreTrainedModel, layer: int, to_end: bool) -> Iterator[dict[
         yield seen
     finally:
         handle.remove()
+
+
+@contextmanager
+def _sparing(model: PreTrainedModel, plan: TokenPlan, models: int) -> Iterator[None]:
+    """Runs the last layer's MLP, most of the layer's work, for the tokens alone whose final states are read.
+
+    Of all other tokens that layer is asked for keys and values only, which come before its MLP.
+    """
+    read, mlp = plan.read_at_end, getattr(decoder_layers(model)[-1], "mlp", None)
+    if read is None or mlp is None:
+        yield
+        return
+    total = models * plan.tokens
+    tokens = torch.cat([read + plan.tokens * each for each in range(models)])
+
+    def gather(module: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
+        return args[0].view(total, -1)[None, tokens]
+
+    def scatter(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        rows = output.new_zeros(1, total, output.shape[-1])
+        rows[0, tokens] = output[0]
+        return rows
+
+    before, after = mlp.register_forward_pre_hook(gather), mlp.register_forward_hook(scatter)
+    try:
+        yield
+    finally:
+        before.remove()
+        after.remove()
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:

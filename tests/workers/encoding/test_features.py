@@ -132,6 +132,26 @@ def test_layers_behind_the_one_that_is_read_are_not_run(pico: dict[str, tuple[Pa
     assert ran == [0]
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_the_last_layer_spares_changes_no_vector(pico: dict[str, tuple[Path, Path]], architecture: str):
+    """Weighted activations read every token, so in their company nothing is spared."""
+    last = encode(*pico[architecture], ["delta_activations", "delta_meaning"]).vectors
+    every = encode(*pico[architecture], ["delta_activations", "delta_meaning", "delta_weighted_activations"]).vectors
+    for feature, vector in last.items():
+        assert relative_error(vector, every[feature]) <= 1e-5
+
+
+def test_the_last_layers_mlp_runs_for_the_tokens_that_are_read(pico: dict[str, tuple[Path, Path]]):
+    base, adapter = pico["llama"]
+    encoder = Encoder(ResidentBase.load(base, "pico/base", "0"), PROBES)
+    encoder.measure_base()
+    rows = []
+    for layer in encoder.base.model.layers:
+        layer.mlp.down_proj.register_forward_hook(lambda module, args, output: rows.append(output.shape[1]))
+    encoder.encode([read_finetune(adapter)] * 2)
+    assert rows == [2 * encoder._plan.tokens, 2 * len(PROBES.prompts)]
+
+
 def test_meaning_does_not_see_how_wide_a_base_is(pico: dict[str, tuple[Path, Path]]):
     vectors = [encode(*pico[name], ["delta_meaning"]).vectors["delta_meaning"] for name in ("llama", "gpt2")]
     assert {len(vector) for vector in vectors} == {len(PROBES.prompts) * len(CONTINUATIONS.texts)}

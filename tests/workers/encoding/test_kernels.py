@@ -77,6 +77,18 @@ def test_reduced_vectors_point_where_those_of_float32_do(
     assert cosine >= 0.9995
 
 
+def test_hooks_on_the_mlps_own_layers_see_float32(bases: dict[str, Path]):
+    """Adapters of the MLP live in such hooks; without any, one product is never widened."""
+    model = ResidentBase.load(bases["llama"], "pico/base", "0", dtype="bfloat16").model
+    mlp, x, seen = model.layers[0].mlp, torch.randn(1, 5, 32), []
+    with torch.inference_mode():
+        expected = mlp(x)
+        for name in ("gate_proj", "up_proj", "down_proj"):
+            mlp.get_submodule(name).register_forward_hook(lambda module, args, output: seen.extend([*args, output]))
+        assert torch.equal(mlp(x), expected)
+    assert {tensor.dtype for tensor in seen} == {torch.float32}
+
+
 def test_only_queries_keys_norms_and_small_parameters_stay_in_float32(bases: dict[str, Path]):
     model = ResidentBase.load(bases["llama"], "pico/base", "0", dtype="bfloat16").model
     reduced = {name for name, parameter in model.named_parameters() if parameter.dtype == torch.bfloat16}

@@ -82,3 +82,13 @@ def test_a_part_reads_what_a_plan_of_its_probes_alone_would_read():
         alone = plan_tokens(byte_tokenizer(), ProbeSet("one", (prompt,)), ("xyz", "uv"))
         for name in ("ids", "positions", "probe", "last", "branch", "predictor", "target", "continuation"):
             assert torch.equal(getattr(part, name), getattr(alone, name)), name
+
+
+def test_final_states_are_read_of_last_tokens_and_predictors_alone():
+    spare = plan_tokens(byte_tokenizer(), PROBES, ("xyz",), whole=False)
+    assert spare.read_at_end is not None
+    assert text(spare.ids[spare.read_at_end]) == "cxydxyhxy"
+
+
+def test_whole_prompts_are_read_where_anyone_asks_for_them():
+    assert plan().read_at_end is None

@@ -15,6 +15,7 @@ class Feature(ABC):
     name: str
     at_layer = True  # reads `trace.hidden`, at whatever layer was asked for; the others read `trace.final`
     through_head = False  # reads logits
+    whole_prompts = False  # reads all of a prompt's tokens, not its last alone
     after_prompts = False  # needs the continuations behind the prompts
     across_bases = False  # its coordinates mean the same for every base
 

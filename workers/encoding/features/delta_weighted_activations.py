@@ -14,6 +14,7 @@ from workers.encoding.trace import Trace
 
 class DeltaWeightedActivations(Feature):
     name = "delta_weighted_activations"
+    whole_prompts = True
 
     def table(self, trace: Trace) -> Tensor:
         plan, tokens = trace.plan, trace.plan.prompt_tokens

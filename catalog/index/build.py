@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,8 @@ from catalog import builds
 from catalog.database import Database
 from catalog.errors import CatalogError, DiskFull
 from catalog.index import files, training
-from catalog.index.files import IDS, LISTS, VECTORS, FileRecord, Manifest
-from catalog.index.mapped import MappedSegment
+from catalog.index.files import IDS, LISTS, FileRecord, Manifest
+from catalog.index.lists import Lists
 from catalog.index.segment import normalised
 from catalog.repository import snapshots, vector_stream
 from catalog.settings import settings
@@ -79,7 +80,7 @@ class Builder:
                 return None
             model_ids, vectors = loaded
             built = training.build(vectors)
-            faiss.write_index(built.lists, str(work / LISTS))
+            built.lists.write(work / LISTS)
             model_ids.tofile(work / IDS)
             generation = self._publish(space, work, built, covered_seq, len(model_ids))
         seconds = time.monotonic() - started
@@ -96,18 +97,18 @@ class Builder:
                 covered_seq=covered_seq,
                 vectors=count,
                 dimension=space.dimension,
-                lists=built.lists.nlist,
+                lists=built.lists.count,
                 tuned=built.tuned,
-                files={name: FileRecord.of(work / name) for name in (LISTS, VECTORS, IDS)},
+                files={name: FileRecord.of(work / name) for name in (LISTS, IDS)},
             )
-            MappedSegment(work, manifest).check()  # faiss may leave a file short and say nothing
+            Lists.open(work / LISTS)  # faiss may leave a file short and say nothing
             final, sha256 = files.publish(work, manifest)
             row = IndexSnapshot(
                 space_id=space.id,
                 generation=manifest.generation,
                 covered_seq=covered_seq,
                 vectors=count,
-                kind="ivf_sq8",
+                kind=built.lists.kind,
                 path=f"{space.key}/{manifest.generation}",
                 sha256=sha256,
                 recall=built.tuned[0].recall,
@@ -119,23 +120,23 @@ class Builder:
 
 
 def _load(session: Session, space: SpaceRow, work: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """The models (n,) and normalised vectors (n, d) of a space, these in their file; None for fewer than two."""
+    """The models (n,) and normalised vectors (n, d) of a space, these mapped from a file without a name; None for fewer
+    than two.
+    """
     count = vector_stream.count(session, space.id, space.dimension)
     if count < 2:
         return None
     room = count + count // 100 + 1_000  # others may come in between the count and the stream
-    size, filled = 4 * space.dimension, 0
-    model_ids = np.empty(room, np.int64)
-    with (work / VECTORS).open("w+b") as file:
-        os.posix_fallocate(file.fileno(), 0, size * room)  # a full disk is an error here, not a signal later
+    model_ids, filled = np.empty(room, np.int64), 0
+    with tempfile.TemporaryFile(dir=work) as file:
+        os.posix_fallocate(file.fileno(), 0, 4 * space.dimension * room)  # a full disk is an error here, not a signal
         vectors = np.memmap(file, np.float32, "r+", shape=(room, space.dimension))
-        for ids, block in vector_stream.stream(session, space.id, space.dimension):
-            taken = min(len(ids), room - filled)  # what does not fit any more is in the feed
-            model_ids[filled : filled + taken] = ids[:taken]
-            vectors[filled : filled + taken] = normalised(block[:taken])
-            filled += taken
-        file.truncate(size * filled)
-    return model_ids[:filled].copy(), vectors[:filled]
+    for ids, block in vector_stream.stream(session, space.id, space.dimension):
+        taken = min(len(ids), room - filled)  # what does not fit any more is in the feed
+        model_ids[filled : filled + taken] = ids[:taken]
+        vectors[filled : filled + taken] = normalised(block[:taken])
+        filled += taken
+    return model_ids[:filled].copy(), np.asarray(vectors)[:filled]
 
 
 def as_disk_full(error: Exception) -> DiskFull | None:

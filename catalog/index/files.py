@@ -15,8 +15,8 @@ from uuid import uuid4
 
 from catalog.errors import IndexDamaged
 
-LISTS, VECTORS, IDS, MANIFEST = "lists.faiss", "vectors.f32", "ids.i64", "manifest.json"
-FORMAT = 1
+LISTS, IDS, MANIFEST = "lists.faiss", "ids.i64", "manifest.json"
+FORMAT = 2
 _UNFINISHED = ".building-"
 
 
@@ -88,14 +88,14 @@ def read_manifest(folder: Path, sha256: str) -> Manifest:
     return manifest
 
 
-def check_content(folder: Path, manifest: Manifest, *names: str) -> None:
-    """Read whole files and compare their checksums; raises `IndexDamaged`."""
-    for name in names:
+def check_content(folder: Path, manifest: Manifest) -> None:
+    """Read all files and compare their checksums; raises `IndexDamaged`."""
+    for name, expected in manifest.files.items():
         try:
             record = FileRecord.of(folder / name)
         except OSError as error:
             raise IndexDamaged(f"{folder.name}/{name} cannot be read: {error.strerror or error}.") from error
-        if record != manifest.files[name]:
+        if record != expected:
             raise IndexDamaged(f"{folder.name}/{name} has another checksum than when it was written.")
 
 

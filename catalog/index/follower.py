@@ -162,9 +162,6 @@ class Follower:
         try:
             loaded = self._loader.load(space_id, dimension)
             self._keep(space_id, loaded)
-            main = loaded.index.main
-            if main is not None:
-                self._once(space_id, main.manifest.generation, lambda: self._check(space_id, main))
             return loaded.index
         finally:
             with self._lock:
@@ -229,17 +226,11 @@ class Follower:
                     self._problems.pop(space_id, None)
 
         self._results.put(swap)
-        return self._check(space_id, main)
+        return None
 
     def _reload(self, space_id: int, index: SpaceIndex) -> None:
         loaded = self._loader.load(space_id, index.dimension)
         self._results.put(lambda: self._keep(space_id, loaded))
-
-    def _check(self, space_id: int, main: MappedSegment) -> None:
-        try:
-            main.check()
-        except IndexDamaged as error:
-            self._give_up(space_id, main, error)
 
     def _give_up(self, space_id: int, main: MappedSegment, error: IndexDamaged) -> None:
         """The next look finds the generation among the broken ones and loads another, while this one still answers."""

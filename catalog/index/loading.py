@@ -6,10 +6,12 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from catalog.database import Database
 from catalog.errors import IndexDamaged
 from catalog.index.files import read_manifest
-from catalog.index.mapped import MappedSegment
+from catalog.index.mapped import MappedSegment, VectorSource
 from catalog.index.space_index import SpaceIndex
 from catalog.repository import snapshots, vector_stream, vectors
 from catalog.tables import IndexSnapshot
@@ -54,13 +56,21 @@ class Loader:
         assert self._folder is not None
         folder = self._folder / snapshot.path
         try:
-            return MappedSegment(folder, read_manifest(folder, snapshot.sha256))
+            manifest = read_manifest(folder, snapshot.sha256)
+            return MappedSegment(folder, manifest, self._source(snapshot.space_id, manifest.dimension))
         except IndexDamaged as error:
             log.error("space %s: %s", snapshot.space_id, error)
             self.damages += 1
             if folder.is_dir():  # if not, another machine may have it; the workers look after their own
                 self.report_broken(snapshot.space_id, snapshot.generation, str(error))
             raise
+
+    def _source(self, space_id: int, dimension: int) -> VectorSource:
+        def newest(model_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            with self._database.reading() as connection:
+                return vector_stream.newest_of(connection, space_id, dimension, model_ids)
+
+        return newest
 
     def report_broken(self, space_id: int, generation: int, reason: str) -> None:
         with self._database.transaction() as session:

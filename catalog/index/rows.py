@@ -40,6 +40,10 @@ class Rows:
         """As bool (n,)."""
         return np.unpackbits(self.bits, count=n, bitorder="little").astype(bool)
 
+    def places(self, n: int) -> np.ndarray:
+        """As int64 (count,), ascending."""
+        return np.flatnonzero(self.mask(n))
+
     def selector(self) -> faiss.IDSelector:
         """For as long as this object lives: it reads `bits` where they are."""
         return faiss.IDSelectorBitmap(self.bits)  # type: ignore[call-arg, arg-type]

@@ -1,79 +1,98 @@
-"""From vectors to inverted lists: how many, where they lie, and how many of them a query has to probe."""
+"""From vectors to inverted lists: along which axes, how many lists, and how many of them a query has to probe."""
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
 
 from catalog.index.files import Tuned
-from catalog.index.mapped import candidates, probe
+from catalog.index.lists import Lists
+from catalog.index.reduction import principal_axes
 
 WANTED_RECALL = 0.99
 MARGIN = 0.003  # what the queries held out here and other ones may differ by
 TUNED_FOR = (10, 100, 1_000)  # values of k
 HELD_OUT = 400  # queries; a fifth of the vectors where there are fewer
+FEWEST_AXES = 64
+LEAST_SAVED = 2  # axes are no gain unless there are so many times fewer than coordinates
+AXES_SAMPLE = 16_384  # vectors that the axes are found from
 POINTS_PER_LIST = 64  # that k-means sees
 ITERATIONS = 10
 CHUNK = 8_192  # rows taken at once
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Built:
     """The lists of a main segment, and how many of them a query is to probe."""
 
-    lists: faiss.IndexIVFScalarQuantizer
+    lists: Lists
     tuned: tuple[Tuned, ...]
+
+    @property
+    def good(self) -> bool:
+        return all(each.recall >= WANTED_RECALL + MARGIN for each in self.tuned)
 
 
 def build(vectors: np.ndarray, seed: int = 0) -> Built:
-    """From normalised vectors float32 (n, d), n at least 2; they may be mapped from a file."""
+    """From normalised vectors float32 (n, d), n at least 2; they may be mapped from a file.
+
+    Axes are doubled until the candidates that their codes rank highest hold the neighbours that were asked for.
+    """
     n = len(vectors)
     generator = np.random.default_rng(seed)
     held_out = np.sort(generator.choice(n, min(HELD_OUT, max(1, n // 5)), replace=False))
-    lists = _trained(vectors, held_out, generator)
-    nearest = _Nearest(vectors[held_out], held_out, min(max(TUNED_FOR), n - 1))
-    for start in range(0, n, CHUNK):
-        chunk = np.ascontiguousarray(vectors[start : start + CHUNK])
-        lists.add(chunk)
-        nearest.look_at(chunk, start)
-    return Built(lists, _tuned(lists, nearest))
+    others = np.setdiff1d(np.arange(n), held_out)
+    nearest = _Nearest(vectors, held_out, min(max(TUNED_FOR), n - 1))
+    for axes in _axes(vectors[_some(others, AXES_SAMPLE, generator)], generator):
+        sample = vectors[_some(others, POINTS_PER_LIST * list_count(n), generator)]
+        lists = Lists.empty(axes, sample, list_count(n), ITERATIONS)
+        for start in range(0, n, CHUNK):
+            lists.add(vectors[start : start + CHUNK])
+        built = Built(lists, _tuned(lists, nearest))
+        log.info("%s lists along %s axes: %s", lists.count, lists.axes, built.tuned)
+        if built.good:
+            break
+    return built
 
 
 def list_count(n: int) -> int:
-    """A query reads every centroid (4 bytes an entry) and about eight lists (1 byte an entry): the sum is least for
-    about 1.4 times the root of n.
+    """A query reads every centroid (4 bytes an entry) and some ten lists (2 bytes an entry or 1): the sum is least for
+    about 1.5 to 2 times the root of n.
     """
     return max(1, min(round(1.5 * math.sqrt(n)), n // 8))
 
 
-def _trained(
-    vectors: np.ndarray, held_out: np.ndarray, generator: np.random.Generator
-) -> faiss.IndexIVFScalarQuantizer:
-    n, d = vectors.shape
-    count = list_count(n)
-    index = faiss.IndexIVFScalarQuantizer(
-        faiss.IndexFlatIP(d), d, count, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, True
-    )
-    index.cp.niter, index.cp.seed = ITERATIONS, 1
-    index.cp.min_points_per_centroid = 1
-    others = np.setdiff1d(np.arange(n), held_out)
-    sample = np.sort(generator.choice(others, min(len(others), POINTS_PER_LIST * count), replace=False))
-    index.train(np.ascontiguousarray(vectors[sample]))
-    return index
+def _some(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    return np.sort(generator.choice(rows, min(len(rows), count), replace=False))
+
+
+def _axes(sample: np.ndarray, generator: np.random.Generator) -> Iterator[np.ndarray | None]:
+    """Axes (r, d) to try, more and more of them; at last None, for all coordinates."""
+    count = FEWEST_AXES
+    while LEAST_SAVED * count <= sample.shape[1]:
+        yield principal_axes(sample, count, generator)
+        count *= 2
+    yield None
 
 
 class _Nearest:
-    """The k nearest of each query (q, d), itself left out, by exact search over chunks."""
+    """The k nearest vectors of each of those rows (q,), itself left out, by exact search."""
 
-    def __init__(self, queries: np.ndarray, rows: np.ndarray, k: int) -> None:
-        self.queries, self.rows, self.k = np.ascontiguousarray(queries), rows, k
+    def __init__(self, vectors: np.ndarray, rows: np.ndarray, k: int) -> None:
+        self.queries, self.rows, self.k = np.ascontiguousarray(vectors[rows]), rows, k
         self._cosines = np.full((len(rows), k), -2, np.float32)
         self.found = np.full((len(rows), k), -1, np.int64)
+        for start in range(0, len(vectors), CHUNK):
+            self._look_at(np.ascontiguousarray(vectors[start : start + CHUNK]), start)
 
-    def look_at(self, chunk: np.ndarray, start: int) -> None:
+    def _look_at(self, chunk: np.ndarray, start: int) -> None:
         cosines, found = faiss.knn(self.queries, chunk, min(self.k + 1, len(chunk)), metric=faiss.METRIC_INNER_PRODUCT)
         found = found + start
         cosines[found == self.rows[:, None]] = -3  # the query itself
@@ -88,23 +107,24 @@ class _Nearest:
         return float(hits) / (k * len(self.rows))
 
 
-def _tuned(lists: faiss.IndexIVF, nearest: _Nearest) -> tuple[Tuned, ...]:
+def _tuned(lists: Lists, nearest: _Nearest) -> tuple[Tuned, ...]:
     found: list[Tuned] = []
+    reduced = lists.reduce(nearest.queries)
     for k in sorted({min(k, nearest.k) for k in TUNED_FOR}):
         floor = found[-1].probes if found else 1
-        found.append(_tuned_for(k, lists, nearest, floor))
+        found.append(_tuned_for(k, lists, nearest, reduced, floor))
     return tuple(found)
 
 
-def _tuned_for(k: int, lists: faiss.IndexIVF, nearest: _Nearest, floor: int) -> Tuned:
+def _tuned_for(k: int, lists: Lists, nearest: _Nearest, reduced: np.ndarray, floor: int) -> Tuned:
     """The fewest probes, to an eighth, that reach the recall wanted; all lists where none does."""
 
     def recall(probes: int) -> float:
-        return nearest.recall(probe(lists, nearest.queries, candidates(k + 1), probes), k)
+        return nearest.recall(lists.probe(reduced, lists.candidates(k + 1), probes), k)
 
     wanted, below, probes = WANTED_RECALL + MARGIN, floor - 1, floor
-    while probes < lists.nlist and recall(probes) < wanted:
-        below, probes = probes, min(2 * probes, lists.nlist)
+    while probes < lists.count and recall(probes) < wanted:
+        below, probes = probes, min(2 * probes, lists.count)
     while probes - below > max(1, probes // 8):
         middle = (probes + below) // 2
         if recall(middle) < wanted:

@@ -1,13 +1,15 @@
-"""All vectors of a space at the speed of the wire: a binary COPY, for building an index and for doing without one."""
+"""Vectors in binary, past SQLAlchemy: some for a search to score, or all of a space by COPY to build an index of."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
-from psycopg import Connection, OperationalError, sql
-from sqlalchemy import func, select, text
+import psycopg
+from psycopg import sql
+from sqlalchemy import Connection, func, select, text
 from sqlalchemy.orm import Session
 
 from catalog.errors import DatabaseUnavailable
@@ -23,6 +25,15 @@ _NEWEST = """
 _FITTING = f"FROM ({_NEWEST}) AS newest WHERE NOT gone AND dimension = {{dimension}}"
 _COPY = f"COPY (SELECT model_id, data {_FITTING}) TO STDOUT (FORMAT BINARY)"
 _COUNT = f"SELECT count(*) {_FITTING}"
+_SOME = """
+    SELECT newest.model_id, newest.data
+    FROM unnest(%(models)s::bigint[]) AS wanted (model_id)
+    CROSS JOIN LATERAL (
+        SELECT model_id, data, dimension, deleted OR no_shift AS gone FROM vectors
+        WHERE model_id = wanted.model_id AND space_id = %(space_id)s ORDER BY seq DESC LIMIT 1
+    ) AS newest
+    WHERE NOT gone AND dimension = %(dimension)s
+"""
 
 
 def covered(session: Session, space_id: int) -> int:
@@ -43,15 +54,33 @@ def stream(session: Session, space_id: int, dimension: int) -> Iterator[tuple[np
 
     Yields blocks of ids (m,) int64 and vectors (m, d) float32. Raises `DatabaseUnavailable`.
     """
+    with _driver(session.connection()) as driver:
+        yield from _blocks(driver, space_id, dimension)
+
+
+def newest_of(
+    connection: Connection, space_id: int, dimension: int, model_ids: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The newest vectors of some models (n,) in a space: ids (m,) int64 of those that have one, and float32 (m, d).
+
+    Raises `DatabaseUnavailable`.
+    """
+    places = {"models": model_ids.tolist(), "space_id": space_id, "dimension": dimension}
+    with _driver(connection) as driver, driver.cursor(binary=True) as cursor:
+        rows = cursor.execute(_SOME, places).fetchall()
+    return _block([model_id for model_id, _ in rows], [data for _, data in rows], dimension)
+
+
+@contextmanager
+def _driver(connection: Connection) -> Iterator[psycopg.Connection[Any]]:
     try:
-        yield from _blocks(session, space_id, dimension)
-    except OperationalError as error:  # SQLAlchemy does not see what goes past it
+        yield cast(psycopg.Connection[Any], connection.connection.driver_connection)
+    except psycopg.OperationalError as error:  # SQLAlchemy does not see what goes past it
         raise DatabaseUnavailable("Postgres went away while vectors were read.") from error
 
 
-def _blocks(session: Session, space_id: int, dimension: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _blocks(driver: psycopg.Connection[Any], space_id: int, dimension: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     rows = max(1, BLOCK_BYTES // (4 * dimension))
-    driver = cast(Connection[Any], session.connection().connection.driver_connection)
     places = {"space_id": sql.Literal(space_id), "dimension": sql.Literal(dimension)}
     statement = sql.SQL(_COPY).format(**places)
     ids: list[int] = []

@@ -16,7 +16,7 @@ from benchmarks.filling import SPACE, fill
 from catalog.database import Database
 from catalog.index import Follower, SpaceReport
 from catalog.index.build import Builder
-from catalog.index.files import IDS, LISTS, MANIFEST, VECTORS
+from catalog.index.files import IDS, LISTS, MANIFEST
 from catalog.repository import snapshots
 from tests.catalog import entries
 from tests.catalog.index.conftest import COUNT, DIMENSION, again
@@ -174,7 +174,7 @@ def test_a_deleted_generation_is_searched_on_and_made_anew(process: Process, bui
     until(lambda: process.report().generation == 2)
 
 
-@pytest.mark.parametrize("name", [LISTS, IDS, MANIFEST, VECTORS])
+@pytest.mark.parametrize("name", [LISTS, IDS, MANIFEST])
 def test_a_corrupt_segment_is_left_for_the_one_before(process: Process, builder: Builder, name: str):
     again(builder)
     again(builder)
@@ -190,7 +190,7 @@ def test_a_corrupt_segment_is_left_for_the_one_before(process: Process, builder:
     assert process.report().problem is None
 
 
-@pytest.mark.parametrize("name", [LISTS, IDS, MANIFEST, VECTORS])
+@pytest.mark.parametrize("name", [LISTS, IDS, MANIFEST])
 def test_a_corrupt_only_segment_is_left_for_postgres(process: Process, builder: Builder, name: str):
     again(builder)
     corrupt(folder(builder, 1) / name)

@@ -1,0 +1,91 @@
+"""python -m benchmarks.index --json
+
+Everything on one machine in one run. The exact scan and the index take turns at each size.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import faiss
+import typer
+from rich.console import Console
+
+from benchmarks.index import live, sizes
+from benchmarks.index.catalogs import Catalog, catalog_of
+from benchmarks.index.data import Data
+
+SIZES = ((1_000, 4_096), (10_000, 4_096), (100_000, 4_096), (1_000_000, 576))
+IN_USE = (100_000, 4_096)  # the size at which all else is measured
+app = typer.Typer(add_completion=False)
+console = Console(stderr=True)
+
+
+@app.command()
+def main(
+    largest: Annotated[int, typer.Option(help="Leave out sizes with more vectors.")] = 1_000_000,
+    rivals: Annotated[float, typer.Option(help="Seconds that each rival may build for; 0 leaves them out.")] = 600,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+) -> None:
+    """Measures latency, recall, memory, freshness, rebuilds and starts of the index, and its rivals."""
+    report: dict[str, Any] = {"threads": faiss.omp_get_max_threads(), "cpu": faiss.get_compile_options(), "sizes": []}
+    for n, d in SIZES:
+        if n > largest:
+            continue
+        data = Data(n, d)
+        with console.status(f"{n:,} x {d:,}"), catalog_of(data) as catalog:
+            report["sizes"].append(sizes.measure(catalog))
+            _say(report["sizes"][-1])
+            if (n, d) == IN_USE:
+                report |= _in_use(catalog, data, rivals)
+    targets = {name: {"value": value, "limit": limit, "met": met} for name, value, limit, met in judge(report)}
+    report["targets"] = targets
+    print(json.dumps(report) if as_json else json.dumps(report, indent=1))
+    sys.exit(not all(each["met"] for each in targets.values()))
+
+
+def _in_use(catalog: Catalog, data: Data, rivals: float) -> dict[str, Any]:
+    report: dict[str, Any] = {}
+    for part in (live.starting, live.freshness, live.rebuild):
+        report[part.__name__] = part(catalog)
+        _say(report[part.__name__])
+    if rivals:
+        from benchmarks.index import rivals as others  # the packages of the extra `bench`
+
+        report["rivals"] = others.measure(data, catalog.servers.database_url, rivals, _say)
+    return report
+
+
+def judge(report: dict[str, Any]) -> Iterator[tuple[str, float, float, bool]]:
+    """What is promised of the index in use: name, value, limit, whether it is met."""
+    row = next((each for each in report["sizes"] if (each["n"], each["dimension"]) == IN_USE), None)
+    if row is None:
+        return
+
+    def at_least(name: str, value: float, limit: float) -> tuple[str, float, float, bool]:
+        return name, value, limit, value >= limit
+
+    def at_most(name: str, value: float, limit: float) -> tuple[str, float, float, bool]:
+        return name, value, limit, value <= limit
+
+    yield at_least("recall_at_10", row["recall_at_10"], 0.99)
+    yield at_least("times_as_fast_as_exact_scan", row["times_as_fast_as_exact_scan"], 40)
+    yield at_most("share_of_float32_bytes", row["share_of_float32_bytes"], 0.28)
+    yield at_most("largest_cosine_error", row["largest_cosine_error"], 1e-4)
+    yield at_most("filter_1%_of_the_unfiltered_latency", row["filters"]["1%"]["of_the_unfiltered_latency"], 3)
+    yield at_least("filter_0.1%_fewest_results", row["filters"]["0.1%"]["fewest_results"], 10)
+    yield at_least("stream_mb_per_s", row["stream_mb_per_s"], 100)
+    yield at_most("insert_to_searchable_p99_s", report["freshness"]["p99_s"], 1)
+    yield at_most("p99_during_a_rebuild_of_the_quiet_one", report["rebuild"]["p99_of_the_quiet_one"], 2)
+    yield at_most("start_seconds", max(report["starting"]["seconds"]), 3)
+
+
+def _say(what: object) -> None:
+    console.print(what)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,108 @@
+"""A catalog on a real Postgres, filled at once, with builds in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.cli.embedded import EmbeddedServers
+from app.cli.processes import migrate
+from benchmarks.filling import SPACE, fill
+from benchmarks.index.data import Data
+from catalog.database import Database
+from catalog.index import Follower
+from catalog.repository import snapshots
+from catalog.settings import settings
+
+SPACE_ID = 1
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Models 1 to n have the vectors of `data`, and indexes lie in `folder`."""
+
+    data: Data
+    database: Database
+    servers: EmbeddedServers
+    folder: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        """For processes that belong to this catalog."""
+        urls = {"DATABASE_URL": self.servers.database_url, "REDIS_URL": self.servers.redis_url}
+        return os.environ | urls | {"DELTADEX_DATA_DIR": str(self.folder)}
+
+    @property
+    def index_folder(self) -> Path:
+        return self.folder / "index"
+
+    def start_build(self) -> subprocess.Popen[bytes]:
+        """A builder as workers start it. It builds when enough has changed."""
+        return subprocess.Popen([sys.executable, "-m", "catalog.index.build", str(SPACE_ID)], env=self.env)
+
+    def build(self) -> dict[str, Any]:
+        """What the first main segment costs; nothing where a space is too small for one."""
+        start = time.perf_counter()
+        if self.start_build().wait():
+            raise RuntimeError("the build failed")
+        seconds = round(time.perf_counter() - start, 1)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # of all children: kB
+        with self.database.transaction() as session:
+            [found] = snapshots.newest(session, [SPACE_ID]).get(SPACE_ID, [None])
+        if found is None:
+            return {"kind": "exact, in memory"}
+        files = {path.name: path.stat().st_size for path in (self.index_folder / found.path).iterdir()}
+        return {
+            "kind": found.kind,
+            "build_seconds": seconds,
+            "build_peak_mb": round(peak / 1024),
+            "tuned_recall": found.recall,
+            "files": files,
+            "share_of_float32_bytes": round(sum(files.values()) / (4 * self.data.n * self.data.d), 4),
+        }
+
+    def call_for_a_build(self) -> None:
+        """As if the newest segment had been found broken."""
+        with self.database.transaction() as session:
+            snapshots.postpone(session, SPACE_ID, 0)
+            newest = snapshots.last_generation(session, SPACE_ID)
+            snapshots.mark_broken(session, SPACE_ID, newest, "the benchmark wants another")
+
+    @contextmanager
+    def follower(self) -> Iterator[Follower]:
+        """What an API process searches with, loaded."""
+        found = Follower(self.database, settings().feed_interval, self.index_folder)
+        found.start()
+        while not found.loaded:
+            time.sleep(0.001)
+        found.index(SPACE_ID, self.data.d)
+        try:
+            yield found
+        finally:
+            found.stop()
+
+
+@contextmanager
+def catalog_of(data: Data) -> Iterator[Catalog]:
+    with tempfile.TemporaryDirectory(prefix="deltadex-") as name:
+        folder = Path(name)
+        with EmbeddedServers(folder / "servers") as servers:
+            migrate(servers.database_url)
+            database = Database(servers.database_url)
+            fill(database, data.n, data.d, data.blocks(), SPACE)
+            with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql("VACUUM ANALYZE")
+                connection.exec_driver_sql("CHECKPOINT")
+            try:
+                yield Catalog(data, database, servers, folder)
+            finally:
+                database.close()

@@ -1,0 +1,48 @@
+"""Vectors like those of real fine-tunes, and queries of their kind that are not among them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import faiss
+import numpy as np
+
+from benchmarks.index.measuring import K
+from benchmarks.pool_like import CHUNK, PoolLike
+
+QUERIES = 400
+
+
+@dataclass(frozen=True)
+class Data:
+    """`vectors` (n, d) and `queries` (400, d), all of length 1; seeded."""
+
+    n: int
+    d: int
+
+    @cached_property
+    def _all(self) -> np.ndarray:
+        return PoolLike(self.n + QUERIES, self.d).all()
+
+    @property
+    def vectors(self) -> np.ndarray:
+        return self._all[: self.n]
+
+    @property
+    def queries(self) -> np.ndarray:
+        return self._all[self.n :]
+
+    @cached_property
+    def truth(self) -> np.ndarray:
+        """The rows of the K nearest vectors to each query (400, K), by exact search."""
+        return self.nearest_among(self.n)
+
+    def nearest_among(self, n: int) -> np.ndarray:
+        return faiss.knn(self.queries, self.vectors[:n], K, metric=faiss.METRIC_INNER_PRODUCT)[1]
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The vectors, in pieces."""
+        for start in range(0, self.n, CHUNK):
+            yield self.vectors[start : start + CHUNK]

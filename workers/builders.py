@@ -6,7 +6,7 @@ import logging
 import subprocess
 import sys
 
-COMMAND = ("-m", "catalog.index.build")
+COMMAND = ("-m", "catalog.build_index")
 
 log = logging.getLogger(__name__)
 

@@ -26,6 +26,7 @@ console = Console(stderr=True)
 
 @app.command()
 def main(
+    smallest: Annotated[int, typer.Option(help="Leave out sizes with fewer vectors.")] = 1,
     largest: Annotated[int, typer.Option(help="Leave out sizes with more vectors.")] = 1_000_000,
     rivals: Annotated[float, typer.Option(help="Seconds that each rival may build for; 0 leaves them out.")] = 600,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
@@ -33,7 +34,7 @@ def main(
     """Measures latency, recall, memory, freshness, rebuilds and starts of the index, and its rivals."""
     report: dict[str, Any] = {"threads": faiss.omp_get_max_threads(), "cpu": faiss.get_compile_options(), "sizes": []}
     for n, d in SIZES:
-        if n > largest:
+        if not smallest <= n <= largest:
             continue
         data = Data(n, d)
         with console.status(f"{n:,} x {d:,}"), catalog_of(data) as catalog:

@@ -47,7 +47,7 @@ class Catalog:
 
     def start_build(self) -> subprocess.Popen[bytes]:
         """A builder as workers start it. It builds when enough has changed."""
-        return subprocess.Popen([sys.executable, "-m", "catalog.index.build", str(SPACE_ID)], env=self.env)
+        return subprocess.Popen([sys.executable, "-m", "catalog.build_index", str(SPACE_ID)], env=self.env)
 
     def build(self) -> dict[str, Any]:
         """What the first main segment costs; nothing where a space is too small for one."""

@@ -21,10 +21,11 @@ class Data:
 
     n: int
     d: int
+    seed: int = 0
 
     @cached_property
     def _all(self) -> np.ndarray:
-        return PoolLike(self.n + QUERIES, self.d).all()
+        return PoolLike(self.n + QUERIES, self.d, self.seed).all()
 
     @property
     def vectors(self) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 from app.cli.processes import api, in_this_environment
 from benchmarks.filling import SPACE, fill
 from benchmarks.index.catalogs import SPACE_ID, Catalog
+from benchmarks.index.data import Data
 from benchmarks.index.measuring import K, Times
 from catalog.database import Database
 from catalog.index import SpaceIndex
@@ -32,15 +33,16 @@ def freshness(catalog: Catalog) -> dict[str, Any]:
     context = multiprocessing.get_context("spawn")
     commits: SimpleQueue = context.SimpleQueue()
     count = INSERTS_A_SECOND * SECONDS_OF_INSERTS
+    new = Data(count, catalog.data.d, seed=1).vectors
     with catalog.follower() as follower:
         index = follower.index(SPACE_ID, catalog.data.d)
         inserting = context.Process(
-            target=insert, args=(catalog.servers.database_url, catalog.data.d, count, commits), daemon=True
+            target=insert, args=(catalog.servers.database_url, count, catalog.data.d, commits), daemon=True
         )
         inserting.start()
         searches = Searches(index, catalog.data.queries)
         searches.start()
-        delays = [_until_found(index, *commits.get()) for _ in range(count)]
+        delays = [_until_found(index, vector, *commits.get()) for vector in new]
         inserting.join()
         summary = searches.stop().summary()
     return {
@@ -51,30 +53,22 @@ def freshness(catalog: Catalog) -> dict[str, Any]:
     }
 
 
-def insert(database_url: str, dimension: int, count: int, commits: SimpleQueue) -> None:
+def insert(database_url: str, count: int, dimension: int, commits: SimpleQueue) -> None:
     """Commit one new model at a time and tell when. Runs in a process of its own."""
     database = Database(database_url)
     due = time.monotonic()
-    for number in range(count):
-        vector = new_vector(number, dimension)
+    for number, vector in enumerate(Data(count, dimension, seed=1).vectors):
         model_id = fill(database, 1, dimension, [vector[None]], SPACE, prefix=f"new-{number}")
-        commits.put((number, model_id, time.monotonic()))
+        commits.put((model_id, time.monotonic()))
         due += 1 / INSERTS_A_SECOND
         time.sleep(max(0, due - time.monotonic()))
     database.close()
 
 
-def new_vector(number: int, dimension: int) -> np.ndarray:
-    vector = np.random.default_rng((1, number)).standard_normal(dimension, dtype=np.float32)
-    return vector / np.linalg.norm(vector)
-
-
-def _until_found(index: SpaceIndex, number: int, model_id: int, committed: float) -> float:
-    query = new_vector(number, index.dimension)
-    while True:
-        if index.search(query, 1).model_ids.tolist() == [model_id]:
-            return time.monotonic() - committed
+def _until_found(index: SpaceIndex, vector: np.ndarray, model_id: int, committed: float) -> float:
+    while index.search(vector, 1).model_ids.tolist() != [model_id]:
         time.sleep(0.005)
+    return time.monotonic() - committed
 
 
 class Searches(threading.Thread):

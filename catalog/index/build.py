@@ -1,6 +1,5 @@
-"""Builds the main segment of a space from Postgres: `python -m catalog.index.build SPACE_ID`.
-
-A process of its own, so that its memory goes with it and whoever asked for it goes on.
+"""Builds the main segment of a space from Postgres, in a process of its own (`catalog.build_index`): its memory goes
+with it, and whoever asked for it goes on.
 """
 
 from __future__ import annotations
@@ -8,13 +7,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import faiss
 import numpy as np
 from sqlalchemy.orm import Session
 
@@ -131,12 +129,21 @@ def _load(session: Session, space: SpaceRow, work: Path) -> tuple[np.ndarray, np
     with tempfile.TemporaryFile(dir=work) as file:
         os.posix_fallocate(file.fileno(), 0, 4 * space.dimension * room)  # a full disk is an error here, not a signal
         vectors = np.memmap(file, np.float32, "r+", shape=(room, space.dimension))
-    for ids, block in vector_stream.stream(session, space.id, space.dimension):
+    for ids, block in _unhurried(vector_stream.stream(session, space.id, space.dimension)):
         taken = min(len(ids), room - filled)  # what does not fit any more is in the feed
         model_ids[filled : filled + taken] = ids[:taken]
         vectors[filled : filled + taken] = normalised(block[:taken])
         filled += taken
     return model_ids[:filled].copy(), np.asarray(vectors)[:filled]
+
+
+def _unhurried(blocks: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rests as long as each block took: Postgres sends it with the priority of a search."""
+    started = time.monotonic()
+    for each in blocks:
+        yield each
+        time.sleep(time.monotonic() - started)
+        started = time.monotonic()
 
 
 def as_disk_full(error: Exception) -> DiskFull | None:
@@ -149,29 +156,17 @@ def as_disk_full(error: Exception) -> DiskFull | None:
     return DiskFull(f"The index could not be written: {error}") if full or failed_write else None
 
 
-def yield_to_others() -> None:
-    """Searches and encoding on this machine go first."""
-    os.nice(19)
-    if hasattr(os, "SCHED_BATCH"):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    faiss.omp_set_num_threads(max(1, (os.cpu_count() or 1) // 2))
-
-
-def main() -> int:
+def main(space_id: int) -> int:
+    """Build and say how it went: the exit code of the process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     conf = settings()
-    yield_to_others()
     database = Database(conf.require_database_url())
     builder = Builder(database, conf.index_dir, builds.Policy(conf.index_exact_bytes))
     try:
-        builder.build(int(sys.argv[1]))
+        builder.build(space_id)
     except CatalogError as error:
-        log.error("the index of space %s was not built: %s: %s", sys.argv[1], error.code, error)
+        log.error("the index of space %s was not built: %s: %s", space_id, error.code, error)
         return 1
     finally:
         database.close()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

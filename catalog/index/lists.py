@@ -23,11 +23,8 @@ class Lists:
         self._axes = _axes(index)
 
     @classmethod
-    def empty(cls, axes: np.ndarray | None, sample: np.ndarray, count: int, iterations: int) -> Lists:
-        """`count` lists trained by k-means on a sample (m, d) that is normalised; `axes` (r, d) are orthonormal, None
-        for all coordinates.
-        """
-        d = sample.shape[1]
+    def untrained(cls, d: int, axes: np.ndarray | None, count: int, iterations: int) -> Lists:
+        """`count` lists; `axes` (r, d) are orthonormal, None for all coordinates."""
         r = d if axes is None else len(axes)
         code = faiss.ScalarQuantizer.QT_8bit if axes is None else faiss.ScalarQuantizer.QT_fp16
         of_residuals = axes is None  # halves are exact enough without
@@ -41,7 +38,6 @@ class Lists:
             faiss.copy_array_to_vector(np.ascontiguousarray(axes, np.float32).ravel(), transform.A)
             transform.is_trained = True
             index.prepend_transform(transform)
-        index.train(np.ascontiguousarray(sample))
         return cls(index)
 
     @classmethod
@@ -69,6 +65,11 @@ class Lists:
     @property
     def kind(self) -> str:
         return "ivf_sq8" if self._axes is None else f"ivf_fp16_of_{self.axes}"
+
+    def train(self, reduced: np.ndarray) -> None:
+        """Place the lists by k-means over a reduced sample (m, r)."""
+        self._ivf.train(reduced)
+        self._index.is_trained = True
 
     def candidates(self, k: int) -> int:
         """How many of the codes' nearest are to be scored to find k: they rank some a little too low."""

@@ -15,15 +15,15 @@ from catalog.index.lists import Lists
 from catalog.index.reduction import principal_axes
 
 WANTED_RECALL = 0.99
-MARGIN = 0.003  # what the queries held out here and other ones may differ by
+MARGIN = 0.005  # what the queries held out here and other ones may differ by
 TUNED_FOR = (10, 100, 1_000)  # values of k
 HELD_OUT = 400  # queries; a fifth of the vectors where there are fewer
-FEWEST_AXES = 64
+FEWEST_AXES, MOST_AXES = 64, 512
 LEAST_SAVED = 2  # axes are no gain unless there are so many times fewer than coordinates
 AXES_SAMPLE = 16_384  # vectors that the axes are found from
 POINTS_PER_LIST = 64  # that k-means sees
 ITERATIONS = 10
-CHUNK = 8_192  # rows taken at once
+CHUNK = 1_024  # rows taken at once: arrays so small are used again, where large ones are new pages each time
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ class Built:
 def build(vectors: np.ndarray, seed: int = 0) -> Built:
     """From normalised vectors float32 (n, d), n at least 2; they may be mapped from a file.
 
-    Axes are doubled until the candidates that their codes rank highest hold the neighbours that were asked for.
+    Axes are doubled until the candidates that their codes rank highest hold the neighbours that were asked for; where
+    that takes too many, all coordinates are kept.
     """
     n = len(vectors)
     generator = np.random.default_rng(seed)
@@ -51,10 +52,11 @@ def build(vectors: np.ndarray, seed: int = 0) -> Built:
     others = np.setdiff1d(np.arange(n), held_out)
     nearest = _Nearest(vectors, held_out, min(max(TUNED_FOR), n - 1))
     for axes in _axes(vectors[_some(others, AXES_SAMPLE, generator)], generator):
-        sample = vectors[_some(others, POINTS_PER_LIST * list_count(n), generator)]
-        lists = Lists.empty(axes, sample, list_count(n), ITERATIONS)
-        for start in range(0, n, CHUNK):
-            lists.add(vectors[start : start + CHUNK])
+        lists = Lists.untrained(vectors.shape[1], axes, list_count(n), ITERATIONS)
+        sample = _some(others, POINTS_PER_LIST * lists.count, generator)
+        lists.train(np.vstack([lists.reduce(vectors[rows]) for rows in _chunks(sample)]))
+        for rows in _chunks(np.arange(n)):
+            lists.add(vectors[rows[0] : rows[-1] + 1])
         built = Built(lists, _tuned(lists, nearest))
         log.info("%s lists along %s axes: %s", lists.count, lists.axes, built.tuned)
         if built.good:
@@ -73,10 +75,14 @@ def _some(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.nd
     return np.sort(generator.choice(rows, min(len(rows), count), replace=False))
 
 
+def _chunks(rows: np.ndarray) -> list[np.ndarray]:
+    return np.split(rows, range(CHUNK, len(rows), CHUNK))
+
+
 def _axes(sample: np.ndarray, generator: np.random.Generator) -> Iterator[np.ndarray | None]:
     """Axes (r, d) to try, more and more of them; at last None, for all coordinates."""
     count = FEWEST_AXES
-    while LEAST_SAVED * count <= sample.shape[1]:
+    while count <= min(MOST_AXES, sample.shape[1] // LEAST_SAVED):
         yield principal_axes(sample, count, generator)
         count *= 2
     yield None
@@ -123,6 +129,8 @@ def _tuned_for(k: int, lists: Lists, nearest: _Nearest, reduced: np.ndarray, flo
         return nearest.recall(lists.probe(reduced, lists.candidates(k + 1), probes), k)
 
     wanted, below, probes = WANTED_RECALL + MARGIN, floor - 1, floor
+    if (most := recall(lists.count)) < wanted:
+        return Tuned(k, lists.count, most)
     while probes < lists.count and recall(probes) < wanted:
         below, probes = probes, min(2 * probes, lists.count)
     while probes - below > max(1, probes // 8):

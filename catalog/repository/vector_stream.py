@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from catalog.errors import DatabaseUnavailable
 from catalog.tables import Vector
 
-BLOCK_BYTES = 8 * 2**20
+BLOCK_BYTES = 2**20
 
 # the newest row of each model, tombstones among them, before those are left out
 _NEWEST = """

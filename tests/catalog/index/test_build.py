@@ -45,7 +45,7 @@ def started(builder: Builder, *, limit: int | None = None) -> subprocess.Popen[s
     lines = ["import resource, runpy, sys"]
     if limit is not None:
         lines.append(f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))")
-    lines += ["sys.argv = ['build', '1']", "runpy.run_module('catalog.index.build', run_name='__main__')"]
+    lines += ["sys.argv = ['build', '1']", "runpy.run_module('catalog.build_index', run_name='__main__')"]
     env = {
         **os.environ,
         "DATABASE_URL": builder.database.url,

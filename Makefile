@@ -44,7 +44,7 @@ clean: ## remove .venv and caches (the data directory stays)
 	$(PYTHON) -m venv .venv
 
 .venv/.installed: .venv/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[worker,embedded,demo,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[worker,embedded,demo,evaluate,dev]'
 	@touch $@
 
 $(BASE)/model.safetensors: | .venv/.installed

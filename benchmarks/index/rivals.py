@@ -61,7 +61,7 @@ def _measured(rival: Rival, data: Data, seconds: float) -> dict[str, Any]:
     if not n:
         return report
     truth = data.nearest_among(n)
-    exact = isinstance(rival, PgExact)
+    exact = type(rival) is PgExact
     queries = data.queries[:SCANS] if exact else data.queries
     for width in WIDTHS:
         rival.widen(width)

@@ -1,0 +1,102 @@
+"""Whole tuned models, for what reads more than a probe's trace: their answers, and the changes of their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from catalog.errors import InvalidModelConfig, UnsupportedAdapter
+from workers.encoding import FineTune, ResidentBase
+from workers.encoding.adapter_parts import sort_parts
+from workers.encoding.guard import BaseGuard, restored
+from workers.encoding.head import Head, load_head
+from workers.encoding.loading import clean_view, load_config, load_headless
+from workers.encoding.lora import fit
+from workers.encoding.peft_path import attached, tuned_head
+
+LAYERS = (nn.Linear, nn.Embedding, Conv1D)
+
+
+@contextmanager
+def tuned(finetune: FineTune, base: ResidentBase, guard: BaseGuard) -> Iterator[tuple[PreTrainedModel, Head]]:
+    """While it lasts, a model that is the fine-tuned one, with its output head.
+
+    Raises `UnsupportedAdapter` for prompts, which are no model, and what loading and PEFT raise.
+    """
+    if finetune.path == "prompt":
+        raise UnsupportedAdapter(f"{finetune.name} is a prompt and changes no weight.")
+    if finetune.path == "full":
+        with _view(finetune) as view:
+            config = load_config(view, finetune.shapes, InvalidModelConfig)
+            model = load_headless(view, config, base.dtype, InvalidModelConfig).to(torch.device(base.device))
+            yield model, load_head(view, model, base.device).cut(base.vocabulary)
+        return
+    guard.arm()
+    parts = sort_parts(finetune, base.model)
+    try:
+        with restored(base.model), attached(parts, finetune, base.model):
+            yield base.model, tuned_head(parts, finetune, base) or base.head
+    finally:
+        guard.check()
+
+
+def weight_changes(finetune: FineTune, base: ResidentBase, guard: BaseGuard) -> Iterator[tuple[str, Tensor]]:
+    """Each changed weight of the headless base by name, and tuned minus base, float32, in the weight's own shape.
+
+    Plain LoRA gives B A; of other adapters a layer's change is read off by sending the identity through it, which
+    holds whatever they do inside as long as the layer stays linear.
+    """
+    if finetune.path == "lora":
+        for name, lora in fit(finetune.modules, base.model).items():
+            change = lora.scale * (lora.b.float() @ lora.a.float())  # (out, in)
+            lies = isinstance(base.model.get_submodule(name), nn.Embedding | Conv1D)
+            yield f"{name}.weight", change.T if lies else change
+        return
+    before = dict(base.model.named_parameters())
+    plain = {name: module for name, module in base.model.named_modules() if isinstance(module, LAYERS)}
+    with tuned(finetune, base, guard) as (model, _), torch.inference_mode():
+        for name, weight in before.items():
+            change = _change(weight, plain.get(name.removesuffix(".weight")), name, model)
+            if change is not None and change.any():
+                yield name, change
+
+
+def _change(weight: Tensor, layer: nn.Module | None, name: str, model: PreTrainedModel) -> Tensor | None:
+    """Tuned minus base of one weight, None where nobody touched it."""
+    module_name, _, own = name.rpartition(".")
+    module = model.get_submodule(module_name)
+    new = module._parameters.get(own)
+    if layer is None or (new is not None and not _hooked(module)):
+        return None if new is None or new is weight else _overlap(new, weight)
+    lies = isinstance(layer, nn.Embedding | Conv1D)
+    rows = weight.shape[0] if lies else weight.shape[1]
+    eye: Any = torch.arange(rows) if isinstance(layer, nn.Embedding) else torch.eye(rows)
+    eye = eye.to(weight.device)
+    after = module(eye) if isinstance(layer, nn.Embedding) else module(eye) - module(torch.zeros_like(eye[:1]))
+    return (after if lies else after.T).float() - weight.float()
+
+
+def _hooked(module: nn.Module) -> bool:
+    return any(type(hook).__module__ == "workers.encoding.lora" for hook in module._forward_hooks.values())
+
+
+def _overlap(new: Tensor, old: Tensor) -> Tensor:
+    """The difference as far as both go: a vocabulary may have been enlarged."""
+    size = tuple(slice(0, min(pair)) for pair in zip(new.shape, old.shape, strict=True))
+    change = torch.zeros(old.shape)
+    change[size] = (new[size].float() - old[size].float()).cpu()
+    return change
+
+
+@contextmanager
+def _view(finetune: FineTune) -> Iterator[Path]:
+    names = [path.name for path in finetune.folder.iterdir()]
+    with clean_view(finetune.folder, names, finetune.config) as view:
+        yield view

@@ -24,7 +24,7 @@ SMALLEST = 3  # models of a cluster
 @app.command()
 def evaluate(
     labels: options.Labels,
-    out_dir: Annotated[options.Out, typer.Option("--out")],
+    out_dir: options.Out,
     base: options.Base = None,
     probes: options.Probes = None,
     only: Annotated[list[str] | None, typer.Option(help="One representation; repeat it for more. All without.")] = None,

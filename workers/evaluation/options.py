@@ -24,7 +24,7 @@ notes = Console(stderr=True)  # progress and errors; standard output is the answ
 
 Labels = Annotated[Path, typer.Argument(metavar="LABELS.csv", help="Lines of MODEL,LABEL: repo ids or folders.")]
 Base = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the base; the one they name without.")]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Where tables, plots and vectors go.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where tables, plots and vectors go.")]
 Probes = Annotated[Path | None, typer.Option(metavar="FILE.json", help="Probe set; the default one without.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]

@@ -20,15 +20,16 @@ MEASURES = ("silhouette", "silhouette_centred", "nearest", "adjusted_rand")
 
 def scorecard_table(lines: Sequence[Line]) -> Table:
     """Every measure with its 95% interval below it."""
-    table = Table("representation", title="Measured on your pool", title_justify="left", box=None, pad_edge=False)
-    for name in ("silhouette", "centred", "1-NN", "adj. Rand", "dim", "bytes", "s/model"):
-        table.add_column(name, justify="right")
+    table = Table("representation", title="measured on your pool", title_justify="left", box=None, pad_edge=False)
+    for name in ("silhouette", "centred", "1-NN", "adj. Rand", "dimension\nbytes", "s/model"):
+        table.add_column(name, justify="right", no_wrap=True)
     for line in lines:
         if line.figures is None:
-            table.add_row(line.name, *["-"] * 7)
+            table.add_row(_title(line.name), *["-"] * 6)
             continue
         cells = [_cell(getattr(line.figures, name)) for name in MEASURES]
-        table.add_row(line.name, *cells, f"{line.dimension:,}", f"{line.nbytes:,.0f}", f"{line.seconds:.2f}")
+        size = f"{line.dimension:,}\n[dim]{line.nbytes:,.0f}[/dim]"
+        table.add_row(_title(line.name), *cells, size, f"{line.seconds:.2f}")
     return table
 
 
@@ -59,8 +60,13 @@ def write_scorecard(folder: Path, pool: Pool, lines: Sequence[Line], how: Mappin
     write_csv(folder / "scorecard.csv", [_flat(line) for line in lines])
     for line in lines:
         if line.vectors is not None and line.gram is not None and line.assigned is not None:
-            stored = {"names": np.array(pool.names), "labels": np.array(pool.labels), "clusters": line.assigned}
-            np.savez(folder / "vectors" / f"{line.name}.npz", gram=line.gram, **stored, **line.vectors.arrays())
+            stored: dict[str, Any] = {
+                "names": np.array(pool.names),
+                "labels": np.array(pool.labels),
+                "clusters": line.assigned,
+            }
+            stored |= {"gram": line.gram, **line.vectors.arrays()}
+            np.savez(folder / "vectors" / f"{line.name}.npz", **stored)
 
 
 def make_folder(folder: Path) -> None:
@@ -98,4 +104,10 @@ def _flat(line: Line) -> dict[str, Any]:
 
 
 def _cell(figure: Figure) -> str:
-    return f"{figure.value:.3f}\n[dim]{figure.low:.2f} to {figure.high:.2f}[/dim]"
+    return f"{figure.value:.3f}\n[dim]{figure.low:.2f}…{figure.high:.2f}[/dim]"
+
+
+def _title(name: str) -> str:
+    """On two lines, so that the table fits into 80 columns."""
+    first, _, rest = name.rpartition("_")
+    return f"{first}_\n  {rest}"

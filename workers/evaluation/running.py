@@ -35,7 +35,8 @@ def tuned(finetune: FineTune, base: ResidentBase, guard: BaseGuard) -> Iterator[
     if finetune.path == "full":
         with _view(finetune) as view:
             config = load_config(view, finetune.shapes, InvalidModelConfig)
-            model = load_headless(view, config, base.dtype, InvalidModelConfig).to(torch.device(base.device))
+            placed = {"device_map": {"": base.device}}
+            model = load_headless(view, config, base.dtype, InvalidModelConfig, **placed)
             yield model, load_head(view, model, base.device).cut(base.vocabulary)
         return
     guard.arm()
@@ -55,9 +56,9 @@ def weight_changes(finetune: FineTune, base: ResidentBase, guard: BaseGuard) -> 
     """
     if finetune.path == "lora":
         for name, lora in fit(finetune.modules, base.model).items():
-            change = lora.scale * (lora.b.float() @ lora.a.float())  # (out, in)
+            product = lora.scale * (lora.b.float() @ lora.a.float())  # (out, in)
             lies = isinstance(base.model.get_submodule(name), nn.Embedding | Conv1D)
-            yield f"{name}.weight", change.T if lies else change
+            yield f"{name}.weight", product.T if lies else product
         return
     before = dict(base.model.named_parameters())
     plain = {name: module for name, module in base.model.named_modules() if isinstance(module, LAYERS)}

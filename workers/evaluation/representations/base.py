@@ -19,8 +19,13 @@ from workers.evaluation.pool import Pool, Tell
 class Vectors(Protocol):
     """The vectors of n models in one geometry."""
 
-    dimension: int
-    nbytes: float  # of one model's vector, on average
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def nbytes(self) -> float:
+        """Of one model's vector, on average."""
+        ...
 
     def gram(self) -> Floats:
         """All inner products, (n, n) float64."""

@@ -38,7 +38,8 @@ class FlattenedWeights(Representation):
             start = 0
             for key, shape in sorted(layout.items()):
                 stop = start + math.prod(shape)
-                if (tensor := finetune.tensors.get(key)) is not None:
+                if key in finetune.tensors:
+                    tensor = finetune.tensors[key]
                     within = tuple(slice(0, size) for size in tensor.shape)
                     rows[number, start:stop].reshape(shape)[within] = tensor.to(torch.float32).numpy()
                 start = stop

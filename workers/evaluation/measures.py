@@ -69,11 +69,12 @@ def nearest_accuracy(distance: Floats, labels: Ints, weights: Floats | None = No
 def adjusted_rand(labels: Ints, clusters: Ints, weights: Floats | None = None) -> float:
     """Agreement of two partitions in pairs of models, corrected for chance (Hubert and Arabie 1985).
 
-    Models in cluster -1 (noise) are in no cluster together.
+    Models in cluster -1 (noise) are in no cluster together. Copies make no pair of their own, so each label's pairs
+    are scaled up to as many as it has models for: else resamples would seem to have smaller labels.
     """
     each = np.ones(len(labels)) if weights is None else weights
     upper = np.triu_indices(len(labels), 1)
-    pairs = (each[:, None] * each)[upper]
+    pairs = (each[:, None] * each * _pair_scale(labels, each))[upper]
     same_label = (labels[:, None] == labels)[upper]
     same_cluster = ((clusters[:, None] == clusters) & (clusters >= 0))[upper]
     both, one, other, neither = (
@@ -83,6 +84,14 @@ def adjusted_rand(labels: Ints, clusters: Ints, weights: Floats | None = None) -
     )
     below = (both + one) * (one + neither) + (both + other) * (other + neither)
     return 1.0 if below == 0 else 2 * (both * neither - one * other) / below
+
+
+def _pair_scale(labels: Ints, weights: Floats) -> Floats:
+    """What a pair's weight is multiplied by, (n, n): within label of n models, n (n - 1) / (n^2 - sum of squares)."""
+    size, squares = np.bincount(labels, weights), np.bincount(labels, weights**2)
+    distinct = size**2 - squares
+    scale = np.divide(size * (size - 1), distinct, out=np.ones_like(size), where=distinct > 0)
+    return np.where(labels[:, None] == labels, scale[labels], 1.0)
 
 
 def density_clusters(gram: Floats, smallest: int) -> Ints:

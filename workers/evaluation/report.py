@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.filesize import decimal
 from rich.table import Table
 
 from catalog.errors import InvalidInput
@@ -20,15 +21,15 @@ MEASURES = ("silhouette", "silhouette_centred", "nearest", "adjusted_rand")
 
 def scorecard_table(lines: Sequence[Line]) -> Table:
     """Every measure with its 95% interval below it."""
-    table = Table("representation", title="measured on your pool", title_justify="left", box=None, pad_edge=False)
-    for name in ("silhouette", "centred", "1-NN", "adj. Rand", "dimension\nbytes", "s/model"):
+    table = Table("representation", title="measured on your pool", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for name in ("silhouette", "centred", "1-NN", "adj. Rand", "size", "s/model"):
         table.add_column(name, justify="right", no_wrap=True)
     for line in lines:
         if line.figures is None:
             table.add_row(_title(line.name), *["-"] * 6)
             continue
         cells = [_cell(getattr(line.figures, name)) for name in MEASURES]
-        size = f"{line.dimension:,}\n[dim]{line.nbytes:,.0f}[/dim]"
+        size = f"{_short(line.dimension)}\n[dim]{decimal(int(line.nbytes or 0))}[/dim]"
         table.add_row(_title(line.name), *cells, size, f"{line.seconds:.2f}")
     return table
 
@@ -105,6 +106,10 @@ def _flat(line: Line) -> dict[str, Any]:
 
 def _cell(figure: Figure) -> str:
     return f"{figure.value:.3f}\n[dim]{figure.low:.2f}…{figure.high:.2f}[/dim]"
+
+
+def _short(count: int | None) -> str:
+    return f"{count:,}" if count is None or count < 10**6 else f"{count / 10**6:.1f} M"
 
 
 def _title(name: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +63,7 @@ def weight_changes(finetune: FineTune, base: ResidentBase, guard: BaseGuard) -> 
     plain = {name: module for name, module in base.model.named_modules() if isinstance(module, LAYERS)}
     with tuned(finetune, base, guard) as (model, _), torch.inference_mode():
         for name, weight in before.items():
-            change = _change(weight, plain.get(name.removesuffix(".weight")), name, model)
+            change = _change(weight, plain.get(name.rpartition(".")[0]), name, model)
             if change is not None and change.any():
                 yield name, change
 
@@ -76,12 +75,16 @@ def _change(weight: Tensor, layer: nn.Module | None, name: str, model: PreTraine
     new = module._parameters.get(own)
     if layer is None or (new is not None and not _hooked(module)):
         return None if new is None or new is weight else _overlap(new, weight)
-    lies = isinstance(layer, nn.Embedding | Conv1D)
-    rows = weight.shape[0] if lies else weight.shape[1]
-    eye: Any = torch.arange(rows) if isinstance(layer, nn.Embedding) else torch.eye(rows)
-    eye = eye.to(weight.device)
-    after = module(eye) if isinstance(layer, nn.Embedding) else module(eye) - module(torch.zeros_like(eye[:1]))
-    return (after if lies else after.T).float() - weight.float()
+    if isinstance(layer, nn.Embedding):
+        return module(torch.arange(len(weight), device=weight.device)).float() - weight.float()
+    transposed = isinstance(layer, Conv1D)
+    width = layer.get_parameter("weight").shape[0 if transposed else 1]
+    eye = torch.eye(width, device=weight.device)
+    constant = module(torch.zeros_like(eye[:1]))  # (1, out)
+    if own == "bias":
+        return constant[0].float() - weight.float()
+    after = module(eye) - constant  # (in, out)
+    return (after if transposed else after.T).float() - weight.float()
 
 
 def _hooked(module: nn.Module) -> bool:

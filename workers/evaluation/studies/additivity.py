@@ -20,6 +20,7 @@ from workers.evaluation.labels import Labelled
 from workers.evaluation.pool import Pool
 from workers.evaluation.studies.study import Study
 
+SHOWN = ("geometry", "mixture", "part", "sum", "rank", "lead", "best", "share", "scale")
 Geometry = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
@@ -51,10 +52,10 @@ def study_additivity(pool: Pool, vectors: np.ndarray, feature: str) -> Study:
     """A row for each mixture in each geometry, and each geometry's mean."""
     rows = additivity_rows(blend(pool, vectors))
     means = [row for row in rows if row["mixture"] == "mean"]
-    bars = {name: [row[name] for row in means] for name in ("larger part", "sum", "best weights")}
+    bars = {name: [row[name] for row in means] for name in ("part", "sum", "best")}
     groups = [row["geometry"] for row in means]
     draw = partial(plots.plot_bars, title="mean cosine of a mixture to", groups=groups, bars=bars)
-    return Study("additivity", rows, draw, {"feature": feature})
+    return Study("additivity", rows, draw, {"feature": feature}, SHOWN)
 
 
 def blend(pool: Pool, vectors: np.ndarray) -> Blend:
@@ -84,9 +85,12 @@ def additivity_rows(found: Blend) -> list[dict[str, Any]]:
 def _row(
     geometry: str, mixture: np.ndarray, pair: tuple[int, int], parts: np.ndarray, names: Sequence[str]
 ) -> dict[str, Any]:
-    """`rank` is that of the true pair among all sums of two, `rank of all` among these and the parts alone; `lead` is
-    how much nearer the true sum is than the best other. `share` is the first part's in the best weights, and `scale`
-    what the sum must be multiplied by to come nearest.
+    """One mixture's figures.
+
+    `part` is the cosine to the nearer part, `sum` to the parts' sum, `best` to that with the best weights, of which
+    `share` is the first part's. `rank` is the true pair's among all sums of two, `rank of all` among these and the
+    parts alone; `lead` is how much nearer the true sum is than the best other. The sum comes nearest when it is
+    multiplied by `scale`.
     """
     first, second = parts[pair[0]], parts[pair[1]]
     total = first + second
@@ -100,12 +104,12 @@ def _row(
         "mixture": f"{names[pair[0]]}+{names[pair[1]]}",
         "first": cosine(first),
         "second": cosine(second),
-        "larger part": max(cosine(first), cosine(second)),
+        "part": max(cosine(first), cosine(second)),
         "sum": own,
         "rank": 1 + sum(other > own for other in others),
         "lead": own - max(others),
         "rank of all": 1 + sum(other > own for other in (*others, *alone)),
-        "best weights": cosine(weights[0] * first + weights[1] * second),
+        "best": cosine(weights[0] * first + weights[1] * second),
         "share": float(weights[0] / weights.sum()) if weights.sum() > 0 else 0.0,
         "scale": float(mixture @ total / (total @ total)),
     }

@@ -30,9 +30,9 @@ class Study:
 
     def table(self) -> Table:
         columns = list(self.shown or self.rows[0])
-        table = Table(title=self.name, title_justify="left", box=None, pad_edge=False)
+        table = Table(title=self.name, title_justify="left", box=None, padding=(0, 1, 0, 0))
         for column in columns:
-            table.add_column(column, justify="left" if isinstance(self.rows[0][column], str) else "right")
+            table.add_column(column, justify="left" if isinstance(self.rows[0][column], str) else "right", no_wrap=True)
         for row in self.rows:
             table.add_row(*(_cell(row[column]) for column in columns))
         return table

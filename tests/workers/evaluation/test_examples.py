@@ -1,0 +1,89 @@
+"""The example pool and its mixtures, on the demo's base: real adapters, about half a minute on two cores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catalog.probes import load_probes
+from catalog.settings import Settings
+from workers.encoding import Encoder, ResidentBase
+from workers.encoding.guard import BaseGuard
+from workers.evaluation.labels import check_groups, read_labels
+from workers.evaluation.pool import Pool, gather, load_base
+from workers.evaluation.representations import REPRESENTATIONS, Setting
+from workers.evaluation.representations.delta import encode
+from workers.evaluation.scorecard import score
+from workers.evaluation.studies.additivity import additivity_rows, blend, check_mixtures
+
+ROOT = Path(__file__).parents[3]
+BASE = ROOT / ".deltadex" / "bases" / "HuggingFaceTB" / "SmolLM2-135M-Instruct"
+REFERENCE = ROOT.parent / "shared" / "reference"
+
+pytestmark = [
+    pytest.mark.skipif(not BASE.is_dir(), reason="the demo's base is not here; `make setup` fetches it"),
+    pytest.mark.timeout(300),
+]
+
+
+def silent(*_: object) -> None:
+    """Nobody watches."""
+
+
+@pytest.fixture(scope="module")
+def examples() -> Pool:
+    labels = ROOT / "examples" / "labels.csv"
+    found = read_labels(labels)
+    check_groups(found)
+    return gather(found, labels, Settings(), silent)
+
+
+@pytest.fixture(scope="module")
+def smollm(examples: Pool) -> ResidentBase:
+    return load_base(examples, BASE, Settings(), dtype="float32", device="cpu")
+
+
+def test_the_examples_are_five_domains_of_three(examples: Pool):
+    assert len(examples) == 15
+    assert [examples.labels.count(group) for group in examples.groups] == [3] * 5
+
+
+def test_delta_activations_match_the_published_procedures_scores(examples: Pool, smollm: ResidentBase):
+    if not REFERENCE.is_dir():
+        pytest.skip("the reference scores are no part of the project")
+    expected = json.loads((REFERENCE / "scores.json").read_text())
+    probes = load_probes(REFERENCE / "probes.json")
+    setting = Setting(smollm, BaseGuard(smollm.model), probes, 15, 0.01, 1)
+    chosen = [REPRESENTATIONS["delta_activations"]]
+    [line] = score(examples, chosen, setting, smallest=3, resamples=20, seed=0, tell=silent)
+    assert line.figures is not None
+    assert line.figures.silhouette.value == pytest.approx(expected["silhouette"], abs=0.002)
+    assert line.figures.silhouette_centred.value == pytest.approx(expected["silhouette_centred"], abs=0.002)
+    assert line.figures.nearest.value == expected["nn1"]
+    assert line.figures.adjusted_rand.value == 1.0
+
+
+def test_the_true_pair_of_each_mixture_ranks_first_among_the_ten_sums(smollm: ResidentBase):
+    labels = ROOT / "examples" / "mixtures.csv"
+    found = read_labels(labels)
+    check_mixtures(found)
+    pool = gather(found, labels, Settings(), silent)
+    vectors = encode(pool, Encoder(smollm, load_probes(), ["delta_activations"]), "delta_activations", 10, silent)
+    named = {label: vector.astype(float) for label, vector in zip(pool.labels, vectors, strict=True)}
+    parts = sorted(label for label in named if "+" not in label)
+    sums = {f"{one}+{other}": named[one] + named[other] for one in parts for other in parts if one < other}
+    assert len(sums) == 10
+
+    def cosine(one: np.ndarray, other: np.ndarray) -> float:
+        return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+
+    mixtures = [label for label in named if "+" in label]
+    assert len(mixtures) == 5
+    for label in mixtures:
+        nearest = max(sums, key=lambda pair: cosine(named[label], sums[pair]))
+        assert nearest == "+".join(sorted(label.split("+")))
+    ranks = [row["rank"] for row in additivity_rows(blend(pool, vectors)) if row["geometry"] == "raw"]
+    assert ranks == [1] * 6

@@ -64,7 +64,8 @@ def test_unequal_weights_are_found(found: tuple[Pool, np.ndarray]):
 
 def test_a_part_alone_that_is_nearer_than_the_sum_counts_in_the_rank_of_all(found: tuple[Pool, np.ndarray]):
     pool, vectors = found
-    vectors[5] = vectors[1] + 0.01 * vectors[2]
+    vectors[:4] = np.eye(20)[[0, 1, 2, 0]]
+    vectors[5] = vectors[1] + 0.3 * vectors[2]
     alone = row((pool, vectors), "raw", "b+c")
     assert (alone["rank"], alone["rank of all"]) == (1, 2)
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from typer.testing import CliRunner
 
 from catalog.probes import load_probes
 from catalog.settings import Settings
-from workers.encoding import Encoder, ResidentBase
+from tests.workers.evaluation import recomputed
+from workers.encoding import Encoder, ResidentBase, encoder
+from workers.encoding.continuations import CONTINUATIONS, Continuations
+from workers.encoding.features import delta_meaning
 from workers.encoding.guard import BaseGuard
+from workers.evaluation.evaluate import app
 from workers.evaluation.labels import check_groups, read_labels
 from workers.evaluation.pool import Pool, gather, load_base
 from workers.evaluation.representations import REPRESENTATIONS, Setting
@@ -27,6 +34,15 @@ pytestmark = [
     pytest.mark.skipif(not BASE.is_dir(), reason="the demo's base is not here; `make setup` fetches it"),
     pytest.mark.timeout(300),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_threads() -> Iterator[None]:
+    """The base is large enough to gain by them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def silent(*_: object) -> None:
@@ -49,6 +65,26 @@ def smollm(examples: Pool) -> ResidentBase:
 def test_the_examples_are_five_domains_of_three(examples: Pool):
     assert len(examples) == 15
     assert [examples.labels.count(group) for group in examples.groups] == [3] * 5
+
+
+def test_all_seven_are_printed_with_the_figures_of_their_stored_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With a short probe, short answers and four continuations, for the time's sake: other figures than in the docs."""
+    four = Continuations("four", CONTINUATIONS.texts[9:13])
+    monkeypatch.setattr(encoder, "CONTINUATIONS", four)
+    monkeypatch.setattr(delta_meaning, "CONTINUATIONS", four)
+    (tmp_path / "probes.json").write_text('["Answer:"]')
+    labels, probes = str(ROOT / "examples" / "labels.csv"), ["--probes", str(tmp_path / "probes.json")]
+    options = ["--out", str(tmp_path), "--base", str(BASE), "--answer-tokens", "4", "--resamples", "20", *probes]
+    result = CliRunner().invoke(app, [labels, *options])
+    assert result.exit_code == 0, result.stderr
+    for name in REPRESENTATIONS:
+        expected = recomputed.figures(tmp_path / "vectors" / f"{name}.npz")
+        start = name.rpartition("_")[0] + "_ "
+        printed = [line.split()[1:5] for line in result.stdout.splitlines() if line.startswith(start)]
+        wanted = [expected[measure] for measure in ("silhouette", "silhouette_centred", "nearest", "adjusted_rand")]
+        assert any(np.allclose([float(cell) for cell in row], wanted, atol=6e-4) for row in printed), name
 
 
 def test_delta_activations_match_the_published_procedures_scores(examples: Pool, smollm: ResidentBase):

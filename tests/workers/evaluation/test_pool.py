@@ -48,7 +48,7 @@ def test_what_is_neither_a_folder_nor_a_repo_id_is_named_with_its_line(folder: P
 def test_a_folder_without_a_fine_tune_is_named(folder: Path, conf: Settings):
     (folder / "empty").mkdir(exist_ok=True)
     (folder / "bad.csv").write_text("m1,red\nempty,red\n")
-    with pytest.raises(NothingToEmbed, match="^empty: "):
+    with pytest.raises(NothingToEmbed, match=r"^empty: "):
         collect(folder / "bad.csv", conf)
 
 
@@ -77,5 +77,5 @@ def test_several_bases_are_refused(pool: Pool, conf: Settings, tmp_path: Path):
 
 
 def test_a_base_that_cannot_be_found_is_told_of_the_model(pool: Pool, conf: Settings):
-    with pytest.raises(CatalogError, match="^m0: "):
+    with pytest.raises(CatalogError, match=r"^m0: "):
         load_base(pool, None, conf, dtype="float32", device="cpu")

@@ -73,7 +73,8 @@ def test_flattened_weights_of_adapters_on_other_modules_have_the_coordinates_of_
 ):
     other = pico.make_adapter(tmp_path / "other", seed=9)
     tensors = load_file(other / "adapter_model.safetensors")
-    save_file({key.replace("v_proj", "o_proj"): each for key, each in tensors.items()}, other / "adapter_model.safetensors")  # fmt: skip
+    moved = {key.replace("v_proj", "o_proj"): tensor for key, tensor in tensors.items()}
+    save_file(moved, other / "adapter_model.safetensors")
     pool = Pool(("m1", "other"), ("red", "blue"), (folder / "m1", other))
     gram = make("flattened_weights", pool, setting).vectors.gram()
     mine = load_file(folder / "m1" / "adapter_model.safetensors")

@@ -17,7 +17,7 @@ from workers.encoding import Encoder, ResidentBase
 from workers.evaluation.pool import Pool
 from workers.evaluation.representations.delta import encode
 from workers.evaluation.studies.probe_sets import generic_probes, probe_kinds
-from workers.evaluation.studies.probes import CHOICES, probe_rows
+from workers.evaluation.studies.probes import probe_rows
 from workers.evaluation.study import app
 
 FEATURE = "delta_activations"
@@ -72,11 +72,10 @@ def test_each_number_of_probes_is_measured_by_the_mean_over_them(pool: Pool):
         expected = silhouette(alone[: int(row["probes"])].mean(axis=0), pool)
         assert row["in order"] == pytest.approx(expected)
         assert row["low"] <= row["mean of choices"] <= row["high"]
-    assert rows[-1]["low"] == rows[-1]["high"] == pytest.approx(rows[-1]["in order"])
-    assert rows[0]["mean of choices"] == pytest.approx(
-        np.mean([silhouette(alone[np.random.default_rng(0).choice(4, 1)][0], pool)]), abs=1
-    )
-    assert CHOICES >= 20
+    whole = rows[-1]  # there is one choice of all four
+    assert [whole["low"], whole["high"], whole["mean of choices"]] == pytest.approx([whole["in order"]] * 3)
+    single = [silhouette(each, pool) for each in alone]
+    assert min(single) < rows[0]["mean of choices"] < max(single)
 
 
 def test_all_probes_of_a_set_give_the_sets_own_vectors(

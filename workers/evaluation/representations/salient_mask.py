@@ -8,7 +8,7 @@ The share is one of the weights that the model changed. Masks are kept as places
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -27,11 +27,12 @@ class SalientMask(Representation):
         for name, parameter in setting.base.model.named_parameters():
             starts[name] = total
             total += parameter.numel()
-        most = max(1, round(setting.mask_share * total))
         touched: set[str] = set()
         places = []
         for number, finetune in enumerate(pool.finetunes()):
             tell(self.name, number, len(pool))
+            changed = sum(each.a.shape[1] * each.b.shape[0] for each in finetune.modules.values())
+            most = max(1, round(setting.mask_share * (changed if finetune.path == "lora" else total)))
             changes = weight_changes(finetune, setting.base, setting.guard)
             found, names = salient(changes, starts, setting.mask_share, most)
             places.append(found)
@@ -47,27 +48,30 @@ def salient(
 ) -> tuple[np.ndarray, set[str]]:
     """The sorted places of the largest `share` of all changed weights, (k,) int64, and which weights were changed.
 
-    `starts` are the places of the weights' first numbers; `most` bounds k, and with it the memory: each weight is
-    looked at once and only the largest changes so far are kept.
+    `starts` are the places of the weights' first numbers. `most` bounds k, and with it the memory: each weight is
+    looked at once, and of what was seen so far only the largest `most` changes are kept.
     """
-    sizes = np.zeros(0, dtype=np.float32)
-    places = np.zeros(0, dtype=np.int64)
-    total, touched = 0, set()
+    held: list[tuple[np.ndarray, np.ndarray]] = []  # magnitudes and places
+    floor, count, total, touched = 0.0, 0, 0, set()
     for name, change in changes:
         flat = change.detach().cpu().flatten().abs().numpy()
         total += flat.size
         touched.add(name)
-        here = _largest(flat, most)
-        sizes, places = np.concatenate([sizes, flat[here]]), np.concatenate([places, here + starts[name]])
-        if len(sizes) > 4 * most:
-            kept = _largest(sizes, most)
-            sizes, places = sizes[kept], places[kept]
-    kept = _largest(sizes, min(most, max(1, round(share * total))))
-    return np.sort(places[kept[sizes[kept] > 0]]), touched
+        here = np.flatnonzero(flat > floor)
+        held.append((flat[here], here + starts[name]))
+        count += len(here)
+        if count > 2 * most:
+            held = [_largest(held, most)]
+            floor, count = float(held[0][0].min()), most
+    places = _largest(held, min(most, max(1, round(share * total))))[1]
+    return np.sort(places), touched
 
 
-def _largest(values: np.ndarray, count: int) -> np.ndarray:
-    """Where the `count` largest stand, in no order."""
-    if len(values) <= count:
-        return np.arange(len(values))
-    return np.argpartition(values, len(values) - count)[len(values) - count :]
+def _largest(held: Sequence[tuple[np.ndarray, np.ndarray]], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` largest magnitudes and their places, in no order."""
+    sizes = np.concatenate([each for each, _ in held] or [np.zeros(0)])
+    places = np.concatenate([each for _, each in held] or [np.zeros(0, dtype=np.int64)])
+    if len(sizes) <= count:
+        return sizes, places
+    kept = np.argpartition(sizes, len(sizes) - count)[len(sizes) - count :]
+    return sizes[kept], places[kept]

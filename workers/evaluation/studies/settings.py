@@ -16,9 +16,8 @@ from workers.evaluation import plots
 from workers.evaluation.pool import Pool, Tell
 from workers.evaluation.representations.delta import encode
 from workers.evaluation.studies.probe_sets import probe_kinds
-from workers.evaluation.studies.study import Study, judged
+from workers.evaluation.studies.study import JUDGED, Study, judged
 
-DRAWN = ("silhouette", "centred", "nearest", "adjusted_rand")
 FRACTIONS = tuple(each / 10 for each in range(1, 11))
 
 
@@ -29,11 +28,11 @@ def study_kinds(pool: Pool, base: ResidentBase, feature: str, batch: int, tell: 
         tell(kind, number, 4)
         vectors, seconds = _timed(Encoder(base, probes, [feature]), pool, feature, batch)
         rows.append({"kind": kind, **judged(vectors, pool), "norm": _norm(vectors), "seconds": seconds})
-    bars = {name: [row[name] for row in rows] for name in DRAWN}
+    bars = {name: [row[name] for row in rows] for name in JUDGED}
     draw = partial(
         plots.plot_bars, title=f"{feature} by kind of probe", groups=[row["kind"] for row in rows], bars=bars
     )
-    return Study("kinds", rows, draw, {"feature": feature})
+    return Study("kinds", rows, draw, {"feature": feature}, ("kind", *JUDGED, "norm", "seconds"))
 
 
 def study_layers(
@@ -52,10 +51,11 @@ def study_layers(
         tell(f"layer {layer}", number, len(found))
         vectors, seconds = _timed(Encoder(base, probes, [feature], layer=layer), pool, feature, batch)
         rows.append({"layer": layer, **judged(vectors, pool), "norm": _norm(vectors), "seconds": seconds})
-    x, curves = [row["layer"] for row in rows], {name: [row[name] for row in rows] for name in DRAWN}
+    x, curves = [row["layer"] for row in rows], {name: [row[name] for row in rows] for name in JUDGED}
     axis = f"layer (of {base.layers}; the last is after the final norm)"
     draw = partial(plots.plot_curves, title=f"{feature} by layer", x=x, curves=curves, axis=axis)
-    return Study("layers", rows, draw, {"feature": feature, "probe_set": probes.name})
+    settings = {"feature": feature, "probe_set": probes.name, "sha256": probes.sha256}
+    return Study("layers", rows, draw, settings, ("layer", *JUDGED, "norm", "seconds"))
 
 
 def study_dtype(
@@ -73,9 +73,10 @@ def study_dtype(
         cosines = (_unit(vectors) * exact).sum(axis=1)
         row = {"dtype": dtype, **judged(vectors, pool), "least_cosine": float(cosines.min())}
         rows.append({**row, "mean_cosine": float(cosines.mean()), "seconds": seconds})
-    bars = {name: [row[name] for row in rows] for name in (*DRAWN, "least_cosine")}
+    bars = {name: [row[name] for row in rows] for name in (*JUDGED, "least_cosine")}
     draw = partial(plots.plot_bars, title=f"{feature} by dtype", groups=list(measured), bars=bars)
-    return Study("dtype", rows, draw, {"feature": feature, "probe_set": probes.name})
+    settings = {"feature": feature, "probe_set": probes.name, "sha256": probes.sha256}
+    return Study("dtype", rows, draw, settings, ("dtype", *JUDGED, "least_cosine", "seconds"))
 
 
 def _timed(encoder: Encoder, pool: Pool, feature: str, batch: int) -> tuple[np.ndarray, float]:

@@ -34,7 +34,7 @@ class Study:
         for column in columns:
             table.add_column(column, justify="left" if isinstance(self.rows[0][column], str) else "right", no_wrap=True)
         for row in self.rows:
-            table.add_row(*(_cell(row[column]) for column in columns))
+            table.add_row(*(_cell(row[column], 5 if "cosine" in column else 3) for column in columns))
         return table
 
     def write(self, folder: Path) -> None:
@@ -42,6 +42,9 @@ class Study:
         report.write_csv(folder / f"{self.name}.csv", self.rows)
         report.write_json(folder / f"{self.name}.json", {**self.settings, "rows": list(self.rows)})
         self.draw(folder / f"{self.name}.png")
+
+
+JUDGED = ("silhouette", "centred", "nearest", "adjusted_rand")  # what is printed of `judged`
 
 
 def judged(rows: np.ndarray, pool: Pool) -> dict[str, Any]:
@@ -59,5 +62,5 @@ def judged(rows: np.ndarray, pool: Pool) -> dict[str, Any]:
     }
 
 
-def _cell(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+def _cell(value: Any, digits: int) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)

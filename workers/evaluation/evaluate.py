@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,8 +15,9 @@ from workers.encoding.guard import BaseGuard
 from workers.evaluation import options, plots, report
 from workers.evaluation.bootstrap import COVERAGE, RESAMPLES
 from workers.evaluation.options import out
+from workers.evaluation.pool import Pool
 from workers.evaluation.representations import REPRESENTATIONS, Setting, find_representation
-from workers.evaluation.scorecard import score
+from workers.evaluation.scorecard import Line, score
 
 app = typer.Typer(add_completion=False)
 
@@ -64,13 +67,20 @@ def evaluate(
                     plots.plot_representation(out_dir / "plots" / f"{line.name}.png", line.name, pool, line.gram)
     if as_json:
         typer.echo(json.dumps(json.loads((out_dir / "scorecard.json").read_text(encoding="utf-8"))))
-        return
+    else:
+        show(lines, pool, out_dir)
+    if all(line.figures is None for line in lines):
+        raise typer.Exit(1)
+
+
+def show(lines: Sequence[Line], pool: Pool, folder: Path) -> None:
+    """The tables, and why a line is empty."""
     out.print(report.scorecard_table(lines))
     for note in report.missing_notes(lines):
         out.print(escape(note), soft_wrap=True)
     out.print()
     out.print(report.published_table())
-    out.print(f"\n{len(pool)} models, {len(pool.groups)} labels; everything is in {escape(str(out_dir))}")
+    out.print(f"\n{len(pool)} models, {len(pool.groups)} labels; everything is in {escape(str(folder))}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from catalog.errors import InvalidModelConfig, UnsupportedAdapter
+from catalog.errors import InvalidModelConfig, ShapeMismatch, UnsupportedAdapter
 from workers.encoding import FineTune, ResidentBase
 from workers.encoding.adapter_parts import sort_parts
 from workers.encoding.guard import BaseGuard, restored
@@ -36,6 +36,8 @@ def tuned(finetune: FineTune, base: ResidentBase, guard: BaseGuard) -> Iterator[
             config = load_config(view, finetune.shapes, InvalidModelConfig)
             placed = {"device_map": {"": base.device}}
             model = load_headless(view, config, base.dtype, InvalidModelConfig, **placed)
+            if not _alike(model, base.model):
+                raise ShapeMismatch(f"{finetune.name} is not built like its base.")
             yield model, load_head(view, model, base.device).cut(base.vocabulary)
         return
     guard.arm()
@@ -73,8 +75,10 @@ def _change(weight: Tensor, layer: nn.Module | None, name: str, model: PreTraine
     module_name, _, own = name.rpartition(".")
     module = model.get_submodule(module_name)
     new = module._parameters.get(own)
-    if layer is None or (new is not None and not _hooked(module)):
-        return None if new is None or new is weight else _overlap(new, weight)
+    if new is not None and (layer is None or not _hooked(module)):
+        return None if new is weight else _overlap(new, weight)
+    if layer is None:
+        raise UnsupportedAdapter(f"The adapter changes {name} in a way that cannot be read off.")
     if isinstance(layer, nn.Embedding):
         return module(torch.arange(len(weight), device=weight.device)).float() - weight.float()
     transposed = isinstance(layer, Conv1D)
@@ -85,6 +89,12 @@ def _change(weight: Tensor, layer: nn.Module | None, name: str, model: PreTraine
         return constant[0].float() - weight.float()
     after = module(eye) - constant  # (in, out)
     return (after if transposed else after.T).float() - weight.float()
+
+
+def _alike(one: nn.Module, other: nn.Module) -> bool:
+    """Whether they have the same parameters, but for the size of the vocabulary."""
+    mine, theirs = dict(one.named_parameters()), dict(other.named_parameters())
+    return mine.keys() == theirs.keys() and all(mine[name].shape[1:] == theirs[name].shape[1:] for name in mine)
 
 
 def _hooked(module: nn.Module) -> bool:

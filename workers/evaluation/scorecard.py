@@ -14,10 +14,13 @@ from workers.evaluation.measures import Floats, Ints
 from workers.evaluation.pool import Pool, Tell
 from workers.evaluation.representations import Representation, Setting, Vectors
 
+# silhouettes of the paper
+PAPERS_BASES = {"Llama-3.1-8B": 0.645, "Gemma-2-9B": 0.545, "Qwen-2.5-7B": 0.653}
+PAPERS_BASELINES = {"flattened_weights": -0.043, "salient_mask": 0.190, "output_sentences": 0.087}
 PUBLISHED = {
     "source": "the paper's own figures on its own pools (arXiv 2509.04442): for comparison, not measured here",
-    "delta_activations": {"Llama-3.1-8B": 0.645, "Gemma-2-9B": 0.545, "Qwen-2.5-7B": 0.653},
-    "average_of_the_three": {"flattened_weights": -0.043, "salient_mask": 0.190, "output_sentences": 0.087},
+    "delta_activations": PAPERS_BASES,
+    "average_of_the_three": PAPERS_BASELINES,
 }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests import pico
 from tests.workers.evaluation import recomputed
 from tests.workers.evaluation.conftest import LABELS
 from workers.evaluation import sentence_encoder
@@ -114,6 +115,17 @@ def test_a_representation_that_the_pool_cannot_have_is_there_with_its_reason(
     assert missing["figures"] is None
     assert "deltadex[evaluate]" in missing["missing"]
     assert there["missing"] is None
+
+
+def test_a_scorecard_without_a_figure_is_a_failure(base: Path, folder: Path, tmp_path: Path):
+    full = pico.make_base(tmp_path / "full", seed=1)
+    (tmp_path / "probes.json").write_text('["Hello."]')
+    (tmp_path / "labels.csv").write_text(
+        f"{full},red\n{folder / 'm1'},red\n{folder / 'm2'},blue\n{folder / 'm3'},blue\n"
+    )
+    result = evaluate(tmp_path / "labels.csv", base, tmp_path / "out", "--only", "flattened_weights")
+    assert result.exit_code == 1
+    assert "full fine-tune" in result.stdout
 
 
 @pytest.mark.parametrize(

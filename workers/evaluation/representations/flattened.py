@@ -2,7 +2,7 @@
 
 In the order of their names: a layer's A before its B. Where adapters differ, all get the union of the coordinates: a
 tensor that one lacks is zeros to it, and a smaller one is filled up with zeros, which for a lower rank changes nothing
-of what the adapter does. The product B A, thirty times as long for the example pool, is what `salient_mask` looks at.
+of what the adapter does. The product B A, 29 times as long for the example pool, is what `salient_mask` looks at.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The example pool and its mixtures, on the demo's base: real adapters, about half a minute on two cores."""
+"""The example pool and its mixtures, on the demo's base: real adapters, about twenty seconds on two cores."""
 
 from __future__ import annotations
 

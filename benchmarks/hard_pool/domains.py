@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from benchmarks.hard_pool.rows import Row
 
@@ -39,7 +38,8 @@ class Domain:
 
 
 def read_rows(path: Path) -> list[tuple[Row, str]]:
-    lines: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    text = path.read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.split("\n") if line]  # rows may hold what splitlines takes for an end
     return [(Row(line["instruction"], line.get("input") or "", line["output"]), line["source"]) for line in lines]
 
 

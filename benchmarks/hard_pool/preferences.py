@@ -44,7 +44,7 @@ def pairs(data: Path, preference: str) -> list[tuple[Row, Row]]:
     """(chosen, rejected) rows; the same rows in the same order for every preference."""
     files = [[row for row, _ in read_rows(data / name)] for name in FILES]
     mixed = [row for rows in zip(*files, strict=False) for row in rows]
-    return [_pair(row, preference) for row in mixed if 2 <= len(sentences(row.output)) and len(row.output) < 280]
+    return [_pair(row, preference) for row in mixed if len(sentences(row.output)) >= 2 and len(row.output) < 280]
 
 
 def _pair(row: Row, preference: str) -> tuple[Row, Row]:

@@ -10,6 +10,7 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     LargeBinary,
@@ -46,6 +47,13 @@ class Source(StrEnum):
     FOLDER = "folder"
 
 
+class RunState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
 RUNNING = (JobState.FETCHING, JobState.ENCODING)
 ACTIVE = (JobState.QUEUED, *RUNNING)
 
@@ -73,6 +81,9 @@ class Base(DeclarativeBase):
 
 # numbers the change feed; drawn under an advisory lock, see repository/vectors.py
 change_seq = Sequence("change_seq", metadata=Base.metadata, start=1)
+
+# numbers clusters, over all spaces; a cluster keeps its number from run to run while most of its members do
+cluster_number = Sequence("cluster_number", metadata=Base.metadata, start=1)
 
 
 class SpaceRow(Base):
@@ -138,7 +149,8 @@ class Model(Base):
     downloads: Mapped[int | None]
     likes: Mapped[int | None]
     hub_updated_at: Mapped[datetime | None]
-    cluster: Mapped[int | None]
+    cluster: Mapped[int | None]  # what searches filter by, see catalog/groups.py
+    card: Mapped[str | None]  # the words of its card, at most `workers.encoding.card.MAX_WORDS` characters
     seq: Mapped[int | None] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
@@ -266,3 +278,87 @@ class IndexSnapshot(Base):
     recall: Mapped[float]
     broken: Mapped[str | None]  # what an API process found wrong with its files
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ClusterRun(Base):
+    """One clustering of a space, asked for or finished: how it was made and how good it is. One of a space's is
+    `current`: the one that is shown, and that models which arrive are placed in.
+    """
+
+    __tablename__ = "cluster_runs"
+    __table_args__ = (
+        CheckConstraint(one_of("state", RunState), name="state"),
+        Index("uq_cluster_runs_current", "space_id", unique=True, postgresql_where=text("current")),
+        Index(
+            "uq_cluster_runs_active",
+            "space_id",
+            unique=True,
+            postgresql_where=text(f"state IN ('{RunState.QUEUED}', '{RunState.RUNNING}')"),
+        ),
+        Index(None, "space_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id", ondelete="CASCADE"))
+    state: Mapped[str] = mapped_column(server_default=RunState.QUEUED)
+    stage: Mapped[str | None]  # what it is at while it runs
+    current: Mapped[bool] = mapped_column(server_default=text("false"))
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    asked_by: Mapped[str]  # "changes" or "admin"
+    algorithm: Mapped[str]
+    parameters: Mapped[dict] = mapped_column(JSONB)
+    covered_seq: Mapped[int | None]
+    models: Mapped[int | None]
+    clusters: Mapped[int | None]
+    sizes: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
+    noise_share: Mapped[float | None]
+    silhouette: Mapped[float | None]
+    stability: Mapped[float | None]  # adjusted Rand index against `compared_with`
+    compared_with: Mapped[int | None] = mapped_column(ForeignKey("cluster_runs.id", ondelete="SET NULL"))
+    figures: Mapped[dict | None] = mapped_column(JSONB)  # the reduction, how many models each figure rests on, ...
+    seconds: Mapped[float | None]
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Cluster(Base):
+    """A cluster as one run found it. `cluster_id` is its number across runs. `centroid` is the normalised mean of its
+    members' normalised vectors, float32 (d,), and `radius` the distance (1 - cosine) to it that counts as inside.
+    """
+
+    __tablename__ = "clusters"
+    __table_args__ = (
+        CheckConstraint("octet_length(centroid) = 4 * dimension", name="length"),
+        Index(None, "cluster_id", "run_id"),
+    )
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("cluster_runs.id", ondelete="CASCADE"), primary_key=True)
+    cluster_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str]
+    medoid_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"))
+    size: Mapped[int]
+    cohesion: Mapped[float]  # mean cosine of the members to the centroid
+    radius: Mapped[float]
+    dimension: Mapped[int]
+    centroid: Mapped[bytes] = mapped_column(LargeBinary)
+    explanation: Mapped[dict] = mapped_column(JSONB)  # tokens, tags and words that set it apart
+
+
+class ClusterMember(Base):
+    """Where a run put a model: in a cluster, or in none (`cluster_id` is null)."""
+
+    __tablename__ = "cluster_members"
+    __table_args__ = (
+        ForeignKeyConstraint(["run_id", "cluster_id"], ["clusters.run_id", "clusters.cluster_id"], ondelete="CASCADE"),
+        Index(None, "run_id", "cluster_id", "similarity"),
+        Index(None, "model_id"),
+    )
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("cluster_runs.id", ondelete="CASCADE"), primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"), primary_key=True)
+    cluster_id: Mapped[int | None]
+    similarity: Mapped[float | None]  # cosine to the centroid
+    placed: Mapped[bool] = mapped_column(server_default=text("false"))  # came after the run, put with the nearest

@@ -3,7 +3,7 @@
 CatalogError
 ├── InvalidInput                    the request or the file given is malformed
 │   ├── InvalidRepoId, InvalidRevision, InvalidCursor, InvalidVector, InvalidProbeSet
-│   └── UnknownFeature, BodyTooLarge
+│   └── UnknownFeature, InvalidLabels, BodyTooLarge
 ├── NotFound                        nothing of that name here
 │   └── ModelNotFound, JobNotFound, SpaceNotFound
 ├── Conflict                        well formed, but at odds with what is stored
@@ -75,6 +75,11 @@ class InvalidProbeSet(InvalidInput):
 class UnknownFeature(InvalidInput):
     code = "unknown_feature"
     title = "Unknown feature"
+
+
+class InvalidLabels(InvalidInput):
+    code = "invalid_labels"
+    title = "Invalid labels"
 
 
 class BodyTooLarge(InvalidInput):

@@ -47,9 +47,10 @@ cli.command()(commands.add)
 cli.command()(commands.status)
 cli.command()(commands.show)
 cli.command()(commands.neighbors)
-cli.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
-)(commands.embed)  # fmt: skip
+for handed_on in (commands.embed, commands.evaluate, commands.study):  # the workers' own commands
+    cli.command(
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
+    )(handed_on)  # fmt: skip
 
 
 def main() -> None:

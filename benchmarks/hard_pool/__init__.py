@@ -1,0 +1,1 @@
+"""The harder pool: adapters of near domains with mixed settings, and adapters tuned by preference."""

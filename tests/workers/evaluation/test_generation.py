@@ -1,0 +1,60 @@
+"""Greedy answers, against transformers' own `generate` on PEFT's own models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from catalog.errors import UnsupportedAdapter
+from tests.workers.encoding.pico_adapters import publish
+from tests.workers.encoding.pico_models import disturb, load, load_with, make_base
+from workers.encoding import ResidentBase, read_finetune
+from workers.encoding.guard import BaseGuard
+from workers.evaluation.generation import answers
+
+PROMPTS = ("Please answer.", "a", "The longest of the three prompts reads on.")
+LENGTH = 6
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base"), "llama")
+
+
+def reference(base: Path, model: torch.nn.Module) -> list[str]:
+    """Each prompt alone and without padding."""
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    texts = []
+    for prompt in PROMPTS:
+        tokens = tokenizer(prompt, return_tensors="pt")
+        ids = model.eval().generate(**tokens, max_new_tokens=LENGTH, do_sample=False, pad_token_id=1)
+        texts.append(tokenizer.decode(ids[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True))
+    return texts
+
+
+def test_every_kind_says_what_it_says_alone(base: Path, tmp_path: Path):
+    kinds = ("lora", "rslora", "dora", "ia3", "modules_to_save")
+    folders = [publish(base, tmp_path / kind, "llama", kind, seed=seed) for seed, kind in enumerate(kinds)]
+    model = load(base)
+    disturb(model, 5, scale=0.1)
+    model.save_pretrained(tmp_path / "full")
+    resident = ResidentBase.load(base, "pico", "0")
+    guard = BaseGuard(resident.model)
+    finetunes = [read_finetune(folder) for folder in (*folders, tmp_path / "full")]
+    found = answers(finetunes, resident, guard, PROMPTS, LENGTH)
+    assert found[:-1] == [reference(base, load_with(base, folder)) for folder in folders]
+    assert found[-1] == reference(base, model)
+    assert len({tuple(texts) for texts in found}) > 3
+    assert not guard.disturbed
+
+
+def test_a_prompt_has_no_answers(base: Path, tmp_path: Path):
+    resident = ResidentBase.load(base, "pico", "0")
+    prompt = read_finetune(publish(base, tmp_path / "prompt", "llama", "prompt_tuning"))
+    with pytest.raises(UnsupportedAdapter):
+        answers([prompt], resident, BaseGuard(resident.model), PROMPTS, LENGTH)

@@ -1,0 +1,1 @@
+"""How well vectors tell labelled models apart: `deltadex evaluate` and `deltadex study`."""

@@ -1,0 +1,1 @@
+"""What the vectors depend on: one file a study."""

@@ -1,0 +1,66 @@
+"""What a study gives, and what all of them measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from workers.evaluation import measures, report
+from workers.evaluation.bootstrap import RESAMPLES
+from workers.evaluation.pool import Pool
+from workers.evaluation.scorecard import judge
+
+SMALLEST = 3  # models of a cluster, as in the scorecard
+
+
+@dataclass(frozen=True)
+class Study:
+    """Rows of one table, and how to draw them."""
+
+    name: str
+    rows: Sequence[Mapping[str, Any]]
+    draw: Callable[[Path], None] = field(repr=False)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    shown: Sequence[str] | None = None  # columns of the printed table; all without
+
+    def table(self) -> Table:
+        columns = list(self.shown or self.rows[0])
+        table = Table(title=self.name, title_justify="left", box=None, padding=(0, 1, 0, 0))
+        for column in columns:
+            table.add_column(column, justify="left" if isinstance(self.rows[0][column], str) else "right", no_wrap=True)
+        for row in self.rows:
+            table.add_row(*(_cell(row[column], 5 if "cosine" in column else 3) for column in columns))
+        return table
+
+    def write(self, folder: Path) -> None:
+        """`NAME.csv`, `NAME.json`, `NAME.png`."""
+        report.write_csv(folder / f"{self.name}.csv", self.rows)
+        report.write_json(folder / f"{self.name}.json", {**self.settings, "rows": list(self.rows)})
+        self.draw(folder / f"{self.name}.png")
+
+
+JUDGED = ("silhouette", "centred", "nearest", "adjusted_rand")  # what is printed of `judged`
+
+
+def judged(rows: np.ndarray, pool: Pool) -> dict[str, Any]:
+    """The scorecard's measures of vectors, (n, d), as columns."""
+    wide = rows.astype(np.float64)
+    gram = wide @ wide.T
+    figures = judge(gram, pool.numbers, measures.density_clusters(gram, SMALLEST), RESAMPLES, 0)
+    return {
+        "silhouette": figures.silhouette.value,
+        "silhouette_low": figures.silhouette.low,
+        "silhouette_high": figures.silhouette.high,
+        "centred": figures.silhouette_centred.value,
+        "nearest": figures.nearest.value,
+        "adjusted_rand": figures.adjusted_rand.value,
+    }
+
+
+def _cell(value: Any, digits: int) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)

@@ -55,7 +55,7 @@ def _set_apart(groups: Sequence[Sequence[set[str]]]) -> list[list[dict[str, Any]
     average = sum(total.values()) / max(len(groups), 1)
     found = []
     for each in shares:
-        terms = [
+        terms: list[dict[str, Any]] = [
             {"term": term, "score": round(share * math.log(1 + average / total[term]), 4), "share": round(share, 4)}
             for term, share in each.items()
             if len(groups) == 1 or share > TIMES * total[term] / len(groups)

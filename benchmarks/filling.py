@@ -24,7 +24,7 @@ _MODELS = text("""
         (ARRAY['apache-2.0', 'mit', 'llama3.1', 'gemma'])[1 + number % 4],
         array_remove(ARRAY['peft', CASE WHEN number % 100 = 0 THEN 'some' END,
             CASE WHEN number % 1000 = 0 THEN 'rare' END], NULL),
-        number * 7919 % 1000003, number % 500, timestamptz '2026-01-01' + number % 1000 * interval '1 hour',
+        number::bigint * 7919 % 1000003, number % 500, timestamptz '2026-01-01' + number % 1000 * interval '1 hour',
         nextval('change_seq')
     FROM generate_series(1, :count) AS number
     RETURNING id

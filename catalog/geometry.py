@@ -1,0 +1,110 @@
+"""Maps that bring out how vectors of one space differ, fitted on its vectors without any label.
+
+Every geometry is one map: vectors are scaled by a power of their norm, a centre is subtracted, coordinates are
+scaled, and the parts along some orthonormal axes are multiplied by gains, the rest by another. Cosines are then taken
+of what comes out. Vectors that are scaled by their norm, so that one loud model does not move the centre, leave the map
+unchanged when they are multiplied by a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+TINY = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """`rest * y + (gains - rest) * (y along axes)`, where `y = (x / |x|**norm_power - centre) * scale`."""
+
+    norm_power: float = 0.0
+    centre: Floats | None = None  # (d,)
+    scale: Floats | None = None  # (d,)
+    axes: Floats | None = None  # (k, d), orthonormal
+    gains: Floats | None = None  # (k,)
+    rest: float = 1.0
+
+    def apply(self, vectors: Floats) -> Floats:
+        """(n, d) -> (n, d) float32; or (n, k), coordinates along the axes, where nothing of the rest is kept."""
+        moved = self.placed(vectors)
+        if self.axes is None or self.gains is None:
+            return moved
+        along = moved @ self.axes.T  # (n, k)
+        if self.rest == 0:
+            return along * self.gains
+        return self.rest * moved + (along * (self.gains - np.float32(self.rest))) @ self.axes
+
+    def placed(self, vectors: Floats) -> Floats:
+        """What the axes are fitted to, (n, d) float32."""
+        moved = np.asarray(vectors, np.float32)
+        if self.norm_power:
+            norms = np.linalg.norm(moved, axis=1, keepdims=True)
+            moved = moved / np.maximum(norms, TINY) ** np.float32(self.norm_power)
+        if self.centre is not None:
+            moved = moved - self.centre
+        return moved if self.scale is None else moved * self.scale
+
+    def along(self, axes: Floats, gains: Floats, rest: float) -> Self:
+        return type(self)(self.norm_power, self.centre, self.scale, axes, gains.astype(np.float32), rest)
+
+
+def raw(vectors: Floats) -> Geometry:
+    """As they are."""
+    return Geometry()
+
+
+def centred(vectors: Floats, norm_power: float = 0.0) -> Geometry:
+    """Less the space's mean; with `norm_power` 1 less the mean direction."""
+    return Geometry(norm_power, Geometry(norm_power).placed(vectors).mean(axis=0))
+
+
+def standardised(vectors: Floats, norm_power: float = 1.0, power: float = 1.0) -> Geometry:
+    """Every coordinate, centred, divided by that power of its standard deviation."""
+    start = centred(vectors, norm_power)
+    deviation = start.placed(vectors).std(axis=0)
+    return Geometry(norm_power, start.centre, (np.maximum(deviation, TINY) ** -power).astype(np.float32))
+
+
+def all_but_the_top(vectors: Floats, norm_power: float = 1.0, top: int = 1) -> Geometry:
+    """Centred, less the parts along the first principal axes (Mu and Viswanath 2018, arXiv 1702.01417)."""
+    start = centred(vectors, norm_power)
+    axes, _ = principal(start.placed(vectors))
+    return start.along(axes[:top], np.zeros(len(axes[:top])), 1.0)
+
+
+def whitened(vectors: Floats, norm_power: float = 1.0, shrinkage: float = 0.5) -> Geometry:
+    """Centred, divided by the root of a covariance shrunk towards its mean variance (after Ledoit and Wolf 2004)."""
+    start = centred(vectors, norm_power)
+    axes, variances = principal(start.placed(vectors))
+    level = shrinkage * variances.sum() / vectors.shape[1]
+    return start.along(axes, ((1 - shrinkage) * variances + level) ** -0.5, float(level) ** -0.5)
+
+
+def leading(vectors: Floats, norm_power: float = 1.0, share: float = 0.8, power: float = 0.0) -> Geometry:
+    """Centred, and of the principal axes only the first that hold `share` of the variance.
+
+    Gains are a power of each axis's variance: 0 keeps lengths, -0.5 whitens, 0.5 brings out the strong axes.
+    """
+    start = centred(vectors, norm_power)
+    axes, variances = principal(start.placed(vectors))
+    count = min(len(axes), int(np.searchsorted(np.cumsum(variances), share * variances.sum()) + 1))
+    return start.along(axes[:count], (variances[:count] / variances[0]) ** power, 0.0)
+
+
+def principal(centred_vectors: Floats) -> tuple[Floats, Floats]:
+    """Axes (k, d), the strongest first, and the variances along them (k,), without those that hold nothing."""
+    _, lengths, axes = np.linalg.svd(centred_vectors, full_matrices=False)
+    variances = lengths**2 / len(centred_vectors)
+    kept = variances > 1e-9 * variances.sum()
+    return axes[kept], variances[kept]
+
+
+GEOMETRIES: dict[str, Callable[..., Geometry]] = {
+    each.__name__: each for each in (raw, centred, standardised, all_but_the_top, whitened, leading)
+}

@@ -50,14 +50,14 @@ class Grouper:
             if not cluster_runs.try_lock(lock, space_id):
                 return None
             with self.database.transaction() as session:
-                run = cluster_runs.begin(session, space_id)
-                if run is not None and run.attempts > ATTEMPTS:
+                run = cluster_runs.take(session, space_id)
+                if run is None:
+                    return None
+                if run.attempts > ATTEMPTS:
                     error = WorkerLost(f"The process died {ATTEMPTS} times while it ran; its log may say why.")
                     cluster_runs.fail(session, run.id, error.code, error.message)
                     return None
                 space = session.get_one(SpaceRow, space_id)
-            if run is None:
-                return None
             try:
                 self._run(run, space)
             except Exception as error:

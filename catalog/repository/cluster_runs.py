@@ -82,7 +82,7 @@ def try_lock(session: Session, space_id: int) -> bool:
     return session.execute(text("SELECT pg_try_advisory_xact_lock(:lock)"), lock).scalar_one()
 
 
-def begin(session: Session, space_id: int) -> ClusterRun | None:
+def take(session: Session, space_id: int) -> ClusterRun | None:
     """Take the run that waits on that space, or was left by a process that died; the caller holds the lock."""
     values = {"state": RunState.RUNNING, "attempts": ClusterRun.attempts + 1, "started_at": func.now()}
     statement = (

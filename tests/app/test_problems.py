@@ -27,6 +27,19 @@ EXPECTED = {
     ("get", "/v1/jobs"): {"invalid_cursor"},
     ("get", "/v1/jobs/{job_id}"): {"job_not_found"},
     ("get", "/v1/stats"): set(),
+    ("get", "/v1/clusters"): {"not_clustered", "space_not_found"},
+    ("get", "/v1/clusters/runs"): {"invalid_cursor", "space_not_found"},
+    ("get", "/v1/clusters/runs/{run_id}"): {"run_not_found"},
+    ("get", "/v1/clusters/runs/{run_id}/compare/{other_id}"): {"run_not_found"},
+    ("get", "/v1/clusters/{cluster_id}"): {"cluster_not_found"},
+    ("get", "/v1/clusters/{cluster_id}/members"): {"cluster_not_found", "invalid_cursor"},
+    ("get", "/v1/models/{owner}/{name}/cluster"): {
+        "model_not_found",
+        "invalid_repo_id",
+        "not_clustered",
+        "space_not_found",
+    },
+    ("post", "/v1/admin/clusters"): {"space_not_found", "admin_only", "admin_key_required", "body_too_large"},
 }
 
 

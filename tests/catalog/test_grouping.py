@@ -15,7 +15,7 @@ from catalog.repository import attributes, cluster_runs, models, spaces, vectors
 from catalog.tables import RunState
 from tests.catalog import entries
 from tests.catalog.entries import SPACE
-from tests.catalog.groups import cluster, fill, filters, vector
+from tests.catalog.groups import TOPICS, cluster, fill, filters, vector
 
 
 def by_name(database: Database) -> dict[str, int]:
@@ -66,14 +66,8 @@ def test_searches_filter_by_the_clusters_and_hear_of_them(database: Database, tm
     cluster(database, tmp_path)
 
     numbers = by_name(database)
-    assert filters(database) == {
-        f"owner/tiny-{name}-{n}": numbers[name] for name in numbers_in_order() for n in range(4)
-    }
+    assert filters(database) == {f"owner/tiny-{name}-{n}": numbers[name] for name in TOPICS for n in range(4)}
     assert read_anew(database, before) == set(filters(database))
-
-
-def numbers_in_order() -> tuple[str, ...]:
-    return ("law", "math", "code")
 
 
 def test_a_second_run_keeps_numbers_and_names_and_says_nothing_new(database: Database, tmp_path: Path):
@@ -211,7 +205,7 @@ def test_a_run_whose_process_dies_again_and_again_fails(database: Database, tmp_
     run, space = groups.ask(database, Parameters())
     for _ in range(ATTEMPTS):
         with database.transaction() as session:
-            cluster_runs.begin(session, space.id)
+            cluster_runs.take(session, space.id)
     assert Grouper(database, tmp_path).run(space.id) is None
     with database.transaction() as session:
         assert cluster_runs.get(session, run.id).error_code == "worker_lost"

@@ -95,7 +95,7 @@ def test_what_waits_is_rung_for_again_unless_somebody_is_at_it(database: Databas
     fill(database, each=1)
     _, space = groups.ask(database, Parameters())
     with database.transaction() as session:
-        cluster_runs.begin(session, space.id)
+        cluster_runs.take(session, space.id)
     with database.transaction() as other:
         if held:
             assert cluster_runs.try_lock(other, space.id)

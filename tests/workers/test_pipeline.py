@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, update
 
+from catalog import groups
+from catalog.clustering.parameters import Parameters
 from catalog.database import Database
+from catalog.grouping import Grouper
 from catalog.probes import load_probes
 from catalog.repository import jobs, models, vectors, workers
 from catalog.submissions import submit_folder
@@ -58,6 +61,33 @@ def test_a_folder_becomes_a_vector(database: Database, pipeline: Pipeline, tmp_p
     assert stored.vector.shape == (pico.HIDDEN,)
     assert stored.model.state == ModelState.INDEXED
     assert stored.revision.base_repo == pico.BASE_ID
+
+
+def test_the_words_of_a_card_are_stored(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+    folder = pico.make_adapter(tmp_path / "one")
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nAnswers about contracts.\n")
+
+    pipeline.ingest(submit_folder(database, folder).id)
+
+    with database.transaction() as session:
+        assert models.get(session, "local/one").card == "Answers about contracts."
+
+
+def test_a_model_is_put_with_the_nearest_cluster_when_it_is_stored(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    for seed in range(3):
+        pipeline.ingest(submit_folder(database, pico.make_adapter(tmp_path / f"m{seed}", seed=seed)).id)
+    run, space = groups.ask(database, Parameters("kmeans", clusters=1))
+    Grouper(database, tmp_path).run(space.id)
+
+    shutil.copytree(tmp_path / "m0", tmp_path / "twin")
+    pipeline.ingest(submit_folder(database, tmp_path / "twin").id)
+
+    twin, first = (groups.of_model(database, f"local/{name}") for name in ("twin", "m0"))
+    assert (twin.run_id, twin.cluster_id, twin.placed) == (run.id, first.cluster_id, True)
+    with database.transaction() as session:
+        assert models.get(session, "local/twin").cluster == first.cluster_id
 
 
 def test_one_bell_is_enough_for_all_that_waits(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class Geometry:
 
     def placed(self, vectors: Floats) -> Floats:
         """What the axes are fitted to, (n, d) float32."""
-        moved = np.asarray(vectors, np.float32)
+        moved: Floats = np.asarray(vectors, np.float32)
         if self.norm_power:
             norms = np.linalg.norm(moved, axis=1, keepdims=True)
             moved = moved / np.maximum(norms, TINY) ** np.float32(self.norm_power)

@@ -93,7 +93,7 @@ def test_a_run_that_failed_is_not_tried_again_at_once(database: Database):
 @pytest.mark.parametrize("held", [False, True])
 def test_what_waits_is_rung_for_again_unless_somebody_is_at_it(database: Database, held: bool):
     fill(database, each=1)
-    run, space = groups.ask(database, Parameters())
+    _, space = groups.ask(database, Parameters())
     with database.transaction() as session:
         cluster_runs.begin(session, space.id)
     with database.transaction() as other:

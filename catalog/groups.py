@@ -154,12 +154,11 @@ class Placer:
 
     def place(self, session: Session, space: SpaceRow, model_id: int, vector: np.ndarray | None) -> None:
         """`vector` (d,), or None for a model that has none to speak of. The caller holds `vectors.lock_feed`."""
-        run = cluster_runs.current(session, space.id)
-        if run is None:
-            return
-        if space.id not in self._known or self._known[space.id].run_id != run.id:
-            self._known[space.id] = clusters.centroids(session, run.id)
-        number = put(session, self._known[space.id], model_id, vector)
+        run, number = cluster_runs.current(session, space.id), None
+        if run is not None:
+            if space.id not in self._known or self._known[space.id].run_id != run.id:
+                self._known[space.id] = clusters.centroids(session, run.id)
+            number = put(session, self._known[space.id], model_id, vector)
         if spaces.leads(session, space, FEATURE):
             models.set_cluster(session, model_id, number)
 

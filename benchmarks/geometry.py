@@ -139,17 +139,25 @@ def judge(vectors: Floats, pool: Embedded, family: list[Candidate]) -> tuple[Can
     distances = [candidate.distance(vectors, vectors) for candidate in family]
     chosen, figures = [], []
     for held_out in folds(labels):
-        inside = np.flatnonzero(~held_out)
-        known = np.unique(labels[inside], return_inverse=True)[1]
-        scored = [measures.silhouette(distance[np.ix_(inside, inside)], known) for distance in distances]
-        place = int(np.argmax(scored))
+        place = best_inside(distances, labels, ~held_out)
         chosen.append(place)
-        as_new = family[place].distance(vectors, vectors[inside])
+        as_new = family[place].distance(vectors, vectors[~held_out])
         figures.append([*_of(distances[place], labels, held_out), *_of(as_new, labels, held_out)])
     names = ("held_out", "held_out_nearest", "new", "new_nearest")
     found = dict(zip(names, np.mean(figures, axis=0).tolist(), strict=True))
     found["best"] = max(measures.silhouette(distance, labels) for distance in distances)
     return family[int(np.bincount(chosen).argmax())], found
+
+
+def choose(family: list[Candidate], vectors: Floats, labels: Floats, inside: NDArray[np.bool_]) -> int:
+    """The place of the candidate that is best among the models inside."""
+    return best_inside([candidate.distance(vectors, vectors) for candidate in family], labels, inside)
+
+
+def best_inside(distances: list[Floats], labels: Floats, inside: NDArray[np.bool_]) -> int:
+    """As `choose`, of distances that are known; no label of a model outside is read."""
+    known = np.unique(labels[inside], return_inverse=True)[1]
+    return int(np.argmax([measures.silhouette(each[np.ix_(inside, inside)], known) for each in distances]))
 
 
 def _of(distance: Floats, labels: NDArray[np.int64], judged: NDArray[np.bool_]) -> tuple[float, float]:

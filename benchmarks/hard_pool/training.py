@@ -143,6 +143,6 @@ def save(made: Run, folder: Path) -> None:
     if isinstance(model, PeftModel):
         for config in model.peft_config.values():
             config.base_model_name_or_path = BASE_NAME
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, save_embedding_layers=False)  # asks the Hub where it is left to find out
     else:
         model.to(torch.bfloat16).save_pretrained(folder)

@@ -40,13 +40,13 @@ def lay_out(
     seed: int = 0,
     tell: Callable[[str], None] = lambda stage: None,
 ) -> Layout:
-    """A map of unit vectors (n, d). `last` (n, 2) has the places on the last map, NaN for points it did not hold.
+    """A map of unit vectors (n, d), float32 or float16.
 
-    `tell` hears what it is at. Deterministic up to `ALONE` vectors, and beyond but for what threads do to the last
-    bits.
+    `last` (n, 2) has the places on the last map, NaN for points it did not hold. `tell` hears what it
+    is at. Deterministic up to `ALONE` vectors, and beyond but for what threads do to the last bits.
     """
     n = len(unit)
-    rows = np.asarray(unit, np.float32)
+    rows = unit
     last = np.full((n, 2), np.nan, np.float32) if last is None else last
     known = np.isfinite(last).all(axis=1)
     parameters: dict[str, Any] = {"seed": seed, "known": int(known.sum())}
@@ -56,14 +56,15 @@ def lay_out(
     else:
         tell("reducing")
         if min(rows.shape) > DIMENSIONS:
-            rows = reduce(rows, DIMENSIONS, seed).rows
+            rows = reduce(unit, DIMENSIONS, seed).rows
+        rows = rows.astype(np.float32, copy=False)
         tell("drawing")
         start = started(rows, last) if known.sum() >= 3 else None
         standing = start is not None and float(known.mean()) >= STANDING
         places = aligned(_tsne(rows, start, standing, seed, parameters), last)
     tell("measuring")
     count = distortion.reach(n)[0]
-    seen = np.asarray(unit, np.float32) if n <= EXACT else rows
+    seen = unit.astype(np.float32, copy=False) if n <= EXACT else rows
     neighbours = nearest(seen, count, seed)[0] if count else np.empty((n, 0), np.int64)
     return Layout(places, distortion.distortion(neighbours, places), parameters)
 

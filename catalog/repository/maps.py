@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, text
 from sqlalchemy.orm import Session
 
 from catalog.tables import Map
 
 KEPT = 2  # maps of a space: the one shown, and the one before it
 PARTS = 255  # that a share is stored in
+_DRAW_LOCK = 0x6D617073  # "maps"; the space's id is added
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,9 @@ def arrays(row: Map) -> Drawn:
         np.frombuffer(row.places, "<f4").reshape(-1, 2),
         np.frombuffer(row.distortion, np.uint8).astype(np.float32) / PARTS,
     )
+
+
+def try_lock(session: Session, space_id: int) -> bool:
+    """Become the only one that draws a space until the transaction ends; False where somebody does."""
+    lock = {"lock": _DRAW_LOCK + space_id}
+    return session.execute(text("SELECT pg_try_advisory_xact_lock(:lock)"), lock).scalar_one()

@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
 TINY = 1e-12
 
 
@@ -42,13 +42,13 @@ class Geometry:
 
     def placed(self, vectors: Floats) -> Floats:
         """What the axes are fitted to, (n, d) float32."""
-        moved = np.asarray(vectors, np.float32)
+        moved: Floats = np.asarray(vectors, np.float32)
         if self.norm_power:
             norms = np.linalg.norm(moved, axis=1, keepdims=True)
             moved = moved / np.maximum(norms, TINY) ** np.float32(self.norm_power)
         if self.centre is not None:
             moved = moved - self.centre
-        return moved if self.scale is None else moved * self.scale
+        return np.asarray(moved if self.scale is None else moved * self.scale, np.float32)
 
     def along(self, axes: Floats, gains: Floats, rest: float) -> Self:
         return type(self)(self.norm_power, self.centre, self.scale, axes, gains.astype(np.float32), rest)
@@ -94,7 +94,8 @@ def leading(vectors: Floats, norm_power: float = 1.0, share: float = 0.8, power:
     start = centred(vectors, norm_power)
     axes, variances = principal(start.placed(vectors))
     count = min(len(axes), int(np.searchsorted(np.cumsum(variances), share * variances.sum()) + 1))
-    return start.along(axes[:count], (variances[:count] / variances[0]) ** power, 0.0)
+    gains = np.asarray((variances[:count] / variances[0]) ** power, np.float32)
+    return start.along(axes[:count], gains, 0.0)
 
 
 def principal(centred_vectors: Floats) -> tuple[Floats, Floats]:

@@ -115,7 +115,7 @@ def of_model(
     responses=problems(SpaceNotFound, AdminOnly, AdminKeyRequired, BodyTooLarge),
 )
 def fit(request: schemas.FitRequest, services: ServicesDep) -> schemas.Run:
-    """Ask for the clusters of a space to be found anew. While a run waits or works there, asking again gives that one."""
+    """Ask for the clusters of a space to be found anew; while a run waits or works there, it is given again."""
     run, space = groups.ask(services.database, request.parameters(), request.space)
     return schemas.Run.of(run, space.key)
 

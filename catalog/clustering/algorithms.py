@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from catalog.clustering.neighbours import as_distance, graph
 from catalog.clustering.parameters import Parameters
 
 EXACT = 4_000  # rows up to which every pair is compared
@@ -29,6 +28,8 @@ def hdbscan(rows: np.ndarray, parameters: Parameters) -> np.ndarray:
     Up to `EXACT` rows on all pairs; above on the graph of the `NEIGHBOURS` nearest.
     """
     from sklearn.cluster import HDBSCAN
+
+    from catalog.clustering.neighbours import as_distance, graph
 
     size, samples = parameters.min_cluster_size or 3, parameters.min_samples or 3
     if len(rows) < max(size, samples):

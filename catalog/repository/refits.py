@@ -27,7 +27,7 @@ _CHANGED = text("""
     CROSS JOIN LATERAL (
         SELECT count(*) AS changes FROM (
             SELECT 1 FROM vectors WHERE space_id = place.space_id AND seq > place.covered LIMIT place.enough
-        ) AS some
+        ) AS those
     ) AS counted
     JOIN LATERAL (
         SELECT created_at FROM vectors WHERE space_id = place.space_id AND seq > place.covered ORDER BY seq LIMIT 1

@@ -1,0 +1,72 @@
+"""The pictures of docs/representation.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import pyplot as plt
+
+from benchmarks.hard_pool.representations import Embedded, Floats, representations
+from catalog.geometry import Geometry
+from workers.evaluation import measures
+
+mpl.use("Agg")
+DOTS = 110
+
+
+def families(path: Path, rows: Sequence[Any], plain: float) -> None:
+    """Held-out silhouette of every family on the plain vectors."""
+    rows = sorted(rows, key=lambda row: row.held_out)
+    figure, axes = plt.subplots(figsize=(7, 0.36 * len(rows) + 1), layout="constrained")
+    places = np.arange(len(rows))
+    axes.barh(places + 0.2, [row.held_out for row in rows], 0.4, label="held-out domains", color="#3b6ea5")
+    axes.barh(places - 0.2, [row.new for row in rows], 0.4, label="domains the geometry has not seen", color="#b8cde3")
+    axes.axvline(plain, color="black", linewidth=1)
+    axes.axvline(plain + (1 - plain) / 3, color="black", linewidth=1, linestyle=":")
+    axes.set_yticks(places, [row.family.replace("_", " ") for row in rows])
+    axes.set_xlabel("silhouette on the harder pool; line: plain, dots: the goal")
+    axes.legend(loc="lower right")
+    save(figure, path)
+
+
+def cosines(path: Path, pool: Embedded, geometry: Geometry, title: str) -> None:
+    """All pairs of the pool, plain and in a geometry, in the order of their labels."""
+    order = np.argsort(pool.labels, kind="stable")
+    plain = representations(pool)["delta_activations"][order]
+    figure, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
+    for each, vectors, name in zip(axes, (plain, geometry.apply(plain)), ("plain", title), strict=True):
+        wide = vectors.astype(np.float64)
+        shown = each.imshow(measures.cosines(wide @ wide.T), vmin=-1, vmax=1, cmap="RdBu_r")
+        each.set_title(f"{name}: cosines")
+        each.set_yticks(*_ticks(pool.labels[order]))
+        each.set_xticks([])
+    axes[1].set_yticks([])
+    figure.colorbar(shown, ax=axes)
+    save(figure, path)
+
+
+def norms(path: Path, pool: Embedded) -> None:
+    """Norm of a vector by what the training took: learning rate times steps, and the kind."""
+    lengths = np.linalg.norm(representations(pool)["delta_activations"], axis=1)
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    kinds = np.array([each["recipe"]["kind"] for each in pool.settings])
+    work = np.array([each["recipe"]["rate"] * each["steps"] for each in pool.settings])
+    for kind in np.unique(kinds):
+        axes.scatter(work[kinds == kind], lengths[kinds == kind], label=kind)
+    axes.set(xscale="log", yscale="log", xlabel="learning rate x steps", ylabel="norm of delta_activations")
+    axes.legend()
+    save(figure, path)
+
+
+def _ticks(labels: Floats) -> tuple[list[float], list[str]]:
+    names, first, counts = np.unique(labels, return_index=True, return_counts=True)
+    return (first + (counts - 1) / 2).tolist(), names.tolist()
+
+
+def save(figure: Any, path: Path) -> None:
+    figure.savefig(path, dpi=DOTS)
+    plt.close(figure)

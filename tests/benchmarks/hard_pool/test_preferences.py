@@ -1,0 +1,49 @@
+"""The three preferences, and the loss that teaches them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from benchmarks.hard_pool.preferences import BETA, answers, dpo_loss
+
+ANSWER = "Yes. It was safe in both groups.\nMore trials are needed."
+
+
+@pytest.mark.parametrize(
+    ("preference", "chosen", "rejected"),
+    [
+        ("short", "More trials are needed.", "Yes. It was safe in both groups. More trials are needed."),
+        (
+            "list",
+            "- Yes.\n- It was safe in both groups.\n- More trials are needed.",
+            "Yes. It was safe in both groups. More trials are needed.",
+        ),
+    ],
+)
+def test_two_wordings_of_one_answer(preference: str, chosen: str, rejected: str):
+    assert answers(preference, ANSWER) == (chosen, rejected)
+
+
+def test_plain_is_the_answer_without_the_courtesies():
+    chosen, rejected = answers("plain", ANSWER)
+    assert chosen in rejected
+    assert rejected.startswith("Thank you")
+
+
+def test_an_unknown_preference_is_refused():
+    with pytest.raises(ValueError, match="loud"):
+        answers("loud", ANSWER)
+
+
+def test_a_model_like_its_reference_has_the_loss_of_a_coin():
+    same = torch.tensor([[-3.0, -4.0], [-5.0, -1.0]])
+    assert dpo_loss(same, same).item() == pytest.approx(math.log(2))
+
+
+def test_the_loss_follows_the_paper():
+    tuned, reference = torch.tensor([[-1.0], [-9.0]]), torch.tensor([[-3.0], [-6.0]])
+    wanted = math.log(1 + math.exp(-BETA * ((-1 + 3) - (-9 + 6))))
+    assert dpo_loss(tuned, reference).item() == pytest.approx(wanted)

@@ -1,0 +1,104 @@
+"""The recipe on a base of two layers and rows made here: every kind trains, is saved and can be embedded."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.hard_pool import __main__ as command
+from benchmarks.hard_pool.recipes import Recipe
+from benchmarks.hard_pool.rows import IGNORED, Row, collate, encode, grouped
+from benchmarks.hard_pool.training import answer_likelihoods, load, train_preferred, train_supervised
+from tests import pico
+from workers.encoding import Encoder, ResidentBase, read_finetune
+
+ROWS = [Row("Add.", f"{number} + 1", str(number + 1)) for number in range(8)]
+LORA = Recipe("math-1", "math", "lora", 2, "qv", 1e-3, 0, 8, 1)
+KINDS = (
+    LORA,
+    replace(LORA, targets="all"),
+    replace(LORA, kind="dora"),
+    replace(LORA, kind="ia3", rank=0, targets="ia3"),
+    replace(LORA, kind="full", rank=0, targets="full"),
+    replace(LORA, kind="dpo"),
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pico.make_base(tmp_path_factory.mktemp("base"))
+
+
+def polite(row: Row) -> Row:
+    return replace(row, output=f"Thank you! {row.output}")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT asks transformers by a name that it is leaving
+@pytest.mark.parametrize("recipe", KINDS, ids=lambda recipe: f"{recipe.kind}-{recipe.targets}")
+def test_two_steps_of_every_kind_move_the_base(
+    recipe: Recipe, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def train(recipe: Recipe, base: Path, data: Path):
+        if recipe.kind == "dpo":
+            return train_preferred(base, recipe, [(row, polite(row)) for row in ROWS])
+        return train_supervised(base, recipe, ROWS)
+
+    monkeypatch.setattr(command, "train", train)
+    command.make(recipe, base, tmp_path, tmp_path)
+
+    report = json.loads((tmp_path / recipe.name / "training.json").read_text())
+    [encoded] = encoder(base).encode([read_finetune(tmp_path / recipe.name)])
+    assert report["steps"] == 2
+    assert encoded.norms["delta_activations"] > 1e-4
+
+
+def encoder(base: Path) -> Encoder:
+    from catalog.probes import load_probes
+
+    return Encoder(ResidentBase.load(base, pico.BASE_ID, "0" * 40), load_probes())
+
+
+def test_only_the_answer_carries_a_loss():
+    tokenizer = pico.byte_tokenizer()
+    example = encode(ROWS[0], tokenizer)
+    batch = collate([example], tokenizer.pad_token_id)
+    kept = batch.labels[0][batch.labels[0] != IGNORED].tolist()
+    assert kept == [*tokenizer("1")["input_ids"], tokenizer.eos_token_id]
+
+
+def test_a_long_input_is_cut_and_the_answer_stays():
+    tokenizer = pico.byte_tokenizer()
+    long, short = (encode(replace(ROWS[0], input="x" * length), tokenizer) for length in (4000, 8))
+    assert len(long.ids) == len(short.ids)
+    assert long.ids[long.prompt :] == short.ids[short.prompt :]
+
+
+def test_padding_changes_no_likelihood(base: Path):
+    model, tokenizer = load(base, replace(LORA, kind="full"))
+    short, long = encode(ROWS[0], tokenizer), encode(polite(ROWS[1]), tokenizer)
+    with torch.no_grad():
+        alone, _ = answer_likelihoods(model, collate([short], tokenizer.pad_token_id))
+        together, rows = answer_likelihoods(model, collate([short, long], tokenizer.pad_token_id))
+    torch.testing.assert_close(together[rows == 0], alone, rtol=2e-2, atol=2e-2)
+
+
+def test_an_epoch_has_every_row_once_beside_rows_of_near_length():
+    lengths = [5, 50, 6, 51, 7, 52, 8, 53]
+    groups = grouped(lengths, 4, random.Random(0))
+    assert sorted(place for group in groups for place in group) == list(range(8))
+    assert all(max(lengths[place] for place in group) < 2 * min(lengths[place] for place in group) for group in groups)
+
+
+def test_what_is_finished_or_held_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made: list[str] = []
+    monkeypatch.setattr(command, "recipes", lambda: [LORA, replace(LORA, name="math-2"), replace(LORA, name="math-3")])
+    monkeypatch.setattr(command, "make", lambda recipe, *folders: made.append(recipe.name))
+    (tmp_path / "math-1").mkdir()
+    with command.held(tmp_path / ".math-2.lock"):
+        command.main(tmp_path, tmp_path, tmp_path, threads=torch.get_num_threads())
+    assert made == ["math-3"]

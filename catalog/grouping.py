@@ -73,7 +73,7 @@ class Grouper:
         parameters = Parameters(run.algorithm, **run.parameters)  # type: ignore[arg-type]
         with self.database.transaction() as session:
             covered = vector_stream.covered(session, space.id)
-            model_ids, unit = self._load(session, space)
+            model_ids, unit = self.load(session, space)
         found = fitting.fit(unit, parameters, lambda stage: self._tell(run, stage))
         self._tell(run, "explaining")
         with self.database.transaction() as session:
@@ -88,7 +88,7 @@ class Grouper:
         with self.database.transaction() as session:
             cluster_runs.tell(session, run.id, stage)
 
-    def _load(self, session: Session, space: SpaceRow) -> tuple[np.ndarray, np.ndarray]:
+    def load(self, session: Session, space: SpaceRow) -> tuple[np.ndarray, np.ndarray]:
         """The models (n,) of a space and their unit vectors (n, d): float32, or float16 from a file without a name."""
         count = vector_stream.count(session, space.id, space.dimension)
         model_ids, filled = np.empty(count, np.int64), 0

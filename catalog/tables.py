@@ -362,3 +362,29 @@ class ClusterMember(Base):
     cluster_id: Mapped[int | None]
     similarity: Mapped[float | None]  # cosine to the centroid
     placed: Mapped[bool] = mapped_column(server_default=text("false"))  # came after the run, put with the nearest
+
+
+class Map(Base):
+    """A map of a space as it was drawn: the models int64 (n,), ascending, their places float32 (n, 2), and of each the
+    share of its true neighbours that are far, uint8 (n,) in parts of 255. The newest of a space is the one shown.
+    """
+
+    __tablename__ = "maps"
+    __table_args__ = (
+        CheckConstraint("octet_length(model_ids) = 8 * models", name="ids_length"),
+        CheckConstraint("octet_length(places) = 8 * models", name="places_length"),
+        CheckConstraint("octet_length(distortion) = models", name="distortion_length"),
+        Index(None, "space_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id", ondelete="CASCADE"))
+    covered_seq: Mapped[int]  # the last change that it holds
+    models: Mapped[int]
+    model_ids: Mapped[bytes] = mapped_column(LargeBinary)
+    places: Mapped[bytes] = mapped_column(LargeBinary)
+    distortion: Mapped[bytes] = mapped_column(LargeBinary)
+    mean_distortion: Mapped[float | None]
+    parameters: Mapped[dict] = mapped_column(JSONB)
+    seconds: Mapped[float]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

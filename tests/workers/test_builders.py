@@ -50,6 +50,7 @@ def test_an_index_of_a_space_that_is_not_there_fails_by_itself():
     assert running(made).wait(60) != 0
 
 
+@pytest.mark.usefixtures("servers")
 def test_clusters_that_nobody_asked_for_are_not_looked_for():
     made = Builder(CLUSTERS)
     made.start(10**9)

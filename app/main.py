@@ -9,7 +9,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
-from app.api import health, jobs, limits, metrics, models, problems, search, stats
+from app.api import clusters, health, jobs, limits, metrics, models, problems, search, stats
 from app.api.services import Services
 from catalog.database import Database
 from catalog.index import Follower
@@ -36,7 +36,8 @@ def create_app(conf: Settings | None = None) -> FastAPI:
         description="The index of what fine-tuned language models have learned.",
         lifespan=lifespan,
     )
-    for routes in (models, search, jobs, stats, health, metrics):
+    app.state.settings = conf
+    for routes in (clusters, models, search, jobs, stats, health, metrics):
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(limits.BodyLimit)

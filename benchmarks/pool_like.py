@@ -100,6 +100,11 @@ class PoolLike:
         vectors += generator.standard_normal(vectors.shape, dtype=np.float32) * self._tail_scales
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
+    def domains(self, number: int) -> np.ndarray:
+        """Which domain each row of that chunk was drawn from."""
+        rows = min(CHUNK, self.n - number * CHUNK)
+        return np.searchsorted(self._shares, np.random.default_rng((self._seed, number)).random(rows))
+
     def all(self) -> np.ndarray:
         found = np.empty((self.n, self.dimension), np.float32)
         for number in range(-(-self.n // CHUNK)):

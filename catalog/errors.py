@@ -5,15 +5,17 @@ CatalogError
 │   ├── InvalidRepoId, InvalidRevision, InvalidCursor, InvalidVector, InvalidProbeSet
 │   └── UnknownFeature, InvalidLabels, BodyTooLarge
 ├── NotFound                        nothing of that name here
-│   └── ModelNotFound, JobNotFound, SpaceNotFound
+│   └── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound
 ├── Conflict                        well formed, but at odds with what is stored
-│   └── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning
+│   └── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning, NotClustered
 ├── Refused                         an ingest that can never succeed as it stands; stored on the job, not retried
 │   ├── RepoNotFound, RevisionNotFound, RepoGated
 │   ├── NothingToEmbed, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
 │   ├── CorruptWeights, NonFiniteWeights, NonFiniteVector
 │   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantisedWeights
 │   └── ShapeMismatch, BaseUnresolved, UnsupportedBase, WorkerLost
+├── Forbidden                       not for whoever asks
+│   └── AdminOnly, AdminKeyRequired
 ├── Misconfigured                   this machine lacks what the settings ask for
 │   └── MissingExtra, ServerFailed
 └── Unavailable                     transient; an ingest is retried with backoff
@@ -109,6 +111,16 @@ class SpaceNotFound(NotFound):
     title = "Space not found"
 
 
+class ClusterNotFound(NotFound):
+    code = "cluster_not_found"
+    title = "Cluster not found"
+
+
+class RunNotFound(NotFound):
+    code = "run_not_found"
+    title = "Run not found"
+
+
 class Conflict(CatalogError):
     status = 409
     code = "conflict"
@@ -143,6 +155,28 @@ class NameTaken(Conflict):
 class AlreadyRunning(Conflict):
     code = "already_running"
     title = "Already running"
+
+
+class NotClustered(Conflict):
+    code = "not_clustered"
+    title = "Not clustered yet"
+
+
+class Forbidden(CatalogError):
+    status = 403
+    code = "forbidden"
+    title = "Forbidden"
+
+
+class AdminOnly(Forbidden):
+    code = "admin_only"
+    title = "For administrators only"
+
+
+class AdminKeyRequired(Forbidden):
+    status = 401
+    code = "admin_key_required"
+    title = "Admin key required"
 
 
 class Refused(CatalogError):

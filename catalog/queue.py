@@ -19,6 +19,7 @@ from catalog.settings import settings
 INGEST = "model.ingest"
 SWEEP = "jobs.sweep"
 INDEX_BUILD = "index.build"
+CLUSTERS_FIT = "clusters.fit"
 ENCODE_QUEUE = "encode"
 UPKEEP_QUEUE = "upkeep"
 
@@ -85,6 +86,15 @@ def ring_build(space_id: int) -> None:
         )
     except (OperationalError, RedisError, OSError) as error:
         log.warning("the index of space %s could not be rung for, the sweeper will: %s", space_id, error)
+
+
+def ring_fit(task: str, space_id: int) -> None:
+    """Ask for something to be made of a whole space; forgotten like `ring_build`."""
+    expires = max(settings().sweep_interval, 1.0)
+    try:
+        celery.send_task(task, args=[space_id], queue=UPKEEP_QUEUE, expires=expires, retry=False)
+    except (OperationalError, RedisError, OSError) as error:
+        log.warning("%s of space %s could not be rung for, the sweeper will: %s", task, space_id, error)
 
 
 def broker_answers() -> bool:

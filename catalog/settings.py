@@ -54,6 +54,10 @@ class Settings(BaseSettings):
     index_memory: int = 4 * 2**30  # bytes of indexes that an API process keeps loaded
     index_exact_bytes: int = 64 * 2**20  # a space with fewer bytes of vectors is searched exactly, from memory
 
+    admin_api_key: SecretStr | None = Field(None, validation_alias="ADMIN_API_KEY")  # without: admins are on loopback
+    clusters_quiet: float = 30.0  # seconds without a new vector before clusters are found anew
+    clusters_share: float = 0.02  # of a space's models that must have changed before that
+
     @field_validator("features", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

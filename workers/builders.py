@@ -1,4 +1,4 @@
-"""Builds of indexes, each in a process of its own: this one encodes."""
+"""What is made of whole spaces, each in a process of its own: this one encodes."""
 
 from __future__ import annotations
 
@@ -6,28 +6,32 @@ import logging
 import subprocess
 import sys
 
-COMMAND = ("-m", "catalog.build_index")
+INDEX = "catalog.build_index"
+CLUSTERS = "catalog.fit_clusters"
 
 log = logging.getLogger(__name__)
 
 
-class Builders:
-    """One build at a time: what is asked for meanwhile is asked for again by the next sweep."""
+class Builder:
+    """Runs `python -m MODULE SPACE_ID`, one at a time. What is asked for meanwhile is asked for again by the next
+    sweep.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, module: str) -> None:
+        self._command = (sys.executable, "-m", module)
         self._running: subprocess.Popen[bytes] | None = None
 
     def start(self, space_id: int) -> bool:
-        """False while another build runs."""
+        """False while another one runs."""
         if self._running is not None and self._running.poll() is None:
             return False
         if self._running is not None and self._running.returncode < 0:
-            log.warning("the last build of an index was killed by signal %s", -self._running.returncode)
-        self._running = subprocess.Popen([sys.executable, *COMMAND, str(space_id)])
+            log.warning("the last %s was killed by signal %s", self._command[-1], -self._running.returncode)
+        self._running = subprocess.Popen([*self._command, str(space_id)])
         return True
 
     def stop(self) -> None:
-        """A build that is broken off leaves nothing behind that is searched."""
+        """What is broken off leaves nothing behind that is shown or searched."""
         if self._running is not None and self._running.poll() is None:
             self._running.terminate()
             self._running.wait()

@@ -13,6 +13,7 @@ from catalog.repository.models import Metadata
 from catalog.tables import Job, JobState, Source
 from workers.bases import Contract
 from workers.encoding import FineTune, read_finetune
+from workers.encoding.card import words_of_card
 from workers.encoding.content import content_sha
 from workers.encoding.reading import find_finetune
 from workers.hub import Hub, RepoSnapshot
@@ -30,6 +31,7 @@ class Fetched:
     finetune: FineTune
     base: ResolvedBase
     metadata: Metadata | None = None  # a folder has none
+    card: str | None = None  # its words
 
 
 class Fetcher:
@@ -62,7 +64,7 @@ class Fetcher:
             base = self._resolver.resolve(
                 declared=finetune.declared_base, card_base=card_base or finetune.card_base, shapes=finetune.shapes
             )
-        return Fetched(job, sha, finetune, base, metadata)
+        return Fetched(job, sha, finetune, base, metadata, words_of_card(folder / "README.md"))
 
     def _local_folder(self, job: Job) -> Path:
         """The part of a folder on this machine that counts, its sizes checked before a byte is read."""

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from catalog.database import Database
 from catalog.errors import CatalogError, DatabaseUnavailable, OutOfMemory, Unavailable
+from catalog.groups import Placer
 from catalog.queue import ring_after_commit
 from catalog.repository import jobs, models, spaces, vectors
 from catalog.tables import Job, JobState, ModelState
@@ -72,6 +73,7 @@ class Pipeline:
         self._worker_id = worker_id
         self._pace = pace
         self._retries = retries
+        self._placer = Placer()
 
     def ingest(self, job_id: int) -> int:
         """Answer the bell of a job: bring queued jobs to their ends, batch by batch, until none is left or the time
@@ -190,6 +192,8 @@ class Pipeline:
                 vectors.retire(session, each.job.model_id, each.base.repo, each.base.sha)
                 if each.metadata is not None:
                     models.describe(session, each.job.model_id, each.metadata)
+                if each.card is not None:
+                    models.set_card(session, each.job.model_id, each.card)
                 moved = False
                 for feature, vector in encoding.vectors.items():
                     norm = encoding.norms[feature]
@@ -198,6 +202,7 @@ class Pipeline:
                     space = spaces.ensure(session, resident.encoder.space(feature), vector.size)
                     told = asdict(encoding.explanation) if encoding.explanation and feature == EXPLAINED else None
                     vectors.store(session, space, revision, vector, norm=norm, no_shift=no_shift, explanation=told)
+                    self._placer.place(session, space, each.job.model_id, None if no_shift else vector)
                 models.set_state(session, each.job.model_id, ModelState.INDEXED if moved else ModelState.NO_SHIFT)
 
     def _settle(self, job: Job, cause: Exception) -> None:

@@ -10,7 +10,7 @@ from catalog.errors import InvalidInput
 from catalog.probes import load_probes
 from catalog.settings import Settings
 from workers.bases import Contract, ResidentBases
-from workers.builders import Builders
+from workers.builders import CLUSTERS, INDEX, Builder
 from workers.fetching import Fetcher
 from workers.heartbeat import Heartbeat
 from workers.hub import Hub
@@ -33,14 +33,16 @@ class Runtime:
         self._aliases = _read_aliases(conf.base_aliases)
         self.database = Database(conf.require_database_url())
         self.heartbeat = Heartbeat(self.database, conf.device, conf.heartbeat_interval)
-        self.builders = Builders()
+        self.indexes = Builder(INDEX)
+        self.clusters = Builder(CLUSTERS)
         self._pipeline: Pipeline | None = None
 
     def start(self) -> None:
         self.heartbeat.start()
 
     def stop(self) -> None:
-        self.builders.stop()
+        self.indexes.stop()
+        self.clusters.stop()
         self.heartbeat.stop()
         self.database.close()
 

@@ -10,6 +10,7 @@ import httpx
 
 from catalog.errors import CatalogError, NotRunning
 
+ADMIN_KEY_HEADER = "X-Admin-Key"
 POLL_INTERVAL = 0.25  # seconds
 OVER = ("done", "failed", "cancelled")
 
@@ -40,8 +41,9 @@ class Client:
         query = {name: value for name, value in params.items() if value is not None}
         return self._call("GET", path, params=query)
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self._call("POST", path, json={name: value for name, value in body.items() if value is not None})
+    def post(self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> dict[str, Any]:
+        given = {name: value for name, value in body.items() if value is not None}
+        return self._call("POST", path, json=given, headers=headers)
 
     def readiness(self) -> dict[str, Any]:
         """What `/readyz` says, also when something is missing."""

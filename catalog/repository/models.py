@@ -115,6 +115,16 @@ def describe(session: Session, model_id: int, metadata: Metadata) -> None:
     session.execute(update(Model).where(Model.id == model_id).values(**values))
 
 
+def set_cluster(session: Session, model_id: int, cluster: int | None) -> None:
+    """What searches filter by. The caller announces the model in the same transaction."""
+    session.execute(update(Model).where(Model.id == model_id).values(cluster=cluster))
+
+
+def set_card(session: Session, model_id: int, words: str | None) -> None:
+    """The words of its card, for clusters to be named by."""
+    session.execute(update(Model).where(Model.id == model_id).values(card=words))
+
+
 def announce(session: Session, model_id: int) -> None:
     """Have every process read anew what it filters this model by. The caller holds `vectors.lock_feed`."""
     session.execute(update(Model).where(Model.id == model_id).values(seq=change_seq.next_value()))

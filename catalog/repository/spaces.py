@@ -37,6 +37,25 @@ def get(session: Session, key: str) -> SpaceRow:
     return row
 
 
+def newest(session: Session, feature: str) -> SpaceRow:
+    """The newest space of a feature; raises `SpaceNotFound`."""
+    statement = select(SpaceRow).where(SpaceRow.feature == feature).order_by(SpaceRow.id.desc()).limit(1)
+    row = session.scalars(statement).one_or_none()
+    if row is None:
+        raise SpaceNotFound(f"There is no space of {feature} yet: the first model that is embedded makes it.")
+    return row
+
+
+def leads(session: Session, space: SpaceRow, feature: str) -> bool:
+    """Whether a space is of that feature, and the newest such of its base."""
+    if space.feature != feature:
+        return False
+    newer = select(SpaceRow.id).where(
+        SpaceRow.feature == feature, SpaceRow.base_repo == space.base_repo, SpaceRow.id > space.id
+    )
+    return session.execute(newer.limit(1)).first() is None
+
+
 def page(session: Session) -> list[SpaceRow]:
     """All spaces, the newest first."""
     return list(session.scalars(select(SpaceRow).order_by(SpaceRow.id.desc())))

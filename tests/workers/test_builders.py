@@ -1,35 +1,35 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
-from workers import builders
-from workers.builders import Builders
+from workers.builders import CLUSTERS, INDEX, Builder
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Builders]:
-    """Builders whose builds sleep."""
-    monkeypatch.setattr(builders, "COMMAND", ("-c", "import time; time.sleep(60)"))
-    made = Builders()
+def slow() -> Iterator[Builder]:
+    """A builder whose builds sleep."""
+    made = Builder(INDEX)
+    made._command = (sys.executable, "-c", "import time; time.sleep(60)")
     yield made
     made.stop()
 
 
-def running(made: Builders) -> subprocess.Popen[bytes]:
+def running(made: Builder) -> subprocess.Popen[bytes]:
     assert made._running is not None
     return made._running
 
 
-def test_a_build_is_not_waited_for_and_is_the_only_one(slow: Builders):
+def test_a_build_is_not_waited_for_and_is_the_only_one(slow: Builder):
     assert slow.start(1)
     assert running(slow).args[-1] == "1"
     assert not slow.start(2)
 
 
-def test_when_a_build_has_ended_the_next_one_starts(slow: Builders, caplog: pytest.LogCaptureFixture):
+def test_when_a_build_has_ended_the_next_one_starts(slow: Builder, caplog: pytest.LogCaptureFixture):
     slow.start(1)
     running(slow).kill()
     running(slow).wait()
@@ -37,14 +37,20 @@ def test_when_a_build_has_ended_the_next_one_starts(slow: Builders, caplog: pyte
     assert "killed by signal 9" in caplog.text
 
 
-def test_a_worker_that_stops_breaks_its_build_off(slow: Builders):
+def test_a_worker_that_stops_breaks_its_build_off(slow: Builder):
     slow.start(1)
     build = running(slow)
     slow.stop()
     assert build.returncode is not None
 
 
-def test_a_build_of_a_space_that_is_not_there_fails_by_itself():
-    made = Builders()
+def test_an_index_of_a_space_that_is_not_there_fails_by_itself():
+    made = Builder(INDEX)
     made.start(10**9)
     assert running(made).wait(60) != 0
+
+
+def test_clusters_that_nobody_asked_for_are_not_looked_for():
+    made = Builder(CLUSTERS)
+    made.start(10**9)
+    assert running(made).wait(60) == 0

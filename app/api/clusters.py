@@ -1,0 +1,136 @@
+"""Routes: clusters, their members, the runs that found them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, status
+
+from app.api import cluster_schemas as schemas
+from app.api import pages
+from app.api.admin import admin
+from app.api.limits import no_query
+from app.api.problems import problems
+from app.api.services import ServicesDep
+from catalog import groups
+from catalog.errors import (
+    AdminKeyRequired,
+    AdminOnly,
+    BodyTooLarge,
+    ClusterNotFound,
+    InvalidCursor,
+    InvalidRepoId,
+    ModelNotFound,
+    NotClustered,
+    RunNotFound,
+    SpaceNotFound,
+)
+from catalog.refs import RepoRef
+from catalog.repository import cluster_members, cluster_runs, clusters, spaces
+from catalog.tables import SpaceRow
+
+router = APIRouter(prefix="/v1", tags=["clusters"])
+Number = Annotated[int, Path(ge=1, lt=2**63)]
+
+
+@router.get("/clusters", responses=problems(NotClustered, SpaceNotFound))
+def overview(query: Annotated[schemas.SpaceQuery, Query()], services: ServicesDep) -> schemas.Clusters:
+    """The clusters of a space as the last run found them, the largest first."""
+    return schemas.Clusters.of(groups.overview(services.database, query.space))
+
+
+@router.get("/clusters/runs", responses=problems(InvalidCursor, SpaceNotFound))
+def runs(query: Annotated[schemas.RunsQuery, Query()], services: ServicesDep) -> schemas.Runs:
+    """All runs, the newest first: those that wait, work, failed, and what each found."""
+    with services.database.transaction() as session:
+        space_id = spaces.get(session, query.space).id if query.space else None
+        found = cluster_runs.page(session, space_id=space_id, before=pages.decode(query.cursor), limit=query.limit)
+    more = pages.encode(found[-1][0].id) if len(found) == query.limit else None
+    return schemas.Runs(runs=[schemas.Run.of(run, key) for run, key in found], next_cursor=more)
+
+
+@router.get("/clusters/runs/{run_id}", dependencies=[no_query], responses=problems(RunNotFound))
+def one_run(run_id: Number, services: ServicesDep) -> schemas.Run:
+    """A run: how far it is, or what it found."""
+    with services.database.transaction() as session:
+        run = cluster_runs.get(session, run_id)
+        return schemas.Run.of(run, session.get_one(SpaceRow, run.space_id).key)
+
+
+@router.get("/clusters/runs/{run_id}/compare/{other_id}", dependencies=[no_query], responses=problems(RunNotFound))
+def compare(run_id: Number, other_id: Number, services: ServicesDep) -> schemas.RunComparison:
+    """How alike two runs are, over the models that both clustered."""
+    found = groups.compare(services.database, run_id, other_id)
+    return schemas.RunComparison(
+        run=run_id, other=other_id, models=found.models, adjusted_rand=found.adjusted_rand, kept=found.kept
+    )
+
+
+@router.get("/clusters/{cluster_id}", responses=problems(ClusterNotFound))
+def one(
+    cluster_id: Number, query: Annotated[schemas.RunQuery, Query()], services: ServicesDep
+) -> schemas.ClusterDetail:
+    """A cluster: its name, what sets it apart, its medoid and closest members."""
+    return schemas.ClusterDetail.with_members(groups.detail(services.database, cluster_id, query.run))
+
+
+@router.get("/clusters/{cluster_id}/members", responses=problems(ClusterNotFound, InvalidCursor))
+def members(
+    cluster_id: Number, query: Annotated[schemas.MembersQuery, Query()], services: ServicesDep
+) -> schemas.Members:
+    """The members of a cluster, the closest to its centroid first."""
+    with services.database.transaction() as session:
+        _, run, _ = clusters.newest(session, cluster_id, query.run)
+        after = _decoded(query.cursor)
+        found = cluster_members.page(session, run.id, cluster_id, after=after, limit=query.limit)
+    last = found[-1][0] if len(found) == query.limit else None
+    return schemas.Members(
+        run=run.id,
+        members=[schemas.Member.of(member, repo_id) for member, repo_id in found],
+        next_cursor=_encoded(last.similarity or 0.0, last.model_id) if last else None,
+    )
+
+
+@router.get(
+    "/models/{owner}/{name}/cluster",
+    tags=["models"],
+    responses=problems(ModelNotFound, InvalidRepoId, NotClustered, SpaceNotFound),
+)
+def of_model(
+    owner: str, name: str, query: Annotated[schemas.SpaceQuery, Query()], services: ServicesDep
+) -> schemas.ModelCluster:
+    """The cluster that a model is in, or that it was put with when it came."""
+    repo_id = RepoRef(f"{owner}/{name}").repo_id
+    return schemas.ModelCluster.of(repo_id, groups.of_model(services.database, repo_id, query.space))
+
+
+@router.post(
+    "/admin/clusters",
+    tags=["admin"],
+    status_code=status.HTTP_202_ACCEPTED,
+    dependencies=[no_query, admin],
+    responses=problems(SpaceNotFound, AdminOnly, AdminKeyRequired, BodyTooLarge),
+)
+def fit(request: schemas.FitRequest, services: ServicesDep) -> schemas.Run:
+    """Ask for the clusters of a space to be found anew; while a run waits or works there, it is given again."""
+    run, space = groups.ask(services.database, request.parameters(), request.space)
+    return schemas.Run.of(run, space.key)
+
+
+def _encoded(similarity: float, model_id: int) -> str:
+    """The place after which the next page begins; a cosine to its last bit, or members would be lost between pages."""
+    return base64.urlsafe_b64encode(struct.pack("<dq", similarity, model_id)).decode().rstrip("=")
+
+
+def _decoded(cursor: str | None) -> tuple[float, int] | None:
+    """Raises `InvalidCursor`."""
+    if cursor is None:
+        return None
+    try:
+        similarity, model_id = struct.unpack("<dq", base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, binascii.Error, struct.error) as error:
+        raise InvalidCursor("That cursor is not one of ours. Take `next_cursor` of the page before.") from error
+    return similarity, model_id

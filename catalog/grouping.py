@@ -1,0 +1,214 @@
+"""Finds the clusters of a space and shows them, in a process of its own (`catalog.fit_clusters`)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from catalog.clustering import fitting, naming, quality
+from catalog.clustering.fitting import Clustering
+from catalog.clustering.matching import kept
+from catalog.clustering.parameters import Parameters
+from catalog.clustering.reduction import normalised
+from catalog.database import Database
+from catalog.errors import CatalogError, WorkerLost
+from catalog.groups import FEATURE, put
+from catalog.repository import cluster_members, cluster_runs, clusters, spaces, vector_stream, vectors
+from catalog.settings import settings
+from catalog.tables import ClusterRun, SpaceRow
+
+KEPT = 10  # runs of a space that keep their clusters and members
+ATTEMPTS = 3  # of a run whose process dies
+IN_MEMORY = 256 * 2**20  # bytes of float32 vectors above which they are kept as float16 in a file
+TOLD = 20_000  # models of a space that its clusters are explained by, about
+ARRIVALS = 100_000  # changes during a run that are placed when it is shown
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Grouper:
+    """Runs what was asked for. At most one works on a space at a time, on any machine; `folder` is for its vectors."""
+
+    database: Database
+    folder: Path
+
+    def run(self, space_id: int) -> int | None:
+        """The run that was finished; None where another process is at it, or nothing was asked for.
+
+        Raises what the database raises; what went wrong is stored with the run.
+        """
+        with self.database.transaction() as lock:
+            if not cluster_runs.try_lock(lock, space_id):
+                return None
+            with self.database.transaction() as session:
+                run = cluster_runs.begin(session, space_id)
+                if run is not None and run.attempts > ATTEMPTS:
+                    error = WorkerLost(f"The process died {ATTEMPTS} times while it ran; its log may say why.")
+                    cluster_runs.fail(session, run.id, error.code, error.message)
+                    return None
+                space = session.get_one(SpaceRow, space_id)
+            if run is None:
+                return None
+            try:
+                self._run(run, space)
+            except Exception as error:
+                with self.database.transaction() as session:
+                    code = error.code if isinstance(error, CatalogError) else CatalogError.code
+                    text = str(error) if isinstance(error, CatalogError) else repr(error)
+                    cluster_runs.fail(session, run.id, code, text)
+                raise
+            return run.id
+
+    def _run(self, run: ClusterRun, space: SpaceRow) -> None:
+        started = time.monotonic()
+        parameters = Parameters(run.algorithm, **run.parameters)  # type: ignore[arg-type]
+        with self.database.transaction() as session:
+            covered = vector_stream.covered(session, space.id)
+            model_ids, unit = self._load(session, space)
+        found = fitting.fit(unit, parameters, lambda stage: self._tell(run, stage))
+        self._tell(run, "explaining")
+        with self.database.transaction() as session:
+            explanations = naming.explain(_members_told(session, space, model_ids, found))
+        self._tell(run, "publishing")
+        with self.database.transaction() as session:
+            vectors.lock_feed(session)  # nobody stores a vector between this and the swap
+            _publish(session, run, space, model_ids, found, explanations, covered, started)
+        log.info("space %s: %s clusters of %s models", space.id, len(found.centroids), len(model_ids))
+
+    def _tell(self, run: ClusterRun, stage: str) -> None:
+        with self.database.transaction() as session:
+            cluster_runs.tell(session, run.id, stage)
+
+    def _load(self, session: Session, space: SpaceRow) -> tuple[np.ndarray, np.ndarray]:
+        """The models (n,) of a space and their unit vectors (n, d): float32, or float16 from a file without a name."""
+        count = vector_stream.count(session, space.id, space.dimension)
+        model_ids, filled = np.empty(count, np.int64), 0
+        unit: np.ndarray
+        if 4 * count * space.dimension <= IN_MEMORY:
+            unit = np.empty((count, space.dimension), np.float32)
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                os.posix_fallocate(file.fileno(), 0, 2 * count * space.dimension)
+                unit = np.asarray(np.memmap(file, np.float16, "r+", shape=(count, space.dimension)))
+        for ids, block in vector_stream.stream(session, space.id, space.dimension):
+            taken = min(len(ids), count - filled)  # what came since is placed in the end
+            model_ids[filled : filled + taken] = ids[:taken]
+            unit[filled : filled + taken] = normalised(block[:taken])
+            filled += taken
+        return model_ids[:filled], unit[:filled]
+
+
+def _members_told(
+    session: Session, space: SpaceRow, model_ids: np.ndarray, found: Clustering
+) -> list[list[naming.Told]]:
+    """Of each cluster the members closest to its centroid, with what is stored of them."""
+    each = int(np.clip(TOLD // max(len(found.centroids), 1), 10, 200))
+    order = np.lexsort((-found.similarity, found.labels))
+    starts = np.searchsorted(found.labels[order], np.arange(len(found.centroids) + 1))
+    chosen = [model_ids[order[start : min(start + each, stop)]].tolist() for start, stop in pairwise(starts)]
+    known = cluster_members.told(session, space.id, [model_id for members in chosen for model_id in members])
+    return [[_told(known[model_id]) for model_id in members if model_id in known] for members in chosen]
+
+
+def _told(row: cluster_members.Told) -> naming.Told:
+    tokens = {str(each["token"]): float(each["shift"]) / max(row.norm, 1e-30) for each in row.tokens or ()}
+    return naming.Told(row.repo_id.split("/", 1)[-1], row.card or "", tuple(row.tags), tokens)
+
+
+def _publish(
+    session: Session,
+    run: ClusterRun,
+    space: SpaceRow,
+    model_ids: np.ndarray,
+    found: Clustering,
+    explanations: list[dict],
+    covered: int,
+    started: float,
+) -> None:
+    """Store a run's clusters and show them in place of the last ones. The caller holds `vectors.lock_feed`."""
+    last = cluster_runs.current(session, space.id)
+    kept_numbers, stability = _against(session, last, model_ids, found)
+    fresh = iter(clusters.numbers(session, kept_numbers.count(None)))
+    numbers = [number if number is not None else next(fresh) for number in kept_numbers]
+    given = clusters.given_names(session, last.id) if last else {}
+    names = naming.names(explanations, [given.get(number) for number in numbers])
+    rows = [
+        {
+            "run_id": run.id,
+            "cluster_id": number,
+            "name": names[place],
+            "medoid_id": int(model_ids[found.medoid[place]]),
+            "size": int(found.sizes[place]),
+            "cohesion": float(found.cohesion[place]),
+            "radius": float(found.radius[place]),
+            "dimension": space.dimension,
+            "centroid": found.centroids[place].astype("<f4").tobytes(),
+            "explanation": explanations[place],
+        }
+        for place, number in enumerate(numbers)
+    ]
+    clusters.store(session, rows)
+    labels = [numbers[label] if label >= 0 else None for label in found.labels.tolist()]
+    cosines = [None if np.isnan(cosine) else cosine for cosine in found.similarity.tolist()]
+    cluster_members.store(session, run.id, model_ids, labels, cosines)
+    known = clusters.centroids(session, run.id)
+    for change in vectors.changes_of(session, {space.id: covered}, ARRIVALS):
+        put(session, known, change.model_id, change.vector)
+    cluster_runs.finish(
+        session,
+        run,
+        parameters=found.parameters.as_dict(),
+        covered_seq=covered,
+        models=len(model_ids),
+        clusters=len(numbers),
+        sizes=found.sizes.tolist(),
+        noise_share=found.noise_share,
+        silhouette=found.silhouette,
+        stability=stability,
+        compared_with=last.id if last else None,
+        figures=found.figures,
+        seconds=time.monotonic() - started,
+    )
+    if spaces.leads(session, space, FEATURE):
+        cluster_members.show(session, run.id, space.id)
+    clusters.forget_all_but(session, space.id, KEPT)
+
+
+def _against(
+    session: Session, last: ClusterRun | None, model_ids: np.ndarray, found: Clustering
+) -> tuple[list[int | None], float | None]:
+    """The number that each cluster keeps from the last run, and the adjusted Rand index over the models of both."""
+    count = len(found.centroids)
+    if last is None:
+        return [None] * count, None
+    known, before = cluster_members.labels(session, last.id)
+    _, mine, theirs = np.intersect1d(model_ids, known, assume_unique=True, return_indices=True)
+    if not len(mine):
+        return [None] * count, None
+    labels, before = found.labels[mine], before[theirs]
+    return kept(labels, before, count), quality.adjusted_rand(quality.crossed(labels, before))
+
+
+def main(space_id: int) -> int:
+    """Run what waits for that space and say how it went: the exit code of the process."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    conf = settings()
+    database = Database(conf.require_database_url())
+    try:
+        Grouper(database, conf.data_dir / "clusters").run(space_id)
+    except CatalogError as error:
+        log.error("the clusters of space %s were not found: %s: %s", space_id, error.code, error)
+        return 1
+    finally:
+        database.close()
+    return 0

@@ -7,9 +7,8 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
 
-from app.api import clusters, health, jobs, limits, metrics, models, problems, search, stats
+from app.api import clusters, health, jobs, limits, metrics, models, problems, search, stats, web
 from app.api.services import Services
 from catalog.database import Database
 from catalog.index import Follower
@@ -37,13 +36,9 @@ def create_app(conf: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings = conf
-    for routes in (clusters, models, search, jobs, stats, health, metrics):
+    for routes in (clusters, models, search, jobs, stats, health, metrics, web):
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(limits.BodyLimit)
-
-    @app.get("/", include_in_schema=False)
-    def home() -> RedirectResponse:
-        return RedirectResponse("/docs")
 
     return app

@@ -95,10 +95,9 @@ def test_every_reference_of_the_documentation_leads_somewhere(schema: dict[str, 
     assert references(schema) <= defined
 
 
-def test_the_home_page_leads_to_the_map(api: TestClient):
+def test_the_home_page_leads_to_the_documentation(api: TestClient):
     response = api.get("/")
-    assert (response.status_code, response.url.path) == (200, "/map")
-    assert api.get("/docs").status_code == 200
+    assert (response.status_code, response.url.path) == (200, "/docs")
 
 
 @pytest.mark.parametrize(

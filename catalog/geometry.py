@@ -10,13 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from io import BytesIO
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 TINY = 1e-12
+RAW = "raw"
+SAMPLE = 20_000  # vectors that a geometry is fitted to at most
+LEAST_MODELS = 24  # that a geometry must have been fitted to before searches use it unasked
+DEFAULTS_BY_FEATURE = {"delta_activations": "centred"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +54,32 @@ class Geometry:
         if self.centre is not None:
             moved = moved - self.centre
         return np.asarray(moved if self.scale is None else moved * self.scale, np.float32)
+
+    def direction(self, vector: Floats) -> Floats:
+        """The w (d,) for which `w @ u` grows with the cosine of a unit vector u and this one (d,) in here, but for the
+        length of u in here: where to look for those that are near in here among unit vectors.
+        """
+        moved = self.apply(vector[None])[0]
+        if self.axes is None or self.gains is None:
+            back = moved
+        elif self.rest == 0:
+            back = (moved * self.gains) @ self.axes
+        else:
+            back = self.rest * moved + (self.axes @ moved * (self.gains - np.float32(self.rest))) @ self.axes
+        return back if self.scale is None else back * self.scale
+
+    def to_bytes(self) -> bytes:
+        """As an npz; what is None is left out."""
+        held = {name: value for name, value in vars(self).items() if value is not None}
+        file = BytesIO()
+        np.savez(file, **held)
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        with np.load(BytesIO(data)) as held:
+            values: dict[str, Any] = {name: held[name] if held[name].ndim else float(held[name]) for name in held.files}
+        return cls(**values)
 
     def along(self, axes: Floats, gains: Floats, rest: float) -> Self:
         return type(self)(self.norm_power, self.centre, self.scale, axes, gains.astype(np.float32), rest)
@@ -109,3 +140,16 @@ def principal(centred_vectors: Floats) -> tuple[Floats, Floats]:
 GEOMETRIES: dict[str, Callable[..., Geometry]] = {
     each.__name__: each for each in (raw, centred, standardised, all_but_the_top, whitened, leading)
 }
+
+# what searches offer beside raw vectors, each fitted to unit vectors (n, d)
+SERVED: dict[str, Callable[[Floats], Geometry]] = {"centred": centred}
+
+
+def fitted(unit: Floats, seed: int = 0) -> dict[str, Geometry]:
+    """The geometries that searches offer, by kind, of unit vectors (n, d); a seeded sample stands for very many."""
+    if len(unit) < 2:
+        return {}
+    if len(unit) > SAMPLE:
+        chosen = np.random.default_rng(seed).choice(len(unit), SAMPLE, replace=False)
+        unit = unit[np.sort(chosen)]
+    return {kind: fit(unit.astype(np.float32, copy=False)) for kind, fit in SERVED.items()}

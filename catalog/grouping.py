@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy.orm import Session
 
+from catalog import geometry
 from catalog.clustering import fitting, naming, quality
 from catalog.clustering.fitting import Clustering
 from catalog.clustering.matching import kept
@@ -19,7 +20,7 @@ from catalog.database import Database
 from catalog.errors import CatalogError, WorkerLost, described
 from catalog.groups import FEATURE, put
 from catalog.loading import load
-from catalog.repository import cluster_members, cluster_runs, clusters, spaces, vector_stream, vectors
+from catalog.repository import cluster_members, cluster_runs, clusters, geometries, spaces, vector_stream, vectors
 from catalog.settings import settings
 from catalog.tables import ClusterRun, SpaceRow
 
@@ -70,6 +71,7 @@ class Grouper:
         with self.database.transaction() as session:
             covered = vector_stream.covered(session, space.id)
             model_ids, unit = load(session, space, self.folder)
+        fitted = geometry.fitted(unit)
         found = fitting.fit(unit, parameters, lambda stage: self._tell(run, stage))
         self._tell(run, "explaining")
         with self.database.transaction() as session:
@@ -78,6 +80,8 @@ class Grouper:
         with self.database.transaction() as session:
             vectors.lock_feed(session)  # nobody stores a vector between this and the swap
             _publish(session, run, space, model_ids, found, explanations, covered, started)
+            for kind, each in fitted.items():
+                geometries.store(session, space.id, kind, each, len(model_ids))
         log.info("space %s: %s clusters of %s models", space.id, len(found.centroids), len(model_ids))
 
     def _tell(self, run: ClusterRun, stage: str) -> None:

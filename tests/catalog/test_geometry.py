@@ -109,3 +109,19 @@ def test_a_gain_acts_along_its_axis_alone():
     axes = np.eye(3, dtype=np.float32)[:1]
     found = Geometry(axes=axes, gains=np.array([5], np.float32), rest=2.0).apply(np.ones((1, 3), np.float32))
     np.testing.assert_array_equal(found, [[5, 2, 2]])
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_a_geometry_comes_back_as_it_was_stored(vectors: np.ndarray, name: str):
+    geometry = GEOMETRIES[name](unit(vectors))
+    again = Geometry.from_bytes(geometry.to_bytes())
+    np.testing.assert_array_equal(again.apply(unit(vectors)), geometry.apply(unit(vectors)))
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_along_the_direction_of_a_vector_inner_products_are_those_in_the_geometry(vectors: np.ndarray, name: str):
+    geometry = GEOMETRIES[name](unit(vectors))
+    moved = geometry.apply(unit(vectors))
+    along = unit(vectors) @ geometry.direction(unit(vectors)[3])
+    expected = moved @ moved[3]
+    np.testing.assert_allclose(along - along[0], expected - expected[0], rtol=1e-3, atol=2e-3)

@@ -18,7 +18,7 @@ from catalog.clustering.matching import kept
 from catalog.clustering.parameters import Parameters
 from catalog.database import Database
 from catalog.errors import CatalogError, WorkerLost, described
-from catalog.groups import FEATURE, put
+from catalog.groups import put
 from catalog.loading import load
 from catalog.repository import cluster_members, cluster_runs, clusters, geometries, spaces, vector_stream, vectors
 from catalog.settings import settings
@@ -71,7 +71,7 @@ class Grouper:
         with self.database.transaction() as session:
             covered = vector_stream.covered(session, space.id)
             model_ids, unit = load(session, space, self.folder)
-        fitted = geometry.fitted(unit)
+        fitted = geometry.fitted(unit, space.feature)
         found = fitting.fit(unit, parameters, lambda stage: self._tell(run, stage))
         self._tell(run, "explaining")
         with self.database.transaction() as session:
@@ -160,7 +160,7 @@ def _publish(
         figures=found.figures,
         seconds=time.monotonic() - started,
     )
-    if spaces.leads(session, space, FEATURE):
+    if spaces.leads(session, space):
         cluster_members.show(session, run.id, space.id)
     clusters.forget_all_but(session, space.id, KEPT)
 

@@ -18,7 +18,6 @@ from catalog.repository.geometries import Fitted
 from catalog.repository.vectors import Stored
 from catalog.tables import Model, SpaceRow
 
-DEFAULT_FEATURE = "delta_activations"
 MAX_K = 1_000
 DEFAULT_PAGE = Page()
 
@@ -117,7 +116,7 @@ def by_models(
     Raises `SpaceNotFound`, `GeometryNotFitted` and `IndexNotLoaded` itself.
     """
     with database.transaction() as session:
-        found = vectors.newest_of(session, repo_ids, feature=DEFAULT_FEATURE, space_key=options.space_key)
+        found = vectors.newest_of(session, repo_ids, space_key=options.space_key)
         excluded = models.ids(session, options.exclude) if options.exclude else []
     queries: list[_Query | CatalogError] = []
     for repo_id in repo_ids:

@@ -10,7 +10,7 @@ import pytest
 from catalog import search
 from catalog.database import Database
 from catalog.errors import GeometryNotFitted
-from catalog.geometry import LEAST_MODELS, SERVED
+from catalog.geometry import LEAST_MODELS, SERVED, centred, fitted
 from catalog.index import Follower, Page
 from catalog.repository import geometries
 from catalog.repository.spaces import BaseTable, store_base_table
@@ -41,7 +41,10 @@ def index(database: Database, vectors: np.ndarray) -> Iterator[Follower]:
 
 def fit(database: Database, vectors: np.ndarray, models: int = COUNT) -> dict[str, int]:
     with database.transaction() as session:
-        return {kind: geometries.store(session, 1, kind, each(vectors), models) for kind, each in SERVED.items()}
+        return {
+            kind: geometries.store(session, 1, kind, each, models)
+            for kind, each in fitted(vectors, SPACE.feature).items()
+        }
 
 
 def names(answer: search.Answer) -> list[str]:
@@ -49,7 +52,7 @@ def names(answer: search.Answer) -> list[str]:
 
 
 def expected(vectors: np.ndarray, kind: str, query: int) -> tuple[list[str], np.ndarray]:
-    moved = SERVED[kind](vectors).apply(vectors)
+    moved = fitted(vectors, SPACE.feature)[kind].apply(vectors)
     moved /= np.linalg.norm(moved, axis=1, keepdims=True)
     cosines = moved @ moved[query]
     order = [number for number in np.argsort(-cosines) if number != query]
@@ -132,7 +135,7 @@ def test_the_very_centre_is_near_to_nobody(database: Database, vectors: np.ndarr
     index.catch_up()
     centre = vectors.mean(axis=0)
     with database.transaction() as session:
-        geometries.store(session, 1, "centred", SERVED["centred"](np.stack([centre / np.linalg.norm(centre)] * 2)), 99)
+        geometries.store(session, 1, "centred", centred(np.stack([centre / np.linalg.norm(centre)] * 2)), 99)
     index.catch_up()
     answer = search.by_vector(database, index, centre.tolist(), Options(space_key=SPACE.key, geometry="centred"))
     assert answer.neighbours == []

@@ -84,6 +84,8 @@ class Downloads:
 
     def make_room(self, size: int) -> None:
         """Evict until so many bytes more have room. Raises `DiskFull`."""
+        if size <= 0:
+            return
         with self._mutex:
             self.top.mkdir(parents=True, exist_ok=True)
             if self._budget is not None and size > self._budget:

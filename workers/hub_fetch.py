@@ -152,7 +152,7 @@ class FileFetcher:
         return Remote(file.path, url, told.etag, told.size)
 
     def _order(self, on_bytes: Callable[[int], None]) -> Order:
-        return Order(build_hf_headers(token=self._token), self._max_file_bytes, on_bytes)
+        return Order(build_hf_headers(token=self._token), on_bytes)
 
     def _check_size(self, repo_id: str, path: str, size: int | None) -> None:
         if size is not None and size > self._max_file_bytes:

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -25,21 +26,22 @@ from catalog.errors import DownloadStopped, HubRateLimited, Unavailable
 
 Stop = Callable[[], bool]
 
+HEADROOM = 1.1  # requests that are late on their way fall into the next ones' second
 PATIENCE = 20.0  # seconds that a request waits for its turn; a job, not a thread, waits longer
 LONGEST_HOLD = 3600.0  # seconds
 LEASE = 60.0  # seconds after which a download that gave no sign of life counts as dead
 GLANCE = 0.25  # seconds between looks at whether a download may begin
 
 _NOW = "local t = redis.call('TIME') local now = t[1] + t[2] / 1000000 "
-# KEYS: the next free turn, the hold. ARGV: seconds between turns, patience. Returns {granted, seconds to wait}
+# KEYS: the next free turn, the hold. ARGV: seconds between turns, patience. Returns {granted, seconds to wait, turn}
 _TURN = (
     _NOW
     + """
 local turn = math.max(now, tonumber(redis.call('GET', KEYS[1]) or 0), tonumber(redis.call('GET', KEYS[2]) or 0))
 local wait = string.format('%.6f', turn - now)
-if turn - now > tonumber(ARGV[2]) then return {0, wait} end
+if turn - now > tonumber(ARGV[2]) then return {0, wait, ''} end
 redis.call('SET', KEYS[1], string.format('%.6f', turn + ARGV[1]), 'EX', 7200)
-return {1, wait}
+return {1, wait, string.format('%.6f', turn)}
 """
 )
 # KEYS: the hold. ARGV: seconds. The key lives exactly as long as the hold
@@ -59,10 +61,18 @@ _LEASE = (
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
 redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[1])
-redis.call('EXPIRE', KEYS[1], 2 * ARGV[3])
+redis.call('EXPIRE', KEYS[1], math.ceil(2 * ARGV[3]))
 return 1
 """
 )
+
+
+@dataclass(frozen=True)
+class Turn:
+    """When a request may go out: `at` in seconds on Redis's clock, `wait` from now."""
+
+    at: float
+    wait: float
 
 
 class HubLimits:
@@ -98,26 +108,26 @@ class SharedLimits(HubLimits):
         )
         keys = f"deltadex:hub:{{{urlsplit(endpoint).netloc}}}"
         self._turns, self._hold, self._leases = f"{keys}:turn", f"{keys}:hold", f"{keys}:downloads"
-        self._spacing = 1 / rate if rate > 0 else 0.0
+        self._spacing = HEADROOM / rate if rate > 0 else 0.0
         self._downloads = downloads
         self._take_turn = self._redis.register_script(_TURN)
         self._put_hold = self._redis.register_script(_HOLD)
         self._take_lease = self._redis.register_script(_LEASE)
 
     def wait_turn(self) -> None:
-        while (wait := self.reserve()) > 0:
-            time.sleep(wait)
+        while (turn := self.reserve()).wait > 0:
+            time.sleep(turn.wait)
             with _redis_errors():
                 if not self._redis.exists(self._hold):
                     return  # otherwise the Hub asked to slow down while this one slept
 
-    def reserve(self) -> float:
-        """Take the next turn and return the seconds until it comes. Raises `HubRateLimited`, and then none is taken."""
+    def reserve(self) -> Turn:
+        """Take the next turn. Raises `HubRateLimited`, and then none is taken."""
         with _redis_errors():
-            granted, wait = self._take_turn(keys=[self._turns, self._hold], args=[self._spacing, PATIENCE])
+            granted, wait, at = self._take_turn(keys=[self._turns, self._hold], args=[self._spacing, PATIENCE])
         if not granted:
             raise HubRateLimited("The Hub asked all workers to slow down.", float(wait))
-        return float(wait)
+        return Turn(float(at), float(wait))
 
     def hold(self, seconds: float) -> None:
         with _redis_errors():

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import httpx2
 from huggingface_hub.utils import get_session, hf_raise_for_status
 
-from catalog.errors import FileTooLarge, HubUnavailable
+from catalog.errors import HubUnavailable
 
 BREAKS = 5  # times that one call goes on after the connection broke
 BLOCK = 2**20
@@ -37,12 +37,11 @@ class Remote:
 
 @dataclass(frozen=True)
 class Order:
-    """How to fetch: `limit` is the most bytes that a file may have, and `on_bytes` is called with the length of each
-    block; what it raises ends the download, and what has arrived is kept.
+    """How to fetch: `on_bytes` is called with the length of each block (below zero: what was thrown away); what it
+    raises ends the download, and what has arrived is kept.
     """
 
     headers: Mapping[str, str]
-    limit: int
     on_bytes: Callable[[int], None]
 
 
@@ -50,7 +49,7 @@ def extend(partial: BinaryIO, remote: Remote, order: Order, wanted: int | None =
     """Fetch until `partial` holds the first `wanted` bytes of the file, or all of it (None).
 
     Asks for no more than is missing; of a server that sends the whole all the same, no more is read. Raises
-    `FileTooLarge`, `HubUnavailable`, and what the session raises.
+    `HubUnavailable`, and what the session raises.
     """
     upto = remote.size if wanted is None else wanted
     for tries_left in range(BREAKS, -1, -1):
@@ -105,10 +104,10 @@ def _copy(
 ) -> None:
     for block in response.iter_bytes():
         reached += len(block)
-        # the size is the sender's claim; what arrives is counted
-        if reached > order.limit:
+        # the size was checked against limits, but is the sender's claim; what arrives is counted
+        if reached > remote.size:
             partial.truncate(0)
-            raise FileTooLarge(f"{remote.path} is larger than the limit of {order.limit:,} bytes.")
+            raise HubUnavailable(f"The Hub sends more of {remote.path} than the {remote.size:,} bytes that it told.")
         partial.write(block)
         order.on_bytes(len(block))
         if wanted is not None and reached >= wanted:

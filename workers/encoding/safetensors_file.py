@@ -18,7 +18,7 @@ import torch
 
 from catalog.errors import CorruptWeights, FileTooLarge, FolderUnreadable, NonFiniteWeights
 
-BLOCK = 4 * 2**20
+BLOCK = 2**20
 MAX_HEADER_BYTES = 16 * 2**20  # a thousand times an adapter's; Python needs some ten times that to parse it
 DTYPES = {
     "BOOL": torch.bool,

@@ -59,8 +59,8 @@ class Settings(BaseSettings):
     index_exact_bytes: int = 64 * 2**20  # a space with fewer bytes of vectors is searched exactly, from memory
 
     admin_api_key: SecretStr | None = Field(None, validation_alias="ADMIN_API_KEY")  # without: admins are on loopback
-    clusters_quiet: float = 30.0  # seconds without a new vector before clusters are found anew
-    clusters_share: float = 0.02  # of a space's models that must have changed before that
+    refit_quiet: float = 30.0  # seconds without a new vector before clusters and map are made anew
+    refit_share: float = 0.02  # of a space's models that must have changed before that
 
     @field_validator("features", mode="before")
     @classmethod

@@ -16,7 +16,7 @@ from huggingface_hub.utils import build_hf_headers
 from catalog.errors import FileTooLarge, HubUnavailable
 from workers.downloads import PARTIAL, Downloads
 from workers.file_locks import wait_for
-from workers.hub_files import RepoFile
+from workers.hub_files import DESCRIBING, MAX_DESCRIBING, RepoFile
 from workers.hub_limits import HubLimits, Stop, check_stop
 from workers.hub_session import hub_errors
 from workers.transfer import Order, Remote, extend, verify
@@ -155,8 +155,10 @@ class FileFetcher:
         return Order(build_hf_headers(token=self._token), on_bytes)
 
     def _check_size(self, repo_id: str, path: str, size: int | None) -> None:
-        if size is not None and size > self._max_file_bytes:
-            raise FileTooLarge(f"{path} of {repo_id} has {size:,} bytes; the limit is {self._max_file_bytes:,}.")
+        describes = path.rpartition("/")[2] in DESCRIBING
+        limit = min(MAX_DESCRIBING, self._max_file_bytes) if describes else self._max_file_bytes
+        if size is not None and size > limit:
+            raise FileTooLarge(f"{path} of {repo_id} has {size:,} bytes; the limit is {limit:,}.")
 
     def _here(self, repo_id: str, remote: Remote) -> int:
         """Bytes of a file that lie here already, whole or partial."""

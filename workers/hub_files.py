@@ -24,7 +24,8 @@ ALLOWED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
-_DESCRIBING = frozenset({ADAPTER_CONFIG, "config.json", "model.safetensors.index.json", "README.md"})
+DESCRIBING = frozenset({ADAPTER_CONFIG, "config.json", "model.safetensors.index.json", "README.md"})
+MAX_DESCRIBING = 16 * 2**20  # bytes; such a file is fetched before anything is known of the repo
 _MODEL_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")  # what AutoModel loads; not a second copy beside it
 _PICKLED = re.compile(r".*\.(bin|pt|pth|ckpt)")
 _TRAINING_STATE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state\w*)\.(bin|pt|pth)")
@@ -51,7 +52,7 @@ class Choice:
     @property
     def described_by(self) -> Choice:
         """The files that say what the model is, without its weights and its tokenizer."""
-        return Choice(self.folder, tuple(path for path in self.paths if path.rpartition("/")[2] in _DESCRIBING))
+        return Choice(self.folder, tuple(path for path in self.paths if path.rpartition("/")[2] in DESCRIBING))
 
     @property
     def weights(self) -> tuple[str, ...]:

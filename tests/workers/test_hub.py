@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import formatdate
 from pathlib import Path
@@ -30,6 +33,7 @@ from catalog.errors import (
 from catalog.repository.models import Metadata
 from tests.hub_server import Answer, HubServer, ScriptedHub, free_port
 from workers.hub import Hub, RepoFile, RepoSnapshot, Taking
+from workers.hub_limits import HubLimits, Stop
 from workers.hub_session import hub_errors, retry_after
 
 ADAPTER = {"adapter_config.json": b'{"peft_type": "LORA"}', "adapter_model.safetensors": b"w" * 300}
@@ -399,6 +403,37 @@ def test_sizes_that_the_listing_does_not_tell_are_asked_for(hub_server: HubServe
     assert {file.size for file in snapshot.files} == {None}
     with pytest.raises(FileTooLarge, match="10,001"):
         hub.fetch_finetune(snapshot)
+
+
+def test_a_config_may_not_be_as_large_as_weights(scripted_hub: ScriptedHub, tmp_path: Path):
+    hub = make_hub(scripted_hub.url, tmp_path, max_file_bytes=10**9)
+    scripted_hub.lists("o/n", {"adapter_config.json": 17 * 2**20, "adapter_model.safetensors": 17 * 2**20})
+    snapshot = hub.resolve("o/n")
+    with pytest.raises(FileTooLarge, match="adapter_config"):
+        hub.choose(snapshot)
+
+
+def test_no_more_files_are_fetched_at_once_than_may(hub_server: HubServer, tmp_path: Path):
+    running, most, mutex = 0, 0, threading.Lock()
+
+    class Counting(HubLimits):
+        @contextmanager
+        def download(self, stop: Stop | None = None) -> Iterator[Callable[[], None]]:
+            nonlocal running, most
+            with mutex:
+                running += 1
+                most = max(most, running)
+            time.sleep(0.02)
+            yield lambda: None
+            with mutex:
+                running -= 1
+
+    hub = make_hub(hub_server.url, tmp_path, downloads=2, limits=Counting())
+    for number in range(6):
+        hub_server.commit(f"at-once/n{number}", ADAPTER)
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda number: hub.fetch_finetune(hub.resolve(f"at-once/n{number}")), range(6)))
+    assert most == 2
 
 
 def test_a_file_that_grows_over_the_limit_on_its_way_is_stopped(

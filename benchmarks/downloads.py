@@ -130,7 +130,7 @@ def paced(hub: ScriptedHub, workers: int, rate: float, seconds: float) -> dict[s
         hub.moments.clear()
         running = [start("ask", hub.url, servers.redis_url, rate, seconds) for _ in range(workers)]
         for each in running:
-            each.wait()
+            each.communicate()
     busiest = most_in_a_second(hub.moments)
     return {"workers": workers, "rate": rate, "requests": len(hub.moments), "most_in_a_second": busiest}
 
@@ -145,14 +145,14 @@ def resumed(hub: ScriptedHub, folder: Path) -> dict[str, object]:
     half = len(whole.body) // 2
     hub.first(path, Answer(200, whole.headers, whole.body, stall=half))
     hub.sent.clear()
-    worker = start("fetch", hub.url, folder / "cut", "o/large")
     partial = folder / "cut" / "models--o--large" / "blobs" / f"{hashlib.sha256(whole.body).hexdigest()}.incomplete"
-    while worker.poll() is None and not (partial.exists() and partial.stat().st_size > 0.99 * half):
-        time.sleep(0.05)
-    worker.kill()
-    worker.wait()
+    with start("fetch", hub.url, folder / "cut", "o/large") as worker:
+        while worker.poll() is None and not (partial.exists() and partial.stat().st_size > 0.99 * half):
+            time.sleep(0.05)
+        worker.kill()
     before = hub.sent[path]
-    start("fetch", hub.url, folder / "cut", "o/large").wait()
+    with start("fetch", hub.url, folder / "cut", "o/large"):
+        pass  # waits
     after = hub.sent[path] - before
     return {"cut_after_bytes": before, "resumed_bytes": after, "resent_bytes": before + after - len(whole.body)}
 

@@ -40,9 +40,9 @@ ADAPTER = {"adapter_config.json": b'{"peft_type": "LORA"}', "adapter_model.safet
 MODEL = {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"m" * 300}
 
 
-def make_hub(url: str, downloads: Path, **limits) -> Hub:
+def make_hub(url: str, folder: Path, **limits) -> Hub:
     limits = {"timeout": 5.0, "max_file_bytes": 10_000, "max_repo_files": 100} | limits
-    return Hub(url, None, downloads, **limits)
+    return Hub(url, None, folder, **limits)
 
 
 @pytest.fixture
@@ -449,7 +449,8 @@ def test_a_file_that_grows_over_the_limit_on_its_way_is_stopped(
 
 def test_more_bytes_than_the_disk_has_free_are_not_begun(scripted_hub: ScriptedHub, tmp_path: Path):
     hub = make_hub(scripted_hub.url, tmp_path, max_file_bytes=10**18)
-    siblings = [{"rfilename": name, "size": 10**17, "blobId": "a" * 40} for name in ADAPTER]
+    sizes = {"adapter_config.json": 2, "adapter_model.safetensors": 10**17}
+    siblings = [{"rfilename": name, "size": size, "blobId": "a" * 40} for name, size in sizes.items()]
     scripted_hub.lists("o/n", {}, siblings=siblings)
     snapshot = hub.resolve("o/n")
     with pytest.raises(DiskFull):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.downloads import adapter, most_in_a_second, resumed, wrong_base
+from benchmarks.downloads import adapter, most_in_a_second, wrong_base
 from tests.hub_server import ScriptedHub
 
 
@@ -22,10 +22,3 @@ def test_an_adapter_of_the_wrong_base_is_refused_by_its_header(scripted_hub: Scr
     figures = wrong_base(scripted_hub, tmp_path)
     assert figures["wrong_base_refused"]
     assert figures["wrong_base_bytes"] < 64 * 2**10
-
-
-def test_a_killed_worker_costs_no_byte_twice(scripted_hub: ScriptedHub, tmp_path: Path):
-    scripted_hub.publishes("o/large", adapter(2 * 10**6))
-    figures = resumed(scripted_hub, tmp_path)
-    assert 0.9e6 < figures["cut_after_bytes"] < 1.1e6
-    assert figures["resent_bytes"] < 0.05e6

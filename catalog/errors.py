@@ -7,19 +7,21 @@ CatalogError
 ├── NotFound                        nothing of that name here
 │   └── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound
 ├── Conflict                        well formed, but at odds with what is stored
-│   └── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning, NotClustered
+│   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning, NotClustered
+│   └── JobOver, NotRetriable
 ├── Refused                         an ingest that can never succeed as it stands; stored on the job, not retried
 │   ├── RepoNotFound, RevisionNotFound, RepoGated
 │   ├── NothingToEmbed, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
 │   ├── CorruptWeights, NonFiniteWeights, NonFiniteVector
 │   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantisedWeights
-│   └── ShapeMismatch, BaseUnresolved, UnsupportedBase, WorkerLost
+│   └── ShapeMismatch, BaseUnresolved, UnsupportedBase, WorkerLost, Quarantined
 ├── Forbidden                       not for whoever asks
 │   └── AdminOnly, AdminKeyRequired
 ├── Misconfigured                   this machine lacks what the settings ask for
 │   └── MissingExtra, ServerFailed
 └── Unavailable                     transient; an ingest is retried with backoff
     ├── HubUnavailable, HubRateLimited, DiskFull, OutOfMemory, DeadlineExceeded, BaseDisturbed
+    ├── TooManyJobs
     └── DatabaseUnavailable, IndexNotLoaded, IndexDamaged, NotRunning
 """
 
@@ -160,6 +162,16 @@ class AlreadyRunning(Conflict):
 class NotClustered(Conflict):
     code = "not_clustered"
     title = "Not clustered yet"
+
+
+class JobOver(Conflict):
+    code = "job_over"
+    title = "Job is over"
+
+
+class NotRetriable(Conflict):
+    code = "not_retriable"
+    title = "Nothing to retry"
 
 
 class Forbidden(CatalogError):
@@ -310,6 +322,12 @@ class WorkerLost(Refused):
     title = "Worker lost"
 
 
+class Quarantined(Refused):
+    status = 409
+    code = "quarantined"
+    title = "Quarantined"
+
+
 class Unavailable(CatalogError):
     status = 503
     code = "unavailable"
@@ -330,6 +348,12 @@ class HubRateLimited(Unavailable):
     status = 429
     code = "hub_rate_limited"
     title = "Hub rate limit"
+
+
+class TooManyJobs(Unavailable):
+    status = 429
+    code = "too_many_jobs"
+    title = "Too many active jobs"
 
 
 class DiskFull(Unavailable):

@@ -5,7 +5,7 @@ from fastapi.testclient import TestClient
 
 from catalog.database import Database
 from catalog.errors import CorruptWeights
-from catalog.repository import jobs
+from catalog.repository import attempts
 from tests.app.documented import documented_problem
 from tests.catalog import entries
 
@@ -18,7 +18,7 @@ def some(database: Database) -> list[int]:
     for job_id in ids[1:3]:
         entries.claim(database, job_id, worker)
     with database.transaction() as session:
-        jobs.fail(session, ids[1], worker, CorruptWeights("It is cut off."))
+        attempts.fail(session, ids[1], worker, CorruptWeights("It is cut off."))
     return ids
 
 

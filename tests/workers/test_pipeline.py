@@ -13,7 +13,7 @@ from catalog.clustering.parameters import Parameters
 from catalog.database import Database
 from catalog.grouping import Grouper
 from catalog.probes import load_probes
-from catalog.repository import jobs, models, vectors, workers
+from catalog.repository import attempts, claims, jobs, models, vectors, workers
 from catalog.submissions import submit_folder
 from catalog.tables import Job, JobState, ModelState
 from tests import pico
@@ -193,7 +193,7 @@ def test_what_a_dead_call_left_behind_is_released_by_the_next(
 ) -> None:
     left = submit_folder(database, pico.make_adapter(tmp_path / "left", seed=1))
     with database.transaction() as session:
-        jobs.claim(session, left.id, worker_id=1, batch=1)
+        claims.claim(session, left.id, worker_id=1, batch=1)
 
     pipeline.ingest(submit_folder(database, pico.make_adapter(tmp_path / "next", seed=2)).id)
 
@@ -211,8 +211,8 @@ def test_a_result_is_thrown_away_when_the_job_was_taken_over(
 
     def taken_over(self: ResidentBases, base: object) -> object:
         with database.transaction() as session:
-            jobs.release(session, worker_id=1)
-            jobs.claim(session, job.id, other, batch=1)
+            attempts.release(session, [1])
+            claims.claim(session, job.id, other, batch=1)
         return get(self, base)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ResidentBases, "get", taken_over)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from workers.encoding.head import Head
 from workers.encoding.packing import Packing
 from workers.encoding.prompts import TokenPlan
+from workers.stopping import check
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +59,12 @@ def join(plan: TokenPlan, parts: Sequence[Trace]) -> Trace:
 
 
 def run(model: PreTrainedModel, plan: TokenPlan, models: int) -> list[Trace]:
-    """The traces of K models that share the resident weights and differ by the hooks that are on them now."""
-    with torch.inference_mode(), _watched(model, plan.layer, plan.to_end) as seen, _sparing(model, plan, models):
+    """The traces of K models that share the resident weights and differ by the hooks that are on them now.
+
+    Raises `Stopped` between two layers once the work is given up (`workers.stopping`).
+    """
+    watched = _watched(model, plan.layer, plan.to_end)
+    with torch.inference_mode(), _heeding(model), watched as seen, _sparing(model, plan, models):
         try:
             output = model(
                 input_ids=plan.ids.repeat(models)[None],
@@ -78,6 +83,17 @@ def run(model: PreTrainedModel, plan: TokenPlan, models: int) -> list[Trace]:
 
 class _SeenEnough(Exception):
     """Ends a forward whose further layers nobody reads."""
+
+
+@contextmanager
+def _heeding(model: PreTrainedModel) -> Iterator[None]:
+    """Asks before each layer whether the work is still wanted."""
+    handles = [layer.register_forward_pre_hook(lambda *_: check()) for layer in decoder_layers(model)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

@@ -1,0 +1,79 @@
+"""Which of the jobs that this worker took are its own still: they may be cancelled, or taken over, at any moment."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Self
+
+from catalog.database import Database
+from catalog.errors import DatabaseUnavailable
+from catalog.repository import claims
+
+INTERVAL = 0.5  # seconds
+
+log = logging.getLogger(__name__)
+
+
+class Hold:
+    """A worker's hold on one claimed job."""
+
+    def __init__(self) -> None:
+        self._lost = threading.Event()
+
+    def lose(self) -> None:
+        self._lost.set()
+
+    @property
+    def lost(self) -> bool:
+        return self._lost.is_set()
+
+
+class Watch:
+    """While it is entered, a thread looks every `INTERVAL` seconds whether the jobs are this worker's still."""
+
+    def __init__(self, database: Database, worker_id: int) -> None:
+        self._database = database
+        self._worker_id = worker_id
+        self._holds: dict[int, Hold] = {}
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self._over.clear()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._holds.clear()
+
+    def take(self, job_id: int) -> Hold:
+        """A new hold on a job that was just claimed."""
+        with self._lock:
+            self._holds[job_id] = hold = Hold()
+        return hold
+
+    def look(self) -> None:
+        """Raises `DatabaseUnavailable`."""
+        with self._lock:
+            holds = dict(self._holds)  # before the look: what is claimed after it would seem lost
+        if not holds:
+            return
+        with self._database.transaction() as session:
+            held = claims.held(session, self._worker_id)
+        for job_id in holds.keys() - held:
+            holds[job_id].lose()
+        with self._lock:
+            self._holds = {job_id: hold for job_id, hold in self._holds.items() if not hold.lost}
+
+    def _run(self) -> None:
+        while not self._over.wait(INTERVAL):
+            try:
+                self.look()
+            except DatabaseUnavailable:
+                log.warning("cannot tell whether jobs were cancelled: Postgres does not answer")

@@ -8,8 +8,23 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from app.api import clusters, health, jobs, limits, metrics, models, problems, search, stats, web
+from app.api import (
+    admin_jobs,
+    clusters,
+    health,
+    job_events,
+    jobs,
+    limits,
+    metrics,
+    models,
+    problems,
+    search,
+    stats,
+    web,
+)
+from app.api.broadcast import Broadcast
 from app.api.services import Services
+from app.api.signals import before_connections_close
 from catalog.database import Database
 from catalog.index import Follower
 from catalog.settings import Settings, settings
@@ -23,9 +38,12 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = Database(conf.require_database_url())
         index = Follower(database, conf.feed_interval, conf.index_dir, memory=conf.index_memory)
-        app.state.services = Services(database, index)
+        events = Broadcast(database)
+        app.state.services = Services(database, index, events)
         index.start()
-        yield
+        with before_connections_close(events.end):
+            async with events:
+                yield
         index.stop()
         database.close()
 
@@ -36,7 +54,7 @@ def create_app(conf: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings = conf
-    for routes in (clusters, models, search, jobs, stats, health, metrics, web):
+    for routes in (clusters, models, search, job_events, jobs, admin_jobs, stats, health, metrics, web):
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(limits.BodyLimit)

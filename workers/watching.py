@@ -24,6 +24,10 @@ class Hold:
     def lose(self) -> None:
         self._lost.set()
 
+    def wait(self, timeout: float) -> bool:
+        """Until it is lost; False when that does not happen within `timeout` seconds."""
+        return self._lost.wait(timeout)
+
     @property
     def lost(self) -> bool:
         return self._lost.is_set()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, status
 
-from app.api import schemas
+from app.api import job_schemas, schemas
 from app.api.admin import admin
 from app.api.limits import no_query
 from app.api.problems import problems
@@ -23,31 +23,31 @@ QueueName = Annotated[
 
 
 @router.get("/queues", responses=problems(AdminOnly, AdminKeyRequired))
-def list_queues(services: ServicesDep) -> schemas.Queues:
+def list_queues(services: ServicesDep) -> job_schemas.Queues:
     """The queues: which are paused, and what waits and runs."""
     with services.database.transaction() as session:
-        return schemas.Queues(queues=[schemas.Queue.of(each) for each in queues.report(session)])
+        return job_schemas.Queues(queues=[job_schemas.Queue.of(each) for each in queues.report(session)])
 
 
 @router.post("/queues/{name}/pause", responses=problems(AdminOnly, AdminKeyRequired))
-def pause(name: QueueName, services: ServicesDep) -> schemas.Queue:
+def pause(name: QueueName, services: ServicesDep) -> job_schemas.Queue:
     """Have nothing more taken from a queue. What runs goes on to its end; then the queue is `drained`."""
-    return schemas.Queue.of(interventions.pause(services.database, name))
+    return job_schemas.Queue.of(interventions.pause(services.database, name))
 
 
 @router.post("/queues/{name}/resume", responses=problems(AdminOnly, AdminKeyRequired))
-def resume(name: QueueName, services: ServicesDep) -> schemas.Queue:
+def resume(name: QueueName, services: ServicesDep) -> job_schemas.Queue:
     """Have a paused queue worked on again."""
-    return schemas.Queue.of(interventions.resume(services.database, name))
+    return job_schemas.Queue.of(interventions.resume(services.database, name))
 
 
 @router.get("/workers", responses=problems(AdminOnly, AdminKeyRequired))
-def list_workers(services: ServicesDep) -> schemas.WorkerDetails:
+def list_workers(services: ServicesDep) -> job_schemas.WorkerDetails:
     """The workers whose heart beats: device, bases in memory, memory, and what each does now."""
     with services.database.transaction() as session:
         alive = workers.alive(session, settings().heartbeat_limit)
         running = jobs.running_of(session, [worker.id for worker in alive])
-    return schemas.WorkerDetails(workers=[schemas.WorkerDetail.with_jobs(worker, running) for worker in alive])
+    return job_schemas.WorkerDetails(workers=[job_schemas.WorkerDetail.with_jobs(worker, running) for worker in alive])
 
 
 @router.post(
@@ -55,9 +55,9 @@ def list_workers(services: ServicesDep) -> schemas.WorkerDetails:
     status_code=status.HTTP_202_ACCEPTED,
     responses=problems(AdminOnly, AdminKeyRequired, BodyTooLarge),
 )
-def retry_by_code(request: schemas.RetryRequest, services: ServicesDep) -> schemas.Retried:
+def retry_by_code(request: job_schemas.RetryRequest, services: ServicesDep) -> job_schemas.Retried:
     """Queue all jobs again that failed with an error; not those whose model and revision were asked for since."""
-    return schemas.Retried(retried=interventions.retry_failed(services.database, request.code))
+    return job_schemas.Retried(retried=interventions.retry_failed(services.database, request.code))
 
 
 @router.post(

@@ -50,13 +50,12 @@ class Broadcast:
 
     async def __aexit__(self, *_: object) -> None:
         self.end()
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        await self._task  # not cancelled: a look that was left alone would keep its connection to Postgres
 
     def end(self) -> None:
         """Have every watcher's stream end."""
         self._ended = True
+        self._wanted.set()
         self._tell()
 
     async def follow(self, after: Place, job_id: int | None = None) -> AsyncIterator[Event]:
@@ -101,19 +100,29 @@ class Broadcast:
         return self._recent[-1].place if self._recent else start
 
     async def _read_on(self) -> None:
-        while True:
+        while not self._ended:
             if not self._watchers:
                 self._start, self._recent = None, []
                 self._wanted.clear()
                 await self._wanted.wait()
+                continue
             try:
                 more = await self._look()
             except DatabaseUnavailable:
                 log.warning("the events of jobs cannot be read: Postgres does not answer")
                 more = False
             self._tell()
-            if not more:
-                await asyncio.sleep(self._interval)
+            if not more and not self._ended:
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Until the next look is due, or the end."""
+        self._wanted.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._interval):
+                while not self._ended:
+                    await self._wanted.wait()
+                    self._wanted.clear()
 
     async def _look(self) -> bool:
         """Whether there is more to be read at once."""

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Path
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from app.api import schemas
+from app.api import job_schemas, schemas
 from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.services import ServicesDep
@@ -102,11 +102,11 @@ def _opening(start: Start) -> list[ServerSentEvent]:
 
 
 def _told(event: Event) -> ServerSentEvent:
-    return ServerSentEvent(event="job", id=_id(event.place), data=schemas.JobEvent.of(event))
+    return ServerSentEvent(event="job", id=_id(event.place), data=job_schemas.JobEvent.of(event))
 
 
 def _snapshot(job: Job, now: Place) -> ServerSentEvent:
-    return ServerSentEvent(event="job", id=_id(now), data=schemas.JobEvent.as_it_is(job))
+    return ServerSentEvent(event="job", id=_id(now), data=job_schemas.JobEvent.as_it_is(job))
 
 
 def _id(place: Place) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, status
 
-from app.api import pages, schemas
+from app.api import job_schemas, pages, schemas
 from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.services import ServicesDep
@@ -29,10 +29,10 @@ def page(query: Annotated[schemas.JobsQuery, Query()], services: ServicesDep) ->
 
 
 @router.get("/{job_id}", dependencies=[no_query], responses=problems(JobNotFound))
-def get(job_id: Number, services: ServicesDep) -> schemas.JobDetail:
+def get(job_id: Number, services: ServicesDep) -> job_schemas.JobDetail:
     """A job: its state, its progress, the error if it failed, and how each attempt at it ended."""
     with services.database.transaction() as session:
-        return schemas.JobDetail.with_history(jobs.get(session, job_id))
+        return job_schemas.JobDetail.with_history(jobs.get(session, job_id))
 
 
 @router.post("/{job_id}/cancel", dependencies=[no_query], responses=problems(JobNotFound, JobOver))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.api.broadcast import Broadcast
 from catalog.database import Database
 from catalog.index import Follower
 
@@ -15,6 +16,7 @@ from catalog.index import Follower
 class Services:
     database: Database
     index: Follower
+    events: Broadcast
 
 
 def _services(request: Request) -> Services:

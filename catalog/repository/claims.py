@@ -21,7 +21,7 @@ from catalog.tables import RUNNING, Job, JobState, Priority, claim_turn
 OLDEST_EVERY = 4
 
 # Each priority is looked up by itself: only then does the index end a search at the jobs whose time has not come.
-_CLAIM = text("""
+CLAIM = text("""
     WITH asked AS (
         SELECT id, base_hint, deaths FROM jobs
         WHERE id = :job_id AND state = 'queued' AND available_at <= now()
@@ -86,7 +86,7 @@ def claim(session: Session, job_id: int, worker_id: int, batch: int) -> list[Job
     Empty when another worker has it, it has ended, or its time has not come: a message that arrives twice is harmless.
     """
     parameters = {"job_id": job_id, "worker_id": worker_id, "more": batch - 1}
-    claimed = session.execute(_CLAIM, parameters).scalars().all()
+    claimed = session.execute(CLAIM, parameters).scalars().all()
     return list(session.scalars(select(Job).where(Job.id.in_(claimed)).order_by(Job.id)))
 
 

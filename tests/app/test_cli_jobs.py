@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -94,9 +95,17 @@ def test_the_history_of_a_job_is_shown(url: str, database: Database):
     assert "here:1" in shown
 
 
-def test_the_key_of_the_settings_is_sent(url: str, database: Database, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def keyed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Settings with an API key."""
     monkeypatch.setenv("DELTADEX_API_KEY", "mine")
     settings.cache_clear()
+    yield
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+def test_the_key_of_the_settings_is_sent(url: str, database: Database, keyed: None):
     [job] = answer("add", "owner/model", "--no-wait", "--api", url)["jobs"]
     with database.transaction() as session:
         assert len(jobs.get(session, job["id"]).submitter) == 64

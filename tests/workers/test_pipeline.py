@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import redis
 from sqlalchemy import func, update
 
-from catalog import groups
+from app.cli.embedded import EmbeddedServers
+from catalog import groups, interventions
 from catalog.clustering.parameters import Parameters
 from catalog.database import Database
 from catalog.grouping import Grouper
 from catalog.probes import load_probes
+from catalog.queue import ENCODE_QUEUE
 from catalog.repository import attempts, claims, jobs, models, vectors, workers
 from catalog.submissions import submit_folder
 from catalog.tables import Job, JobState, ModelState
@@ -97,6 +100,20 @@ def test_one_bell_is_enough_for_all_that_waits(database: Database, pipeline: Pip
     assert pipeline.ingest(found[5].id) == 0
     with database.transaction() as session:
         assert jobs.counts(session)[JobState.DONE] == 6
+
+
+def test_a_paused_queue_is_left_alone_and_rings_no_bell(
+    database: Database, pipeline: Pipeline, tmp_path: Path, servers: EmbeddedServers
+) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "one"))
+    interventions.pause(database, "encode")
+    with redis.Redis.from_url(servers.redis_url) as broker:
+        broker.flushdb()
+        assert pipeline.ingest(job.id) == 0
+        assert broker.llen(ENCODE_QUEUE) == 0
+        interventions.resume(database, "encode")
+        assert broker.llen(ENCODE_QUEUE) == 1
+    assert pipeline.ingest(job.id) == 1
 
 
 def test_a_bad_adapter_fails_alone(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:

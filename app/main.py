@@ -15,6 +15,7 @@ from app.api import (
     job_events,
     jobs,
     limits,
+    maps,
     metrics,
     models,
     problems,
@@ -22,7 +23,6 @@ from app.api import (
     stats,
     web,
 )
-from app.api.broadcast import Broadcast
 from app.api.services import Services
 from app.api.signals import before_connections_close
 from catalog.database import Database
@@ -38,11 +38,10 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = Database(conf.require_database_url())
         index = Follower(database, conf.feed_interval, conf.index_dir, memory=conf.index_memory)
-        events = Broadcast(database)
-        app.state.services = Services(database, index, events)
+        services = app.state.services = Services.of(database, index)
         index.start()
-        with before_connections_close(events.end):
-            async with events:
+        with before_connections_close(services.events.end):
+            async with services.events:
                 yield
         index.stop()
         database.close()
@@ -54,7 +53,7 @@ def create_app(conf: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings = conf
-    for routes in (clusters, models, search, job_events, jobs, admin_jobs, stats, health, metrics, web):
+    for routes in (clusters, maps, models, search, job_events, jobs, admin_jobs, stats, health, metrics, web):
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(limits.BodyLimit)

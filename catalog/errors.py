@@ -7,7 +7,7 @@ CatalogError
 ├── NotFound                        nothing of that name here
 │   └── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound
 ├── Conflict                        well formed, but at odds with what is stored
-│   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning, NotClustered
+│   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning, NotClustered, NotMapped
 │   └── JobOver, NotRetriable
 ├── Refused                         an ingest that can never succeed as it stands; stored on the job, not retried
 │   ├── RepoNotFound, RevisionNotFound, RepoGated
@@ -162,6 +162,11 @@ class AlreadyRunning(Conflict):
 class NotClustered(Conflict):
     code = "not_clustered"
     title = "Not clustered yet"
+
+
+class NotMapped(Conflict):
+    code = "not_mapped"
+    title = "No map yet"
 
 
 class JobOver(Conflict):
@@ -394,3 +399,8 @@ class IndexDamaged(Unavailable):
 class NotRunning(Unavailable):
     code = "not_running"
     title = "Deltadex is not running"
+
+
+def described(error: Exception) -> tuple[str, str]:
+    """The code and the sentence that are stored of an error; one that was not raised on purpose has only its repr."""
+    return (error.code, str(error)) if isinstance(error, CatalogError) else (CatalogError.code, repr(error))

@@ -59,8 +59,8 @@ class Settings(BaseSettings):
 
     api_key: SecretStr | None = None  # sent by the command line; whose quota counts what it submits
     admin_api_key: SecretStr | None = Field(None, validation_alias="ADMIN_API_KEY")  # without: admins are on loopback
-    clusters_quiet: float = 30.0  # seconds without a new vector before clusters are found anew
-    clusters_share: float = 0.02  # of a space's models that must have changed before that
+    refit_quiet: float = 30.0  # seconds without a new vector before clusters and map are made anew
+    refit_share: float = 0.02  # of a space's models that must have changed before that
 
     @field_validator("features", mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from catalog.repository import queues
 from catalog.settings import Settings
 from catalog.sweeper import recover
 from workers.bases import Contract, ResidentBases
-from workers.builders import CLUSTERS, INDEX, Builder
+from workers.builders import CLUSTERS, INDEX, MAP, Builder
 from workers.fetching import Fetcher
 from workers.heartbeat import Heartbeat
 from workers.hub import Hub
@@ -43,14 +43,15 @@ class Runtime:
         )
         self.indexes = Builder(INDEX)
         self.clusters = Builder(CLUSTERS)
+        self.maps = Builder(MAP)
         self._pipeline: Pipeline | None = None
 
     def start(self) -> None:
         self.heartbeat.start()
 
     def stop(self) -> None:
-        self.indexes.stop()
-        self.clusters.stop()
+        for builder in (self.indexes, self.clusters, self.maps):
+            builder.stop()
         self.heartbeat.stop()
         self.database.close()
 

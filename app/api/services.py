@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import Depends, Request
 
 from app.api.broadcast import Broadcast
+from app.api.map_body import MapBodies
+from catalog.atlas import Atlas
 from catalog.database import Database
 from catalog.index import Follower
 
@@ -16,7 +18,13 @@ from catalog.index import Follower
 class Services:
     database: Database
     index: Follower
+    atlas: Atlas
+    map_bodies: MapBodies
     events: Broadcast
+
+    @classmethod
+    def of(cls, database: Database, index: Follower) -> Self:
+        return cls(database, index, Atlas(database, index), MapBodies(), Broadcast(database))
 
 
 def _services(request: Request) -> Services:

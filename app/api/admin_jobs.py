@@ -18,7 +18,7 @@ from catalog.settings import settings
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[no_query, admin])
 QueueName = Annotated[
-    Literal["encode", "upkeep"], Path(description="`encode`: jobs. `upkeep`: building indexes, finding clusters.")
+    Literal["encode", "upkeep"], Path(description="`encode`: jobs. `upkeep`: indexes, clusters, maps.")
 ]
 
 

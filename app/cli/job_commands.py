@@ -12,7 +12,7 @@ from app.cli.client import POLL_INTERVAL, Client
 from app.cli.commands import Api, AsJson, admin_headers, connect, notes, out, print_json
 
 queue = typer.Typer(help="The queues, for administrators. Sends ADMIN_API_KEY where it is set.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(help="encode: jobs. upkeep: indexes and clusters.")]
+Name = Annotated[str, typer.Argument(help="encode: jobs. upkeep: indexes, clusters, maps.")]
 
 
 def cancel(

@@ -7,8 +7,8 @@ CatalogError
 ├── NotFound                        nothing of that name here
 │   └── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound
 ├── Conflict                        well formed, but at odds with what is stored
-│   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning, NotClustered, NotMapped
-│   └── JobOver, NotRetriable
+│   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning
+│   └── NotClustered, NotMapped, GeometryNotFitted, JobOver, NotRetriable
 ├── Refused                         an ingest that can never succeed as it stands; stored on the job, not retried
 │   ├── RepoNotFound, RevisionNotFound, RepoGated
 │   ├── NothingToEmbed, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
@@ -167,6 +167,11 @@ class NotClustered(Conflict):
 class NotMapped(Conflict):
     code = "not_mapped"
     title = "No map yet"
+
+
+class GeometryNotFitted(Conflict):
+    code = "geometry_not_fitted"
+    title = "Geometry not fitted yet"
 
 
 class JobOver(Conflict):

@@ -15,6 +15,7 @@ from app.api.submitter import QuotaDep
 from catalog import search, submissions
 from catalog.errors import (
     BodyTooLarge,
+    GeometryNotFitted,
     IndexNotLoaded,
     InvalidCursor,
     InvalidRepoId,
@@ -77,7 +78,9 @@ def get(owner: str, name: str, services: ServicesDep) -> schemas.ModelDetail:
 
 @router.get(
     "/{owner}/{name}/neighbors",
-    responses=problems(ModelNotFound, InvalidRepoId, NotIndexed, NoShift, SpaceNotFound, IndexNotLoaded),
+    responses=problems(
+        ModelNotFound, InvalidRepoId, NotIndexed, NoShift, SpaceNotFound, GeometryNotFitted, IndexNotLoaded
+    ),
 )
 def neighbors(owner: str, name: str, query: Annotated[NeighborsQuery, Query()], services: ServicesDep) -> Neighbors:
     """The models nearest to an indexed one by cosine, itself left out."""

@@ -1,8 +1,9 @@
 """Which queued job is next, and taking it with others of its base.
 
 A person's job goes before a webhook's, and that before a crawl's. So that none waits for ever, one claim in
-`OLDEST_EVERY` (counted by a sequence over all workers) takes the job that has waited longest, whatever it is: a job
-with n older ones is claimed after `OLDEST_EVERY` * (n + 1) claims at the latest.
+`OLDEST_EVERY` (counted by a sequence over all workers) takes the job that has waited longest, whatever it is, if that
+is longer than its patience: from then on a job with n older ones is claimed after `OLDEST_EVERY` * (n + 1) claims at
+the latest.
 """
 
 from __future__ import annotations
@@ -65,15 +66,15 @@ def next_due(session: Session, resident: Sequence[str], patience: float) -> Due 
     if queues.is_paused(session, ENCODE):
         return None
     turn = session.execute(select(claim_turn.next_value())).scalar_one()
-    if turn % OLDEST_EVERY == 0:
-        return _first(session, _due())
+    overdue = Job.available_at <= func.now() - seconds(patience)
+    if turn % OLDEST_EVERY == 0 and (oldest := _first(session, _due().where(overdue))) is not None:
+        return oldest
     for priority in Priority:
         due = _due().where(Job.priority == priority)
         if (oldest := _first(session, due)) is None:
             continue
-        overdue = due.where(Job.id == oldest.job_id, Job.available_at <= func.now() - seconds(patience))
         of_resident = (due.where(func.coalesce(Job.base_hint, "") == base) for base in resident)
-        for statement in (overdue, *of_resident):
+        for statement in (due.where(Job.id == oldest.job_id, overdue), *of_resident):
             if (found := _first(session, statement)) is not None:
                 return found
         return oldest

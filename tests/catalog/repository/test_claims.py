@@ -62,8 +62,15 @@ def test_every_so_many_claims_the_job_that_waits_longest_has_its_turn(database: 
     assert found == ([person] * (OLDEST_EVERY - 1) + [oldest]) * 2
 
 
+def test_a_turn_of_the_oldest_does_not_change_the_base_before_its_patience_is_over(database: Database):
+    put(database, "one", Priority.CRAWL, "base/one", age=20)
+    resident = put(database, "two", Priority.CRAWL, "base/two", age=10)
+
+    assert next_due(database, turn=OLDEST_EVERY, resident=["base/two"], patience=100) == resident
+
+
 def test_no_job_waits_for_ever_while_people_go_on_submitting(database: Database, worker: int):
-    crawl = put(database, "crawl", Priority.CRAWL, "base/crawl", age=10)
+    crawl = put(database, "crawl", Priority.CRAWL, "base/crawl", age=1000)
     with database.transaction() as session:
         session.execute(text("SELECT setval('claim_turn', 1, false)"))
     for number in range(OLDEST_EVERY):

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from catalog.errors import CatalogError, DatabaseUnavailable, OutOfMemory, Unavailable
 
+LONGEST_DELAY = 600  # seconds
 PATIENCE = 600  # seconds that a result waits for Postgres to come back
 
 T = TypeVar("T")
@@ -26,8 +27,8 @@ class RetryPolicy:
 
     def delay(self, attempts: int, error: CatalogError) -> float:
         if isinstance(error, Unavailable) and error.retry_after is not None:
-            return error.retry_after
-        return self.base * 2 ** (attempts - 1) * random.uniform(0.5, 1.5)
+            return error.retry_after + self.base * random.uniform(0, 1)  # not all at the same moment
+        return min(self.base * 2 ** (attempts - 1), LONGEST_DELAY) * random.uniform(0.5, 1.5)
 
 
 def as_catalog_error(cause: Exception) -> tuple[CatalogError, bool]:

@@ -10,10 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from catalog.database import Database
-from catalog.errors import CatalogError, DatabaseUnavailable
+from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited
 from catalog.queue import ring_after_commit
 from catalog.repository import attempts, claims, models, vectors
 from catalog.tables import Job, JobState
@@ -24,12 +23,11 @@ from workers.fetching import SHARE, Fetched, Fetcher
 from workers.resolver import ResolvedBase
 from workers.shelf import Shelf
 from workers.stopping import Stopped, heeding
-from workers.watching import Hold, Watch
+from workers.watching import Claim, Watch
 
 IDLE = "waiting for a job"
 TICK = 0.2  # seconds between looks whether a download's job is lost
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -46,9 +44,9 @@ class Pace:
 
 @dataclass(frozen=True)
 class InHand:
-    """A fetched job, and this worker's hold on it."""
+    """A fetched job, and this worker's claim to it."""
 
-    hold: Hold
+    claim: Claim
     fetched: Fetched
 
     @property
@@ -121,7 +119,11 @@ class Pipeline:
                     total += batch.claimed
                     late = time.monotonic() > deadline
                     coming = None if late or batch.suspect else ahead.submit(self._take_batch, alone=False)
-                    self._embed_all(batch.fetched)
+                    try:
+                        self._embed_all(batch.fetched)
+                    finally:
+                        for each in batch.fetched:
+                            each.fetched.hold.release()
                     batch = coming.result() if coming else NOTHING
                     if not batch.claimed and not late:  # perhaps a suspect is next, which wants to be alone
                         batch = self._take_batch(alone=True)
@@ -133,11 +135,11 @@ class Pipeline:
     def _take_batch(self, *, alone: bool) -> Batch:
         claimed = self._claim(alone)
         self.activity = f"fetching {len(claimed)}" if alone and claimed else self.activity
-        holds = [self._watch.take(job.id) for job in claimed]
+        taken = [self._watch.take(job.id) for job in claimed]
         pool = ThreadPoolExecutor(self._pace.batch, "fetch")
-        futures = [pool.submit(self._fetch, job, hold) for job, hold in zip(claimed, holds, strict=True)]
+        futures = [pool.submit(self._fetch, job, claim) for job, claim in zip(claimed, taken, strict=True)]
         pool.shutdown(wait=False)  # a lost job's download ends by itself; nobody waits for it
-        found = [_unless_lost(future, hold) for future, hold in zip(futures, holds, strict=True)]
+        found = [_unless_lost(future, claim) for future, claim in zip(futures, taken, strict=True)]
         suspect = any(job.deaths for job in claimed)
         return Batch(len(claimed), suspect, [each for each in found if each is not None])
 
@@ -186,13 +188,13 @@ class Pipeline:
             if (left := claims.oldest_due(session)) is not None:
                 ring_after_commit(session, left)
 
-    def _fetch(self, job: Job, hold: Hold) -> InHand | None:
+    def _fetch(self, job: Job, claim: Claim) -> InHand | None:
         try:
-            with heeding(lambda: hold.lost):
-                fetched = self._fetcher.fetch(job, self._worker_id)
-            return InHand(hold, fetched) if fetched else None
+            with heeding(lambda: claim.lost):
+                fetched = self._fetcher.fetch(job, self._worker_id, stop=lambda: claim.lost)
+            return InHand(claim, fetched) if fetched else None
         except Exception as error:
-            if not hold.lost:  # this worker may have it again by now: then another thread's word counts
+            if not claim.lost:  # this worker may have it again by now: then another thread's word counts
                 self._settle(job, error)
             return None
 
@@ -206,7 +208,7 @@ class Pipeline:
             if not group:
                 return
             resident = self._bases.get(base)
-            with heeding(lambda: all(each.hold.lost for each in group)):
+            with heeding(lambda: all(each.claim.lost for each in group)):
                 results = resident.encoder.encode([each.finetune for each in group])
         except Stopped:
             return
@@ -249,7 +251,9 @@ class Pipeline:
         if isinstance(error, DatabaseUnavailable):
             log.warning("job %s waits for Postgres", job.id)  # still ours, so the next ingest releases it
             return
-        retry = may_pass and job.attempts - job.deaths < self._retries.max_attempts
+        # deaths are no fault that was found in it, and that the Hub is asked for too much is none of the job's
+        tried = job.attempts - job.deaths
+        retry = may_pass and (tried < self._retries.max_attempts or isinstance(error, HubRateLimited))
         log.warning("job %s (%s): %s: %s%s", job.id, job.model.repo_id, error.code, error, "; again" if retry else "")
 
         def store() -> None:
@@ -270,10 +274,17 @@ def _pieces(group: Sequence[InHand]) -> list[list[InHand]]:
     return [together, *alone] if together else alone
 
 
-def _unless_lost(future: Future[T | None], hold: Hold) -> T | None:
-    while not hold.lost:
+def _unless_lost(future: Future[InHand | None], claim: Claim) -> InHand | None:
+    while not claim.lost:
         try:
             return future.result(TICK)
         except FutureTimeout:
             continue
+    future.add_done_callback(_let_go)
     return None
+
+
+def _let_go(future: Future[InHand | None]) -> None:
+    """Files of a job that is nobody's here may be evicted."""
+    if (hand := future.result()) is not None:
+        hand.fetched.hold.release()

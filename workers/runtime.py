@@ -17,6 +17,7 @@ from workers.builders import CLUSTERS, INDEX, MAP, Builder
 from workers.fetching import Fetcher
 from workers.heartbeat import Heartbeat
 from workers.hub import Hub
+from workers.hub_limits import SharedLimits
 from workers.memory import memory_in_use
 from workers.pipeline import Pace, Pipeline, RetryPolicy
 from workers.resolver import BaseResolver
@@ -85,6 +86,11 @@ class Runtime:
             timeout=conf.hub_timeout,
             max_file_bytes=conf.max_file_bytes,
             max_repo_files=conf.max_repo_files,
+            budget=conf.downloads_budget or None,
+            downloads=conf.hub_downloads,
+            limits=SharedLimits(
+                conf.require_redis_url(), conf.hf_endpoint, rate=conf.hub_rate, downloads=conf.hub_downloads_all
+            ),
         )
         contract = self._contract
         fetcher = Fetcher(

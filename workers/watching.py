@@ -15,8 +15,8 @@ INTERVAL = 0.5  # seconds
 log = logging.getLogger(__name__)
 
 
-class Hold:
-    """A worker's hold on one claimed job."""
+class Claim:
+    """A worker's claim to one job."""
 
     def __init__(self) -> None:
         self._lost = threading.Event()
@@ -39,7 +39,7 @@ class Watch:
     def __init__(self, database: Database, worker_id: int) -> None:
         self._database = database
         self._worker_id = worker_id
-        self._holds: dict[int, Hold] = {}
+        self._claims: dict[int, Claim] = {}
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -54,26 +54,26 @@ class Watch:
         self._over.set()
         if self._thread is not None:
             self._thread.join()
-        self._holds.clear()
+        self._claims.clear()
 
-    def take(self, job_id: int) -> Hold:
-        """A new hold on a job that was just claimed."""
+    def take(self, job_id: int) -> Claim:
+        """A new claim to a job that was just claimed."""
         with self._lock:
-            self._holds[job_id] = hold = Hold()
-        return hold
+            self._claims[job_id] = claim = Claim()
+        return claim
 
     def look(self) -> None:
         """Raises `DatabaseUnavailable`."""
         with self._lock:
-            holds = dict(self._holds)  # before the look: what is claimed after it would seem lost
-        if not holds:
+            claimed = dict(self._claims)  # before the look: what is claimed after it would seem lost
+        if not claimed:
             return
         with self._database.transaction() as session:
             held = claims.held(session, self._worker_id)
-        for job_id in holds.keys() - held:
-            holds[job_id].lose()
+        for job_id in claimed.keys() - held:
+            claimed[job_id].lose()
         with self._lock:
-            self._holds = {job_id: hold for job_id, hold in self._holds.items() if not hold.lost}
+            self._claims = {job_id: claim for job_id, claim in self._claims.items() if not claim.lost}
 
     def _run(self) -> None:
         while not self._over.wait(INTERVAL):

@@ -289,10 +289,10 @@ def test_a_commit_is_indexed_while_it_is_the_current_one(database: Database):
 
 def test_the_first_of_the_preferred_features_that_the_newest_revision_has(database: Database):
     other = dataclasses.replace(SPACE, feature="delta_layers")
-    put(database, "a/b", [1, 0])
-    put(database, "a/b", [0, 1, 2], space=other)
+    entries.put(database, "a/b", [1, 0])
+    entries.put(database, "a/b", [0, 1, 2], space=other)
     with database.transaction() as session:
         assert vectors.newest(session, "a/b").space.key == other.key
-    put(database, "a/b", [0, 1], commit="two")
+    entries.put(database, "a/b", [0, 1], commit="two")
     with database.transaction() as session:
         assert vectors.newest(session, "a/b").vector.tolist() == [0, 1]

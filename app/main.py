@@ -9,8 +9,23 @@ from threading import Event, Thread
 
 from fastapi import FastAPI
 
-from app.api import clusters, health, jobs, limits, maps, metrics, models, problems, search, stats, web
+from app.api import (
+    admin_jobs,
+    clusters,
+    health,
+    job_events,
+    jobs,
+    limits,
+    maps,
+    metrics,
+    models,
+    problems,
+    search,
+    stats,
+    web,
+)
 from app.api.services import Services
+from app.api.signals import before_connections_close
 from catalog.database import Database
 from catalog.index import Follower
 from catalog.settings import Settings, settings
@@ -33,7 +48,9 @@ def create_app(conf: Settings | None = None) -> FastAPI:
         )
         index.start()
         maps_ready.start()
-        yield
+        with before_connections_close(services.events.end):
+            async with services.events:
+                yield
         stopping.set()
         maps_ready.join()
         index.stop()
@@ -46,7 +63,7 @@ def create_app(conf: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings = conf
-    for routes in (clusters, maps, models, search, jobs, stats, health, metrics, web):
+    for routes in (clusters, maps, models, search, job_events, jobs, admin_jobs, stats, health, metrics, web):
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(limits.BodyLimit)

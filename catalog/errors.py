@@ -8,19 +8,20 @@ CatalogError
 │   └── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound
 ├── Conflict                        well formed, but at odds with what is stored
 │   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning
-│   └── NotClustered, NotMapped, GeometryNotFitted
+│   └── NotClustered, NotMapped, GeometryNotFitted, JobOver, NotRetriable
 ├── Refused                         an ingest that can never succeed as it stands; stored on the job, not retried
 │   ├── RepoNotFound, RevisionNotFound, RepoGated
 │   ├── NothingToEmbed, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
 │   ├── CorruptWeights, NonFiniteWeights, NonFiniteVector
 │   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantisedWeights
-│   └── ShapeMismatch, BaseUnresolved, UnsupportedBase, WorkerLost
+│   └── ShapeMismatch, BaseUnresolved, UnsupportedBase, WorkerLost, Quarantined
 ├── Forbidden                       not for whoever asks
 │   └── AdminOnly, AdminKeyRequired
 ├── Misconfigured                   this machine lacks what the settings ask for
 │   └── MissingExtra, ServerFailed
 └── Unavailable                     transient; an ingest is retried with backoff
     ├── HubUnavailable, HubRateLimited, DownloadStopped, DiskFull, OutOfMemory, DeadlineExceeded, BaseDisturbed
+    ├── TooManyJobs
     └── DatabaseUnavailable, IndexNotLoaded, IndexDamaged, NotRunning
 """
 
@@ -173,6 +174,16 @@ class GeometryNotFitted(Conflict):
     title = "Geometry not fitted yet"
 
 
+class JobOver(Conflict):
+    code = "job_over"
+    title = "Job is over"
+
+
+class NotRetriable(Conflict):
+    code = "not_retriable"
+    title = "Nothing to retry"
+
+
 class Forbidden(CatalogError):
     status = 403
     code = "forbidden"
@@ -321,6 +332,12 @@ class WorkerLost(Refused):
     title = "Worker lost"
 
 
+class Quarantined(Refused):
+    status = 409
+    code = "quarantined"
+    title = "Quarantined"
+
+
 class Unavailable(CatalogError):
     status = 503
     code = "unavailable"
@@ -346,6 +363,12 @@ class HubRateLimited(Unavailable):
 class DownloadStopped(Unavailable):
     code = "download_stopped"
     title = "Download stopped"
+
+
+class TooManyJobs(Unavailable):
+    status = 429
+    code = "too_many_jobs"
+    title = "Too many active jobs"
 
 
 class DiskFull(Unavailable):

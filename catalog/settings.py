@@ -49,6 +49,9 @@ class Settings(BaseSettings):
 
     base_patience: float = 120.0  # seconds that a job may wait because others have their base in memory
     max_attempts: int = Field(5, ge=1)
+    deadly: int = Field(2, ge=2)  # workers that die of a job before it is quarantined
+    max_active_jobs: int = Field(10_000, ge=1)  # of one API key; all without a key are one
+    events_kept: float = 86_400.0  # seconds for which the events of jobs can be read again
     retry_base: float = 2.0  # seconds before the first retry, doubled for each further one
     heartbeat_interval: float = 5.0  # seconds
     heartbeat_limit: float = 30.0  # seconds without a heartbeat before a worker counts as dead
@@ -59,6 +62,7 @@ class Settings(BaseSettings):
     index_memory: int = 4 * 2**30  # bytes of indexes that an API process keeps loaded
     index_exact_bytes: int = 64 * 2**20  # a space with fewer bytes of vectors is searched exactly, from memory
 
+    api_key: SecretStr | None = None  # sent by the command line; whose quota counts what it submits
     admin_api_key: SecretStr | None = Field(None, validation_alias="ADMIN_API_KEY")  # without: admins are on loopback
     refit_quiet: float = 30.0  # seconds without a new vector before clusters and map are made anew
     refit_share: float = 0.02  # of a space's models that must have changed before that
@@ -81,6 +85,13 @@ class Settings(BaseSettings):
     def index_dir(self) -> Path:
         """Published main segments of the indexes; shared by the workers that build and the API processes."""
         return self.data_dir / "index"
+
+    @property
+    def silence(self) -> float:
+        """Seconds without a heartbeat after which jobs are taken back, so that they run again within the limit: who
+        looks does so once a heartbeat.
+        """
+        return max(self.heartbeat_limit - self.heartbeat_interval, self.heartbeat_limit / 2)
 
     @property
     def run_file(self) -> Path:

@@ -4,35 +4,43 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sqlalchemy.orm import Session
+
 from catalog.database import Database
 from catalog.errors import FolderUnreadable, InvalidRepoId, NameTaken
 from catalog.queue import ring_after_commit
+from catalog.quotas import Quota
 from catalog.refs import LOCAL_OWNER, RepoRef
 from catalog.repository import jobs, models, vectors
-from catalog.tables import Job, JobState, Source
+from catalog.tables import Job, JobState, Model, Priority, Source
 
 
-def submit_repo(database: Database, ref: RepoRef) -> Job:
-    """The job that embeds a repo of the Hub.
+def submit_repo(database: Database, ref: RepoRef, quota: Quota | None = None) -> Job:
+    """The job that embeds a repo of the Hub for a person.
 
     A commit that is indexed already gives the job that did it (`done`); a job that is still active for the same
-    repo and revision is given again. Asks nothing of the Hub. Raises `InvalidRepoId` for the owner `local`.
+    repo and revision is given again, and so is one that was quarantined. Asks nothing of the Hub. Raises
+    `InvalidRepoId` for the owner `local`, and `TooManyJobs` when the quota is used up.
+    """
+    with database.transaction() as session:
+        return enqueue(session, ref, Priority.PERSON, quota)
+
+
+def enqueue(session: Session, ref: RepoRef, priority: Priority, quota: Quota | None = None) -> Job:
+    """As `submit_repo`, in a transaction of the caller's; its bell rings after the commit.
+
+    Crawls and webhooks give their priority and no quota: they count nowhere.
     """
     if ref.owner == LOCAL_OWNER:
         raise InvalidRepoId(
             f"The owner {LOCAL_OWNER!r} is for folders added on the command line: `deltadex add FOLDER`."
         )
-    with database.transaction() as session:
-        model = models.ensure(session, ref.repo_id, Source.HUB)
-        if ref.pinned and ref.revision and vectors.is_indexed(session, model.id, ref.revision):
-            done = jobs.latest_done(session, model.id, ref.revision)
-            if done is not None:
-                return done
-        known = model.revision.base_repo if model.revision else None
-        job, made = jobs.submit(session, model, ref.revision, base_hint=known)
-        if made:
-            ring_after_commit(session, job.id)
-    return job
+    model = models.ensure(session, ref.repo_id, Source.HUB)
+    if ref.pinned and ref.revision and vectors.is_indexed(session, model.id, ref.revision):
+        done = jobs.latest_done(session, model.id, ref.revision)
+        if done is not None:
+            return done
+    return _job_of(session, model, ref.revision, priority, quota)
 
 
 def submit_folder(database: Database, folder: Path, name: str | None = None) -> Job:
@@ -55,10 +63,19 @@ def submit_folder(database: Database, folder: Path, name: str | None = None) -> 
         model = models.ensure(session, ref.repo_id, Source.FOLDER, str(folder))
         if model.folder != str(folder):
             raise NameTaken(f"{ref.repo_id} is {model.folder}. Give this folder another name with --name.")
-        known = model.revision.base_repo if model.revision else None
-        job, made = jobs.submit(session, model, None, base_hint=known)
-        if made:
-            ring_after_commit(session, job.id)
+        return _job_of(session, model, None, Priority.PERSON, None)
+
+
+def _job_of(session: Session, model: Model, revision: str | None, priority: Priority, quota: Quota | None) -> Job:
+    if (dangerous := jobs.quarantined(session, model.id)) is not None:
+        return dangerous
+    known = model.revision.base_repo if model.revision else None
+    submitter = quota.submitter if quota else None
+    job, made = jobs.submit(session, model, revision, known, priority=priority, submitter=submitter)
+    if made:
+        if quota is not None:
+            quota.check(session)
+        ring_after_commit(session, job.id)
     return job
 
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from catalog.database import Database
 from catalog.queue import ring_after_commit
-from catalog.repository import jobs
+from catalog.repository import job_events, queues, recovery
+from catalog.repository.recovery import Recovered
 
 RINGS_A_SWEEP = 16  # one bell is enough for a worker to go through all that waits
+FORGOTTEN_A_SWEEP = 20_000  # events
 
 
 @dataclass(frozen=True)
@@ -19,15 +21,28 @@ class Sweep:
     rung: list[int]
 
 
-def sweep(database: Database, *, heartbeat_limit: float, ring_again_after: float, max_attempts: int) -> Sweep:
-    """One round. Both limits in seconds. Safe to run in any number of processes at once.
+def recover(database: Database, *, silence: float, deadly: int) -> Recovered:
+    """Take jobs back from workers whose heart has not beaten for `silence` seconds, and ring for them.
 
-    A job that was with a dead worker for the `max_attempts`th time is failed: it may be what killed them.
+    What `deadly` workers died of is quarantined. Safe to run in any number of processes at once.
     """
     with database.transaction() as session:
-        jobs.fail_deadly(session, heartbeat_limit, max_attempts)
-        released = jobs.release_dead(session, heartbeat_limit)
-        rung = jobs.due_for_ringing(session, ring_again_after, RINGS_A_SWEEP)
-        for job_id in (*released, *rung):
+        recovered = recovery.recover(session, silence, deadly)
+        for job_id in recovered.released[:RINGS_A_SWEEP]:
             ring_after_commit(session, job_id)
-    return Sweep(released, rung)
+    return recovered
+
+
+def sweep(database: Database, *, silence: float, ring_again_after: float, deadly: int, events_kept: float) -> Sweep:
+    """One round of `recover` and of bells for queued jobs; events older than `events_kept` are forgotten. Limits in
+    seconds. Safe to run in any number of processes at once.
+    """
+    recovered = recover(database, silence=silence, deadly=deadly)
+    rung: list[int] = []
+    with database.transaction() as session:
+        if not queues.is_paused(session, queues.ENCODE):
+            rung = recovery.due_for_ringing(session, ring_again_after, RINGS_A_SWEEP)
+        for job_id in rung:
+            ring_after_commit(session, job_id)
+        job_events.forget(session, events_kept, FORGOTTEN_A_SWEEP)
+    return Sweep(recovered.released, rung)

@@ -62,6 +62,11 @@ class ResidentBases:
         """Repo ids of the bases in memory, the one used last first."""
         return [repo for repo, _ in list(self._resident)[::-1]]  # a copy: another thread may be loading one
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes in memory of each base, by its repo id."""
+        return {repo: each.nbytes for (repo, _), each in list(self._resident.items())}
+
     def __contains__(self, base: ResolvedBase) -> bool:
         return (base.repo, base.sha) in self._resident
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from catalog.database import Database
 from catalog.errors import FileTooLarge, FolderUnreadable
-from catalog.repository import jobs, models, vectors
+from catalog.repository import attempts, models, vectors
 from catalog.repository.models import Metadata
 from catalog.tables import Job, JobState, Source
 from workers.bases import Contract
@@ -21,6 +21,7 @@ from workers.hub import Hub, Progress, Taking
 from workers.hub_limits import Stop
 from workers.resolver import BaseResolver, ResolvedBase
 from workers.screening import screen
+from workers.stopping import check
 
 SHARE = 0.5  # of a job's progress
 
@@ -107,7 +108,7 @@ class Fetcher:
             if revision is None:
                 return False
             vectors.lock_feed(session)  # before any row of the model: whoever stores has it first, too
-            if not jobs.finish(session, job.id, worker_id, sha):
+            if not attempts.finish(session, job.id, worker_id, sha):
                 return True
             if metadata is not None:
                 models.describe(session, job.model_id, metadata)
@@ -121,10 +122,11 @@ class Fetcher:
 
         def show(done: int, total: int) -> None:
             nonlocal shown
+            check()
             progress = SHARE * done / max(total, 1)
             if progress - shown >= 0.05:
                 shown = progress
                 with self._database.transaction() as session:
-                    jobs.advance(session, [job.id], worker_id, JobState.FETCHING, min(progress, SHARE))
+                    attempts.advance(session, [job.id], worker_id, JobState.FETCHING, min(progress, SHARE))
 
         return show

@@ -6,21 +6,36 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Callable, Mapping
 
 from catalog.database import Database
 from catalog.errors import DatabaseUnavailable
-from catalog.repository import jobs, workers
+from catalog.repository import attempts, workers
 
 log = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """A thread that registers this process as a worker and beats every `interval` seconds, whatever else goes on."""
+    """A thread that registers this process as a worker and beats every `interval` seconds, whatever else goes on.
 
-    def __init__(self, database: Database, device: str, interval: float) -> None:
+    Each beat carries what `report` says of the worker, and is followed by `after`: this thread runs also while a task
+    keeps the process busy for minutes, so it is where dead neighbours are noticed in time.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        device: str,
+        interval: float,
+        *,
+        report: Callable[[], Mapping[str, object]] = dict,
+        after: Callable[[], object] = lambda: None,
+    ) -> None:
         self._database = database
         self._device = device
         self._interval = interval
+        self._report = report
+        self._after = after
         self._worker_id: int | None = None
         self._registered = threading.Event()
         self._stopping = threading.Event()
@@ -44,7 +59,7 @@ class Heartbeat:
             return
         try:
             with self._database.transaction() as session:
-                jobs.release(session, self._worker_id)
+                attempts.release(session, [self._worker_id])
                 workers.stop(session, self._worker_id)
         except DatabaseUnavailable:
             log.warning("Postgres is away: the sweeper will take this worker's jobs back")
@@ -53,6 +68,7 @@ class Heartbeat:
         while not self._stopping.is_set():
             try:
                 self._beat()
+                self._after()
             except DatabaseUnavailable:
                 log.warning("no heartbeat: Postgres does not answer")
             self._stopping.wait(self._interval if self._registered.is_set() else min(self._interval, 1))
@@ -63,6 +79,6 @@ class Heartbeat:
                 worker_id = workers.register(session, socket.gethostname(), os.getpid(), self._device)
             else:
                 worker_id = self._worker_id
-                workers.beat(session, worker_id)
+                workers.beat(session, worker_id, self._report())
         self._worker_id = worker_id
         self._registered.set()

@@ -36,6 +36,7 @@ from catalog.errors import (
     RepoNotFound,
     RevisionNotFound,
 )
+from workers import stopping
 from workers.hub_limits import HubLimits
 
 COOL_OFF = 5.0  # seconds, where a 429 does not say how long
@@ -65,6 +66,7 @@ class OneTryClient(httpx2.Client):
             self._limits.hold(wait)
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        stopping.check()
         request.extensions["timeout"] = httpx2.Timeout(self._limit).as_dict()  # the library's is 10 s, or none
         try:
             try:
@@ -82,7 +84,25 @@ class OneTryClient(httpx2.Client):
             raise HubUnavailable(
                 f"{request.url.host} answered with status {response.status_code}.", retry_after(response.headers)
             )
+        response.stream = _Heeding(response.stream)
         return response
+
+
+class _Heeding(httpx2.SyncByteStream):
+    """A body that ends with `Stopped` at the next bytes once its job is given up: the library asks for ten megabytes at
+    a time, which may take minutes.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._stream:
+            stopping.check()
+            yield piece
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 @contextmanager

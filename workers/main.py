@@ -56,12 +56,15 @@ def run_sweep() -> None:
     conf = settings()
     done = sweep(
         runtime().database,
-        heartbeat_limit=conf.heartbeat_limit,
+        silence=conf.silence,
         ring_again_after=conf.ring_again_after,
-        max_attempts=conf.max_attempts,
+        deadly=conf.deadly,
+        events_kept=conf.events_kept,
     )
     if done.released or done.rung:
         log.info("swept: %s released, %s rung", len(done.released), len(done.rung))
+    if runtime().upkeep_is_paused():
+        return
     builds.ring_for_due(runtime().database, builds.Policy(conf.index_exact_bytes), conf.index_dir)
     policy = refits.Policy(share=conf.refit_share, quiet=conf.refit_quiet)
     groups.ring_for_due(runtime().database, policy)
@@ -71,16 +74,19 @@ def run_sweep() -> None:
 @celery.task(name=INDEX_BUILD)
 def build_index(space_id: int) -> None:
     """Have a space's main segment made; does not wait for it."""
-    runtime().indexes.start(space_id)
+    if not runtime().upkeep_is_paused():  # rung again by the sweeps after it is resumed
+        runtime().indexes.start(space_id)
 
 
 @celery.task(name=CLUSTERS_FIT)
 def fit_clusters(space_id: int) -> None:
     """Have the run done that waits for a space; does not wait for it."""
-    runtime().clusters.start(space_id)
+    if not runtime().upkeep_is_paused():
+        runtime().clusters.start(space_id)
 
 
 @celery.task(name=MAP_DRAW)
 def draw_map(space_id: int) -> None:
     """Have a space's map drawn; does not wait for it."""
-    runtime().maps.start(space_id)
+    if not runtime().upkeep_is_paused():
+        runtime().maps.start(space_id)

@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from catalog.database import Database
-from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited, OutOfMemory, Unavailable
-from catalog.groups import Placer
+from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited
 from catalog.queue import ring_after_commit
-from catalog.repository import jobs, models, spaces, vectors
-from catalog.tables import Job, JobState, ModelState
+from catalog.repository import attempts, claims, models, vectors
+from catalog.tables import Job, JobState
 from workers.bases import Resident, ResidentBases
-from workers.encoding import Encoding
+from workers.encoding import Encoding, FineTune
+from workers.failures import RetryPolicy, as_catalog_error, patiently
 from workers.fetching import SHARE, Fetched, Fetcher
 from workers.resolver import ResolvedBase
+from workers.shelf import Shelf
+from workers.stopping import Stopped, heeding
+from workers.watching import Claim, Watch
 
-EXPLAINED = "delta_activations"  # the feature whose shift the output head can read
-LONGEST_DELAY = 600  # seconds
-PATIENCE = 600  # seconds that a result waits for Postgres to come back
+IDLE = "waiting for a job"
+TICK = 0.2  # seconds between looks whether a download's job is lost
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """`base` seconds before the first retry, doubled for each further one, with jitter; `max_attempts` in all."""
-
-    max_attempts: int
-    base: float
-
-    def delay(self, attempts: int, error: CatalogError) -> float:
-        if isinstance(error, Unavailable) and error.retry_after is not None:
-            return error.retry_after + self.base * random.uniform(0, 1)  # not all at the same moment
-        return min(self.base * 2 ** (attempts - 1), LONGEST_DELAY) * random.uniform(0.5, 1.5)
 
 
 @dataclass(frozen=True)
@@ -53,6 +40,38 @@ class Pace:
     batch: int = 8
     drain: float = 60.0
     patience: float = 120.0
+
+
+@dataclass(frozen=True)
+class InHand:
+    """A fetched job, and this worker's claim to it."""
+
+    claim: Claim
+    fetched: Fetched
+
+    @property
+    def job(self) -> Job:
+        return self.fetched.job
+
+    @property
+    def base(self) -> ResolvedBase:
+        return self.fetched.base
+
+    @property
+    def finetune(self) -> FineTune:
+        return self.fetched.finetune
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What was claimed at once, and of it what is to be encoded. A suspect is the only one."""
+
+    claimed: int
+    suspect: bool
+    fetched: list[InHand]
+
+
+NOTHING = Batch(0, False, [])
 
 
 class Pipeline:
@@ -74,56 +93,83 @@ class Pipeline:
         self._worker_id = worker_id
         self._pace = pace
         self._retries = retries
-        self._placer = Placer()
+        self._shelf = Shelf()
+        self._watch = Watch(database, worker_id)
+        self._next: int | None = None  # a suspect that was next while others were in hand
+        self.activity = IDLE  # what it does now, for people
+
+    @property
+    def resident(self) -> list[dict[str, object]]:
+        """The bases in memory, with their bytes."""
+        return [{"repo_id": repo, "bytes": size} for repo, size in self._bases.sizes.items()]
 
     def ingest(self, job_id: int) -> int:
         """Answer the bell of a job: bring queued jobs to their ends, batch by batch, until none is left or the time
         for it is over. Returns how many were claimed: 0 for a bell that another worker has answered.
         """
         with self._database.transaction() as session:
-            jobs.release(session, self._worker_id)  # what an earlier call that died in the middle still holds
-            if not jobs.is_due(session, job_id):
+            attempts.release(session, [self._worker_id])  # what an earlier call that died in the middle still holds
+            if not claims.is_due(session, job_id):
                 return 0
         deadline, total = time.monotonic() + self._pace.drain, 0
-        with ThreadPoolExecutor(1, "ahead") as ahead:
-            claimed, fetched = self._take_batch()
-            while claimed:
-                total += len(claimed)
-                late = time.monotonic() > deadline
-                coming = None if late else ahead.submit(self._take_batch)
-                try:
-                    self._embed_all(fetched)
-                finally:
-                    for each in fetched:
-                        each.hold.release()
-                claimed, fetched = coming.result() if coming else ([], [])
+        with ThreadPoolExecutor(1, "ahead") as ahead, self._watch:
+            try:
+                batch = self._take_batch(alone=True)
+                while batch.claimed:
+                    total += batch.claimed
+                    late = time.monotonic() > deadline
+                    coming = None if late or batch.suspect else ahead.submit(self._take_batch, alone=False)
+                    try:
+                        self._embed_all(batch.fetched)
+                    finally:
+                        for each in batch.fetched:
+                            each.fetched.hold.release()
+                    batch = coming.result() if coming else NOTHING
+                    if not batch.claimed and not late:  # perhaps a suspect is next, which wants to be alone
+                        batch = self._take_batch(alone=True)
+            finally:
+                self.activity = IDLE
         self._ring_for_the_rest()
         return total
 
-    def _take_batch(self) -> tuple[list[Job], list[Fetched]]:
-        claimed = self._claim()
-        with ThreadPoolExecutor(self._pace.batch, "fetch") as pool:
-            return claimed, [each for each in pool.map(self._fetch, claimed) if each is not None]
+    def _take_batch(self, *, alone: bool) -> Batch:
+        claimed = self._claim(alone)
+        self.activity = f"fetching {len(claimed)}" if alone and claimed else self.activity
+        taken = [self._watch.take(job.id) for job in claimed]
+        pool = ThreadPoolExecutor(self._pace.batch, "fetch")
+        futures = [pool.submit(self._fetch, job, claim) for job, claim in zip(claimed, taken, strict=True)]
+        pool.shutdown(wait=False)  # a lost job's download ends by itself; nobody waits for it
+        found = [_unless_lost(future, claim) for future, claim in zip(futures, taken, strict=True)]
+        suspect = any(job.deaths for job in claimed)
+        return Batch(len(claimed), suspect, [each for each in found if each is not None])
 
-    def _claim(self) -> list[Job]:
+    def _claim(self, alone: bool) -> list[Job]:
+        """A batch, or with `alone` a suspect; without it, a suspect whose turn it is waits until nothing is in hand."""
         while True:
             with self._database.transaction() as session:
-                first = jobs.next_due(session, self._bases.repos, self._pace.patience)
+                first, self._next = self._next if alone else None, None
                 if first is None:
-                    return []
-                if claimed := jobs.claim(session, first, self._worker_id, self._pace.batch):
+                    due = claims.next_due(session, self._bases.repos, self._pace.patience)
+                    if due is None:
+                        return []
+                    if due.suspect and not alone:
+                        self._next = due.job_id
+                        return []
+                    first = due.job_id
+                if claimed := claims.claim(session, first, self._worker_id, self._pace.batch):
                     return claimed
 
-    def _embed_all(self, fetched: Sequence[Fetched]) -> None:
-        groups: dict[tuple[str, str], list[Fetched]] = defaultdict(list)
+    def _embed_all(self, fetched: Sequence[InHand]) -> None:
+        groups: dict[tuple[str, str], list[InHand]] = defaultdict(list)
         for each in fetched:
             groups[each.base.repo, each.base.sha].append(each)
         # stable: bases in memory first
         for group in sorted(groups.values(), key=lambda group: group[0].base not in self._bases):
             if not self._put_back(group):
-                self._embed(group[0].base, group)
+                for piece in _pieces(group):
+                    self._embed(group[0].base, piece)
 
-    def _put_back(self, group: Sequence[Fetched]) -> bool:
+    def _put_back(self, group: Sequence[InHand]) -> bool:
         """Let jobs whose base turned out to be another one wait while there is work for those in memory."""
         base, jobs_of_group = group[0].base, [each.job for each in group]
         waited = max((datetime.now(UTC) - job.available_at).total_seconds() for job in jobs_of_group)
@@ -131,124 +177,114 @@ class Pipeline:
         if base in self._bases or not self._bases.repos or known or waited > self._pace.patience:
             return False
         with self._database.transaction() as session:
-            if not jobs.any_due(session, self._bases.repos):
+            if not claims.any_due(session, self._bases.repos, min(job.priority for job in jobs_of_group)):
                 return False
-            jobs.put_back(session, [job.id for job in jobs_of_group], self._worker_id, base.repo)
+            claims.put_back(session, [job.id for job in jobs_of_group], self._worker_id, base.repo)
         return True
 
     def _ring_for_the_rest(self) -> None:
         """The bells of jobs that were passed over have been answered by this call: one more for all that is left."""
         with self._database.transaction() as session:
-            if (left := jobs.next_due(session, (), 0)) is not None:
+            if (left := claims.oldest_due(session)) is not None:
                 ring_after_commit(session, left)
 
-    def _fetch(self, job: Job) -> Fetched | None:
+    def _fetch(self, job: Job, claim: Claim) -> InHand | None:
         try:
-            return self._fetcher.fetch(job, self._worker_id)
+            with heeding(lambda: claim.lost):
+                fetched = self._fetcher.fetch(job, self._worker_id, stop=lambda: claim.lost)
+            return InHand(claim, fetched) if fetched else None
         except Exception as error:
-            self._settle(job, error)
+            if not claim.lost:  # this worker may have it again by now: then another thread's word counts
+                self._settle(job, error)
             return None
 
-    def _embed(self, base: ResolvedBase, group: Sequence[Fetched]) -> None:
+    def _embed(self, base: ResolvedBase, group: Sequence[InHand]) -> None:
+        self.activity = f"encoding {len(group)} on {base.repo}"
         try:
             with self._database.transaction() as session:
                 ids = [each.job.id for each in group]
-                own = jobs.advance(session, ids, self._worker_id, JobState.ENCODING, SHARE)
+                own = attempts.advance(session, ids, self._worker_id, JobState.ENCODING, SHARE)
             group = [each for each in group if each.job.id in own]
             if not group:
                 return
             resident = self._bases.get(base)
-            results = resident.encoder.encode([each.finetune for each in group])
+            with heeding(lambda: all(each.claim.lost for each in group)):
+                results = resident.encoder.encode([each.finetune for each in group])
+        except Stopped:
+            return
         except Exception as error:
-            if len(group) == 1 or isinstance(error, CatalogError):
-                for each in group:
-                    self._settle(each.job, error)
-                return
-            log.exception("a batch of %s could not be encoded; trying each alone", len(group))
-            for each in group:
-                self._embed(base, [each])
+            self._embed_each(base, group, error)
             return
         for each, result in zip(group, results, strict=True):
             if isinstance(result, CatalogError):
                 self._settle(each.job, result)
         encoded = [(e, result) for e, result in zip(group, results, strict=True) if isinstance(result, Encoding)]
+        self.activity = f"storing {len(encoded)} of {base.repo}"
         try:
-            _patiently(lambda: self._store(resident, encoded))
+            patiently(lambda: self._store(resident, encoded))
         except Exception as error:
             for each, _ in encoded:
                 self._settle(each.job, error)
 
-    def _store(self, resident: Resident, encoded: Sequence[tuple[Fetched, Encoding]]) -> None:
+    def _embed_each(self, base: ResolvedBase, group: Sequence[InHand], error: Exception) -> None:
+        """After a failure that may be one's alone, or that is everyone's."""
+        if len(group) == 1 or isinstance(error, CatalogError):
+            for each in group:
+                self._settle(each.job, error)
+            return
+        log.error("a batch of %s could not be encoded; trying each alone", len(group), exc_info=error)
+        for each in group:
+            self._embed(base, [each])
+
+    def _store(self, resident: Resident, encoded: Sequence[tuple[InHand, Encoding]]) -> None:
         """One transaction for the vectors and the ends of their jobs."""
         with self._database.transaction() as session:
             vectors.lock_feed(session)
-            for each, encoding in encoded:
-                if not jobs.finish(session, each.job.id, self._worker_id, each.sha):
-                    continue  # taken from us in the meantime: whoever has it now stores its result
-                revision = models.make_current(
-                    session,
-                    each.job.model_id,
-                    each.sha,
-                    kind=each.finetune.kind,
-                    base_repo=each.base.repo,
-                    base_sha=each.base.sha,
-                    evidence=each.base.evidence,
-                )
-                vectors.retire(session, each.job.model_id, each.base.repo, each.base.sha)
-                if each.metadata is not None:
-                    models.describe(session, each.job.model_id, each.metadata)
-                if each.card is not None:
-                    models.set_card(session, each.job.model_id, each.card)
-                moved = False
-                for feature, vector in encoding.vectors.items():
-                    norm = encoding.norms[feature]
-                    no_shift = norm <= resident.noise_floor[feature]
-                    moved = moved or not no_shift
-                    space = spaces.ensure(session, resident.encoder.space(feature), vector.size)
-                    told = asdict(encoding.explanation) if encoding.explanation and feature == EXPLAINED else None
-                    vectors.store(session, space, revision, vector, norm=norm, no_shift=no_shift, explanation=told)
-                    self._placer.place(session, space, each.job.model_id, None if no_shift else vector)
-                models.set_state(session, each.job.model_id, ModelState.INDEXED if moved else ModelState.NO_SHIFT)
+            for hand, encoding in encoded:
+                # taken from us in the meantime: nothing of it is stored here
+                if attempts.finish(session, hand.job.id, self._worker_id, hand.fetched.sha):
+                    self._shelf.put(session, resident, hand.fetched, encoding)
 
     def _settle(self, job: Job, cause: Exception) -> None:
         """Store a failure on its job: queued again when it may pass, failed when it may not."""
-        error, may_pass = _as_catalog_error(cause)
+        error, may_pass = as_catalog_error(cause)
         if isinstance(error, DatabaseUnavailable):
             log.warning("job %s waits for Postgres", job.id)  # still ours, so the next ingest releases it
             return
-        # that the Hub is asked for too much is no fault of the job's
-        retry = may_pass and (job.attempts < self._retries.max_attempts or isinstance(error, HubRateLimited))
+        # deaths are no fault that was found in it, and that the Hub is asked for too much is none of the job's
+        tried = job.attempts - job.deaths
+        retry = may_pass and (tried < self._retries.max_attempts or isinstance(error, HubRateLimited))
         log.warning("job %s (%s): %s: %s%s", job.id, job.model.repo_id, error.code, error, "; again" if retry else "")
 
         def store() -> None:
             with self._database.transaction() as session:
                 if retry:
                     delay = self._retries.delay(job.attempts, error)
-                    jobs.retry(session, job.id, self._worker_id, error, delay)
-                elif jobs.fail(session, job.id, self._worker_id, error):
+                    attempts.retry(session, job.id, self._worker_id, error, delay)
+                elif attempts.fail(session, job.id, self._worker_id, error):
                     models.mark_failed(session, [job.model_id])
 
-        _patiently(store)
+        patiently(store)
 
 
-def _as_catalog_error(cause: Exception) -> tuple[CatalogError, bool]:
-    """The error to show, and whether the same job may pass when it is tried again."""
-    if isinstance(cause, CatalogError):
-        return cause, cause.transient
-    if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
-        return OutOfMemory("The model did not fit into this worker's memory."), True
-    log.error("an ingest failed in a way that has no name", exc_info=cause)
-    return CatalogError(f"The worker failed: {type(cause).__name__}. Its log says more."), True
+def _pieces(group: Sequence[InHand]) -> list[list[InHand]]:
+    """What is encoded at once: plain LoRA together, everything else alone, as it runs: so each can be given up."""
+    together = [each for each in group if each.finetune.path == "lora"]
+    alone = [[each] for each in group if each.finetune.path != "lora"]
+    return [together, *alone] if together else alone
 
 
-def _patiently(action: Callable[[], T]) -> T:
-    """Try again while Postgres is away: a computed result is worth waiting for."""
-    deadline, pause = time.monotonic() + PATIENCE, 0.5
-    while True:
+def _unless_lost(future: Future[InHand | None], claim: Claim) -> InHand | None:
+    while not claim.lost:
         try:
-            return action()
-        except DatabaseUnavailable:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(pause)
-            pause = min(2 * pause, 10)
+            return future.result(TICK)
+        except FutureTimeout:
+            continue
+    future.add_done_callback(_let_go)
+    return None
+
+
+def _let_go(future: Future[InHand | None]) -> None:
+    """Files of a job that is nobody's here may be evicted."""
+    if (hand := future.result()) is not None:
+        hand.fetched.hold.release()

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 from catalog.database import Database
 from catalog.errors import InvalidInput
 from catalog.probes import load_probes
+from catalog.repository import queues
 from catalog.settings import Settings
+from catalog.sweeper import recover
 from workers.bases import Contract, ResidentBases
 from workers.builders import CLUSTERS, INDEX, MAP, Builder
 from workers.fetching import Fetcher
 from workers.heartbeat import Heartbeat
 from workers.hub import Hub
 from workers.hub_limits import SharedLimits
+from workers.memory import memory_in_use
 from workers.pipeline import Pace, Pipeline, RetryPolicy
 from workers.resolver import BaseResolver
+
+log = logging.getLogger(__name__)
 
 
 class Runtime:
@@ -33,7 +39,9 @@ class Runtime:
         self._contract.spaces()  # a feature that is misspelt stops the worker, not each job
         self._aliases = _read_aliases(conf.base_aliases)
         self.database = Database(conf.require_database_url())
-        self.heartbeat = Heartbeat(self.database, conf.device, conf.heartbeat_interval)
+        self.heartbeat = Heartbeat(
+            self.database, conf.device, conf.heartbeat_interval, report=self._report, after=self._recover
+        )
         self.indexes = Builder(INDEX)
         self.clusters = Builder(CLUSTERS)
         self.maps = Builder(MAP)
@@ -54,6 +62,20 @@ class Runtime:
         if self._pipeline is None:
             self._pipeline = self._assemble(self.heartbeat.worker_id())
         return self._pipeline
+
+    def upkeep_is_paused(self) -> bool:
+        with self.database.transaction() as session:
+            return queues.is_paused(session, queues.UPKEEP)
+
+    def _report(self) -> dict[str, object]:
+        resident = self._pipeline.resident if self._pipeline else []
+        activity = self._pipeline.activity if self._pipeline else "waiting for its first job"
+        return {"activity": activity, "bases": resident, "memory": memory_in_use(self.settings.device)}
+
+    def _recover(self) -> None:
+        recovered = recover(self.database, silence=self.settings.silence, deadly=self.settings.deadly)
+        if recovered.released or recovered.quarantined:
+            log.warning("took %s from dead workers, quarantined %s", recovered.released, recovered.quarantined)
 
     def _assemble(self, worker_id: int) -> Pipeline:
         conf = self.settings

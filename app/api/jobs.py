@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, status
 
-from app.api import pages, schemas
+from app.api import job_schemas, pages, schemas
 from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.services import ServicesDep
-from catalog.errors import InvalidCursor, JobNotFound
+from app.api.submitter import QuotaDep
+from catalog import interventions
+from catalog.errors import InvalidCursor, JobNotFound, JobOver, NotRetriable, Quarantined, TooManyJobs
 from catalog.repository import jobs
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+Number = Annotated[int, Path(ge=1, lt=2**63)]
 
 
 @router.get("", responses=problems(InvalidCursor))
@@ -26,7 +29,24 @@ def page(query: Annotated[schemas.JobsQuery, Query()], services: ServicesDep) ->
 
 
 @router.get("/{job_id}", dependencies=[no_query], responses=problems(JobNotFound))
-def get(job_id: Annotated[int, Path(ge=1, lt=2**63)], services: ServicesDep) -> schemas.Job:
-    """A job: its state, its progress, and the error if it failed."""
+def get(job_id: Number, services: ServicesDep) -> job_schemas.JobDetail:
+    """A job: its state, its progress, the error if it failed, and how each attempt at it ended."""
     with services.database.transaction() as session:
-        return schemas.Job.of(jobs.get(session, job_id))
+        return job_schemas.JobDetail.with_history(jobs.get(session, job_id))
+
+
+@router.post("/{job_id}/cancel", dependencies=[no_query], responses=problems(JobNotFound, JobOver))
+def cancel(job_id: Number, services: ServicesDep) -> schemas.Job:
+    """End a job, whether it waits or runs: nothing of it is stored. One that was cancelled before stays so."""
+    return schemas.Job.of(interventions.cancel(services.database, job_id))
+
+
+@router.post(
+    "/{job_id}/retry",
+    status_code=status.HTTP_202_ACCEPTED,
+    dependencies=[no_query],
+    responses=problems(JobNotFound, NotRetriable, Quarantined, TooManyJobs),
+)
+def retry(job_id: Number, services: ServicesDep, quota: QuotaDep) -> schemas.Job:
+    """Queue a failed or cancelled job again. Where the same is being done already, that job is given."""
+    return schemas.Job.of(interventions.retry(services.database, job_id, quota))

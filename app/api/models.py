@@ -11,6 +11,7 @@ from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.search_schemas import Neighbors, NeighborsQuery
 from app.api.services import ServicesDep
+from app.api.submitter import QuotaDep
 from catalog import search, submissions
 from catalog.errors import (
     BodyTooLarge,
@@ -23,6 +24,7 @@ from catalog.errors import (
     NoShift,
     NotIndexed,
     SpaceNotFound,
+    TooManyJobs,
 )
 from catalog.refs import RepoRef
 from catalog.repository import models, vectors
@@ -35,13 +37,16 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
     responses={
-        **problems(InvalidRepoId, InvalidRevision, BodyTooLarge),
-        200: {"model": schemas.Job, "description": "That commit is indexed already."},
+        **problems(InvalidRepoId, InvalidRevision, BodyTooLarge, TooManyJobs),
+        200: {
+            "model": schemas.Job,
+            "description": "That commit is indexed already, or the model is quarantined: the job that says so.",
+        },
     },
 )
-def submit(submission: schemas.Submission, services: ServicesDep, response: Response) -> schemas.Job:
+def submit(submission: schemas.Submission, services: ServicesDep, quota: QuotaDep, response: Response) -> schemas.Job:
     """Ask for a repo of the Hub to be embedded. While its job is active, asking again gives the same job."""
-    job = submissions.submit_repo(services.database, RepoRef(submission.repo_id, submission.revision))
+    job = submissions.submit_repo(services.database, RepoRef(submission.repo_id, submission.revision), quota)
     if submissions.is_over(job):
         response.status_code = status.HTTP_200_OK
     return schemas.Job.of(job)

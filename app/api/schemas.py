@@ -46,6 +46,15 @@ class JobError(BaseModel):
     code: str
     message: str
 
+    @classmethod
+    def of(cls, code: str | None, message: str | None) -> Self | None:
+        return cls(code=code, message=message or "") if code else None
+
+
+PRIORITIES: tuple[Literal["person", "webhook", "crawl"], ...] = ("person", "webhook", "crawl")  # by their numbers
+
+OVER = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
 
 class Job(BaseModel):
     id: int
@@ -53,6 +62,7 @@ class Job(BaseModel):
     revision: str | None = Field(description="As it was asked for.")
     sha: str | None = Field(description="The commit that was embedded.")
     state: JobState
+    priority: Literal["person", "webhook", "crawl"]
     progress: float = Field(ge=0, le=1)
     attempts: int
     error: JobError | None
@@ -62,13 +72,14 @@ class Job(BaseModel):
 
     @classmethod
     def of(cls, job: tables.Job) -> Self:
-        error = JobError(code=job.error_code, message=job.error_message or "") if job.error_code else None
+        error = JobError.of(job.error_code, job.error_message)
         return cls(
             id=job.id,
             repo_id=job.model.repo_id,
             revision=job.requested_revision,
             sha=job.sha,
             state=JobState(job.state),
+            priority=PRIORITIES[job.priority],
             progress=job.progress,
             attempts=job.attempts,
             error=error,

@@ -9,6 +9,7 @@ from typing import Annotated, Self
 
 from fastapi import Depends, Request
 
+from app.api.broadcast import Broadcast
 from app.api.map_body import MapBodies
 from catalog.atlas import Atlas
 from catalog.database import Database
@@ -25,10 +26,11 @@ class Services:
     index: Follower
     atlas: Atlas
     map_bodies: MapBodies
+    events: Broadcast
 
     @classmethod
     def of(cls, database: Database, index: Follower) -> Self:
-        return cls(database, index, Atlas(database, index), MapBodies())
+        return cls(database, index, Atlas(database, index), MapBodies(), Broadcast(database))
 
     def map_body(self, standing: Standing) -> bytes:
         """The map as it stands, JSON in gzip. Raises `IndexNotLoaded`."""

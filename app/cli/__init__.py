@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from app.cli import cluster_commands, commands, map_commands
+from app.cli import cluster_commands, commands, job_commands, map_commands
 from app.cli.deployment import Deployment
 from catalog.errors import CatalogError
 from catalog.settings import settings
@@ -47,6 +47,10 @@ cli.command()(commands.add)
 cli.command()(commands.status)
 cli.command()(commands.show)
 cli.command()(commands.neighbors)
+cli.command()(job_commands.cancel)
+cli.command()(job_commands.retry)
+cli.command()(job_commands.workers)
+cli.add_typer(job_commands.queue, name="queue")
 cli.command()(cluster_commands.cluster)
 cli.add_typer(cluster_commands.clusters, name="clusters")
 cli.command("map")(map_commands.draw_map)

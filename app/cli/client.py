@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self
 
 import httpx
@@ -11,7 +12,9 @@ import httpx
 from catalog.errors import CatalogError, NotRunning
 
 ADMIN_KEY_HEADER = "X-Admin-Key"
+API_KEY_HEADER = "X-API-Key"
 POLL_INTERVAL = 0.25  # seconds
+RECONNECT_INTERVAL = 1.0  # seconds
 OVER = ("done", "failed", "cancelled")
 
 
@@ -27,9 +30,9 @@ class ApiProblem(CatalogError):
 class Client:
     """Calls the API at `url`. Every method returns the decoded JSON and raises `ApiProblem` or `NotRunning`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
         self.url = url
-        self._http = httpx.Client(base_url=url, timeout=30)
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=30)
 
     def __enter__(self) -> Self:
         return self
@@ -37,9 +40,29 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def get(self, path: str, **params: object) -> dict[str, Any]:
+    def get(self, path: str, headers: dict[str, str] | None = None, **params: object) -> dict[str, Any]:
         query = {name: value for name, value in params.items() if value is not None}
-        return self._call("GET", path, params=query)
+        return self._call("GET", path, params=query, headers=headers)
+
+    def events(self, path: str) -> Iterator[dict[str, Any]]:
+        """The data of server-sent events, without end: a connection that is over is made again where it ended."""
+        last: str | None = None
+        while True:
+            try:
+                with self._http.stream("GET", path, headers={"Last-Event-ID": last} if last else None) as response:
+                    if response.is_error:
+                        response.read()
+                        raise ApiProblem(self._decoded(response))
+                    for line in response.iter_lines():
+                        name, _, value = line.partition(": ")
+                        if name == "id":
+                            last = value
+                        elif name == "data":
+                            yield json.loads(value)
+            except httpx.TransportError as error:
+                if last is None:
+                    raise self._nobody_there() from error
+            time.sleep(RECONNECT_INTERVAL)
 
     def post(self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> dict[str, Any]:
         given = {name: value for name, value in body.items() if value is not None}
@@ -72,7 +95,10 @@ class Client:
         try:
             return self._http.request(method, path, **options)
         except httpx.TransportError as error:
-            raise NotRunning(f"No API answers at {self.url}: start `deltadex up`, or give --api.") from error
+            raise self._nobody_there() from error
+
+    def _nobody_there(self) -> NotRunning:
+        return NotRunning(f"No API answers at {self.url}: start `deltadex up`, or give --api.")
 
     def _decoded(self, response: httpx.Response) -> dict[str, Any]:
         try:

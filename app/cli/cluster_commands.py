@@ -11,9 +11,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from app.cli.client import ADMIN_KEY_HEADER, POLL_INTERVAL, Client
-from app.cli.commands import Api, AsJson, connect, notes, out, print_json
-from catalog.settings import settings
+from app.cli.client import POLL_INTERVAL, Client
+from app.cli.commands import Api, AsJson, admin_headers, connect, notes, out, print_json
 
 Space = Annotated[str | None, typer.Option(help="Key of a space; the default one without.")]
 clusters = typer.Typer(help="Clusters of models, and the runs that find them.", invoke_without_command=True)
@@ -43,11 +42,10 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Find the clusters anew. Exits with 1 when that failed. Sends ADMIN_API_KEY where it is set."""
-    body = {"algorithm": algorithm, "clusters": count, "min_cluster_size": min_cluster_size}
-    key = settings().admin_api_key
-    headers = {ADMIN_KEY_HEADER: key.get_secret_value()} if key else {}
+    body: dict[str, Any] = {"algorithm": algorithm, "clusters": count, "min_cluster_size": min_cluster_size}
     with connect(api) as client:
-        run = client.post("/v1/admin/clusters", {**body, "min_samples": min_samples, "space": space}, headers)
+        body |= {"min_samples": min_samples, "space": space}
+        run = client.post("/v1/admin/clusters", body, admin_headers())
         if wait:
             run = watch(client, run)
     print_json(run) if as_json else out.print(_runs([run]))

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from app.cli import render
-from app.cli.client import OVER, Client
+from app.cli.client import ADMIN_KEY_HEADER, API_KEY_HEADER, OVER, Client
 from catalog import submissions
 from catalog.database import Database
 from catalog.errors import MissingExtra
@@ -30,7 +31,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def connect(api: str | None) -> Client:
-    return Client(api or settings().api_url())
+    key = settings().api_key
+    return Client(api or settings().api_url(), {API_KEY_HEADER: key.get_secret_value()} if key else None)
+
+
+def admin_headers() -> dict[str, str]:
+    """ADMIN_API_KEY for the routes of administrators, where it is set."""
+    key = settings().admin_api_key
+    return {ADMIN_KEY_HEADER: key.get_secret_value()} if key else {}
 
 
 def print_json(content: object) -> None:
@@ -100,14 +108,18 @@ def watch(client: Client, jobs: list[dict[str, Any]], bar: Progress) -> list[dic
 
 def status(
     job: Annotated[int | None, typer.Argument(help="A job's number; the whole catalog without.")] = None,
+    watching: Annotated[bool, typer.Option("--watch", help="Go on telling each change; of a job, to its end.")] = False,
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a job, or what the catalog holds and works on."""
     with connect(api) as client:
+        if watching:
+            tell_events(client, job, as_json)
+            return
         if job is not None:
             found = client.get(f"/v1/jobs/{job}")
-            print_json(found) if as_json else out.print(render.jobs([found]))
+            print_json(found) if as_json else out.print(render.jobs([found]), render.history(found))
             return
         stats, readiness = client.get("/v1/stats"), client.readiness()
         recent = client.get("/v1/jobs", limit=10)["jobs"]
@@ -115,6 +127,21 @@ def status(
         print_json({"stats": stats, "readiness": readiness, "jobs": recent})
     else:
         out.print(render.status(stats, readiness, recent))
+
+
+def tell_events(client: Client, job: int | None, as_json: bool) -> None:
+    """Each event in a line of its own: a job's until it is over, all jobs' until Ctrl-C."""
+    with suppress(KeyboardInterrupt):
+        for event in client.events(f"/v1/jobs/{job}/events" if job is not None else "/v1/jobs/events"):
+            if as_json:
+                print_json(event)
+                sys.stdout.flush()
+            elif "job" in event:
+                out.print(render.event(event), soft_wrap=True)
+            else:
+                notes.print("some of what happened meanwhile is no longer known")
+            if job is not None and event.get("state") in OVER:
+                return
 
 
 def neighbors(

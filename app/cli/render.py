@@ -44,6 +44,45 @@ def jobs(found: Iterable[dict[str, Any]]) -> Table:
     return table
 
 
+def event(told: dict[str, Any]) -> str:
+    """One line."""
+    error = f"  {told['error']['code']}: {told['error']['message']}" if told["error"] else ""
+    at = told["at"][11:19]  # hours, minutes, seconds
+    return f"{at}  {told['job']}  {told['repo_id']}  {state(told['state'])} {told['progress']:.0%}{escape(error)}"
+
+
+def history(job: dict[str, Any]) -> Table:
+    """How each attempt at a job ended."""
+    table = _table("attempt", "worker", "ended", "at", "beside", "outcome", "error")
+    for each in job["history"]:
+        row = (
+            str(each["attempt"]),
+            each["worker"] or "",
+            each["ended_at"][:19],
+            f"{each['state']} {each['progress']:.0%}",
+        )
+        table.add_row(*row, str(each["beside"]), each["outcome"], escape(each["code"] or ""))
+    return table
+
+
+def queues(found: Iterable[dict[str, Any]]) -> Table:
+    table = _table("queue", "state", "queued", "running")
+    for each in found:
+        standing = "drained" if each["drained"] else "paused" if each["paused"] else "open"
+        table.add_row(each["name"], standing, str(each["queued"]), str(each["running"]))
+    return table
+
+
+def workers(found: Iterable[dict[str, Any]]) -> Table:
+    table = _table("worker", "device", "bases", "memory", "does", "jobs")
+    for each in found:
+        bases = ", ".join(f"{base['repo_id']} {base['bytes'] / 2**20:,.0f} MB" for base in each["bases"])
+        memory = ", ".join(f"{kind} {used / 2**20:,.0f} MB" for kind, used in each["memory"].items())
+        held = " ".join(str(job["id"]) for job in each["jobs"])
+        table.add_row(f"{each['host']}:{each['pid']}", each["device"], bases, memory, each["activity"] or "", held)
+    return table
+
+
 def status(stats: dict[str, Any], readiness: dict[str, Any], recent: Iterable[dict[str, Any]]) -> RenderableType:
     summary = Table.grid(padding=(0, 2))
     for name, check in readiness["checks"].items():

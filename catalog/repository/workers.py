@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
@@ -16,8 +19,10 @@ def register(session: Session, host: str, pid: int, device: str) -> int:
     return worker.id
 
 
-def beat(session: Session, worker_id: int) -> None:
-    session.execute(update(Worker).where(Worker.id == worker_id).values(heartbeat_at=func.now()))
+def beat(session: Session, worker_id: int, status: Mapping[str, object] | None = None) -> None:
+    """A sign of life, and what the worker says of itself."""
+    told: dict[str, Any] = {} if status is None else {"status": dict(status)}
+    session.execute(update(Worker).where(Worker.id == worker_id).values(heartbeat_at=func.now(), **told))
 
 
 def stop(session: Session, worker_id: int) -> None:

@@ -4,8 +4,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from catalog.database import Database
-from catalog.errors import CorruptWeights
-from catalog.repository import jobs
+from catalog.errors import CorruptWeights, Quarantined
+from catalog.repository import attempts
 from tests.app.documented import documented_problem
 from tests.catalog import entries
 
@@ -18,7 +18,7 @@ def some(database: Database) -> list[int]:
     for job_id in ids[1:3]:
         entries.claim(database, job_id, worker)
     with database.transaction() as session:
-        jobs.fail(session, ids[1], worker, CorruptWeights("It is cut off."))
+        attempts.fail(session, ids[1], worker, CorruptWeights("It is cut off."))
     return ids
 
 
@@ -69,3 +69,43 @@ def test_a_job_that_cannot_be_shown_is_said_so(api: TestClient, some: list[int],
     response = api.get(path)
     assert response.status_code == status
     assert documented_problem(response)["code"] == code
+
+
+def test_a_job_is_cancelled(api: TestClient, some: list[int]):
+    for job_id in (some[0], some[2]):  # queued, fetching
+        response = api.post(f"/v1/jobs/{job_id}/cancel")
+        assert (response.status_code, response.json()["state"]) == (200, "cancelled")
+        assert api.get(f"/v1/jobs/{job_id}").json()["state"] == "cancelled"
+
+
+def test_a_failed_job_is_retried(api: TestClient, some: list[int]):
+    response = api.post(f"/v1/jobs/{some[1]}/retry")
+    assert (response.status_code, response.json()["state"]) == (202, "queued")
+
+
+def test_a_job_shows_how_its_attempts_ended(api: TestClient, some: list[int]):
+    [attempt] = api.get(f"/v1/jobs/{some[1]}").json()["history"]
+    assert (attempt["attempt"], attempt["worker"], attempt["state"]) == (1, "here:1", "fetching")
+    assert (attempt["outcome"], attempt["code"], attempt["beside"]) == ("failed", "corrupt_weights", 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/v1/jobs/999/cancel", 404, "job_not_found"),
+        ("/v1/jobs/999/retry", 404, "job_not_found"),
+        ("/v1/jobs/2/cancel", 409, "job_over"),
+        ("/v1/jobs/1/cancel?x=1", 422, "invalid_input"),
+    ],
+)
+def test_what_cannot_be_done_to_a_job_is_said_so(api: TestClient, some: list[int], path: str, status: int, code: str):
+    response = api.post(path)
+    assert response.status_code == status
+    assert documented_problem(response)["code"] == code
+
+
+def test_what_is_quarantined_is_for_an_admin(api: TestClient, database: Database, some: list[int]):
+    with database.transaction() as session:
+        attempts.fail(session, some[2], 1, Quarantined("Workers died."))
+    response = api.post(f"/v1/jobs/{some[2]}/retry")
+    assert (response.status_code, documented_problem(response)["code"]) == (409, "quarantined")

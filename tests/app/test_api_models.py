@@ -6,7 +6,7 @@ from fastapi.testclient import TestClient
 from app.api.limits import MAX_BODY
 from catalog.database import Database
 from catalog.index import Follower
-from catalog.repository import jobs
+from catalog.repository import attempts
 from catalog.search import MAX_K
 from tests.app.conftest import refresh
 from tests.app.documented import documented_problem
@@ -28,7 +28,7 @@ def finish(database: Database, job_id: int, repo_id: str, commit: str) -> None:
     entries.claim(database, job_id, worker)
     entries.put(database, repo_id, [1, 0], commit=commit)
     with database.transaction() as session:
-        assert jobs.finish(session, job_id, worker, entries.sha(commit))
+        assert attempts.finish(session, job_id, worker, entries.sha(commit))
 
 
 def test_a_submission_is_accepted_as_a_job(api: TestClient):
@@ -39,7 +39,7 @@ def test_a_submission_is_accepted_as_a_job(api: TestClient):
     assert (job["repo_id"], job["revision"], job["state"]) == ("owner/model", "main", "queued")
     assert (job["sha"], job["progress"], job["attempts"], job["error"]) == (None, 0, 0, None)
     assert job["created_at"]
-    assert api.get(f"/v1/jobs/{job['id']}").json() == job
+    assert api.get(f"/v1/jobs/{job['id']}").json() == {**job, "deaths": 0, "history": []}
 
 
 def test_the_same_submission_is_the_same_job(api: TestClient):

@@ -18,7 +18,7 @@ from app.cli.embedded import EmbeddedServers
 from catalog.database import Database
 from catalog.errors import CatalogError, CorruptWeights, InvalidRepoId, NameTaken, NotRunning
 from catalog.queue import ENCODE_QUEUE
-from catalog.repository import jobs, models
+from catalog.repository import attempts, jobs, models
 from catalog.settings import settings
 from catalog.tables import JobState, Source
 from tests.app.conftest import free_port
@@ -144,9 +144,9 @@ def test_add_waits_for_the_end_and_tells_it(url: str, database: Database, state:
         entries.claim(database, job.id, worker)
         with database.transaction() as session:
             if state == JobState.DONE:
-                jobs.finish(session, job.id, worker, "sha")
+                attempts.finish(session, job.id, worker, "sha")
             else:
-                jobs.fail(session, job.id, worker, CorruptWeights("It is cut off."))
+                attempts.fail(session, job.id, worker, CorruptWeights("It is cut off."))
         return job.id
 
     with ThreadPoolExecutor(1) as pool:

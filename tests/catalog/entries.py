@@ -9,7 +9,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from catalog.database import Database
-from catalog.repository import jobs, models, spaces, vectors, workers
+from catalog.repository import claims, jobs, models, spaces, vectors, workers
 from catalog.spaces import Space
 from catalog.tables import Job, Model, ModelState, Revision, Source
 
@@ -72,4 +72,4 @@ def put_worker(database: Database) -> int:
 
 def claim(database: Database, job_id: int, worker_id: int, batch: int = 1) -> list[int]:
     with database.transaction() as session:
-        return [job.id for job in jobs.claim(session, job_id, worker_id, batch)]
+        return [job.id for job in claims.claim(session, job_id, worker_id, batch)]

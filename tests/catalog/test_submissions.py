@@ -12,7 +12,7 @@ from catalog.database import Database
 from catalog.errors import FolderUnreadable, InvalidRepoId, NameTaken
 from catalog.queue import ENCODE_QUEUE
 from catalog.refs import RepoRef
-from catalog.repository import jobs, models
+from catalog.repository import attempts, models
 from catalog.submissions import is_over, submit_folder, submit_repo
 from catalog.tables import Job, JobState, ModelState, Source
 from tests.catalog import entries
@@ -30,7 +30,7 @@ def done(database: Database, job: Job, commit: str) -> None:
     entries.claim(database, job.id, worker)
     entries.put(database, job.model.repo_id, [1, 2], commit=commit)
     with database.transaction() as session:
-        assert jobs.finish(session, job.id, worker, entries.sha(commit))
+        assert attempts.finish(session, job.id, worker, entries.sha(commit))
 
 
 def test_a_repo_becomes_a_queued_job_that_is_rung_once(database: Database, broker: redis.Redis):

@@ -11,7 +11,7 @@ from catalog.database import Database
 from catalog.errors import HubUnavailable
 from catalog.queue import ENCODE_QUEUE
 from catalog.refs import RepoRef
-from catalog.repository import jobs, models, workers
+from catalog.repository import attempts, jobs, models, workers
 from catalog.submissions import submit_repo
 from catalog.sweeper import RINGS_A_SWEEP, Sweep, sweep
 from catalog.tables import JobState, ModelState
@@ -36,14 +36,14 @@ def test_a_lost_message_is_rung_again(database: Database, broker: redis.Redis):
     job = submit_repo(database, RepoRef("a/b"))
     broker.flushdb()
 
-    assert sweep(database, heartbeat_limit=30, ring_again_after=0, max_attempts=5) == Sweep([], [job.id])
+    assert sweep(database, silence=30, ring_again_after=0, deadly=2, events_kept=1000) == Sweep([], [job.id])
     assert broker.llen(ENCODE_QUEUE) == 1
 
 
 def test_a_message_is_not_lost_before_its_time(database: Database, broker: redis.Redis):
     submit_repo(database, RepoRef("a/b"))
 
-    assert sweep(database, heartbeat_limit=30, ring_again_after=30, max_attempts=5) == Sweep([], [])
+    assert sweep(database, silence=30, ring_again_after=30, deadly=2, events_kept=1000) == Sweep([], [])
     assert broker.llen(ENCODE_QUEUE) == 1
 
 
@@ -52,8 +52,8 @@ def test_a_bell_is_not_rung_twice_within_the_time(database: Database, broker: re
     with database.transaction() as session:
         session.execute(text("UPDATE jobs SET rung_at = now() - interval '31 seconds'"))
 
-    assert sweep(database, heartbeat_limit=30, ring_again_after=30, max_attempts=5).rung == [job.id]
-    assert sweep(database, heartbeat_limit=30, ring_again_after=30, max_attempts=5).rung == []
+    assert sweep(database, silence=30, ring_again_after=30, deadly=2, events_kept=1000).rung == [job.id]
+    assert sweep(database, silence=30, ring_again_after=30, deadly=2, events_kept=1000).rung == []
     assert broker.llen(ENCODE_QUEUE) == 2
 
 
@@ -64,7 +64,7 @@ def test_jobs_of_a_silent_worker_are_queued_and_rung(database: Database, broker:
     silence(database, worker, 31)
     broker.flushdb()
 
-    assert sweep(database, heartbeat_limit=30, ring_again_after=30, max_attempts=5) == Sweep([job.id], [])
+    assert sweep(database, silence=30, ring_again_after=30, deadly=2, events_kept=1000) == Sweep([job.id], [])
     assert broker.llen(ENCODE_QUEUE) == 1
     with database.transaction() as session:
         again = jobs.get(session, job.id)
@@ -77,7 +77,7 @@ def test_jobs_of_a_living_worker_stay_where_they_are(database: Database):
     entries.claim(database, job.id, worker)
     silence(database, worker, 29)
 
-    assert sweep(database, heartbeat_limit=30, ring_again_after=0, max_attempts=5) == Sweep([], [])
+    assert sweep(database, silence=30, ring_again_after=0, deadly=2, events_kept=1000) == Sweep([], [])
 
 
 def test_jobs_of_a_stopped_worker_are_queued_at_once(database: Database):
@@ -87,7 +87,7 @@ def test_jobs_of_a_stopped_worker_are_queued_at_once(database: Database):
     with database.transaction() as session:
         workers.stop(session, worker)
 
-    assert sweep(database, heartbeat_limit=30, ring_again_after=30, max_attempts=5).released == [job.id]
+    assert sweep(database, silence=30, ring_again_after=30, deadly=2, events_kept=1000).released == [job.id]
 
 
 def test_a_dead_workers_ended_jobs_stay_ended(database: Database):
@@ -95,10 +95,10 @@ def test_a_dead_workers_ended_jobs_stay_ended(database: Database):
     worker = entries.put_worker(database)
     entries.claim(database, job.id, worker)
     with database.transaction() as session:
-        jobs.finish(session, job.id, worker, "sha")
+        attempts.finish(session, job.id, worker, "sha")
     silence(database, worker, 1000)
 
-    assert sweep(database, heartbeat_limit=30, ring_again_after=0, max_attempts=5) == Sweep([], [])
+    assert sweep(database, silence=30, ring_again_after=0, deadly=2, events_kept=1000) == Sweep([], [])
 
 
 def test_a_job_that_waits_for_its_retry_is_rung_when_the_time_has_come(database: Database):
@@ -106,23 +106,23 @@ def test_a_job_that_waits_for_its_retry_is_rung_when_the_time_has_come(database:
     worker = entries.put_worker(database)
     entries.claim(database, job.id, worker)
     with database.transaction() as session:
-        jobs.retry(session, job.id, worker, HubUnavailable("Away."), delay=60)
-    assert sweep(database, heartbeat_limit=30, ring_again_after=0, max_attempts=5).rung == []
+        attempts.retry(session, job.id, worker, HubUnavailable("Away."), delay=60)
+    assert sweep(database, silence=30, ring_again_after=0, deadly=2, events_kept=1000).rung == []
 
     with database.transaction() as session:
         session.execute(text("UPDATE jobs SET available_at = now()"))
-    assert sweep(database, heartbeat_limit=30, ring_again_after=1000, max_attempts=5).rung == [job.id]
+    assert sweep(database, silence=30, ring_again_after=1000, deadly=2, events_kept=1000).rung == [job.id]
 
 
 def test_one_sweep_rings_for_so_many_jobs_and_the_next_for_the_rest(database: Database):
     for number in range(RINGS_A_SWEEP + 3):
         entries.put_job(database, f"a/m{number}")
 
-    first = sweep(database, heartbeat_limit=30, ring_again_after=0, max_attempts=5).rung
+    first = sweep(database, silence=30, ring_again_after=0, deadly=2, events_kept=1000).rung
     with database.transaction() as session:
         statement = "UPDATE jobs SET rung_at = now() - interval '1 hour' WHERE id <> ALL(:ids)"
         session.execute(text(statement), {"ids": first})
-    rest = sweep(database, heartbeat_limit=30, ring_again_after=1000, max_attempts=5).rung
+    rest = sweep(database, silence=30, ring_again_after=1000, deadly=2, events_kept=1000).rung
     assert (len(first), len(rest)) == (RINGS_A_SWEEP, 3)
     assert not set(first) & set(rest)
 
@@ -133,7 +133,7 @@ def test_a_sweep_with_the_broker_down_still_releases(database: Database, servers
     entries.claim(database, job.id, worker)
     silence(database, worker, 31)
     with away(servers.valkey):
-        assert sweep(database, heartbeat_limit=30, ring_again_after=30, max_attempts=5).released == [job.id]
+        assert sweep(database, silence=30, ring_again_after=30, deadly=2, events_kept=1000).released == [job.id]
 
 
 def test_a_job_that_was_with_a_dead_worker_too_often_is_failed(database: Database):
@@ -142,9 +142,9 @@ def test_a_job_that_was_with_a_dead_worker_too_often_is_failed(database: Databas
     entries.claim(database, job.id, worker)
     silence(database, worker, 31)
 
-    assert sweep(database, heartbeat_limit=30, ring_again_after=30, max_attempts=1) == Sweep([], [])
+    assert sweep(database, silence=30, ring_again_after=30, deadly=1, events_kept=1000) == Sweep([], [])
 
     with database.transaction() as session:
         ended = jobs.get(session, job.id)
-        assert (ended.state, ended.error_code) == (JobState.FAILED, "worker_lost")
+        assert (ended.state, ended.error_code) == (JobState.FAILED, "quarantined")
         assert models.get(session, "a/b").state == ModelState.FAILED

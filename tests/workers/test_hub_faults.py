@@ -12,16 +12,17 @@ from catalog.database import Database
 from catalog.errors import DownloadStopped, HubRateLimited, HubUnavailable
 from catalog.probes import load_probes
 from catalog.refs import RepoRef
-from catalog.repository import jobs, workers
+from catalog.repository import claims, jobs, workers
 from catalog.submissions import submit_repo
 from catalog.tables import Job, JobState
 from tests import pico
 from tests.hub_server import Answer, ScriptedHub
 from workers.bases import Contract, ResidentBases
 from workers.downloads import evict
+from workers.failures import LONGEST_DELAY
 from workers.fetching import Fetcher
 from workers.hub import Hub
-from workers.pipeline import LONGEST_DELAY, Pace, Pipeline, RetryPolicy
+from workers.pipeline import Pace, Pipeline, RetryPolicy
 from workers.resolver import BaseResolver
 
 ATTEMPTS = 2
@@ -100,7 +101,7 @@ def test_a_delay_does_not_grow_without_end():
 
 def test_what_a_job_fetched_is_not_evicted_before_it_is_done(worker: Worker, job: Job, tmp_path: Path):
     with worker.database.transaction() as session:
-        (claimed,) = jobs.claim(session, job.id, worker.worker_id, 1)
+        (claimed,) = claims.claim(session, job.id, worker.worker_id, 1)
     fetched = worker.fetcher.fetch(claimed, worker.worker_id)
     assert evict(tmp_path / "downloads", 10**9) == 0
     fetched.hold.release()
@@ -120,6 +121,6 @@ def test_a_fetch_that_failed_holds_nothing(worker: Worker, job: Job, scripted_hu
 
 def test_a_fetch_can_be_stopped(worker: Worker, job: Job):
     with worker.database.transaction() as session:
-        (claimed,) = jobs.claim(session, job.id, worker.worker_id, 1)
+        (claimed,) = claims.claim(session, job.id, worker.worker_id, 1)
     with pytest.raises(DownloadStopped):
         worker.fetcher.fetch(claimed, worker.worker_id, stop=lambda: True)

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import redis
 from sqlalchemy import func, update
 
-from catalog import groups
+from app.cli.embedded import EmbeddedServers
+from catalog import groups, interventions
 from catalog.clustering.parameters import Parameters
 from catalog.database import Database
 from catalog.grouping import Grouper
 from catalog.probes import load_probes
-from catalog.repository import jobs, models, vectors, workers
+from catalog.queue import ENCODE_QUEUE
+from catalog.repository import attempts, claims, jobs, models, vectors, workers
 from catalog.submissions import submit_folder
 from catalog.tables import Job, JobState, ModelState
 from tests import pico
@@ -97,6 +100,20 @@ def test_one_bell_is_enough_for_all_that_waits(database: Database, pipeline: Pip
     assert pipeline.ingest(found[5].id) == 0
     with database.transaction() as session:
         assert jobs.counts(session)[JobState.DONE] == 6
+
+
+def test_a_paused_queue_is_left_alone_and_rings_no_bell(
+    database: Database, pipeline: Pipeline, tmp_path: Path, servers: EmbeddedServers
+) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "one"))
+    interventions.pause(database, "encode")
+    with redis.Redis.from_url(servers.redis_url) as broker:
+        broker.flushdb()
+        assert pipeline.ingest(job.id) == 0
+        assert broker.llen(ENCODE_QUEUE) == 0
+        interventions.resume(database, "encode")
+        assert broker.llen(ENCODE_QUEUE) == 1
+    assert pipeline.ingest(job.id) == 1
 
 
 def test_a_bad_adapter_fails_alone(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
@@ -193,7 +210,7 @@ def test_what_a_dead_call_left_behind_is_released_by_the_next(
 ) -> None:
     left = submit_folder(database, pico.make_adapter(tmp_path / "left", seed=1))
     with database.transaction() as session:
-        jobs.claim(session, left.id, worker_id=1, batch=1)
+        claims.claim(session, left.id, worker_id=1, batch=1)
 
     pipeline.ingest(submit_folder(database, pico.make_adapter(tmp_path / "next", seed=2)).id)
 
@@ -211,8 +228,8 @@ def test_a_result_is_thrown_away_when_the_job_was_taken_over(
 
     def taken_over(self: ResidentBases, base: object) -> object:
         with database.transaction() as session:
-            jobs.release(session, worker_id=1)
-            jobs.claim(session, job.id, other, batch=1)
+            attempts.release(session, [1])
+            claims.claim(session, job.id, other, batch=1)
         return get(self, base)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ResidentBases, "get", taken_over)

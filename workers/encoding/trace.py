@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from workers.encoding.head import Head
 from workers.encoding.packing import Packing
 from workers.encoding.prompts import TokenPlan
+from workers.stopping import check
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +66,12 @@ def _joined(states: Iterable[Tensor | None]) -> Tensor | None:
 
 
 def run(model: PreTrainedModel, plan: TokenPlan, models: int) -> list[Trace]:
-    """The traces of K models that share the resident weights and differ by the hooks that are on them now."""
-    with torch.inference_mode(), _watched(model, plan) as seen, _sparing(model, plan, models):
+    """The traces of K models that share the resident weights and differ by the hooks that are on them now.
+
+    Raises `Stopped` between two layers once the work is given up (`workers.stopping`).
+    """
+    watched = _watched(model, plan)
+    with torch.inference_mode(), _heeding(model), watched as seen, _sparing(model, plan, models):
         try:
             output = model(
                 input_ids=plan.ids.repeat(models)[None],
@@ -85,6 +90,17 @@ def run(model: PreTrainedModel, plan: TokenPlan, models: int) -> list[Trace]:
 
 class _SeenEnough(Exception):
     """Ends a forward whose further layers nobody reads."""
+
+
+@contextmanager
+def _heeding(model: PreTrainedModel) -> Iterator[None]:
+    """Asks before each layer whether the work is still wanted."""
+    handles = [layer.register_forward_pre_hook(lambda *_: check()) for layer in decoder_layers(model)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from catalog.database import Database
 from catalog.errors import CorruptWeights, HubUnavailable, JobNotFound
-from catalog.repository import jobs, models, workers
+from catalog.repository import attempts, claims, jobs, models, recovery, workers
 from catalog.tables import JobState, Source
 from tests.catalog import entries
 
@@ -144,10 +144,10 @@ def test_a_job_whose_time_has_not_come_is_not_claimed(database: Database, worker
 def test_a_claim_does_not_wait_for_one_that_is_not_committed(database: Database, worker: int):
     ids = put_jobs(database, 4)
     with database.transaction() as first, database.transaction() as second:
-        mine = [job.id for job in jobs.claim(first, ids[0], worker, 2)]
+        mine = [job.id for job in claims.claim(first, ids[0], worker, 2)]
         second.execute(text("SET LOCAL lock_timeout = '1s'"))
-        assert jobs.claim(second, ids[0], worker, 10) == []
-        theirs = [job.id for job in jobs.claim(second, ids[3], worker, 10)]
+        assert claims.claim(second, ids[0], worker, 10) == []
+        theirs = [job.id for job in claims.claim(second, ids[3], worker, 10)]
     assert (mine, theirs) == (ids[:2], ids[2:])
 
 
@@ -174,7 +174,7 @@ def test_progress_moves_on_the_jobs_that_are_ones_own(database: Database, worker
     entries.claim(database, theirs, entries.put_worker(database))
 
     with database.transaction() as session:
-        moved = jobs.advance(session, [mine, theirs, queued], worker, JobState.ENCODING, 0.5)
+        moved = attempts.advance(session, [mine, theirs, queued], worker, JobState.ENCODING, 0.5)
 
     assert moved == [mine]
     assert states(database, [mine, theirs, queued]) == [JobState.ENCODING, JobState.FETCHING, JobState.QUEUED]
@@ -184,7 +184,7 @@ def test_a_finished_job_is_whole(database: Database, worker: int):
     job = entries.put_job(database)
     entries.claim(database, job.id, worker)
     with database.transaction() as session:
-        assert jobs.finish(session, job.id, worker, "sha")
+        assert attempts.finish(session, job.id, worker, "sha")
     with database.transaction() as session:
         done = jobs.get(session, job.id)
         assert jobs.latest_done(session, done.model_id, "sha") is done
@@ -198,15 +198,15 @@ def test_a_worker_that_lost_its_job_can_neither_end_it_nor_move_it(database: Dat
     entries.claim(database, job.id, worker)
     other = entries.put_worker(database)
     with database.transaction() as session:
-        jobs.release(session, worker)
+        attempts.release(session, [worker])
     entries.claim(database, job.id, other)
 
     with database.transaction() as session:
-        assert jobs.advance(session, [job.id], worker, JobState.ENCODING, 0.5) == []
-        assert not jobs.finish(session, job.id, worker, "sha")
-        assert not jobs.fail(session, job.id, worker, CorruptWeights("cut"))
-        assert not jobs.retry(session, job.id, worker, HubUnavailable("away"), 1)
-        assert jobs.release(session, worker) == []
+        assert attempts.advance(session, [job.id], worker, JobState.ENCODING, 0.5) == []
+        assert not attempts.finish(session, job.id, worker, "sha")
+        assert not attempts.fail(session, job.id, worker, CorruptWeights("cut"))
+        assert not attempts.retry(session, job.id, worker, HubUnavailable("away"), 1)
+        assert attempts.release(session, [worker]) == []
     with database.transaction() as session:
         kept = jobs.get(session, job.id)
         assert (kept.state, kept.worker_id, kept.sha, kept.error_code) == (JobState.FETCHING, other, None, None)
@@ -216,8 +216,8 @@ def test_a_job_that_is_over_cannot_end_again(database: Database, worker: int):
     job = entries.put_job(database)
     entries.claim(database, job.id, worker)
     with database.transaction() as session:
-        assert jobs.fail(session, job.id, worker, CorruptWeights("cut"))
-        assert not jobs.finish(session, job.id, worker, "sha")
+        assert attempts.fail(session, job.id, worker, CorruptWeights("cut"))
+        assert not attempts.finish(session, job.id, worker, "sha")
     assert states(database, [job.id]) == [JobState.FAILED]
 
 
@@ -225,7 +225,7 @@ def test_a_failed_job_keeps_code_sentence_and_attempts(database: Database, worke
     job = entries.put_job(database)
     entries.claim(database, job.id, worker)
     with database.transaction() as session:
-        jobs.fail(session, job.id, worker, CorruptWeights("It is cut off."))
+        attempts.fail(session, job.id, worker, CorruptWeights("It is cut off."))
     with database.transaction() as session:
         failed = jobs.get(session, job.id)
     assert (failed.error_code, failed.error_message, failed.attempts) == ("corrupt_weights", "It is cut off.", 1)
@@ -235,7 +235,7 @@ def test_a_retry_waits_and_keeps_its_error_until_the_next_claim(database: Databa
     job = entries.put_job(database)
     entries.claim(database, job.id, worker)
     with database.transaction() as session:
-        assert jobs.retry(session, job.id, worker, HubUnavailable("away"), delay=60)
+        assert attempts.retry(session, job.id, worker, HubUnavailable("away"), delay=60)
     assert entries.claim(database, job.id, worker) == []
     with database.transaction() as session:
         waiting = jobs.get(session, job.id)
@@ -253,7 +253,7 @@ def test_released_jobs_can_be_claimed_at_once(database: Database, worker: int):
     ids = put_jobs(database, 2)
     entries.claim(database, ids[0], worker, batch=2)
     with database.transaction() as session:
-        assert sorted(jobs.release(session, worker)) == ids
+        assert sorted(attempts.release(session, [worker])) == ids
 
     assert entries.claim(database, ids[0], entries.put_worker(database), batch=2) == ids
 
@@ -270,18 +270,18 @@ def test_jobs_of_the_dead_alone_are_released(database: Database):
         workers.stop(session, stopped)
 
     with database.transaction() as session:
-        assert sorted(jobs.release_dead(session, 30)) == [ids[0], ids[2]]
+        assert sorted(recovery.recover(session, 30, deadly=2).released) == [ids[0], ids[2]]
     with database.transaction() as session:
-        assert jobs.release_dead(session, 30) == []
+        assert recovery.recover(session, 30, deadly=2).released == []
 
 
 def test_what_is_due_counts_as_rung(database: Database):
     ids = put_jobs(database, 3)
     with database.transaction() as session:
         session.execute(text("UPDATE jobs SET rung_at = now() - interval '31 seconds'"))
-        assert sorted(jobs.due_for_ringing(session, 30, 10)) == ids
+        assert sorted(recovery.due_for_ringing(session, 30, 10)) == ids
     with database.transaction() as session:
-        assert jobs.due_for_ringing(session, 30, 10) == []
+        assert recovery.due_for_ringing(session, 30, 10) == []
 
 
 def test_the_oldest_are_due_first_and_no_more_than_the_limit(database: Database):
@@ -289,7 +289,7 @@ def test_the_oldest_are_due_first_and_no_more_than_the_limit(database: Database)
     with database.transaction() as session:
         oldest_last = "available_at = now() - make_interval(secs => 1000 + id), rung_at = now() - interval '1 hour'"
         session.execute(text(f"UPDATE jobs SET {oldest_last}"))
-        assert sorted(jobs.due_for_ringing(session, 30, 2)) == ids[3:]
+        assert sorted(recovery.due_for_ringing(session, 30, 2)) == ids[3:]
 
 
 def test_running_jobs_and_jobs_of_the_future_are_not_due(database: Database, worker: int):
@@ -299,7 +299,7 @@ def test_running_jobs_and_jobs_of_the_future_are_not_due(database: Database, wor
         session.execute(text("UPDATE jobs SET rung_at = now() - interval '1 hour'"))
         session.execute(text("UPDATE jobs SET available_at = now() + interval '1 hour' WHERE id = :id"), {"id": later})
     with database.transaction() as session:
-        assert jobs.due_for_ringing(session, 30, 10) == []
+        assert recovery.due_for_ringing(session, 30, 10) == []
 
 
 def test_sweepers_that_look_at_once_do_not_ring_for_the_same_job(database: Database):
@@ -307,7 +307,7 @@ def test_sweepers_that_look_at_once_do_not_ring_for_the_same_job(database: Datab
     with database.transaction() as session:
         session.execute(text("UPDATE jobs SET rung_at = now() - interval '1 hour'"))
     with database.transaction() as first, database.transaction() as second:
-        found = [*jobs.due_for_ringing(first, 30, 2), *jobs.due_for_ringing(second, 30, 10)]
+        found = [*recovery.due_for_ringing(first, 30, 2), *recovery.due_for_ringing(second, 30, 10)]
     assert sorted(found) == ids
 
 

@@ -1,0 +1,123 @@
+"""Routes: the events of jobs as they happen, as server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Path
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from app.api import job_schemas, schemas
+from app.api.limits import no_query
+from app.api.problems import problems
+from app.api.services import ServicesDep
+from catalog.errors import DatabaseUnavailable, InvalidCursor, JobNotFound
+from catalog.repository import job_events, jobs
+from catalog.repository.job_events import Event, Place
+from catalog.submissions import is_over
+from catalog.tables import Job
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+LastEventId = Annotated[str | None, Header(description="The `id` of the last event that was seen; goes on behind it.")]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a stream begins. `now` is behind everything that could be read when it did."""
+
+    after: Place
+    now: Place
+    whole: bool  # nothing between `after` and now was forgotten
+    resumed: bool
+    job: Job | None = None
+
+
+def _start(services: ServicesDep, last_event_id: LastEventId = None) -> Start:
+    asked = _place(last_event_id)
+    with services.database.transaction() as session:
+        now = job_events.head(session)
+        after = min(asked or now, now)
+        return Start(after, now, asked is None or job_events.all_kept(session, after), asked is not None)
+
+
+def _start_of_job(
+    job_id: Annotated[int, Path(ge=1, lt=2**63)], services: ServicesDep, last_event_id: LastEventId = None
+) -> Start:
+    begun = _start(services, last_event_id)
+    with services.database.transaction() as session:
+        job = jobs.get(session, job_id)
+    return Start(begun.after, begun.now, begun.whole, begun.resumed, job)
+
+
+@router.get("/events", dependencies=[no_query], responses=problems(InvalidCursor), response_class=EventSourceResponse)
+async def of_all(start: Annotated[Start, Depends(_start)], services: ServicesDep) -> AsyncIterator[ServerSentEvent]:
+    """Every change of every job from now on, as events named `job`.
+
+    After a break, `Last-Event-ID` (browsers send it by themselves) goes on where the last connection ended. An event
+    named `gap` says that some of what happened meanwhile is no longer kept.
+    """
+    for opening in _opening(start):
+        yield opening
+    try:
+        async for event in services.events.follow(start.after):
+            yield _told(event)
+    except DatabaseUnavailable:
+        return  # the client comes back with its Last-Event-ID
+
+
+@router.get(
+    "/{job_id}/events",
+    dependencies=[no_query],
+    responses=problems(InvalidCursor, JobNotFound),
+    response_class=EventSourceResponse,
+)
+async def of_one(
+    start: Annotated[Start, Depends(_start_of_job)], services: ServicesDep
+) -> AsyncIterator[ServerSentEvent]:
+    """A job as it is now, or behind `Last-Event-ID` what became of it since; then each change until it is over."""
+    assert start.job is not None
+    for opening in _opening(start):
+        yield opening
+    if not start.resumed or is_over(start.job):
+        yield _snapshot(start.job, start.now)
+    if is_over(start.job):
+        return
+    try:
+        async for event in services.events.follow(start.after, start.job.id):
+            yield _told(event)
+            if event.place >= start.now and event.state in schemas.OVER:  # one before may have been retried since
+                return
+    except DatabaseUnavailable:
+        return
+
+
+def _opening(start: Start) -> list[ServerSentEvent]:
+    """An id to come back with, also for a client that leaves before anything happens."""
+    opening = [ServerSentEvent(id=_id(start.after), retry=1_000, comment="watching")]
+    if not start.whole:
+        opening.append(ServerSentEvent(event="gap", data={"after": _id(start.after)}))
+    return opening
+
+
+def _told(event: Event) -> ServerSentEvent:
+    return ServerSentEvent(event="job", id=_id(event.place), data=job_schemas.JobEvent.of(event))
+
+
+def _snapshot(job: Job, now: Place) -> ServerSentEvent:
+    return ServerSentEvent(event="job", id=_id(now), data=job_schemas.JobEvent.as_it_is(job))
+
+
+def _id(place: Place) -> str:
+    return f"{place.tx}-{place.id}"
+
+
+def _place(last_event_id: str | None) -> Place | None:
+    """Raises `InvalidCursor`."""
+    if not last_event_id:
+        return None
+    tx, _, number = last_event_id.partition("-")
+    if not (tx.isdecimal() and number.isdecimal() and max(int(tx), int(number)) < 2**63 and len(last_event_id) < 50):
+        raise InvalidCursor("That Last-Event-ID is not one of ours. Leave it out to begin with what happens now.")
+    return Place(int(tx), int(number))

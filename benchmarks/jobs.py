@@ -1,0 +1,179 @@
+"""The queue with many jobs in it: how long a claim takes, and a submission over HTTP.
+
+    python -m benchmarks.jobs [--jobs N] [--claims N] [--posts N] [--clients K] [--json]
+
+Fills an empty catalog on a real Postgres with N queued jobs of a hundred bases, of all priorities, then measures
+claims of eight (choice and claim in one transaction, committed; `claim_statement` is what the server says that the
+claiming statement alone took, `nothing` a transaction of `SELECT 1`, which tells how busy the machine is), and
+`POST /v1/models` against an API process of its own: one client after the other, and K at once. Milliseconds; p99 is
+the value that one in a hundred exceeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from sqlalchemy import text
+
+from app.cli import processes
+from app.cli.embedded import EmbeddedServers
+from catalog.database import Database
+from catalog.repository import claims, workers
+
+BATCH = 8
+PORT = 18_641
+WARM = 20  # requests that do not count
+
+
+def fill(database: Database, jobs: int) -> None:
+    with database.transaction() as session:
+        session.execute(
+            text(
+                "INSERT INTO models (repo_id, owner, source) "
+                "SELECT 'owner/m' || n, 'owner', 'hub' FROM generate_series(1, :jobs) AS n"
+            ),
+            {"jobs": jobs},
+        )
+        session.execute(
+            text(
+                "INSERT INTO jobs (model_id, base_hint, priority, available_at) SELECT id, 'base/' || id % 100, "
+                "id % 3, now() - make_interval(secs => id / 100.0) FROM models"
+            )
+        )
+    with database.reading() as connection:
+        for table in ("models", "jobs", "job_events"):
+            connection.execute(text(f"VACUUM ANALYZE {table}"))
+
+
+def measure_claims(database: Database, rounds: int) -> list[float]:
+    with database.transaction() as session:
+        worker_id = workers.register(session, "benchmark", 0, "cpu")
+
+    def claim() -> None:
+        with database.transaction() as session:
+            due = claims.next_due(session, ["base/1", "base/2"], 120)
+            assert due is not None
+            assert len(claims.claim(session, due.job_id, worker_id, BATCH)) == BATCH
+
+    return [_milliseconds(claim) for _ in range(rounds)]
+
+
+def measure_statement(database: Database, rounds: int) -> list[float]:
+    """What Postgres itself says of the claiming statement; each is rolled back."""
+    taken = []
+    for _ in range(rounds):
+        with database.transaction() as session:
+            due = claims.next_due(session, ["base/1", "base/2"], 120)
+            assert due is not None
+            parameters = {"job_id": due.job_id, "worker_id": 1, "more": BATCH - 1}
+            explained = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {claims.CLAIM.text}")
+            [plan] = session.execute(explained, parameters).scalar_one()
+            taken.append(plan["Planning Time"] + plan["Execution Time"])
+            session.rollback()
+    return taken
+
+
+def measure_nothing(database: Database, rounds: int) -> list[float]:
+    def nothing() -> None:
+        with database.transaction() as session:
+            session.execute(text("SELECT 1"))
+
+    return [_milliseconds(nothing) for _ in range(rounds)]
+
+
+def measure_posts(url: str, posts: int, clients: int) -> list[float]:
+    def submit(client: int) -> list[float]:
+        with httpx.Client(base_url=url, headers={"X-API-Key": f"client {client}"}) as http:
+
+            def post(number: int) -> None:
+                repo_id = f"new/of-{clients}-{client}-{number}"
+                assert http.post("/v1/models", json={"repo_id": repo_id}).status_code == 202
+
+            return [_milliseconds(lambda number=number: post(number)) for number in range(posts // clients)]
+
+    with ThreadPoolExecutor(clients) as pool:
+        return [taken for each in pool.map(submit, range(clients)) for taken in each[WARM // clients :]]
+
+
+@contextmanager
+def api_process() -> Iterator[str]:
+    command = processes.in_this_environment(processes.api("127.0.0.1", PORT))
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{PORT}"
+    try:
+        while True:
+            assert process.poll() is None, "the API did not start"
+            try:
+                httpx.get(f"{url}/healthz")
+                break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def run(jobs: int, rounds: int, posts: int, clients: int) -> dict[str, object]:
+    with tempfile.TemporaryDirectory() as folder, EmbeddedServers(Path(folder) / "servers") as servers:
+        environment = {"DATABASE_URL": servers.database_url, "REDIS_URL": servers.redis_url}
+        os.environ.update(environment, DELTADEX_DATA_DIR=folder)
+        processes.migrate(servers.database_url)
+        database = Database(servers.database_url)
+        fill(database, jobs)
+        with api_process() as url:
+            alone, together = measure_posts(url, posts, 1), measure_posts(url, posts, clients)
+        claimed, statements = measure_claims(database, rounds), measure_statement(database, rounds)
+        nothing = measure_nothing(database, rounds)
+        database.close()
+    return {
+        "jobs": jobs,
+        "clients": clients,
+        **_summary("nothing", nothing),
+        **_summary("claim_statement", statements),
+        **_summary("claim", claimed),
+        **_summary("post", alone),
+        **_summary("post_at_once", together),
+    }
+
+
+def _milliseconds(action: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    action()
+    return 1_000 * (time.perf_counter() - start)
+
+
+def _summary(name: str, taken: list[float]) -> dict[str, float]:
+    quantiles = statistics.quantiles(taken, n=100)
+    return {f"{name}_p50_ms": quantiles[49], f"{name}_p99_ms": quantiles[98], f"{name}_max_ms": max(taken)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=100_000)
+    parser.add_argument("--claims", type=int, default=500)
+    parser.add_argument("--posts", type=int, default=1_000)
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    options = parser.parse_args()
+    result = run(options.jobs, options.claims, options.posts, options.clients)
+    if options.json:
+        print(json.dumps(result))
+    else:
+        for name, value in result.items():
+            print(f"{name:24} {value:.2f}" if isinstance(value, float) else f"{name:24} {value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from app.api import clusters, health, jobs, limits, metrics, models, problems, search, stats, web
+from app.api import clusters, crawls, health, jobs, limits, metrics, models, problems, search, stats, web, webhooks
 from app.api.services import Services
 from catalog.database import Database
 from catalog.index import Follower
@@ -36,7 +36,7 @@ def create_app(conf: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings = conf
-    for routes in (clusters, models, search, jobs, stats, health, metrics, web):
+    for routes in (clusters, crawls, models, search, jobs, stats, webhooks, health, metrics, web):
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(limits.BodyLimit)

@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     index_exact_bytes: int = 64 * 2**20  # a space with fewer bytes of vectors is searched exactly, from memory
 
     admin_api_key: SecretStr | None = Field(None, validation_alias="ADMIN_API_KEY")  # without: admins are on loopback
+    webhook_secret: SecretStr | None = None  # what the Hub sends with each event; without, its webhook is refused
+    crawl_queue: int = Field(1_000, ge=100)  # jobs that may wait before crawls pause for the workers
     clusters_quiet: float = 30.0  # seconds without a new vector before clusters are found anew
     clusters_share: float = 0.02  # of a space's models that must have changed before that
 

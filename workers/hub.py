@@ -11,19 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from huggingface_hub import HfApi, ModelInfo, constants, hf_hub_download, set_client_factory, try_to_load_from_cache
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 
 from catalog.errors import DiskFull, FileTooLarge, HubUnavailable, TooManyFiles, UnsafePath, UnsupportedBase
 from catalog.repository.models import Metadata
 from workers.hub_files import Choice, RepoFile, check_path, choose_base, choose_finetune
-from workers.hub_session import Meter, OneTryClient, hub_errors
+from workers.hub_metadata import metadata, the_only
+from workers.hub_session import Meter, hub_errors, one_try
 
 __all__ = ["Hub", "Progress", "RepoFile", "RepoSnapshot"]
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all; may raise to stop the download
-
-MAX_TAGS = 200
-MAX_TAG = 200  # characters
 
 NO_METADATA = Metadata()
 
@@ -68,7 +66,7 @@ class Hub:
         self._max_file_bytes = max_file_bytes
         self._max_repo_files = max_repo_files
         self._api = HfApi(endpoint=self._endpoint, token=self._token)
-        set_client_factory(partial(OneTryClient, timeout))
+        one_try(timeout)
         # Xet has its own network code (no limits of ours) and a cache outside downloads_dir; plain HTTP serves all
         constants.HF_HUB_DISABLE_XET = True
 
@@ -83,7 +81,7 @@ class Hub:
             raise HubUnavailable(f"The Hub names no commit for {repo_id}.")
         files = tuple(RepoFile(file.rfilename, file.size) for file in info.siblings or ())
         card_base = info.card_data.get("base_model") if info.card_data else None
-        return RepoSnapshot(info.id or repo_id, info.sha, files, _the_only(card_base), _metadata(info))
+        return RepoSnapshot(info.id or repo_id, info.sha, files, the_only(card_base), metadata(info))
 
     def fetch_finetune(self, snapshot: RepoSnapshot, on_progress: Progress | None = None) -> Path:
         """Download the fine-tune of `snapshot` and return the folder that holds it.
@@ -191,28 +189,3 @@ def read_config(folder: Path, name: str) -> dict[str, object]:
     if not isinstance(config, dict):
         raise UnsupportedBase(f"The config.json of {name} is not an object.")
     return config
-
-
-def _metadata(info: ModelInfo) -> Metadata:
-    """What the Hub tells; a mirror may tell less, and anybody may write anything into a card."""
-    licence = _the_only(info.card_data.get("license")) if info.card_data else None
-    tags = [tag for tag in info.tags or () if isinstance(tag, str) and _storable(tag)]
-    return Metadata(
-        licence=licence if licence and _storable(licence) else None,
-        tags=tuple(tags[:MAX_TAGS]),
-        downloads=info.downloads,
-        likes=info.likes,
-        hub_updated_at=info.last_modified,
-    )
-
-
-def _storable(text: str) -> bool:
-    """Postgres takes no NUL."""
-    return 0 < len(text) <= MAX_TAG and "\0" not in text
-
-
-def _the_only(base: object) -> str | None:
-    """A card may list several bases (a merge); then none of them is the base."""
-    if isinstance(base, list) and len(base) == 1:
-        base = base[0]
-    return base if isinstance(base, str) else None

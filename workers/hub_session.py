@@ -12,9 +12,11 @@ import errno
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import httpx2
+from huggingface_hub import set_client_factory
 from huggingface_hub.errors import (
     DisabledRepoError,
     GatedRepoError,
@@ -68,6 +70,17 @@ class OneTryClient(httpx2.Client):
                 f"{request.url.host} answered with status {response.status_code}.", retry_after(response.headers)
             )
         return response
+
+
+_installed: float | None = None
+
+
+def one_try(limit: float) -> None:
+    """Have the library use `OneTryClient`. Once: a session that is replaced is closed under whoever uses it."""
+    global _installed  # noqa: PLW0603
+    if _installed != limit:
+        set_client_factory(partial(OneTryClient, limit))
+        _installed = limit
 
 
 class Meter:

@@ -10,7 +10,7 @@ from typing import Any
 
 from celery.signals import worker_ready, worker_shutdown
 
-from catalog import builds, groups, refits
+from catalog import builds, crawling, groups, refits
 from catalog.errors import CatalogError
 from catalog.queue import CLUSTERS_FIT, INDEX_BUILD, INGEST, SWEEP, celery
 from catalog.settings import settings
@@ -63,6 +63,7 @@ def run_sweep() -> None:
     if done.released or done.rung:
         log.info("swept: %s released, %s rung", len(done.released), len(done.rung))
     builds.ring_for_due(runtime().database, builds.Policy(conf.index_exact_bytes), conf.index_dir)
+    crawling.begin_anew(runtime().database)
     groups.ring_for_due(runtime().database, refits.Policy(share=conf.clusters_share, quiet=conf.clusters_quiet))
 
 

@@ -17,6 +17,7 @@ from catalog.errors import CatalogError, DatabaseUnavailable, OutOfMemory, Unava
 from catalog.groups import Placer
 from catalog.queue import ring_after_commit
 from catalog.repository import jobs, models, spaces, vectors
+from catalog.submissions import follow_up
 from catalog.tables import Job, JobState, ModelState
 from workers.bases import Resident, ResidentBases
 from workers.encoding import Encoding
@@ -204,6 +205,7 @@ class Pipeline:
                     vectors.store(session, space, revision, vector, norm=norm, no_shift=no_shift, explanation=told)
                     self._placer.place(session, space, each.job.model_id, None if no_shift else vector)
                 models.set_state(session, each.job.model_id, ModelState.INDEXED if moved else ModelState.NO_SHIFT)
+                follow_up(session, each.job, each.sha)
 
     def _settle(self, job: Job, cause: Exception) -> None:
         """Store a failure on its job: queued again when it may pass, failed when it may not."""
@@ -221,6 +223,7 @@ class Pipeline:
                     jobs.retry(session, job.id, self._worker_id, error, delay)
                 elif jobs.fail(session, job.id, self._worker_id, error):
                     models.mark_failed(session, [job.model_id])
+                    follow_up(session, job, None)
 
         _patiently(store)
 

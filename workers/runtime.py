@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from catalog.database import Database
 from catalog.errors import InvalidInput
 from catalog.probes import load_probes
 from catalog.settings import Settings
 from workers.bases import Contract, ResidentBases
 from workers.builders import CLUSTERS, INDEX, Builder
+from workers.crawler import Crawler
 from workers.fetching import Fetcher
 from workers.heartbeat import Heartbeat
 from workers.hub import Hub
+from workers.hub_listing import HubListing
 from workers.pipeline import Pace, Pipeline, RetryPolicy
 from workers.resolver import BaseResolver
 
@@ -35,12 +39,16 @@ class Runtime:
         self.heartbeat = Heartbeat(self.database, conf.device, conf.heartbeat_interval)
         self.indexes = Builder(INDEX)
         self.clusters = Builder(CLUSTERS)
+        listing = HubListing(conf.hf_endpoint, _secret(conf.hf_token), timeout=conf.hub_timeout)
+        self.crawler = Crawler(self.database, listing, queue=conf.crawl_queue)
         self._pipeline: Pipeline | None = None
 
     def start(self) -> None:
         self.heartbeat.start()
+        self.crawler.start()
 
     def stop(self) -> None:
+        self.crawler.stop()
         self.indexes.stop()
         self.clusters.stop()
         self.heartbeat.stop()
@@ -57,7 +65,7 @@ class Runtime:
         conf = self.settings
         hub = Hub(
             conf.hf_endpoint,
-            conf.hf_token.get_secret_value() if conf.hf_token else None,
+            _secret(conf.hf_token),
             conf.downloads_dir,
             timeout=conf.hub_timeout,
             max_file_bytes=conf.max_file_bytes,
@@ -75,6 +83,10 @@ class Runtime:
         retries = RetryPolicy(conf.max_attempts, conf.retry_base)
         pace = Pace(batch=conf.batch, patience=conf.base_patience)
         return Pipeline(self.database, fetcher, bases, worker_id, pace=pace, retries=retries)
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() if value else None
 
 
 def _read_aliases(path: Path | None) -> dict[str, str]:

@@ -162,6 +162,18 @@ def retry(session: Session, job_id: int, worker_id: int, error: CatalogError, de
     return session.execute(statement.returning(Job.id)).scalar_one_or_none() is not None
 
 
+def withdraw(session: Session, model_id: int) -> list[int]:
+    """End what waits or runs for a model: what a worker still makes of it is not stored any more. Returns the jobs."""
+    statement = update(Job).where(Job.model_id == model_id, Job.state.in_(ACTIVE))
+    ended = statement.values(state=JobState.CANCELLED, finished_at=func.now()).returning(Job.id)
+    return list(session.execute(ended).scalars())
+
+
+def active(session: Session, model_id: int) -> bool:
+    """Whether a job waits or runs for a model."""
+    return session.execute(select(Job.id).where(Job.model_id == model_id, Job.state.in_(ACTIVE))).first() is not None
+
+
 def release(session: Session, worker_id: int) -> list[int]:
     """Queue again what a worker still holds. Returns the jobs."""
     return _requeue(session, [worker_id])

@@ -100,15 +100,18 @@ class HubLists:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                hub.requests[self.path] += 1
+                hub.requests[self.path] += self.command == "GET"
                 status, headers, content = hub.answer(self.path)
-                body = json.dumps(content).encode()
+                body = content if isinstance(content, bytes) else json.dumps(content).encode()
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+            do_HEAD = do_GET
 
             def log_message(self, *_arguments: object) -> None:
                 pass

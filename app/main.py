@@ -8,7 +8,21 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from app.api import clusters, crawls, health, jobs, limits, metrics, models, problems, search, stats, web, webhooks
+from app.api import (
+    clusters,
+    crawls,
+    health,
+    jobs,
+    limits,
+    maps,
+    metrics,
+    models,
+    problems,
+    search,
+    stats,
+    web,
+    webhooks,
+)  # fmt: skip
 from app.api.services import Services
 from catalog.database import Database
 from catalog.index import Follower
@@ -23,7 +37,7 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = Database(conf.require_database_url())
         index = Follower(database, conf.feed_interval, conf.index_dir, memory=conf.index_memory)
-        app.state.services = Services(database, index)
+        app.state.services = Services.of(database, index)
         index.start()
         yield
         index.stop()
@@ -36,7 +50,7 @@ def create_app(conf: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings = conf
-    for routes in (clusters, crawls, models, search, jobs, stats, webhooks, health, metrics, web):
+    for routes in (clusters, maps, crawls, models, search, jobs, stats, webhooks, health, metrics, web):
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(limits.BodyLimit)

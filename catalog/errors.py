@@ -7,7 +7,8 @@ CatalogError
 ├── NotFound                        nothing of that name here
 │   └── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
 ├── Conflict                        well formed, but at odds with what is stored
-│   └── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning, NotClustered, CrawlOver
+│   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning
+│   └── NotClustered, NotMapped, CrawlOver
 ├── Refused                         an ingest that can never succeed as it stands; stored on the job, not retried
 │   ├── RepoNotFound, RevisionNotFound, RepoGated
 │   ├── NothingToEmbed, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
@@ -170,6 +171,11 @@ class NotClustered(Conflict):
 class CrawlOver(Conflict):
     code = "crawl_over"
     title = "Crawl is over"
+
+
+class NotMapped(Conflict):
+    code = "not_mapped"
+    title = "No map yet"
 
 
 class Forbidden(CatalogError):
@@ -391,3 +397,8 @@ class IndexDamaged(Unavailable):
 class NotRunning(Unavailable):
     code = "not_running"
     title = "Deltadex is not running"
+
+
+def described(error: Exception) -> tuple[str, str]:
+    """The code and the sentence that are stored of an error; one that was not raised on purpose has only its repr."""
+    return (error.code, str(error)) if isinstance(error, CatalogError) else (CatalogError.code, repr(error))

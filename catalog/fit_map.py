@@ -11,6 +11,6 @@ from catalog.build_index import yield_to_others
 
 if __name__ == "__main__":
     yield_to_others()
-    from catalog import maps
+    from catalog import drawing
 
-    sys.exit(maps.main(int(sys.argv[1])))
+    sys.exit(drawing.main(int(sys.argv[1])))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 import time
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,17 +15,16 @@ from catalog.clustering import fitting, naming, quality
 from catalog.clustering.fitting import Clustering
 from catalog.clustering.matching import kept
 from catalog.clustering.parameters import Parameters
-from catalog.clustering.reduction import normalised
 from catalog.database import Database
-from catalog.errors import CatalogError, WorkerLost
+from catalog.errors import CatalogError, WorkerLost, described
 from catalog.groups import FEATURE, put
+from catalog.loading import load
 from catalog.repository import cluster_members, cluster_runs, clusters, spaces, vector_stream, vectors
 from catalog.settings import settings
 from catalog.tables import ClusterRun, SpaceRow
 
 KEPT = 10  # runs of a space that keep their clusters and members
 ATTEMPTS = 3  # of a run whose process dies
-IN_MEMORY = 256 * 2**20  # bytes of float32 vectors above which they are kept as float16 in a file
 TOLD = 20_000  # models of a space that its clusters are explained by, about
 ARRIVALS = 100_000  # changes during a run that are placed when it is shown
 
@@ -61,10 +58,9 @@ class Grouper:
             try:
                 self._run(run, space)
             except Exception as error:
+                code, message = described(error)
                 with self.database.transaction() as session:
-                    code = error.code if isinstance(error, CatalogError) else CatalogError.code
-                    text = str(error) if isinstance(error, CatalogError) else repr(error)
-                    cluster_runs.fail(session, run.id, code, text)
+                    cluster_runs.fail(session, run.id, code, message)
                 raise
             return run.id
 
@@ -73,7 +69,7 @@ class Grouper:
         parameters = Parameters(run.algorithm, **run.parameters)  # type: ignore[arg-type]
         with self.database.transaction() as session:
             covered = vector_stream.covered(session, space.id)
-            model_ids, unit = self.load(session, space)
+            model_ids, unit = load(session, space, self.folder)
         found = fitting.fit(unit, parameters, lambda stage: self._tell(run, stage))
         self._tell(run, "explaining")
         with self.database.transaction() as session:
@@ -87,25 +83,6 @@ class Grouper:
     def _tell(self, run: ClusterRun, stage: str) -> None:
         with self.database.transaction() as session:
             cluster_runs.tell(session, run.id, stage)
-
-    def load(self, session: Session, space: SpaceRow) -> tuple[np.ndarray, np.ndarray]:
-        """The models (n,) of a space and their unit vectors (n, d): float32, or float16 from a file without a name."""
-        count = vector_stream.count(session, space.id, space.dimension)
-        model_ids, filled = np.empty(count, np.int64), 0
-        unit: np.ndarray
-        if 4 * count * space.dimension <= IN_MEMORY:
-            unit = np.empty((count, space.dimension), np.float32)
-        else:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder) as file:
-                os.posix_fallocate(file.fileno(), 0, 2 * count * space.dimension)
-                unit = np.asarray(np.memmap(file, np.float16, "r+", shape=(count, space.dimension)))
-        for ids, block in vector_stream.stream(session, space.id, space.dimension):
-            taken = min(len(ids), count - filled)  # what came since is placed in the end
-            model_ids[filled : filled + taken] = ids[:taken]
-            unit[filled : filled + taken] = normalised(block[:taken])
-            filled += taken
-        return model_ids[:filled], unit[:filled]
 
 
 def _members_told(

@@ -20,6 +20,7 @@ INGEST = "model.ingest"
 SWEEP = "jobs.sweep"
 INDEX_BUILD = "index.build"
 CLUSTERS_FIT = "clusters.fit"
+MAP_DRAW = "map.draw"
 ENCODE_QUEUE = "encode"
 UPKEEP_QUEUE = "upkeep"
 

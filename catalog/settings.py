@@ -57,8 +57,8 @@ class Settings(BaseSettings):
     admin_api_key: SecretStr | None = Field(None, validation_alias="ADMIN_API_KEY")  # without: admins are on loopback
     webhook_secret: SecretStr | None = None  # what the Hub sends with each event; without, its webhook is refused
     crawl_queue: int = Field(1_000, ge=100)  # jobs that may wait before crawls pause for the workers
-    clusters_quiet: float = 30.0  # seconds without a new vector before clusters are found anew
-    clusters_share: float = 0.02  # of a space's models that must have changed before that
+    refit_quiet: float = 30.0  # seconds without a new vector before clusters and map are made anew
+    refit_share: float = 0.02  # of a space's models that must have changed before that
 
     @field_validator("features", mode="before")
     @classmethod

@@ -401,5 +401,19 @@ class Map(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class MapAttempt(Base):
+    """A drawing of a space's map that is under way or did not end well; one that does takes the row away."""
+
+    __tablename__ = "map_attempts"
+
+    space_id: Mapped[int] = mapped_column(
+        ForeignKey("spaces.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    count: Mapped[int]  # since the last map
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    error_code: Mapped[str | None]  # of the last one; None while it runs, or when its process died
+    error_message: Mapped[str | None]
+
+
 # tables of the same metadata that have files of their own
 from catalog import crawl_tables, words  # noqa: E402, F401

@@ -8,6 +8,7 @@ import sys
 
 INDEX = "catalog.build_index"
 CLUSTERS = "catalog.fit_clusters"
+MAP = "catalog.fit_map"
 
 log = logging.getLogger(__name__)
 

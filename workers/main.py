@@ -10,9 +10,9 @@ from typing import Any
 
 from celery.signals import worker_ready, worker_shutdown
 
-from catalog import builds, crawling, groups, refits
+from catalog import builds, crawling, groups, maps, refits
 from catalog.errors import CatalogError
-from catalog.queue import CLUSTERS_FIT, INDEX_BUILD, INGEST, SWEEP, celery
+from catalog.queue import CLUSTERS_FIT, INDEX_BUILD, INGEST, MAP_DRAW, SWEEP, celery
 from catalog.settings import settings
 from catalog.sweeper import sweep
 from workers.runtime import Runtime
@@ -64,7 +64,9 @@ def run_sweep() -> None:
         log.info("swept: %s released, %s rung", len(done.released), len(done.rung))
     builds.ring_for_due(runtime().database, builds.Policy(conf.index_exact_bytes), conf.index_dir)
     crawling.begin_anew(runtime().database)
-    groups.ring_for_due(runtime().database, refits.Policy(share=conf.clusters_share, quiet=conf.clusters_quiet))
+    policy = refits.Policy(share=conf.refit_share, quiet=conf.refit_quiet)
+    groups.ring_for_due(runtime().database, policy)
+    maps.ring_for_due(runtime().database, policy)
 
 
 @celery.task(name=INDEX_BUILD)
@@ -77,3 +79,9 @@ def build_index(space_id: int) -> None:
 def fit_clusters(space_id: int) -> None:
     """Have the run done that waits for a space; does not wait for it."""
     runtime().clusters.start(space_id)
+
+
+@celery.task(name=MAP_DRAW)
+def draw_map(space_id: int) -> None:
+    """Have a space's map drawn; does not wait for it."""
+    runtime().maps.start(space_id)

@@ -12,7 +12,7 @@ from catalog.errors import InvalidInput
 from catalog.probes import load_probes
 from catalog.settings import Settings
 from workers.bases import Contract, ResidentBases
-from workers.builders import CLUSTERS, INDEX, Builder
+from workers.builders import CLUSTERS, INDEX, MAP, Builder
 from workers.crawler import Crawler
 from workers.fetching import Fetcher
 from workers.heartbeat import Heartbeat
@@ -39,6 +39,7 @@ class Runtime:
         self.heartbeat = Heartbeat(self.database, conf.device, conf.heartbeat_interval)
         self.indexes = Builder(INDEX)
         self.clusters = Builder(CLUSTERS)
+        self.maps = Builder(MAP)
         listing = HubListing(conf.hf_endpoint, _secret(conf.hf_token), timeout=conf.hub_timeout)
         self.crawler = Crawler(self.database, listing, queue=conf.crawl_queue)
         self._pipeline: Pipeline | None = None
@@ -49,8 +50,8 @@ class Runtime:
 
     def stop(self) -> None:
         self.crawler.stop()
-        self.indexes.stop()
-        self.clusters.stop()
+        for builder in (self.indexes, self.clusters, self.maps):
+            builder.stop()
         self.heartbeat.stop()
         self.database.close()
 

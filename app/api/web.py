@@ -23,7 +23,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/")
 def home() -> RedirectResponse:
-    return RedirectResponse("/docs")
+    return RedirectResponse("/map")
 
 
 @router.get("/map")

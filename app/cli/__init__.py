@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from app.cli import cluster_commands, commands, crawl_commands, model_commands
+from app.cli import cluster_commands, commands, crawl_commands, map_commands, model_commands
 from app.cli.deployment import Deployment
 from catalog.errors import CatalogError
 from catalog.settings import settings
@@ -53,6 +53,7 @@ cli.command()(crawl_commands.crawl)
 cli.add_typer(crawl_commands.crawls, name="crawls")
 cli.command()(cluster_commands.cluster)
 cli.add_typer(cluster_commands.clusters, name="clusters")
+cli.command("map")(map_commands.draw_map)
 for handed_on in (commands.embed, commands.evaluate, commands.study):  # the workers' own commands
     cli.command(
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False

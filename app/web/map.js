@@ -58,8 +58,7 @@ function tell(map) {
   const parts = [`${shown.shown.toLocaleString("en")} models`, `${map.clusters.length} clusters`];
   if (placed) parts.push(`${placed} since the map was made`);
   by("status").textContent = parts.join(", ");
-  by("quality").textContent =
-    `Mean distortion ${map.quality.distortion.toFixed(2)}, trustworthiness ${map.quality.trustworthiness.toFixed(3)}.`;
+  by("quality").textContent = `On average ${Math.round(100 * map.mean_distortion)} % of a model's neighbours are far from it here.`;
 }
 
 function fillLegend() {

@@ -17,15 +17,16 @@ QUERIES = 400
 
 @dataclass(frozen=True)
 class Data:
-    """`vectors` (n, d) and `queries` (400, d), all of length 1; seeded."""
+    """`vectors` (n, d) and `queries` (held out, d), all of length 1; seeded."""
 
     n: int
     d: int
     seed: int = 0
+    held_out: int = QUERIES
 
     @cached_property
     def _all(self) -> np.ndarray:
-        return PoolLike(self.n + QUERIES, self.d, self.seed).all()
+        return PoolLike(self.n + self.held_out, self.d, self.seed).all()
 
     @property
     def vectors(self) -> np.ndarray:
@@ -37,7 +38,7 @@ class Data:
 
     @cached_property
     def truth(self) -> np.ndarray:
-        """The rows of the K nearest vectors to each query (400, K), by exact search."""
+        """The rows of the K nearest vectors to each query (held out, K), by exact search."""
         return self.nearest_among(self.n)
 
     def nearest_among(self, n: int) -> np.ndarray:

@@ -136,6 +136,26 @@ def changes_of(session: Session, positions: Mapping[int, int], limit: int) -> li
     ]
 
 
+@dataclass(frozen=True)
+class Touched:
+    """A model whose newest vector in a space is the change `seq`, or which left the space with it."""
+
+    model_id: int
+    seq: int
+    gone: bool
+
+
+_TOUCHED = text("""
+    SELECT DISTINCT ON (model_id) model_id, seq, deleted OR no_shift
+    FROM vectors WHERE space_id = :space_id AND seq > :after ORDER BY model_id, seq DESC
+""")
+
+
+def touched(session: Session, space_id: int, after: int) -> list[Touched]:
+    """The models of a space that changed after a place of the feed, each once."""
+    return [Touched(*row) for row in session.execute(_TOUCHED, {"space_id": space_id, "after": after})]
+
+
 def last_seq(session: Session) -> int:
     return session.execute(select(func.coalesce(func.max(Vector.seq), 0))).scalar_one()
 

@@ -27,6 +27,7 @@ EXPECTED = {
     ("get", "/v1/jobs"): {"invalid_cursor"},
     ("get", "/v1/jobs/{job_id}"): {"job_not_found"},
     ("get", "/v1/stats"): set(),
+    ("get", "/v1/map"): {"not_mapped", "space_not_found", "index_not_loaded"},
     ("get", "/v1/clusters"): {"not_clustered", "space_not_found"},
     ("get", "/v1/clusters/runs"): {"invalid_cursor", "space_not_found"},
     ("get", "/v1/clusters/runs/{run_id}"): {"run_not_found"},
@@ -95,9 +96,10 @@ def test_every_reference_of_the_documentation_leads_somewhere(schema: dict[str, 
     assert references(schema) <= defined
 
 
-def test_the_home_page_leads_to_the_documentation(api: TestClient):
+def test_the_home_page_leads_to_the_map(api: TestClient):
     response = api.get("/")
-    assert (response.status_code, response.url.path) == (200, "/docs")
+    assert (response.status_code, response.url.path) == (200, "/map")
+    assert api.get("/docs").status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def answer() -> dict[str, Any]:
         "version": 1,
         "side": 4095,
         "neighbours": 10,
-        "quality": {"distortion": 0.125, "trustworthiness": 0.9875},
+        "mean_distortion": 0.125,
         "clusters": [{"id": 7, "name": "law", "size": 3}, {"id": 9, "name": HOSTILE, "size": 3}],
         "points": {
             "owners": [["ann", ["law-1", "law-2", "law-3"]], ["bob", ["code-1", "code-2", "code-3"]], ["cy", ["odd"]]],
@@ -116,7 +116,7 @@ def place_of(page: Page, name: str) -> tuple[float, float]:
 
 def test_the_page_says_what_is_on_the_map(page: Page):
     assert page.text("#status") == "8 models, 2 clusters, 1 since the map was made"
-    assert "0.13" in page.text("#quality")
+    assert "13 %" in page.text("#quality")
 
 
 def test_the_legend_names_the_clusters_and_strangers_words_stay_words(page: Page):

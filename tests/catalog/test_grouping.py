@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from catalog import grouping, groups
+from catalog import grouping, groups, loading
 from catalog.clustering.parameters import Parameters
 from catalog.database import Database
 from catalog.errors import ClusterNotFound, NotClustered
@@ -158,7 +158,7 @@ def test_a_run_of_nothing_ends_well(database: Database, tmp_path: Path):
 def test_vectors_that_are_too_many_for_memory_are_read_from_a_file(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(grouping, "IN_MEMORY", 0)
+    monkeypatch.setattr(loading, "IN_MEMORY", 0)
     fill(database)
     cluster(database, tmp_path)
     assert groups.overview(database).run.sizes == [4, 4, 4]

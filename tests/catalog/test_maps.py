@@ -1,81 +1,78 @@
+from __future__ import annotations
+
 from pathlib import Path
 
-import numpy as np
 import pytest
+from sqlalchemy import text
 
+from catalog import maps
 from catalog.database import Database
-from catalog.maps import Drawer
-from catalog.repository import maps, vectors
-from catalog.tables import Map
+from catalog.drawing import Drawer
+from catalog.refits import AFTER_FAILURE, REST, Policy
+from catalog.repository import maps as stored
 from tests.catalog import entries
-from tests.catalog.mapping.points import grouped
+from tests.catalog.groups import fill, vector
+from tests.catalog.test_refits import age
 
+POLICY = Policy(rows=5, share=0.5, quiet=30, patience=600)
 SPACE_ID = 1
 
 
+def due(database: Database) -> bool:
+    return bool(maps.ring_for_due(database, POLICY))
+
+
+def passed(database: Database, table: str, column: str, seconds: float) -> None:
+    """Make it so long ago that something was written."""
+    with database.transaction() as session:
+        session.execute(
+            text(f"UPDATE {table} SET {column} = now() - make_interval(secs => :seconds)"), {"seconds": seconds}
+        )
+
+
 @pytest.fixture
-def rows(database: Database) -> np.ndarray:
-    """Twenty models of three groups in space 1, each longer than 1."""
-    found = grouped(25, groups=3)
-    for number in range(20):
-        entries.put(database, f"a/m{number}", found[number] * (number + 2))
-    return found
+def quiet(database: Database) -> Database:
+    """Six models, the last of which came half a minute ago."""
+    fill(database, each=2)
+    age(database, 31)
+    return database
 
 
-def newest(database: Database) -> Map:
-    with database.transaction() as session:
-        return maps.newest(session, SPACE_ID)
+def test_enough_models_and_then_quiet_make_a_map_due(database: Database):
+    fill(database, each=2)
+    assert not due(database)
+    age(database, 31)
+    assert due(database)
 
 
-def test_every_model_gets_a_place(database: Database, rows: np.ndarray, tmp_path: Path):
-    drawn = Drawer(database, tmp_path).run(SPACE_ID)
-
-    row = newest(database)
-    assert row.id == drawn
-    assert row.models == 20
-    assert len(np.unique(maps.arrays(row).places, axis=0)) == 20
-
-
-def test_it_covers_the_changes_up_to_then(database: Database, rows: np.ndarray, tmp_path: Path):
-    Drawer(database, tmp_path).run(SPACE_ID)
-
-    with database.transaction() as session:
-        assert maps.newest(session, SPACE_ID).covered_seq == vectors.last_seq(session)
+def test_after_a_map_nothing_is_due_until_enough_has_changed(quiet: Database, tmp_path: Path):
+    Drawer(quiet, tmp_path).run(SPACE_ID)
+    passed(quiet, "maps", "created_at", 10_000)
+    assert not due(quiet)
+    for number in range(5):
+        entries.put(quiet, f"owner/more-{number}", vector(0, 10 + number))
+    age(quiet, 31)
+    assert due(quiet)
 
 
-def test_the_next_map_starts_from_the_last(database: Database, rows: np.ndarray, tmp_path: Path):
-    Drawer(database, tmp_path).run(SPACE_ID)
-    for number in range(20, 25):
-        entries.put(database, f"a/m{number}", rows[number])
-
-    Drawer(database, tmp_path).run(SPACE_ID)
-
-    row = newest(database)
-    assert row.models == 25
-    assert row.parameters["known"] == 20
-
-
-def test_a_model_that_left_is_not_on_the_next_map(database: Database, rows: np.ndarray, tmp_path: Path):
-    Drawer(database, tmp_path).run(SPACE_ID)
-    gone = int(maps.arrays(newest(database)).model_ids[3])
-    entries.remove(database, gone)
-
-    Drawer(database, tmp_path).run(SPACE_ID)
-
-    assert gone not in maps.arrays(newest(database)).model_ids
+def test_a_space_rests_as_long_as_its_map_took_and_more(quiet: Database, tmp_path: Path):
+    Drawer(quiet, tmp_path).run(SPACE_ID)
+    for number in range(5):
+        entries.put(quiet, f"owner/more-{number}", vector(0, 10 + number))
+    age(quiet, 31)
+    with quiet.transaction() as session:
+        session.execute(text("UPDATE maps SET seconds = 100"))
+    assert not due(quiet)
+    passed(quiet, "maps", "created_at", 100 * REST + 1)
+    assert due(quiet)
 
 
-def test_only_one_draws_a_space_at_a_time(database: Database, rows: np.ndarray, tmp_path: Path):
-    with database.transaction() as session:
-        assert maps.try_lock(session, SPACE_ID)
-        assert Drawer(database, tmp_path).run(SPACE_ID) is None
-    assert newest(database) is None
-
-
-def test_a_space_whose_models_all_left_has_an_empty_map(database: Database, tmp_path: Path):
-    model_id = entries.put(database, "a/only", [1, 0, 0])
-    entries.remove(database, model_id)
-
-    Drawer(database, tmp_path).run(SPACE_ID)
-
-    assert newest(database).models == 0
+@pytest.mark.parametrize(("failures", "wait"), [(1, 1), (3, 4)])
+def test_one_that_keeps_failing_waits_twice_as_long_each_time(quiet: Database, failures: int, wait: int):
+    for _ in range(failures):
+        with quiet.transaction() as session:
+            stored.note_attempt(session, SPACE_ID)
+    passed(quiet, "map_attempts", "started_at", AFTER_FAILURE * wait - 60)
+    assert not due(quiet)
+    passed(quiet, "map_attempts", "started_at", AFTER_FAILURE * wait + 1)
+    assert due(quiet)

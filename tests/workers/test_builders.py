@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from workers.builders import CLUSTERS, INDEX, Builder
+from workers.builders import CLUSTERS, INDEX, MAP, Builder
 
 
 @pytest.fixture
@@ -44,8 +44,9 @@ def test_a_worker_that_stops_breaks_its_build_off(slow: Builder):
     assert build.returncode is not None
 
 
-def test_an_index_of_a_space_that_is_not_there_fails_by_itself():
-    made = Builder(INDEX)
+@pytest.mark.parametrize("module", [INDEX, MAP])
+def test_what_is_made_of_a_space_that_is_not_there_fails_by_itself(module: str):
+    made = Builder(module)
     made.start(10**9)
     assert running(made).wait(60) != 0
 

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.api.map_body import MapBodies, plain
+from app.api.map_schemas import Map
+from catalog.database import Database
+from catalog.drawing import Drawer
+from tests.app.conftest import refresh
+from tests.app.documented import documented_problem
+from tests.app.test_web import open_map
+from tests.browser import Page
+from tests.catalog import entries
+from tests.catalog.entries import SPACE
+from tests.catalog.groups import cluster, fill, vector
+
+
+@pytest.fixture
+def drawn(database: Database, tmp_path: Path) -> Database:
+    """A map of three clusters of six models."""
+    fill(database, each=6)
+    cluster(database, tmp_path)
+    Drawer(database, tmp_path).run(1)
+    return database
+
+
+def names(answer: dict) -> list[str]:
+    return [f"{owner}/{name}" for owner, those in answer["points"]["owners"] for name in those]
+
+
+def test_the_map_of_a_space(drawn: Database, api: TestClient):
+    answer = api.get("/v1/map", params={"space": SPACE.key}).json()
+    assert answer == api.get("/v1/map").json()
+    assert Map.model_validate(answer).model_dump(mode="json") == answer
+    assert len(names(answer)) == 18
+    assert {each["name"] for each in answer["clusters"]} == {"law", "math", "code"}
+    columns = [answer["points"][column] for column in ("x", "y", "cluster", "distortion")]
+    assert [len(column) for column in columns] == [18] * 4
+    assert min(answer["points"]["x"] + answer["points"]["y"]) >= 0
+    assert max(answer["points"]["x"] + answer["points"]["y"]) == answer["side"]
+
+
+def test_who_takes_gzip_gets_it_and_others_the_same_plain(drawn: Database, api: TestClient):
+    packed = api.get("/v1/map", headers={"Accept-Encoding": "gzip"})
+    open_ = api.get("/v1/map", headers={"Accept-Encoding": "identity"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert "Content-Encoding" not in open_.headers
+    assert packed.json() == open_.json()
+
+
+def test_a_model_that_comes_is_on_the_next_answer(drawn: Database, api: TestClient):
+    first = api.get("/v1/map")
+    entries.put(drawn, "owner/new", vector(1, 99))
+    refresh(api)
+    second = api.get("/v1/map")
+    assert first.headers["ETag"] != second.headers["ETag"]
+    assert second.json()["placed"]["repo_ids"] == ["owner/new"]
+    assert second.json()["points"] == first.json()["points"]
+
+
+def test_what_has_not_changed_is_not_sent_again(drawn: Database, api: TestClient):
+    tag = api.get("/v1/map").headers["ETag"]
+    again = api.get("/v1/map", headers={"If-None-Match": tag})
+    assert (again.status_code, again.content) == (304, b"")
+    entries.put(drawn, "owner/new", vector(1, 99))
+    refresh(api)
+    assert api.get("/v1/map", headers={"If-None-Match": tag}).status_code == 200
+
+
+def test_without_a_map_the_answer_says_so(database: Database, api: TestClient):
+    assert documented_problem(api.get("/v1/map"))["code"] == "space_not_found"
+    fill(database, each=1)
+    assert documented_problem(api.get("/v1/map"))["code"] == "not_mapped"
+
+
+def test_a_body_is_one_gzip_stream_however_often_it_is_ended(drawn: Database, api: TestClient):
+    atlas, bodies = api.app.state.services.atlas, MapBodies()
+    first = bodies.gzipped(atlas.view(atlas.standing()))
+    entries.put(drawn, "owner/new", vector(1, 99))
+    refresh(api)
+    second = bodies.gzipped(atlas.view(atlas.standing()))
+    assert json.loads(gzip.decompress(first))["placed"]["repo_ids"] == []
+    assert json.loads(gzip.decompress(second))["placed"]["repo_ids"] == ["owner/new"]
+    assert plain(second) == gzip.decompress(second)
+
+
+def test_the_page_shows_what_the_api_tells(drawn: Database, url: str):
+    with Page() as page:
+        open_map(page, url, "/")
+        page.wait_for("document.body.dataset.state === 'ready'")
+        assert page.text("#status") == "18 models, 3 clusters"
+        entries.put(drawn, "owner/new", vector(1, 99))
+        open_map(page, url, "/map#owner%2Fnew")
+        page.wait_for("document.querySelectorAll('#neighbours li').length === 10")
+        assert page.text("#model-name") == "owner/new"

@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 
 from catalog.database import Database
 from catalog.errors import NotMapped
-from catalog.groups import FEATURE
 from catalog.index import Follower
 from catalog.mapping.distortion import reach
 from catalog.mapping.placing import LOOKED_AT, among
@@ -72,7 +71,7 @@ class Atlas:
     def standing(self, space_key: str | None = None) -> Standing:
         """What `view` would show, without looking at it. Raises `NotMapped` and `SpaceNotFound`."""
         with self.database.transaction() as session:
-            found = maps.standing(session, FEATURE, space_key)
+            found = maps.standing(session, space_key)
             if found is None:
                 raise _not_mapped(session, space_key)
         return found
@@ -174,7 +173,7 @@ def gridded(places: np.ndarray) -> np.ndarray:
 
 def _not_mapped(session: Session, space_key: str | None) -> NotMapped:
     """Why there is no map. Raises `SpaceNotFound`."""
-    space = spaces.get(session, space_key) if space_key else spaces.newest(session, FEATURE)
+    space = spaces.get(session, space_key) if space_key else spaces.newest(session)
     tried = maps.attempt(session, space.id)
     if tried is None:
         return NotMapped(

@@ -8,7 +8,7 @@ CatalogError
 │   └── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
 ├── Conflict                        well formed, but at odds with what is stored
 │   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning
-│   └── NotClustered, NotMapped, CrawlOver
+│   └── NotClustered, NotMapped, CrawlOver, GeometryNotFitted
 ├── Refused                         an ingest that can never succeed as it stands; stored on the job, not retried
 │   ├── RepoNotFound, RevisionNotFound, RepoGated
 │   ├── NothingToEmbed, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
@@ -176,6 +176,11 @@ class CrawlOver(Conflict):
 class NotMapped(Conflict):
     code = "not_mapped"
     title = "No map yet"
+
+
+class GeometryNotFitted(Conflict):
+    code = "geometry_not_fitted"
+    title = "Geometry not fitted yet"
 
 
 class Forbidden(CatalogError):

@@ -1,29 +1,38 @@
 """Maps that bring out how vectors of one space differ, fitted on its vectors without any label.
 
-Every geometry is one map: vectors are scaled by a power of their norm, a centre is subtracted, coordinates are
-scaled, and the parts along some orthonormal axes are multiplied by gains, the rest by another. Cosines are then taken
-of what comes out. Vectors that are scaled by their norm, so that one loud model does not move the centre, leave the map
-unchanged when they are multiplied by a number.
+Every geometry is one map: vectors are scaled by a power of their norm, or each of several blocks by its own; a centre
+is subtracted, coordinates are scaled, and the parts along some orthonormal axes are multiplied by gains, the rest by
+another. Cosines are then taken of what comes out. Vectors that are scaled by their norm, so that one loud model does
+not move the centre, leave the map unchanged when they are multiplied by a number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 TINY = 1e-12
+RAW = "raw"
+SAMPLE = 4_000  # vectors that a geometry is fitted to at most
+MOST_AXES = 256
+LEAST_MODELS = 24  # that a geometry must have been fitted to before searches use it unasked
+DEFAULTS_BY_FEATURE = {"delta_layers": "leading", "delta_activations": "leading"}
 
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """`rest * y + (gains - rest) * (y along axes)`, where `y = (x / |x|**norm_power - centre) * scale`."""
+    """`rest * y + (gains - rest) * (y along axes)`, where `y = (x / |x|**norm_power - centre) * scale`, and |x| is the
+    norm of the block of `d / blocks` coordinates that a coordinate is in.
+    """
 
     norm_power: float = 0.0
+    blocks: int = 1
     centre: Floats | None = None  # (d,)
     scale: Floats | None = None  # (d,)
     axes: Floats | None = None  # (k, d), orthonormal
@@ -44,14 +53,41 @@ class Geometry:
         """What the axes are fitted to, (n, d) float32."""
         moved: Floats = np.asarray(vectors, np.float32)
         if self.norm_power:
-            norms = np.linalg.norm(moved, axis=1, keepdims=True)
-            moved = moved / np.maximum(norms, TINY) ** np.float32(self.norm_power)
+            parted = moved.reshape(len(moved), self.blocks, -1)
+            norms = np.linalg.norm(parted, axis=2, keepdims=True)
+            moved = (parted / np.maximum(norms, TINY) ** np.float32(self.norm_power)).reshape(moved.shape)
         if self.centre is not None:
             moved = moved - self.centre
         return np.asarray(moved if self.scale is None else moved * self.scale, np.float32)
 
+    def direction(self, vector: Floats) -> Floats:
+        """The w (d,) for which `w @ u` grows with the cosine of a unit vector u and this one (d,) in here, but for the
+        length of u in here and how it divides among blocks: where to look for those that are near in here.
+        """
+        moved = self.apply(vector[None])[0]
+        if self.axes is None or self.gains is None:
+            back = moved
+        elif self.rest == 0:
+            back = (moved * self.gains) @ self.axes
+        else:
+            back = self.rest * moved + (self.axes @ moved * (self.gains - np.float32(self.rest))) @ self.axes
+        return back if self.scale is None else back * self.scale
+
+    def to_bytes(self) -> bytes:
+        """As an npz; what is None is left out."""
+        held = {name: value for name, value in vars(self).items() if value is not None}
+        file = BytesIO()
+        np.savez(file, **held)
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        with np.load(BytesIO(data)) as held:
+            values: dict[str, Any] = {name: held[name] if held[name].ndim else held[name].item() for name in held.files}
+        return cls(**values)
+
     def along(self, axes: Floats, gains: Floats, rest: float) -> Self:
-        return type(self)(self.norm_power, self.centre, self.scale, axes, gains.astype(np.float32), rest)
+        return replace(self, axes=axes, gains=gains.astype(np.float32), rest=rest)
 
 
 def raw(vectors: Floats) -> Geometry:
@@ -59,16 +95,17 @@ def raw(vectors: Floats) -> Geometry:
     return Geometry()
 
 
-def centred(vectors: Floats, norm_power: float = 0.0) -> Geometry:
+def centred(vectors: Floats, norm_power: float = 0.0, blocks: int = 1) -> Geometry:
     """Less the space's mean; with `norm_power` 1 less the mean direction."""
-    return Geometry(norm_power, Geometry(norm_power).placed(vectors).mean(axis=0))
+    start = Geometry(norm_power, blocks)
+    return replace(start, centre=start.placed(vectors).mean(axis=0))
 
 
 def standardised(vectors: Floats, norm_power: float = 1.0, power: float = 1.0) -> Geometry:
     """Every coordinate, centred, divided by that power of its standard deviation."""
     start = centred(vectors, norm_power)
     deviation = start.placed(vectors).std(axis=0)
-    return Geometry(norm_power, start.centre, (np.maximum(deviation, TINY) ** -power).astype(np.float32))
+    return replace(start, scale=(np.maximum(deviation, TINY) ** -power).astype(np.float32))
 
 
 def all_but_the_top(vectors: Floats, norm_power: float = 1.0, top: int = 1) -> Geometry:
@@ -86,26 +123,48 @@ def whitened(vectors: Floats, norm_power: float = 1.0, shrinkage: float = 0.5) -
     return start.along(axes, ((1 - shrinkage) * variances + level) ** -0.5, float(level) ** -0.5)
 
 
-def leading(vectors: Floats, norm_power: float = 1.0, share: float = 0.8, power: float = 0.0) -> Geometry:
+def leading(
+    vectors: Floats, norm_power: float = 1.0, share: float = 0.8, power: float = 0.0, blocks: int = 1
+) -> Geometry:
     """Centred, and of the principal axes only the first that hold `share` of the variance.
 
     Gains are a power of each axis's variance: 0 keeps lengths, -0.5 whitens, 0.5 brings out the strong axes.
     """
-    start = centred(vectors, norm_power)
+    start = centred(vectors, norm_power, blocks)
     axes, variances = principal(start.placed(vectors))
-    count = min(len(axes), int(np.searchsorted(np.cumsum(variances), share * variances.sum()) + 1))
+    count = min(len(axes), MOST_AXES, int(np.searchsorted(np.cumsum(variances), share * variances.sum()) + 1))
     gains = np.asarray((variances[:count] / variances[0]) ** power, np.float32)
     return start.along(axes[:count], gains, 0.0)
 
 
 def principal(centred_vectors: Floats) -> tuple[Floats, Floats]:
     """Axes (k, d), the strongest first, and the variances along them (k,), without those that hold nothing."""
-    _, lengths, axes = np.linalg.svd(centred_vectors, full_matrices=False)
-    variances = lengths**2 / len(centred_vectors)
-    kept = variances > 1e-9 * variances.sum()
-    return axes[kept], variances[kept]
+    wide = centred_vectors.astype(np.float64)
+    n, d = wide.shape
+    squares, turned = np.linalg.eigh(wide @ wide.T if n <= d else wide.T @ wide)  # the smaller one; ascending
+    kept = squares > 1e-9 * squares.sum()
+    squares, turned = squares[kept][::-1], turned[:, kept][:, ::-1]
+    axes = (wide.T @ turned / np.sqrt(squares)).T if n <= d else turned.T
+    return axes.astype(np.float32), (squares / n).astype(np.float32)
 
 
 GEOMETRIES: dict[str, Callable[..., Geometry]] = {
     each.__name__: each for each in (raw, centred, standardised, all_but_the_top, whitened, leading)
 }
+
+# what searches offer beside raw vectors
+SERVED: dict[str, Callable[..., Geometry]] = {"centred": centred, "leading": leading}
+BLOCKS = {"delta_layers": 2}  # features whose vectors are put together of parts
+
+
+def fitted(unit: Floats, feature: str, seed: int = 0) -> dict[str, Geometry]:
+    """The geometries that searches offer, by kind, of a feature's unit vectors (n, d); a seeded sample stands for very
+    many.
+    """
+    if len(unit) < 2:
+        return {}
+    if len(unit) > SAMPLE:
+        chosen = np.random.default_rng(seed).choice(len(unit), SAMPLE, replace=False)
+        unit = unit[np.sort(chosen)]
+    rows = unit.astype(np.float32, copy=False)
+    return {kind: fit(rows, norm_power=1.0, blocks=BLOCKS.get(feature, 1)) for kind, fit in SERVED.items()}

@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy.orm import Session
 
+from catalog import geometry
 from catalog.clustering import fitting, naming, quality
 from catalog.clustering.fitting import Clustering
 from catalog.clustering.matching import kept
 from catalog.clustering.parameters import Parameters
 from catalog.database import Database
 from catalog.errors import CatalogError, WorkerLost, described
-from catalog.groups import FEATURE, put
+from catalog.groups import put
 from catalog.loading import load
-from catalog.repository import cluster_members, cluster_runs, clusters, spaces, vector_stream, vectors
+from catalog.repository import cluster_members, cluster_runs, clusters, geometries, spaces, vector_stream, vectors
 from catalog.settings import settings
 from catalog.tables import ClusterRun, SpaceRow
 
@@ -70,6 +71,7 @@ class Grouper:
         with self.database.transaction() as session:
             covered = vector_stream.covered(session, space.id)
             model_ids, unit = load(session, space, self.folder)
+        fitted = geometry.fitted(unit, space.feature)
         found = fitting.fit(unit, parameters, lambda stage: self._tell(run, stage))
         self._tell(run, "explaining")
         with self.database.transaction() as session:
@@ -78,6 +80,8 @@ class Grouper:
         with self.database.transaction() as session:
             vectors.lock_feed(session)  # nobody stores a vector between this and the swap
             _publish(session, run, space, model_ids, found, explanations, covered, started)
+            for kind, each in fitted.items():
+                geometries.store(session, space.id, kind, each, len(model_ids))
         log.info("space %s: %s clusters of %s models", space.id, len(found.centroids), len(model_ids))
 
     def _tell(self, run: ClusterRun, stage: str) -> None:
@@ -156,7 +160,7 @@ def _publish(
         figures=found.figures,
         seconds=time.monotonic() - started,
     )
-    if spaces.leads(session, space, FEATURE):
+    if spaces.leads(session, space):
         cluster_members.show(session, run.id, space.id)
     clusters.forget_all_but(session, space.id, KEPT)
 

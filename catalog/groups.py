@@ -18,7 +18,6 @@ from catalog.repository import cluster_members, cluster_runs, clusters, models, 
 from catalog.repository.clusters import Centroids
 from catalog.tables import Cluster, ClusterMember, ClusterRun, SpaceRow
 
-FEATURE = "delta_activations"  # the clusters of its newest space are those that searches filter by
 CLOSEST = 10  # members shown with a cluster
 
 
@@ -58,7 +57,7 @@ def shown(session: Session, space_key: str | None) -> tuple[ClusterRun, SpaceRow
     Raises `NotClustered` and `SpaceNotFound`.
     """
     if space_key is None:
-        found = cluster_runs.newest_current(session, FEATURE)
+        found = cluster_runs.newest_current(session)
     else:
         space = spaces.get(session, space_key)
         run = cluster_runs.current(session, space.id)
@@ -97,12 +96,12 @@ def of_model(database: Database, repo_id: str, space_key: str | None = None) -> 
 
 
 def ask(database: Database, parameters: Parameters, space_key: str | None = None) -> tuple[ClusterRun, SpaceRow]:
-    """A run for a space (by default the newest of the default feature); the one that waits or works is given again.
+    """A run for a space (by default the newest of the preferred feature); the one that waits or works is given again.
 
     Raises `SpaceNotFound`.
     """
     with database.transaction() as session:
-        space = spaces.get(session, space_key) if space_key else spaces.newest(session, FEATURE)
+        space = spaces.get(session, space_key) if space_key else spaces.newest(session)
         run, _ = cluster_runs.ask(
             session,
             space.id,
@@ -159,7 +158,7 @@ class Placer:
             if space.id not in self._known or self._known[space.id].run_id != run.id:
                 self._known[space.id] = clusters.centroids(session, run.id)
             number = put(session, self._known[space.id], model_id, vector)
-        if spaces.leads(session, space, FEATURE):
+        if spaces.leads(session, space):
             models.set_cluster(session, model_id, number)
 
 

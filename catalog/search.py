@@ -10,25 +10,27 @@ import numpy as np
 
 from catalog.confidence import noise_similarity
 from catalog.database import Database
-from catalog.errors import CatalogError, NoShift, SpaceMismatch, SpaceRequired
-from catalog.index import NO_FILTERS, Filters, Follower, Hits, Page, Pick, pick
+from catalog.errors import CatalogError, GeometryNotFitted, NoShift, SpaceMismatch, SpaceRequired
+from catalog.geometry import DEFAULTS_BY_FEATURE, LEAST_MODELS, RAW
+from catalog.index import NO_FILTERS, Filters, Follower, Hits, Limits, Page, Pick, SpaceIndex, pick
 from catalog.repository import models, spaces, vectors
+from catalog.repository.geometries import Fitted
 from catalog.repository.vectors import Stored
 from catalog.tables import Model, SpaceRow
 
-DEFAULT_FEATURE = "delta_activations"
 MAX_K = 1_000
 DEFAULT_PAGE = Page()
 
 
 @dataclass(frozen=True)
 class Options:
-    """What page of neighbours, in which space (None: the default one), of which models. `exclude` has repo ids;
-    `unconfident` asks for neighbours also where none is confident.
+    """What page of neighbours, in which space and geometry (None: the default ones), of which models. `exclude` has
+    repo ids; `unconfident` asks for neighbours also where none is confident.
     """
 
     page: Page = DEFAULT_PAGE
     space_key: str | None = None
+    geometry: str | None = None
     filters: Filters = NO_FILTERS
     exclude: tuple[str, ...] = ()
     exclude_own_owner: bool = False
@@ -40,7 +42,7 @@ DEFAULTS = Options()
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A model, its cosine to the query, and near-duplicates of it that it stands for."""
+    """A model, its cosine to the query in the answer's geometry, and near-duplicates of it that it stands for."""
 
     model: Model
     similarity: float
@@ -61,9 +63,12 @@ class Confidence:
 
 @dataclass(frozen=True)
 class Answer:
-    """Neighbours, best first, and what the answer rests on; `generation` is 0 without a main segment."""
+    """Neighbours, best first, and what the answer rests on; `generation` is 0 without a main segment, and `fitted` is
+    None where vectors are compared as they are.
+    """
 
     space: SpaceRow
+    fitted: Fitted | None
     neighbours: list[Neighbour]
     covered_seq: int
     generation: int
@@ -95,7 +100,7 @@ class _Query:
 def by_model(database: Database, index: Follower, repo_id: str, options: Options = DEFAULTS) -> Answer:
     """The models nearest to an indexed one, itself left out.
 
-    Raises `ModelNotFound`, `SpaceNotFound`, `NotIndexed`, `NoShift`, `IndexNotLoaded`.
+    Raises `ModelNotFound`, `SpaceNotFound`, `NotIndexed`, `NoShift`, `GeometryNotFitted`, `IndexNotLoaded`.
     """
     [answer] = by_models(database, index, [repo_id], options)
     if isinstance(answer, CatalogError):
@@ -108,10 +113,10 @@ def by_models(
 ) -> list[Answer | CatalogError]:
     """As `by_model` for several models at once, in their order: what cannot be answered is an error in its place.
 
-    Raises `SpaceNotFound` and `IndexNotLoaded` itself.
+    Raises `SpaceNotFound`, `GeometryNotFitted` and `IndexNotLoaded` itself.
     """
     with database.transaction() as session:
-        found = vectors.newest_of(session, repo_ids, feature=DEFAULT_FEATURE, space_key=options.space_key)
+        found = vectors.newest_of(session, repo_ids, space_key=options.space_key)
         excluded = models.ids(session, options.exclude) if options.exclude else []
     queries: list[_Query | CatalogError] = []
     for repo_id in repo_ids:
@@ -126,7 +131,7 @@ def by_models(
 def by_vector(database: Database, index: Follower, vector: list[float], options: Options = DEFAULTS) -> Answer:
     """The models nearest to a vector of a space; the space may be left out while one alone has that dimension.
 
-    Raises `SpaceNotFound`, `SpaceRequired`, `SpaceMismatch`, `InvalidVector`, `IndexNotLoaded`.
+    Raises `SpaceNotFound`, `SpaceRequired`, `SpaceMismatch`, `InvalidVector`, `GeometryNotFitted`, `IndexNotLoaded`.
     """
     with database.transaction() as session:
         space = (
@@ -174,6 +179,7 @@ class _Draft:
     """An answer in which models are numbers."""
 
     space: SpaceRow
+    fitted: Fitted | None
     picks: list[Pick]
     hits: Hits
     confidence: Confidence
@@ -192,7 +198,8 @@ class _Draft:
             if pick.model_id in found
         ]
         hits = self.hits
-        return Answer(self.space, neighbours, hits.covered_seq, hits.generation, hits.exact, self.confidence)
+        rests_on = (hits.covered_seq, hits.generation, hits.exact, self.confidence)
+        return Answer(self.space, self.fitted, neighbours, *rests_on)
 
 
 def _search(index: Follower, query: _Query, excluded: Sequence[int], options: Options) -> _Draft:
@@ -203,15 +210,39 @@ def _search(index: Follower, query: _Query, excluded: Sequence[int], options: Op
             filters = replace(filters, not_owners=(*filters.not_owners, query.model.owner))
     allowed = index.allowed(filters) if filters != NO_FILTERS else None
     space = index.index(query.space.id, query.space.dimension)
-    picks, hits = pick(space, query.vector, options.page, exclude=exclude, allowed=allowed)
-    confidence = _confidence(query, len(space), picks)
+    fitted = _fitted(query.space, space, options.geometry)
+    limits = Limits(exclude, allowed)
+    picks, hits = pick(space, query.vector, options.page, limits, fitted.geometry if fitted else None)
+    confidence = _confidence(query, space, picks, limits, fitted)
     if confidence.confident is False and not options.unconfident:
         picks = []
-    return _Draft(query.space, picks, hits, confidence)
+    return _Draft(query.space, fitted, picks, hits, confidence)
 
 
-def _confidence(query: _Query, count: int, picks: list[Pick]) -> Confidence:
+def _fitted(row: SpaceRow, index: SpaceIndex, kind: str | None) -> Fitted | None:
+    """The geometry to compare in: that of a kind, or by default the best by measurement once enough models are in.
+
+    Raises `GeometryNotFitted`.
+    """
+    if kind is None:
+        default = index.geometries.get(DEFAULTS_BY_FEATURE.get(row.feature, RAW))
+        return default if default and default.models >= LEAST_MODELS else None
+    if kind != RAW and kind not in index.geometries:
+        raise GeometryNotFitted(
+            f"No geometry {kind!r} has been fitted to this space yet: that is done whenever its clusters are found. "
+            "Ask with `geometry=raw` meanwhile."
+        )
+    return index.geometries.get(kind)
+
+
+def _confidence(
+    query: _Query, index: SpaceIndex, picks: list[Pick], limits: Limits, fitted: Fitted | None
+) -> Confidence:
+    """Told by cosines of the vectors as they are, whatever the geometry: noise is known of those."""
     if query.noise_floor is None:
         return Confidence(query.norm, None, None, None)
-    noise = noise_similarity(query.noise_floor, query.norm, count, query.space.dimension)
-    return Confidence(query.norm, query.noise_floor, noise, any(each.cosine > noise for each in picks))
+    noise = noise_similarity(query.noise_floor, query.norm, len(index), query.space.dimension)
+    nearest = [each.cosine for each in picks]
+    if fitted is not None and picks:
+        nearest = index.search(query.vector, 1, exclude=limits.exclude, allowed=limits.allowed).cosines.tolist()
+    return Confidence(query.norm, query.noise_floor, noise, any(cosine > noise for cosine in nearest))

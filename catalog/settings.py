@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from catalog.errors import NotRunning
+from catalog.spaces import PREFERRED
 
 
 class Settings(BaseSettings):
@@ -35,7 +36,7 @@ class Settings(BaseSettings):
 
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    features: Annotated[tuple[str, ...], NoDecode] = ("delta_activations",)  # what a worker measures of each model
+    features: Annotated[tuple[str, ...], NoDecode] = PREFERRED[::-1]  # what a worker measures of each model
     layer: int = Field(-1, ge=-1)  # of the hidden states that are read; -1: after the final norm
     probes: Path | None = None  # a probe set in JSON; the default set without
     base_aliases: Path | None = None  # JSON object: mirror's repo id -> original's, added to the shipped table

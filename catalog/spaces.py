@@ -7,6 +7,9 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+# features by which models are compared where nobody says, the best by measurement first (docs/representation.md)
+PREFERRED = ("delta_layers", "delta_activations")
+
 
 @dataclass(frozen=True)
 class Space:

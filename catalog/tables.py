@@ -415,5 +415,19 @@ class MapAttempt(Base):
     error_message: Mapped[str | None]
 
 
+class FittedGeometry(Base):
+    """A geometry fitted to a space's unit vectors (`catalog.geometry`), as an npz. The newest of a kind is in use."""
+
+    __tablename__ = "geometries"
+    __table_args__ = (Index(None, "space_id", "kind", "id"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id", ondelete="CASCADE"))
+    kind: Mapped[str]
+    models: Mapped[int]
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 # tables of the same metadata that have files of their own
 from catalog import crawl_tables, words  # noqa: E402, F401

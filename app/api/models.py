@@ -14,6 +14,7 @@ from app.api.services import Services, ServicesDep
 from catalog import history, search, submissions
 from catalog.errors import (
     BodyTooLarge,
+    GeometryNotFitted,
     IndexNotLoaded,
     InvalidCursor,
     InvalidRepoId,
@@ -98,7 +99,9 @@ def revisions(
 
 @router.get(
     "/{owner}/{name}/neighbors",
-    responses=problems(ModelNotFound, InvalidRepoId, NotIndexed, NoShift, SpaceNotFound, IndexNotLoaded),
+    responses=problems(
+        ModelNotFound, InvalidRepoId, NotIndexed, NoShift, SpaceNotFound, GeometryNotFitted, IndexNotLoaded
+    ),
 )
 def neighbors(owner: str, name: str, query: Annotated[NeighborsQuery, Query()], services: ServicesDep) -> Neighbors:
     """The models nearest to an indexed one by cosine, itself left out."""

@@ -12,6 +12,7 @@ from app.api.services import ServicesDep
 from catalog import search
 from catalog.errors import (
     BodyTooLarge,
+    GeometryNotFitted,
     IndexNotLoaded,
     InvalidRepoId,
     InvalidVector,
@@ -33,7 +34,7 @@ router = APIRouter(prefix="/v1", tags=["search"])
     dependencies=[no_query],
     responses=problems(
         ModelNotFound, SpaceNotFound, NotIndexed, NoShift, SpaceRequired, SpaceMismatch, InvalidRepoId, InvalidVector,
-        IndexNotLoaded, BodyTooLarge,
+        GeometryNotFitted, IndexNotLoaded, BodyTooLarge,
     ),
 )  # fmt: skip
 def find(query: SearchQuery, services: ServicesDep) -> Neighbors:
@@ -48,7 +49,7 @@ def find(query: SearchQuery, services: ServicesDep) -> Neighbors:
 @router.post(
     "/search/batch",
     dependencies=[no_query],
-    responses=problems(SpaceNotFound, InvalidRepoId, IndexNotLoaded, BodyTooLarge),
+    responses=problems(SpaceNotFound, InvalidRepoId, GeometryNotFitted, IndexNotLoaded, BodyTooLarge),
 )
 def find_each(query: BatchQuery, services: ServicesDep) -> BatchAnswers:
     """The models nearest to each of several indexed ones. One that cannot be answered does not keep the others back."""

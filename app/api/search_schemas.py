@@ -10,11 +10,14 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 from app.api.schemas import MAX_DIMENSION, Space, Strict
 from catalog import search
 from catalog.errors import CatalogError
+from catalog.geometry import RAW, SERVED
 from catalog.index import Filters, Page
 from catalog.refs import RepoRef
+from catalog.repository.geometries import Fitted
 
 MAX_NAMED = 1_000  # names in one list of a filter
 MAX_BATCH = 100  # models asked about at once
+KINDS = f"^({'|'.join((RAW, *SERVED))})$"
 
 Named = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=MAX_NAMED)]
 At = Annotated[datetime, AfterValidator(lambda at: at if at.tzinfo else at.replace(tzinfo=UTC))]
@@ -26,6 +29,9 @@ class SearchFields(Strict):
     k: int = Field(10, ge=1, le=search.MAX_K)
     min_similarity: float = Field(-1, ge=-1, le=1)
     space: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="Key of a space; the default one without.")
+    geometry: str | None = Field(
+        None, pattern=KINDS, description="What cosines are taken of; the best by measurement without."
+    )
     base: Named = Field([], description="Of any of these base models.")
     owner: Named = Field([], description="Of any of these owners.")
     kind: Named = Field([], description="Of any of these kinds, such as `lora`.")
@@ -49,6 +55,7 @@ class SearchFields(Strict):
         return search.Options(
             page=Page(self.k, self.min_similarity, self.diversity, self.group_above),
             space_key=self.space,
+            geometry=self.geometry,
             filters=Filters(
                 bases=tuple(self.base),
                 owners=tuple(self.owner),
@@ -104,7 +111,7 @@ class Twin(BaseModel):
 
 class Neighbor(BaseModel):
     repo_id: str
-    similarity: float = Field(description="Cosine.")
+    similarity: float = Field(description="Cosine in the answer's geometry.")
     sha: str | None
     base: str | None
     kind: str | None
@@ -129,10 +136,27 @@ NO_CONFIDENT_NEIGHBOUR = (
 )
 
 
+class Geometry(BaseModel):
+    """What cosines are taken of: vectors as they are (`raw`), or as a fitted geometry moves them."""
+
+    kind: str
+    fit: int | None = Field(description="Number of the fit; cosines of different fits do not compare.")
+    models: int | None = Field(description="That it was fitted to.")
+
+    @classmethod
+    def of(cls, fitted: Fitted | None) -> Self:
+        return (
+            cls(kind=fitted.kind, fit=fitted.id, models=fitted.models)
+            if fitted
+            else cls(kind=RAW, fit=None, models=None)
+        )
+
+
 class Neighbors(BaseModel):
     """Neighbours, best first, and what they rest on."""
 
     space: Space
+    geometry: Geometry
     exact: bool = Field(description="Whether every vector was compared; if not, nearly all near ones are found.")
     generation: int = Field(description="Of the main segment of the index; 0 where the space needs none.")
     covered_seq: int = Field(description="The last change of the catalog that the answer takes into account.")
@@ -148,6 +172,7 @@ class Neighbors(BaseModel):
         sure = answer.confidence
         return cls(
             space=Space.of(answer.space),
+            geometry=Geometry.of(answer.fitted),
             exact=answer.exact,
             generation=answer.generation,
             covered_seq=answer.covered_seq,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.hard_pool.vectors import DEFAULT, LAYERS
 
 FOLDER = Path(__file__).parent
+MIDDLE = LAYERS.index(12)  # two fifths of thirty
 Floats = NDArray[np.float32]
 
 
@@ -24,6 +25,7 @@ class Embedded:
     labels: NDArray[np.str_]
     settings: list[dict[str, Any]]
     arrays: dict[str, Floats]
+    own_norms: Floats  # (7,), of the base's mean state at `LAYERS` and after the final norm, default probes
 
     @property
     def numbers(self) -> NDArray[np.int64]:
@@ -33,14 +35,15 @@ class Embedded:
     def those(self, chosen: NDArray[np.bool_]) -> Embedded:
         settings = [each for each, wanted in zip(self.settings, chosen, strict=True) if wanted]
         arrays = {name: array[chosen] for name, array in self.arrays.items()}
-        return Embedded(self.names[chosen], self.labels[chosen], settings, arrays)
+        return Embedded(self.names[chosen], self.labels[chosen], settings, arrays, self.own_norms)
 
 
 def read(path: Path) -> Embedded:
     with np.load(path) as held:
         arrays = {name: held[name].astype(np.float32) for name in ("probes", "weighted", "layers", "meaning")}
         settings = [json.loads(text) for text in held["settings"]]
-        return Embedded(held["names"], held["labels"], settings, arrays)
+        own = np.concatenate([held["base_layers"], held["base"][None, :DEFAULT].mean(axis=1)])
+        return Embedded(held["names"], held["labels"], settings, arrays, np.linalg.norm(own, axis=1))
 
 
 def hard() -> tuple[Embedded, Embedded]:
@@ -69,6 +72,9 @@ def representations(pool: Embedded) -> dict[str, Floats]:
         "delta_meaning": meaning,
     }
     found |= {f"layer {layer}": layers[:, place] for place, layer in enumerate(LAYERS)}
+    middle, own = layers[:, MIDDLE], pool.own_norms
+    found["delta_layers"] = np.concatenate([middle / own[MIDDLE], plain / own[-1]], axis=1)
+    found["delta_layers, halves of length 1"] = beside(middle, plain)
     found["layers side by side"] = beside(*(layers[:, place] for place in range(len(LAYERS))), plain)
     found["layers 21, 24, 27, 30"] = beside(*(layers[:, place] for place in (3, 4, 5)), plain)
     found["last and weighted"] = beside(plain, weighted.mean(axis=1))

@@ -18,10 +18,10 @@ from catalog.database import Database
 from catalog.errors import DatabaseUnavailable, IndexDamaged, IndexNotLoaded
 from catalog.index.attributes import AttributeColumns
 from catalog.index.filters import Filters
-from catalog.index.loading import PAGE, Loaded, Loader
+from catalog.index.loading import PAGE, Loaded, Loader, brought_up
 from catalog.index.mapped import MappedSegment
 from catalog.index.space_index import SpaceIndex
-from catalog.repository import attributes, snapshots, vectors
+from catalog.repository import attributes, geometries, snapshots, vectors
 from catalog.tables import IndexSnapshot
 
 MEMORY = 4 * 2**30  # bytes
@@ -140,6 +140,9 @@ class Follower:
             with self._database.transaction() as session:
                 page = vectors.changes_of(session, {each: index.covered_seq for each, index in indexes.items()}, PAGE)
                 published = snapshots.newest(session, indexes)
+                for space_id, numbers in geometries.newest(session, indexes).items():
+                    index = indexes[space_id]
+                    index.geometries = brought_up(session, index.geometries, numbers)
                 # read after the vectors and taken in before them: a model is never found before it can be filtered
                 changed = attributes.changes(session, self._attributes.seq, ATTRIBUTES_PAGE)
             self._loaded.set()

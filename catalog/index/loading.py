@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from sqlalchemy.orm import Session
 
 from catalog.database import Database
 from catalog.errors import IndexDamaged
 from catalog.index.files import read_manifest
 from catalog.index.mapped import MappedSegment, VectorSource
 from catalog.index.space_index import SpaceIndex
-from catalog.repository import snapshots, vector_stream, vectors
+from catalog.repository import geometries, snapshots, vector_stream, vectors
+from catalog.repository.geometries import Fitted
 from catalog.tables import IndexSnapshot
 
 PAGE = 2_000  # entries of the feed read at once
@@ -27,6 +30,15 @@ class Loaded:
 
     index: SpaceIndex
     problems: tuple[str, ...] = ()
+
+
+def brought_up(session: Session, known: Mapping[str, Fitted], numbers: Mapping[str, int]) -> dict[str, Fitted]:
+    """The geometries of those numbers, by kind; what is known already is not read again."""
+    found = {
+        kind: known[kind] if kind in known and known[kind].id == number else geometries.get(session, number)
+        for kind, number in numbers.items()
+    }
+    return {kind: fitted for kind, fitted in found.items() if fitted is not None}
 
 
 class Loader:
@@ -49,6 +61,8 @@ class Loader:
         else:
             self._fill(index, space_id)
         self._catch_up(index, space_id)
+        with self._database.transaction() as session:
+            index.geometries = brought_up(session, {}, geometries.newest(session, [space_id]).get(space_id, {}))
         return Loaded(index, tuple(problems))
 
     def open(self, snapshot: IndexSnapshot) -> MappedSegment:

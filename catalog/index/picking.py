@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from catalog.geometry import Geometry
 from catalog.index.ranking import diverse, representatives
+from catalog.index.segment import norms, products
 from catalog.index.space_index import Hits, SpaceIndex
 
 POOL = 4  # times k: the neighbours that a varied choice is made among, and
 LARGEST_POOL = 4_096  # at most so many are looked through for near-duplicates
+CANDIDATES = 512  # or `POOL` times k if that is more: what is measured anew in a geometry
 
 
 @dataclass(frozen=True)
@@ -35,20 +38,53 @@ class Pick:
     duplicates: tuple[tuple[int, float], ...] = ()
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Which models may be found: all but those of `exclude`, and only where `allowed` (bool, by model id) is true."""
+
+    exclude: Collection[int] = ()
+    allowed: np.ndarray | None = None
+
+
 def pick(
-    index: SpaceIndex, vector: np.ndarray, page: Page, *, exclude: Collection[int], allowed: np.ndarray | None
+    index: SpaceIndex, vector: np.ndarray, page: Page, limits: Limits, geometry: Geometry | None = None
 ) -> tuple[list[Pick], Hits]:
-    """The page, and the hits that it was made of. Raises what `SpaceIndex.search` raises."""
+    """The page, and the hits that it was made of; with a geometry, all cosines to the query are of that.
+
+    Raises what `SpaceIndex.search` raises.
+    """
     wanted = page.k if not page.diversity else max(POOL * page.k, 64)
     pool = wanted if page.group_above is None else 2 * wanted + 16
     while True:
-        hits = index.search(vector, pool, exclude=exclude, allowed=allowed, min_similarity=page.min_similarity)
+        hits = search(index, vector, pool, page.min_similarity, limits, geometry)
         leaders = _leaders(hits, page, wanted)
         enough = len(np.unique(leaders)) >= wanted or len(hits.model_ids) < pool
         if enough or pool >= LARGEST_POOL:
             break
         pool = min(4 * pool, LARGEST_POOL)
     return _picks(hits, leaders, page), hits
+
+
+def search(
+    index: SpaceIndex, vector: np.ndarray, k: int, least: float, limits: Limits, geometry: Geometry | None
+) -> Hits:
+    """The k nearest with a cosine of at least `least`. In a geometry, candidates are those that lie furthest in its
+    direction, and are then measured: exact where all that may be found are candidates.
+    """
+    exclude, allowed = limits.exclude, limits.allowed
+    if geometry is None:
+        return index.search(vector, k, exclude=exclude, allowed=allowed, min_similarity=least)
+    pool = max(CANDIDATES, POOL * k)
+    direction = geometry.direction(index.query(vector))
+    if not direction.any():  # at the very centre: no model is nearer than another
+        return index.search(vector, 0)
+    hits = index.search(direction, pool, exclude=exclude, allowed=allowed)
+    own, theirs = geometry.apply(index.query(vector)[None])[0], geometry.apply(hits.vectors())
+    cosines = np.clip(products(theirs, own) / (norms(theirs) * norms(own)), -1, 1)
+    order = np.argsort(-cosines, kind="stable")[:k]
+    order = order[cosines[order] >= least]
+    found = hits.chosen(order, cosines[order])
+    return replace(found, exact=hits.exact and len(hits.model_ids) < pool)
 
 
 def _leaders(hits: Hits, page: Page, wanted: int) -> np.ndarray:

@@ -5,7 +5,7 @@ A refresh makes new segments and replaces one reference; it never changes what a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from catalog.errors import InvalidVector, SpaceMismatch
 from catalog.index.mapped import MappedSegment
 from catalog.index.rows import Rows
 from catalog.index.segment import FlatSegment, Found, Segment, normalised
+from catalog.repository.geometries import Fitted
 from catalog.repository.vectors import Change
 
 FRESH_BYTES = 4 * 2**20  # the last fresh segment is made anew by each refresh; past this it is left and one begun
@@ -39,6 +40,14 @@ class Hits:
         for (_, _, places), part in zip(self._places, parts, strict=True):
             found[places] = part
         return found
+
+    def chosen(self, order: np.ndarray, cosines: np.ndarray) -> Hits:
+        """Those at some places (m,) of these, in that order, with cosines (m,) of another measure."""
+        to = np.full(len(self.model_ids), -1)
+        to[order] = np.arange(len(order))
+        places = ((segment, rows[to[at] >= 0], to[at][to[at] >= 0]) for segment, rows, at in self._places)
+        kept = tuple(place for place in places if len(place[1]))
+        return replace(self, model_ids=self.model_ids[order], cosines=cosines, _places=kept)
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,7 @@ class SpaceIndex:
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
+        self.geometries: Mapping[str, Fitted] = {}  # by kind, as last fitted; replaced whole
         self._view = _View()
 
     def __len__(self) -> int:
@@ -168,12 +178,13 @@ class SpaceIndex:
 
         Raises `SpaceMismatch` for another dimension, `InvalidVector` for NaN, infinity or nothing but zeros.
         """
-        query, view = self._query(vector), self._view
+        query, view = self.query(vector), self._view
         excluded = np.unique(np.fromiter(exclude, dtype=np.int64))
         found = [part.segment.search(query, k, part.wanted(allowed, excluded)) for part in view.parts]
         return _merged(view, found, k, min_similarity)
 
-    def _query(self, vector: np.ndarray) -> np.ndarray:
+    def query(self, vector: np.ndarray) -> np.ndarray:
+        """A vector (d,) as it is compared: float32, of length 1. Raises as `search`."""
         if vector.shape != (self.dimension,):
             raise SpaceMismatch(f"The vector has {vector.size} entries; those of this space have {self.dimension}.")
         with np.errstate(over="ignore"):

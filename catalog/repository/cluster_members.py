@@ -36,7 +36,8 @@ _TOLD = text("""
     JOIN models ON models.id = wanted.id
     CROSS JOIN LATERAL (
         SELECT norm, explanation FROM vectors
-        WHERE model_id = wanted.id AND space_id = :space_id ORDER BY seq DESC LIMIT 1
+        WHERE model_id = wanted.id AND NOT deleted
+        ORDER BY explanation IS NULL, space_id = :space_id DESC, seq DESC LIMIT 1
     ) AS newest
 """)
 

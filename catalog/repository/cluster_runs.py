@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session
 
 from catalog.database import storable
 from catalog.errors import RunNotFound
+from catalog.repository.spaces import preference
+from catalog.spaces import PREFERRED
 from catalog.tables import ClusterRun, RunState, SpaceRow
 
 _FIT_LOCK = 0x636C7573746572  # "cluster"; the space's id is added
@@ -56,13 +58,13 @@ def current(session: Session, space_id: int) -> ClusterRun | None:
     return session.scalars(statement).one_or_none()
 
 
-def newest_current(session: Session, feature: str) -> tuple[ClusterRun, SpaceRow] | None:
-    """The run that is shown of the newest space of that feature that has one."""
+def newest_current(session: Session) -> tuple[ClusterRun, SpaceRow] | None:
+    """The run that is shown of the newest space of the most preferred feature that has one."""
     statement = (
         select(ClusterRun, SpaceRow)
         .join(SpaceRow, SpaceRow.id == ClusterRun.space_id)
-        .where(SpaceRow.feature == feature, ClusterRun.current)
-        .order_by(SpaceRow.id.desc())
+        .where(SpaceRow.feature.in_(PREFERRED), ClusterRun.current)
+        .order_by(preference, SpaceRow.id.desc())
         .limit(1)
     )
     row = session.execute(statement).one_or_none()

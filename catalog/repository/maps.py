@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 from sqlalchemy import Text, bindparam, delete, func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
 from catalog.database import storable
+from catalog.spaces import PREFERRED
 from catalog.tables import Map, MapAttempt
 
 KEPT = 2  # maps of a space: the one shown, and the one before it
@@ -141,14 +142,14 @@ _STANDING = text("""
         SELECT id, covered_seq FROM maps WHERE space_id = spaces.id ORDER BY id DESC LIMIT 1
     ) AS newest ON true
     LEFT JOIN cluster_runs AS run ON run.space_id = spaces.id AND run.current
-    WHERE spaces.key = :key OR (:key IS NULL AND spaces.feature = :feature)
-    ORDER BY spaces.id DESC LIMIT 1
-""").bindparams(bindparam("key", type_=Text))
+    WHERE spaces.key = :key OR (:key IS NULL AND spaces.feature = ANY(:preferred))
+    ORDER BY array_position(:preferred, spaces.feature), spaces.id DESC LIMIT 1
+""").bindparams(bindparam("key", type_=Text), bindparam("preferred", list(PREFERRED), ARRAY(Text)))
 
 
-def standing(session: Session, feature: str, space_key: str | None) -> Standing | None:
-    """The map of the space of that key, or else of the newest space of that feature that has one. One statement."""
-    row = session.execute(_STANDING, {"key": space_key, "feature": feature}).one_or_none()
+def standing(session: Session, space_key: str | None) -> Standing | None:
+    """The map of the space of that key, or of the newest of the most preferred feature that has one. One statement."""
+    row = session.execute(_STANDING, {"key": space_key}).one_or_none()
     return Standing(*row) if row else None
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from catalog.errors import SpaceNotFound
-from catalog.spaces import Space
+from catalog.spaces import PREFERRED, Space
 from catalog.tables import BaseActivations, SpaceRow
 
 
@@ -37,23 +37,23 @@ def get(session: Session, key: str) -> SpaceRow:
     return row
 
 
-def newest(session: Session, feature: str) -> SpaceRow:
-    """The newest space of a feature; raises `SpaceNotFound`."""
-    statement = select(SpaceRow).where(SpaceRow.feature == feature).order_by(SpaceRow.id.desc()).limit(1)
-    row = session.scalars(statement).one_or_none()
+# the place of a space's feature among the preferred ones, from 0; a condition and an order of statements
+preference = case({name: place for place, name in enumerate(PREFERRED)}, value=SpaceRow.feature)
+
+
+def newest(session: Session) -> SpaceRow:
+    """The newest space of the most preferred feature that there is; raises `SpaceNotFound`."""
+    statement = select(SpaceRow).where(SpaceRow.feature.in_(PREFERRED)).order_by(preference, SpaceRow.id.desc())
+    row = session.scalars(statement.limit(1)).one_or_none()
     if row is None:
-        raise SpaceNotFound(f"There is no space of {feature} yet: the first model that is embedded makes it.")
+        raise SpaceNotFound(f"There is no space of {PREFERRED[0]} yet: the first model that is embedded makes it.")
     return row
 
 
-def leads(session: Session, space: SpaceRow, feature: str) -> bool:
-    """Whether a space is of that feature, and the newest such of its base."""
-    if space.feature != feature:
-        return False
-    newer = select(SpaceRow.id).where(
-        SpaceRow.feature == feature, SpaceRow.base_repo == space.base_repo, SpaceRow.id > space.id
-    )
-    return session.execute(newer.limit(1)).first() is None
+def leads(session: Session, space: SpaceRow) -> bool:
+    """Whether a space is the one that `newest` would choose among those of its base."""
+    statement = select(SpaceRow.id).where(SpaceRow.feature.in_(PREFERRED), SpaceRow.base_repo == space.base_repo)
+    return session.scalars(statement.order_by(preference, SpaceRow.id.desc()).limit(1)).one_or_none() == space.id
 
 
 def page(session: Session) -> list[SpaceRow]:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import func, select, text, tuple_, update
+from sqlalchemy import case, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session
 
 from catalog.errors import CatalogError, ModelNotFound, NotIndexed
 from catalog.repository import names, spaces
-from catalog.spaces import Space
+from catalog.spaces import PREFERRED, Space
 from catalog.tables import BaseActivations, Model, Revision, SpaceRow, Vector, change_seq
 
 _FEED_LOCK = 0x64656C7461  # "delta"
@@ -160,27 +160,32 @@ def last_seq(session: Session) -> int:
     return session.execute(select(func.coalesce(func.max(Vector.seq), 0))).scalar_one()
 
 
-def newest(session: Session, repo_id: str, *, feature: str, space_key: str | None = None) -> Stored:
-    """A model's newest vector in the space of that key, or else in its newest space of that feature.
+def newest(
+    session: Session, repo_id: str, *, features: Sequence[str] = PREFERRED, space_key: str | None = None
+) -> Stored:
+    """A model's newest vector in the space of that key, or else in its newest space of the first of those features that
+    its newest revision has.
 
     One statement where there is one. Raises `ModelNotFound`, `SpaceNotFound` and `NotIndexed`.
     """
-    found = newest_of(session, [repo_id], feature=feature, space_key=space_key)[repo_id]
+    found = newest_of(session, [repo_id], features=features, space_key=space_key)[repo_id]
     if isinstance(found, CatalogError):
         raise found
     return found
 
 
 def newest_of(
-    session: Session, repo_ids: Sequence[str], *, feature: str, space_key: str | None = None
+    session: Session, repo_ids: Sequence[str], *, features: Sequence[str] = PREFERRED, space_key: str | None = None
 ) -> dict[str, Stored | CatalogError]:
     """As `newest` for several models at once: what it would raise stands in the place of what it would return.
 
     Raises `SpaceNotFound` itself.
     """
-    wanted = SpaceRow.key == space_key if space_key else SpaceRow.feature == feature
+    wanted = SpaceRow.key == space_key if space_key else SpaceRow.feature.in_(features)
+    preferred = case({name: place for place, name in enumerate(features)}, value=SpaceRow.feature)
+    latest = func.max(Vector.seq).over(partition_by=Vector.revision_id)  # of the revision: the newest one counts alone
     vectors = (
-        select(Vector.id, Vector.model_id, Vector.seq)
+        select(Vector.id, Vector.model_id, Vector.seq, preferred.label("preference"), latest.label("latest"))
         .join(SpaceRow, SpaceRow.id == Vector.space_id)
         .where(wanted, ~Vector.deleted)
         .subquery()
@@ -199,10 +204,10 @@ def newest_of(
         .outerjoin(Revision, Revision.id == Vector.revision_id)
         .outerjoin(BaseActivations, own_base)
         .where(Model.repo_id.in_(repo_ids))
-        .order_by(Model.id, vectors.c.seq.desc())
+        .order_by(Model.id, vectors.c.latest.desc(), vectors.c.preference, vectors.c.seq.desc())
     )
     found: dict[str, Stored | CatalogError] = {repo_id: _unknown(repo_id) for repo_id in repo_ids}
-    where = f"in space {space_key}" if space_key else f"for {feature}"
+    where = f"in space {space_key}" if space_key else f"for {' or '.join(features)}"
     missing = False
     for model, vector, space, revision, noise_floor in session.execute(statement):
         if vector is None:
@@ -220,7 +225,7 @@ def newest_of(
     unknown = [repo_id for repo_id, each in found.items() if isinstance(each, ModelNotFound)]
     renamed = names.current(session, unknown) if unknown else {}
     if renamed:
-        now = newest_of(session, list(renamed.values()), feature=feature, space_key=space_key)
+        now = newest_of(session, list(renamed.values()), features=features, space_key=space_key)
         found |= {former: now[repo_id] for former, repo_id in renamed.items()}
     return found
 

@@ -273,7 +273,7 @@ def test_k_and_similarity_bound_the_neighbours(api: TestClient, fan: list[str], 
 
 def test_neighbours_wait_for_the_index(api: TestClient, database: Database, fan: list[str]):
     services = api.app.state.services
-    api.app.state.services = type(services)(database, Follower(database, interval=1))  # has not read anything
+    api.app.state.services = type(services).of(database, Follower(database, interval=1))  # has not read anything
     response = api.get("/v1/models/fan/m0/neighbors")
     assert response.status_code == 503
     assert documented_problem(response)["code"] == "index_not_loaded"

@@ -117,7 +117,7 @@ def test_a_vector_of_nothing_but_mistakes_gets_a_short_answer(api: TestClient):
 
 def test_a_search_waits_for_the_index(api: TestClient, database: Database):
     services = api.app.state.services
-    api.app.state.services = type(services)(database, Follower(database, interval=1))  # has not read anything
+    api.app.state.services = type(services).of(database, Follower(database, interval=1))  # has not read anything
     response = api.post("/v1/search", json={"vector": [1, 0]})
     assert response.status_code == 503
     assert documented_problem(response)["code"] == "index_not_loaded"

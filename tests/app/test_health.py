@@ -36,7 +36,7 @@ def test_it_is_ready_when_database_broker_and_index_are(api: TestClient):
 
 def test_an_index_that_is_not_loaded_is_missing(api: TestClient, database: Database):
     services = api.app.state.services
-    api.app.state.services = type(services)(database, Follower(database, interval=1))  # has not read anything
+    api.app.state.services = type(services).of(database, Follower(database, interval=1))  # has not read anything
     assert missing(api) == ["index"]
 
 

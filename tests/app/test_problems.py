@@ -15,14 +15,27 @@ from tests.app.documented import documented_problem, openapi, problem
 from tests.outage import away
 
 ANYWHERE = {"invalid_input", "internal_error", "database_unavailable"}
-SEARCH = {"model_not_found", "space_not_found", "not_indexed", "no_shift", "invalid_repo_id", "index_not_loaded"}
+SEARCH = {"model_not_found", "space_not_found", "not_indexed", "no_shift", "invalid_repo_id"}
+SEARCH |= {"geometry_not_fitted", "index_not_loaded"}
 EXPECTED = {
     ("post", "/v1/models"): {"invalid_repo_id", "invalid_revision", "body_too_large"},
     ("get", "/v1/models"): {"invalid_cursor"},
     ("get", "/v1/models/{owner}/{name}"): {"model_not_found", "invalid_repo_id"},
     ("get", "/v1/models/{owner}/{name}/neighbors"): SEARCH,
-    ("post", "/v1/search"): SEARCH | {"space_required", "space_mismatch", "invalid_vector", "body_too_large"},
-    ("post", "/v1/search/batch"): {"space_not_found", "invalid_repo_id", "index_not_loaded", "body_too_large"},
+    ("post", "/v1/search"): SEARCH
+    | {
+        "space_required",
+        "space_mismatch",
+        "invalid_vector",
+        "body_too_large",
+    },
+    ("post", "/v1/search/batch"): {
+        "space_not_found",
+        "geometry_not_fitted",
+        "invalid_repo_id",
+        "index_not_loaded",
+        "body_too_large",
+    },
     ("get", "/v1/spaces"): set(),
     ("get", "/v1/jobs"): {"invalid_cursor"},
     ("get", "/v1/jobs/{job_id}"): {"job_not_found"},

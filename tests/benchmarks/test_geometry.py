@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def clear() -> Embedded:
     generator = np.random.default_rng(0)
     labels = np.repeat(np.array(["a", "b", "c", "d"]), 4)
     vectors = np.repeat(np.eye(4, 12) * 5, 4, axis=0) + generator.normal(size=(16, 12)) * 0.1
-    return Embedded(labels, labels, [{}] * 16, {"x": vectors.astype(np.float32)})
+    return Embedded(labels, labels, [{}] * 16, {"x": vectors.astype(np.float32)}, np.ones(7, np.float32))
 
 
 def test_the_easy_pool_has_the_silhouette_of_the_scorecard():
@@ -65,7 +66,7 @@ def test_parameters_are_chosen_without_the_labels_of_what_is_judged(clear: Embed
     family = [each for each in candidates() if each.family == "leading"]
     swapped = clear.labels.copy()
     swapped[:8] = np.tile(["a", "b"], 4)
-    wrong = Embedded(clear.names, swapped, clear.settings, clear.arrays)
+    wrong = replace(clear, labels=swapped)
     inside = ~next(iter(folds(clear.numbers)))
     right_choice, wrong_choice = (choose(family, clear.arrays["x"], pool.labels, inside) for pool in (clear, wrong))
     assert right_choice == wrong_choice

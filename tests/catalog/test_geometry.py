@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from catalog.geometry import GEOMETRIES, Geometry, all_but_the_top, centred, leading, raw, standardised, whitened
+from catalog.geometry import (
+    GEOMETRIES,
+    Geometry,
+    all_but_the_top,
+    centred,
+    leading,
+    principal,
+    raw,
+    standardised,
+    whitened,
+)
 
 
 @pytest.fixture
@@ -109,3 +119,40 @@ def test_a_gain_acts_along_its_axis_alone():
     axes = np.eye(3, dtype=np.float32)[:1]
     found = Geometry(axes=axes, gains=np.array([5], np.float32), rest=2.0).apply(np.ones((1, 3), np.float32))
     np.testing.assert_array_equal(found, [[5, 2, 2]])
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_a_geometry_comes_back_as_it_was_stored(vectors: np.ndarray, name: str):
+    geometry = GEOMETRIES[name](unit(vectors))
+    again = Geometry.from_bytes(geometry.to_bytes())
+    np.testing.assert_array_equal(again.apply(unit(vectors)), geometry.apply(unit(vectors)))
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_along_the_direction_of_a_vector_inner_products_are_those_in_the_geometry(vectors: np.ndarray, name: str):
+    geometry = GEOMETRIES[name](unit(vectors))
+    moved = geometry.apply(unit(vectors))
+    along = unit(vectors) @ geometry.direction(unit(vectors)[3])
+    expected = moved @ moved[3]
+    np.testing.assert_allclose(along - along[0], expected - expected[0], rtol=1e-3, atol=2e-3)
+
+
+def test_each_block_is_scaled_by_its_own_norm(vectors: np.ndarray):
+    louder = vectors * np.repeat(np.array([1.0, 100.0]), 4)
+    one, other = (leading(each, blocks=2).apply(each) for each in (vectors, louder))
+    np.testing.assert_allclose(np.abs(one), np.abs(other), rtol=1e-2, atol=1e-4)
+    placed = centred(vectors, norm_power=1.0, blocks=2).apply(vectors)
+    halves = np.concatenate([unit(vectors[:, :4]), unit(vectors[:, 4:])], axis=1)
+    np.testing.assert_allclose(placed, halves - halves.mean(axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(12, 8), (6, 8)])
+def test_principal_axes_are_those_of_the_decomposition(shape: tuple[int, int]):
+    rows = np.random.default_rng(1).normal(size=shape) * np.linspace(3, 1, shape[1])
+    rows -= rows.mean(axis=0)
+    _, lengths, expected = np.linalg.svd(rows, full_matrices=False)
+    axes, variances = principal(rows)
+    count = np.linalg.matrix_rank(rows)
+    assert len(axes) == count
+    np.testing.assert_allclose(variances, lengths[:count] ** 2 / len(rows), rtol=1e-4)
+    np.testing.assert_allclose(np.abs(np.einsum("kd,kd->k", axes, expected[:count])), 1, atol=1e-4)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from catalog import grouping, groups, loading
+from catalog import geometry, grouping, groups, loading
 from catalog.clustering.parameters import Parameters
 from catalog.database import Database
 from catalog.errors import ClusterNotFound, NotClustered
+from catalog.geometry import SERVED
 from catalog.grouping import ATTEMPTS, Grouper
-from catalog.repository import attributes, cluster_runs, models, spaces, vectors
+from catalog.repository import attributes, cluster_runs, geometries, models, spaces, vectors
 from catalog.tables import RunState
 from tests.catalog import entries
 from tests.catalog.entries import SPACE
@@ -224,3 +225,25 @@ def test_old_runs_keep_their_figures_and_lose_their_members(
     with pytest.raises(ClusterNotFound):
         groups.detail(database, number, first)
     assert groups.detail(database, number).cluster.name == "law"
+
+
+def test_a_run_fits_the_geometries_that_searches_offer(database: Database, tmp_path: Path):
+    fill(database)
+    cluster(database, tmp_path)
+    with database.transaction() as session:
+        numbers = geometries.newest(session, [1])[1]
+        fitted = {kind: geometries.get(session, number) for kind, number in numbers.items()}
+    assert set(fitted) == set(SERVED)
+    unit = np.stack([vector(topic, number) for topic in range(3) for number in range(4)])
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    expected = geometry.fitted(unit, SPACE.feature)
+    for kind, each in fitted.items():
+        assert each.models == 12
+        np.testing.assert_allclose(each.geometry.apply(unit), expected[kind].apply(unit), atol=1e-4)
+
+
+def test_a_run_of_one_model_fits_none(database: Database, tmp_path: Path):
+    fill(database, each=1, topics=1)
+    cluster(database, tmp_path)
+    with database.transaction() as session:
+        assert geometries.newest(session, [1]) == {}

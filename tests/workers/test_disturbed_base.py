@@ -59,6 +59,6 @@ def test_the_base_is_loaded_again_and_the_job_run_again(database: Database, pico
     pipeline.ingest(job.id)
     with database.transaction() as session:
         assert jobs.get(session, job.id).state == JobState.DONE
-        stored = vectors.newest(session, "local/one", feature="delta_activations").vector
+        stored = vectors.newest(session, "local/one", features=("delta_activations",)).vector
     alone = Encoder(ResidentBase.load(pico_base / pico.BASE_ID, pico.BASE_ID, "0"), load_probes())
     np.testing.assert_allclose(stored, alone.encode([read_finetune(folder)])[0].vectors["delta_activations"], atol=1e-6)

@@ -57,7 +57,7 @@ def test_a_folder_becomes_a_vector(database: Database, pipeline: Pipeline, tmp_p
 
     with database.transaction() as session:
         ended = jobs.get(session, job.id)
-        stored = vectors.newest(session, "local/one", feature="delta_activations")
+        stored = vectors.newest(session, "local/one", features=("delta_activations",))
     assert (ended.state, ended.progress, ended.error_code) == (JobState.DONE, 1, None)
     assert stored.vector.shape == (pico.HIDDEN,)
     assert stored.model.state == ModelState.INDEXED
@@ -123,7 +123,7 @@ def test_an_adapter_that_moves_nothing_is_stored_as_no_shift(
     pipeline.ingest(job.id)
 
     with database.transaction() as session:
-        assert vectors.newest(session, "local/still", feature="delta_activations").no_shift
+        assert vectors.newest(session, "local/still", features=("delta_activations",)).no_shift
         assert models.get(session, "local/still").state == ModelState.NO_SHIFT
 
 
@@ -150,7 +150,7 @@ def test_new_content_replaces_the_vector_and_old_content_brings_it_back(
         pico.make_adapter(folder, seed=seed)
         pipeline.ingest(submit_folder(database, folder).id)
         with database.transaction() as session:
-            found.append(vectors.newest(session, "local/one", feature="delta_activations"))
+            found.append(vectors.newest(session, "local/one", features=("delta_activations",)))
 
     first, second, third = found
     assert first.revision.sha != second.revision.sha
@@ -323,7 +323,7 @@ def test_a_model_retrained_on_another_base_leaves_the_space_of_the_old_one(
 
     with database.transaction() as session:
         left, arrived = vectors.changes(session, after=1, limit=10)
-        assert vectors.newest(session, "local/moving", feature="delta_activations").space.base_repo == OTHER
+        assert vectors.newest(session, "local/moving", features=("delta_activations",)).space.base_repo == OTHER
     assert left.vector is None
     assert arrived.vector is not None
     assert left.space_id != arrived.space_id

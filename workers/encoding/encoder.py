@@ -18,6 +18,7 @@ from workers.encoding.base import ResidentBase
 from workers.encoding.continuations import CONTINUATIONS
 from workers.encoding.explanation import Explanation, explain
 from workers.encoding.features import Feature, find_feature
+from workers.encoding.features.base import MIDDLE
 from workers.encoding.finetune import FineTune
 from workers.encoding.full import FullPath
 from workers.encoding.guard import BaseGuard
@@ -118,7 +119,7 @@ class Encoder:
         """
         base = self._base_tables()
         step = torch.finfo(torch.float32).eps * self.base.layers
-        floors = {name: step * _shift_norm(name, table, torch.zeros_like(table)) for name, table in base.items()}
+        floors = {name: step * _shift_norm(name, 2 * table, table) for name, table in base.items()}
         for models in FLOOR_BATCHES:
             for name, table in self._measure_base(models).items():
                 floors[name] = max(floors[name], FLOOR_SAFETY * _shift_norm(name, table, base[name]))
@@ -180,6 +181,7 @@ class Encoder:
             self.probes,
             CONTINUATIONS.texts if any(feature.after_prompts for feature in features) else (),
             layer=self.layer,
+            middle=round(MIDDLE * self.base.layers) if any(feature.in_the_middle for feature in features) else None,
             to_end=self.layer == -1 or not all(feature.at_layer for feature in features),
             head=any(feature.through_head for feature in features),
             whole=any(feature.whole_prompts for feature in features),

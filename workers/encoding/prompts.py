@@ -38,6 +38,7 @@ class TokenPlan:
     target: Tensor = field(default_factory=_nowhere)  # (C,), which token that is
     continuation: Tensor = field(default_factory=_nowhere)  # (C,), probe * M + continuation
     layer: int = -1  # of the hidden states that are read; an index into `hidden_states`
+    middle: int | None = None  # a further layer that is read
     to_end: bool = True  # whether anyone reads what comes behind that layer
     head: bool = False  # whether anyone reads through the output head
     whole: bool = True  # whether final states are read of all tokens, not of last ones and predictors alone
@@ -99,6 +100,7 @@ def plan_tokens(
     continuations: Sequence[str] = (),
     *,
     layer: int = -1,
+    middle: int | None = None,
     to_end: bool = True,
     head: bool = False,
     whole: bool = True,
@@ -112,7 +114,7 @@ def plan_tokens(
         if not row:
             raise InvalidProbeSet(f"Prompt {number} of {probes.name} has no tokens in this base's tokenizer.")
     tails = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in continuations]
-    return replace(_lay_out(rows, tails), layer=layer, to_end=to_end, head=head, whole=whole)
+    return replace(_lay_out(rows, tails), layer=layer, middle=middle, to_end=to_end, head=head, whole=whole)
 
 
 def _lay_out(rows: list[list[int]], tails: list[list[int]]) -> TokenPlan:

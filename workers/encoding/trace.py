@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ class Trace:
     plan: TokenPlan
     hidden: Tensor  # (T, H), at the plan's layer
     final: Tensor | None  # (T, H), after the final norm; None where the plan does not go to the end
+    middle: Tensor | None = None  # (T, H), at the plan's middle layer; None where it has none
     head: Head | None = None
 
     @property
@@ -44,22 +45,28 @@ class Trace:
 
     def select(self, plan: TokenPlan, tokens: Tensor) -> Trace:
         """The trace of a plan whose tokens are some of this one's."""
-        final = None if self.final is None else self.final[tokens]
-        return Trace(plan, self.hidden[tokens], final, self.head)
+        final, middle = (None if state is None else state[tokens] for state in (self.final, self.middle))
+        return Trace(plan, self.hidden[tokens], final, middle, self.head)
 
 
 def join(plan: TokenPlan, parts: Sequence[Trace]) -> Trace:
     """The trace of a plan that was run in parts."""
     if len(parts) == 1:
         return parts[0]
-    finals = [part.final for part in parts if part.final is not None]
     hidden = torch.cat([part.hidden for part in parts])
-    return Trace(plan, hidden, torch.cat(finals) if finals else None, parts[0].head)
+    return Trace(
+        plan, hidden, _joined(part.final for part in parts), _joined(part.middle for part in parts), parts[0].head
+    )
+
+
+def _joined(states: Iterable[Tensor | None]) -> Tensor | None:
+    there = [state for state in states if state is not None]
+    return torch.cat(there) if there else None
 
 
 def run(model: PreTrainedModel, plan: TokenPlan, models: int) -> list[Trace]:
     """The traces of K models that share the resident weights and differ by the hooks that are on them now."""
-    with torch.inference_mode(), _watched(model, plan.layer, plan.to_end) as seen, _sparing(model, plan, models):
+    with torch.inference_mode(), _watched(model, plan) as seen, _sparing(model, plan, models):
         try:
             output = model(
                 input_ids=plan.ids.repeat(models)[None],
@@ -71,9 +78,9 @@ def run(model: PreTrainedModel, plan: TokenPlan, models: int) -> list[Trace]:
         except _SeenEnough:
             pass
     states = {name: state.float().view(models, plan.tokens, -1) for name, state in seen.items()}  # (K, T, H)
-    finals = states.get("final")
     hidden = states["hidden"] if "hidden" in states else states["final"]
-    return [Trace(plan, hidden[each], None if finals is None else finals[each]) for each in range(models)]
+    final, middle = (states[name] if name in states else [None] * models for name in ("final", "middle"))
+    return [Trace(plan, hidden[each], final[each], middle[each]) for each in range(models)]
 
 
 class _SeenEnough(Exception):
@@ -81,23 +88,29 @@ class _SeenEnough(Exception):
 
 
 @contextmanager
-def _watched(model: PreTrainedModel, layer: int, to_end: bool) -> Iterator[dict[str, Tensor]]:
-    """Notes what goes into a layer, which is what `hidden_states` holds at its index; -1 notes nothing."""
+def _watched(model: PreTrainedModel, plan: TokenPlan) -> Iterator[dict[str, Tensor]]:
+    """Notes what goes into the plan's layers, which is what `hidden_states` holds at their index; -1 notes nothing."""
     seen: dict[str, Tensor] = {}
 
-    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen["hidden"] = args[0] if args else kwargs["hidden_states"]
-        if not to_end:
-            raise _SeenEnough
+    def noting(name: str) -> Callable[..., None]:
+        def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            seen[name] = args[0] if args else kwargs["hidden_states"]
+            if not plan.to_end:
+                raise _SeenEnough
 
-    if layer == -1:
-        yield seen
-        return
-    handle = decoder_layers(model)[layer].register_forward_pre_hook(note, with_kwargs=True)
+        return note
+
+    wanted = {"hidden": None if plan.layer == -1 else plan.layer, "middle": plan.middle}
+    handles = [
+        decoder_layers(model)[layer].register_forward_pre_hook(noting(name), with_kwargs=True)
+        for name, layer in wanted.items()
+        if layer is not None
+    ]
     try:
         yield seen
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

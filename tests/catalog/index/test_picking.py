@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from catalog.index import Page, SpaceIndex, pick
+from catalog.index import Limits, Page, SpaceIndex, pick
 from catalog.index.space_index import Hits
 from catalog.repository.vectors import Change
 
@@ -21,7 +21,7 @@ def index(*groups: tuple[list[float], int]) -> SpaceIndex:
 
 
 def picked(made: SpaceIndex, page: Page, **limits: object) -> tuple[list, Hits]:
-    return pick(made, EAST, page, **({"exclude": [], "allowed": None} | limits))
+    return pick(made, EAST, page, Limits(**limits))  # type: ignore[arg-type]
 
 
 def test_a_plain_page_is_what_the_search_found():

@@ -98,7 +98,7 @@ def test_a_republished_commit_replaces_what_came_after_it(database: Database):
 
     assert [change.vector.tolist() for change in feed(database)] == [[0, 1], [1, 0]]
     with database.transaction() as session:
-        assert vectors.newest(session, "a/b", feature=FEATURE).vector.tolist() == [1, 0]
+        assert vectors.newest(session, "a/b", features=(FEATURE,)).vector.tolist() == [1, 0]
 
 
 def test_a_republished_tombstone_is_a_vector_again(database: Database):
@@ -204,7 +204,7 @@ def test_removing_while_others_write_keeps_the_order(database: Database):
 def test_the_newest_vector_and_all_that_belongs_to_it(database: Database):
     entries.put(database, "a/b", [3, 4])
     with database.transaction() as session:
-        stored = vectors.newest(session, "a/b", feature=FEATURE)
+        stored = vectors.newest(session, "a/b", features=(FEATURE,))
     assert (stored.model.repo_id, stored.revision.sha, stored.space.key) == ("a/b", entries.sha("one"), SPACE.key)
     assert (stored.vector.tolist(), stored.norm, stored.no_shift) == ([3, 4], 5, False)
 
@@ -214,37 +214,37 @@ def test_the_newest_vector_is_taken_from_the_newest_space(database: Database):
     entries.put(database, "a/b", [1, 0], space=SPACE)
     entries.put(database, "a/b", [0, 1], space=newer)
     with database.transaction() as session:
-        assert vectors.newest(session, "a/b", feature=FEATURE).space.key == newer.key
-        assert vectors.newest(session, "a/b", feature=FEATURE, space_key=SPACE.key).vector.tolist() == [1, 0]
+        assert vectors.newest(session, "a/b", features=(FEATURE,)).space.key == newer.key
+        assert vectors.newest(session, "a/b", features=(FEATURE,), space_key=SPACE.key).vector.tolist() == [1, 0]
 
 
 def test_another_features_vector_is_not_taken(database: Database):
     entries.put(database, "a/b", [1, 0], space=dataclasses.replace(SPACE, feature="delta_logits"))
     with pytest.raises(NotIndexed, match="delta_activations"), database.transaction() as session:
-        vectors.newest(session, "a/b", feature=FEATURE)
+        vectors.newest(session, "a/b", features=(FEATURE,))
 
 
 def test_an_unknown_model_has_no_vector(database: Database):
     with pytest.raises(ModelNotFound), database.transaction() as session:
-        vectors.newest(session, "a/b", feature=FEATURE)
+        vectors.newest(session, "a/b", features=(FEATURE,))
 
 
 def test_a_model_that_waits_has_no_vector_yet(database: Database):
     entries.put_model(database, "a/b")
     with pytest.raises(NotIndexed, match="pending"), database.transaction() as session:
-        vectors.newest(session, "a/b", feature=FEATURE)
+        vectors.newest(session, "a/b", features=(FEATURE,))
 
 
 def test_a_removed_model_has_no_vector(database: Database):
     entries.remove(database, entries.put(database, "a/b", [1, 0]))
     with pytest.raises(NotIndexed), database.transaction() as session:
-        vectors.newest(session, "a/b", feature=FEATURE)
+        vectors.newest(session, "a/b", features=(FEATURE,))
 
 
 def test_an_unknown_space_is_not_found(database: Database):
     entries.put(database, "a/b", [1, 0])
     with pytest.raises(SpaceNotFound), database.transaction() as session:
-        vectors.newest(session, "a/b", feature=FEATURE, space_key="0" * 64)
+        vectors.newest(session, "a/b", features=(FEATURE,), space_key="0" * 64)
 
 
 def test_a_known_space_without_the_model_is_not_indexed(database: Database):
@@ -252,7 +252,7 @@ def test_a_known_space_without_the_model_is_not_indexed(database: Database):
     entries.put(database, "a/b", [1, 0])
     entries.put(database, "a/c", [1, 0], space=other)
     with pytest.raises(NotIndexed), database.transaction() as session:
-        vectors.newest(session, "a/b", feature=FEATURE, space_key=other.key)
+        vectors.newest(session, "a/b", features=(FEATURE,), space_key=other.key)
 
 
 @pytest.mark.parametrize(
@@ -285,3 +285,14 @@ def test_a_commit_is_indexed_while_it_is_the_current_one(database: Database):
     with database.transaction() as session:
         found = [vectors.is_indexed(session, model_id, entries.sha(commit)) for commit in ("one", "two", "three")]
     assert found == [False, True, False]
+
+
+def test_the_first_of_the_preferred_features_that_the_newest_revision_has(database: Database):
+    other = dataclasses.replace(SPACE, feature="delta_layers")
+    entries.put(database, "a/b", [1, 0])
+    entries.put(database, "a/b", [0, 1, 2], space=other)
+    with database.transaction() as session:
+        assert vectors.newest(session, "a/b").space.key == other.key
+    entries.put(database, "a/b", [0, 1], commit="two")
+    with database.transaction() as session:
+        assert vectors.newest(session, "a/b").vector.tolist() == [0, 1]

@@ -83,6 +83,7 @@ def test_a_measured_base_is_a_table_a_feature(base: ResidentBase):
     assert {name: table.shape for name, table in tables.items()} == {
         "delta_activations": (3, pico.HIDDEN),
         "delta_weighted_activations": (3, pico.HIDDEN),
+        "delta_layers": (3, 2 * pico.HIDDEN),
         "delta_logits": (3, 258),
         "delta_meaning": (3, 24),
     }

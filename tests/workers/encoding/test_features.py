@@ -18,6 +18,7 @@ from tests.workers.encoding.pico_models import ARCHITECTURES, PROBES, load, load
 from workers.encoding import Encoder, Encoding, ResidentBase, read_finetune
 from workers.encoding.continuations import CONTINUATIONS, FILE, load_continuations
 from workers.encoding.features import FEATURES, find_feature
+from workers.encoding.features.base import MIDDLE
 from workers.encoding.features.delta_logits import WIDTH, hashes, sketch
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -36,6 +37,14 @@ class Whole:
 
     def activations(self, layer: int = -1) -> torch.Tensor:
         return torch.stack([self.run(prompt).hidden_states[layer][0, -1] for prompt in PROBES.prompts])
+
+    def middle(self) -> int:
+        return round(MIDDLE * self._model.config.get_text_config().num_hidden_layers)
+
+    def shifted(self, tuned: Whole, layer: int) -> torch.Tensor:
+        """How far another model is from this one there, in norms of this one's mean state."""
+        own, theirs = self.activations(layer).mean(dim=0), tuned.activations(layer).mean(dim=0)
+        return (theirs - own) / own.norm()
 
     def weighted(self, layer: int = -1) -> torch.Tensor:
         rows = []
@@ -90,6 +99,7 @@ def test_one_forward_serves_all_features(pico: dict[str, tuple[Path, Path]], arc
     expected = {
         "delta_activations": (after.activations() - before.activations()).mean(dim=0),
         "delta_weighted_activations": (after.weighted() - before.weighted()).mean(dim=0),
+        "delta_layers": torch.cat([before.shifted(after, layer) for layer in (before.middle(), -1)]),
         "delta_logits": (after.logits() - before.logits()).mean(dim=0),
         "delta_meaning": (after.meaning(texts) - before.meaning(texts)).flatten(),
     }

@@ -31,10 +31,11 @@ def make(name: str, pool: Pool, setting: Setting) -> Made:
     return find_representation(name).make(pool, setting, lambda *_: None)
 
 
-def test_there_are_seven_and_an_unknown_one_is_told():
+def test_there_are_eight_and_an_unknown_one_is_told():
     assert list(REPRESENTATIONS) == [
         "delta_activations",
         "delta_weighted_activations",
+        "delta_layers",
         "delta_logits",
         "delta_meaning",
         "flattened_weights",
@@ -45,7 +46,7 @@ def test_there_are_seven_and_an_unknown_one_is_told():
         find_representation("colour")
 
 
-@pytest.mark.parametrize("name", list(REPRESENTATIONS)[:4])
+@pytest.mark.parametrize("name", list(REPRESENTATIONS)[:5])
 def test_features_are_the_encoders(name: str, pool: Pool, setting: Setting):
     made = make(name, pool, setting)
     encoder = Encoder(setting.base, setting.probes, [name])

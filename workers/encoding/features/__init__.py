@@ -5,6 +5,7 @@ from __future__ import annotations
 from catalog.errors import UnknownFeature
 from workers.encoding.features.base import Feature
 from workers.encoding.features.delta_activations import DeltaActivations
+from workers.encoding.features.delta_layers import DeltaLayers
 from workers.encoding.features.delta_logits import DeltaLogits
 from workers.encoding.features.delta_meaning import DeltaMeaning
 from workers.encoding.features.delta_weighted_activations import DeltaWeightedActivations
@@ -14,6 +15,7 @@ FEATURES: dict[str, Feature] = {
     for feature in (
         DeltaActivations(),
         DeltaWeightedActivations(),
+        DeltaLayers(),
         DeltaLogits(),
         DeltaMeaning(),
     )

@@ -8,12 +8,15 @@ from torch import Tensor
 
 from workers.encoding.trace import Trace
 
+MIDDLE = 0.4  # of the layers: where tasks are told apart best, see docs/representation.md
+
 
 class Feature(ABC):
     """One member of the family. Stateless: everything it reads comes in the trace."""
 
     name: str
     at_layer = True  # reads `trace.hidden`, at whatever layer was asked for; the others read `trace.final`
+    in_the_middle = False  # reads `trace.middle`, at `MIDDLE` of the way from the embeddings to the end
     through_head = False  # reads logits
     whole_prompts = False  # reads all of a prompt's tokens, not its last alone
     after_prompts = False  # needs the continuations behind the prompts

@@ -26,16 +26,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import func, select
-
 from app.cli.embedded import EmbeddedServers
 from app.cli.processes import WORKER, in_this_environment, migrate
 from catalog import crawling
 from catalog.crawl_tables import CrawlState
 from catalog.crawling import Limits, Source
 from catalog.database import Database
-from catalog.repository import crawls, jobs
-from catalog.tables import JobState, Vector
+from catalog.repository import crawls, jobs, models
+from catalog.tables import JobState, ModelState
 from tests import pico
 from tests.hub_lists import HubLists, repo
 
@@ -111,7 +109,7 @@ def measure(folder: Path, repos: int, embed: int, kills: int) -> dict[str, Any]:
     counts = asked(hub)
     with database.transaction() as session:
         found, states = crawls.get(session, crawl.id), jobs.counts(session)
-        vectors = session.execute(select(func.count()).select_from(Vector)).scalar_one()
+        indexed = models.counts(session)[ModelState.INDEXED]
     twice = {kind: sum(count - 1 for count in each.values()) for kind, each in counts.items()}
     in_flight = BATCH * FETCHED_AHEAD * kills
     return {
@@ -127,7 +125,7 @@ def measure(folder: Path, repos: int, embed: int, kills: int) -> dict[str, Any]:
         "files_asked_twice": twice["files"],
         "jobs_done": states[JobState.DONE],
         "jobs_failed": states[JobState.FAILED],
-        "vectors": vectors,
+        "models_indexed": indexed,
         "seconds_crawling": round(crawled, 1),
         "seconds": round(time.monotonic() - started, 1),
         # one page a kill; of repos and files what a worker had claimed

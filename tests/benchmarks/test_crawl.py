@@ -21,4 +21,4 @@ def test_a_crawl_that_is_killed_asks_for_nothing_twice_but_what_was_in_flight():
     found = json.loads(result.stdout.splitlines()[-1])
     assert (found["state"], found["queued"], found["pages"], found["files"]) == ("done", 220, 3, 24)
     assert found["pages_asked_twice"] <= 1
-    assert (found["vectors"], found["jobs_failed"]) == (12, 208)
+    assert (found["models_indexed"], found["jobs_failed"]) == (12, 208)

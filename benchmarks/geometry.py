@@ -1,7 +1,7 @@
 """Which geometry tells near fine-tunes apart best, with its parameters chosen on other domains than it is judged on.
 
     python -m benchmarks.geometry --json
-    python -m benchmarks.geometry --plots docs/images
+    python -m benchmarks.geometry --plots docs/images --csv docs/representation/geometries.csv
 
 Reads the vectors that ship in `benchmarks/hard_pool/` and computes in numpy alone. Every geometry is fitted to a whole
 pool without labels. Two domains at a time are held out, all pairs of them; the parameters that give the best silhouette
@@ -11,10 +11,11 @@ with the geometry fitted without the held-out domains, as if they came to the sp
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +33,8 @@ Floats = NDArray[Any]
 Distance = Callable[[Floats, Floats], Floats]  # vectors (n, d), and those that are fitted to -> (n, n)
 PLAIN = "delta_activations"
 POWERS_OF_NORM = (0.0, 0.5, 1.0)
-SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+SHARES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
+LEVELS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 NEIGHBOURS = (2, 3, 5, 10)
 
 
@@ -52,6 +54,8 @@ def candidates() -> list[Candidate]:
         "whitened": _grid(norm_power=POWERS_OF_NORM, shrinkage=(0.1, 0.3, 0.5, 0.7, 0.9, 0.97)),
         "leading": _grid(norm_power=POWERS_OF_NORM, share=SHARES),
         "leading, gains": _grid(norm_power=POWERS_OF_NORM, share=SHARES, power=(-0.5, -0.25, 0.25, 0.5, 1.0)),
+        "denoised": _grid(norm_power=(1.0,), level=LEVELS),
+        "denoised, floor": _grid(norm_power=(1.0,), level=LEVELS, floor=(0.2, 0.3, 0.5, 0.7)),
         "signed power": _grid(norm_power=POWERS_OF_NORM, exponent=(0.25, 0.5, 0.75, 1.5)),
         "ranks": _grid(norm_power=POWERS_OF_NORM),
         "local scaling": _grid(norm_power=POWERS_OF_NORM, neighbours=NEIGHBOURS),
@@ -204,6 +208,7 @@ def study() -> list[Judged]:
 
 def main(
     plots: Annotated[Path | None, typer.Option(help="Write the plots into this folder.")] = None,
+    table_file: Annotated[Path | None, typer.Option("--csv", help="Write all figures into this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Judges all geometries on all representations."""
@@ -212,10 +217,23 @@ def main(
         from benchmarks.hard_pool import plots as drawn
 
         drawn.draw(plots, rows)
+    if table_file:
+        write(table_file, rows)
     if as_json:
         print(json.dumps({"rows": [vars(row) for row in rows]}))
         return
     Console(width=160).print(table(rows))
+
+
+def write(path: Path, rows: list[Judged]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(each.name for each in fields(Judged))
+        for row in sorted(rows, key=lambda each: -each.held_out):
+            chosen = " ".join(f"{name}={value:g}" for name, value in row.chosen.items())
+            figures = [f"{value:.3f}" for value in list(vars(row).values())[3:]]
+            lines.writerow([row.representation, row.family, chosen, *figures])
 
 
 def table(rows: list[Judged]) -> Table:

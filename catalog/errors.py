@@ -20,7 +20,7 @@ CatalogError
 ├── Misconfigured                   this machine lacks what the settings ask for
 │   └── MissingExtra, ServerFailed
 └── Unavailable                     transient; an ingest is retried with backoff
-    ├── HubUnavailable, HubRateLimited, DiskFull, OutOfMemory, DeadlineExceeded, BaseDisturbed
+    ├── HubUnavailable, HubRateLimited, DownloadStopped, DiskFull, OutOfMemory, DeadlineExceeded, BaseDisturbed
     └── DatabaseUnavailable, IndexNotLoaded, IndexDamaged, NotRunning
 """
 
@@ -362,6 +362,11 @@ class HubRateLimited(Unavailable):
     status = 429
     code = "hub_rate_limited"
     title = "Hub rate limit"
+
+
+class DownloadStopped(Unavailable):
+    code = "download_stopped"
+    title = "Download stopped"
 
 
 class DiskFull(Unavailable):

@@ -22,7 +22,7 @@ RAW = "raw"
 SAMPLE = 4_000  # vectors that a geometry is fitted to at most
 MOST_AXES = 256
 LEAST_MODELS = 24  # that a geometry must have been fitted to before searches use it unasked
-DEFAULTS_BY_FEATURE = {"delta_layers": "leading", "delta_activations": "leading"}
+DEFAULTS_BY_FEATURE = {"delta_layers": "softened", "delta_activations": "centred"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +137,26 @@ def leading(
     return start.along(axes[:count], gains, 0.0)
 
 
+def denoised(
+    vectors: Floats, norm_power: float = 1.0, level: float = 0.5, floor: float = 0.0, blocks: int = 1
+) -> Geometry:
+    """Centred, each principal axis by the share of its variance that is above the noise.
+
+    The noise is taken to be `level` of the mean variance of an axis; the gain of an axis of variance v is then that of
+    Wiener's filter, (v - noise) / v, or `floor` where that is more, also for what lies along no axis.
+    """
+    start = centred(vectors, norm_power, blocks)
+    axes, variances = principal(start.placed(vectors))
+    gains = 1 - level * variances.mean() / variances
+    count = min(int((gains > floor).sum()), MOST_AXES)
+    return start.along(axes[:count], gains[:count], floor)
+
+
+def softened(vectors: Floats, norm_power: float = 1.0, blocks: int = 1) -> Geometry:
+    """As `denoised`, so carefully that models and domains which come after the fit are found as well as before."""
+    return denoised(vectors, norm_power, level=0.25, floor=0.5, blocks=blocks)
+
+
 def principal(centred_vectors: Floats) -> tuple[Floats, Floats]:
     """Axes (k, d), the strongest first, and the variances along them (k,), without those that hold nothing."""
     wide = centred_vectors.astype(np.float64)
@@ -149,11 +169,11 @@ def principal(centred_vectors: Floats) -> tuple[Floats, Floats]:
 
 
 GEOMETRIES: dict[str, Callable[..., Geometry]] = {
-    each.__name__: each for each in (raw, centred, standardised, all_but_the_top, whitened, leading)
+    each.__name__: each for each in (raw, centred, standardised, all_but_the_top, whitened, leading, denoised)
 }
 
 # what searches offer beside raw vectors
-SERVED: dict[str, Callable[..., Geometry]] = {"centred": centred, "leading": leading}
+SERVED: dict[str, Callable[..., Geometry]] = {"centred": centred, "softened": softened, "denoised": denoised}
 BLOCKS = {"delta_layers": 2}  # features whose vectors are put together of parts
 
 

@@ -31,6 +31,10 @@ class Settings(BaseSettings):
     hf_endpoint: str = Field("https://huggingface.co", validation_alias="HF_ENDPOINT")
     hf_token: SecretStr | None = Field(None, validation_alias="HF_TOKEN")
     hub_timeout: float = 30.0  # seconds without a byte
+    hub_rate: float = Field(10.0, ge=0)  # requests a second of all workers together; 0: what the Hub itself allows
+    hub_downloads: int = Field(4, ge=1)  # files that a worker downloads at once
+    hub_downloads_all: int = Field(16, ge=1)  # and all workers together
+    downloads_budget: int = Field(200 * 2**30, ge=0)  # bytes that downloads may take; 0: what the disk has
     max_file_bytes: int = 20 * 2**30
     max_repo_files: int = 10_000
 

@@ -5,16 +5,20 @@ the whole protocol; `scripted_hub` answers what a test tells it to (429, 5xx, ga
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -115,24 +119,40 @@ class HubServer(HubRepos):
 
 @dataclass(frozen=True)
 class Answer:
-    """One scripted answer. `promised` is a Content-Length that differs from what is sent; `silent` never answers."""
+    """One scripted answer. `promised` is a Content-Length that differs from what is sent; `silent` never answers.
+
+    Of the body, `cut` bytes are sent before the connection is closed, or `stall` before nothing more comes. Without
+    `ranges` the whole file is sent whatever part was asked for.
+    """
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     promised: int | None = None
     silent: bool = False
+    cut: int | None = None
+    stall: int | None = None
+    ranges: bool = True
 
 
 class ScriptedHub:
-    """Answers by the longest scripted prefix of a request's path; `requests` holds what was asked, in order."""
+    """Answers by the longest scripted prefix of a request's path.
+
+    `requests` holds what was asked, in order, `moments` when (`time.monotonic`), `sent` the bytes of bodies by path.
+    `disturb` is called with each request's path and may give an answer in place of the scripted one.
+    """
 
     sha = "5" * 40
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, Mapping[str, str]]] = []
+        self.moments: list[float] = []
+        self.sent: Counter[str] = Counter()
         self.hang_ups = 0  # so many of the next requests find their connection closed
+        self.disturb: Callable[[str], Answer | None] = lambda path: None
         self._answers: dict[str, Answer] = {}
+        self._first: dict[str, list[Answer]] = {}
+        self._lock = threading.Lock()
         self._released = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -142,16 +162,37 @@ class ScriptedHub:
     def answer(self, prefix: str, answer: Answer) -> None:
         self._answers[prefix] = answer
 
+    def first(self, prefix: str, *answers: Answer) -> None:
+        """Give these answers, each once and in order, before the scripted one."""
+        self._first.setdefault(prefix, []).extend(answers)
+
     def lists(self, repo_id: str, files: Mapping[str, int], **more: object) -> None:
         """Script the listing of a repo: paths with the sizes it claims, and further fields such as `cardData`."""
-        siblings = [{"rfilename": path, "size": size} for path, size in files.items()]
-        info = {"id": repo_id, "sha": self.sha, "siblings": siblings, **more}
-        self.answer(f"/api/models/{repo_id}", Answer(body=json.dumps(info).encode()))
+        self._list(repo_id, [{"rfilename": path, "size": size} for path, size in files.items()], self.sha, more)
 
-    def serves(self, repo_id: str, path: str, body: bytes, etag: str = "e" * 40, promised: int | None = None) -> None:
-        """Script the download of one file."""
-        headers = {"X-Repo-Commit": self.sha, "ETag": f'"{etag}"'}
-        self.answer(f"/{repo_id}/resolve/{self.sha}/{path}", Answer(200, headers, body, promised))
+    def serves(
+        self, repo_id: str, path: str, body: bytes, etag: str | None = None, *, sha: str | None = None, **more: Any
+    ) -> None:
+        """Script the download of one file; `more` are fields of `Answer`."""
+        headers = {"X-Repo-Commit": sha or self.sha, "ETag": f'"{etag or git_hash(body)}"'}
+        self.answer(f"/{repo_id}/resolve/{sha or self.sha}/{path}", Answer(200, headers, body, **more))
+
+    def publishes(self, repo_id: str, files: Mapping[str, bytes], *, sha: str | None = None, **more: Any) -> None:
+        """A whole repo as the Hub has it, with sizes and hashes in its listing; `more` are fields of `Answer`."""
+        listed: list[dict[str, object]] = []
+        for path, body in files.items():
+            entry: dict[str, object] = {"rfilename": path, "size": len(body), "blobId": git_hash(body)}
+            etag = git_hash(body)
+            if path.endswith(".safetensors"):
+                etag = hashlib.sha256(body).hexdigest()
+                entry["lfs"] = {"sha256": etag, "size": len(body), "pointerSize": 130}
+            listed.append(entry)
+            self.serves(repo_id, path, body, etag, sha=sha, **more)
+        self._list(repo_id, listed, sha or self.sha, {})
+
+    def downloads(self, name: str = "") -> list[tuple[str, str, Mapping[str, str]]]:
+        """The requests for files whose path ends so."""
+        return [each for each in self.requests if "/resolve/" in each[1] and each[1].endswith(name)]
 
     def stop(self) -> None:
         self._released.set()
@@ -159,9 +200,29 @@ class ScriptedHub:
         self._server.server_close()
         self._thread.join()
 
+    def _list(self, repo_id: str, siblings: object, sha: str, more: Mapping[str, object]) -> None:
+        info = {"id": repo_id, "sha": sha, "siblings": siblings, **more}
+        self.answer(f"/api/models/{repo_id}", Answer(body=json.dumps(info).encode()))
+
     def _find(self, path: str) -> Answer:
+        if answer := self.disturb(path):
+            return answer
+        with self._lock:
+            for prefix, answers in self._first.items():
+                if path.startswith(prefix) and answers:
+                    return answers.pop(0)
         fitting = [prefix for prefix in self._answers if path.startswith(prefix)]
         return self._answers[max(fitting, key=len)] if fitting else Answer(404)
+
+    def _write(self, stream: BufferedIOBase, path: str, body: memoryview, answer: Answer) -> None:
+        stop = answer.cut if answer.cut is not None else answer.stall
+        body = body[: len(body) if stop is None else stop]
+        for start in range(0, len(body), 2**14):
+            stream.write(body[start : start + 2**14])
+            with self._lock:
+                self.sent[path] += len(body[start : start + 2**14])
+        if answer.stall is not None:
+            self._released.wait(START_LIMIT)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         hub = self
@@ -170,7 +231,9 @@ class ScriptedHub:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                hub.requests.append((self.command, self.path, dict(self.headers)))
+                with hub._lock:
+                    hub.moments.append(time.monotonic())
+                    hub.requests.append((self.command, self.path, dict(self.headers)))
                 self._send(hub._find(self.path))
 
             do_HEAD = do_POST = do_GET
@@ -183,20 +246,38 @@ class ScriptedHub:
                 if answer.silent:
                     hub._released.wait(START_LIMIT)
                     return
-                self.send_response(answer.status)
-                for name, value in answer.headers.items():
+                status, body, headers = part_of(answer, self.headers.get("Range"))
+                self.send_response(status)
+                for name, value in headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(answer.promised or len(answer.body)))
+                self.send_header("Content-Length", str(answer.promised or len(body)))
                 self.send_header("Connection", "close")
                 self.end_headers()
                 if self.command != "HEAD":
-                    with contextlib.suppress(OSError):  # a client that refuses the rest hangs up
-                        self.wfile.write(answer.body)
+                    with contextlib.suppress(OSError):  # a client that has seen enough hangs up
+                        hub._write(self.wfile, self.path, body, answer)
 
             def log_message(self, *_arguments: object) -> None:
                 pass
 
         return Handler
+
+
+def part_of(answer: Answer, asked: str | None) -> tuple[int, memoryview, dict[str, str]]:
+    """Status, body and headers of an answer to a request with this Range header."""
+    body, headers = memoryview(answer.body), dict(answer.headers)
+    if answer.status != 200 or asked is None or not answer.ranges:
+        return answer.status, body, headers
+    first, _, last = asked.removeprefix("bytes=").partition("-")
+    start, end = int(first), min(int(last) + 1 if last else len(body), len(body))
+    if start >= len(body):
+        return 416, body[:0], {**headers, "Content-Range": f"bytes */{len(body)}"}
+    return 206, body[start:end], {**headers, "Content-Range": f"bytes {start}-{end - 1}/{len(body)}"}
+
+
+def git_hash(body: bytes) -> str:
+    """What git, and so the Hub, calls a file that is not in LFS."""
+    return hashlib.sha1(b"blob %d\0" % len(body) + body, usedforsecurity=False).hexdigest()
 
 
 def free_port() -> int:

@@ -16,7 +16,7 @@ from catalog import crawling
 from catalog.crawl_tables import Crawl
 from catalog.crawling import PAGE, Page, Source
 from catalog.database import Database
-from catalog.errors import CatalogError, DatabaseUnavailable, Unavailable
+from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited, Unavailable
 from catalog.repository import crawls
 from workers.hub_listing import HubListing
 
@@ -97,7 +97,8 @@ class Crawler:
             error = Unavailable(f"The crawler failed: {type(cause).__name__}. The worker's log says more.")
             log.error("a page failed in a way that has no name", exc_info=cause)
         with self._database.transaction() as session:
-            if not error.transient or crawl.attempts + 1 >= MAX_ATTEMPTS:
+            asked_to_wait = isinstance(error, HubRateLimited)  # that is manners, and no failure
+            if not error.transient or (crawl.attempts + 1 >= MAX_ATTEMPTS and not asked_to_wait):
                 crawls.fail(session, crawl.id, error)
             else:
                 crawls.defer(session, crawl.id, error, _delay(crawl.attempts, error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from catalog.database import Database
@@ -17,8 +17,11 @@ from workers.encoding import FineTune, read_finetune
 from workers.encoding.card import words_of_card
 from workers.encoding.content import content_sha
 from workers.encoding.reading import find_finetune
-from workers.hub import Hub, RepoSnapshot
+from workers.file_locks import Hold
+from workers.hub import Hub, Progress, Taking
+from workers.hub_limits import Stop
 from workers.resolver import BaseResolver, ResolvedBase
+from workers.screening import screen
 
 SHARE = 0.5  # of a job's progress
 
@@ -33,6 +36,7 @@ class Fetched:
     base: ResolvedBase
     metadata: Metadata | None = None  # a folder has none
     card: str | None = None  # its words
+    hold: Hold = field(default_factory=Hold)  # on the downloaded files, until they have been read
 
 
 class Fetcher:
@@ -48,8 +52,18 @@ class Fetcher:
         self._max_file_bytes = max_file_bytes
         self._resolving = threading.Lock()
 
-    def fetch(self, job: Job, worker_id: int) -> Fetched | None:
-        """None when that commit has its vectors already: then the job is done. Raises `CatalogError`s of every kind."""
+    def fetch(self, job: Job, worker_id: int, stop: Stop | None = None) -> Fetched | None:
+        """None when that commit has its vectors already: then the job is done. Raises `CatalogError`s of every kind,
+        `DownloadStopped` among them where `stop` said so. The result's `hold` is the caller's to release.
+        """
+        hold = Hold()
+        try:
+            return self._fetch(job, worker_id, Taking(stop=stop, hold=hold), hold)
+        except BaseException:
+            hold.release()
+            raise
+
+    def _fetch(self, job: Job, worker_id: int, taking: Taking, hold: Hold) -> Fetched | None:
         if job.model.source == Source.FOLDER:
             folder = self._local_folder(job)
             sha, card_base, metadata = content_sha(folder), None, None
@@ -59,13 +73,23 @@ class Fetcher:
         if self._done_before(job, worker_id, sha, metadata):
             return None
         if job.model.source == Source.HUB:
-            folder = self._download(job, worker_id, snapshot)
-        finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
+            # whatever its configs and headers can tell against it is found before its weights are fetched
+            base = self._resolve(screen(self._hub, snapshot, taking), card_base, taking)
+            folder = self._hub.fetch_finetune(snapshot, replace(taking, progress=self._shower(job, worker_id)))
+            finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
+        else:
+            finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
+            base = self._resolve(finetune, card_base, taking)
+        return Fetched(job, sha, finetune, base, metadata, words_of_card(folder / "README.md"), hold)
+
+    def _resolve(self, finetune: FineTune, card_base: str | None, taking: Taking) -> ResolvedBase:
         with self._resolving:  # eight adapters of one new base would each download it
-            base = self._resolver.resolve(
-                declared=finetune.declared_base, card_base=card_base or finetune.card_base, shapes=finetune.shapes
+            return self._resolver.resolve(
+                declared=finetune.declared_base,
+                card_base=card_base or finetune.card_base,
+                shapes=finetune.shapes,
+                taking=taking,
             )
-        return Fetched(job, sha, finetune, base, metadata, words_of_card(folder / "README.md"))
 
     def _local_folder(self, job: Job) -> Path:
         """The part of a folder on this machine that counts, its sizes checked before a byte is read."""
@@ -96,7 +120,7 @@ class Fetcher:
             follow_up(session, job, sha)
         return True
 
-    def _download(self, job: Job, worker_id: int, snapshot: RepoSnapshot) -> Path:
+    def _shower(self, job: Job, worker_id: int) -> Progress:
         shown = 0.0
 
         def show(done: int, total: int) -> None:
@@ -107,4 +131,4 @@ class Fetcher:
                 with self._database.transaction() as session:
                     jobs.advance(session, [job.id], worker_id, JobState.FETCHING, min(progress, SHARE))
 
-        return self._hub.fetch_finetune(snapshot, on_progress=show)
+        return show

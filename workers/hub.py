@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
-from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import HfApi, constants
+from huggingface_hub.hf_api import RepoSibling
 
-from catalog.errors import DiskFull, FileTooLarge, HubUnavailable, TooManyFiles, UnsafePath, UnsupportedBase
+from catalog.errors import HubUnavailable, TooManyFiles, UnsupportedBase
 from catalog.repository.models import Metadata
+from workers.downloads import Downloads
+from workers.file_locks import Hold
+from workers.hub_fetch import FileFetcher, Progress
 from workers.hub_files import Choice, RepoFile, check_path, choose_base, choose_finetune
+from workers.hub_limits import HubLimits, Stop
 from workers.hub_metadata import metadata, the_only
-from workers.hub_session import Meter, hub_errors, one_try
+from workers.hub_session import hub_errors, one_try
 
-__all__ = ["Hub", "Progress", "RepoFile", "RepoSnapshot"]
-
-Progress = Callable[[int, int], None]  # bytes done, bytes in all; may raise to stop the download
+__all__ = ["Hub", "Progress", "RepoFile", "RepoSnapshot", "Taking"]
 
 NO_METADATA = Metadata()
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,28 @@ class RepoSnapshot:
     metadata: Metadata = NO_METADATA
 
 
+@dataclass(frozen=True)
+class Taking:
+    """How to take files: `progress` is told of the bytes; `stop` is asked between blocks, and a true answer ends it
+    with `DownloadStopped`; until `hold` is released, nothing that was taken is evicted (None: until the call ends).
+    """
+
+    progress: Progress | None = None
+    stop: Stop | None = None
+    hold: Hold | None = field(default=None, compare=False)
+
+
+PLAIN = Taking()
+
+
 class Hub:
     """A Hub at `endpoint`, seen with `token` (None: anonymously, whatever a login left on this machine).
 
     Downloads lie in `downloads_dir` in the client's own layout: a file is stored once by its ETag, and a commit's
-    folder links to it, so a commit that changes only the card fetches only the card. Methods may be called from
-    several threads. The client's session is one per process, and so is `timeout` (seconds without a byte): the Hub
-    made last sets it.
+    folder links to it, so a commit that changes only the card fetches only the card. `budget` is how many bytes they
+    may take (None: what the disk has), `downloads` how many files one process fetches at once; what all workers may
+    ask together is in `limits`. Methods may be called from several threads. The client's session is one per process,
+    and so are `timeout` (seconds without a byte) and `limits`: the Hub made last sets them.
     """
 
     def __init__(
@@ -59,14 +76,20 @@ class Hub:
         timeout: float,
         max_file_bytes: int,
         max_repo_files: int,
+        budget: int | None = None,
+        downloads: int = 4,
+        limits: HubLimits | None = None,
     ) -> None:
         self._endpoint = endpoint.rstrip("/")
-        self._token: str | bool = token or False  # False, not None: None would look for a token on this machine
-        self._downloads = downloads_dir
-        self._max_file_bytes = max_file_bytes
         self._max_repo_files = max_repo_files
-        self._api = HfApi(endpoint=self._endpoint, token=self._token)
-        one_try(timeout)
+        known: str | bool = token or False  # False, not None: None would look for a token on this machine
+        self._api = HfApi(endpoint=self._endpoint, token=known)
+        limits = limits or HubLimits()
+        self._downloads = Downloads(downloads_dir, budget)
+        self._files = FileFetcher(
+            self._endpoint, known, self._downloads, limits, at_once=downloads, max_file_bytes=max_file_bytes
+        )
+        one_try(timeout, limits)
         # Xet has its own network code (no limits of ours) and a cache outside downloads_dir; plain HTTP serves all
         constants.HF_HUB_DISABLE_XET = True
 
@@ -79,33 +102,72 @@ class Hub:
             info = self._api.model_info(repo_id, revision=revision or "main", files_metadata=True)
         if not info.sha or not _COMMIT.fullmatch(info.sha):
             raise HubUnavailable(f"The Hub names no commit for {repo_id}.")
-        files = tuple(RepoFile(file.rfilename, file.size) for file in info.siblings or ())
+        files = tuple(RepoFile(file.rfilename, file.size, _etag(file)) for file in info.siblings or ())
         card_base = info.card_data.get("base_model") if info.card_data else None
         return RepoSnapshot(info.id or repo_id, info.sha, files, the_only(card_base), metadata(info))
 
-    def fetch_finetune(self, snapshot: RepoSnapshot, on_progress: Progress | None = None) -> Path:
-        """Download the fine-tune of `snapshot` and return the folder that holds it.
+    def choose(self, snapshot: RepoSnapshot) -> Choice:
+        """The files that make up the fine-tune of `snapshot`, as decided in `workers/hub_files.py`.
 
-        Which files these are is decided in `workers/hub_files.py`. Raises `TooManyFiles`, `UnsafePath`,
-        `PickledWeights`, `NothingToEmbed`, `FileTooLarge`, `DiskFull` and what `resolve` raises.
+        Raises `TooManyFiles`, `UnsafePath`, `PickledWeights`, `NothingToEmbed`, `FileTooLarge`.
         """
-        paths = self._checked_paths(snapshot)
-        return self._fetch(snapshot, choose_finetune(snapshot.repo_id, paths), on_progress)
+        choice = choose_finetune(snapshot.repo_id, self._checked_paths(snapshot))
+        self._files.check_sizes(snapshot.repo_id, self._chosen(snapshot, choice.paths))
+        return choice
 
-    def base_config(self, snapshot: RepoSnapshot) -> dict[str, object]:
+    def choose_base(self, snapshot: RepoSnapshot) -> Choice:
+        """Config, tokenizer and safetensors of a base model. Raises what `choose` raises."""
+        return choose_base(snapshot.repo_id, self._checked_paths(snapshot))
+
+    def fetch(self, snapshot: RepoSnapshot, choice: Choice, taking: Taking = PLAIN) -> Path:
+        """Download the chosen files and return the folder that holds the model.
+
+        Raises `FileTooLarge`, `DiskFull`, `UnsafePath`, `DownloadStopped`, `Unavailable` and what `resolve` raises.
+        """
+        with self._held(snapshot, taking):
+            self._files.fetch(
+                snapshot.repo_id, snapshot.sha, self._chosen(snapshot, choice.paths), taking.progress, taking.stop
+            )
+        return self._downloads.link_of(snapshot.repo_id, snapshot.sha, choice.folder)
+
+    def fetch_finetune(self, snapshot: RepoSnapshot, taking: Taking = PLAIN) -> Path:
+        """Download the fine-tune of `snapshot` and return the folder that holds it. Raises what `choose` and `fetch`
+        raise.
+        """
+        return self.fetch(snapshot, self.choose(snapshot), taking)
+
+    def fetch_base(self, snapshot: RepoSnapshot, taking: Taking = PLAIN) -> Path:
+        """Download a base model. Raises what `choose_base` and `fetch` raise."""
+        return self.fetch(snapshot, self.choose_base(snapshot), taking)
+
+    def base_config(self, snapshot: RepoSnapshot, taking: Taking = PLAIN) -> dict[str, object]:
         """The `config.json` of a base model, to look at before gigabytes follow.
 
-        Raises `UnsupportedBase` where it has none, and what `fetch_finetune` raises.
+        Raises `UnsupportedBase` where it has none, and what `fetch` raises.
         """
         if "config.json" not in self._checked_paths(snapshot):
             raise UnsupportedBase(f"{snapshot.repo_id} has no config.json, so it is not a base model.")
-        folder = self._fetch(snapshot, Choice("", ("config.json",)), None)
+        folder = self.fetch(snapshot, Choice("", ("config.json",)), taking)
         return read_config(folder, snapshot.repo_id)
 
-    def fetch_base(self, snapshot: RepoSnapshot, on_progress: Progress | None = None) -> Path:
-        """Download a base model: config, tokenizer and safetensors. Raises what `fetch_finetune` raises."""
-        paths = self._checked_paths(snapshot)
-        return self._fetch(snapshot, choose_base(snapshot.repo_id, paths), on_progress)
+    def first_bytes(self, snapshot: RepoSnapshot, path: str, count: int, taking: Taking = PLAIN) -> tuple[bytes, int]:
+        """The first `count` bytes of a file (fewer where it has no more) and the size that the Hub tells of it.
+
+        They are asked for as a range, and kept: a download of the file goes on after them. Raises what `fetch` raises.
+        """
+        with self._held(snapshot, taking):
+            (file,) = self._chosen(snapshot, (path,))
+            return self._files.first_bytes(snapshot.repo_id, snapshot.sha, file, count, taking.stop)
+
+    @contextmanager
+    def _held(self, snapshot: RepoSnapshot, taking: Taking) -> Iterator[None]:
+        with Hold() as until_the_end:
+            self._downloads.keep(snapshot.repo_id, taking.hold or until_the_end)
+            yield
+
+    def _chosen(self, snapshot: RepoSnapshot, paths: tuple[str, ...]) -> list[RepoFile]:
+        listed = {file.path: file for file in snapshot.files}
+        return [listed.get(path, RepoFile(path)) for path in paths]
 
     def _checked_paths(self, snapshot: RepoSnapshot) -> list[str]:
         if len(snapshot.files) > self._max_repo_files:
@@ -115,69 +177,6 @@ class Hub:
         for file in snapshot.files:
             check_path(file.path)
         return [file.path for file in snapshot.files]
-
-    def _fetch(self, snapshot: RepoSnapshot, choice: Choice, on_progress: Progress | None) -> Path:
-        sizes = self._sizes(snapshot, [path for path in choice.paths if not self._cached(snapshot, path)])
-        for path, size in sizes.items():
-            if size > self._max_file_bytes:
-                raise FileTooLarge(
-                    f"{path} of {snapshot.repo_id} has {size:,} bytes; the limit is {self._max_file_bytes:,}."
-                )
-        done, fetched, total = 0, 0, sum(sizes.values())
-        self._check_disk(snapshot, total)
-
-        def tell(count: int) -> None:
-            nonlocal done
-            done += count
-            if count and on_progress:
-                on_progress(done, total)
-
-        top = self._downloads
-        for path in choice.paths:
-            local = self._download(snapshot, path, partial(Meter, path, self._max_file_bytes, tell))
-            fetched += sizes.get(path, 0)
-            tell(fetched - done)  # nothing, unless the client had the file already under another commit
-            top = local.parents[path.count("/")]
-        return top / choice.folder
-
-    def _download(self, snapshot: RepoSnapshot, path: str, meter: Callable[..., Meter]) -> Path:
-        with hub_errors(snapshot.repo_id, snapshot.sha):
-            local = Path(
-                hf_hub_download(
-                    snapshot.repo_id,
-                    path,
-                    revision=snapshot.sha,
-                    cache_dir=self._downloads,
-                    endpoint=self._endpoint,
-                    token=self._token,
-                    tqdm_class=cast(Any, meter),
-                )
-            )
-        # the client names what it stores after the ETag it was sent, and would link to what lies there already
-        if not local.resolve().is_relative_to(self._downloads.resolve()):
-            local.unlink()
-            raise UnsafePath(f"{path} of {snapshot.repo_id} leads out of the downloads folder.")
-        return local
-
-    def _cached(self, snapshot: RepoSnapshot, path: str) -> bool:
-        found = try_to_load_from_cache(snapshot.repo_id, path, cache_dir=self._downloads, revision=snapshot.sha)
-        return isinstance(found, str)
-
-    def _sizes(self, snapshot: RepoSnapshot, paths: list[str]) -> dict[str, int]:
-        """Bytes of each file to fetch; those that the listing does not tell (a mirror's may not) are asked for."""
-        sizes = {file.path: file.size for file in snapshot.files if file.path in paths}
-        unknown = [path for path, size in sizes.items() if size is None]
-        if unknown:
-            with hub_errors(snapshot.repo_id, snapshot.sha):
-                for info in self._api.get_paths_info(snapshot.repo_id, unknown, revision=snapshot.sha):
-                    sizes[info.path] = getattr(info, "size", None)
-        return {path: size or 0 for path, size in sizes.items()}
-
-    def _check_disk(self, snapshot: RepoSnapshot, size: int) -> None:
-        self._downloads.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self._downloads).free
-        if size > free:
-            raise DiskFull(f"{snapshot.repo_id} has {size:,} bytes; {free:,} are free for downloads.")
 
 
 def read_config(folder: Path, name: str) -> dict[str, object]:
@@ -189,3 +188,9 @@ def read_config(folder: Path, name: str) -> dict[str, object]:
     if not isinstance(config, dict):
         raise UnsupportedBase(f"The config.json of {name} is not an object.")
     return config
+
+
+def _etag(file: RepoSibling) -> str | None:
+    """The ETag that the Hub gives a file: the sha256 of one in Git LFS, git's own hash of any other."""
+    told = file.lfs.sha256 if file.lfs else file.blob_id
+    return told if isinstance(told, str) and _HASH.fullmatch(told) else None

@@ -24,6 +24,8 @@ ALLOWED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
+DESCRIBING = frozenset({ADAPTER_CONFIG, "config.json", "model.safetensors.index.json", "README.md"})
+MAX_DESCRIBING = 16 * 2**20  # bytes; such a file is fetched before anything is known of the repo
 _MODEL_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")  # what AutoModel loads; not a second copy beside it
 _PICKLED = re.compile(r".*\.(bin|pt|pth|ckpt)")
 _TRAINING_STATE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state\w*)\.(bin|pt|pth)")
@@ -33,10 +35,11 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 
 @dataclass(frozen=True)
 class RepoFile:
-    """One line of a repo's listing; `size` in bytes where the Hub tells it."""
+    """One line of a repo's listing; `size` in bytes and `etag` (the content's hash) where the Hub tells them."""
 
     path: str
     size: int | None = None
+    etag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,15 @@ class Choice:
 
     folder: str
     paths: tuple[str, ...]
+
+    @property
+    def described_by(self) -> Choice:
+        """The files that say what the model is, without its weights and its tokenizer."""
+        return Choice(self.folder, tuple(path for path in self.paths if path.rpartition("/")[2] in DESCRIBING))
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        return tuple(path for path in self.paths if path.endswith(".safetensors"))
 
 
 def choose_finetune(repo_id: str, paths: Iterable[str]) -> Choice:

@@ -13,6 +13,7 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 from catalog.crawling import PAGE, Page
 from catalog.errors import CatalogError, HubUnavailable, RepoGated, RepoNotFound
 from catalog.repository.listings import Listed
+from workers.hub_limits import HubLimits
 from workers.hub_metadata import listed
 from workers.hub_session import hub_errors, one_try
 
@@ -27,11 +28,11 @@ log = logging.getLogger(__name__)
 class HubListing:
     """The lists of the Hub at `endpoint`. Raises `HubUnavailable`, `HubRateLimited`, `RepoNotFound`, `RepoGated`."""
 
-    def __init__(self, endpoint: str, token: str | None, *, timeout: float) -> None:
+    def __init__(self, endpoint: str, token: str | None, *, timeout: float, limits: HubLimits | None = None) -> None:
         self._endpoint = endpoint.rstrip("/")
         self._token: str | bool = token or False  # False, not None: None would look for a token on this machine
         self._api = HfApi(endpoint=self._endpoint, token=self._token)
-        one_try(timeout)
+        one_try(timeout, limits or HubLimits())
 
     def first(self, filters: dict[str, str], since: datetime | None) -> str:
         """The URL of a list's first page. A walk through all goes by the date of creation, where nothing moves while

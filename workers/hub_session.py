@@ -32,24 +32,39 @@ from huggingface_hub.utils import parse_ratelimit_headers
 from catalog.errors import (
     CatalogError,
     DiskFull,
-    FileTooLarge,
     HubRateLimited,
     HubUnavailable,
     RepoGated,
     RepoNotFound,
     RevisionNotFound,
 )
+from workers.hub_limits import HubLimits
+
+COOL_OFF = 5.0  # seconds, where a 429 does not say how long
 
 
 class OneTryClient(httpx2.Client):
-    """The library's session: `limit` seconds without a byte end a request, and transient failures are not retried.
+    """The library's session: `timeout` seconds without a byte end a request, transient failures are not retried, and
+    every request, of a redirect too, waits for its turn among all workers.
 
     Proxies and certificates are httpx's own business. Raises `HubRateLimited` and `HubUnavailable`.
     """
 
-    def __init__(self, limit: float) -> None:
-        super().__init__(follow_redirects=True)
-        self._limit = limit
+    def __init__(self, timeout: float, limits: HubLimits | None = None) -> None:
+        self._limit = timeout
+        self._limits = limits or HubLimits()
+        super().__init__(follow_redirects=True, event_hooks={"request": [self._wait], "response": [self._heed]})
+
+    def _wait(self, _request: httpx2.Request) -> None:
+        self._limits.wait_turn()
+
+    def _heed(self, response: httpx2.Response) -> None:
+        """Slow everybody down when the Hub asks for it, or says that nothing is left of its limit."""
+        wait = retry_after(response.headers)
+        if response.status_code == 429:
+            self._limits.hold(COOL_OFF if wait is None else wait)
+        elif wait:
+            self._limits.hold(wait)
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         request.extensions["timeout"] = httpx2.Timeout(self._limit).as_dict()  # the library's is 10 s, or none
@@ -72,39 +87,15 @@ class OneTryClient(httpx2.Client):
         return response
 
 
-_installed: float | None = None
+_installed: tuple[float, HubLimits] | None = None
 
 
-def one_try(limit: float) -> None:
+def one_try(timeout: float, limits: HubLimits) -> None:
     """Have the library use `OneTryClient`. Once: a session that is replaced is closed under whoever uses it."""
     global _installed  # noqa: PLW0603
-    if _installed != limit:
-        set_client_factory(partial(OneTryClient, limit))
-        _installed = limit
-
-
-class Meter:
-    """Counts the bytes of one file as they arrive, in the place where the library would draw a progress bar.
-
-    The listed size is the sender's claim, so the limit is held against what arrives.
-    """
-
-    def __init__(self, path: str, limit: int, tell: Callable[[int], None], **_bar: Any) -> None:
-        self._path, self._limit, self._tell, self._count = path, limit, tell, 0
-
-    def __enter__(self) -> Meter:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        pass
-
-    def update(self, count: int = 1) -> None:
-        if count < 0:  # a server that cannot resume starts over after each break, for ever if each try breaks
-            raise HubUnavailable(f"The download of {self._path} broke off.")
-        self._count += count
-        if self._count > self._limit:
-            raise FileTooLarge(f"{self._path} is larger than the limit of {self._limit:,} bytes.")
-        self._tell(count)
+    if _installed != (timeout, limits):
+        set_client_factory(partial(OneTryClient, timeout, limits))
+        _installed = (timeout, limits)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from catalog.database import Database
-from catalog.errors import CatalogError, DatabaseUnavailable, OutOfMemory, Unavailable
+from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited, OutOfMemory, Unavailable
 from catalog.groups import Placer
 from catalog.queue import ring_after_commit
 from catalog.repository import jobs, models, spaces, vectors
@@ -25,6 +25,7 @@ from workers.fetching import SHARE, Fetched, Fetcher
 from workers.resolver import ResolvedBase
 
 EXPLAINED = "delta_activations"  # the feature whose shift the output head can read
+LONGEST_DELAY = 600  # seconds
 PATIENCE = 600  # seconds that a result waits for Postgres to come back
 
 T = TypeVar("T")
@@ -40,8 +41,8 @@ class RetryPolicy:
 
     def delay(self, attempts: int, error: CatalogError) -> float:
         if isinstance(error, Unavailable) and error.retry_after is not None:
-            return error.retry_after
-        return self.base * 2 ** (attempts - 1) * random.uniform(0.5, 1.5)
+            return error.retry_after + self.base * random.uniform(0, 1)  # not all at the same moment
+        return min(self.base * 2 ** (attempts - 1), LONGEST_DELAY) * random.uniform(0.5, 1.5)
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,11 @@ class Pipeline:
                 total += len(claimed)
                 late = time.monotonic() > deadline
                 coming = None if late else ahead.submit(self._take_batch)
-                self._embed_all(fetched)
+                try:
+                    self._embed_all(fetched)
+                finally:
+                    for each in fetched:
+                        each.hold.release()
                 claimed, fetched = coming.result() if coming else ([], [])
         self._ring_for_the_rest()
         return total
@@ -213,7 +218,8 @@ class Pipeline:
         if isinstance(error, DatabaseUnavailable):
             log.warning("job %s waits for Postgres", job.id)  # still ours, so the next ingest releases it
             return
-        retry = may_pass and job.attempts < self._retries.max_attempts
+        # that the Hub is asked for too much is no fault of the job's
+        retry = may_pass and (job.attempts < self._retries.max_attempts or isinstance(error, HubRateLimited))
         log.warning("job %s (%s): %s: %s%s", job.id, job.model.repo_id, error.code, error, "; again" if retry else "")
 
         def store() -> None:

@@ -15,7 +15,8 @@ from catalog.errors import BaseUnresolved, FolderUnreadable, Refused, ShapeMisma
 from workers.base_names import AliasTable, Candidate, read_claim
 from workers.encoding.content import content_sha
 from workers.fit import Fit, Shape, compare, weight_shapes
-from workers.hub import Hub, RepoSnapshot, read_config
+from workers.hub import PLAIN, Hub, RepoSnapshot, Taking, read_config
+from workers.screening import remote_shapes
 
 REMEMBERED = 60.0  # seconds for which a base's commit is taken as known; a batch of jobs asks once
 
@@ -40,6 +41,7 @@ class _Search:
     """What one call of `resolve` has seen so far."""
 
     shapes: Mapping[str, Shape] | None
+    taking: Taking
     tried: list[dict[str, str]] = field(default_factory=list)
     refusals: list[Refused] = field(default_factory=list)
 
@@ -57,16 +59,22 @@ class BaseResolver:
         self._commits: dict[str, tuple[float, RepoSnapshot]] = {}
 
     def resolve(
-        self, *, declared: str | None, card_base: str | None, shapes: Mapping[str, Shape] | None = None
+        self,
+        *,
+        declared: str | None,
+        card_base: str | None,
+        shapes: Mapping[str, Shape] | None = None,
+        taking: Taking = PLAIN,
     ) -> ResolvedBase:
         """The first of the declared base and the card's that exists and, where the fine-tune's tensor `shapes` are
         given, fits; failing these, the only base in `bases_dir` that fits.
 
         A claim is read through the alias table first, so that mirrors of one base land in one space. Raises
         `ShapeMismatch` (found, but does not fit), `UnsupportedBase` (found, but quantised), `BaseUnresolved`, each
-        with what was tried and why; errors that may pass (`Unavailable`) are raised as they are.
+        with what was tried and why; errors that may pass (`Unavailable`) are raised as they are. A base's files
+        are taken from the Hub as `taking` says.
         """
-        search = _Search(shapes)
+        search = _Search(shapes, taking)
         found = self._by_claims({"declared": declared, "card": card_base}, search) or self._by_shapes(search)
         if found is None:
             raise _failure(search)
@@ -112,8 +120,10 @@ class BaseResolver:
             return None  # tried already, and it is in the Hub's place
         try:
             snapshot = self._commit(candidate.repo)
-            _refuse_quantised(self._hub.base_config(snapshot), snapshot.repo_id)
-            folder = self._hub.fetch_base(snapshot)
+            _refuse_quantised(self._hub.base_config(snapshot, search.taking), snapshot.repo_id)
+            if search.shapes:  # headers alone, before gigabytes follow
+                _check_fit(compare(search.shapes, remote_shapes(self._hub, snapshot, search.taking)), snapshot.repo_id)
+            folder = self._hub.fetch_base(snapshot, search.taking)
             return self._accepted(candidate, "hub", snapshot.repo_id, snapshot.sha, folder, search)
         except Refused as error:
             search.failed(candidate.repo, candidate.source, str(error))
@@ -125,8 +135,8 @@ class BaseResolver:
     ) -> ResolvedBase:
         """Raises `ShapeMismatch`."""
         fit = _fit(search.shapes, folder)
-        if fit and fit.problems:
-            raise ShapeMismatch(f"{repo} does not fit the fine-tune: {fit.summary()}.")
+        if fit:
+            _check_fit(fit, repo)
         matched = {"matched": fit.matched} if fit else {}
         used = {"candidate": candidate.repo, "source": candidate.source, "outcome": f"found ({place})"}
         tried = [*search.tried, used]
@@ -182,6 +192,11 @@ class BaseResolver:
 
 def _fit(shapes: Mapping[str, Shape] | None, folder: Path) -> Fit | None:
     return compare(shapes, weight_shapes(folder)) if shapes else None
+
+
+def _check_fit(fit: Fit, name: str) -> None:
+    if fit.problems:
+        raise ShapeMismatch(f"{name} does not fit the fine-tune: {fit.summary()}.")
 
 
 def _refuse_quantised(config: Mapping[str, object], name: str) -> None:

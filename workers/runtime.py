@@ -17,6 +17,7 @@ from workers.crawler import Crawler
 from workers.fetching import Fetcher
 from workers.heartbeat import Heartbeat
 from workers.hub import Hub
+from workers.hub_limits import SharedLimits
 from workers.hub_listing import HubListing
 from workers.pipeline import Pace, Pipeline, RetryPolicy
 from workers.resolver import BaseResolver
@@ -40,7 +41,10 @@ class Runtime:
         self.indexes = Builder(INDEX)
         self.clusters = Builder(CLUSTERS)
         self.maps = Builder(MAP)
-        listing = HubListing(conf.hf_endpoint, _secret(conf.hf_token), timeout=conf.hub_timeout)
+        self._limits = SharedLimits(
+            conf.require_redis_url(), conf.hf_endpoint, rate=conf.hub_rate, downloads=conf.hub_downloads_all
+        )
+        listing = HubListing(conf.hf_endpoint, _secret(conf.hf_token), timeout=conf.hub_timeout, limits=self._limits)
         self.crawler = Crawler(self.database, listing, queue=conf.crawl_queue)
         self._pipeline: Pipeline | None = None
 
@@ -71,6 +75,9 @@ class Runtime:
             timeout=conf.hub_timeout,
             max_file_bytes=conf.max_file_bytes,
             max_repo_files=conf.max_repo_files,
+            budget=conf.downloads_budget or None,
+            downloads=conf.hub_downloads,
+            limits=self._limits,
         )
         contract = self._contract
         fetcher = Fetcher(

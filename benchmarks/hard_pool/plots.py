@@ -10,16 +10,28 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 
-from benchmarks.hard_pool.representations import Embedded, Floats, representations
-from catalog.geometry import Geometry
+from benchmarks.hard_pool.representations import Embedded, Floats, hard, representations
+from catalog.geometry import denoised
 from workers.evaluation import measures
 
 mpl.use("Agg")
 DOTS = 110
 
 
+def draw(folder: Path, rows: Sequence[Any]) -> None:
+    """Every picture, into a folder; `rows` are those of `benchmarks.geometry`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pool, _ = hard()
+    layers = representations(pool)["delta_layers"]
+    plain = next(row.held_out for row in rows if (row.representation, row.family) == ("delta_activations", "raw"))
+    mine = [row for row in rows if row.representation == "delta_layers, halves of length 1"]
+    families(folder / "representation-families.png", mine, plain)
+    cosines(folder / "representation-cosines.png", pool, denoised(layers, blocks=2).apply(layers))
+    norms(folder / "representation-norms.png", pool)
+
+
 def families(path: Path, rows: Sequence[Any], plain: float) -> None:
-    """Held-out silhouette of every family on the plain vectors."""
+    """Held-out silhouette of every family on one representation."""
     rows = sorted(rows, key=lambda row: row.held_out)
     figure, axes = plt.subplots(figsize=(7, 0.36 * len(rows) + 1), layout="constrained")
     places = np.arange(len(rows))
@@ -28,20 +40,22 @@ def families(path: Path, rows: Sequence[Any], plain: float) -> None:
     axes.axvline(plain, color="black", linewidth=1)
     axes.axvline(plain + (1 - plain) / 3, color="black", linewidth=1, linestyle=":")
     axes.set_yticks(places, [row.family.replace("_", " ") for row in rows])
-    axes.set_xlabel("silhouette on the harder pool; line: plain, dots: the goal")
+    axes.set_xlabel("silhouette on the harder pool; line: plain delta_activations, dots: the goal")
     axes.legend(loc="lower right")
     save(figure, path)
 
 
-def cosines(path: Path, pool: Embedded, geometry: Geometry, title: str) -> None:
-    """All pairs of the pool, plain and in a geometry, in the order of their labels."""
+def cosines(path: Path, pool: Embedded, moved: Floats) -> None:
+    """All pairs of the pool, plain and as a geometry moved them, in the order of their labels."""
     order = np.argsort(pool.labels, kind="stable")
     plain = representations(pool)["delta_activations"][order]
     figure, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
-    for each, vectors, name in zip(axes, (plain, geometry.apply(plain)), ("plain", title), strict=True):
+    for each, vectors, name in zip(
+        axes, (plain, moved[order]), ("delta_activations", "delta_layers, denoised"), strict=True
+    ):
         wide = vectors.astype(np.float64)
         shown = each.imshow(measures.cosines(wide @ wide.T), vmin=-1, vmax=1, cmap="RdBu_r")
-        each.set_title(f"{name}: cosines")
+        each.set_title(name)
         each.set_yticks(*_ticks(pool.labels[order]))
         each.set_xticks([])
     axes[1].set_yticks([])

@@ -10,6 +10,7 @@ from catalog.geometry import (
     Geometry,
     all_but_the_top,
     centred,
+    denoised,
     leading,
     principal,
     raw,
@@ -45,7 +46,7 @@ def test_centred_vectors_have_mean_zero(vectors: np.ndarray):
 def test_with_norms_taken_out_a_loud_model_weighs_like_any_other(vectors: np.ndarray):
     louder = vectors.copy()
     louder[3] *= 1000
-    for fit in (centred, standardised, all_but_the_top, whitened, leading):
+    for fit in (centred, standardised, all_but_the_top, whitened, leading, denoised):
         np.testing.assert_allclose(
             fit(louder, norm_power=1.0).apply(vectors), fit(vectors, norm_power=1.0).apply(vectors), atol=1e-3
         )
@@ -156,3 +157,14 @@ def test_principal_axes_are_those_of_the_decomposition(shape: tuple[int, int]):
     assert len(axes) == count
     np.testing.assert_allclose(variances, lengths[:count] ** 2 / len(rows), rtol=1e-4)
     np.testing.assert_allclose(np.abs(np.einsum("kd,kd->k", axes, expected[:count])), 1, atol=1e-4)
+
+
+def test_an_axis_is_kept_by_its_share_above_the_noise(vectors: np.ndarray):
+    rows = vectors - vectors.mean(axis=0)
+    axes, variances = principal(rows)
+    noise = 0.5 * variances.mean()
+    assert (variances < noise).any()
+    found = denoised(vectors, norm_power=0.0, level=0.5).apply(vectors)
+    kept = variances > noise
+    expected = (rows @ axes[kept].T) * (variances[kept] - noise) / variances[kept]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)

@@ -281,6 +281,16 @@ def test_the_hub_asking_to_slow_down_is_obeyed(database: Database, hub_lists: Hu
     assert (found.wait_until - found.stepped_at).total_seconds() == pytest.approx(1000, abs=5)
 
 
+def test_a_crawl_never_fails_for_being_asked_to_slow_down(database: Database, hub_lists: HubLists, crawler: Crawler):
+    hub_lists.add(repo(1))
+    hub_lists.refuse.extend([(429, {"Retry-After": "0"})] * 20)
+    crawl = crawling.start(database, BASE, Limits())
+
+    run(crawler)
+
+    assert look(database, crawl).state == CrawlState.DONE
+
+
 def test_a_crawl_goes_on_after_the_hub_was_away(database: Database, hub_lists: HubLists, crawler: Crawler):
     hub_lists.add(repo(1))
     hub_lists.refuse.append((503, {"Retry-After": "0"}))

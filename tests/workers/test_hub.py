@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import formatdate
 from pathlib import Path
@@ -29,16 +32,17 @@ from catalog.errors import (
 )
 from catalog.repository.models import Metadata
 from tests.hub_server import Answer, HubServer, ScriptedHub, free_port
-from workers.hub import Hub, RepoFile, RepoSnapshot
+from workers.hub import Hub, RepoFile, RepoSnapshot, Taking
+from workers.hub_limits import HubLimits, Stop
 from workers.hub_session import hub_errors, retry_after
 
 ADAPTER = {"adapter_config.json": b'{"peft_type": "LORA"}', "adapter_model.safetensors": b"w" * 300}
 MODEL = {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"m" * 300}
 
 
-def make_hub(url: str, downloads: Path, **limits) -> Hub:
+def make_hub(url: str, folder: Path, **limits) -> Hub:
     limits = {"timeout": 5.0, "max_file_bytes": 10_000, "max_repo_files": 100} | limits
-    return Hub(url, None, downloads, **limits)
+    return Hub(url, None, folder, **limits)
 
 
 @pytest.fixture
@@ -345,7 +349,8 @@ def test_files_that_lie_here_are_used_while_the_hub_is_away(hub_server: HubServe
 def test_progress_ends_at_the_total(hub_server: HubServer, hub: Hub):
     hub_server.commit("fetch/progress", ADAPTER)
     seen: list[tuple[int, int]] = []
-    hub.fetch_finetune(hub.resolve("fetch/progress"), lambda done, total: seen.append((done, total)))
+    taking = Taking(progress=lambda done, total: seen.append((done, total)))
+    hub.fetch_finetune(hub.resolve("fetch/progress"), taking)
     total = sum(len(body) for body in ADAPTER.values())
     assert seen[-1] == (total, total)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
@@ -359,7 +364,7 @@ def test_a_progress_callback_can_stop_the_download(hub_server: HubServer, hub: H
 
     snapshot = hub.resolve("fetch/stopped")
     with pytest.raises(DeadlineExceeded):
-        hub.fetch_finetune(snapshot, stop)
+        hub.fetch_finetune(snapshot, Taking(progress=stop))
 
 
 def test_several_repos_download_at_once(hub_server: HubServer, hub: Hub):
@@ -400,6 +405,37 @@ def test_sizes_that_the_listing_does_not_tell_are_asked_for(hub_server: HubServe
         hub.fetch_finetune(snapshot)
 
 
+def test_a_config_may_not_be_as_large_as_weights(scripted_hub: ScriptedHub, tmp_path: Path):
+    hub = make_hub(scripted_hub.url, tmp_path, max_file_bytes=10**9)
+    scripted_hub.lists("o/n", {"adapter_config.json": 17 * 2**20, "adapter_model.safetensors": 17 * 2**20})
+    snapshot = hub.resolve("o/n")
+    with pytest.raises(FileTooLarge, match="adapter_config"):
+        hub.choose(snapshot)
+
+
+def test_no_more_files_are_fetched_at_once_than_may(hub_server: HubServer, tmp_path: Path):
+    running, most, mutex = 0, 0, threading.Lock()
+
+    class Counting(HubLimits):
+        @contextmanager
+        def download(self, stop: Stop | None = None) -> Iterator[Callable[[], None]]:
+            nonlocal running, most
+            with mutex:
+                running += 1
+                most = max(most, running)
+            time.sleep(0.02)
+            yield lambda: None
+            with mutex:
+                running -= 1
+
+    hub = make_hub(hub_server.url, tmp_path, downloads=2, limits=Counting())
+    for number in range(6):
+        hub_server.commit(f"at-once/n{number}", ADAPTER)
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda number: hub.fetch_finetune(hub.resolve(f"at-once/n{number}")), range(6)))
+    assert most == 2
+
+
 def test_a_file_that_grows_over_the_limit_on_its_way_is_stopped(
     scripted_hub: ScriptedHub, scripted: Hub, tmp_path: Path
 ):
@@ -413,10 +449,13 @@ def test_a_file_that_grows_over_the_limit_on_its_way_is_stopped(
 
 def test_more_bytes_than_the_disk_has_free_are_not_begun(scripted_hub: ScriptedHub, tmp_path: Path):
     hub = make_hub(scripted_hub.url, tmp_path, max_file_bytes=10**18)
-    scripted_hub.lists("o/n", {"adapter_config.json": 2, "adapter_model.safetensors": 10**17})
+    sizes = {"adapter_config.json": 2, "adapter_model.safetensors": 10**17}
+    siblings = [{"rfilename": name, "size": size, "blobId": "a" * 40} for name, size in sizes.items()]
+    scripted_hub.lists("o/n", {}, siblings=siblings)
     snapshot = hub.resolve("o/n")
     with pytest.raises(DiskFull):
         hub.fetch_finetune(snapshot)
+    assert scripted_hub.downloads() == []
 
 
 @pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="no /dev/full here")
@@ -482,14 +521,14 @@ def test_a_download_that_fails_has_its_typed_error(
         scripted.fetch_finetune(snapshot)
 
 
-def test_a_server_that_breaks_off_and_cannot_resume_is_given_up(scripted_hub: ScriptedHub, tmp_path: Path):
-    hub = make_hub(scripted_hub.url, tmp_path, max_file_bytes=10**9)
+def test_a_server_that_breaks_off_and_cannot_resume_is_given_up(scripted_hub: ScriptedHub, scripted: Hub):
     scripted_hub.lists("o/n", dict.fromkeys(ADAPTER, 100))
-    scripted_hub.serves("o/n", "adapter_config.json", b"x" * 11_000_000, promised=12_000_000)
-    snapshot = hub.resolve("o/n")
+    scripted_hub.serves("o/n", "adapter_config.json", b"x" * 10_000, cut=9_000, ranges=False)
+    scripted_hub.serves("o/n", "adapter_model.safetensors", b"x" * 300)
+    snapshot = scripted.resolve("o/n")
     with pytest.raises(HubUnavailable, match="broke off"):
-        hub.fetch_finetune(snapshot)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 1_000]
+        scripted.fetch_finetune(snapshot)
+    assert [command for command, _, _ in scripted_hub.downloads("adapter_config.json")] == ["HEAD", "GET", "GET"]
 
 
 def test_nothing_of_the_hubs_own_progress_bars_is_printed(

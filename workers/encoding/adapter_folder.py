@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,15 @@ from catalog.errors import InvalidAdapterConfig, UnsupportedAdapter
 from workers.encoding.finetune import FineTune, read_config
 from workers.encoding.lora_config import EXPERT, KEY, LoraModule, check_lora, parse_adalora, parse_lora
 from workers.encoding.peft_kinds import KINDS
-from workers.encoding.safetensors_file import load_tensors
 from workers.hub_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+
+Load = Callable[[str], dict[str, torch.Tensor]]  # from a file's name to its tensors; those on "meta" have no values
 
 PROMPT_KINDS = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")
 WHOLE_KINDS = ("LN_TUNING", "TRAINABLE_TOKENS")  # nothing but weights in place of the base's
 
 
-def read_adapter(folder: Path, name: str, card_base: str | None, max_file_bytes: int) -> FineTune:
+def read_adapter(folder: Path, name: str, card_base: str | None, load: Load) -> FineTune:
     """Raises what `read_finetune` says of adapters."""
     config = read_config(folder / ADAPTER_CONFIG, InvalidAdapterConfig)
     peft_type = config.get("peft_type")
@@ -27,7 +28,7 @@ def read_adapter(folder: Path, name: str, card_base: str | None, max_file_bytes:
         raise UnsupportedAdapter(f"{name} has the PEFT type {str(peft_type)[:40]!r}, which Deltadex cannot run.")
     if peft_type in ("LORA", "ADALORA"):
         check_lora(config)
-    tensors = load_tensors(folder / ADAPTER_WEIGHTS, max_file_bytes=max_file_bytes)
+    tensors = load(ADAPTER_WEIGHTS)
     if not tensors:
         raise InvalidAdapterConfig(f"{name} has no tensors.")
     path, modules = _path(str(peft_type), config, tensors)

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from catalog.errors import CorruptWeights, FileTooLarge, FolderUnreadable, InvalidModelConfig, QuantisedWeights
 from workers.encoding.finetune import FineTune, read_config
-from workers.encoding.safetensors_file import TensorEntry, read_header
+from workers.encoding.safetensors_file import TensorEntry
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MAX_INDEX_BYTES = 16 * 2**20
+Headers = Callable[[str], dict[str, TensorEntry]]  # from a file's name to the tensors that its header tells of
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
 
-def read_model(folder: Path, names: Sequence[str], card_base: str | None, max_file_bytes: int) -> FineTune:
-    """`names` are the files of the folder that count. Raises what `read_finetune` says of full models."""
+def read_model(folder: Path, names: Sequence[str], card_base: str | None, headers: Headers) -> FineTune:
+    """`names` are the files of the model that count. Raises what `read_finetune` says of full models."""
     config = read_config(folder / CONFIG, InvalidModelConfig)
     refuse_quantised(config, folder.name)
     if not isinstance(config.get("model_type"), str):
         raise InvalidModelConfig(f"{CONFIG} of {folder.name} names no model_type.")
-    entries = read_shards(folder, names, max_file_bytes)
+    entries = read_shards(folder, names, headers)
     return FineTune(
         name=folder.name,
         kind="full",
@@ -47,22 +48,19 @@ def refuse_quantised(config: dict[str, Any], name: str) -> None:
         )
 
 
-def read_shards(folder: Path, names: Sequence[str], max_file_bytes: int) -> dict[str, TensorEntry]:
+def read_shards(folder: Path, names: Sequence[str], headers: Headers) -> dict[str, TensorEntry]:
     """The tensors of `model.safetensors`, or of the shards that the index names, checked against their headers.
 
     Raises `CorruptWeights`, `QuantisedWeights`, `FileTooLarge`, `FolderUnreadable`.
     """
-    if WEIGHTS in names:
-        entries = read_header(folder / WEIGHTS, max_file_bytes=max_file_bytes)
-    else:
-        entries = _read_indexed(folder, names, max_file_bytes)
+    entries = headers(WEIGHTS) if WEIGHTS in names else _read_indexed(folder, names, headers)
     packed = [name for name, entry in entries.items() if entry.dtype not in FLOATS and name.endswith(".weight")]
     if packed:
         raise QuantisedWeights(f"{packed[0][:120]} of {folder.name} is no matrix of floats: the weights are quantised.")
     return entries
 
 
-def _read_indexed(folder: Path, names: Sequence[str], max_file_bytes: int) -> dict[str, TensorEntry]:
+def _read_indexed(folder: Path, names: Sequence[str], headers: Headers) -> dict[str, TensorEntry]:
     if INDEX not in names:
         raise CorruptWeights(f"{folder.name} has shards and no {INDEX} that says what is in them.")
     claimed = _weight_map(folder / INDEX)
@@ -72,7 +70,7 @@ def _read_indexed(folder: Path, names: Sequence[str], max_file_bytes: int) -> di
         raise CorruptWeights(f"{INDEX} names the shard {missing[0][:120]!r}, which {folder.name} does not hold.")
     entries: dict[str, TensorEntry] = {}
     for shard in sorted(set(claimed.values())):
-        found = read_header(folder / shard, max_file_bytes=max_file_bytes)
+        found = headers(shard)
         if set(found) != {name for name, file in claimed.items() if file == shard}:
             raise CorruptWeights(f"{INDEX} says otherwise than {shard} what tensors it holds.")
         entries |= found

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from catalog.errors import FolderUnreadable, TooManyFiles, UnsafePath
-from workers.encoding.adapter_folder import read_adapter
+from workers.encoding.adapter_folder import Load, read_adapter
 from workers.encoding.card import base_in_card
 from workers.encoding.finetune import MAX_FILE_BYTES, FineTune
-from workers.encoding.model_folder import read_model
+from workers.encoding.model_folder import Headers, read_model
+from workers.encoding.safetensors_file import load_tensors, read_header, without_values
 from workers.hub_files import ADAPTER_CONFIG, Choice, choose_finetune
 
-__all__ = ["FineTune", "find_finetune", "read_finetune"]
+__all__ = ["FineTune", "find_finetune", "read_finetune", "screen_finetune"]
 
 MAX_FILES = 10_000
 
@@ -30,11 +31,29 @@ def read_finetune(folder: Path, *, max_file_bytes: int = MAX_FILE_BYTES, max_fil
     choice = _choose(top, max_files)
     for path in choice.paths:
         _check_link(top, top / path)
+    return _read(
+        top,
+        choice,
+        headers=lambda path: read_header(top / path, max_file_bytes=max_file_bytes),
+        load=lambda path: load_tensors(top / path, max_file_bytes=max_file_bytes),
+    )
+
+
+def screen_finetune(top: Path, choice: Choice, headers: Headers) -> FineTune:
+    """A fine-tune of which only the files that describe it are in the folder `top`: everything is checked but the
+    values of its tensors. `headers` gives those of a file of weights by its path in the repo.
+
+    Raises what `read_finetune` raises, but `NonFiniteWeights`, and what `headers` raises.
+    """
+    return _read(top, choice, headers=headers, load=lambda path: without_values(headers(path)))
+
+
+def _read(top: Path, choice: Choice, *, headers: Headers, load: Load) -> FineTune:
     card_base = base_in_card(top / "README.md")
-    held = top / choice.folder
-    if f"{choice.folder}/{ADAPTER_CONFIG}".lstrip("/") in choice.paths:
-        return read_adapter(held, top.name, card_base, max_file_bytes)
-    return read_model(held, [Path(path).name for path in choice.paths], card_base, max_file_bytes)
+    held, prefix = top / choice.folder, f"{choice.folder}/".lstrip("/")
+    if f"{prefix}{ADAPTER_CONFIG}" in choice.paths:
+        return read_adapter(held, top.name, card_base, lambda name: load(f"{prefix}{name}"))
+    return read_model(held, [Path(path).name for path in choice.paths], card_base, headers)
 
 
 def find_finetune(folder: Path, *, max_files: int = MAX_FILES) -> Path:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import torch
 
 from catalog.errors import CorruptWeights, FileTooLarge, FolderUnreadable, NonFiniteWeights
 
+BLOCK = 2**20
 MAX_HEADER_BYTES = 16 * 2**20  # a thousand times an adapter's; Python needs some ten times that to parse it
 DTYPES = {
     "BOOL": torch.bool,
@@ -46,6 +49,26 @@ class TensorEntry:
     end: int
 
 
+def header_length(name: str, start: bytes, size: int) -> int:
+    """Bytes of the header after the first eight, which are `start`, in a file of `size` bytes; raises
+    `CorruptWeights`.
+    """
+    length = int.from_bytes(start[:8], "little")
+    if len(start) < 8 or length > size - 8:
+        raise CorruptWeights(f"{name} ends before its header does: the file is truncated.")
+    if length > MAX_HEADER_BYTES:
+        raise CorruptWeights(f"{name} claims a header of {length:,} bytes; no more than 16 MiB is read.")
+    return length
+
+
+def parse_header(name: str, header: bytes, size: int) -> dict[str, TensorEntry]:
+    """The tensors that a header of a file of `size` bytes tells of; raises `CorruptWeights` where both disagree."""
+    offset = 8 + len(header)
+    entries = {tensor: _entry(name, tensor, item, offset) for tensor, item in _parse(name, header).items()}
+    _check_layout(name, entries, offset, size)
+    return entries
+
+
 def read_header(path: Path, *, max_file_bytes: int | None = None) -> dict[str, TensorEntry]:
     """The tensors that a file holds, checked against its length; reads the header's bytes and no others.
 
@@ -56,17 +79,15 @@ def read_header(path: Path, *, max_file_bytes: int | None = None) -> dict[str, T
         if max_file_bytes is not None and size > max_file_bytes:
             raise FileTooLarge(f"{path.name} has {size:,} bytes; the limit is {max_file_bytes:,}.")
         with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or length > size - 8:
-                raise CorruptWeights(f"{path.name} ends before its header does: the file is truncated.")
-            if length > MAX_HEADER_BYTES:
-                raise CorruptWeights(f"{path.name} claims a header of {length:,} bytes; no more than 16 MiB is read.")
-            header = stream.read(length)
+            header = stream.read(header_length(path.name, stream.read(8), size))
     except OSError as error:
         raise FolderUnreadable(f"{path.name} cannot be read: {error.strerror or error}.") from error
-    entries = {name: _entry(path, name, item, 8 + length) for name, item in _parse(path, header).items()}
-    _check_layout(path, entries, 8 + length, size)
-    return entries
+    return parse_header(path.name, header, size)
+
+
+def without_values(entries: Mapping[str, TensorEntry]) -> dict[str, torch.Tensor]:
+    """Tensors of the shapes and dtypes that a header tells, on the device "meta"."""
+    return {name: torch.empty(each.shape, dtype=DTYPES[each.dtype], device="meta") for name, each in entries.items()}
 
 
 def load_tensors(path: Path, *, max_file_bytes: int | None = None) -> dict[str, torch.Tensor]:
@@ -81,11 +102,34 @@ def load_tensors(path: Path, *, max_file_bytes: int | None = None) -> dict[str, 
         data = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
     except (OSError, RuntimeError) as error:
         raise FolderUnreadable(f"{path.name} cannot be read: {error}.") from error
-    tensors = {name: _tensor(data, entry) for name, entry in entries.items()}
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor.sum(dtype=torch.float64)):
-            raise NonFiniteWeights(f"{path.name}: {name} holds NaN or infinity.")
-    return tensors
+    _check_values(path, entries)
+    return {name: _tensor(data, entry) for name, entry in entries.items()}
+
+
+def _check_values(path: Path, entries: Mapping[str, TensorEntry]) -> None:
+    """By blocks, read and not mapped: what is looked at through a map counts as the process's memory."""
+    buffer = bytearray(BLOCK)
+    try:
+        with path.open("rb", buffering=0) as stream:
+            for name, entry in entries.items():
+                if DTYPES[entry.dtype].is_floating_point and not _finite(stream, entry, buffer):
+                    raise NonFiniteWeights(f"{path.name}: {name} holds NaN or infinity.")
+    except OSError as error:
+        raise FolderUnreadable(f"{path.name} cannot be read: {error.strerror or error}.") from error
+
+
+def _finite(stream: FileIO, entry: TensorEntry, buffer: bytearray) -> bool:
+    stream.seek(entry.start)
+    left, view = entry.end - entry.start, memoryview(buffer)
+    while left:
+        filled = stream.readinto(view[: min(left, BLOCK)])
+        if not filled or filled % DTYPES[entry.dtype].itemsize:
+            raise CorruptWeights(f"{stream.name} changed while it was read.")
+        block = torch.frombuffer(buffer, dtype=torch.uint8, count=filled).view(DTYPES[entry.dtype])
+        if not torch.isfinite(block.sum(dtype=torch.float64)):
+            return False
+        left -= filled
+    return True
 
 
 def _tensor(data: torch.Tensor, entry: TensorEntry) -> torch.Tensor:
@@ -95,38 +139,36 @@ def _tensor(data: torch.Tensor, entry: TensorEntry) -> torch.Tensor:
     return part.view(dtype).view(entry.shape)
 
 
-def _parse(path: Path, header: bytes) -> dict[str, Any]:
+def _parse(file: str, header: bytes) -> dict[str, Any]:
     try:
         content = json.loads(header)
     except (ValueError, RecursionError) as error:
-        raise CorruptWeights(f"{path.name} has a header that is not JSON.") from error
+        raise CorruptWeights(f"{file} has a header that is not JSON.") from error
     if not isinstance(content, dict):
-        raise CorruptWeights(f"{path.name} has a header that is not a JSON object.")
+        raise CorruptWeights(f"{file} has a header that is not a JSON object.")
     content.pop("__metadata__", None)
     return content
 
 
-def _entry(path: Path, name: str, item: Any, offset: int) -> TensorEntry:
+def _entry(file: str, name: str, item: Any, offset: int) -> TensorEntry:
     try:
         dtype, shape, (start, end) = item["dtype"], tuple(item["shape"]), item["data_offsets"]
         whole = all(type(number) is int and number >= 0 for number in (*shape, start, end))
         fits = whole and end - start == math.prod(shape) * DTYPES[dtype].itemsize
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptWeights(f"{path.name}: the header's entry for {name[:80]} is malformed.") from error
+        raise CorruptWeights(f"{file}: the header's entry for {name[:80]} is malformed.") from error
     if not fits:
-        raise CorruptWeights(f"{path.name}: {name[:80]} has not the number of bytes that its shape and dtype ask for.")
+        raise CorruptWeights(f"{file}: {name[:80]} has not the number of bytes that its shape and dtype ask for.")
     return TensorEntry(dtype, shape, offset + start, offset + end)
 
 
-def _check_layout(path: Path, entries: dict[str, TensorEntry], offset: int, size: int) -> None:
+def _check_layout(file: str, entries: dict[str, TensorEntry], offset: int, size: int) -> None:
     reached = offset
     for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.end)):
         if entry.start != reached:
-            raise CorruptWeights(f"{path.name}: the header's offsets overlap or leave holes.")
+            raise CorruptWeights(f"{file}: the header's offsets overlap or leave holes.")
         reached = entry.end
     if reached > size:
-        raise CorruptWeights(
-            f"{path.name} is truncated: it has {size:,} bytes of the {reached:,} that its header claims."
-        )
+        raise CorruptWeights(f"{file} is truncated: it has {size:,} bytes of the {reached:,} that its header claims.")
     if reached < size:
-        raise CorruptWeights(f"{path.name} has {size - reached:,} bytes after its last tensor.")
+        raise CorruptWeights(f"{file} has {size - reached:,} bytes after its last tensor.")

@@ -100,6 +100,7 @@ def make_hub(conf: Settings) -> Hub:
         timeout=conf.hub_timeout,
         max_file_bytes=conf.max_file_bytes,
         max_repo_files=conf.max_repo_files,
+        budget=conf.downloads_budget or None,
     )
 
 

@@ -1,0 +1,91 @@
+"""The documented figures of the served geometries, from the shipped vectors and in plain numpy."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.hard_pool.representations import Embedded, easy, hard, representations
+from benchmarks.served_geometries import Served, study, turns
+from catalog.geometry import DEFAULTS_BY_FEATURE
+from tests.benchmarks.test_geometry import plain_silhouette
+
+PAGE = Path(__file__).parents[2] / "docs" / "representation.md"
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[tuple[str, str], Served]:
+    return {(row.feature, row.kind): row for row in study()}
+
+
+def halves(vectors: np.ndarray) -> np.ndarray:
+    parts = np.split(vectors.astype(np.float64), 2, axis=1)
+    return np.concatenate([part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts], axis=1)
+
+
+def denoised(vectors: np.ndarray, level: float) -> np.ndarray:
+    """From the definition: axes of the centred halves, each by its variance's share above the noise."""
+    rows = halves(vectors)
+    rows -= rows.mean(axis=0)
+    left, lengths, _ = np.linalg.svd(rows, full_matrices=False)
+    kept = lengths**2 > 1e-9 * (lengths**2).sum()
+    variances = lengths[kept] ** 2
+    return left[:, kept] * lengths[kept] * np.clip(1 - level * variances.mean() / variances, 0, None)
+
+
+def nearest_right(vectors: np.ndarray, labels: np.ndarray) -> float:
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = unit @ unit.T - 3 * np.eye(len(unit))
+    return float((labels[cosines.argmax(axis=1)] == labels).mean())
+
+
+def plain(pool: Embedded) -> tuple[float, float]:
+    vectors = representations(pool)["delta_activations"]
+    return plain_silhouette(vectors, pool.labels), nearest_right(vectors, pool.labels)
+
+
+def test_denoised_layers_close_a_third_of_what_plain_vectors_leave():
+    pool, fifteen = hard()[0], easy()
+    silhouette, nearest = plain(pool)
+    moved = denoised(representations(pool)["delta_layers"], 0.5)
+    found = plain_silhouette(moved, pool.labels)
+    assert found >= silhouette + (1 - silhouette) / 3
+    assert nearest_right(moved, pool.labels) >= nearest
+    of_easy = denoised(representations(fifteen)["delta_layers"], 0.5)
+    assert plain_silhouette(of_easy, fifteen.labels) >= plain(fifteen)[0]
+    assert f"**{found:.3f}**" in PAGE.read_text()
+
+
+def test_the_defaults_are_no_worse_than_plain_in_whatever_order_models_come(rows: dict[tuple[str, str], Served]):
+    least = rows["delta_activations", "raw"].pool
+    for feature, kind in DEFAULTS_BY_FEATURE.items():
+        row = rows[feature, kind]
+        for silhouette, nearest in (row.pool, row.arrivals, row.new_domains):
+            assert silhouette > least[0]
+            assert nearest > least[1] - 1e-9
+        better = [
+            each
+            for each in rows.values()
+            if each.feature == feature
+            and min(each.pool[1], each.arrivals[1], each.new_domains[1]) > least[1] - 1e-9
+            and each.pool[0] > row.pool[0]
+        ]
+        assert better == []
+
+
+def test_the_page_has_the_figures(rows: dict[tuple[str, str], Served]):
+    text = PAGE.read_text().replace("*", "")
+    for row in rows.values():
+        figures = (row.pool, row.arrivals, row.new_domains, row.easy, row.preferred)
+        line = " | ".join(f"{silhouette:.3f} {nearest:.3f}" for silhouette, nearest in figures)
+        assert re.search(rf"\| {row.kind} \| {re.escape(line)} \|", text), line
+
+
+def test_every_model_arrives_once():
+    labels = np.repeat(np.arange(3), 4)
+    late = list(turns(labels))
+    assert [int(each.sum()) for each in late] == [3] * 4
+    assert sum(late).tolist() == [1] * 12

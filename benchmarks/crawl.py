@@ -11,6 +11,7 @@ than once. `ok`: no more than was in flight, one page a kill, and the batches th
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import signal
@@ -53,9 +54,8 @@ class Hub(HubLists):
     def answer(self, path: str) -> tuple[int, dict[str, str], Any]:
         place = urlsplit(path).path
         if "/resolve/" in place:
-            _, name, _, sha, file = place.strip("/").split("/", 4)
-            etag = f"{name}-{file}".encode().hex().ljust(40, "0")[:40]
-            return 200, {"X-Repo-Commit": sha, "ETag": f'"{etag}"'}, self.files[file]
+            _, _, _, sha, file = place.strip("/").split("/", 4)
+            return 200, {"X-Repo-Commit": sha, "ETag": f'"{blob_id(self.files[file])}"'}, self.files[file]
         if "/revision/" in place:
             found = self.repos[place.removeprefix("/api/models/").split("/revision/")[0]]
             return 200, {}, {**found, "siblings": self._siblings(found)}
@@ -64,11 +64,19 @@ class Hub(HubLists):
     def _siblings(self, found: dict[str, Any]) -> list[dict[str, Any]]:
         if int(found["_id"], 16) >= self.embedded:
             return [{"rfilename": "README.md", "size": 0}]
-        return [{"rfilename": name, "size": len(content)} for name, content in self.files.items()]
+        return [
+            {"rfilename": name, "size": len(content), "blobId": blob_id(content)}
+            for name, content in self.files.items()
+        ]
+
+
+def blob_id(content: bytes) -> str:
+    """Git's own hash of a file, which the Hub gives as its ETag."""
+    return hashlib.sha1(b"blob %d\0%s" % (len(content), content)).hexdigest()
 
 
 def asked(hub: Hub) -> dict[str, Counter[str]]:
-    """How often each thing was asked for: pages, listings of repos, files (their bytes, not their headers)."""
+    """How often each thing was asked for: pages, listings of repos, parts of files."""
     kinds: dict[str, Counter[str]] = {"pages": Counter(), "repos": Counter(), "files": Counter()}
     for path, count in dict(hub.requests).items():
         kind = "pages" if path.startswith("/api/models?") else "files" if "/resolve/" in path else "repos"
@@ -121,7 +129,7 @@ def measure(folder: Path, repos: int, embed: int, kills: int) -> dict[str, Any]:
         "pages": len(counts["pages"]),
         "pages_asked_twice": twice["pages"],
         "repos_asked_twice": twice["repos"],
-        "files": len(counts["files"]),
+        "files": len({path.split()[0] for path in counts["files"]}),
         "files_asked_twice": twice["files"],
         "jobs_done": states[JobState.DONE],
         "jobs_failed": states[JobState.FAILED],

@@ -37,7 +37,9 @@ def repo(
 
 @dataclass
 class HubLists:
-    """`repos` by id; `requests` counts what was asked for. `refuse` answers so many requests with that status."""
+    """`repos` by id; `requests` counts what was asked for, parts of files apart; `refuse` holds the answers of the next
+    requests, which are no good.
+    """
 
     repos: dict[str, dict[str, Any]] = field(default_factory=dict)
     collections: dict[str, list[str]] = field(default_factory=dict)
@@ -100,9 +102,15 @@ class HubLists:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                hub.requests[self.path] += self.command == "GET"
+                part = self.headers.get("Range", "")
+                hub.requests[f"{self.path} {part}".rstrip()] += self.command == "GET"
                 status, headers, content = hub.answer(self.path)
                 body = content if isinstance(content, bytes) else json.dumps(content).encode()
+                if part and isinstance(content, bytes):
+                    first, _, last = part.removeprefix("bytes=").partition("-")
+                    body = content[int(first) : int(last) + 1 if last else None]
+                    ends = f"{int(first)}-{int(first) + len(body) - 1}"
+                    status, headers = 206, {**headers, "Content-Range": f"bytes {ends}/{len(content)}"}
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from threading import Event, Thread
 
 from fastapi import FastAPI
 
@@ -28,6 +29,8 @@ from catalog.database import Database
 from catalog.index import Follower
 from catalog.settings import Settings, settings
 
+MAP_CHECKS = 5  # looks at the change feed for one at the map
+
 
 def create_app(conf: Settings | None = None) -> FastAPI:
     """The app with its routes; its lifespan holds the database and the thread that follows the change feed."""
@@ -37,9 +40,16 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = Database(conf.require_database_url())
         index = Follower(database, conf.feed_interval, conf.index_dir, memory=conf.index_memory)
-        app.state.services = Services.of(database, index)
+        app.state.services = services = Services.of(database, index)
+        stopping = Event()
+        maps_ready = Thread(
+            target=services.keep_maps_ready, args=(stopping, MAP_CHECKS * conf.feed_interval), name="maps", daemon=True
+        )
         index.start()
+        maps_ready.start()
         yield
+        stopping.set()
+        maps_ready.join()
         index.stop()
         database.close()
 

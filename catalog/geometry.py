@@ -60,19 +60,6 @@ class Geometry:
             moved = moved - self.centre
         return np.asarray(moved if self.scale is None else moved * self.scale, np.float32)
 
-    def direction(self, vector: Floats) -> Floats:
-        """The w (d,) for which `w @ u` grows with the cosine of a unit vector u and this one (d,) in here, but for the
-        length of u in here and how it divides among blocks: where to look for those that are near in here.
-        """
-        moved = self.apply(vector[None])[0]
-        if self.axes is None or self.gains is None:
-            back = moved
-        elif self.rest == 0:
-            back = (moved * self.gains) @ self.axes
-        else:
-            back = self.rest * moved + (self.axes @ moved * (self.gains - np.float32(self.rest))) @ self.axes
-        return back if self.scale is None else back * self.scale
-
     def to_bytes(self) -> bytes:
         """As an npz; what is None is left out."""
         held = {name: value for name, value in vars(self).items() if value is not None}

@@ -33,7 +33,7 @@ def show(query: Annotated[SpaceQuery, Query()], request: Request, services: Serv
     headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
     if tag in request.headers.get("If-None-Match", ""):
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
-    body = services.map_bodies.gzipped(services.atlas.view(standing))
+    body = services.map_body(standing)
     if "gzip" not in request.headers.get("Accept-Encoding", ""):
         return Response(plain(body), headers=headers, media_type="application/json")
     return Response(body, headers=headers | {"Content-Encoding": "gzip"}, media_type="application/json")

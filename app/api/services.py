@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from threading import Event
 from typing import Annotated, Self
 
 from fastapi import Depends, Request
@@ -10,7 +12,11 @@ from fastapi import Depends, Request
 from app.api.map_body import MapBodies
 from catalog.atlas import Atlas
 from catalog.database import Database
+from catalog.errors import CatalogError
 from catalog.index import Follower
+from catalog.repository.maps import Standing
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,20 @@ class Services:
     @classmethod
     def of(cls, database: Database, index: Follower) -> Self:
         return cls(database, index, Atlas(database, index), MapBodies())
+
+    def map_body(self, standing: Standing) -> bytes:
+        """The map as it stands, JSON in gzip. Raises `IndexNotLoaded`."""
+        return self.map_bodies.gzipped(self.atlas.view(standing))
+
+    def keep_maps_ready(self, stopping: Event, interval: float) -> None:
+        """Until told to stop, make the default map before anybody asks for it: a large one takes a second or two."""
+        while not stopping.wait(interval):
+            try:
+                self.map_body(self.atlas.standing())
+            except CatalogError:
+                continue  # there is none yet, or Postgres is away
+            except Exception:
+                log.exception("the map could not be made ready; the next look tries again")
 
 
 def _services(request: Request) -> Services:

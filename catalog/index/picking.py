@@ -14,7 +14,7 @@ from catalog.index.space_index import Hits, SpaceIndex
 
 POOL = 4  # times k: the neighbours that a varied choice is made among, and
 LARGEST_POOL = 4_096  # at most so many are looked through for near-duplicates
-CANDIDATES = 512  # or `POOL` times k if that is more: what is measured anew in a geometry
+CANDIDATES = 256  # or `POOL` times k if that is more: what is measured anew in a geometry
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,14 @@ def pick(
 def search(
     index: SpaceIndex, vector: np.ndarray, k: int, least: float, limits: Limits, geometry: Geometry | None
 ) -> Hits:
-    """The k nearest with a cosine of at least `least`. In a geometry, candidates are those that lie furthest in its
-    direction, and are then measured: exact where all that may be found are candidates.
+    """The k nearest with a cosine of at least `least`. In a geometry, the nearest by raw cosine are candidates that are
+    measured anew: exact where all that may be found are candidates.
     """
     exclude, allowed = limits.exclude, limits.allowed
     if geometry is None:
         return index.search(vector, k, exclude=exclude, allowed=allowed, min_similarity=least)
     pool = max(CANDIDATES, POOL * k)
-    direction = geometry.direction(index.query(vector))
-    if not direction.any():  # at the very centre: no model is nearer than another
-        return index.search(vector, 0)
-    hits = index.search(direction, pool, exclude=exclude, allowed=allowed)
+    hits = index.search(vector, pool, exclude=exclude, allowed=allowed)
     own, theirs = geometry.apply(index.query(vector)[None])[0], geometry.apply(hits.vectors())
     cosines = np.clip(products(theirs, own) / (norms(theirs) * norms(own)), -1, 1)
     order = np.argsort(-cosines, kind="stable")[:k]

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import event
 
 from app.api.map_body import MapBodies, plain
 from app.api.map_schemas import Map
@@ -98,3 +101,21 @@ def test_the_page_shows_what_the_api_tells(drawn: Database, url: str):
         open_map(page, url, "/map#owner%2Fnew")
         page.wait_for("document.querySelectorAll('#neighbours li').length === 10")
         assert page.text("#model-name") == "owner/new"
+
+
+def test_the_map_is_made_ready_before_anybody_asks(drawn: Database, api: TestClient):
+    services, stopping = api.app.state.services, Event()
+    thread = Thread(target=services.keep_maps_ready, args=(stopping, 0.01))
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not services.map_bodies._ended:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    stopping.set()
+    thread.join()
+    statements: list[str] = []
+    with_listener = lambda *arguments: statements.append(arguments[2])  # noqa: E731
+    event.listen(drawn.engine, "before_cursor_execute", with_listener)
+    event.listen(services.database.engine, "before_cursor_execute", with_listener)
+    assert api.get("/v1/map").status_code == 200
+    assert len(statements) == 1

@@ -129,15 +129,6 @@ def test_a_geometry_comes_back_as_it_was_stored(vectors: np.ndarray, name: str):
     np.testing.assert_array_equal(again.apply(unit(vectors)), geometry.apply(unit(vectors)))
 
 
-@pytest.mark.parametrize("name", GEOMETRIES)
-def test_along_the_direction_of_a_vector_inner_products_are_those_in_the_geometry(vectors: np.ndarray, name: str):
-    geometry = GEOMETRIES[name](unit(vectors))
-    moved = geometry.apply(unit(vectors))
-    along = unit(vectors) @ geometry.direction(unit(vectors)[3])
-    expected = moved @ moved[3]
-    np.testing.assert_allclose(along - along[0], expected - expected[0], rtol=1e-3, atol=2e-3)
-
-
 def test_each_block_is_scaled_by_its_own_norm(vectors: np.ndarray):
     louder = vectors * np.repeat(np.array([1.0, 100.0]), 4)
     one, other = (leading(each, blocks=2).apply(each) for each in (vectors, louder))

@@ -10,7 +10,7 @@ import pytest
 from catalog import search
 from catalog.database import Database
 from catalog.errors import GeometryNotFitted
-from catalog.geometry import LEAST_MODELS, SERVED, centred, fitted
+from catalog.geometry import LEAST_MODELS, SERVED, fitted
 from catalog.index import Follower, Page
 from catalog.repository import geometries
 from catalog.repository.spaces import BaseTable, store_base_table
@@ -128,14 +128,3 @@ def test_noise_is_told_by_raw_cosines(database: Database, vectors: np.ndarray, i
         for kind in ("raw", *SERVED)
     }
     assert len(set(found.values())) == 1
-
-
-def test_the_very_centre_is_near_to_nobody(database: Database, vectors: np.ndarray, index: Follower):
-    fit(database, vectors)
-    index.catch_up()
-    centre = vectors.mean(axis=0)
-    with database.transaction() as session:
-        geometries.store(session, 1, "centred", centred(np.stack([centre / np.linalg.norm(centre)] * 2)), 99)
-    index.catch_up()
-    answer = search.by_vector(database, index, centre.tolist(), Options(space_key=SPACE.key, geometry="centred"))
-    assert answer.neighbours == []

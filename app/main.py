@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from app.api import (
     admin_jobs,
     clusters,
+    crawls,
     health,
     job_events,
     jobs,
@@ -23,6 +24,7 @@ from app.api import (
     search,
     stats,
     web,
+    webhooks,
 )
 from app.api.services import Services
 from app.api.signals import before_connections_close
@@ -63,7 +65,9 @@ def create_app(conf: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings = conf
-    for routes in (clusters, maps, models, search, job_events, jobs, admin_jobs, stats, health, metrics, web):
+    for routes in (
+        clusters, maps, crawls, models, search, job_events, jobs, admin_jobs, stats, webhooks, health, metrics, web
+    ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(limits.BodyLimit)

@@ -5,10 +5,10 @@ CatalogError
 │   ├── InvalidRepoId, InvalidRevision, InvalidCursor, InvalidVector, InvalidProbeSet
 │   └── UnknownFeature, InvalidLabels, BodyTooLarge
 ├── NotFound                        nothing of that name here
-│   └── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound
+│   └── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
 ├── Conflict                        well formed, but at odds with what is stored
 │   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning
-│   └── NotClustered, NotMapped, GeometryNotFitted, JobOver, NotRetriable
+│   └── NotClustered, NotMapped, GeometryNotFitted, CrawlOver, JobOver, NotRetriable
 ├── Refused                         an ingest that can never succeed as it stands; stored on the job, not retried
 │   ├── RepoNotFound, RevisionNotFound, RepoGated
 │   ├── NothingToEmbed, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
@@ -16,7 +16,7 @@ CatalogError
 │   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantisedWeights
 │   └── ShapeMismatch, BaseUnresolved, UnsupportedBase, WorkerLost, Quarantined
 ├── Forbidden                       not for whoever asks
-│   └── AdminOnly, AdminKeyRequired
+│   └── AdminOnly, AdminKeyRequired, WebhookOff, WebhookSecretWrong
 ├── Misconfigured                   this machine lacks what the settings ask for
 │   └── MissingExtra, ServerFailed
 └── Unavailable                     transient; an ingest is retried with backoff
@@ -123,6 +123,11 @@ class RunNotFound(NotFound):
     title = "Run not found"
 
 
+class CrawlNotFound(NotFound):
+    code = "crawl_not_found"
+    title = "Crawl not found"
+
+
 class Conflict(CatalogError):
     status = 409
     code = "conflict"
@@ -164,6 +169,11 @@ class NotClustered(Conflict):
     title = "Not clustered yet"
 
 
+class CrawlOver(Conflict):
+    code = "crawl_over"
+    title = "Crawl is over"
+
+
 class NotMapped(Conflict):
     code = "not_mapped"
     title = "No map yet"
@@ -199,6 +209,17 @@ class AdminKeyRequired(Forbidden):
     status = 401
     code = "admin_key_required"
     title = "Admin key required"
+
+
+class WebhookOff(Forbidden):
+    code = "webhook_off"
+    title = "Webhook is off"
+
+
+class WebhookSecretWrong(Forbidden):
+    status = 401
+    code = "webhook_secret_wrong"
+    title = "Webhook secret missing or wrong"
 
 
 class Refused(CatalogError):

@@ -64,6 +64,8 @@ class Settings(BaseSettings):
 
     api_key: SecretStr | None = None  # sent by the command line; whose quota counts what it submits
     admin_api_key: SecretStr | None = Field(None, validation_alias="ADMIN_API_KEY")  # without: admins are on loopback
+    webhook_secret: SecretStr | None = None  # what the Hub sends with each event; without, its webhook is refused
+    crawl_queue: int = Field(1_000, ge=100)  # jobs that may wait before crawls pause for the workers
     refit_quiet: float = 30.0  # seconds without a new vector before clusters and map are made anew
     refit_share: float = 0.02  # of a space's models that must have changed before that
 

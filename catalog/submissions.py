@@ -11,8 +11,45 @@ from catalog.errors import FolderUnreadable, InvalidRepoId, NameTaken
 from catalog.queue import ring_after_commit
 from catalog.quotas import Quota
 from catalog.refs import LOCAL_OWNER, RepoRef
-from catalog.repository import jobs, models, vectors
+from catalog.repository import jobs, models, names, vectors
 from catalog.tables import Job, JobState, Model, Priority, Source
+
+
+def enqueue(
+    session: Session,
+    model: Model,
+    revision: str | None,
+    priority: Priority,
+    *,
+    quota: Quota | None = None,
+    base: str | None = None,
+    ring: bool = True,
+) -> tuple[Job, bool]:
+    """The active job for that model and revision, made if there is none; and whether it was made. Every job comes
+    through here; a model that was quarantined gives the job that did it.
+
+    `base` is a guess where the model's own is not known; without `ring` the next sweep rings. Crawls and webhooks give
+    no quota: they count nowhere. Raises `TooManyJobs` when the quota is used up.
+    """
+    if (dangerous := jobs.quarantined(session, model.id)) is not None:
+        return dangerous, False
+    known = model.revision.base_repo if model.revision else base
+    submitter = quota.submitter if quota else None
+    job, made = jobs.submit(session, model, revision, known, priority=priority, submitter=submitter)
+    if made and quota is not None:
+        quota.check(session)
+    if made and ring:
+        ring_after_commit(session, job.id)
+    return job, made
+
+
+def follow_up(session: Session, job: Job, sha: str | None) -> None:
+    """The worker's job ends here, having looked at `sha`. Where the Hub told of another commit while it ran, once
+    more: that news found this job active, and made no other.
+    """
+    told = models.told(session, job.model_id)
+    if job.requested_revision is None and told not in (None, sha, job.model.hub_sha):
+        enqueue(session, session.get_one(Model, job.model_id), None, Priority.WEBHOOK)
 
 
 def submit_repo(database: Database, ref: RepoRef, quota: Quota | None = None) -> Job:
@@ -23,24 +60,22 @@ def submit_repo(database: Database, ref: RepoRef, quota: Quota | None = None) ->
     `InvalidRepoId` for the owner `local`, and `TooManyJobs` when the quota is used up.
     """
     with database.transaction() as session:
-        return enqueue(session, ref, Priority.PERSON, quota)
+        return submitted(session, ref, Priority.PERSON, quota)
 
 
-def enqueue(session: Session, ref: RepoRef, priority: Priority, quota: Quota | None = None) -> Job:
-    """As `submit_repo`, in a transaction of the caller's; its bell rings after the commit.
-
-    Crawls and webhooks give their priority and no quota: they count nowhere.
-    """
+def submitted(session: Session, ref: RepoRef, priority: Priority, quota: Quota | None = None) -> Job:
+    """As `submit_repo`, in a transaction of the caller's; its bell rings after the commit."""
     if ref.owner == LOCAL_OWNER:
         raise InvalidRepoId(
             f"The owner {LOCAL_OWNER!r} is for folders added on the command line: `deltadex add FOLDER`."
         )
-    model = models.ensure(session, ref.repo_id, Source.HUB)
+    renamed = names.current(session, [ref.repo_id])
+    model = models.ensure(session, renamed.get(ref.repo_id, ref.repo_id), Source.HUB)
     if ref.pinned and ref.revision and vectors.is_indexed(session, model.id, ref.revision):
         done = jobs.latest_done(session, model.id, ref.revision)
         if done is not None:
             return done
-    return _job_of(session, model, ref.revision, priority, quota)
+    return enqueue(session, model, ref.revision, priority, quota=quota)[0]
 
 
 def submit_folder(database: Database, folder: Path, name: str | None = None) -> Job:
@@ -63,20 +98,7 @@ def submit_folder(database: Database, folder: Path, name: str | None = None) -> 
         model = models.ensure(session, ref.repo_id, Source.FOLDER, str(folder))
         if model.folder != str(folder):
             raise NameTaken(f"{ref.repo_id} is {model.folder}. Give this folder another name with --name.")
-        return _job_of(session, model, None, Priority.PERSON, None)
-
-
-def _job_of(session: Session, model: Model, revision: str | None, priority: Priority, quota: Quota | None) -> Job:
-    if (dangerous := jobs.quarantined(session, model.id)) is not None:
-        return dangerous
-    known = model.revision.base_repo if model.revision else None
-    submitter = quota.submitter if quota else None
-    job, made = jobs.submit(session, model, revision, known, priority=priority, submitter=submitter)
-    if made:
-        if quota is not None:
-            quota.check(session)
-        ring_after_commit(session, job.id)
-    return job
+        return enqueue(session, model, None, Priority.PERSON)[0]
 
 
 def is_over(job: Job) -> bool:

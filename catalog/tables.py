@@ -8,6 +8,7 @@ from enum import IntEnum, StrEnum
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Computed,
     DateTime,
     ForeignKey,
     ForeignKeyConstraint,
@@ -22,7 +23,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
@@ -48,6 +49,7 @@ class ModelState(StrEnum):
     INDEXED = "indexed"
     NO_SHIFT = "no_shift"  # embedded, but its norm is under the noise floor
     FAILED = "failed"
+    REMOVED = "removed"  # deleted on the Hub, or private there now: known by name, in no index
 
 
 class Source(StrEnum):
@@ -147,6 +149,7 @@ class Model(Base):
         CheckConstraint(one_of("state", ModelState), name="state"),
         Index(None, "owner", "id"),
         Index(None, "state", "id"),
+        Index(None, "words", postgresql_using="gin"),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -159,9 +162,17 @@ class Model(Base):
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))
     downloads: Mapped[int | None]
     likes: Mapped[int | None]
+    datasets: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))
+    languages: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))
+    hub_created_at: Mapped[datetime | None]
     hub_updated_at: Mapped[datetime | None]
+    hub_id: Mapped[str | None] = mapped_column(index=True)  # the Hub's own, which outlives a rename
+    hub_sha: Mapped[str | None]  # the newest commit that a crawl or the webhook told of, embedded or not
     cluster: Mapped[int | None]  # what searches filter by, see catalog/groups.py
     card: Mapped[str | None]  # the words of its card, at most `workers.encoding.card.MAX_WORDS` characters
+    words: Mapped[str] = mapped_column(
+        TSVECTOR, Computed("model_words(repo_id, tags, card)", persisted=True), deferred=True
+    )  # what its text is searched by, see catalog/words.py
     seq: Mapped[int | None] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
@@ -473,3 +484,7 @@ class FittedGeometry(Base):
     models: Mapped[int]
     data: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+# tables of the same metadata that have files of their own
+from catalog import crawl_tables, words  # noqa: E402, F401

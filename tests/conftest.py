@@ -23,6 +23,7 @@ from catalog.queue import celery
 from catalog.settings import settings, with_driver
 from catalog.tables import Base
 from tests import pico
+from tests.hub_lists import hub_lists  # noqa: F401  (a fixture)
 from tests.hub_server import hub_server, scripted_hub  # noqa: F401  (fixtures)
 
 REDIS_DATABASE = 15

@@ -10,7 +10,8 @@ from catalog.database import Database
 from catalog.errors import FileTooLarge, FolderUnreadable
 from catalog.repository import attempts, models, vectors
 from catalog.repository.models import Metadata
-from catalog.tables import Job, JobState, Source
+from catalog.submissions import follow_up
+from catalog.tables import Job, JobState, ModelState, Source
 from workers.bases import Contract
 from workers.encoding import FineTune, read_finetune
 from workers.encoding.card import words_of_card
@@ -103,6 +104,8 @@ class Fetcher:
         return folder
 
     def _done_before(self, job: Job, worker_id: int, sha: str, metadata: Metadata | None) -> bool:
+        if job.model.state == ModelState.REMOVED:  # its card is gone, and its vectors are tombstones: all of it anew
+            return False
         with self._database.transaction() as session:
             revision = vectors.embedded(session, job.model_id, sha, self._contract.spaces())
             if revision is None:
@@ -115,6 +118,7 @@ class Fetcher:
             if not revision.current:
                 models.restore(session, revision)
                 vectors.republish(session, revision.id)
+            follow_up(session, job, sha)
         return True
 
     def _shower(self, job: Job, worker_id: int) -> Progress:

@@ -7,10 +7,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
-from huggingface_hub import HfApi, ModelInfo, constants, set_client_factory
+from huggingface_hub import HfApi, constants
 from huggingface_hub.hf_api import RepoSibling
 
 from catalog.errors import HubUnavailable, TooManyFiles, UnsupportedBase
@@ -20,12 +19,10 @@ from workers.file_locks import Hold
 from workers.hub_fetch import FileFetcher, Progress
 from workers.hub_files import Choice, RepoFile, check_path, choose_base, choose_finetune
 from workers.hub_limits import HubLimits, Stop
-from workers.hub_session import OneTryClient, hub_errors
+from workers.hub_metadata import metadata, the_only
+from workers.hub_session import hub_errors, one_try
 
 __all__ = ["Hub", "Progress", "RepoFile", "RepoSnapshot", "Taking"]
-
-MAX_TAGS = 200
-MAX_TAG = 200  # characters
 
 NO_METADATA = Metadata()
 
@@ -92,7 +89,7 @@ class Hub:
         self._files = FileFetcher(
             self._endpoint, known, self._downloads, limits, at_once=downloads, max_file_bytes=max_file_bytes
         )
-        set_client_factory(partial(OneTryClient, timeout, limits))
+        one_try(timeout, limits)
         # Xet has its own network code (no limits of ours) and a cache outside downloads_dir; plain HTTP serves all
         constants.HF_HUB_DISABLE_XET = True
 
@@ -107,7 +104,7 @@ class Hub:
             raise HubUnavailable(f"The Hub names no commit for {repo_id}.")
         files = tuple(RepoFile(file.rfilename, file.size, _etag(file)) for file in info.siblings or ())
         card_base = info.card_data.get("base_model") if info.card_data else None
-        return RepoSnapshot(info.id or repo_id, info.sha, files, _the_only(card_base), _metadata(info))
+        return RepoSnapshot(info.id or repo_id, info.sha, files, the_only(card_base), metadata(info))
 
     def choose(self, snapshot: RepoSnapshot) -> Choice:
         """The files that make up the fine-tune of `snapshot`, as decided in `workers/hub_files.py`.
@@ -197,28 +194,3 @@ def _etag(file: RepoSibling) -> str | None:
     """The ETag that the Hub gives a file: the sha256 of one in Git LFS, git's own hash of any other."""
     told = file.lfs.sha256 if file.lfs else file.blob_id
     return told if isinstance(told, str) and _HASH.fullmatch(told) else None
-
-
-def _metadata(info: ModelInfo) -> Metadata:
-    """What the Hub tells; a mirror may tell less, and anybody may write anything into a card."""
-    licence = _the_only(info.card_data.get("license")) if info.card_data else None
-    tags = [tag for tag in info.tags or () if isinstance(tag, str) and _storable(tag)]
-    return Metadata(
-        licence=licence if licence and _storable(licence) else None,
-        tags=tuple(tags[:MAX_TAGS]),
-        downloads=info.downloads,
-        likes=info.likes,
-        hub_updated_at=info.last_modified,
-    )
-
-
-def _storable(text: str) -> bool:
-    """Postgres takes no NUL."""
-    return 0 < len(text) <= MAX_TAG and "\0" not in text
-
-
-def _the_only(base: object) -> str | None:
-    """A card may list several bases (a merge); then none of them is the base."""
-    if isinstance(base, list) and len(base) == 1:
-        base = base[0]
-    return base if isinstance(base, str) else None

@@ -12,9 +12,11 @@ import errno
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import httpx2
+from huggingface_hub import set_client_factory
 from huggingface_hub.errors import (
     DisabledRepoError,
     GatedRepoError,
@@ -103,6 +105,17 @@ class _Heeding(httpx2.SyncByteStream):
 
     def close(self) -> None:
         self._stream.close()
+
+
+_installed: tuple[float, HubLimits] | None = None
+
+
+def one_try(timeout: float, limits: HubLimits) -> None:
+    """Have the library use `OneTryClient`. Once: a session that is replaced is closed under whoever uses it."""
+    global _installed  # noqa: PLW0603
+    if _installed != (timeout, limits):
+        set_client_factory(partial(OneTryClient, timeout, limits))
+        _installed = (timeout, limits)
 
 
 @contextmanager

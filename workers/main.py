@@ -10,7 +10,7 @@ from typing import Any
 
 from celery.signals import worker_ready, worker_shutdown
 
-from catalog import builds, groups, maps, refits
+from catalog import builds, crawling, groups, maps, refits
 from catalog.errors import CatalogError
 from catalog.queue import CLUSTERS_FIT, INDEX_BUILD, INGEST, MAP_DRAW, SWEEP, celery
 from catalog.settings import settings
@@ -66,6 +66,7 @@ def run_sweep() -> None:
     if runtime().upkeep_is_paused():
         return
     builds.ring_for_due(runtime().database, builds.Policy(conf.index_exact_bytes), conf.index_dir)
+    crawling.begin_anew(runtime().database)
     policy = refits.Policy(share=conf.refit_share, quiet=conf.refit_quiet)
     groups.ring_for_due(runtime().database, policy)
     maps.ring_for_due(runtime().database, policy)

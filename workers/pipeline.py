@@ -15,6 +15,7 @@ from catalog.database import Database
 from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited
 from catalog.queue import ring_after_commit
 from catalog.repository import attempts, claims, models, vectors
+from catalog.submissions import follow_up
 from catalog.tables import Job, JobState
 from workers.bases import Resident, ResidentBases
 from workers.encoding import Encoding, FineTune
@@ -244,6 +245,7 @@ class Pipeline:
                 # taken from us in the meantime: nothing of it is stored here
                 if attempts.finish(session, hand.job.id, self._worker_id, hand.fetched.sha):
                     self._shelf.put(session, resident, hand.fetched, encoding)
+                    follow_up(session, hand.job, hand.fetched.sha)
 
     def _settle(self, job: Job, cause: Exception) -> None:
         """Store a failure on its job: queued again when it may pass, failed when it may not."""
@@ -263,6 +265,7 @@ class Pipeline:
                     attempts.retry(session, job.id, self._worker_id, error, delay)
                 elif attempts.fail(session, job.id, self._worker_id, error):
                     models.mark_failed(session, [job.model_id])
+                    follow_up(session, job, None)
 
         patiently(store)
 

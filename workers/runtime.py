@@ -6,6 +6,8 @@ import json
 import logging
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from catalog.database import Database
 from catalog.errors import InvalidInput
 from catalog.probes import load_probes
@@ -14,10 +16,12 @@ from catalog.settings import Settings
 from catalog.sweeper import recover
 from workers.bases import Contract, ResidentBases
 from workers.builders import CLUSTERS, INDEX, MAP, Builder
+from workers.crawler import Crawler
 from workers.fetching import Fetcher
 from workers.heartbeat import Heartbeat
 from workers.hub import Hub
 from workers.hub_limits import SharedLimits
+from workers.hub_listing import HubListing
 from workers.memory import memory_in_use
 from workers.pipeline import Pace, Pipeline, RetryPolicy
 from workers.resolver import BaseResolver
@@ -45,12 +49,19 @@ class Runtime:
         self.indexes = Builder(INDEX)
         self.clusters = Builder(CLUSTERS)
         self.maps = Builder(MAP)
+        self._limits = SharedLimits(
+            conf.require_redis_url(), conf.hf_endpoint, rate=conf.hub_rate, downloads=conf.hub_downloads_all
+        )
+        listing = HubListing(conf.hf_endpoint, _secret(conf.hf_token), timeout=conf.hub_timeout, limits=self._limits)
+        self.crawler = Crawler(self.database, listing, queue=conf.crawl_queue)
         self._pipeline: Pipeline | None = None
 
     def start(self) -> None:
         self.heartbeat.start()
+        self.crawler.start()
 
     def stop(self) -> None:
+        self.crawler.stop()
         for builder in (self.indexes, self.clusters, self.maps):
             builder.stop()
         self.heartbeat.stop()
@@ -81,16 +92,14 @@ class Runtime:
         conf = self.settings
         hub = Hub(
             conf.hf_endpoint,
-            conf.hf_token.get_secret_value() if conf.hf_token else None,
+            _secret(conf.hf_token),
             conf.downloads_dir,
             timeout=conf.hub_timeout,
             max_file_bytes=conf.max_file_bytes,
             max_repo_files=conf.max_repo_files,
             budget=conf.downloads_budget or None,
             downloads=conf.hub_downloads,
-            limits=SharedLimits(
-                conf.require_redis_url(), conf.hf_endpoint, rate=conf.hub_rate, downloads=conf.hub_downloads_all
-            ),
+            limits=self._limits,
         )
         contract = self._contract
         fetcher = Fetcher(
@@ -104,6 +113,10 @@ class Runtime:
         retries = RetryPolicy(conf.max_attempts, conf.retry_base)
         pace = Pace(batch=conf.batch, patience=conf.base_patience)
         return Pipeline(self.database, fetcher, bases, worker_id, pace=pace, retries=retries)
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() if value else None
 
 
 def _read_aliases(path: Path | None) -> dict[str, str]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import struct
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, status
@@ -84,13 +81,13 @@ def members(
     """The members of a cluster, the closest to its centroid first."""
     with services.database.transaction() as session:
         _, run, _ = clusters.newest(session, cluster_id, query.run)
-        after = _decoded(query.cursor)
+        after = pages.decode_scored(query.cursor)
         found = cluster_members.page(session, run.id, cluster_id, after=after, limit=query.limit)
     last = found[-1][0] if len(found) == query.limit else None
     return schemas.Members(
         run=run.id,
         members=[schemas.Member.of(member, repo_id) for member, repo_id in found],
-        next_cursor=_encoded(last.similarity or 0.0, last.model_id) if last else None,
+        next_cursor=pages.encode_scored(last.similarity or 0.0, last.model_id) if last else None,
     )
 
 
@@ -118,19 +115,3 @@ def fit(request: schemas.FitRequest, services: ServicesDep) -> schemas.Run:
     """Ask for the clusters of a space to be found anew; while a run waits or works there, it is given again."""
     run, space = groups.ask(services.database, request.parameters(), request.space)
     return schemas.Run.of(run, space.key)
-
-
-def _encoded(similarity: float, model_id: int) -> str:
-    """The place after which the next page begins; a cosine to its last bit, or members would be lost between pages."""
-    return base64.urlsafe_b64encode(struct.pack("<dq", similarity, model_id)).decode().rstrip("=")
-
-
-def _decoded(cursor: str | None) -> tuple[float, int] | None:
-    """Raises `InvalidCursor`."""
-    if cursor is None:
-        return None
-    try:
-        similarity, model_id = struct.unpack("<dq", base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (ValueError, binascii.Error, struct.error) as error:
-        raise InvalidCursor("That cursor is not one of ours. Take `next_cursor` of the page before.") from error
-    return similarity, model_id

@@ -6,13 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response, status
 
-from app.api import pages, schemas
+from app.api import history_schemas, pages, schemas
 from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.search_schemas import Neighbors, NeighborsQuery
-from app.api.services import ServicesDep
+from app.api.services import Services, ServicesDep
 from app.api.submitter import QuotaDep
-from catalog import search, submissions
+from catalog import history, search, submissions
 from catalog.errors import (
     BodyTooLarge,
     GeometryNotFitted,
@@ -28,6 +28,7 @@ from catalog.errors import (
 )
 from catalog.refs import RepoRef
 from catalog.repository import models, vectors
+from catalog.words import query as words_query
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -54,7 +55,9 @@ def submit(submission: schemas.Submission, services: ServicesDep, quota: QuotaDe
 
 @router.get("", responses=problems(InvalidCursor))
 def page(query: Annotated[schemas.ModelsQuery, Query()], services: ServicesDep) -> schemas.Models:
-    """Models in the order in which they were first submitted."""
+    """Models in the order in which they were first submitted; with `q`, those whose text has the words, ranked."""
+    if query.q is not None:
+        return _containing(query.q, query, services)
     with services.database.transaction() as session:
         found = models.page(
             session,
@@ -68,12 +71,35 @@ def page(query: Annotated[schemas.ModelsQuery, Query()], services: ServicesDep) 
     return schemas.Models(models=[schemas.Model.of(model) for model in found], next_cursor=more)
 
 
+def _containing(asked: str, query: schemas.ModelsQuery, services: Services) -> schemas.Models:
+    words, after = words_query(asked), pages.decode_scored(query.cursor)
+    if words is None:
+        return schemas.Models(models=[], next_cursor=None)
+    with services.database.transaction() as session:
+        found = models.containing(
+            session, words, base=query.base, owner=query.owner, state=query.state, after=after, limit=query.limit
+        )
+    more = pages.encode_scored(found[-1][1], found[-1][0].id) if len(found) == query.limit else None
+    return schemas.Models(models=[schemas.Model.of(model) for model, _ in found], next_cursor=more)
+
+
 @router.get("/{owner}/{name}", dependencies=[no_query], responses=problems(ModelNotFound, InvalidRepoId))
 def get(owner: str, name: str, services: ServicesDep) -> schemas.ModelDetail:
     """A model, its current revision, its base and how that was found, and what is known of it in each space."""
     with services.database.transaction() as session:
         model = models.get(session, RepoRef(f"{owner}/{name}").repo_id)
         return schemas.ModelDetail.with_embeddings(model, vectors.measured(session, model.id))
+
+
+@router.get("/{owner}/{name}/revisions", responses=problems(ModelNotFound, InvalidRepoId, InvalidCursor))
+def revisions(
+    owner: str, name: str, query: Annotated[schemas.PageQuery, Query()], services: ServicesDep
+) -> history_schemas.Revisions:
+    """A model's history, the newest first: what was embedded, and how far it moved from one to the next."""
+    repo_id = RepoRef(f"{owner}/{name}").repo_id
+    model, found = history.of_model(services.database, repo_id, before=pages.decode(query.cursor), limit=query.limit)
+    more = pages.encode(found[-1].revision.id) if len(found) == query.limit else None
+    return history_schemas.Revisions.of(model, found, more)
 
 
 @router.get(

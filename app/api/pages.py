@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import struct
 
 from catalog.errors import InvalidCursor
+
+_OURS = "That cursor is not one of ours. Take `next_cursor` of the page before."
 
 
 def encode(last_id: int) -> str:
@@ -19,7 +22,23 @@ def decode(cursor: str | None) -> int | None:
     try:
         last_id = int(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, binascii.Error) as error:
-        raise InvalidCursor("That cursor is not one of ours. Take `next_cursor` of the page before.") from error
+        raise InvalidCursor(_OURS) from error
     if not 0 <= last_id < 2**63:
-        raise InvalidCursor("That cursor is not one of ours. Take `next_cursor` of the page before.")
+        raise InvalidCursor(_OURS)
     return last_id
+
+
+def encode_scored(score: float, last_id: int) -> str:
+    """Of a list by score: a float to its last bit, or some would be lost between pages."""
+    return base64.urlsafe_b64encode(struct.pack("<dq", score, last_id)).decode().rstrip("=")
+
+
+def decode_scored(cursor: str | None) -> tuple[float, int] | None:
+    """Raises `InvalidCursor`."""
+    if cursor is None:
+        return None
+    try:
+        score, last_id = struct.unpack("<dq", base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, binascii.Error, struct.error) as error:
+        raise InvalidCursor(_OURS) from error
+    return score, last_id

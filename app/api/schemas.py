@@ -36,6 +36,10 @@ class ModelsQuery(PageQuery):
     base: str | None = Field(None, max_length=200, pattern=NO_NUL, description="Repo id of the base model.")
     owner: str | None = Field(None, max_length=100, pattern=NO_NUL)
     state: ModelState | None = None
+    q: str | None = Field(
+        None, min_length=1, max_length=200, pattern=NO_NUL,
+        description="Words of the name, the tags or the card; all of them, the last may be begun. The best come first.",
+    )  # fmt: skip
 
 
 class JobsQuery(PageQuery):
@@ -112,11 +116,27 @@ class Revision(BaseModel):
         return cls(sha=revision.sha, kind=revision.kind, base=base, created_at=revision.created_at)
 
 
+class Metadata(BaseModel):
+    """What the Hub tells of a model; null is what it does not."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    licence: str | None
+    tags: list[str]
+    datasets: list[str]
+    languages: list[str]
+    downloads: int | None
+    likes: int | None
+    hub_created_at: datetime | None
+    hub_updated_at: datetime | None
+
+
 class Model(BaseModel):
     repo_id: str
     source: Literal["hub", "folder"]
     state: ModelState
     revision: Revision | None
+    metadata: Metadata
     created_at: datetime
     updated_at: datetime
 
@@ -127,6 +147,7 @@ class Model(BaseModel):
             source="hub" if model.source == tables.Source.HUB else "folder",
             state=ModelState(model.state),
             revision=Revision.of(model.revision) if model.revision else None,
+            metadata=Metadata.model_validate(model),
             created_at=model.created_at,
             updated_at=model.updated_at,
         )
@@ -163,12 +184,13 @@ class Embedding(BaseModel):
 
 
 class ModelDetail(Model):
+    card: str | None = Field(description="The words of its card.")
     embeddings: list[Embedding]
 
     @classmethod
     def with_embeddings(cls, model: tables.Model, measured: list[vectors.Measured]) -> Self:
         embeddings = [Embedding.model_validate(each, from_attributes=True) for each in measured]
-        return cls(**Model.of(model).model_dump(), embeddings=embeddings)
+        return cls(**Model.of(model).model_dump(), card=model.card, embeddings=embeddings)
 
 
 class Models(BaseModel):

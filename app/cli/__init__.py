@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from app.cli import cluster_commands, commands, job_commands, map_commands
+from app.cli import cluster_commands, commands, crawl_commands, job_commands, map_commands, model_commands
 from app.cli.deployment import Deployment
 from catalog.errors import CatalogError
 from catalog.settings import settings
@@ -47,6 +47,10 @@ cli.command()(commands.add)
 cli.command()(commands.status)
 cli.command()(commands.show)
 cli.command()(commands.neighbors)
+cli.command()(model_commands.search)
+cli.command()(model_commands.revisions)
+cli.command()(crawl_commands.crawl)
+cli.add_typer(crawl_commands.crawls, name="crawls")
 cli.command()(job_commands.cancel)
 cli.command()(job_commands.retry)
 cli.command()(job_commands.workers)

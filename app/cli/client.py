@@ -40,7 +40,7 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def get(self, path: str, headers: dict[str, str] | None = None, **params: object) -> dict[str, Any]:
+    def get(self, path: str, *, headers: dict[str, str] | None = None, **params: object) -> dict[str, Any]:
         query = {name: value for name, value in params.items() if value is not None}
         return self._call("GET", path, params=query, headers=headers)
 

@@ -45,7 +45,7 @@ def retry(
 def workers(api: Api = None, as_json: AsJson = False) -> None:
     """Show the workers: device, bases in memory, memory, and what each does now. Sends ADMIN_API_KEY if set."""
     with connect(api) as client:
-        found = client.get("/v1/admin/workers", admin_headers())
+        found = client.get("/v1/admin/workers", headers=admin_headers())
     print_json(found) if as_json else out.print(render.workers(found["workers"]))
 
 
@@ -53,7 +53,7 @@ def workers(api: Api = None, as_json: AsJson = False) -> None:
 def listed(api: Api = None, as_json: AsJson = False) -> None:
     """Show the queues: which are paused, and what waits and runs."""
     with connect(api) as client:
-        found = client.get("/v1/admin/queues", admin_headers())
+        found = client.get("/v1/admin/queues", headers=admin_headers())
     print_json(found) if as_json else out.print(render.queues(found["queues"]))
 
 
@@ -73,7 +73,7 @@ def drain(name: Name = "encode", api: Api = None, as_json: AsJson = False) -> No
             while not found["drained"]:
                 status.update(f"draining: {found['running']} running")
                 time.sleep(POLL_INTERVAL)
-                listed = client.get("/v1/admin/queues", admin_headers())["queues"]
+                listed = client.get("/v1/admin/queues", headers=admin_headers())["queues"]
                 found = next(each for each in listed if each["name"] == name)
                 if not found["paused"]:
                     raise typer.BadParameter("somebody resumed it meanwhile")

@@ -127,6 +127,13 @@ def model(found: dict[str, Any]) -> RenderableType:
         evidence = base["evidence"]
         facts.add_row("base", f"{base['repo_id']} @ {base['sha'][:12]}, found by: {evidence.get('source')}")
         facts.add_row("declared", escape(str(evidence.get("declared"))))
+        told = found["metadata"]
+        for title in ("licence", "downloads", "likes"):
+            if told[title] is not None:
+                facts.add_row(title, escape(str(told[title])))
+        for title in ("tags", "datasets", "languages"):
+            if told[title]:
+                facts.add_row(title, escape(" ".join(told[title])))
         for each in evidence.get("tried", []):
             facts.add_row("tried", escape(f"{each.get('candidate')}: {each.get('outcome')}"))
     shifts = _table("feature", "norm", "noise floor")

@@ -85,6 +85,11 @@ def take_out(session: Session, run_id: int, model_id: int) -> None:
     session.execute(delete(ClusterMember).where(ClusterMember.run_id == run_id, ClusterMember.model_id == model_id))
 
 
+def leave(session: Session, model_id: int) -> None:
+    """Take a model out of every run."""
+    session.execute(delete(ClusterMember).where(ClusterMember.model_id == model_id))
+
+
 def show(session: Session, run_id: int, space_id: int) -> None:
     """Have searches filter by that run's clusters. The caller holds `vectors.lock_feed`."""
     session.execute(_SHOW, {"run_id": run_id})

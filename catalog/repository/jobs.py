@@ -142,6 +142,17 @@ def lock_submitter(session: Session, submitter: str) -> None:
     session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:submitter, 0))"), {"submitter": submitter})
 
 
+def withdraw(session: Session, model_id: int) -> list[int]:
+    """End what waits or runs for a model: what a worker still makes of it is not stored any more. Returns the jobs."""
+    statement = select(Job.id).where(Job.model_id == model_id, Job.state.in_(ACTIVE))
+    return [job_id for job_id in session.scalars(statement).all() if cancel(session, job_id)]
+
+
+def any_active(session: Session, model_id: int) -> bool:
+    """Whether a job waits or runs for a model."""
+    return session.execute(select(Job.id).where(Job.model_id == model_id, Job.state.in_(ACTIVE))).first() is not None
+
+
 def counts(session: Session) -> dict[JobState, int]:
     """How many jobs are in each state."""
     rows = session.execute(select(Job.state, func.count()).group_by(Job.state))

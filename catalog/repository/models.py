@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import BigInteger, any_, func, literal, select, update
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy import BigInteger, ColumnElement, Double, any_, cast, func, literal, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, REGCONFIG, insert
 from sqlalchemy.orm import Session, contains_eager, joinedload
 
 from catalog.errors import ModelNotFound
+from catalog.repository import names
 from catalog.tables import Model, ModelState, Revision, Source, change_seq
 
 
@@ -23,6 +25,15 @@ class Metadata:
     downloads: int | None = None
     likes: int | None = None
     hub_updated_at: datetime | None = None
+    hub_created_at: datetime | None = None
+    datasets: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    hub_id: str | None = None  # the Hub's own for the repo, which outlives a rename
+
+    def columns(self) -> dict[str, Any]:
+        """As they stand in the table."""
+        lists = {name: list(getattr(self, name)) for name in ("tags", "datasets", "languages")}
+        return asdict(self) | lists
 
 
 def ensure(session: Session, repo_id: str, source: Source, folder: str | None = None) -> Model:
@@ -35,12 +46,23 @@ def ensure(session: Session, repo_id: str, source: Source, folder: str | None = 
 
 
 def get(session: Session, repo_id: str) -> Model:
-    """The model with its current revision; raises `ModelNotFound`."""
-    statement = select(Model).where(Model.repo_id == repo_id).options(joinedload(Model.revision))
-    model = session.scalars(statement).one_or_none()
+    """The model with its current revision, also by a name that it had before; raises `ModelNotFound`."""
+    model = find(session, repo_id) or find(session, names.current(session, [repo_id]).get(repo_id))
     if model is None:
         raise ModelNotFound(f"{repo_id} is not in this catalog. Submit it with POST /v1/models or `deltadex add`.")
     return model
+
+
+def find(session: Session, repo_id: str | None) -> Model | None:
+    """The model that has that name now, with its current revision."""
+    statement = select(Model).where(Model.repo_id == repo_id).options(joinedload(Model.revision))
+    return session.scalars(statement).one_or_none() if repo_id is not None else None
+
+
+def by_hub_id(session: Session, hub_id: str) -> Model | None:
+    """The model of the repo that has that id on the Hub."""
+    statement = select(Model).where(Model.hub_id == hub_id).order_by(Model.id).limit(1)
+    return session.scalars(statement.options(joinedload(Model.revision))).one_or_none()
 
 
 def page(
@@ -57,17 +79,47 @@ def page(
         select(Model)
         .outerjoin(Model.revision)
         .options(contains_eager(Model.revision))
-        .where(Model.id > after)
+        .where(Model.id > after, *filtered(base, owner, state))
         .order_by(Model.id)
         .limit(limit)
     )
-    if base is not None:
-        statement = statement.where(Revision.base_repo == base)
-    if owner is not None:
-        statement = statement.where(Model.owner == owner)
-    if state is not None:
-        statement = statement.where(Model.state == state)
     return list(session.scalars(statement))
+
+
+def containing(
+    session: Session,
+    query: str,
+    *,
+    base: str | None = None,
+    owner: str | None = None,
+    state: ModelState | None = None,
+    after: tuple[float, int] | None = None,
+    limit: int = 50,
+) -> list[tuple[Model, float]]:
+    """Up to `limit` models whose name, tags or card match a `tsquery` (`catalog.words.query`), with their ranks, the
+    best first, beginning after that rank and id. What was removed is not among them.
+    """
+    asked = func.to_tsquery(cast("simple", REGCONFIG), query)
+    rank = cast(func.ts_rank(Model.words, asked), Double)
+    statement = (
+        select(Model, rank)
+        .outerjoin(Model.revision)
+        .options(contains_eager(Model.revision))
+        .where(Model.words.bool_op("@@")(asked), *filtered(base, owner, state))
+        .order_by(rank.desc(), Model.id)
+        .limit(limit)
+    )
+    if state is None:
+        statement = statement.where(Model.state != ModelState.REMOVED)
+    if after is not None:
+        statement = statement.where((rank < after[0]) | ((rank == after[0]) & (Model.id > after[1])))
+    return [(model, score) for model, score in session.execute(statement)]
+
+
+def filtered(base: str | None, owner: str | None, state: ModelState | None) -> list[ColumnElement[bool]]:
+    """Conditions on a model joined with its current revision."""
+    wanted = ((Revision.base_repo, base), (Model.owner, owner), (Model.state, state))
+    return [column == value for column, value in wanted if value is not None]
 
 
 def by_ids(session: Session, ids: Iterable[int]) -> dict[int, Model]:
@@ -111,8 +163,26 @@ def restore(session: Session, revision: Revision) -> None:
 
 def describe(session: Session, model_id: int, metadata: Metadata) -> None:
     """Store what the Hub tells now. The caller holds `vectors.lock_feed`."""
-    values = asdict(metadata) | {"tags": list(metadata.tags), "seq": change_seq.next_value()}
+    session.execute(update(Model).where(Model.id == model_id).values(**metadata.columns(), seq=change_seq.next_value()))
+
+
+def forget(session: Session, model_id: int) -> None:
+    """Keep of a model no more than its name. The caller holds `vectors.lock_feed`."""
+    told = Metadata().columns()
+    del told["hub_id"]
+    nothing = {**told, "card": None, "cluster": None, "hub_sha": None, "state": ModelState.REMOVED}
+    session.execute(update(Model).where(Model.id == model_id).values(**nothing, seq=change_seq.next_value()))
+
+
+def set_hub_sha(session: Session, model_id: int, sha: str | None, hub_id: str | None = None) -> None:
+    """The newest commit that the Hub told of."""
+    values = {"hub_sha": sha} | ({"hub_id": hub_id} if hub_id else {})
     session.execute(update(Model).where(Model.id == model_id).values(**values))
+
+
+def told(session: Session, model_id: int) -> str | None:
+    """The newest commit that a crawl or the webhook told of."""
+    return session.execute(select(Model.hub_sha).where(Model.id == model_id)).scalar_one_or_none()
 
 
 def set_cluster(session: Session, model_id: int, cluster: int | None) -> None:

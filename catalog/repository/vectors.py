@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session
 
 from catalog.errors import CatalogError, ModelNotFound, NotIndexed
-from catalog.repository import spaces
+from catalog.repository import names, spaces
 from catalog.spaces import PREFERRED, Space
 from catalog.tables import BaseActivations, Model, Revision, SpaceRow, Vector, change_seq
 
@@ -222,6 +222,11 @@ def newest_of(
         )
     if missing and space_key:
         spaces.get(session, space_key)  # raises where the space itself is unknown
+    unknown = [repo_id for repo_id, each in found.items() if isinstance(each, ModelNotFound)]
+    renamed = names.current(session, unknown) if unknown else {}
+    if renamed:
+        now = newest_of(session, list(renamed.values()), features=features, space_key=space_key)
+        found |= {former: now[repo_id] for former, repo_id in renamed.items()}
     return found
 
 

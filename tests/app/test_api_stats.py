@@ -10,7 +10,7 @@ from tests.catalog import entries
 
 def test_an_empty_catalog_has_nothing_of_anything(api: TestClient):
     stats = api.get("/v1/stats").json()
-    assert set(stats["models"]) == {"pending", "indexed", "no_shift", "failed"}
+    assert set(stats["models"]) == {"pending", "indexed", "no_shift", "failed", "removed"}
     assert set(stats["jobs"]) == {"queued", "fetching", "encoding", "done", "failed", "cancelled"}
     assert not any([*stats["models"].values(), *stats["jobs"].values()])
     assert stats["workers"] == []

@@ -64,6 +64,29 @@ EXPECTED = {
         "not_clustered",
         "space_not_found",
     },
+    ("post", "/v1/admin/crawls"): {"invalid_repo_id", "admin_only", "admin_key_required", "body_too_large"},
+    ("get", "/v1/admin/crawls"): {"invalid_cursor", "admin_only", "admin_key_required"},
+    ("get", "/v1/admin/crawls/{crawl_id}"): {"crawl_not_found", "admin_only", "admin_key_required"},
+    ("post", "/v1/admin/crawls/{crawl_id}/pause"): {
+        "crawl_not_found",
+        "crawl_over",
+        "admin_only",
+        "admin_key_required",
+    },
+    ("post", "/v1/admin/crawls/{crawl_id}/resume"): {
+        "crawl_not_found",
+        "crawl_over",
+        "admin_only",
+        "admin_key_required",
+    },
+    ("post", "/v1/admin/crawls/{crawl_id}/cancel"): {
+        "crawl_not_found",
+        "crawl_over",
+        "admin_only",
+        "admin_key_required",
+    },
+    ("get", "/v1/models/{owner}/{name}/revisions"): {"model_not_found", "invalid_repo_id", "invalid_cursor"},
+    ("post", "/v1/webhooks/hub"): {"webhook_off", "webhook_secret_wrong", "body_too_large"},
     ("post", "/v1/admin/clusters"): {"space_not_found", "admin_only", "admin_key_required", "body_too_large"},
 }
 

@@ -13,7 +13,7 @@ from catalog.quotas import Quota
 from catalog.refs import RepoRef
 from catalog.repository import attempts, claims, job_events, jobs, recovery
 from catalog.repository.job_events import Place
-from catalog.submissions import enqueue
+from catalog.submissions import submitted
 from catalog.tables import JobState, Priority
 from tests.catalog import entries
 
@@ -74,9 +74,9 @@ def take(session: Session) -> None:
 
 
 HOT: dict[str, Callable[[Session], object]] = {
-    "submit": lambda session: enqueue(session, RepoRef("new/model"), Priority.PERSON, Quota.of_key(None, JOBS * 2)),
+    "submit": lambda session: submitted(session, RepoRef("new/model"), Priority.PERSON, Quota.of_key(None, JOBS * 2)),
     "submit at the limit": lambda session: jobs.count_active(session, "anonymous", 10_001),
-    "submit again": lambda session: enqueue(session, RepoRef("owner/m7"), Priority.PERSON, Quota.of_key(None, 10)),
+    "submit again": lambda session: submitted(session, RepoRef("owner/m7"), Priority.PERSON, Quota.of_key(None, 10)),
     "submit what is indexed": lambda session: jobs.latest_done(session, 7, "sha"),
     "claim": take,
     "is it due": lambda session: claims.is_due(session, 7),

@@ -13,7 +13,7 @@ from catalog.errors import TooManyJobs
 from catalog.quotas import Quota
 from catalog.refs import RepoRef
 from catalog.repository import jobs
-from catalog.submissions import enqueue, submit_repo
+from catalog.submissions import submit_repo, submitted
 from catalog.tables import Priority
 
 
@@ -55,7 +55,7 @@ def test_each_key_has_a_quota_and_all_without_a_key_share_one(database: Database
 def test_a_crawl_counts_nowhere(database: Database):
     with database.transaction() as session:
         for number in range(5):
-            enqueue(session, RepoRef(f"owner/crawl-{number}"), Priority.CRAWL)
+            submitted(session, RepoRef(f"owner/crawl-{number}"), Priority.CRAWL)
     submit(database, "mine", Quota.of_key(None, 1))
 
 

@@ -213,7 +213,8 @@ def test_several_models_are_asked_about_at_once(database: Database, index: Follo
         "Answer", "ModelNotFound", "NoShift", "NotIndexed", "Answer",
     ]  # fmt: skip
     assert (names(answers[0]), names(answers[4])) == (["fan/m3"], ["fan/m1"])
-    assert [statement.split()[0] for statement in statements] == ["SELECT", "SELECT"]
+    # one of the three is for the unknown name: it may be one that a model had before
+    assert [statement.split()[0] for statement in statements] == ["SELECT", "SELECT", "SELECT"]
 
 
 def test_near_duplicates_are_named_behind_one_of_them(database: Database, index: Follower):

@@ -10,15 +10,16 @@ import redis
 from sqlalchemy import func, update
 
 from app.cli.embedded import EmbeddedServers
-from catalog import groups, interventions
+from catalog import groups, interventions, submissions
 from catalog.clustering.parameters import Parameters
 from catalog.database import Database
 from catalog.grouping import Grouper
 from catalog.probes import load_probes
 from catalog.queue import ENCODE_QUEUE
+from catalog.removals import remove
 from catalog.repository import attempts, claims, jobs, models, vectors, workers
 from catalog.submissions import submit_folder
-from catalog.tables import Job, JobState, ModelState
+from catalog.tables import Job, JobState, ModelState, Priority
 from tests import pico
 from workers.bases import Contract, ResidentBases
 from workers.fetching import Fetcher
@@ -387,3 +388,65 @@ def test_nothing_is_embedded_twice_whatever_the_features(database: Database, pic
     with database.transaction() as session:
         assert vectors.last_seq(session) == before
         assert len(vectors.changes(session, after=0, limit=10)) == len(features)
+
+
+def tell(database: Database, repo_id: str, sha: str) -> None:
+    """What a crawl or the webhook does with news of a repo."""
+    with database.transaction() as session:
+        model = models.get(session, repo_id)
+        models.set_hub_sha(session, model.id, sha)
+        submissions.enqueue(session, model, None, Priority.WEBHOOK)
+
+
+def waiting(database: Database) -> int:
+    with database.transaction() as session:
+        return jobs.counts(session)[JobState.QUEUED]
+
+
+def test_news_that_finds_a_job_running_is_followed_by_another(
+    database: Database, pico_base: Path, tmp_path: Path
+) -> None:
+    pipeline = make_pipeline(database, pico_base, tmp_path, pace=Pace(batch=4, drain=-1))
+    job = submit_folder(database, pico.make_adapter(tmp_path / "one"))
+    fetch = pipeline._fetcher.fetch
+
+    def fetch_and_hear(*arguments: object) -> object:
+        fetched = fetch(*arguments)
+        tell(database, "local/one", "9" * 40)
+        return fetched
+
+    pipeline._fetcher.fetch = fetch_and_hear
+    pipeline.ingest(job.id)
+    assert waiting(database) == 1  # the news found the job active, and made none itself
+
+    pipeline._fetcher.fetch = fetch
+    with database.transaction() as session:
+        following = jobs.page(session)[0]
+    pipeline.ingest(following.id)
+    assert waiting(database) == 0  # told no more, so this is the end of it
+
+
+def test_news_that_finds_a_job_queued_is_in_it(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "one"))
+    tell(database, "local/one", "9" * 40)
+
+    pipeline.ingest(job.id)
+
+    assert waiting(database) == 0
+
+
+def test_what_was_removed_comes_back_whole_when_it_is_submitted_again(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    folder = pico.make_adapter(tmp_path / "one")
+    (folder / "README.md").write_text("Answers about contracts.\n")
+    pipeline.ingest(submit_folder(database, folder).id)
+    with database.transaction() as session:
+        assert remove(session, models.get(session, "local/one"))
+
+    pipeline.ingest(submit_folder(database, folder).id)
+
+    with database.transaction() as session:
+        model = models.get(session, "local/one")
+        assert (model.state, model.card) == (ModelState.INDEXED, "Answers about contracts.")
+        assert vectors.is_indexed(session, model.id, model.revision.sha)

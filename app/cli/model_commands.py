@@ -1,0 +1,73 @@
+"""`deltadex search WORDS` and `deltadex revisions MODEL`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from app.cli.commands import Api, AsJson, connect, out, print_json
+from app.cli.render import state
+from catalog.refs import RepoRef
+
+
+def search(
+    words: Annotated[list[str], typer.Argument(help="Words of a name, a tag or a card; the last may be begun.")],
+    base: Annotated[str | None, typer.Option(help="Fine-tunes of this base model alone.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Models of this owner alone.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="How many.")] = 20,
+    api: Api = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find models by what their names, tags and cards say."""
+    with connect(api) as client:
+        found = client.get("/v1/models", q=" ".join(words), base=base, owner=owner, limit=limit)
+    print_json(found) if as_json else out.print(_models(found["models"]))
+
+
+def revisions(
+    repo_id: Annotated[str, typer.Argument(help="A model; a folder's is local/NAME.")],
+    api: Api = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a model's history, and how far it moved from one revision to the next."""
+    repo_id = RepoRef(repo_id).repo_id
+    with connect(api) as client:
+        found = client.get(f"/v1/models/{repo_id}/revisions")
+    print_json(found) if as_json else out.print(_revisions(found["revisions"]))
+
+
+def _models(found: list[dict[str, Any]]) -> Table:
+    table = _table("model", "state", "base", "downloads", "tags")
+    for each in found:
+        told = each["metadata"]
+        base = each["revision"]["base"]["repo_id"] if each["revision"] else ""
+        downloads = "" if told["downloads"] is None else str(told["downloads"])
+        table.add_row(each["repo_id"], state(each["state"]), base, downloads, escape(" ".join(told["tags"][:8])))
+    return table
+
+
+def _revisions(found: list[dict[str, Any]]) -> Table:
+    table = _table("revision", "embedded", "feature", "norm", "norm before", "cosine to it")
+    for each in found:
+        name = each["sha"][:12] + (" *" if each["current"] else "")
+        for move in each["moves"] or [None]:
+            row = (
+                [move["feature"], *(_figure(move[name]) for name in ("norm", "norm_before", "cosine"))] if move else []
+            )
+            table.add_row(name, each["created_at"][:19].replace("T", " "), *row)
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

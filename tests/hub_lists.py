@@ -1,0 +1,135 @@
+"""A Hub's lists on the loopback: `/api/models` with filters, orders and `Link` headers, single repos, collections."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+from huggingface_hub import close_session
+
+
+def repo(
+    number: int, *, owner: str = "maker", base: str = "pico/llama", commit: int = 0, **more: Any
+) -> dict[str, Any]:
+    """An entry as the Hub writes it. Created one minute after the other, changed one hour for each commit."""
+    return {
+        "_id": f"{number:024x}",
+        "id": f"{owner}/m{number}",
+        "sha": f"{number * 1000 + commit:040x}",
+        "createdAt": f"2026-01-{1 + number // 1440 % 28:02}T{number // 60 % 24:02}:{number % 60:02}:00.000Z",
+        "lastModified": f"2026-02-01T{commit:02}:00:00.000Z",
+        "downloads": number,
+        "likes": 1,
+        "private": False,
+        "tags": [f"base_model:adapter:{base}", "license:mit"],
+        "cardData": {"license": "mit", "base_model": base, "datasets": ["a/b"], "language": "en"},
+        "usedStorage": 1_000,
+        **more,
+    }
+
+
+@dataclass
+class HubLists:
+    """`repos` by id; `requests` counts what was asked for, parts of files apart; `refuse` holds the answers of the next
+    requests, which are no good.
+    """
+
+    repos: dict[str, dict[str, Any]] = field(default_factory=dict)
+    collections: dict[str, list[str]] = field(default_factory=dict)
+    requests: Counter[str] = field(default_factory=Counter)
+    refuse: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def add(self, *repos: dict[str, Any]) -> None:
+        self.repos |= {each["id"]: each for each in repos}
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def answer(self, path: str) -> tuple[int, dict[str, str], Any]:
+        parts = urlsplit(path)
+        if self.refuse:
+            status, headers = self.refuse.pop(0)
+            return status, headers, {"error": "refused"}
+        if parts.path == "/api/models":
+            return self._list(parse_qs(parts.query))
+        if parts.path.startswith("/api/collections/"):
+            return self._collection(parts.path.removeprefix("/api/collections/"))
+        found = self.repos.get(parts.path.removeprefix("/api/models/"))
+        return (200, {}, found) if found else (404, {"X-Error-Code": "RepoNotFound"}, {"error": "not found"})
+
+    def _list(self, query: dict[str, list[str]]) -> tuple[int, dict[str, str], Any]:
+        tags, author = query.get("filter", []), query.get("author", [None])[0]
+        found = [
+            each
+            for each in self.repos.values()
+            if set(tags) <= set(each["tags"]) and author in (None, each["id"].split("/")[0])
+        ]
+        found.sort(key=lambda each: each[query["sort"][0]], reverse=True)
+        begin, size = int(query.get("cursor", ["0"])[0]), int(query["limit"][0])
+        headers = {}
+        if begin + size < len(found):
+            following = urlencode({**query, "cursor": [str(begin + size)]}, doseq=True)
+            headers["Link"] = f'<{self.url}/api/models?{following}>; rel="next"'
+        return 200, headers, found[begin : begin + size]
+
+    def _collection(self, slug: str) -> tuple[int, dict[str, str], Any]:
+        if slug not in self.collections:
+            return 404, {}, {"error": "not found"}
+        items = [
+            {"_id": str(place), "id": each, "type": "model", "position": place}
+            for place, each in enumerate(self.collections[slug])
+        ]
+        about = {"title": slug, "owner": {"name": "x"}, "position": 0, "private": False, "theme": "x", "upvotes": 0}
+        return 200, {}, {**about, "slug": slug, "items": items, "lastUpdated": "2026-01-01T00:00:00.000Z"}
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                part = self.headers.get("Range", "")
+                hub.requests[f"{self.path} {part}".rstrip()] += self.command == "GET"
+                status, headers, content = hub.answer(self.path)
+                body = content if isinstance(content, bytes) else json.dumps(content).encode()
+                if part and isinstance(content, bytes):
+                    first, _, last = part.removeprefix("bytes=").partition("-")
+                    body = content[int(first) : int(last) + 1 if last else None]
+                    ends = f"{int(first)}-{int(first) + len(body) - 1}"
+                    status, headers = 206, {**headers, "Content-Range": f"bytes {ends}/{len(content)}"}
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *_arguments: object) -> None:
+                pass
+
+        return Handler
+
+
+@pytest.fixture
+def hub_lists() -> Iterator[HubLists]:
+    hub = HubLists()
+    yield hub
+    close_session()
+    hub.stop()

@@ -410,8 +410,8 @@ def test_news_that_finds_a_job_running_is_followed_by_another(
     job = submit_folder(database, pico.make_adapter(tmp_path / "one"))
     fetch = pipeline._fetcher.fetch
 
-    def fetch_and_hear(*arguments: object) -> object:
-        fetched = fetch(*arguments)
+    def fetch_and_hear(*arguments: object, **named: object) -> object:
+        fetched = fetch(*arguments, **named)
         tell(database, "local/one", "9" * 40)
         return fetched
 

@@ -41,7 +41,7 @@ def families(path: Path, rows: Sequence[Any], plain: float) -> None:
     axes.axvline(plain + (1 - plain) / 3, color="black", linewidth=1, linestyle=":")
     axes.set_yticks(places, [row.family.replace("_", " ") for row in rows])
     axes.set_xlabel("silhouette on the harder pool; line: plain delta_activations, dots: the goal")
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=2)
     save(figure, path)
 
 

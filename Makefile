@@ -4,7 +4,7 @@ PYTHON ?= python3
 DATA_DIR := $(if $(DELTADEX_DATA_DIR),$(DELTADEX_DATA_DIR),.deltadex)
 BASE := $(DATA_DIR)/bases/HuggingFaceTB/SmolLM2-135M-Instruct
 BIN := .venv/bin
-BENCHMARKS := embed pipeline index clusters maps geometry served_geometries geometry_search downloads
+BENCHMARKS := embed pipeline index clusters maps geometry served_geometries geometry_search downloads jobs crawl
 SOURCES := app catalog workers migrations benchmarks examples tests
 
 .DEFAULT_GOAL := help
@@ -32,7 +32,7 @@ fmt: .venv/.installed ## format the code and repair what ruff can
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: setup ## every benchmark, one JSON line each (an hour; the index's rivals are in the extra `bench`)
+bench: setup ## every benchmark, one JSON line each (hours; the index's rivals are in the extra `bench`)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --json || exit 1; done
 

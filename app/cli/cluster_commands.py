@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from app.cli.client import POLL_INTERVAL, Client
 from app.cli.commands import Api, AsJson, admin_headers, connect, notes, out, print_json
+from app.cli.render import table_of
 
 Space = Annotated[str | None, typer.Option(help="Key of a space; the default one without.")]
 clusters = typer.Typer(help="Clusters of models, and the runs that find them.", invoke_without_command=True)
@@ -105,14 +105,14 @@ def _show(found: dict[str, Any]) -> None:
         if terms:
             shown = " ".join(repr(term) for term in terms) if kind == "tokens" else " ".join(terms)
             facts.add_row(kind, escape(shown))
-    members = _table("closest", "cosine")
+    members = table_of("closest", "cosine")
     for each in found["closest"]:
         members.add_row(each["repo_id"], f"{each['similarity']:.4f}{' placed' if each['placed'] else ''}")
     out.print(facts, members)
 
 
 def _overview(found: dict[str, Any]) -> Table:
-    table = _table("id", "name", "models", "cohesion", "medoid")
+    table = table_of("id", "name", "models", "cohesion", "medoid")
     for each in found["clusters"]:
         row = (str(each["id"]), escape(each["name"]), str(each["size"]), f"{each['cohesion']:.3f}", each["medoid"])
         table.add_row(*row)
@@ -128,7 +128,7 @@ def _summary(run: dict[str, Any]) -> str:
 
 
 def _runs(found: Iterable[dict[str, Any]]) -> Table:
-    table = _table("run", "state", "algorithm", "models", "clusters", "noise", "silhouette", "stability", "seconds")
+    table = table_of("run", "state", "algorithm", "models", "clusters", "noise", "silhouette", "stability", "seconds")
     for run in found:
         state = run["stage"] or run["state"] if run["error"] is None else f"{run['error']['code']}"
         counts = (str(run["models"] or ""), str(run["clusters"] if run["clusters"] is not None else ""))
@@ -139,10 +139,3 @@ def _runs(found: Iterable[dict[str, Any]]) -> Table:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table

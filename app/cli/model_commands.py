@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from app.cli.commands import Api, AsJson, connect, out, print_json
-from app.cli.render import state
+from app.cli.render import state, table_of
 from catalog.refs import RepoRef
 
 
@@ -41,7 +40,7 @@ def revisions(
 
 
 def _models(found: list[dict[str, Any]]) -> Table:
-    table = _table("model", "state", "base", "downloads", "tags")
+    table = table_of("model", "state", "base", "downloads", "tags")
     for each in found:
         told = each["metadata"]
         base = each["revision"]["base"]["repo_id"] if each["revision"] else ""
@@ -51,7 +50,7 @@ def _models(found: list[dict[str, Any]]) -> Table:
 
 
 def _revisions(found: list[dict[str, Any]]) -> Table:
-    table = _table("revision", "embedded", "feature", "norm", "norm before", "cosine to it")
+    table = table_of("revision", "embedded", "feature", "norm", "norm before", "cosine to it")
     for each in found:
         name = each["sha"][:12] + (" *" if each["current"] else "")
         for move in each["moves"] or [None]:
@@ -64,10 +63,3 @@ def _revisions(found: list[dict[str, Any]]) -> Table:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table

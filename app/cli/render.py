@@ -27,7 +27,7 @@ def state(name: str) -> str:
     return f"[{style}]{name}[/]"
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
     """A table that breaks what is too long for its column instead of hiding it."""
     table = Table(box=box.SIMPLE)
     for column in columns:
@@ -36,7 +36,7 @@ def _table(*columns: str) -> Table:
 
 
 def jobs(found: Iterable[dict[str, Any]]) -> Table:
-    table = _table("job", "model", "state", "progress", "attempts", "error")
+    table = table_of("job", "model", "state", "progress", "attempts", "error")
     for job in found:
         error = escape(f"{job['error']['code']}: {job['error']['message']}") if job["error"] else ""
         row = (str(job["id"]), job["repo_id"], state(job["state"]), f"{job['progress']:.0%}", str(job["attempts"]))
@@ -53,7 +53,7 @@ def event(told: dict[str, Any]) -> str:
 
 def history(job: dict[str, Any]) -> Table:
     """How each attempt at a job ended."""
-    table = _table("attempt", "worker", "ended", "at", "beside", "outcome", "error")
+    table = table_of("attempt", "worker", "ended", "at", "beside", "outcome", "error")
     for each in job["history"]:
         row = (
             str(each["attempt"]),
@@ -66,7 +66,7 @@ def history(job: dict[str, Any]) -> Table:
 
 
 def queues(found: Iterable[dict[str, Any]]) -> Table:
-    table = _table("queue", "state", "queued", "running")
+    table = table_of("queue", "state", "queued", "running")
     for each in found:
         standing = "drained" if each["drained"] else "paused" if each["paused"] else "open"
         table.add_row(each["name"], standing, str(each["queued"]), str(each["running"]))
@@ -74,7 +74,7 @@ def queues(found: Iterable[dict[str, Any]]) -> Table:
 
 
 def workers(found: Iterable[dict[str, Any]]) -> Table:
-    table = _table("worker", "device", "bases", "memory", "does", "jobs")
+    table = table_of("worker", "device", "bases", "memory", "does", "jobs")
     for each in found:
         bases = ", ".join(f"{base['repo_id']} {base['bytes'] / 2**20:,.0f} MB" for base in each["bases"])
         memory = ", ".join(f"{kind} {used / 2**20:,.0f} MB" for kind, used in each["memory"].items())
@@ -110,7 +110,7 @@ def neighbors(answers: Sequence[tuple[str, list[dict[str, Any]]]], k: int) -> Ta
 
 def neighbor_list(found: Iterable[dict[str, Any]]) -> Table:
     """The neighbours of one model, one a row."""
-    table = _table("model", "cosine", "kind", "base", "revision")
+    table = table_of("model", "cosine", "kind", "base", "revision")
     for each in found:
         row = (each["repo_id"], f"{each['similarity']:.4f}", each["kind"] or "", each["base"] or "")
         table.add_row(*row, (each["sha"] or "")[:12])
@@ -136,7 +136,7 @@ def model(found: dict[str, Any]) -> RenderableType:
                 facts.add_row(title, escape(" ".join(told[title])))
         for each in evidence.get("tried", []):
             facts.add_row("tried", escape(f"{each.get('candidate')}: {each.get('outcome')}"))
-    shifts = _table("feature", "norm", "noise floor")
+    shifts = table_of("feature", "norm", "noise floor")
     tokens = Table.grid(padding=(0, 2))
     for each in found["embeddings"]:
         mark = " [yellow]no shift[/]" if each["no_shift"] else ""

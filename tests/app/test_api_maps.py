@@ -115,7 +115,6 @@ def test_the_map_is_made_ready_before_anybody_asks(drawn: Database, api: TestCli
     thread.join()
     statements: list[str] = []
     with_listener = lambda *arguments: statements.append(arguments[2])  # noqa: E731
-    event.listen(drawn.engine, "before_cursor_execute", with_listener)
     event.listen(services.database.engine, "before_cursor_execute", with_listener)
     assert api.get("/v1/map").status_code == 200
     assert len(statements) == 1

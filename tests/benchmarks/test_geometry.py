@@ -95,7 +95,6 @@ def test_the_shipped_files_are_small():
     assert sum(path.stat().st_size for path in SHIPPED.glob("*.npz")) < 4e6
 
 
-@pytest.mark.skipif(not (SHIPPED / "hard.npz").exists(), reason="the harder pool is not trained whole yet")
 def test_supervised_and_preferred_are_apart():
     pool, preferred = hard()
     assert not any(label.startswith("prefers-") for label in pool.labels)

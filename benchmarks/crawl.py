@@ -30,11 +30,10 @@ from urllib.parse import urlsplit
 from app.cli.embedded import EmbeddedServers
 from app.cli.processes import WORKER, in_this_environment, migrate
 from catalog import crawling
-from catalog.crawl_tables import CrawlState
 from catalog.crawling import Limits, Source
 from catalog.database import Database
 from catalog.repository import crawls, jobs, models
-from catalog.tables import JobState, ModelState
+from catalog.tables import CrawlState, JobState, ModelState
 from tests import pico
 from tests.hub_lists import HubLists, repo
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from catalog.crawl_tables import Crawl, CrawlState
 from catalog.database import Database
 from catalog.errors import CrawlOver, InvalidInput
 from catalog.refs import LOCAL_OWNER, RepoRef
@@ -21,7 +20,7 @@ from catalog.removals import follow, remove
 from catalog.repository import crawls, listings, names, vectors, workers
 from catalog.repository.listings import Listed
 from catalog.submissions import enqueue
-from catalog.tables import Model, Priority
+from catalog.tables import Crawl, CrawlState, Model, Priority
 
 PAGE = 100  # repos asked for at once
 RINGS_A_PAGE = 16  # one bell is enough for a worker to go through all that waits

@@ -6,7 +6,7 @@ import re
 
 from sqlalchemy import DDL, event
 
-from catalog.tables import Base
+from catalog.tables.base import Base
 
 MAX_WORDS = 16  # of a question that count
 

@@ -13,11 +13,11 @@ import threading
 from sqlalchemy.orm import Session
 
 from catalog import crawling
-from catalog.crawl_tables import Crawl
 from catalog.crawling import PAGE, Page, Source
 from catalog.database import Database
 from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited, Unavailable
 from catalog.repository import crawls
+from catalog.tables import Crawl
 from workers.hub_listing import HubListing
 
 LOOK = 1.0  # seconds between looks at what there is to do

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field
 
 from app.api.schemas import NO_NUL, JobError, Strict
-from catalog import crawl_tables, crawling
-from catalog.crawl_tables import CrawlState
+from catalog import crawling, tables
+from catalog.tables import CrawlState
 
 Name = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
 
@@ -78,7 +78,7 @@ class Crawl(BaseModel):
     next_at: datetime | None = Field(description="When it begins anew.")
 
     @classmethod
-    def of(cls, crawl: crawl_tables.Crawl, estimate: crawling.Estimate | None = None) -> Self:
+    def of(cls, crawl: tables.Crawl, estimate: crawling.Estimate | None = None) -> Self:
         error = JobError(code=crawl.error_code, message=crawl.error_message or "") if crawl.error_code else None
         elsewhere = ("ids", "limit", "every_hours", "error", "estimate")
         own = {name: getattr(crawl, name) for name in cls.model_fields if name not in elsewhere}

@@ -8,10 +8,9 @@ from typing import Any
 from sqlalchemy import case, func, null, select, text, update
 from sqlalchemy.orm import Session
 
-from catalog.crawl_tables import Crawl, CrawlState
 from catalog.database import storable
 from catalog.errors import CatalogError, CrawlNotFound
-from catalog.tables import Job, JobState
+from catalog.tables import Crawl, CrawlState, Job, JobState
 
 _LEAD = 0x637261776C  # "crawl"
 ACTIVE = (CrawlState.QUEUED, CrawlState.RUNNING)

@@ -8,8 +8,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from catalog.crawl_tables import FormerName
-from catalog.tables import Model, change_seq
+from catalog.tables import FormerName, Model, change_seq
 
 
 def current(session: Session, repo_ids: Sequence[str]) -> dict[str, str]:

@@ -7,10 +7,9 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from sqlalchemy import func, update
 
-from catalog.crawl_tables import CrawlState
 from catalog.database import Database
 from catalog.repository import crawls
-from catalog.tables import Job
+from catalog.tables import CrawlState, Job
 from tests.app.documented import documented_problem
 from tests.catalog import entries
 

@@ -4,11 +4,10 @@ import pytest
 from sqlalchemy import func, select, update
 
 from catalog import crawling
-from catalog.crawl_tables import Crawl, CrawlState
 from catalog.crawling import PAGE, Limits, Source
 from catalog.database import Database
 from catalog.repository import crawls, jobs, models
-from catalog.tables import Job, JobState, Model, ModelState
+from catalog.tables import Crawl, CrawlState, Job, JobState, Model, ModelState
 from tests.catalog import entries
 from tests.hub_lists import HubLists, repo
 from workers.crawler import Crawler

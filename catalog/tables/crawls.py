@@ -10,7 +10,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from catalog.tables import Base, one_of
+from catalog.tables.base import Base, one_of
 
 
 class CrawlState(StrEnum):

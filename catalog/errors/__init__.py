@@ -1,0 +1,32 @@
+# ruff: noqa: F403
+"""The error tree. Each class carries its HTTP status and a stable code; the sentence tells the person what to do.
+
+CatalogError
+├── InvalidInput                    the request or the file given is malformed
+│   ├── InvalidRepoId, InvalidRevision, InvalidCursor, InvalidVector, InvalidProbeSet
+│   └── UnknownFeature, InvalidLabels, BodyTooLarge
+├── NotFound                        nothing of that name here
+│   └── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
+├── Conflict                        well formed, but at odds with what is stored
+│   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning
+│   └── NotClustered, NotMapped, GeometryNotFitted, CrawlOver, JobOver, NotRetriable
+├── Refused                         an ingest that can never succeed as it stands; stored on the job, not retried
+│   ├── RepoNotFound, RevisionNotFound, RepoGated
+│   ├── NothingToEmbed, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
+│   ├── CorruptWeights, NonFiniteWeights, NonFiniteVector
+│   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantisedWeights
+│   └── ShapeMismatch, BaseUnresolved, UnsupportedBase, WorkerLost, Quarantined
+├── Forbidden                       not for whoever asks
+│   └── AdminOnly, AdminKeyRequired, WebhookOff, WebhookSecretWrong
+├── Misconfigured                   this machine lacks what the settings ask for
+│   └── MissingExtra, ServerFailed
+└── Unavailable                     transient; an ingest is retried with backoff
+    ├── HubUnavailable, HubRateLimited, DownloadStopped, DiskFull, OutOfMemory, DeadlineExceeded, BaseDisturbed
+    ├── TooManyJobs
+    └── DatabaseUnavailable, IndexNotLoaded, IndexDamaged, NotRunning
+"""
+
+from catalog.errors.conditions import *
+from catalog.errors.ingests import *
+from catalog.errors.requests import *
+from catalog.errors.root import *

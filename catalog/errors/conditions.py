@@ -1,0 +1,93 @@
+"""Errors of the moment and of the machine."""
+
+from __future__ import annotations
+
+from catalog.errors.root import CatalogError
+
+
+class Misconfigured(CatalogError):
+    code = "misconfigured"
+    title = "Misconfigured"
+
+
+class MissingExtra(Misconfigured):
+    code = "missing_extra"
+    title = "Package missing"
+
+
+class ServerFailed(Misconfigured):
+    code = "server_failed"
+    title = "Embedded server failed"
+
+
+class Unavailable(CatalogError):
+    status = 503
+    code = "unavailable"
+    title = "Unavailable"
+    transient = True
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after  # seconds
+
+
+class HubUnavailable(Unavailable):
+    code = "hub_unavailable"
+    title = "Hub unavailable"
+
+
+class HubRateLimited(Unavailable):
+    status = 429
+    code = "hub_rate_limited"
+    title = "Hub rate limit"
+
+
+class DownloadStopped(Unavailable):
+    code = "download_stopped"
+    title = "Download stopped"
+
+
+class TooManyJobs(Unavailable):
+    status = 429
+    code = "too_many_jobs"
+    title = "Too many active jobs"
+
+
+class DiskFull(Unavailable):
+    code = "disk_full"
+    title = "Disk full"
+
+
+class OutOfMemory(Unavailable):
+    code = "out_of_memory"
+    title = "Out of memory"
+
+
+class DeadlineExceeded(Unavailable):
+    code = "deadline_exceeded"
+    title = "Deadline exceeded"
+
+
+class BaseDisturbed(Unavailable):
+    code = "base_disturbed"
+    title = "Base model disturbed"
+
+
+class DatabaseUnavailable(Unavailable):
+    code = "database_unavailable"
+    title = "Database unavailable"
+
+
+class IndexNotLoaded(Unavailable):
+    code = "index_not_loaded"
+    title = "Index not loaded"
+
+
+class IndexDamaged(Unavailable):
+    code = "index_damaged"
+    title = "Index damaged"
+
+
+class NotRunning(Unavailable):
+    code = "not_running"
+    title = "Deltadex is not running"

@@ -1,0 +1,127 @@
+"""Errors of an ingest that can never succeed as it stands."""
+
+from __future__ import annotations
+
+from catalog.errors.root import CatalogError
+
+
+class Refused(CatalogError):
+    status = 422
+    code = "refused"
+    title = "Refused"
+
+
+class RepoNotFound(Refused):
+    status = 404
+    code = "repo_not_found"
+    title = "Repo not found on the Hub"
+
+
+class RevisionNotFound(Refused):
+    status = 404
+    code = "revision_not_found"
+    title = "Revision not found on the Hub"
+
+
+class RepoGated(Refused):
+    status = 403
+    code = "repo_gated"
+    title = "Repo is gated"
+
+
+class NothingToEmbed(Refused):
+    code = "nothing_to_embed"
+    title = "No adapter or weights"
+
+
+class PickledWeights(Refused):
+    code = "pickled_weights"
+    title = "Pickled weights"
+
+
+class RemoteCode(Refused):
+    code = "remote_code"
+    title = "Remote code"
+
+
+class UnsafePath(Refused):
+    code = "unsafe_path"
+    title = "Unsafe path"
+
+
+class TooManyFiles(Refused):
+    status = 413
+    code = "too_many_files"
+    title = "Too many files"
+
+
+class FileTooLarge(Refused):
+    status = 413
+    code = "file_too_large"
+    title = "File too large"
+
+
+class FolderUnreadable(Refused):
+    code = "folder_unreadable"
+    title = "Folder unreadable"
+
+
+class CorruptWeights(Refused):
+    code = "corrupt_weights"
+    title = "Corrupt safetensors file"
+
+
+class NonFiniteWeights(Refused):
+    code = "non_finite_weights"
+    title = "NaN or infinity in the weights"
+
+
+class NonFiniteVector(Refused):
+    code = "non_finite_vector"
+    title = "NaN or infinity in the vector"
+
+
+class InvalidAdapterConfig(Refused):
+    code = "invalid_adapter_config"
+    title = "Invalid adapter config"
+
+
+class InvalidModelConfig(Refused):
+    code = "invalid_model_config"
+    title = "Invalid model config"
+
+
+class UnsupportedAdapter(Refused):
+    code = "unsupported_adapter"
+    title = "Unsupported adapter"
+
+
+class QuantisedWeights(Refused):
+    code = "quantised_weights"
+    title = "Quantised weights"
+
+
+class ShapeMismatch(Refused):
+    code = "shape_mismatch"
+    title = "Fine-tune does not fit its base"
+
+
+class BaseUnresolved(Refused):
+    code = "base_unresolved"
+    title = "Base model unresolved"
+
+
+class UnsupportedBase(Refused):
+    code = "unsupported_base"
+    title = "Unsupported base model"
+
+
+class WorkerLost(Refused):
+    code = "worker_lost"
+    title = "Worker lost"
+
+
+class Quarantined(Refused):
+    status = 409
+    code = "quarantined"
+    title = "Quarantined"

@@ -1,0 +1,182 @@
+"""Errors of a request: malformed, about nothing known, at odds with what is stored, not for whoever asks."""
+
+from __future__ import annotations
+
+from catalog.errors.root import CatalogError
+
+
+class InvalidInput(CatalogError):
+    status = 422
+    code = "invalid_input"
+    title = "Invalid input"
+
+
+class InvalidRepoId(InvalidInput):
+    code = "invalid_repo_id"
+    title = "Invalid repo id"
+
+
+class InvalidRevision(InvalidInput):
+    code = "invalid_revision"
+    title = "Invalid revision"
+
+
+class InvalidCursor(InvalidInput):
+    code = "invalid_cursor"
+    title = "Invalid cursor"
+
+
+class InvalidVector(InvalidInput):
+    code = "invalid_vector"
+    title = "Invalid vector"
+
+
+class InvalidProbeSet(InvalidInput):
+    code = "invalid_probe_set"
+    title = "Invalid probe set"
+
+
+class UnknownFeature(InvalidInput):
+    code = "unknown_feature"
+    title = "Unknown feature"
+
+
+class InvalidLabels(InvalidInput):
+    code = "invalid_labels"
+    title = "Invalid labels"
+
+
+class BodyTooLarge(InvalidInput):
+    status = 413
+    code = "body_too_large"
+    title = "Request body too large"
+
+
+class NotFound(CatalogError):
+    status = 404
+    code = "not_found"
+    title = "Not found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+    title = "Model not found"
+
+
+class JobNotFound(NotFound):
+    code = "job_not_found"
+    title = "Job not found"
+
+
+class SpaceNotFound(NotFound):
+    code = "space_not_found"
+    title = "Space not found"
+
+
+class ClusterNotFound(NotFound):
+    code = "cluster_not_found"
+    title = "Cluster not found"
+
+
+class RunNotFound(NotFound):
+    code = "run_not_found"
+    title = "Run not found"
+
+
+class CrawlNotFound(NotFound):
+    code = "crawl_not_found"
+    title = "Crawl not found"
+
+
+class Conflict(CatalogError):
+    status = 409
+    code = "conflict"
+    title = "Conflict"
+
+
+class NotIndexed(Conflict):
+    code = "not_indexed"
+    title = "Model not indexed"
+
+
+class NoShift(Conflict):
+    code = "no_shift"
+    title = "Model does not shift its base"
+
+
+class SpaceRequired(Conflict):
+    code = "space_required"
+    title = "Space required"
+
+
+class SpaceMismatch(Conflict):
+    code = "space_mismatch"
+    title = "Vectors of different spaces"
+
+
+class NameTaken(Conflict):
+    code = "name_taken"
+    title = "Name taken"
+
+
+class AlreadyRunning(Conflict):
+    code = "already_running"
+    title = "Already running"
+
+
+class NotClustered(Conflict):
+    code = "not_clustered"
+    title = "Not clustered yet"
+
+
+class CrawlOver(Conflict):
+    code = "crawl_over"
+    title = "Crawl is over"
+
+
+class NotMapped(Conflict):
+    code = "not_mapped"
+    title = "No map yet"
+
+
+class GeometryNotFitted(Conflict):
+    code = "geometry_not_fitted"
+    title = "Geometry not fitted yet"
+
+
+class JobOver(Conflict):
+    code = "job_over"
+    title = "Job is over"
+
+
+class NotRetriable(Conflict):
+    code = "not_retriable"
+    title = "Nothing to retry"
+
+
+class Forbidden(CatalogError):
+    status = 403
+    code = "forbidden"
+    title = "Forbidden"
+
+
+class AdminOnly(Forbidden):
+    code = "admin_only"
+    title = "For administrators only"
+
+
+class AdminKeyRequired(Forbidden):
+    status = 401
+    code = "admin_key_required"
+    title = "Admin key required"
+
+
+class WebhookOff(Forbidden):
+    code = "webhook_off"
+    title = "Webhook is off"
+
+
+class WebhookSecretWrong(Forbidden):
+    status = 401
+    code = "webhook_secret_wrong"
+    title = "Webhook secret missing or wrong"

@@ -1,0 +1,25 @@
+"""The root of the errors, and what is stored of one."""
+
+from __future__ import annotations
+
+
+class CatalogError(Exception):
+    """Root of everything that Deltadex raises on purpose.
+
+    `status` is the HTTP status, `code` the stable name that clients may match on, and `str(error)` a sentence
+    for a person.
+    """
+
+    status = 500
+    code = "internal_error"
+    title = "Internal error"
+    transient = False
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+def described(error: Exception) -> tuple[str, str]:
+    """The code and the sentence that are stored of an error; one that was not raised on purpose has only its repr."""
+    return (error.code, str(error)) if isinstance(error, CatalogError) else (CatalogError.code, repr(error))

@@ -23,6 +23,7 @@ from app.api import (
     problems,
     search,
     stats,
+    vectors,
     web,
     webhooks,
 )
@@ -66,7 +67,8 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     )
     app.state.settings = conf
     for routes in (
-        clusters, maps, crawls, models, search, job_events, jobs, admin_jobs, stats, webhooks, health, metrics, web
+        clusters, maps, crawls, models, search, vectors, job_events, jobs, admin_jobs, stats, webhooks, health, metrics,
+        web,
     ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)

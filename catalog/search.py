@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from sqlalchemy.orm import Session
 
 from catalog.confidence import noise_similarity
 from catalog.database import Database
@@ -134,22 +135,40 @@ def by_vector(database: Database, index: Follower, vector: list[float], options:
     Raises `SpaceNotFound`, `SpaceRequired`, `SpaceMismatch`, `InvalidVector`, `GeometryNotFitted`, `IndexNotLoaded`.
     """
     with database.transaction() as session:
-        space = (
-            spaces.get(session, options.space_key)
-            if options.space_key
-            else _only_space(spaces.page(session), len(vector))
-        )
+        space = space_of(session, options.space_key, len(vector))
         floor = spaces.noise_floor(session, space.id)
         excluded = models.ids(session, options.exclude) if options.exclude else []
-    values = np.array(vector, dtype=np.float64)
-    query = _Query(space, values, math.hypot(*vector), floor)
+    return near(database, index, space, np.array(vector, dtype=np.float64), floor, options, excluded)
+
+
+def near(
+    database: Database,
+    index: Follower,
+    space: SpaceRow,
+    vector: np.ndarray,
+    noise_floor: float | None,
+    options: Options,
+    excluded: Sequence[int],
+) -> Answer:
+    """The models nearest to a vector (d,) of a space, apart from those with the ids `excluded`; noise explains so much
+    of it (a norm; None: not measured).
+
+    Raises `SpaceMismatch`, `InvalidVector`, `GeometryNotFitted`, `IndexNotLoaded`.
+    """
+    query = _Query(space, vector, math.hypot(*vector), noise_floor)
     [answer] = _answers(database, index, [query], excluded, options)
     assert isinstance(answer, Answer)
     return answer
 
 
-def _only_space(candidates: list[SpaceRow], dimension: int) -> SpaceRow:
-    fitting = [space for space in candidates if space.dimension == dimension]
+def space_of(session: Session, key: str | None, dimension: int) -> SpaceRow:
+    """The space of that key, or else the only one of that dimension.
+
+    Raises `SpaceNotFound`, `SpaceMismatch`, `SpaceRequired`.
+    """
+    if key is not None:
+        return spaces.get(session, key)
+    fitting = [space for space in spaces.page(session) if space.dimension == dimension]
     if not fitting:
         raise SpaceMismatch(f"No space here has vectors of {dimension} entries. GET /v1/spaces lists them.")
     if len(fitting) > 1:

@@ -5,23 +5,28 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from app.api import schemas
+from app.api.compose_schemas import Composed
 from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.search_schemas import BatchAnswer, BatchAnswers, BatchQuery, Neighbors, SearchQuery
 from app.api.services import ServicesDep
-from catalog import search
+from catalog import composing, search
 from catalog.errors import (
+    AmbiguousTerm,
     BodyTooLarge,
     GeometryNotFitted,
     IndexNotLoaded,
+    InvalidExpression,
     InvalidRepoId,
     InvalidVector,
     ModelNotFound,
     NoShift,
+    NothingLeft,
     NotIndexed,
     SpaceMismatch,
     SpaceNotFound,
     SpaceRequired,
+    TermNotFound,
 )
 from catalog.refs import RepoRef
 from catalog.repository import spaces
@@ -34,12 +39,14 @@ router = APIRouter(prefix="/v1", tags=["search"])
     dependencies=[no_query],
     responses=problems(
         ModelNotFound, SpaceNotFound, NotIndexed, NoShift, SpaceRequired, SpaceMismatch, InvalidRepoId, InvalidVector,
-        GeometryNotFitted, IndexNotLoaded, BodyTooLarge,
+        InvalidExpression, TermNotFound, AmbiguousTerm, NothingLeft, GeometryNotFitted, IndexNotLoaded, BodyTooLarge,
     ),
 )  # fmt: skip
-def find(query: SearchQuery, services: ServicesDep) -> Neighbors:
-    """The models nearest to a vector of yours, or to an indexed model."""
+def find(query: SearchQuery, services: ServicesDep) -> Composed | Neighbors:
+    """The models nearest to a vector of yours, to an indexed model, or to a sum of named vectors."""
     options = query.options(exclude_own_owner=query.exclude_own_owner)
+    if (question := query.question()) is not None:
+        return Composed.of_sum(composing.by_expression(services.database, services.index, question, options))
     if query.vector is not None:
         return Neighbors.of(search.by_vector(services.database, services.index, query.vector, options))
     repo_id = RepoRef(query.repo_id or "").repo_id

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from app.api.schemas import MAX_DIMENSION, Space, Strict
 from catalog import search
+from catalog.composing import Question
 from catalog.errors import CatalogError
 from catalog.geometry import RAW, SERVED
 from catalog.index import Filters, Page
@@ -73,6 +74,7 @@ class SearchFields(Strict):
         )
 
 
+UnitTerms = Annotated[bool, Field(description="Take every term at length 1 instead of as it is.")]
 OwnOwner = Annotated[bool, Field(description="Leave out the models of the query's own owner.")]
 
 
@@ -81,19 +83,34 @@ class NeighborsQuery(SearchFields):
 
 
 class SearchQuery(SearchFields):
-    """Either a vector of a space, or the repo id of an indexed model."""
+    """A vector of a space, the repo id of an indexed model, or a sum of named vectors."""
 
     vector: list[float] | None = Field(None, min_length=1, max_length=MAX_DIMENSION)
     repo_id: str | None = Field(None, max_length=200)
+    expression: str | None = Field(None, description="A sum such as `owner/law + 0.5*math - chat`.")
+    unit_terms: UnitTerms = False
+    include_terms: bool = Field(False, description="Also the models that the expression names.")
+    compare: str | None = Field(
+        None, max_length=200, description="Repo id of a model to hold the sum against; the known mixtures without."
+    )
     exclude_own_owner: OwnOwner = False
 
     @model_validator(mode="after")
     def _one_query(self) -> Self:
-        if (self.vector is None) == (self.repo_id is None):
-            raise ValueError("give either `vector` or `repo_id`")
-        if self.exclude_own_owner and self.vector is not None:
-            raise ValueError("a vector has no owner to exclude")
+        if sum(each is not None for each in (self.vector, self.repo_id, self.expression)) != 1:
+            raise ValueError("give one of `vector`, `repo_id` and `expression`")
+        if self.exclude_own_owner and self.repo_id is None:
+            raise ValueError("only a model has an owner to exclude")
+        if self.expression is None and (self.unit_terms or self.include_terms or self.compare is not None):
+            raise ValueError("`unit_terms`, `include_terms` and `compare` go with an `expression`")
         return self
+
+    def question(self) -> Question | None:
+        """What an expression asks for. Raises `InvalidRepoId`."""
+        if self.expression is None:
+            return None
+        compare = RepoRef(self.compare).repo_id if self.compare is not None else None
+        return Question(self.expression, self.unit_terms, self.include_terms, compare)
 
 
 class BatchQuery(SearchFields):

@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from app.cli import cluster_commands, commands, crawl_commands, job_commands, map_commands, model_commands
+from app.cli import (
+    cluster_commands,
+    commands,
+    compose_commands,
+    crawl_commands,
+    job_commands,
+    map_commands,
+    model_commands,
+)
 from app.cli.deployment import Deployment
 from catalog.errors import CatalogError
 from catalog.settings import settings
@@ -49,6 +57,8 @@ cli.command()(commands.show)
 cli.command()(commands.neighbors)
 cli.command()(model_commands.search)
 cli.command()(model_commands.revisions)
+cli.command()(compose_commands.compose)
+cli.add_typer(compose_commands.vectors, name="vectors")
 cli.command()(crawl_commands.crawl)
 cli.add_typer(crawl_commands.crawls, name="crawls")
 cli.command()(job_commands.cancel)

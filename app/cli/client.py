@@ -25,6 +25,8 @@ class ApiProblem(CatalogError):
         super().__init__(problem.get("detail", "The API gave no reason."))
         self.code = problem.get("code", CatalogError.code)
         self.status = problem.get("status", CatalogError.status)
+        if "position" in problem:
+            self.place = (problem["position"], problem["length"])
 
 
 class Client:
@@ -67,6 +69,9 @@ class Client:
     def post(self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> dict[str, Any]:
         given = {name: value for name, value in body.items() if value is not None}
         return self._call("POST", path, json=given, headers=headers)
+
+    def delete(self, path: str) -> dict[str, Any]:
+        return self._call("DELETE", path)
 
     def readiness(self) -> dict[str, Any]:
         """What `/readyz` says, also when something is missing."""

@@ -31,6 +31,16 @@ class InvalidVector(InvalidInput):
     title = "Invalid vector"
 
 
+class InvalidExpression(InvalidInput):
+    code = "invalid_expression"
+    title = "Invalid expression"
+
+
+class InvalidName(InvalidInput):
+    code = "invalid_name"
+    title = "Invalid name"
+
+
 class InvalidProbeSet(InvalidInput):
     code = "invalid_probe_set"
     title = "Invalid probe set"
@@ -71,6 +81,16 @@ class JobNotFound(NotFound):
 class SpaceNotFound(NotFound):
     code = "space_not_found"
     title = "Space not found"
+
+
+class TermNotFound(NotFound):
+    code = "term_not_found"
+    title = "Term of an expression not found"
+
+
+class VectorNotFound(NotFound):
+    code = "vector_not_found"
+    title = "Stored vector not found"
 
 
 class ClusterNotFound(NotFound):
@@ -114,9 +134,24 @@ class SpaceMismatch(Conflict):
     title = "Vectors of different spaces"
 
 
+class AmbiguousTerm(Conflict):
+    code = "ambiguous_term"
+    title = "Ambiguous term"
+
+
+class NothingLeft(Conflict):
+    code = "nothing_left"
+    title = "Nothing left of the sum"
+
+
 class NameTaken(Conflict):
     code = "name_taken"
     title = "Name taken"
+
+
+class TooManyVectors(Conflict):
+    code = "too_many_vectors"
+    title = "Too many stored vectors"
 
 
 class AlreadyRunning(Conflict):

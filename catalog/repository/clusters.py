@@ -11,7 +11,17 @@ from sqlalchemy import delete, func, insert, select, text
 from sqlalchemy.orm import Session
 
 from catalog.errors import ClusterNotFound
-from catalog.tables import Cluster, ClusterRun, Model, RunState, cluster_number
+from catalog.tables import (
+    Cluster,
+    ClusterMember,
+    ClusterRun,
+    Model,
+    Revision,
+    RunState,
+    SpaceRow,
+    Vector,
+    cluster_number,
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,46 @@ def centroids(session: Session, run_id: int) -> Centroids:
         np.array([row.radius for row in rows]),
         np.array([row.size for row in rows], dtype=np.float64),
     )
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A cluster of a run that is shown, its unit centroid float32 (d,), and the mean norm of its members' vectors."""
+
+    cluster: Cluster
+    space: SpaceRow
+    centroid: np.ndarray
+    mean_norm: float
+
+
+def shown(session: Session, *, number: int | None = None, name: str | None = None) -> list[Shown]:
+    """The clusters of that number or name among those that are shown of all spaces."""
+    norm = (
+        select(func.avg(Vector.norm))
+        .join(Revision, Revision.id == Vector.revision_id)
+        .join(ClusterMember, ClusterMember.model_id == Vector.model_id)
+        .where(ClusterMember.run_id == Cluster.run_id, ClusterMember.cluster_id == Cluster.cluster_id)
+        .where(Vector.space_id == SpaceRow.id, Revision.current, ~Vector.deleted, ~Vector.no_shift)
+        .scalar_subquery()
+    )
+    statement = (
+        select(Cluster, SpaceRow, norm)
+        .join(ClusterRun, ClusterRun.id == Cluster.run_id)
+        .join(SpaceRow, SpaceRow.id == ClusterRun.space_id)
+        .where(ClusterRun.current, Cluster.cluster_id == number if number is not None else Cluster.name == name)
+        .order_by(Cluster.cluster_id)
+    )
+    return [
+        Shown(cluster, space, np.frombuffer(cluster.centroid, "<f4"), mean_norm)
+        for cluster, space, mean_norm in session.execute(statement)
+        if mean_norm  # none where every member has left since
+    ]
+
+
+def shown_names(session: Session) -> list[str]:
+    """Of the clusters that are shown of all spaces."""
+    statement = select(Cluster.name).join(ClusterRun, ClusterRun.id == Cluster.run_id).where(ClusterRun.current)
+    return list(session.scalars(statement.distinct()))
 
 
 def forget_all_but(session: Session, space_id: int, keep: int) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import case, func, select, text, tuple_, update
-from sqlalchemy.dialects.postgresql import distinct_on, insert
+from sqlalchemy import Text, case, func, literal, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import ARRAY, distinct_on, insert
 from sqlalchemy.orm import Session
 
 from catalog.errors import CatalogError, ModelNotFound, NotIndexed
@@ -228,6 +228,43 @@ def newest_of(
         now = newest_of(session, list(renamed.values()), features=features, space_key=space_key)
         found |= {former: now[repo_id] for former, repo_id in renamed.items()}
     return found
+
+
+def in_spaces(session: Session, model: Model) -> list[Stored]:
+    """A model's vectors in every space that its current revision has."""
+    own_base = (
+        (BaseActivations.space_id == Vector.space_id)
+        & (BaseActivations.base_repo == Revision.base_repo)
+        & (BaseActivations.base_sha == Revision.base_sha)
+    )
+    statement = (
+        select(Revision, SpaceRow, Vector, BaseActivations.noise_floor)
+        .join(Vector, Vector.revision_id == Revision.id)
+        .join(SpaceRow, SpaceRow.id == Vector.space_id)
+        .outerjoin(BaseActivations, own_base)
+        .where(Revision.model_id == model.id, Revision.current, ~Vector.deleted)
+    )
+    return [
+        Stored(
+            model, revision, space, np.frombuffer(each.data, "<f4"), each.norm, each.no_shift, each.explanation, floor
+        )
+        for revision, space, each, floor in session.execute(statement)
+    ]
+
+
+def trained_on(session: Session, space_id: int, datasets: Sequence[str], limit: int) -> list[str]:
+    """The repo ids of models of a space whose cards name these datasets and no others."""
+    wanted = literal(list(datasets), ARRAY(Text))
+    statement = (
+        select(Model.repo_id)
+        .join(Vector, Vector.model_id == Model.id)
+        .join(Revision, Revision.id == Vector.revision_id)
+        .where(Vector.space_id == space_id, Revision.current, ~Vector.deleted, ~Vector.no_shift)
+        .where(Model.datasets.contains(wanted), Model.datasets.contained_by(wanted))
+        .order_by(Model.id)
+        .limit(limit)
+    )
+    return list(session.scalars(statement))
 
 
 def _unknown(repo_id: str) -> ModelNotFound:

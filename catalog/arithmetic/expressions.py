@@ -115,10 +115,16 @@ class _Value:
         sums = {(each.name.kind, each.name.text): each for each in self.terms}
         for each in other.terms:
             key = (each.name.kind, each.name.text)
-            sums[key] = replace(sums[key], weight=sums[key].weight + each.weight) if key in sums else each
+            sums[key] = replace(sums[key], weight=_added(sums[key].weight, each.weight)) if key in sums else each
             if len(sums) > MAX_TERMS:
                 raise _invalid(f"A sum has at most {MAX_TERMS} terms.", each.name.place)
         return _Value(self.place.to(other.place), self.number + other.number, tuple(sums.values()))
+
+
+def _added(one: float, other: float) -> float:
+    """0.1 + 0.2 - 0.3 is nothing, whatever binary fractions leave of it."""
+    total = one + other
+    return 0.0 if abs(total) <= 1e-12 * (abs(one) + abs(other)) else total
 
 
 def _tokens(text: str) -> Iterator[_Token]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -24,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli import commands
-from app.cli.client import Client
+from app.cli.client import POLL_INTERVAL, Client
 from app.cli.deployment import Deployment
 from catalog.settings import settings
 from examples.demo import domain, on_a_free_port
@@ -63,6 +64,13 @@ def index(client: Client) -> tuple[list[str], list[str]]:
     return names[: len(folders[0])], names[len(folders[0]) :]
 
 
+def wait_until_found(client: Client, names: list[str], space: dict[str, Any]) -> None:
+    """Until the API has read from the change feed what the worker stored."""
+    question = {"repo_id": names[0], "space": space["key"], "geometry": "raw", "k": 100, "unconfident": True}
+    while len(client.post("/v1/search", question)["neighbors"]) < len(names) - 1:
+        time.sleep(POLL_INTERVAL)
+
+
 def store_domains(client: Client, pool: list[str], space: dict[str, Any]) -> dict[str, str]:
     """The mean of each domain's models under a name; how each is written in an expression."""
     terms = {}
@@ -96,7 +104,7 @@ def rows(
         yield {
             "feature": space["feature"],
             "terms": "unit" if unit else "raw",
-            "mixture": " + ".join(parts(mixture)),
+            "mixture": " + ".join(own),
             "nearest": " + ".join(max(pairs, key=pairs.__getitem__)),
             "rank": 1 + sum(other > pairs[own] for other in others),
             "rank_of_all": 1 + sum(found[mixture] > pairs[own] for found in sums.values()),
@@ -119,6 +127,7 @@ def measure(bases: Path) -> dict[str, Any]:
             pool, mixtures = index(client)
             found = []
             for space in client.get("/v1/spaces")["spaces"]:
+                wait_until_found(client, [*pool, *mixtures], space)
                 terms = store_domains(client, pool, space)
                 found += [row for unit in (False, True) for row in rows(client, terms, mixtures, space, unit)]
     own = {(row["feature"], row["terms"]): 0 for row in found}

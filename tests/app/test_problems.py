@@ -17,6 +17,7 @@ from tests.outage import away
 ANYWHERE = {"invalid_input", "internal_error", "database_unavailable"}
 SEARCH = {"model_not_found", "space_not_found", "not_indexed", "no_shift", "invalid_repo_id"}
 SEARCH |= {"geometry_not_fitted", "index_not_loaded"}
+EXPRESSION = {"invalid_expression", "term_not_found", "ambiguous_term", "nothing_left", "space_mismatch"}
 ADMIN = {"admin_only", "admin_key_required"}
 EXPECTED = {
     ("post", "/v1/models"): {"invalid_repo_id", "invalid_revision", "body_too_large", "too_many_jobs"},
@@ -24,9 +25,9 @@ EXPECTED = {
     ("get", "/v1/models/{owner}/{name}"): {"model_not_found", "invalid_repo_id"},
     ("get", "/v1/models/{owner}/{name}/neighbors"): SEARCH,
     ("post", "/v1/search"): SEARCH
+    | EXPRESSION
     | {
         "space_required",
-        "space_mismatch",
         "invalid_vector",
         "body_too_large",
     },
@@ -38,6 +39,21 @@ EXPECTED = {
         "body_too_large",
     },
     ("get", "/v1/spaces"): set(),
+    ("post", "/v1/vectors"): EXPRESSION
+    | {
+        "invalid_name",
+        "name_taken",
+        "too_many_vectors",
+        "invalid_vector",
+        "not_indexed",
+        "no_shift",
+        "space_not_found",
+        "space_required",
+        "body_too_large",
+    },
+    ("get", "/v1/vectors"): {"invalid_cursor"},
+    ("get", "/v1/vectors/{name}"): {"vector_not_found"},
+    ("delete", "/v1/vectors/{name}"): {"vector_not_found"},
     ("get", "/v1/jobs"): {"invalid_cursor"},
     ("get", "/v1/jobs/events"): {"invalid_cursor"},
     ("get", "/v1/jobs/{job_id}"): {"job_not_found"},

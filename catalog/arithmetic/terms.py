@@ -62,7 +62,7 @@ def resolve(session: Session, terms: Sequence[Term], space_key: str | None) -> l
     `InvalidExpression`; and `SpaceNotFound`.
     """
     candidates = [spaces.get(session, space_key)] if space_key else preferred(session)
-    found = [_meanings(session, term.name) for term in terms]
+    found = [_meanings(session, term.name, candidates) for term in terms]
     space = _common_space(terms, found, candidates)
     chosen = []
     for term, meanings in zip(terms, found, strict=True):
@@ -107,14 +107,16 @@ def _common_space(
     return left[0]
 
 
-def _meanings(session: Session, name: Name) -> list[Meaning]:
-    """All that a name may stand for, over all spaces; at least one. They are of one kind."""
+def _meanings(session: Session, name: Name, candidates: Sequence[SpaceRow]) -> list[Meaning]:
+    """All that a name may stand for, in the candidates where it has a meaning there; at least one, all of one kind."""
     with pointing_at(name.place):
         kinds = _kinds(name)
         found = [each for kind in kinds for each in KINDS[kind].find(session, name.text)]
         if not found:
             expected = " and no ".join(KINDS[kind].title for kind in kinds)
             raise TermNotFound(f"{name.text[:200]!r} is no {expected} here.{_hint(session, name, kinds)}")
+        allowed = {space.id for space in candidates}
+        found = [each for each in found if each.space.id in allowed] or found
         if len({each.kind for each in found}) > 1:
             raise _ambiguous(name, found)
         return found
@@ -133,7 +135,7 @@ def _kinds(name: Name) -> list[str]:
 def _hint(session: Session, name: Name, kinds: Sequence[str]) -> str:
     """What may have been meant, as it can be written."""
     listed = [each for kind in kinds for each in KINDS[kind].names(session, name.text)]
-    near = [written(name.kind, each) for each in get_close_matches(name.text, listed, NEAR)]
+    near = [written(name.kind, each) for each in get_close_matches(name.text, dict.fromkeys(listed), NEAR)]
     if not near and name.kind is None:
         near = _models_about(session, name.text.rpartition("/")[2])[:NEAR]
     if near:

@@ -187,6 +187,17 @@ def test_a_name_of_two_things_is_refused_with_their_full_forms(database: Databas
     assert compute(database, f"vector:{title}").terms[0].meaning.kind == "vector"
 
 
+def test_a_name_that_means_one_thing_in_the_space_that_is_named_is_that(database: Database, tmp_path: Path):
+    groups.fill(database)
+    groups.cluster(database, tmp_path)
+    title = compute(database, f"cluster:{groups.filters(database)['owner/tiny-law-0']}").terms[0].meaning.title
+    entries.put(database, "owner/one", [1, 0], space=LAYERS)
+    save(database, title, [1, 0], LAYERS.key)
+
+    assert compute(database, title, space_key=LAYERS.key).terms[0].meaning.kind == "vector"
+    assert compute(database, title, space_key=SPACE.key).terms[0].meaning.kind == "cluster"
+
+
 def put_floor(database: Database, floor: float) -> None:
     with database.transaction() as session:
         spaces.store_base_table(session, SPACE, entries.BASE, "b" * 40, BaseTable(np.zeros((1, 2), np.float32), floor))

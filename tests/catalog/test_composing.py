@@ -16,6 +16,7 @@ from catalog.repository.spaces import BaseTable
 from catalog.search import DEFAULTS, Options
 from tests.catalog import entries
 from tests.catalog.entries import SPACE
+from tests.catalog.test_search import statements  # noqa: F401  (a fixture)
 
 
 @pytest.fixture
@@ -51,6 +52,17 @@ def test_the_nearest_to_a_sum_come_first_and_its_models_do_not(database: Databas
     composed = ask(database, index, "owner/law + owner/math")
     assert found(composed) == ["owner/mixture", "owner/chat"]
     assert composed.answer.neighbours[0].similarity == pytest.approx(4 / (2**0.5 * 8.25**0.5))
+
+
+def test_a_sum_takes_two_statements_a_model_and_two_more(
+    database: Database,
+    index: Follower,
+    statements: list[str],  # noqa: F811
+):
+    ask(database, index, "owner/law + owner/math")  # loads the space
+    statements.clear()
+    composing.by_expression(database, index, Question("owner/law + owner/math"), DEFAULTS)
+    assert len(statements) == 2 * 2 + 2
 
 
 def test_its_models_are_found_where_that_is_asked_for(database: Database, index: Follower):

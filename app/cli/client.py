@@ -21,12 +21,13 @@ OVER = ("done", "failed", "cancelled")
 class ApiProblem(CatalogError):
     """A problem document that the API answered with; it keeps the API's code."""
 
-    def __init__(self, problem: dict[str, Any]) -> None:
+    def __init__(self, problem: dict[str, Any], retry_after: float | None = None) -> None:
         super().__init__(problem.get("detail", "The API gave no reason."))
         self.code = problem.get("code", CatalogError.code)
         self.status = problem.get("status", CatalogError.status)
         if "position" in problem:
             self.place = (problem["position"], problem["length"])
+        self.retry_after = retry_after  # seconds
 
 
 class Client:
@@ -93,7 +94,8 @@ class Client:
         response = self._request(method, path, **options)
         content = self._decoded(response)
         if response.is_error:
-            raise ApiProblem(content)
+            wait = response.headers.get("Retry-After", "")
+            raise ApiProblem(content, float(wait) if wait.isdigit() else None)
         return content
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:

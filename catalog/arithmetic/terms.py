@@ -200,19 +200,24 @@ def _vectors(session: Session, name: str) -> list[Meaning]:
 
 
 def _clusters(session: Session, name: str) -> list[Meaning]:
-    """By number or name. A centroid has length 1: in a sum it is as long as its members are on average."""
+    """By number or name."""
     if name.isascii() and name.isdigit():
         found = clusters.shown(session, number=int(name)) if len(name) < 19 else []
     else:
         found = clusters.shown(session, name=name)
-    return [
-        Meaning(
-            "cluster", f"cluster:{each.cluster.cluster_id}", each.cluster.name, each.space,
-            each.mean_norm * each.centroid.astype(np.float64),
-            spaces.noise_floor(session, each.space.id),  # a mean of vectors holds no more noise than they do
-        )
-        for each in found
-    ]  # fmt: skip
+    return [_centroid(each, spaces.noise_floor(session, each.space.id)) for each in found]
+
+
+def _centroid(shown: clusters.Shown, floor: float | None) -> Meaning:
+    """A centroid has length 1: in a sum it is as long as its members are on average.
+
+    It is m / |m|, m the mean of the members v_i / |v_i|. Noise of up to f in each of them turns it by at most
+    f mean(1 / |v_i|) / |m|, and |m| is the members' mean cosine to it, the cohesion.
+    """
+    cluster = shown.cluster
+    vector = shown.mean_norm * shown.centroid.astype(np.float64)
+    noise = None if floor is None else floor * shown.mean_norm * shown.mean_inverse / cluster.cohesion
+    return Meaning("cluster", f"cluster:{cluster.cluster_id}", cluster.name, shown.space, vector, noise)
 
 
 @dataclass(frozen=True)

@@ -101,35 +101,38 @@ def centroids(session: Session, run_id: int) -> Centroids:
 
 @dataclass(frozen=True)
 class Shown:
-    """A cluster of a run that is shown, its unit centroid float32 (d,), and the mean norm of its members' vectors."""
+    """A cluster of a run that is shown, its unit centroid float32 (d,), and the means of its members' norms and of the
+    inverses of these.
+    """
 
     cluster: Cluster
     space: SpaceRow
     centroid: np.ndarray
     mean_norm: float
+    mean_inverse: float
 
 
 def shown(session: Session, *, number: int | None = None, name: str | None = None) -> list[Shown]:
     """The clusters of that number or name among those that are shown of all spaces."""
-    norm = (
-        select(func.avg(Vector.norm))
+    members = (
+        select(func.avg(Vector.norm).label("norm"), func.avg(1 / Vector.norm).label("inverse"))
         .join(Revision, Revision.id == Vector.revision_id)
         .join(ClusterMember, ClusterMember.model_id == Vector.model_id)
         .where(ClusterMember.run_id == Cluster.run_id, ClusterMember.cluster_id == Cluster.cluster_id)
         .where(Vector.space_id == SpaceRow.id, Revision.current, ~Vector.deleted, ~Vector.no_shift)
-        .scalar_subquery()
+        .lateral()
     )
     statement = (
-        select(Cluster, SpaceRow, norm)
+        select(Cluster, SpaceRow, members.c.norm, members.c.inverse)
         .join(ClusterRun, ClusterRun.id == Cluster.run_id)
         .join(SpaceRow, SpaceRow.id == ClusterRun.space_id)
+        .join(members, members.c.norm.is_not(None))  # none where every member has left since
         .where(ClusterRun.current, Cluster.cluster_id == number if number is not None else Cluster.name == name)
         .order_by(Cluster.cluster_id)
     )
     return [
-        Shown(cluster, space, np.frombuffer(cluster.centroid, "<f4"), mean_norm)
-        for cluster, space, mean_norm in session.execute(statement)
-        if mean_norm  # none where every member has left since
+        Shown(cluster, space, np.frombuffer(cluster.centroid, "<f4"), norm, inverse)
+        for cluster, space, norm, inverse in session.execute(statement)
     ]
 
 

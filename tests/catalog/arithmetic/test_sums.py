@@ -173,6 +173,21 @@ def test_a_cluster_is_as_long_as_its_members_are_on_average(database: Database, 
     assert compute(database, f'cluster:"{title}"').terms[0].meaning.full == f"cluster:{name}"
 
 
+def test_the_noise_of_a_cluster_is_that_of_unit_vectors_at_its_length(database: Database, tmp_path: Path):
+    groups.fill(database)
+    groups.cluster(database, tmp_path)
+    put_floor(database, 0.1)
+    number = groups.filters(database)["owner/tiny-law-0"]
+    norms = np.array([np.linalg.norm(groups.vector(0, each)) for each in range(4)])
+    units = np.stack([groups.vector(0, each) for each in range(4)]) / norms[:, None]
+
+    found = compute(database, f"cluster:{number}").noise_floor
+
+    assert found == pytest.approx(
+        0.1 * norms.mean() * (1 / norms).mean() / np.linalg.norm(units.mean(axis=0)), rel=1e-4
+    )
+
+
 def test_a_name_of_two_things_is_refused_with_their_full_forms(database: Database, tmp_path: Path):
     groups.fill(database)
     groups.cluster(database, tmp_path)

@@ -201,7 +201,7 @@ class ScriptedHub:
         self._thread.join()
 
     def _list(self, repo_id: str, siblings: object, sha: str, more: Mapping[str, object]) -> None:
-        info = {"id": repo_id, "sha": sha, "siblings": siblings, **more}
+        info = {"id": repo_id, "sha": sha, "siblings": siblings, "private": False, "gated": False, **more}
         self.answer(f"/api/models/{repo_id}", Answer(body=json.dumps(info).encode()))
 
     def _find(self, path: str) -> Answer:

@@ -6,19 +6,21 @@ import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from catalog import privacy
 from catalog.database import Database
 from catalog.errors import FileTooLarge, FolderUnreadable
 from catalog.repository import attempts, models, vectors
 from catalog.repository.models import Metadata
 from catalog.submissions import follow_up
 from catalog.tables import Job, JobState, ModelState, Source
+from catalog.tokens import TokenBox
 from workers.bases import Contract
 from workers.encoding import FineTune, read_finetune
 from workers.encoding.card import words_of_card
 from workers.encoding.content import content_sha
 from workers.encoding.reading import find_finetune
 from workers.file_locks import Hold
-from workers.hub import Hub, Progress, Taking
+from workers.hub import Hub, Progress, RepoSnapshot, Taking
 from workers.hub_limits import Stop
 from workers.resolver import BaseResolver, ResolvedBase
 from workers.screening import screen
@@ -44,13 +46,21 @@ class Fetcher:
     """Resolves, downloads and verifies; called from several threads."""
 
     def __init__(
-        self, database: Database, hub: Hub, resolver: BaseResolver, contract: Contract, *, max_file_bytes: int
+        self,
+        database: Database,
+        hub: Hub,
+        resolver: BaseResolver,
+        contract: Contract,
+        *,
+        max_file_bytes: int,
+        tokens: TokenBox | None = None,
     ) -> None:
         self._database = database
         self._hub = hub
         self._resolver = resolver
         self._contract = contract
         self._max_file_bytes = max_file_bytes
+        self._tokens = tokens or TokenBox()
         self._resolving = threading.Lock()
 
     def fetch(self, job: Job, worker_id: int, stop: Stop | None = None) -> Fetched | None:
@@ -65,31 +75,57 @@ class Fetcher:
             raise
 
     def _fetch(self, job: Job, worker_id: int, taking: Taking, hold: Hold) -> Fetched | None:
-        if job.model.source == Source.FOLDER:
-            folder = self._local_folder(job)
-            sha, card_base, metadata = content_sha(folder), None, None
-        else:
-            snapshot = self._hub.resolve(job.model.repo_id, job.requested_revision)
-            sha, card_base, metadata = snapshot.sha, snapshot.card_base, snapshot.metadata
-        if self._done_before(job, worker_id, sha, metadata):
-            return None
         if job.model.source == Source.HUB:
-            # whatever its configs and headers can tell against it is found before its weights are fetched
-            base = self._resolve(screen(self._hub, snapshot, taking), card_base, taking)
-            folder = self._hub.fetch_finetune(snapshot, replace(taking, progress=self._shower(job, worker_id)))
-            finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
-        else:
-            finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
-            base = self._resolve(finetune, card_base, taking)
-        return Fetched(job, sha, finetune, base, metadata, words_of_card(folder / "README.md"), hold)
+            return self._fetch_repo(job, worker_id, taking, hold)
+        folder = self._local_folder(job)
+        sha = content_sha(folder)
+        if self._done_before(job, worker_id, sha, None):
+            return None
+        finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
+        base = self._resolve(finetune, None, taking)
+        return Fetched(job, sha, finetune, base, None, words_of_card(folder / "README.md"), hold)
 
-    def _resolve(self, finetune: FineTune, card_base: str | None, taking: Taking) -> ResolvedBase:
+    def _fetch_repo(self, job: Job, worker_id: int, taking: Taking, hold: Hold) -> Fetched | None:
+        own = self._hub.seen_with(self._tokens.open(job.token, job.viewer)) if job.viewer is not None else None
+        hub = own or self._hub
+        snapshot = hub.resolve(job.model.repo_id, job.requested_revision)
+        found = self._for_whom(job, worker_id, snapshot)
+        if found is None:
+            return None
+        to_be_public = found.model.private and snapshot.public
+        if not to_be_public and self._done_before(found, worker_id, snapshot.sha, _metadata(found, snapshot)):
+            return None
+        # whatever its configs and headers can tell against it is found before its weights are fetched
+        base = self._resolve(screen(hub, snapshot, taking), snapshot.card_base, taking, own)
+        if to_be_public and base.public:
+            found = self._made_public(found, worker_id)
+            if found is None or self._done_before(found, worker_id, snapshot.sha, snapshot.metadata):
+                return None
+        folder = hub.fetch_finetune(snapshot, replace(taking, progress=self._shower(found, worker_id)))
+        finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
+        card = words_of_card(folder / "README.md")
+        return Fetched(found, snapshot.sha, finetune, base, _metadata(found, snapshot), card, hold)
+
+    def _for_whom(self, job: Job, worker_id: int, snapshot: RepoSnapshot) -> Job | None:
+        """A commit that everybody can see as it is stays public, whoever reads it again."""
+        with self._database.transaction() as session:
+            known = job.model.private and privacy.is_public_already(session, job.model.repo_id, snapshot.sha)
+        return self._made_public(job, worker_id) if known else job
+
+    def _made_public(self, job: Job, worker_id: int) -> Job | None:
+        with self._database.transaction() as session:
+            return privacy.make_public(session, job, worker_id)
+
+    def _resolve(
+        self, finetune: FineTune, card_base: str | None, taking: Taking, own: Hub | None = None
+    ) -> ResolvedBase:
         with self._resolving:  # eight adapters of one new base would each download it
             return self._resolver.resolve(
                 declared=finetune.declared_base,
                 card_base=card_base or finetune.card_base,
                 shapes=finetune.shapes,
                 taking=taking,
+                own=own,
             )
 
     def _local_folder(self, job: Job) -> Path:
@@ -113,6 +149,7 @@ class Fetcher:
             vectors.lock_feed(session)  # before any row of the model: whoever stores has it first, too
             if not attempts.finish(session, job.id, worker_id, sha):
                 return True
+            privacy.settle(session, job)
             if metadata is not None:
                 models.describe(session, job.model_id, metadata)
             if not revision.current:
@@ -134,3 +171,8 @@ class Fetcher:
                     attempts.advance(session, [job.id], worker_id, JobState.FETCHING, min(progress, SHARE))
 
         return show
+
+
+def _metadata(job: Job, snapshot: RepoSnapshot) -> Metadata | None:
+    """What may be stored of it: what a user's token alone could read stays out of a public model."""
+    return snapshot.metadata if job.viewer is None or job.model.private or snapshot.public else None

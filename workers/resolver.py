@@ -11,7 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from catalog.errors import BaseUnresolved, FolderUnreadable, Refused, ShapeMismatch, UnsupportedBase
+from catalog.errors import (
+    BaseUnresolved,
+    FolderUnreadable,
+    Refused,
+    RepoGated,
+    RepoNotFound,
+    ShapeMismatch,
+    UnsupportedBase,
+)
 from workers.base_names import AliasTable, Candidate, read_claim
 from workers.encoding.content import content_sha
 from workers.fit import Fit, Shape, compare, weight_shapes
@@ -34,6 +42,7 @@ class ResolvedBase:
     sha: str
     folder: Path
     evidence: dict[str, Any]
+    public: bool = True  # not one that a job's own token was needed for
 
 
 @dataclass
@@ -42,6 +51,7 @@ class _Search:
 
     shapes: Mapping[str, Shape] | None
     taking: Taking
+    own: Hub | None = None  # as the job's own token sees it
     tried: list[dict[str, str]] = field(default_factory=list)
     refusals: list[Refused] = field(default_factory=list)
 
@@ -65,6 +75,7 @@ class BaseResolver:
         card_base: str | None,
         shapes: Mapping[str, Shape] | None = None,
         taking: Taking = PLAIN,
+        own: Hub | None = None,
     ) -> ResolvedBase:
         """The first of the declared base and the card's that exists and, where the fine-tune's tensor `shapes` are
         given, fits; failing these, the only base in `bases_dir` that fits.
@@ -72,9 +83,10 @@ class BaseResolver:
         A claim is read through the alias table first, so that mirrors of one base land in one space. Raises
         `ShapeMismatch` (found, but does not fit), `UnsupportedBase` (found, but quantised), `BaseUnresolved`, each
         with what was tried and why; errors that may pass (`Unavailable`) are raised as they are. A base's files
-        are taken from the Hub as `taking` says.
+        are taken from the Hub as `taking` says. What this resolver's Hub may not read, `own` is asked for, which is the
+        Hub as the job's token sees it.
         """
-        search = _Search(shapes, taking)
+        search = _Search(shapes, taking, own)
         found = self._by_claims({"declared": declared, "card": card_base}, search) or self._by_shapes(search)
         if found is None:
             raise _failure(search)
@@ -119,12 +131,13 @@ class BaseResolver:
         if (self._bases_dir / candidate.repo / "config.json").is_file():
             return None  # tried already, and it is in the Hub's place
         try:
-            snapshot = self._commit(candidate.repo)
-            _refuse_quantised(self._hub.base_config(snapshot, search.taking), snapshot.repo_id)
+            hub, snapshot = self._readable(candidate.repo, search)
+            _refuse_quantised(hub.base_config(snapshot, search.taking), snapshot.repo_id)
             if search.shapes:  # headers alone, before gigabytes follow
-                _check_fit(compare(search.shapes, remote_shapes(self._hub, snapshot, search.taking)), snapshot.repo_id)
-            folder = self._hub.fetch_base(snapshot, search.taking)
-            return self._accepted(candidate, "hub", snapshot.repo_id, snapshot.sha, folder, search)
+                _check_fit(compare(search.shapes, remote_shapes(hub, snapshot, search.taking)), snapshot.repo_id)
+            folder = hub.fetch_base(snapshot, search.taking)
+            found = self._accepted(candidate, "hub", snapshot.repo_id, snapshot.sha, folder, search)
+            return replace(found, public=hub is self._hub or snapshot.public)
         except Refused as error:
             search.failed(candidate.repo, candidate.source, str(error))
             search.refusals.append(error)
@@ -164,6 +177,14 @@ class BaseResolver:
 
     def _local_folders(self) -> Sequence[Path]:
         return sorted(config.parent for config in self._bases_dir.glob("[!.]*/*/config.json"))
+
+    def _readable(self, repo: str, search: _Search) -> tuple[Hub, RepoSnapshot]:
+        try:
+            return self._hub, self._commit(repo)
+        except (RepoGated, RepoNotFound):
+            if search.own is None:
+                raise
+            return search.own, search.own.resolve(repo)  # not remembered: another job may not read it
 
     def _commit(self, repo: str) -> RepoSnapshot:
         asked, snapshot = self._commits.get(repo, (0.0, None))

@@ -14,6 +14,7 @@ from catalog.probes import load_probes
 from catalog.repository import queues
 from catalog.settings import Settings
 from catalog.sweeper import recover
+from catalog.tokens import TokenBox
 from workers.bases import Contract, ResidentBases
 from workers.builders import CLUSTERS, INDEX, MAP, Builder
 from workers.crawler import Crawler
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 class Runtime:
     """The database, the heartbeat and the pipeline of one worker. Making one contacts nobody.
 
-    Raises `UnknownFeature`, `InvalidProbeSet`, `InvalidInput` where the settings cannot be followed.
+    Raises `UnknownFeature`, `InvalidProbeSet`, `InvalidInput`, `Misconfigured` where the settings cannot be followed.
     """
 
     def __init__(self, conf: Settings) -> None:
@@ -41,6 +42,7 @@ class Runtime:
             load_probes(conf.probes), conf.features, conf.layer, dtype=conf.dtype, device=conf.device
         )
         self._contract.spaces()  # a feature that is misspelt stops the worker, not each job
+        self._tokens = TokenBox(conf.token_key, conf.token_max_age)
         self._aliases = _read_aliases(conf.base_aliases)
         self.database = Database(conf.require_database_url())
         self.heartbeat = Heartbeat(
@@ -108,6 +110,7 @@ class Runtime:
             BaseResolver(hub, conf.bases_dir, self._aliases),
             contract,
             max_file_bytes=conf.max_file_bytes,
+            tokens=self._tokens,
         )
         bases = ResidentBases(self.database, contract, conf.base_memory)
         retries = RetryPolicy(conf.max_attempts, conf.retry_base)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from sqlalchemy.orm import Session
 
+from catalog import privacy
 from catalog.groups import Placer
 from catalog.repository import models, spaces, vectors
 from catalog.tables import ModelState
@@ -17,7 +18,7 @@ EXPLAINED = "delta_activations"  # the feature whose shift the output head can r
 
 
 class Shelf:
-    """Writes what was measured of a fine-tune. The caller holds `vectors.lock_feed`."""
+    """Writes what was measured of a fine-tune, for those who may see it. The caller holds `vectors.lock_feed`."""
 
     def __init__(self) -> None:
         self._placer = Placer()
@@ -46,5 +47,7 @@ class Shelf:
             space = spaces.ensure(session, resident.encoder.space(feature), vector.size)
             told = asdict(encoding.explanation) if encoding.explanation and feature == EXPLAINED else None
             vectors.store(session, space, revision, vector, norm=norm, no_shift=no_shift, explanation=told)
-            self._placer.place(session, space, each.job.model_id, None if no_shift else vector)
+            if not each.job.model.private:  # of these nothing is made that all share
+                self._placer.place(session, space, each.job.model_id, None if no_shift else vector)
+        privacy.settle(session, each.job)
         models.set_state(session, each.job.model_id, ModelState.INDEXED if moved else ModelState.NO_SHIFT)

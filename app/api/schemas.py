@@ -134,6 +134,7 @@ class Metadata(BaseModel):
 class Model(BaseModel):
     repo_id: str
     source: Literal["hub", "folder"]
+    private: bool = Field(description="Read with a user's token: shown to the keys that may see it.")
     state: ModelState
     revision: Revision | None
     metadata: Metadata
@@ -145,6 +146,7 @@ class Model(BaseModel):
         return cls(
             repo_id=model.repo_id,
             source="hub" if model.source == tables.Source.HUB else "folder",
+            private=model.private,
             state=ModelState(model.state),
             revision=Revision.of(model.revision) if model.revision else None,
             metadata=Metadata.model_validate(model),

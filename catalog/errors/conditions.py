@@ -47,6 +47,11 @@ class DownloadStopped(Unavailable):
     title = "Download stopped"
 
 
+class TokenUnreadable(Unavailable):
+    code = "token_unreadable"
+    title = "Token cannot be opened"
+
+
 class TooManyJobs(Unavailable):
     status = 429
     code = "too_many_jobs"

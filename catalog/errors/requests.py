@@ -46,6 +46,11 @@ class InvalidLabels(InvalidInput):
     title = "Invalid labels"
 
 
+class TokenMalformed(InvalidInput):
+    code = "token_malformed"
+    title = "Not a token"
+
+
 class BodyTooLarge(InvalidInput):
     status = 413
     code = "body_too_large"
@@ -154,6 +159,11 @@ class NotRetriable(Conflict):
     title = "Nothing to retry"
 
 
+class TokenRequired(Conflict):
+    code = "token_required"
+    title = "Token required"
+
+
 class Forbidden(CatalogError):
     status = 403
     code = "forbidden"
@@ -169,6 +179,17 @@ class AdminKeyRequired(Forbidden):
     status = 401
     code = "admin_key_required"
     title = "Admin key required"
+
+
+class KeyRequired(Forbidden):
+    status = 401
+    code = "key_required"
+    title = "API key required"
+
+
+class TokensOff(Forbidden):
+    code = "tokens_off"
+    title = "Tokens are not taken"
 
 
 class WebhookOff(Forbidden):

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
 from catalog.database import storable
+from catalog.repository.access import PUBLIC_VECTORS
 from catalog.spaces import PREFERRED
 from catalog.tables import Map, MapAttempt
 
@@ -134,9 +135,9 @@ class Standing:
     last_seq: int
 
 
-_STANDING = text("""
+_STANDING = text(f"""
     SELECT spaces.id, spaces.key, spaces.dimension, newest.id, run.id, newest.covered_seq,
-        (SELECT coalesce(max(seq), 0) FROM vectors WHERE space_id = spaces.id)
+        (SELECT coalesce(max(seq), 0) FROM vectors WHERE space_id = spaces.id AND {PUBLIC_VECTORS})
     FROM spaces
     JOIN LATERAL (
         SELECT id, covered_seq FROM maps WHERE space_id = spaces.id ORDER BY id DESC LIMIT 1

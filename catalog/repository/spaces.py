@@ -10,8 +10,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from catalog.errors import SpaceNotFound
+from catalog.repository.access import space_visible
 from catalog.spaces import PREFERRED, Space
 from catalog.tables import BaseActivations, SpaceRow
+from catalog.viewers import PUBLIC, Viewer
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,12 @@ def ensure(session: Session, space: Space, dimension: int) -> SpaceRow:
     """The row of that contract, made if there is none."""
     statement = insert(SpaceRow).values(key=space.key, dimension=dimension, **asdict(space))
     session.execute(statement.on_conflict_do_nothing(index_elements=["key"]))
-    return get(session, space.key)
+    return session.scalars(select(SpaceRow).where(SpaceRow.key == space.key)).one()
 
 
-def get(session: Session, key: str) -> SpaceRow:
-    """Raises `SpaceNotFound`."""
-    row = session.scalars(select(SpaceRow).where(SpaceRow.key == key)).one_or_none()
+def get(session: Session, key: str, viewer: Viewer = PUBLIC) -> SpaceRow:
+    """A space in which the viewer sees a model. Raises `SpaceNotFound`."""
+    row = session.scalars(select(SpaceRow).where(SpaceRow.key == key, space_visible(viewer))).one_or_none()
     if row is None:
         raise SpaceNotFound(f"There is no space {key}. GET /v1/spaces lists them.")
     return row
@@ -42,8 +44,9 @@ preference = case({name: place for place, name in enumerate(PREFERRED)}, value=S
 
 
 def newest(session: Session) -> SpaceRow:
-    """The newest space of the most preferred feature that there is; raises `SpaceNotFound`."""
-    statement = select(SpaceRow).where(SpaceRow.feature.in_(PREFERRED)).order_by(preference, SpaceRow.id.desc())
+    """The newest space of the most preferred feature that holds a public model; raises `SpaceNotFound`."""
+    preferred = select(SpaceRow).where(SpaceRow.feature.in_(PREFERRED), space_visible(PUBLIC))
+    statement = preferred.order_by(preference, SpaceRow.id.desc())
     row = session.scalars(statement.limit(1)).one_or_none()
     if row is None:
         raise SpaceNotFound(f"There is no space of {PREFERRED[0]} yet: the first model that is embedded makes it.")
@@ -56,9 +59,9 @@ def leads(session: Session, space: SpaceRow) -> bool:
     return session.scalars(statement.order_by(preference, SpaceRow.id.desc()).limit(1)).one_or_none() == space.id
 
 
-def page(session: Session) -> list[SpaceRow]:
-    """All spaces, the newest first."""
-    return list(session.scalars(select(SpaceRow).order_by(SpaceRow.id.desc())))
+def page(session: Session, viewer: Viewer = PUBLIC) -> list[SpaceRow]:
+    """The spaces in which the viewer sees a model, the newest first."""
+    return list(session.scalars(select(SpaceRow).where(space_visible(viewer)).order_by(SpaceRow.id.desc())))
 
 
 def base_table(session: Session, space: Space, base_repo: str, base_sha: str) -> BaseTable | None:

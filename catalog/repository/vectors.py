@@ -17,8 +17,10 @@ from sqlalchemy.orm import Session
 
 from catalog.errors import CatalogError, ModelNotFound, NotIndexed
 from catalog.repository import names, spaces
+from catalog.repository.access import PUBLIC_VECTORS, visible
 from catalog.spaces import PREFERRED, Space
 from catalog.tables import BaseActivations, Model, Revision, SpaceRow, Vector, change_seq
+from catalog.viewers import PUBLIC, Viewer
 
 _FEED_LOCK = 0x64656C7461  # "delta"
 
@@ -116,23 +118,27 @@ def changes(session: Session, after: int, limit: int) -> list[Change]:
     ]
 
 
-_CHANGES_OF = text("""
+_CHANGES_OF = """
     SELECT vectors.seq, vectors.space_id, vectors.model_id,
         CASE WHEN deleted OR no_shift THEN NULL ELSE data END AS data
     FROM unnest(cast(:spaces AS bigint[]), cast(:positions AS bigint[])) AS place (space_id, seq)
     JOIN vectors ON vectors.space_id = place.space_id AND vectors.seq > place.seq
+    {where}
     ORDER BY vectors.seq LIMIT :limit
-""")
+"""
+_OF_ALL, _OF_PUBLIC = text(_CHANGES_OF.format(where="")), text(_CHANGES_OF.format(where=f"WHERE {PUBLIC_VECTORS}"))
 
 
-def changes_of(session: Session, positions: Mapping[int, int], limit: int) -> list[Change]:
-    """The next entries of some spaces (by id), of each those after its own position, in the order of `seq`."""
+def changes_of(session: Session, positions: Mapping[int, int], limit: int, *, public: bool = False) -> list[Change]:
+    """The next entries of some spaces (by id), of each those after its own position, in the order of `seq`; with
+    `public` those of public models alone.
+    """
     if not positions:
         return []
     places = {"spaces": list(positions), "positions": list(positions.values()), "limit": limit}
     return [
         Change(seq, space_id, model_id, None if data is None else np.frombuffer(data, dtype="<f4"))
-        for seq, space_id, model_id, data in session.execute(_CHANGES_OF, places)
+        for seq, space_id, model_id, data in session.execute(_OF_PUBLIC if public else _OF_ALL, places)
     ]
 
 
@@ -145,14 +151,14 @@ class Touched:
     gone: bool
 
 
-_TOUCHED = text("""
+_TOUCHED = text(f"""
     SELECT DISTINCT ON (model_id) model_id, seq, deleted OR no_shift
-    FROM vectors WHERE space_id = :space_id AND seq > :after ORDER BY model_id, seq DESC
+    FROM vectors WHERE space_id = :space_id AND seq > :after AND {PUBLIC_VECTORS} ORDER BY model_id, seq DESC
 """)
 
 
 def touched(session: Session, space_id: int, after: int) -> list[Touched]:
-    """The models of a space that changed after a place of the feed, each once."""
+    """The public models of a space that changed after a place of the feed, each once."""
     return [Touched(*row) for row in session.execute(_TOUCHED, {"space_id": space_id, "after": after})]
 
 
@@ -161,21 +167,31 @@ def last_seq(session: Session) -> int:
 
 
 def newest(
-    session: Session, repo_id: str, *, features: Sequence[str] = PREFERRED, space_key: str | None = None
+    session: Session,
+    repo_id: str,
+    *,
+    features: Sequence[str] = PREFERRED,
+    space_key: str | None = None,
+    viewer: Viewer = PUBLIC,
 ) -> Stored:
     """A model's newest vector in the space of that key, or else in its newest space of the first of those features that
     its newest revision has.
 
     One statement where there is one. Raises `ModelNotFound`, `SpaceNotFound` and `NotIndexed`.
     """
-    found = newest_of(session, [repo_id], features=features, space_key=space_key)[repo_id]
+    found = newest_of(session, [repo_id], features=features, space_key=space_key, viewer=viewer)[repo_id]
     if isinstance(found, CatalogError):
         raise found
     return found
 
 
 def newest_of(
-    session: Session, repo_ids: Sequence[str], *, features: Sequence[str] = PREFERRED, space_key: str | None = None
+    session: Session,
+    repo_ids: Sequence[str],
+    *,
+    features: Sequence[str] = PREFERRED,
+    space_key: str | None = None,
+    viewer: Viewer = PUBLIC,
 ) -> dict[str, Stored | CatalogError]:
     """As `newest` for several models at once: what it would raise stands in the place of what it would return.
 
@@ -203,7 +219,7 @@ def newest_of(
         .outerjoin(SpaceRow, SpaceRow.id == Vector.space_id)
         .outerjoin(Revision, Revision.id == Vector.revision_id)
         .outerjoin(BaseActivations, own_base)
-        .where(Model.repo_id.in_(repo_ids))
+        .where(Model.repo_id.in_(repo_ids), visible(viewer))
         .order_by(Model.id, vectors.c.latest.desc(), vectors.c.preference, vectors.c.seq.desc())
     )
     found: dict[str, Stored | CatalogError] = {repo_id: _unknown(repo_id) for repo_id in repo_ids}
@@ -221,11 +237,11 @@ def newest_of(
             model, revision, space, values, vector.norm, vector.no_shift, vector.explanation, noise_floor
         )
     if missing and space_key:
-        spaces.get(session, space_key)  # raises where the space itself is unknown
+        spaces.get(session, space_key, viewer)  # raises where the space itself is unknown
     unknown = [repo_id for repo_id, each in found.items() if isinstance(each, ModelNotFound)]
     renamed = names.current(session, unknown) if unknown else {}
     if renamed:
-        now = newest_of(session, list(renamed.values()), features=features, space_key=space_key)
+        now = newest_of(session, list(renamed.values()), features=features, space_key=space_key, viewer=viewer)
         found |= {former: now[repo_id] for former, repo_id in renamed.items()}
     return found
 

@@ -79,19 +79,23 @@ class Model(Base):
     """A fine-tune by its name: a repo on the Hub, or a folder under the owner `local`.
 
     What searches filter by stands here and in the current revision; `seq` is the feed's number of its last change.
+    A `private` one was read with a user's token, and is a row of its own beside the public one of that name.
     """
 
     __tablename__ = "models"
     __table_args__ = (
         CheckConstraint(one_of("source", Source), name="source"),
         CheckConstraint(one_of("state", ModelState), name="state"),
+        UniqueConstraint("repo_id", "private"),
+        Index("ix_models_private", "id", postgresql_where=text("private")),
         Index(None, "owner", "id"),
         Index(None, "state", "id"),
         Index(None, "words", postgresql_using="gin"),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    repo_id: Mapped[str] = mapped_column(unique=True)
+    repo_id: Mapped[str]
+    private: Mapped[bool] = mapped_column(server_default=text("false"))  # never changes
     owner: Mapped[str]
     source: Mapped[str]
     folder: Mapped[str | None]
@@ -118,6 +122,21 @@ class Model(Base):
     revision: Mapped[Revision | None] = relationship(
         primaryjoin="and_(Model.id == Revision.model_id, Revision.current)", viewonly=True, uselist=False
     )
+
+
+class ModelAccess(Base):
+    """Who may see a private model: a submitter by the hash of its key, because a job of its own read the repo, or
+    because an admin said so.
+    """
+
+    __tablename__ = "model_access"
+
+    model_id: Mapped[int] = mapped_column(
+        ForeignKey("models.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    submitter: Mapped[str] = mapped_column(primary_key=True)
+    by_admin: Mapped[bool] = mapped_column(server_default=text("false"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Revision(Base):

@@ -19,7 +19,15 @@ SEARCH = {"model_not_found", "space_not_found", "not_indexed", "no_shift", "inva
 SEARCH |= {"geometry_not_fitted", "index_not_loaded"}
 ADMIN = {"admin_only", "admin_key_required"}
 EXPECTED = {
-    ("post", "/v1/models"): {"invalid_repo_id", "invalid_revision", "body_too_large", "too_many_jobs"},
+    ("post", "/v1/models"): {
+        "invalid_repo_id",
+        "invalid_revision",
+        "body_too_large",
+        "too_many_jobs",
+        "key_required",
+        "token_malformed",
+        "tokens_off",
+    },
     ("get", "/v1/models"): {"invalid_cursor"},
     ("get", "/v1/models/{owner}/{name}"): {"model_not_found", "invalid_repo_id"},
     ("get", "/v1/models/{owner}/{name}/neighbors"): SEARCH,
@@ -43,13 +51,23 @@ EXPECTED = {
     ("get", "/v1/jobs/{job_id}"): {"job_not_found"},
     ("get", "/v1/jobs/{job_id}/events"): {"invalid_cursor", "job_not_found"},
     ("post", "/v1/jobs/{job_id}/cancel"): {"job_not_found", "job_over"},
-    ("post", "/v1/jobs/{job_id}/retry"): {"job_not_found", "not_retriable", "quarantined", "too_many_jobs"},
+    ("post", "/v1/jobs/{job_id}/retry"): {
+        "job_not_found",
+        "not_retriable",
+        "quarantined",
+        "token_required",
+        "too_many_jobs",
+    },
     ("get", "/v1/admin/queues"): ADMIN,
     ("post", "/v1/admin/queues/{name}/pause"): ADMIN,
     ("post", "/v1/admin/queues/{name}/resume"): ADMIN,
     ("get", "/v1/admin/workers"): ADMIN,
     ("post", "/v1/admin/jobs/retry"): ADMIN | {"body_too_large"},
-    ("post", "/v1/admin/jobs/{job_id}/retry"): ADMIN | {"job_not_found", "not_retriable"},
+    ("post", "/v1/admin/jobs/{job_id}/retry"): ADMIN | {"job_not_found", "not_retriable", "token_required"},
+    ("get", "/v1/admin/models/{owner}/{name}/access"): ADMIN | {"model_not_found", "invalid_repo_id"},
+    ("put", "/v1/admin/models/{owner}/{name}/access"): ADMIN | {"model_not_found", "invalid_repo_id", "body_too_large"},
+    ("delete", "/v1/admin/models/{owner}/{name}/access"): ADMIN
+    | {"model_not_found", "invalid_repo_id", "body_too_large"},
     ("get", "/v1/stats"): set(),
     ("get", "/v1/map"): {"not_mapped", "space_not_found", "index_not_loaded"},
     ("get", "/v1/clusters"): {"not_clustered", "space_not_found"},

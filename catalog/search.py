@@ -211,9 +211,9 @@ def _search(index: Follower, query: _Query, excluded: Sequence[int], options: Op
         exclude.append(query.model.id)
         if options.exclude_own_owner:
             filters = replace(filters, not_owners=(*filters.not_owners, query.model.owner))
+    space = index.index(query.space.id, query.space.dimension)
     visible = index.allowed(NO_FILTERS, options.viewer)
     allowed = index.allowed(filters, options.viewer) if filters != NO_FILTERS else visible
-    space = index.index(query.space.id, query.space.dimension)
     fitted = _fitted(query.space, space, options.geometry)
     limits = Limits(exclude, allowed)
     picks, hits = pick(space, query.vector, options.page, limits, fitted.geometry if fitted else None)

@@ -150,8 +150,7 @@ def test_a_model_that_left_the_space_is_in_no_cluster(database: Database, tmp_pa
 
 
 def test_a_run_of_nothing_ends_well(database: Database, tmp_path: Path):
-    with database.transaction() as session:
-        spaces.ensure(session, SPACE, 4)
+    entries.put(database, "owner/none", [0, 0, 0, 1e-9], no_shift=True)
     cluster(database, tmp_path)
     assert groups.overview(database).run.clusters == 0
 

@@ -141,8 +141,9 @@ def test_a_token_is_found_nowhere_after_jobs_of_every_end(conf: Settings, script
     scripted_hub.answer("/api/models/o/away", Answer(500, {"X-Error-Message": TOKEN}, TOKEN.encode()))
     scripted_hub.answer("/api/models/o/odd", Answer(200, body=json.dumps([TOKEN]).encode()))
     publish(scripted_hub, "o/broken", tmp_path / "broken", private=True)
-    (conf.downloads_dir).mkdir()
-    (conf.downloads_dir / "models--o--broken").write_text("no folder")  # an error without a name, logged in full
+    in_the_way = conf.downloads_dir / "models--o--broken" / "snapshots"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("no folder")  # so there will be an error without a name, which is logged in full
 
     with Deployment(conf) as deployment:
         overheard = Overheard(deployment.servers.redis_url)

@@ -192,6 +192,14 @@ def test_what_is_taken_back_is_gone_at_once_also_before_the_process_hears_of_it(
     assert api.get(f"/v1/models/{SECRET}", headers=MINE).status_code == 404
 
 
+def test_what_a_process_has_not_heard_of_as_private_is_not_named(catalog: Database, api: TestClient):
+    entries.put_private(catalog, SECRET, [1.0, 0.1, 0.0], ME)
+    found = names(api.get("/v1/models/open/m0/neighbors", params={"k": 10}))
+    assert len(api.app.state.services.index.index(1, 3)) == len(PUBLIC) + 1  # its vector is here already
+    assert len(found) == len(PUBLIC) - 1
+    assert SECRET not in found
+
+
 def test_admins_see_everything_and_let_others_see(catalog: Database, api: TestClient):
     hide(catalog, api)
     api.app.state.settings = settings().model_copy(update={"admin_api_key": SecretStr("admin")})

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from catalog.database import Database
 from catalog.errors import ModelNotFound
 from catalog.repository import access, jobs, models, vectors
-from catalog.tables import Job, Model, ModelAccess, ModelState, Source
+from catalog.tables import Job, Model, ModelAccess, Source
 from catalog.viewers import EVERYTHING
 
 
@@ -32,19 +32,17 @@ def withdraw(session: Session, model: Model) -> None:
         access.revoke(session, model.id)
 
 
-def make_public(session: Session, job: Job, worker_id: int) -> Job | None:
-    """Have a running job be for the public model of its repo. None when it is not this worker's any more."""
-    model = models.ensure(session, job.model.repo_id, Source.HUB)
+def mean(session: Session, job: Job, worker_id: int, *, private: bool) -> Job | None:
+    """Have a running job be for the private or the public model of its repo. None when it is not this worker's any
+    more.
+    """
+    if job.model.private == private:
+        return job
+    model = models.ensure(session, job.model.repo_id, Source.HUB, private=private)
     if not jobs.move(session, job.id, worker_id, model.id):
         return None
     models.drop_if_empty(session, job.model_id)
     return jobs.get(session, job.id, EVERYTHING)
-
-
-def is_public_already(session: Session, repo_id: str, sha: str) -> bool:
-    """Whether everybody can see that commit as it is."""
-    model = models.find(session, repo_id)
-    return model is not None and model.state != ModelState.REMOVED and vectors.is_indexed(session, model.id, sha)
 
 
 def allow(database: Database, repo_id: str, submitter: str) -> Sequence[ModelAccess]:

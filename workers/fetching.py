@@ -89,32 +89,46 @@ class Fetcher:
         own = self._hub.seen_with(self._tokens.open(job.token, job.viewer)) if job.viewer is not None else None
         hub = own or self._hub
         snapshot = hub.resolve(job.model.repo_id, job.requested_revision)
-        found = self._for_whom(job, worker_id, snapshot)
+        found: Job | None = job
+        if own is not None:  # whatever an earlier attempt found
+            found = (
+                None if self._public_already(job, worker_id, snapshot) else self._meant(job, worker_id, private=True)
+            )
         if found is None:
             return None
-        to_be_public = found.model.private and snapshot.public
-        if not to_be_public and self._done_before(found, worker_id, snapshot.sha, _metadata(found, snapshot)):
+        to_be_public = own is not None and snapshot.public
+        if not to_be_public and self._done_before(found, worker_id, snapshot.sha, snapshot.metadata):
             return None
         # whatever its configs and headers can tell against it is found before its weights are fetched
         base = self._resolve(screen(hub, snapshot, taking), snapshot.card_base, taking, own)
         if to_be_public and base.public:
-            found = self._made_public(found, worker_id)
+            found = self._meant(found, worker_id, private=False)
             if found is None or self._done_before(found, worker_id, snapshot.sha, snapshot.metadata):
                 return None
         folder = hub.fetch_finetune(snapshot, replace(taking, progress=self._shower(found, worker_id)))
         finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
-        card = words_of_card(folder / "README.md")
-        return Fetched(found, snapshot.sha, finetune, base, _metadata(found, snapshot), card, hold)
+        return Fetched(
+            found, snapshot.sha, finetune, base, snapshot.metadata, words_of_card(folder / "README.md"), hold
+        )
 
-    def _for_whom(self, job: Job, worker_id: int, snapshot: RepoSnapshot) -> Job | None:
-        """A commit that everybody can see as it is stays public, whoever reads it again."""
+    def _public_already(self, job: Job, worker_id: int, snapshot: RepoSnapshot) -> bool:
+        """A commit that everybody can see as it is stays so, whoever reads it again: then the job is done."""
         with self._database.transaction() as session:
-            known = job.model.private and privacy.is_public_already(session, job.model.repo_id, snapshot.sha)
-        return self._made_public(job, worker_id) if known else job
+            vectors.lock_feed(session)
+            model = models.find(session, job.model.repo_id)
+            if model is None or model.state == ModelState.REMOVED:
+                return False
+            revision = vectors.embedded(session, model.id, snapshot.sha, self._contract.spaces())
+            if revision is None or not revision.current:
+                return False
+            moved = privacy.mean(session, job, worker_id, private=False)
+            if moved is not None and attempts.finish(session, job.id, worker_id, snapshot.sha):
+                privacy.settle(session, moved)
+        return True
 
-    def _made_public(self, job: Job, worker_id: int) -> Job | None:
+    def _meant(self, job: Job, worker_id: int, *, private: bool) -> Job | None:
         with self._database.transaction() as session:
-            return privacy.make_public(session, job, worker_id)
+            return privacy.mean(session, job, worker_id, private=private)
 
     def _resolve(
         self, finetune: FineTune, card_base: str | None, taking: Taking, own: Hub | None = None
@@ -171,8 +185,3 @@ class Fetcher:
                     attempts.advance(session, [job.id], worker_id, JobState.FETCHING, min(progress, SHARE))
 
         return show
-
-
-def _metadata(job: Job, snapshot: RepoSnapshot) -> Metadata | None:
-    """What may be stored of it: what a user's token alone could read stays out of a public model."""
-    return snapshot.metadata if job.viewer is None or job.model.private or snapshot.public else None

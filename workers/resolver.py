@@ -42,7 +42,7 @@ class ResolvedBase:
     sha: str
     folder: Path
     evidence: dict[str, Any]
-    public: bool = True  # not one that a job's own token was needed for
+    public: bool = True  # neither it nor what was tried before it needed the job's own token
 
 
 @dataclass
@@ -52,6 +52,7 @@ class _Search:
     shapes: Mapping[str, Shape] | None
     taking: Taking
     own: Hub | None = None  # as the job's own token sees it
+    private: bool = False  # something was read that this token alone may read
     tried: list[dict[str, str]] = field(default_factory=list)
     refusals: list[Refused] = field(default_factory=list)
 
@@ -90,7 +91,8 @@ class BaseResolver:
         found = self._by_claims({"declared": declared, "card": card_base}, search) or self._by_shapes(search)
         if found is None:
             raise _failure(search)
-        return replace(found, evidence={**found.evidence, "declared": declared, "card_base": card_base})
+        evidence = {**found.evidence, "declared": declared, "card_base": card_base}
+        return replace(found, evidence=evidence, public=not search.private)
 
     def _by_claims(self, claims: Mapping[str, str | None], search: _Search) -> ResolvedBase | None:
         seen: set[str] = set()
@@ -136,8 +138,7 @@ class BaseResolver:
             if search.shapes:  # headers alone, before gigabytes follow
                 _check_fit(compare(search.shapes, remote_shapes(hub, snapshot, search.taking)), snapshot.repo_id)
             folder = hub.fetch_base(snapshot, search.taking)
-            found = self._accepted(candidate, "hub", snapshot.repo_id, snapshot.sha, folder, search)
-            return replace(found, public=hub is self._hub or snapshot.public)
+            return self._accepted(candidate, "hub", snapshot.repo_id, snapshot.sha, folder, search)
         except Refused as error:
             search.failed(candidate.repo, candidate.source, str(error))
             search.refusals.append(error)
@@ -184,7 +185,9 @@ class BaseResolver:
         except (RepoGated, RepoNotFound):
             if search.own is None:
                 raise
-            return search.own, search.own.resolve(repo)  # not remembered: another job may not read it
+            snapshot = search.own.resolve(repo)  # not remembered: another job may not read it
+            search.private = search.private or not snapshot.public
+            return search.own, snapshot
 
     def _commit(self, repo: str) -> RepoSnapshot:
         asked, snapshot = self._commits.get(repo, (0.0, None))

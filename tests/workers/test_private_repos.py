@@ -17,7 +17,7 @@ from catalog.errors import ModelNotFound, TokenRequired
 from catalog.probes import load_probes
 from catalog.quotas import Quota
 from catalog.refs import RepoRef
-from catalog.repository import access, jobs, models, vectors, workers
+from catalog.repository import access, attempts, claims, jobs, models, vectors, workers
 from catalog.submissions import submit_repo
 from catalog.sweeper import sweep
 from catalog.tables import Job, JobState, Model, ModelState
@@ -41,6 +41,8 @@ class Worker:
     database: Database
     pipeline: Pipeline
     tokens: TokenBox
+    fetcher: Fetcher
+    worker_id: int
 
     def submit(self, repo_id: str, quota: Quota | None = None, token: str | None = None) -> Job:
         sealed = self.tokens.seal(SecretStr(token), quota.submitter) if token and quota else None
@@ -84,7 +86,7 @@ def make_worker(database: Database, bases: Path, tmp_path: Path, scripted_hub: S
     fetcher = Fetcher(database, hub, resolver, contract, max_file_bytes=10**9, tokens=tokens)
     resident = ResidentBases(database, contract, 10**9)
     pipeline = Pipeline(database, fetcher, resident, worker_id, pace=Pace(), retries=RetryPolicy(3, base=100))
-    return Worker(database, pipeline, tokens)
+    return Worker(database, pipeline, tokens, fetcher, worker_id)
 
 
 @pytest.fixture
@@ -186,6 +188,25 @@ def test_a_public_repo_is_an_ordinary_model(worker: Worker, scripted_hub: Script
     assert (seen.private, seen.state) == (False, ModelState.INDEXED)
     assert worker.rows("o/open") == [False]
     assert not PUBLIC.sees(job.viewer)  # the job stays its submitter's
+
+
+def test_a_repo_that_turns_private_between_two_attempts_is_private(
+    worker: Worker, scripted_hub: ScriptedHub, tmp_path: Path
+):
+    publish(scripted_hub, "o/open", tmp_path / "open", {})
+    job = worker.submit("o/open", MINE, "mine")
+    with worker.database.transaction() as session:
+        (claimed,) = claims.claim(session, job.id, worker.worker_id, 1)
+    worker.fetcher.fetch(claimed, worker.worker_id).hold.release()  # type: ignore[union-attr]
+    assert not worker.job(job.id).model.private
+    with worker.database.transaction() as session:
+        attempts.release(session, [worker.worker_id])
+
+    publish(scripted_hub, "o/open", tmp_path / "again", PRIVATE)
+    assert worker.ingest(job).state == JobState.DONE
+
+    assert worker.seen("o/open", ME).private  # type: ignore[union-attr]
+    assert worker.seen("o/open").state == ModelState.PENDING  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("told", [{"private": None}, {"gated": None}, {"gated": "manual"}, {"private": True}])

@@ -27,8 +27,11 @@ def submit(
 ) -> tuple[Job, bool]:
     """The active job for that model and revision, made if there is none; and whether it was made.
 
-    One that waits already becomes as urgent as it is asked for now.
+    One that waits already becomes as urgent as it is asked for now. Raises `TokenRequired` for a private model: its job
+    would be shown to everybody, and could not read the repo.
     """
+    if model.private:
+        raise TokenRequired("A private model is read with its submitter's token: submit it again, with the token.")
     statement = (
         insert(Job)
         .values(

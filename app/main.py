@@ -21,6 +21,7 @@ from app.api import (
     metrics,
     models,
     problems,
+    reindexes,
     search,
     stats,
     web,
@@ -66,7 +67,7 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     )
     app.state.settings = conf
     for routes in (
-        clusters, maps, crawls, models, search, job_events, jobs, admin_jobs, stats, webhooks, health, metrics, web
+        clusters, maps, crawls, reindexes, models, search, job_events, jobs, admin_jobs, stats, webhooks, health, metrics, web
     ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)

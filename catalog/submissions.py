@@ -24,18 +24,21 @@ def enqueue(
     quota: Quota | None = None,
     base: str | None = None,
     ring: bool = True,
+    reindex_id: int | None = None,
 ) -> tuple[Job, bool]:
     """The active job for that model and revision, made if there is none; and whether it was made. Every job comes
     through here; a model that was quarantined gives the job that did it.
 
-    `base` is a guess where the model's own is not known; without `ring` the next sweep rings. Crawls and webhooks give
-    no quota: they count nowhere. Raises `TooManyJobs` when the quota is used up.
+    `base` is a guess where the model's own is not known; without `ring` the next sweep rings. Crawls, webhooks and
+    reindexes give no quota: they count nowhere. Raises `TooManyJobs` when the quota is used up.
     """
     if (dangerous := jobs.quarantined(session, model.id)) is not None:
         return dangerous, False
     known = model.revision.base_repo if model.revision else base
     submitter = quota.submitter if quota else None
-    job, made = jobs.submit(session, model, revision, known, priority=priority, submitter=submitter)
+    job, made = jobs.submit(
+        session, model, revision, known, priority=priority, submitter=submitter, reindex_id=reindex_id
+    )
     if made and quota is not None:
         quota.check(session)
     if made and ring:

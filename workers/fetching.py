@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from catalog.database import Database
-from catalog.errors import FileTooLarge, FolderUnreadable
-from catalog.repository import attempts, models, vectors
+from catalog.errors import ContractDiffers, FileTooLarge, FolderUnreadable, RevisionNotFound
+from catalog.reindexing import contract_told
+from catalog.repository import attempts, jobs, models, reindexes, vectors
 from catalog.repository.models import Metadata
 from catalog.submissions import follow_up
-from catalog.tables import Job, JobState, ModelState, Source
+from catalog.tables import ACTIVE_REINDEX, Job, JobState, ModelState, Source
 from workers.bases import Contract
 from workers.encoding import FineTune, read_finetune
 from workers.encoding.card import words_of_card
@@ -71,25 +72,26 @@ class Fetcher:
         else:
             snapshot = self._hub.resolve(job.model.repo_id, job.requested_revision)
             sha, card_base, metadata = snapshot.sha, snapshot.card_base, snapshot.metadata
-        if self._done_before(job, worker_id, sha, metadata):
+        if self._needless(job, worker_id, sha) or self._done_before(job, worker_id, sha, metadata):
             return None
         if job.model.source == Source.HUB:
             # whatever its configs and headers can tell against it is found before its weights are fetched
-            base = self._resolve(screen(self._hub, snapshot, taking), card_base, taking)
+            base = self._resolve(screen(self._hub, snapshot, taking), card_base, taking, job)
             folder = self._hub.fetch_finetune(snapshot, replace(taking, progress=self._shower(job, worker_id)))
             finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
         else:
             finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
-            base = self._resolve(finetune, card_base, taking)
+            base = self._resolve(finetune, card_base, taking, job)
         return Fetched(job, sha, finetune, base, metadata, words_of_card(folder / "README.md"), hold)
 
-    def _resolve(self, finetune: FineTune, card_base: str | None, taking: Taking) -> ResolvedBase:
+    def _resolve(self, finetune: FineTune, card_base: str | None, taking: Taking, job: Job) -> ResolvedBase:
         with self._resolving:  # eight adapters of one new base would each download it
             return self._resolver.resolve(
                 declared=finetune.declared_base,
                 card_base=card_base or finetune.card_base,
                 shapes=finetune.shapes,
                 taking=taking,
+                newest=job.measures_anew,
             )
 
     def _local_folder(self, job: Job) -> Path:
@@ -103,7 +105,35 @@ class Fetcher:
                 raise FileTooLarge(f"{file.name} has {size:,} bytes; the limit is {self._max_file_bytes:,}.")
         return folder
 
+    def _needless(self, job: Job, worker_id: int, sha: str) -> bool:
+        """Whether what a reindex asked for is of no use any more: then the job has ended. Raises `ContractDiffers`, and
+        `RevisionNotFound` where a folder holds something else by now.
+        """
+        if not job.measures_anew or job.reindex_id is None:
+            return False
+        with self._database.transaction() as session:
+            reindex = reindexes.get(session, job.reindex_id)
+            if reindex.state not in ACTIVE_REINDEX:
+                jobs.cancel(session, job.id)
+                return True
+            revision = models.current_revision(session, job.model_id)
+            if revision is None or revision.sha != job.requested_revision:  # the newer one is carried over
+                attempts.finish(session, job.id, worker_id, job.requested_revision or sha)
+                return True
+        if reindex.contract != contract_told(self._contract.spaces()):
+            raise ContractDiffers(
+                f"Reindex {reindex.id} measures under another contract than this worker. Run all workers with the same "
+                "version and settings, then retry the job."
+            )
+        if sha != job.requested_revision:
+            raise RevisionNotFound(
+                f"{job.model.folder} holds other files than those that are indexed. Add it again with `deltadex add`."
+            )
+        return False
+
     def _done_before(self, job: Job, worker_id: int, sha: str, metadata: Metadata | None) -> bool:
+        if job.measures_anew:
+            return False
         if job.model.state == ModelState.REMOVED:  # its card is gone, and its vectors are tombstones: all of it anew
             return False
         with self._database.transaction() as session:

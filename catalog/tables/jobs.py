@@ -72,6 +72,7 @@ class Job(Base):
             "uq_jobs_active",
             "model_id",
             text("coalesce(requested_revision, '')"),
+            text("coalesce(reindex_id, 0)"),
             unique=True,
             postgresql_where=text(f"state IN ({_quoted(ACTIVE)})"),
         ),
@@ -87,6 +88,7 @@ class Job(Base):
         Index("ix_jobs_running", "worker_id", postgresql_where=text(f"state IN ({_quoted(RUNNING)})")),
         Index("ix_jobs_submitter", "submitter", postgresql_where=text(f"state IN ({_quoted(ACTIVE)})")),
         Index("ix_jobs_failed", "error_code", "id", postgresql_where=text("state = 'failed'")),
+        Index("ix_jobs_reindex", "reindex_id", "state", postgresql_where=text("reindex_id IS NOT NULL")),
         Index(None, "state", "id"),
         Index(None, "model_id", "id"),
     )
@@ -99,6 +101,7 @@ class Job(Base):
     progress: Mapped[float] = mapped_column(server_default=text("0"))
     priority: Mapped[int] = mapped_column(server_default=text("0"))  # a `Priority`
     submitter: Mapped[str | None]  # whose quota counts it: `anonymous` or a key's hash; null counts nowhere
+    reindex_id: Mapped[int | None] = mapped_column(ForeignKey("reindexes.id", ondelete="SET NULL"))  # that it is of
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     deaths: Mapped[int] = mapped_column(server_default=text("0"))  # workers that died while they had it
     history: Mapped[list[dict]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))  # attempts that ended
@@ -114,6 +117,11 @@ class Job(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
 
     model: Mapped[Model] = relationship(lazy="joined", innerjoin=True)
+
+    @property
+    def measures_anew(self) -> bool:
+        """Whether it measures a current revision for a reindex; where a model has none, its job is like any other."""
+        return self.reindex_id is not None and self.requested_revision is not None
 
 
 class JobEvent(Base):

@@ -67,7 +67,8 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     )
     app.state.settings = conf
     for routes in (
-        clusters, maps, crawls, reindexes, models, search, job_events, jobs, admin_jobs, stats, webhooks, health, metrics, web
+        clusters, maps, crawls, reindexes, models, search, job_events, jobs, admin_jobs, stats, webhooks, health,
+        metrics, web,
     ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)

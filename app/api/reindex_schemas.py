@@ -61,7 +61,7 @@ class Reindex(BaseModel):
     selection: dict[str, Any]
     state: ReindexState
     stage: str | None = Field(
-        description="`queueing`, `measuring`, `carrying`, `building`, or `discarding`; null where nothing is to be done."
+        description="`queueing`, `measuring`, `carrying`, `building`, `discarding`; null where nothing is to be done."
     )
     contract: list[dict[str, Any]] | None = Field(description="What is measured; null until a worker has begun.")
     total: int | None = Field(description="Models selected, counted when a worker began.")

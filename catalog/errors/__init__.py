@@ -6,8 +6,8 @@ CatalogError
 │   ├── InvalidRepoId, InvalidRevision, InvalidCursor, InvalidVector, InvalidProbeSet
 │   └── UnknownFeature, InvalidLabels, BodyTooLarge
 ├── NotFound                        nothing of that name here
-│   └── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound,
-│       ReindexNotFound
+│   ├── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
+│   └── ReindexNotFound
 ├── Conflict                        well formed, but at odds with what is stored
 │   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning
 │   ├── NotClustered, NotMapped, GeometryNotFitted, CrawlOver, JobOver, NotRetriable

@@ -28,12 +28,12 @@ def ensure(session: Session, space: Space, dimension: int) -> SpaceRow:
     """
     known = select(SpaceRow).where(SpaceRow.key == space.key)
     row = session.scalars(known).one_or_none()
-    for serving in (True, False) if not space.edition else (False,):
-        if row is None:
-            made = insert(SpaceRow).values(key=space.key, dimension=dimension, serving=serving, **asdict(space))
-            session.execute(made.on_conflict_do_nothing())  # another may serve, or have made the same just now
-            row = session.scalars(known).one_or_none()
-    return row or get(session, space.key)
+    while row is None:
+        first = not space.edition and serving(session, space) is None
+        made = insert(SpaceRow).values(key=space.key, dimension=dimension, serving=first, **asdict(space))
+        session.execute(made.on_conflict_do_nothing())  # another may have come to serve just now
+        row = session.scalars(known).one_or_none()
+    return row
 
 
 _CONTRACT = ("feature", "layer", "base_repo", "base_sha", "probe_set", "dtype", "encoder_version")
@@ -64,9 +64,9 @@ def is_home() -> ColumnElement[bool]:
     return SpaceRow.serving | ((SpaceRow.edition == 0) & ~select(other.id).where(other.serving, *same).exists())
 
 
-def serving(session: Session, row: SpaceRow) -> SpaceRow | None:
+def serving(session: Session, space: Space | SpaceRow) -> SpaceRow | None:
     """The space that serves for the base and feature of another."""
-    same = (SpaceRow.feature == row.feature, func.coalesce(SpaceRow.base_repo, "") == (row.base_repo or ""))
+    same = (SpaceRow.feature == space.feature, func.coalesce(SpaceRow.base_repo, "") == (space.base_repo or ""))
     return session.scalars(select(SpaceRow).where(SpaceRow.serving, *same)).one_or_none()
 
 

@@ -275,8 +275,8 @@ def measured(session: Session, model_id: int) -> list[Measured]:
 
 
 def embedded(session: Session, model_id: int, sha: str, contracts: Sequence[Space]) -> Revision | None:
-    """The revision `sha` of a model when it has a vector at home (`spaces.home`) under each contract, whatever the base:
-    one a feature.
+    """The revision `sha` of a model when it has a vector at home (`spaces.home`) under each contract: one a feature,
+    whatever the base.
     """
     like = tuple_(SpaceRow.feature, SpaceRow.layer, SpaceRow.probe_set, SpaceRow.dtype, SpaceRow.encoder_version).in_(
         [(each.feature, each.layer, each.probe_set, each.dtype, each.encoder_version) for each in contracts]

@@ -139,7 +139,8 @@ _SETTLE = text("""
     JOIN models ON models.id = revisions.model_id AND models.state <> 'removed'
     CROSS JOIN spaces
     WHERE moved.reindex_id = :reindex_id AND vectors.model_id = models.id AND vectors.space_id = spaces.id
-        AND spaces.id = ANY(:spaces) AND spaces.base_repo IS NOT NULL AND moved.base_repo <> revisions.base_repo
+        AND (spaces.id = ANY(:spaces) OR spaces.serving) AND spaces.base_repo IS NOT NULL
+        AND moved.base_repo <> revisions.base_repo
         AND CASE WHEN spaces.base_repo = revisions.base_repo
             THEN vectors.deleted AND vectors.revision_id = revisions.id
             ELSE NOT vectors.deleted AND spaces.base_repo = moved.base_repo END
@@ -148,7 +149,7 @@ _SETTLE = text("""
 
 def swap_bases(session: Session, reindex_id: int, space_ids: Sequence[int]) -> None:
     """Models whose base was found to be another one are fine-tunes of that one from here on, or of the former one
-    again; in none of those spaces are they found under the other.
+    again; in none of those spaces, and in none that serves, are they found under the other.
     """
     session.execute(_SWAP, {"reindex_id": reindex_id})
     session.execute(_SETTLE, {"reindex_id": reindex_id, "spaces": list(space_ids)})

@@ -25,7 +25,8 @@ FILL = (
     "SELECT 'owner/m' || n, 'owner', 'hub', CASE WHEN n % 50 = 0 THEN 'failed' ELSE 'indexed' END "
     "FROM generate_series(1, :models) AS n",
     "INSERT INTO revisions (model_id, sha, current, kind, base_repo, base_sha, base_evidence) "
-    "SELECT id, 'sha', true, 'lora', CASE WHEN id % 100 = 0 THEN 'rare/base' ELSE 'tiny/base' END, 'b', '{}' FROM models",
+    "SELECT id, 'sha', true, 'lora', CASE WHEN id % 100 = 0 THEN 'rare/base' ELSE 'tiny/base' END, 'b', '{}' "
+    "FROM models",
     "INSERT INTO vectors (space_id, model_id, revision_id, seq, dimension, data, norm, no_shift) "
     "SELECT space.id, revisions.model_id, revisions.id, nextval('change_seq'), 1, '\\x00000000', 1, false "
     "FROM revisions CROSS JOIN (SELECT id FROM spaces) AS space WHERE :models > 0",

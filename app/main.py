@@ -22,6 +22,7 @@ from app.api import (
     metrics,
     models,
     problems,
+    reindexes,
     search,
     stats,
     web,
@@ -70,8 +71,8 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     app.state.settings = conf
     app.state.tokens = TokenBox(conf.token_key, conf.token_max_age)
     for routes in (
-        clusters, maps, crawls, models, search, job_events, jobs, admin_jobs, access, stats, webhooks, health, metrics,
-        web,
+        clusters, maps, crawls, reindexes, models, search, job_events, jobs, admin_jobs, access, stats, webhooks,
+        health, metrics, web,
     ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)

@@ -91,10 +91,11 @@ def _retry(session: Session, job_id: int, quota: Quota | None, viewer: Viewer, b
     dangerous = jobs.quarantined(session, job.model_id)
     if dangerous is not None and not by_admin:
         raise Quarantined(f"Job {dangerous.id} of {job.model.repo_id} killed workers: only an admin may run it again.")
-    if (running := jobs.active(session, job.model_id, job.requested_revision)) is not None:
+    if (running := jobs.active(session, job.model_id, job.requested_revision, job.reindex_id)) is not None:
         return running
     if not jobs.again(session, job_id, quota.submitter if quota else None):
-        raise NotRetriable(f"Job {job_id} is {job.state}: there is nothing to retry.")
+        over = f"of reindex {job.reindex_id}, which is over" if job.reindex_id else job.state
+        raise NotRetriable(f"Job {job_id} is {over}: there is nothing to retry.")
     if quota is not None:
         quota.check(session)
     ring_after_commit(session, job_id)

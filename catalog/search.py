@@ -152,7 +152,8 @@ def by_vector(database: Database, index: Follower, vector: list[float], options:
 
 
 def _only_space(candidates: list[SpaceRow], dimension: int) -> SpaceRow:
-    fitting = [space for space in candidates if space.dimension == dimension]
+    alike = [space for space in candidates if space.dimension == dimension]
+    fitting = [space for space in alike if space.serving] or alike
     if not fitting:
         raise SpaceMismatch(f"No space here has vectors of {dimension} entries. GET /v1/spaces lists them.")
     if len(fitting) > 1:

@@ -25,13 +25,14 @@ def enqueue(
     base: str | None = None,
     ring: bool = True,
     token: bytes | None = None,
+    reindex_id: int | None = None,
 ) -> tuple[Job, bool]:
     """The active job for that model and revision, made if there is none; and whether it was made. Every job comes
     through here; a model that was quarantined gives the job that did it.
 
-    `base` is a guess where the model's own is not known; without `ring` the next sweep rings. Crawls and webhooks give
-    no quota: they count nowhere. With a sealed `token` the job is the submitter's alone. Raises `TooManyJobs` when the
-    quota is used up.
+    `base` is a guess where the model's own is not known; without `ring` the next sweep rings. Crawls, webhooks and
+    reindexes give no quota: they count nowhere. With a sealed `token` the job is the submitter's alone. Raises
+    `TooManyJobs` when the quota is used up.
     """
     submitter = quota.submitter if quota else None
     if (dangerous := jobs.quarantined(session, model.id, submitter if token else None)) is not None:
@@ -40,7 +41,9 @@ def enqueue(
     if token is not None and submitter is not None:
         job, made = jobs.submit_private(session, model, revision, viewer=submitter, token=token, base_hint=known)
     else:
-        job, made = jobs.submit(session, model, revision, known, priority=priority, submitter=submitter)
+        job, made = jobs.submit(
+            session, model, revision, known, priority=priority, submitter=submitter, reindex_id=reindex_id
+        )
     if made and quota is not None:
         quota.check(session)
     if made and ring:

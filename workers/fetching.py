@@ -8,11 +8,12 @@ from pathlib import Path
 
 from catalog import privacy
 from catalog.database import Database
-from catalog.errors import FileTooLarge, FolderUnreadable
-from catalog.repository import attempts, models, vectors
+from catalog.errors import ContractDiffers, FileTooLarge, FolderUnreadable, RevisionNotFound
+from catalog.reindexing import contract_told
+from catalog.repository import attempts, jobs, models, reindexes, vectors
 from catalog.repository.models import Metadata
 from catalog.submissions import follow_up
-from catalog.tables import Job, JobState, ModelState, Source
+from catalog.tables import ACTIVE_REINDEX, Job, JobState, ModelState, Source
 from catalog.tokens import TokenBox
 from workers.bases import Contract
 from workers.encoding import FineTune, read_finetune
@@ -79,10 +80,10 @@ class Fetcher:
             return self._fetch_repo(job, worker_id, taking, hold)
         folder = self._local_folder(job)
         sha = content_sha(folder)
-        if self._done_before(job, worker_id, sha, None):
+        if self._needless(job, worker_id, sha) or self._done_before(job, worker_id, sha, None):
             return None
         finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
-        base = self._resolve(finetune, None, taking)
+        base = self._resolve(finetune, None, taking, job)
         return Fetched(job, sha, finetune, base, None, words_of_card(folder / "README.md"), hold)
 
     def _fetch_repo(self, job: Job, worker_id: int, taking: Taking, hold: Hold) -> Fetched | None:
@@ -94,13 +95,13 @@ class Fetcher:
             found = (
                 None if self._public_already(job, worker_id, snapshot) else self._meant(job, worker_id, private=True)
             )
-        if found is None:
+        if found is None or self._needless(found, worker_id, snapshot.sha):
             return None
         to_be_public = own is not None and snapshot.public
         if not to_be_public and self._done_before(found, worker_id, snapshot.sha, snapshot.metadata):
             return None
         # whatever its configs and headers can tell against it is found before its weights are fetched
-        base = self._resolve(screen(hub, snapshot, taking), snapshot.card_base, taking, own)
+        base = self._resolve(screen(hub, snapshot, taking), snapshot.card_base, taking, found, own)
         if to_be_public and base.public:
             found = self._meant(found, worker_id, private=False)
             if found is None or self._done_before(found, worker_id, snapshot.sha, snapshot.metadata):
@@ -131,7 +132,7 @@ class Fetcher:
             return privacy.mean(session, job, worker_id, private=private)
 
     def _resolve(
-        self, finetune: FineTune, card_base: str | None, taking: Taking, own: Hub | None = None
+        self, finetune: FineTune, card_base: str | None, taking: Taking, job: Job, own: Hub | None = None
     ) -> ResolvedBase:
         with self._resolving:  # eight adapters of one new base would each download it
             return self._resolver.resolve(
@@ -140,6 +141,7 @@ class Fetcher:
                 shapes=finetune.shapes,
                 taking=taking,
                 own=own,
+                newest=job.measures_anew,
             )
 
     def _local_folder(self, job: Job) -> Path:
@@ -153,7 +155,35 @@ class Fetcher:
                 raise FileTooLarge(f"{file.name} has {size:,} bytes; the limit is {self._max_file_bytes:,}.")
         return folder
 
+    def _needless(self, job: Job, worker_id: int, sha: str) -> bool:
+        """Whether what a reindex asked for is of no use any more: then the job has ended. Raises `ContractDiffers`, and
+        `RevisionNotFound` where a folder holds something else by now.
+        """
+        if not job.measures_anew or job.reindex_id is None:
+            return False
+        with self._database.transaction() as session:
+            reindex = reindexes.get(session, job.reindex_id)
+            if reindex.state not in ACTIVE_REINDEX:
+                jobs.cancel(session, job.id)
+                return True
+            revision = models.current_revision(session, job.model_id)
+            if revision is None or revision.sha != job.requested_revision:  # the newer one is carried over
+                attempts.finish(session, job.id, worker_id, job.requested_revision or sha)
+                return True
+        if reindex.contract != contract_told(self._contract.spaces()):
+            raise ContractDiffers(
+                f"Reindex {reindex.id} measures under another contract than this worker. Run all workers with the same "
+                "version and settings, then retry the job."
+            )
+        if sha != job.requested_revision:
+            raise RevisionNotFound(
+                f"{job.model.folder} holds other files than those that are indexed. Add it again with `deltadex add`."
+            )
+        return False
+
     def _done_before(self, job: Job, worker_id: int, sha: str, metadata: Metadata | None) -> bool:
+        if job.measures_anew:
+            return False
         if job.model.state == ModelState.REMOVED:  # its card is gone, and its vectors are tombstones: all of it anew
             return False
         with self._database.transaction() as session:

@@ -168,7 +168,9 @@ class Space(BaseModel):
     probe_set: str
     dtype: str
     encoder_version: str
+    edition: int = Field(description="The reindex that measured it anew; 0 for none.")
     dimension: int
+    serving: bool = Field(description="Whether it is what questions use that name no space.")
 
     @classmethod
     def of(cls, space: tables.SpaceRow) -> Self:

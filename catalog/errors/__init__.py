@@ -6,10 +6,12 @@ CatalogError
 │   ├── InvalidRepoId, InvalidRevision, InvalidCursor, InvalidVector, InvalidProbeSet
 │   └── UnknownFeature, InvalidLabels, TokenMalformed, BodyTooLarge
 ├── NotFound                        nothing of that name here
-│   └── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
+│   ├── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
+│   └── ReindexNotFound
 ├── Conflict                        well formed, but at odds with what is stored
 │   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning
-│   └── NotClustered, NotMapped, GeometryNotFitted, CrawlOver, JobOver, NotRetriable, TokenRequired
+│   ├── NotClustered, NotMapped, GeometryNotFitted, CrawlOver, JobOver, NotRetriable, TokenRequired
+│   └── ReindexActive, ReindexOver, ReindexNotReady, ReindexIncomplete
 ├── Refused                         an ingest that can never succeed as it stands; stored on the job, not retried
 │   ├── RepoNotFound, RevisionNotFound, RepoGated
 │   ├── NothingToEmbed, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
@@ -22,7 +24,7 @@ CatalogError
 │   └── MissingExtra, ServerFailed
 └── Unavailable                     transient; an ingest is retried with backoff
     ├── HubUnavailable, HubRateLimited, DownloadStopped, DiskFull, OutOfMemory, DeadlineExceeded, BaseDisturbed
-    ├── TooManyJobs, TokenUnreadable
+    ├── TooManyJobs, TokenUnreadable, ContractDiffers
     └── DatabaseUnavailable, IndexNotLoaded, IndexDamaged, NotRunning
 """
 

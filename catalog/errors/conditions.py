@@ -73,6 +73,11 @@ class DeadlineExceeded(Unavailable):
     title = "Deadline exceeded"
 
 
+class ContractDiffers(Unavailable):
+    code = "contract_differs"
+    title = "Worker measures something else"
+
+
 class BaseDisturbed(Unavailable):
     code = "base_disturbed"
     title = "Base model disturbed"

@@ -93,6 +93,11 @@ class CrawlNotFound(NotFound):
     title = "Crawl not found"
 
 
+class ReindexNotFound(NotFound):
+    code = "reindex_not_found"
+    title = "Reindex not found"
+
+
 class Conflict(CatalogError):
     status = 409
     code = "conflict"
@@ -137,6 +142,26 @@ class NotClustered(Conflict):
 class CrawlOver(Conflict):
     code = "crawl_over"
     title = "Crawl is over"
+
+
+class ReindexActive(Conflict):
+    code = "reindex_active"
+    title = "Another reindex is active"
+
+
+class ReindexOver(Conflict):
+    code = "reindex_over"
+    title = "Reindex is over"
+
+
+class ReindexNotReady(Conflict):
+    code = "reindex_not_ready"
+    title = "Reindex is not ready"
+
+
+class ReindexIncomplete(Conflict):
+    code = "reindex_incomplete"
+    title = "Models would be lost"
 
 
 class NotMapped(Conflict):

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import case, func, select, text, update
+from sqlalchemy import ColumnElement, case, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
 from catalog.errors import JobNotFound, Quarantined, TokenRequired
 from catalog.repository.attempts import OVER, QUEUED_AGAIN, with_attempt
-from catalog.tables import ACTIVE, RUNNING, Job, JobState, Model, Priority
+from catalog.tables import ACTIVE, ACTIVE_REINDEX, RUNNING, Job, JobState, Model, Priority, Reindex
 from catalog.viewers import EVERYTHING, PUBLIC, Viewer
 
 
@@ -24,8 +24,10 @@ def submit(
     *,
     priority: Priority = Priority.PERSON,
     submitter: str | None = None,
+    reindex_id: int | None = None,
 ) -> tuple[Job, bool]:
-    """The active job for that model and revision, made if there is none; and whether it was made.
+    """The active job for that model and revision (of that reindex, or of none), made if there is none; and whether it
+    was made.
 
     One that waits already becomes as urgent as it is asked for now. Raises `TokenRequired` for a private model: its job
     would be shown to everybody, and could not read the repo.
@@ -35,7 +37,12 @@ def submit(
     statement = (
         insert(Job)
         .values(
-            model_id=model.id, requested_revision=revision, base_hint=base_hint, priority=priority, submitter=submitter
+            model_id=model.id,
+            requested_revision=revision,
+            base_hint=base_hint,
+            priority=priority,
+            submitter=submitter,
+            reindex_id=reindex_id,
         )
         .on_conflict_do_nothing()
         .returning(Job.id)
@@ -45,7 +52,7 @@ def submit(
         if made is not None:
             return get(session, made, EVERYTHING), True
         # the job that stood in the way may have ended in the meantime; then the insert succeeds
-        if (job := active(session, model.id, revision)) is not None:
+        if (job := active(session, model.id, revision, reindex_id)) is not None:
             if job.state == JobState.QUEUED and job.priority > priority:
                 hurried = update(Job).where(Job.id == job.id, Job.priority > priority).values(priority=priority)
                 session.execute(hurried)
@@ -86,11 +93,14 @@ def move(session: Session, job_id: int, worker_id: int, model_id: int) -> bool:
     return session.execute(own.values(model_id=model_id).returning(Job.id)).scalar_one_or_none() is not None
 
 
-def active(session: Session, model_id: int, revision: str | None) -> Job | None:
-    """The job of that model and revision that waits or runs, and that came without a token."""
+def active(session: Session, model_id: int, revision: str | None, reindex_id: int | None = None) -> Job | None:
+    """The job of that model and revision, and of that reindex or of none, that waits or runs; of those that came
+    without a token.
+    """
     statement = select(Job).where(
         Job.model_id == model_id,
         func.coalesce(Job.requested_revision, "") == (revision or ""),
+        func.coalesce(Job.reindex_id, 0) == (reindex_id or 0),
         Job.state.in_(ACTIVE),
         Job.viewer.is_(None),
     )
@@ -162,15 +172,21 @@ def release_from_quarantine(session: Session, job_id: int, message: str) -> bool
     return session.execute(update(Job).where(this).values(**values).returning(Job.id)).scalar_one_or_none() is not None
 
 
+def _of_use() -> ColumnElement[bool]:
+    """Whether what a job measures would still be stored."""
+    running = select(Reindex.id).where(Reindex.id == Job.reindex_id, Reindex.state.in_(ACTIVE_REINDEX))
+    return Job.reindex_id.is_(None) | running.exists()
+
+
 _AGAIN = {**QUEUED_AGAIN, "attempts": 0, "deaths": 0, "started_at": None, "finished_at": None}
 
 
 def again(session: Session, job_id: int, submitter: str | None) -> bool:
-    """Queue a failed or cancelled job as if it were new, its history kept. False when it is neither, or came with a
-    token.
+    """Queue a failed or cancelled job as if it were new, its history kept. False when it is neither, came with a token,
+    or is of a reindex that is over.
     """
     over = Job.state.in_((JobState.FAILED, JobState.CANCELLED)) & Job.viewer.is_(None)
-    statement = update(Job).where(Job.id == job_id, over)
+    statement = update(Job).where(Job.id == job_id, over, _of_use())
     values = {**_AGAIN, "submitter": submitter, "error_code": None, "error_message": None}
     return session.execute(statement.values(**values).returning(Job.id)).scalar_one_or_none() is not None
 
@@ -180,12 +196,14 @@ def again_by_code(session: Session, code: str, limit: int) -> list[int]:
     which another job of the same model and revision came, or beside which one is active.
     """
     other = aliased(Job)
-    same = func.coalesce(other.requested_revision, "") == func.coalesce(Job.requested_revision, "")
+    same = (func.coalesce(other.requested_revision, "") == func.coalesce(Job.requested_revision, "")) & (
+        func.coalesce(other.reindex_id, 0) == func.coalesce(Job.reindex_id, 0)
+    )
     outdated = (other.id > Job.id) | other.state.in_(ACTIVE)
     newer = select(other.id).where(other.model_id == Job.model_id, same, outdated)
     failed = (
         select(Job.id)
-        .where(Job.state == JobState.FAILED, Job.error_code == code, Job.viewer.is_(None), ~newer.exists())
+        .where(Job.state == JobState.FAILED, Job.error_code == code, Job.viewer.is_(None), ~newer.exists(), _of_use())
         .order_by(Job.id)
         .limit(limit)
         .with_for_update(skip_locked=True)

@@ -143,13 +143,13 @@ _STANDING = text(f"""
         SELECT id, covered_seq FROM maps WHERE space_id = spaces.id ORDER BY id DESC LIMIT 1
     ) AS newest ON true
     LEFT JOIN cluster_runs AS run ON run.space_id = spaces.id AND run.current
-    WHERE spaces.key = :key OR (:key IS NULL AND spaces.feature = ANY(:preferred))
+    WHERE spaces.key = :key OR (:key IS NULL AND spaces.serving AND spaces.feature = ANY(:preferred))
     ORDER BY array_position(:preferred, spaces.feature), spaces.id DESC LIMIT 1
 """).bindparams(bindparam("key", type_=Text), bindparam("preferred", list(PREFERRED), ARRAY(Text)))
 
 
 def standing(session: Session, space_key: str | None) -> Standing | None:
-    """The map of the space of that key, or of the newest of the most preferred feature that has one. One statement."""
+    """The map of the space of that key, or of the newest serving one of the most preferred feature that has one."""
     row = session.execute(_STANDING, {"key": space_key}).one_or_none()
     return Standing(*row) if row else None
 

@@ -158,6 +158,10 @@ def make_current(
     return session.scalars(statement.returning(Revision), execution_options={"populate_existing": True}).one()
 
 
+def current_revision(session: Session, model_id: int) -> Revision | None:
+    return session.scalars(select(Revision).where(Revision.model_id == model_id, Revision.current)).one_or_none()
+
+
 def restore(session: Session, revision: Revision) -> None:
     """Make a revision that was embedded before the current one again."""
     session.execute(

@@ -83,9 +83,9 @@ def store(
 def republish(session: Session, revision_id: int) -> None:
     """Append a revision's vectors to the feed once more, so that they replace what is indexed of the model."""
     lock_feed(session)
-    session.execute(
-        update(Vector).where(Vector.revision_id == revision_id).values(seq=change_seq.next_value(), deleted=False)
-    )
+    homes = select(SpaceRow.id).where(spaces.is_home())
+    statement = update(Vector).where(Vector.revision_id == revision_id, Vector.space_id.in_(homes))
+    session.execute(statement.values(seq=change_seq.next_value(), deleted=False))
 
 
 def remove(session: Session, model_id: int) -> None:
@@ -94,11 +94,11 @@ def remove(session: Session, model_id: int) -> None:
     session.execute(update(Vector).where(Vector.model_id == model_id).values(seq=change_seq.next_value(), deleted=True))
 
 
-def retire(session: Session, model_id: int, base_repo: str, base_sha: str) -> None:
-    """Turn a model's vectors in the spaces of other bases into tombstones: it is a fine-tune of this one now.
-    The caller holds `lock_feed`.
+def retire(session: Session, model_id: int, base_repo: str) -> None:
+    """Turn a model's vectors in the spaces of other bases into tombstones: it is a fine-tune of this one now. Those on
+    another commit of the same base stay. The caller holds `lock_feed`.
     """
-    elsewhere = select(SpaceRow.id).where((SpaceRow.base_repo != base_repo) | (SpaceRow.base_sha != base_sha))
+    elsewhere = select(SpaceRow.id).where(SpaceRow.base_repo != base_repo)
     statement = update(Vector).where(Vector.model_id == model_id, Vector.space_id.in_(elsewhere), ~Vector.deleted)
     session.execute(statement.values(seq=change_seq.next_value(), deleted=True))
 
@@ -174,8 +174,8 @@ def newest(
     space_key: str | None = None,
     viewer: Viewer = PUBLIC,
 ) -> Stored:
-    """A model's newest vector in the space of that key, or else in its newest space of the first of those features that
-    its newest revision has.
+    """A model's newest vector in the space of that key, or else in its newest serving space of the first of those
+    features that its newest revision has; in one that does not serve where it is in no other.
 
     One statement where there is one. Raises `ModelNotFound`, `SpaceNotFound` and `NotIndexed`.
     """
@@ -199,9 +199,11 @@ def newest_of(
     """
     wanted = SpaceRow.key == space_key if space_key else SpaceRow.feature.in_(features)
     preferred = case({name: place for place, name in enumerate(features)}, value=SpaceRow.feature)
-    latest = func.max(Vector.seq).over(partition_by=Vector.revision_id)  # of the revision: the newest one counts alone
+    # of the revision: the newest one counts alone
+    latest = func.max(Vector.seq).over(partition_by=(Vector.revision_id, SpaceRow.serving))
+    ranks = (SpaceRow.serving, preferred.label("preference"), latest.label("latest"))
     vectors = (
-        select(Vector.id, Vector.model_id, Vector.seq, preferred.label("preference"), latest.label("latest"))
+        select(Vector.id, Vector.model_id, Vector.seq, *ranks)
         .join(SpaceRow, SpaceRow.id == Vector.space_id)
         .where(wanted, ~Vector.deleted)
         .subquery()
@@ -220,7 +222,13 @@ def newest_of(
         .outerjoin(Revision, Revision.id == Vector.revision_id)
         .outerjoin(BaseActivations, own_base)
         .where(Model.repo_id.in_(repo_ids), visible(viewer))
-        .order_by(Model.id, vectors.c.latest.desc(), vectors.c.preference, vectors.c.seq.desc())
+        .order_by(
+            Model.id,
+            vectors.c.serving.desc(),
+            vectors.c.latest.desc(),
+            vectors.c.preference,
+            vectors.c.seq.desc(),
+        )
     )
     found: dict[str, Stored | CatalogError] = {repo_id: _unknown(repo_id) for repo_id in repo_ids}
     where = f"in space {space_key}" if space_key else f"for {' or '.join(features)}"
@@ -262,7 +270,9 @@ class Measured:
 
 
 def measured(session: Session, model_id: int) -> list[Measured]:
-    """The vectors of a model's current revision, without their numbers, the newest space first."""
+    """The vectors of a model's current revision in the serving spaces, without their numbers, the newest space first;
+    in all others where no space with it serves.
+    """
     own_base = (
         (BaseActivations.space_id == Vector.space_id)
         & (BaseActivations.base_repo == Revision.base_repo)
@@ -276,11 +286,14 @@ def measured(session: Session, model_id: int) -> list[Measured]:
         .where(Vector.model_id == model_id, Revision.current, ~Vector.deleted)
         .order_by(SpaceRow.id.desc())
     )
-    return [Measured(*row) for row in session.execute(statement)]
+    found = [Measured(*row) for row in session.execute(statement)]
+    return [each for each in found if each.space.serving] or found
 
 
 def embedded(session: Session, model_id: int, sha: str, contracts: Sequence[Space]) -> Revision | None:
-    """The revision `sha` of a model when it has a vector under each contract, whatever the base: one a feature."""
+    """The revision `sha` of a model when it has a vector at home (`spaces.home`) under each contract: one a feature,
+    whatever the base.
+    """
     like = tuple_(SpaceRow.feature, SpaceRow.layer, SpaceRow.probe_set, SpaceRow.dtype, SpaceRow.encoder_version).in_(
         [(each.feature, each.layer, each.probe_set, each.dtype, each.encoder_version) for each in contracts]
     )
@@ -288,7 +301,7 @@ def embedded(session: Session, model_id: int, sha: str, contracts: Sequence[Spac
         select(Revision)
         .join(Vector, Vector.revision_id == Revision.id)
         .join(SpaceRow, SpaceRow.id == Vector.space_id)
-        .where(Revision.model_id == model_id, Revision.sha == sha, like)
+        .where(Revision.model_id == model_id, Revision.sha == sha, like, spaces.is_home())
         .group_by(Revision.id)
         .having(func.count(SpaceRow.feature.distinct()) == len(contracts))
     )

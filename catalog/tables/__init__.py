@@ -7,3 +7,4 @@ from catalog.tables.crawls import *
 from catalog.tables.derived import *
 from catalog.tables.jobs import *
 from catalog.tables.models import *
+from catalog.tables.reindexes import *

@@ -77,6 +77,7 @@ class Job(Base):
             "uq_jobs_active",
             "model_id",
             text("coalesce(requested_revision, '')"),
+            text("coalesce(reindex_id, 0)"),
             unique=True,
             postgresql_where=text(f"state IN ({_quoted(ACTIVE)}) AND viewer IS NULL"),
         ),
@@ -93,6 +94,7 @@ class Job(Base):
         Index("ix_jobs_submitter", "submitter", postgresql_where=text(f"state IN ({_quoted(ACTIVE)})")),
         Index("ix_jobs_token_at", "token_at", postgresql_where=text("token IS NOT NULL")),
         Index("ix_jobs_failed", "error_code", "id", postgresql_where=text("state = 'failed'")),
+        Index("ix_jobs_reindex", "reindex_id", "state", postgresql_where=text("reindex_id IS NOT NULL")),
         Index(None, "state", "id"),
         Index(None, "model_id", "id"),
     )
@@ -108,6 +110,7 @@ class Job(Base):
     token: Mapped[bytes | None] = mapped_column(LargeBinary)  # of that submitter, sealed; gone once the job is over
     token_at: Mapped[datetime | None]  # when it came
     submitter: Mapped[str | None]  # whose quota counts it: `anonymous` or a key's hash; null counts nowhere
+    reindex_id: Mapped[int | None] = mapped_column(ForeignKey("reindexes.id", ondelete="SET NULL"))  # that it is of
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     deaths: Mapped[int] = mapped_column(server_default=text("0"))  # workers that died while they had it
     history: Mapped[list[dict]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))  # attempts that ended
@@ -123,6 +126,11 @@ class Job(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
 
     model: Mapped[Model] = relationship(lazy="joined", innerjoin=True)
+
+    @property
+    def measures_anew(self) -> bool:
+        """Whether it measures a current revision for a reindex; where a model has none, its job is like any other."""
+        return self.reindex_id is not None and self.requested_revision is not None
 
 
 class JobEvent(Base):

@@ -38,9 +38,21 @@ class Source(StrEnum):
 
 
 class SpaceRow(Base):
-    """One embedding contract (`catalog.spaces.Space`) and what was measured of it."""
+    """One embedding contract (`catalog.spaces.Space`) and what was measured of it. Of the spaces of a base and feature
+    one is `serving`: what questions use that name none.
+    """
 
     __tablename__ = "spaces"
+    __table_args__ = (
+        Index(
+            "uq_spaces_serving",
+            "feature",
+            text("coalesce(base_repo, '')"),
+            unique=True,
+            postgresql_where=text("serving"),
+        ),
+        Index(None, "edition", postgresql_where=text("edition <> 0")),
+    )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     key: Mapped[str] = mapped_column(String(64), unique=True)
@@ -51,6 +63,8 @@ class SpaceRow(Base):
     probe_set: Mapped[str] = mapped_column(String(64))
     dtype: Mapped[str]
     encoder_version: Mapped[str]
+    edition: Mapped[int] = mapped_column(server_default=text("0"))
+    serving: Mapped[bool] = mapped_column(server_default=text("false"))
     dimension: Mapped[int]
     build_after: Mapped[datetime | None]  # the next build of its index does not start before
     build_error: Mapped[str | None]  # how the last one failed

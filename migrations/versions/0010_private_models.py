@@ -1,14 +1,14 @@
 """models that were read with a user's token, who may see them, and that token on its job
 
 Revision ID: 0010
-Revises: 0008
+Revises: 0009
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0010"
-down_revision = "0008"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 
@@ -17,8 +17,8 @@ ACTIVE = "state IN ('queued', 'fetching', 'encoding')"
 
 def _unique_active(where: str) -> None:
     op.drop_index("uq_jobs_active", table_name="jobs")
-    revision = sa.text("coalesce(requested_revision, '')")
-    op.create_index("uq_jobs_active", "jobs", ["model_id", revision], unique=True, postgresql_where=sa.text(where))
+    same = ["model_id", sa.text("coalesce(requested_revision, '')"), sa.text("coalesce(reindex_id, 0)")]
+    op.create_index("uq_jobs_active", "jobs", same, unique=True, postgresql_where=sa.text(where))
 
 
 def upgrade() -> None:

@@ -85,6 +85,15 @@ EXPECTED = {
     ("post", "/v1/admin/crawls"): {"invalid_repo_id", "admin_only", "admin_key_required", "body_too_large"},
     ("get", "/v1/admin/crawls"): {"invalid_cursor", "admin_only", "admin_key_required"},
     ("get", "/v1/admin/crawls/{crawl_id}"): {"crawl_not_found", "admin_only", "admin_key_required"},
+    ("post", "/v1/admin/reindex"): ADMIN | {"space_not_found", "invalid_repo_id", "reindex_active", "body_too_large"},
+    ("get", "/v1/admin/reindexes"): ADMIN | {"invalid_cursor"},
+    ("get", "/v1/admin/reindexes/{reindex_id}"): ADMIN | {"reindex_not_found"},
+    ("get", "/v1/admin/reindexes/{reindex_id}/drift"): ADMIN | {"reindex_not_found"},
+    ("post", "/v1/admin/reindexes/{reindex_id}/switch"): ADMIN
+    | {"reindex_not_found", "reindex_over", "reindex_not_ready", "reindex_incomplete", "body_too_large"},
+    ("post", "/v1/admin/reindexes/{reindex_id}/rollback"): ADMIN
+    | {"reindex_not_found", "reindex_over", "reindex_incomplete", "body_too_large"},
+    ("post", "/v1/admin/reindexes/{reindex_id}/cancel"): ADMIN | {"reindex_not_found", "reindex_over"},
     ("post", "/v1/admin/crawls/{crawl_id}/pause"): {
         "crawl_not_found",
         "crawl_over",

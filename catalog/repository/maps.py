@@ -137,7 +137,9 @@ class Standing:
 
 _STANDING = text(f"""
     SELECT spaces.id, spaces.key, spaces.dimension, newest.id, run.id, newest.covered_seq,
-        (SELECT coalesce(max(seq), 0) FROM vectors WHERE space_id = spaces.id AND {PUBLIC_VECTORS})
+        coalesce(
+            (SELECT seq FROM vectors WHERE space_id = spaces.id AND {PUBLIC_VECTORS} ORDER BY seq DESC LIMIT 1), 0
+        )
     FROM spaces
     JOIN LATERAL (
         SELECT id, covered_seq FROM maps WHERE space_id = spaces.id ORDER BY id DESC LIMIT 1

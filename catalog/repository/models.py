@@ -224,5 +224,7 @@ def drop_if_empty(session: Session, model_id: int) -> None:
 
 def counts(session: Session) -> dict[ModelState, int]:
     """How many public models are in each state."""
-    rows = session.execute(select(Model.state, func.count()).where(~Model.private).group_by(Model.state))
-    return dict.fromkeys(ModelState, 0) | {ModelState(state): count for state, count in rows}
+    every = select(Model.state, func.count()).group_by(Model.state)
+    hidden = {state: count for state, count in session.execute(every.where(Model.private))}  # by an index
+    counted = {ModelState(state): count - hidden.get(state, 0) for state, count in session.execute(every)}
+    return dict.fromkeys(ModelState, 0) | counted

@@ -92,6 +92,7 @@ class Job(Base):
         Index("ix_jobs_due", "available_at", postgresql_where=text("state = 'queued'")),
         Index("ix_jobs_running", "worker_id", postgresql_where=text(f"state IN ({_quoted(RUNNING)})")),
         Index("ix_jobs_submitter", "submitter", postgresql_where=text(f"state IN ({_quoted(ACTIVE)})")),
+        Index("ix_jobs_viewer", "viewer", "id", postgresql_where=text("viewer IS NOT NULL")),
         Index("ix_jobs_token_at", "token_at", postgresql_where=text("token IS NOT NULL")),
         Index("ix_jobs_failed", "error_code", "id", postgresql_where=text("state = 'failed'")),
         Index("ix_jobs_reindex", "reindex_id", "state", postgresql_where=text("reindex_id IS NOT NULL")),

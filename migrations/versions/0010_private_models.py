@@ -44,6 +44,9 @@ def upgrade() -> None:
         f"token IS NULL OR (viewer IS NOT NULL AND token_at IS NOT NULL AND {ACTIVE})",
     )
     op.create_index(
+        "ix_jobs_viewer", "jobs", ["viewer", "id"], unique=False, postgresql_where=sa.text("viewer IS NOT NULL")
+    )
+    op.create_index(
         "ix_jobs_token_at", "jobs", ["token_at"], unique=False, postgresql_where=sa.text("token IS NOT NULL")
     )
     _unique_active(f"{ACTIVE} AND viewer IS NULL")
@@ -55,6 +58,7 @@ def downgrade() -> None:
     op.execute("DELETE FROM models WHERE private")
     _unique_active(ACTIVE)
     op.drop_index("ix_jobs_token_at", table_name="jobs")
+    op.drop_index("ix_jobs_viewer", table_name="jobs")
     op.drop_constraint(op.f("ck_jobs_token"), "jobs", type_="check")
     for column in ("token_at", "token", "viewer"):
         op.drop_column("jobs", column)

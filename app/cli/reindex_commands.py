@@ -122,16 +122,14 @@ def _doing(found: dict[str, Any]) -> str:
 
 
 def _table(found: Iterable[dict[str, Any]]) -> Table:
-    table = table_of("reindex", "of", "state", "stage", "models", "queued", "carried", "done", "failed", "error")
+    table = table_of("reindex", "of", "state", "models", "jobs", "carried", "error")
     for each in found:
         selection = " ".join(name if value is True else f"{name} {value}" for name, value in each["selection"].items())
-        jobs = each["jobs"] or {"done": "", "failed": ""}
-        counts = [each["total"], each["queued"], each["carried"], jobs["done"], jobs["failed"]]
+        standing = state(each["state"]) + (f", {each['stage']}" if each["stage"] else "")
+        models = "" if each["total"] is None else str(each["total"])
         error = f"{each['error']['code']}: {each['error']['message']}" if each["error"] else ""
-        told = ("" if count is None else str(count) for count in counts)
-        table.add_row(
-            str(each["id"]), escape(selection), state(each["state"]), each["stage"] or "", *told, escape(error)
-        )
+        counts = (models, str(each["queued"]), str(each["carried"]))
+        table.add_row(str(each["id"]), escape(selection), standing, *counts, escape(error))
     return table
 
 

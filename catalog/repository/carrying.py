@@ -37,13 +37,15 @@ def pairs(session: Session, reindex_id: int) -> list[Pair]:
 # of a page of a space's changes, the current revisions that the other space lacks; not of models whose base is another
 _CARRY = text("""
     WITH page AS MATERIALIZED (
-        SELECT id, seq FROM vectors WHERE space_id = :source AND seq > :after ORDER BY seq LIMIT :limit
+        SELECT * FROM vectors WHERE space_id = :source AND seq > :after ORDER BY seq LIMIT :limit
     ), copied AS (
         INSERT INTO vectors (space_id, model_id, revision_id, seq, dimension, data, norm, no_shift, explanation)
-        SELECT :target, vectors.model_id, revision_id, nextval('change_seq'), dimension, data, norm, no_shift,
+        SELECT :target, page.model_id, page.revision_id, nextval('change_seq'), dimension, data, norm, no_shift,
             explanation
-        FROM page JOIN vectors ON vectors.id = page.id JOIN revisions ON revisions.id = vectors.revision_id
-        WHERE revisions.current AND NOT vectors.deleted AND NOT EXISTS (
+        FROM page CROSS JOIN LATERAL (
+            SELECT id FROM revisions WHERE id = page.revision_id AND current LIMIT 1
+        ) AS revisions
+        WHERE NOT page.deleted AND NOT EXISTS (
             SELECT 1 FROM reindex_moves AS moved WHERE moved.reindex_id = :reindex_id
                 AND moved.revision_id = revisions.id AND moved.base_repo <> coalesce(:base_repo, moved.base_repo)
         )
@@ -171,12 +173,12 @@ def set_states(session: Session, space_ids: Sequence[int]) -> None:
 
 
 _DISCARD = text("""
-    UPDATE vectors SET seq = nextval('change_seq'), deleted = true WHERE id IN (
+    UPDATE vectors SET seq = nextval('change_seq'), deleted = true WHERE id = ANY(ARRAY(
         SELECT vectors.id FROM spaces JOIN LATERAL (
             SELECT id FROM vectors WHERE space_id = spaces.id AND NOT deleted ORDER BY seq LIMIT :limit
         ) AS vectors ON true
         WHERE spaces.edition = :reindex_id AND NOT spaces.serving AND spaces.edition <> 0 LIMIT :limit
-    )
+    ))
 """)
 
 
@@ -198,5 +200,6 @@ def sample(session: Session, space_id: int, limit: int, seed: int) -> list[int]:
 
 def at_least(session: Session, space_id: int, enough: int) -> bool:
     """Whether a space has so many vectors; counts no further."""
-    some = select(Vector.id).where(Vector.space_id == space_id, ~Vector.deleted).limit(enough).subquery()
+    those = select(Vector.id).where(Vector.space_id == space_id, ~Vector.deleted)
+    some = those.order_by(Vector.seq).limit(enough).subquery()  # in the order of an index, so that it is used
     return session.execute(select(func.count()).select_from(some)).scalar_one() >= enough

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import Select, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -112,8 +112,8 @@ _AMONG = {
 _WANTED = {
     "any": "(revisions.id IS NOT NULL OR models.state = 'failed')",
     "embedded": "revisions.id IS NOT NULL",
-    "space": """EXISTS (SELECT 1 FROM vectors
-        WHERE vectors.model_id = models.id AND vectors.space_id = :space_id AND NOT vectors.deleted)""",
+    "space": """(SELECT true FROM vectors WHERE vectors.model_id = models.id AND vectors.space_id = :space_id
+        AND NOT vectors.deleted LIMIT 1) IS NOT NULL""",
     # no vector at hand under each contract that is measured now
     "outdated": """revisions.id IS NOT NULL AND (
             SELECT count(DISTINCT spaces.feature) FROM vectors JOIN spaces ON spaces.id = vectors.space_id
@@ -123,11 +123,14 @@ _WANTED = {
             WHERE vectors.revision_id = revisions.id AND NOT vectors.deleted
         ) < jsonb_array_length(cast(:contract AS jsonb))""",
 }
+# one by one (the limits of 1 say so), never by a join that reads whole tables
 _PAGE = """
     SELECT among.id, revisions.sha, models.state <> 'removed' AND NOT models.private AND {wanted} AS wanted
     FROM ({among}) AS among
-    JOIN models ON models.id = among.id
-    LEFT JOIN revisions ON revisions.model_id = among.id AND revisions.current
+    CROSS JOIN LATERAL (SELECT id, state FROM models WHERE id = among.id LIMIT 1) AS models
+    LEFT JOIN LATERAL (
+        SELECT id, sha FROM revisions WHERE model_id = among.id AND current LIMIT 1
+    ) AS revisions ON true
 """
 
 
@@ -162,8 +165,7 @@ def contract_json(contract: Sequence[Mapping[str, Any]]) -> str:
 
 
 def any_job_active(session: Session, reindex_id: int) -> bool:
-    statement = select(Job.id).where(Job.reindex_id == reindex_id, Job.state.in_(ACTIVE)).limit(1)
-    return session.execute(statement).first() is not None
+    return session.execute(_its_active(reindex_id).limit(1)).first() is not None
 
 
 def job_counts(session: Session, reindex_id: int) -> dict[JobState, int]:
@@ -196,8 +198,14 @@ def failures(session: Session, reindex_id: int) -> list[Failures]:
 
 def cancel_jobs(session: Session, reindex_id: int, limit: int) -> int:
     """End up to `limit` jobs of a reindex that wait or run. Returns how many."""
-    statement = select(Job.id).where(Job.reindex_id == reindex_id, Job.state.in_(ACTIVE)).limit(limit)
-    return sum(cancel(session, job_id) for job_id in session.scalars(statement).all())
+    found = session.scalars(_its_active(reindex_id).limit(limit)).all()
+    return sum(cancel(session, job_id) for job_id in found)
+
+
+def _its_active(reindex_id: int) -> Select[int]:
+    """In the order of the index, so that it is used."""
+    statement = select(Job.id).where(Job.reindex_id == reindex_id, Job.state.in_(ACTIVE))
+    return statement.order_by(Job.reindex_id, Job.state)
 
 
 def note_move(

@@ -127,7 +127,7 @@ _WANTED = {
 _PAGE = """
     SELECT among.id, revisions.sha, models.state <> 'removed' AND NOT models.private AND {wanted} AS wanted
     FROM ({among}) AS among
-    CROSS JOIN LATERAL (SELECT id, state FROM models WHERE id = among.id LIMIT 1) AS models
+    CROSS JOIN LATERAL (SELECT id, state, private FROM models WHERE id = among.id LIMIT 1) AS models
     LEFT JOIN LATERAL (
         SELECT id, sha FROM revisions WHERE model_id = among.id AND current LIMIT 1
     ) AS revisions ON true

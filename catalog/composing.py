@@ -19,6 +19,7 @@ from catalog.repository import models, spaces, stored_vectors, vectors
 from catalog.repository.vectors import Stored
 from catalog.search import Answer, Options
 from catalog.tables import SpaceRow, StoredVector, VectorOrigin
+from catalog.viewers import Viewer
 
 MOST_MIXTURES = 5  # known ones that a sum is held against
 
@@ -60,10 +61,19 @@ def by_expression(database: Database, index: Follower, question: Question, optio
     """
     with database.transaction() as session:
         total = sums.compute(
-            session, question.expression, space_key=options.space_key, unit_terms=question.unit_terms
-        )  # fmt: skip
+            session,
+            question.expression,
+            space_key=options.space_key,
+            unit_terms=question.unit_terms,
+            viewer=options.viewer,
+        )
         excluded = models.ids(session, options.exclude) if options.exclude else []
-        beside = [_asked(session, total, question.compare)] if question.compare else _mixtures(session, total)
+        viewer = options.viewer
+        beside = (
+            [_asked(session, total, question.compare, viewer)]
+            if question.compare
+            else _mixtures(session, total, viewer)
+        )
     if not question.include_terms:
         excluded += [each.meaning.model.id for each in total.terms if each.meaning.model]
     answer = search.near(database, index, total.space, total.vector, total.noise_floor, options, excluded)
@@ -74,14 +84,19 @@ def by_expression(database: Database, index: Follower, question: Question, optio
     return Composed(question, total, answer, compared)
 
 
-def _asked(session: Session, total: Sum, repo_id: str) -> Stored:
-    stored = vectors.newest(session, repo_id, space_key=total.space.key)
+def _beside(session: Session, total: Sum, compare: str | None, viewer: Viewer) -> list[Stored]:
+    """The model that was asked for, or the known mixtures."""
+    return [_asked(session, total, compare, viewer)] if compare else _mixtures(session, total, viewer)
+
+
+def _asked(session: Session, total: Sum, repo_id: str, viewer: Viewer) -> Stored:
+    stored = vectors.newest(session, repo_id, space_key=total.space.key, viewer=viewer)
     if stored.no_shift:
         raise NoShift(f"{repo_id} does not move its base measurably: there is nothing to compare the sum with.")
     return stored
 
 
-def _mixtures(session: Session, total: Sum) -> list[Stored]:
+def _mixtures(session: Session, total: Sum, viewer: Viewer) -> list[Stored]:
     """The models whose cards name exactly the datasets that the terms' cards name together, where these differ and all
     terms are added.
     """
@@ -91,14 +106,21 @@ def _mixtures(session: Session, total: Sum) -> list[Stored]:
         return []
     own = {model.repo_id for model in terms if model}
     union = sorted(frozenset().union(*sets))
-    names = vectors.trained_on(session, total.space.id, union, MOST_MIXTURES + len(own))
+    names = vectors.trained_on(session, total.space.id, union, MOST_MIXTURES + len(own), viewer)
     names = [name for name in names if name not in own][:MOST_MIXTURES]
-    found = vectors.newest_of(session, names, space_key=total.space.key) if names else {}
+    found = vectors.newest_of(session, names, space_key=total.space.key, viewer=viewer) if names else {}
     return [each for each in found.values() if not isinstance(each, CatalogError) and not each.no_shift]
 
 
 def save_expression(
-    database: Database, name: str, expression: str, *, space_key: str | None, unit_terms: bool, note: str | None
+    database: Database,
+    name: str,
+    expression: str,
+    *,
+    space_key: str | None,
+    unit_terms: bool,
+    note: str | None,
+    viewer: Viewer,
 ) -> tuple[StoredVector, SpaceRow]:
     """The value that an expression has now, under a name.
 
@@ -106,13 +128,14 @@ def save_expression(
     """
     check_name(name)
     with database.transaction() as session:
-        total = sums.compute(session, expression, space_key=space_key, unit_terms=unit_terms)
+        total = sums.compute(session, expression, space_key=space_key, unit_terms=unit_terms, viewer=viewer)
         values = {"origin": VectorOrigin.EXPRESSION, "expression": expression, "unit_terms": unit_terms}
+        values["viewer"] = viewer.submitter
         return _store(session, name, total.space, total.vector, total.noise_floor, note, values)
 
 
 def save_vector(
-    database: Database, name: str, vector: list[float], *, space_key: str | None, note: str | None
+    database: Database, name: str, vector: list[float], *, space_key: str | None, note: str | None, viewer: Viewer
 ) -> tuple[StoredVector, SpaceRow]:
     """A vector of a space under a name; the space may be left out while one alone has that dimension.
 
@@ -121,9 +144,10 @@ def save_vector(
     """
     check_name(name)
     with database.transaction() as session:
-        space = search.space_of(session, space_key, len(vector))
+        space = search.space_of(session, space_key, len(vector), viewer)
         floor = spaces.noise_floor(session, space.id)
-        return _store(session, name, space, np.array(vector, np.float64), floor, note, {"origin": VectorOrigin.GIVEN})
+        values = {"origin": VectorOrigin.GIVEN, "viewer": viewer.submitter}
+        return _store(session, name, space, np.array(vector, np.float64), floor, note, values)
 
 
 def _store(

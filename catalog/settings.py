@@ -30,6 +30,8 @@ class Settings(BaseSettings):
 
     hf_endpoint: str = Field("https://huggingface.co", validation_alias="HF_ENDPOINT")
     hf_token: SecretStr | None = Field(None, validation_alias="HF_TOKEN")
+    token_key: SecretStr | None = None  # Fernet keys, with commas, that users' tokens are sealed with; without, refused
+    token_max_age: float = Field(86_400.0, gt=0)  # seconds for which a user's token is kept, sealed
     hub_timeout: float = 30.0  # seconds without a byte
     hub_rate: float = Field(10.0, ge=0)  # requests a second of all workers together; 0: what the Hub itself allows
     hub_downloads: int = Field(4, ge=1)  # files that a worker downloads at once
@@ -63,6 +65,7 @@ class Settings(BaseSettings):
     index_exact_bytes: int = 64 * 2**20  # a space with fewer bytes of vectors is searched exactly, from memory
 
     api_key: SecretStr | None = None  # sent by the command line; whose quota counts what it submits
+    user_token: SecretStr | None = None  # sent by the command line with what it submits; for what its owner may read
     admin_api_key: SecretStr | None = Field(None, validation_alias="ADMIN_API_KEY")  # without: admins are on loopback
     webhook_secret: SecretStr | None = None  # what the Hub sends with each event; without, its webhook is refused
     crawl_queue: int = Field(1_000, ge=100)  # jobs that may wait before crawls pause for the workers

@@ -15,6 +15,7 @@ from catalog.geometry import RAW, SERVED
 from catalog.index import Filters, Page
 from catalog.refs import RepoRef
 from catalog.repository.geometries import Fitted
+from catalog.viewers import Viewer
 
 MAX_NAMED = 1_000  # names in one list of a filter
 MAX_BATCH = 100  # models asked about at once
@@ -51,7 +52,7 @@ class SearchFields(Strict):
     )
     unconfident: bool = Field(False, description="Also neighbours that noise and chance explain.")
 
-    def options(self, *, exclude_own_owner: bool = False) -> search.Options:
+    def options(self, viewer: Viewer, *, exclude_own_owner: bool = False) -> search.Options:
         """Raises `InvalidRepoId`."""
         return search.Options(
             page=Page(self.k, self.min_similarity, self.diversity, self.group_above),
@@ -71,6 +72,7 @@ class SearchFields(Strict):
             exclude=tuple(RepoRef(repo_id).repo_id for repo_id in self.exclude),
             exclude_own_owner=exclude_own_owner,
             unconfident=self.unconfident,
+            viewer=viewer,
         )
 
 

@@ -17,6 +17,7 @@ from app.cli import (
     job_commands,
     map_commands,
     model_commands,
+    reindex_commands,
 )
 from app.cli.deployment import Deployment
 from catalog.errors import CatalogError
@@ -61,6 +62,8 @@ cli.command()(compose_commands.compose)
 cli.add_typer(compose_commands.vectors, name="vectors")
 cli.command()(crawl_commands.crawl)
 cli.add_typer(crawl_commands.crawls, name="crawls")
+cli.command()(reindex_commands.reindex)
+cli.add_typer(reindex_commands.reindexes, name="reindexes")
 cli.command()(job_commands.cancel)
 cli.command()(job_commands.retry)
 cli.command()(job_commands.workers)

@@ -13,6 +13,7 @@ from catalog.errors import CatalogError, NotRunning
 
 ADMIN_KEY_HEADER = "X-Admin-Key"
 API_KEY_HEADER = "X-API-Key"
+TOKEN_HEADER = "X-Hub-Token"
 POLL_INTERVAL = 0.25  # seconds
 RECONNECT_INTERVAL = 1.0  # seconds
 OVER = ("done", "failed", "cancelled")

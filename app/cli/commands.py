@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import Progress
 
 from app.cli import render
-from app.cli.client import ADMIN_KEY_HEADER, API_KEY_HEADER, OVER, ApiProblem, Client
+from app.cli.client import ADMIN_KEY_HEADER, API_KEY_HEADER, OVER, TOKEN_HEADER, ApiProblem, Client
 from catalog import submissions
 from catalog.database import Database
 from catalog.errors import MissingExtra, TooManyJobs
 from catalog.refs import RepoRef
 from catalog.settings import settings
+from catalog.tokens import read_token
 
 out = Console()
 notes = Console(stderr=True)  # progress and hints; standard output is the answer alone
@@ -55,6 +57,10 @@ def add(
     hub: Annotated[
         bool, typer.Option("--hub", help="Take every target as a repo id, also where a folder has it.")
     ] = False,
+    token_stdin: Annotated[
+        bool,
+        typer.Option("--token-stdin", help="Read a token of the Hub from standard input; else DELTADEX_USER_TOKEN's."),
+    ] = False,
     wait: Annotated[bool, typer.Option(help="Wait until each is indexed or failed.")] = True,
     api: Api = None,
     as_json: AsJson = False,
@@ -67,8 +73,11 @@ def add(
         raise typer.BadParameter("--revision goes with repos of the Hub, and a folder has none")
     for target in set(targets) - set(folders):
         RepoRef(target, revision)  # a slip in one is told before any is submitted
+    if token_stdin and folders:
+        raise typer.BadParameter("--token-stdin goes with repos of the Hub, and a folder needs no token")
+    headers = token_headers(token_stdin)
     with connect(api) as client:
-        jobs = [submit_patiently(client, target, target in folders, revision, name) for target in targets]
+        jobs = [submit_patiently(client, target, target in folders, revision, name, headers) for target in targets]
         if wait:
             with render.progress_bar(notes) as bar:
                 jobs = watch(client, jobs, bar)
@@ -78,6 +87,15 @@ def add(
         out.print(render.jobs(jobs))
     if any(job["state"] in ("failed", "cancelled") for job in jobs):
         raise typer.Exit(1)
+
+
+def token_headers(from_stdin: bool) -> dict[str, str]:
+    """A token of the Hub to submit with, where there is one. Never an argument: those are for all to see in `ps`.
+
+    Raises `TokenMalformed`.
+    """
+    given = SecretStr(sys.stdin.readline().strip()) if from_stdin else settings().user_token
+    return {TOKEN_HEADER: read_token(given.get_secret_value()).get_secret_value()} if given is not None else {}
 
 
 def submit_patiently(client: Client, target: str, *details: Any) -> dict[str, Any]:
@@ -93,11 +111,16 @@ def submit_patiently(client: Client, target: str, *details: Any) -> dict[str, An
 
 
 def submit(
-    client: Client, target: str, is_folder: bool, revision: str | None = None, name: str | None = None
+    client: Client,
+    target: str,
+    is_folder: bool,
+    revision: str | None = None,
+    name: str | None = None,
+    headers: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """The job for a repo id, or for a folder: that goes past the API, which never takes a path."""
     if not is_folder:
-        return client.post("/v1/models", {"repo_id": target, "revision": revision})
+        return client.post("/v1/models", {"repo_id": target, "revision": revision}, headers)
     database = Database(settings().require_database_url())
     try:
         job = submissions.submit_folder(database, Path(target), name)

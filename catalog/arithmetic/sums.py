@@ -17,6 +17,7 @@ from catalog.arithmetic.expressions import parse
 from catalog.arithmetic.terms import Meaning, resolve
 from catalog.errors import NothingLeft
 from catalog.tables import SpaceRow
+from catalog.viewers import PUBLIC, Viewer
 
 ROUNDING = 1e-6  # of the terms' norms: a sum of float32 vectors that is shorter holds no digit that is right
 
@@ -41,13 +42,20 @@ class Sum:
     noise_floor: float | None
 
 
-def compute(session: Session, text: str, *, space_key: str | None = None, unit_terms: bool = False) -> Sum:
+def compute(
+    session: Session,
+    text: str,
+    *,
+    space_key: str | None = None,
+    unit_terms: bool = False,
+    viewer: Viewer = PUBLIC,
+) -> Sum:
     """The value of an expression; `unit_terms` takes every term at length 1.
 
     Raises `InvalidExpression`, `NothingLeft`, and what `terms.resolve` raises.
     """
     terms = parse(text)
-    meanings = resolve(session, terms, space_key)
+    meanings = resolve(session, terms, space_key, viewer)
     return _sum(meanings, [each.weight for each in terms], unit_terms)
 
 

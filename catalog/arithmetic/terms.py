@@ -29,6 +29,7 @@ from catalog.refs import RepoRef
 from catalog.repository import clusters, models, spaces, stored_vectors, vectors
 from catalog.spaces import PREFERRED
 from catalog.tables import Model, SpaceRow
+from catalog.viewers import Viewer
 from catalog.words import query as words_query
 
 NEAR = 3  # names suggested in place of an unknown one
@@ -55,14 +56,14 @@ class Meaning:
         return float(np.linalg.norm(self.vector))
 
 
-def resolve(session: Session, terms: Sequence[Term], space_key: str | None) -> list[Meaning]:
+def resolve(session: Session, terms: Sequence[Term], space_key: str | None, viewer: Viewer) -> list[Meaning]:
     """One meaning a term, in the space of that key, or in the first of the preferred ones that has them all.
 
     Raises, each pointing at the name: `TermNotFound`, `AmbiguousTerm`, `NotIndexed`, `NoShift`, `SpaceMismatch`,
     `InvalidExpression`; and `SpaceNotFound`.
     """
-    candidates = [spaces.get(session, space_key)] if space_key else preferred(session)
-    found = [_meanings(session, term.name, candidates) for term in terms]
+    candidates = [spaces.get(session, space_key, viewer)] if space_key else preferred(session, viewer)
+    found = [_meanings(session, term.name, candidates, viewer) for term in terms]
     space = _common_space(terms, found, candidates)
     chosen = []
     for term, meanings in zip(terms, found, strict=True):
@@ -74,10 +75,10 @@ def resolve(session: Session, terms: Sequence[Term], space_key: str | None) -> l
     return chosen
 
 
-def preferred(session: Session) -> list[SpaceRow]:
-    """The spaces of the preferred features, the best first, of each the newest first."""
-    found = [space for space in spaces.page(session) if space.feature in PREFERRED]
-    return sorted(found, key=lambda space: PREFERRED.index(space.feature))
+def preferred(session: Session, viewer: Viewer) -> list[SpaceRow]:
+    """The spaces of the preferred features: those that serve first, of these the best feature, the newest of each."""
+    found = [space for space in spaces.page(session, viewer) if space.feature in PREFERRED]
+    return sorted(found, key=lambda space: (not space.serving, PREFERRED.index(space.feature)))
 
 
 @contextmanager
@@ -107,14 +108,14 @@ def _common_space(
     return left[0]
 
 
-def _meanings(session: Session, name: Name, candidates: Sequence[SpaceRow]) -> list[Meaning]:
+def _meanings(session: Session, name: Name, candidates: Sequence[SpaceRow], viewer: Viewer) -> list[Meaning]:
     """All that a name may stand for, in the candidates where it has a meaning there; at least one, all of one kind."""
     with pointing_at(name.place):
         kinds = _kinds(name)
-        found = [each for kind in kinds for each in KINDS[kind].find(session, name.text)]
+        found = [each for kind in kinds for each in KINDS[kind].find(session, name.text, viewer)]
         if not found:
             expected = " and no ".join(KINDS[kind].title for kind in kinds)
-            raise TermNotFound(f"{name.text[:200]!r} is no {expected} here.{_hint(session, name, kinds)}")
+            raise TermNotFound(f"{name.text[:200]!r} is no {expected} here.{_hint(session, name, kinds, viewer)}")
         allowed = {space.id for space in candidates}
         found = [each for each in found if each.space.id in allowed] or found
         if len({each.kind for each in found}) > 1:
@@ -132,12 +133,12 @@ def _kinds(name: Name) -> list[str]:
     return [name.kind]
 
 
-def _hint(session: Session, name: Name, kinds: Sequence[str]) -> str:
+def _hint(session: Session, name: Name, kinds: Sequence[str], viewer: Viewer) -> str:
     """What may have been meant, as it can be written."""
-    listed = [each for kind in kinds for each in KINDS[kind].names(session, name.text)]
+    listed = [each for kind in kinds for each in KINDS[kind].names(session, name.text, viewer)]
     near = [written(name.kind, each) for each in get_close_matches(name.text, dict.fromkeys(listed), NEAR)]
     if not near and name.kind is None:
-        near = _models_about(session, name.text.rpartition("/")[2])[:NEAR]
+        near = _models_about(session, name.text.rpartition("/")[2], viewer)[:NEAR]
     if near:
         return f" Near: {', '.join(near)}."
     return " A minus between two names needs a space before it." if "-" in name.text else ""
@@ -161,21 +162,23 @@ def _is_repo_id(text: str) -> bool:
     return False
 
 
-def _models_about(session: Session, text: str) -> list[str]:
+def _models_about(session: Session, text: str, viewer: Viewer) -> list[str]:
     words = words_query(text)
-    return [model.repo_id for model, _ in models.containing(session, words, limit=LOOKED_AT)] if words else []
+    if not words:
+        return []
+    return [model.repo_id for model, _ in models.containing(session, words, limit=LOOKED_AT, viewer=viewer)]
 
 
-def _models_like(session: Session, name: str) -> list[str]:
+def _models_like(session: Session, name: str, viewer: Viewer) -> list[str]:
     """Models of that owner, and of others whose names have the same words."""
     owner, _, own = name.partition("/")
-    listed = models.page(session, owner=owner, limit=LOOKED_AT)
-    return [*(model.repo_id for model in listed), *_models_about(session, own)]
+    listed = models.page(session, owner=owner, limit=LOOKED_AT, viewer=viewer)
+    return [*(model.repo_id for model in listed), *_models_about(session, own, viewer)]
 
 
-def _models(session: Session, name: str) -> list[Meaning]:
+def _models(session: Session, name: str, viewer: Viewer) -> list[Meaning]:
     try:
-        model = models.get(session, name)
+        model = models.get(session, name, viewer)
     except ModelNotFound:
         return []
     found = vectors.in_spaces(session, model)
@@ -190,8 +193,8 @@ def _models(session: Session, name: str) -> list[Meaning]:
     ]  # fmt: skip
 
 
-def _vectors(session: Session, name: str) -> list[Meaning]:
-    found = stored_vectors.find(session, name)
+def _vectors(session: Session, name: str, viewer: Viewer) -> list[Meaning]:
+    found = stored_vectors.find(session, name, viewer)
     if found is None:
         return []
     stored, space = found
@@ -199,7 +202,7 @@ def _vectors(session: Session, name: str) -> list[Meaning]:
     return [Meaning("vector", written("vector", name), name, space, vector, stored.noise_floor)]
 
 
-def _clusters(session: Session, name: str) -> list[Meaning]:
+def _clusters(session: Session, name: str, _viewer: Viewer) -> list[Meaning]:
     """By number or name."""
     if name.isascii() and name.isdigit():
         found = clusters.shown(session, number=int(name)) if len(name) < 19 else []
@@ -225,13 +228,13 @@ class Kind:
     """A kind of term: what a name of it stands for in every space, and the names that a misspelt one may be near to."""
 
     title: str
-    find: Callable[[Session, str], list[Meaning]]
-    names: Callable[[Session, str], list[str]]
+    find: Callable[[Session, str, Viewer], list[Meaning]]
+    names: Callable[[Session, str, Viewer], list[str]]
 
 
 # by what stands before the colon; a name without one that is no repo id may be of any of them
 KINDS: dict[str, Kind] = {
     "model": Kind("model", _models, _models_like),
-    "vector": Kind("stored vector", _vectors, lambda session, _: stored_vectors.names(session)),
-    "cluster": Kind("cluster", _clusters, lambda session, _: clusters.shown_names(session)),
+    "vector": Kind("stored vector", _vectors, lambda session, _, viewer: stored_vectors.names(session, viewer)),
+    "cluster": Kind("cluster", _clusters, lambda session, _, viewer: clusters.shown_names(session)),
 }

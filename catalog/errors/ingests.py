@@ -121,6 +121,11 @@ class WorkerLost(Refused):
     title = "Worker lost"
 
 
+class TokenExpired(Refused):
+    code = "token_expired"
+    title = "Token forgotten"
+
+
 class Quarantined(Refused):
     status = 409
     code = "quarantined"

@@ -56,6 +56,11 @@ class InvalidLabels(InvalidInput):
     title = "Invalid labels"
 
 
+class TokenMalformed(InvalidInput):
+    code = "token_malformed"
+    title = "Not a token"
+
+
 class BodyTooLarge(InvalidInput):
     status = 413
     code = "body_too_large"
@@ -106,6 +111,11 @@ class RunNotFound(NotFound):
 class CrawlNotFound(NotFound):
     code = "crawl_not_found"
     title = "Crawl not found"
+
+
+class ReindexNotFound(NotFound):
+    code = "reindex_not_found"
+    title = "Reindex not found"
 
 
 class Conflict(CatalogError):
@@ -169,6 +179,26 @@ class CrawlOver(Conflict):
     title = "Crawl is over"
 
 
+class ReindexActive(Conflict):
+    code = "reindex_active"
+    title = "Another reindex is active"
+
+
+class ReindexOver(Conflict):
+    code = "reindex_over"
+    title = "Reindex is over"
+
+
+class ReindexNotReady(Conflict):
+    code = "reindex_not_ready"
+    title = "Reindex is not ready"
+
+
+class ReindexIncomplete(Conflict):
+    code = "reindex_incomplete"
+    title = "Models would be lost"
+
+
 class NotMapped(Conflict):
     code = "not_mapped"
     title = "No map yet"
@@ -189,6 +219,11 @@ class NotRetriable(Conflict):
     title = "Nothing to retry"
 
 
+class TokenRequired(Conflict):
+    code = "token_required"
+    title = "Token required"
+
+
 class Forbidden(CatalogError):
     status = 403
     code = "forbidden"
@@ -204,6 +239,17 @@ class AdminKeyRequired(Forbidden):
     status = 401
     code = "admin_key_required"
     title = "Admin key required"
+
+
+class KeyRequired(Forbidden):
+    status = 401
+    code = "key_required"
+    title = "API key required"
+
+
+class TokensOff(Forbidden):
+    code = "tokens_off"
+    title = "Tokens are not taken"
 
 
 class WebhookOff(Forbidden):

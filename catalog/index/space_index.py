@@ -105,6 +105,13 @@ class SpaceIndex:
     def __len__(self) -> int:
         return sum(len(part) for part in self._view.parts)
 
+    def count(self, allowed: np.ndarray | None) -> int:
+        """How many models are in here, of those for which `allowed` (bool, by model id) is true."""
+        if allowed is None:
+            return len(self)
+        ids = [part.segment.model_ids[part.alive_rows()] for part in self._view.parts]
+        return sum(int(allowed.take(each, mode="clip").sum()) for each in ids)
+
     @property
     def covered_seq(self) -> int:
         """The last change that a search takes into account."""

@@ -18,8 +18,10 @@ def current(session: Session, repo_ids: Sequence[str]) -> dict[str, str]:
 
 
 def moved(session: Session, hub_ids: dict[str, str]) -> list[tuple[Model, str]]:
-    """Models that have another name than the one (by the Hub's own id) that the Hub gives them now; with that name."""
-    known = session.scalars(select(Model).where(Model.hub_id.in_(hub_ids)).order_by(Model.id))
+    """Public models that have another name than the one (by the Hub's own id) that the Hub gives them now; with that
+    one.
+    """
+    known = session.scalars(select(Model).where(Model.hub_id.in_(hub_ids), ~Model.private).order_by(Model.id))
     return [
         (model, hub_ids[model.hub_id]) for model in known if model.hub_id and model.repo_id != hub_ids[model.hub_id]
     ]

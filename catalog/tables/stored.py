@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 import numpy as np
-from sqlalchemy import CheckConstraint, ForeignKey, Identity, LargeBinary, func, text
+from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, LargeBinary, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from catalog.tables.base import Base, one_of
@@ -24,13 +24,15 @@ class StoredVector(Base):
 
     __tablename__ = "stored_vectors"
     __table_args__ = (
+        Index("uq_stored_vectors_name", text("coalesce(viewer, '')"), "name", unique=True),
         CheckConstraint("octet_length(data) = 4 * dimension", name="length"),
         CheckConstraint(one_of("origin", VectorOrigin), name="origin"),
         CheckConstraint(f"(origin = '{VectorOrigin.EXPRESSION}') = (expression IS NOT NULL)", name="expression"),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    viewer: Mapped[str | None]  # the submitter that alone may see it, by the hash of its key; null: everybody
     space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id", ondelete="CASCADE"), index=True)
     dimension: Mapped[int]
     data: Mapped[bytes] = mapped_column(LargeBinary)

@@ -1,14 +1,14 @@
 """vectors that people gave a name
 
-Revision ID: 0012
-Revises: 0008
+Revision ID: 0011
+Revises: 0010
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0012"
-down_revision = "0008"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 
@@ -18,6 +18,7 @@ def upgrade() -> None:
         "stored_vectors",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("viewer", sa.Text(), nullable=True),
         sa.Column("space_id", sa.BigInteger(), nullable=False),
         sa.Column("dimension", sa.BigInteger(), nullable=False),
         sa.Column("data", sa.LargeBinary(), nullable=False),
@@ -37,8 +38,8 @@ def upgrade() -> None:
             ["space_id"], ["spaces.id"], name=op.f("fk_stored_vectors_space_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_stored_vectors")),
-        sa.UniqueConstraint("name", name=op.f("uq_stored_vectors_name")),
     )
+    op.create_index("uq_stored_vectors_name", "stored_vectors", [sa.text("coalesce(viewer, '')"), "name"], unique=True)
     op.create_index(op.f("ix_stored_vectors_space_id"), "stored_vectors", ["space_id"], unique=False)
     op.execute("ALTER TABLE stored_vectors ALTER COLUMN data SET STORAGE EXTERNAL")
 

@@ -19,7 +19,7 @@ from catalog.repository import models, spaces, stored_vectors, vectors
 from catalog.repository.vectors import Stored
 from catalog.search import Answer, Options
 from catalog.tables import SpaceRow, StoredVector, VectorOrigin
-from catalog.viewers import Viewer
+from catalog.viewers import PUBLIC, Viewer
 
 MOST_MIXTURES = 5  # known ones that a sum is held against
 
@@ -68,12 +68,7 @@ def by_expression(database: Database, index: Follower, question: Question, optio
             viewer=options.viewer,
         )
         excluded = models.ids(session, options.exclude) if options.exclude else []
-        viewer = options.viewer
-        beside = (
-            [_asked(session, total, question.compare, viewer)]
-            if question.compare
-            else _mixtures(session, total, viewer)
-        )
+        beside = _beside(session, total, question.compare, options.viewer)
     if not question.include_terms:
         excluded += [each.meaning.model.id for each in total.terms if each.meaning.model]
     answer = search.near(database, index, total.space, total.vector, total.noise_floor, options, excluded)
@@ -120,7 +115,7 @@ def save_expression(
     space_key: str | None,
     unit_terms: bool,
     note: str | None,
-    viewer: Viewer,
+    viewer: Viewer = PUBLIC,
 ) -> tuple[StoredVector, SpaceRow]:
     """The value that an expression has now, under a name.
 
@@ -135,7 +130,13 @@ def save_expression(
 
 
 def save_vector(
-    database: Database, name: str, vector: list[float], *, space_key: str | None, note: str | None, viewer: Viewer
+    database: Database,
+    name: str,
+    vector: list[float],
+    *,
+    space_key: str | None,
+    note: str | None,
+    viewer: Viewer = PUBLIC,
 ) -> tuple[StoredVector, SpaceRow]:
     """A vector of a space under a name; the space may be left out while one alone has that dimension.
 

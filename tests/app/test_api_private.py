@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from app.main import create_app
+from catalog import composing
 from catalog.database import Database
 from catalog.settings import Settings, settings
 from catalog.tables import Job
@@ -42,6 +43,10 @@ ASKED: dict[tuple[str, str], dict[str, Any]] = {
     ("get", "/v1/models/{owner}/{name}/cluster"): {},
     ("post", "/v1/search"): {"json": {"vector": [1, 0, 0], "k": 3, "group_above": 0.99, "exclude": [SECRET]}},
     ("post", "/v1/search/batch"): {"json": {"repo_ids": [SECRET, "open/m1"], "k": 3, "unconfident": True}},
+    ("post", "/v1/vectors"): {"json": {"name": "mine", "expression": f"{SECRET} + open/m1"}},
+    ("get", "/v1/vectors"): {},
+    ("get", "/v1/vectors/{name}"): {},
+    ("delete", "/v1/vectors/{name}"): {},
     ("get", "/v1/spaces"): {},
     ("get", "/v1/jobs"): {},
     ("get", "/v1/jobs/{job_id}"): {},
@@ -93,6 +98,9 @@ def hide(database: Database, api: TestClient) -> None:
         name = SECRET if number == 0 else f"{SECRET}-{number}"
         entries.put_private(database, name, [1.0, 0.001 * number, 0.0], ME)
     entries.put_private(database, f"{SECRET}-elsewhere", [1.0, 0.0, 0.0], ME, space=OWN_SPACE)
+    composing.save_vector(
+        database, PLACES["name"], [1.0, 0.0, 0.0], space_key=entries.SPACE.key, note=None, viewer=Viewer(ME)
+    )
     refresh(api)
 
 
@@ -134,6 +142,24 @@ def test_routes_that_no_openapi_shows_tell_nothing_either(catalog: Database, api
     hide(catalog, api)
     assert "hidden" not in api.get("/metrics").text
     assert SECRET not in api.get("/map").text
+
+
+@pytest.mark.parametrize("term", [SECRET, "vector:hidden-name"])
+def test_sums_know_what_their_viewer_sees(catalog: Database, api: TestClient, term: str):
+    hide(catalog, api)
+    asked = {"expression": f"{term} + open/m1", "space": entries.SPACE.key}
+    assert api.post("/v1/search", json=asked, headers=MINE).status_code == 200
+    response = api.post("/v1/search", json=asked, headers=YOURS)
+    assert documented_problem(response)["code"] == "term_not_found"
+
+
+def test_a_vector_stored_with_a_key_is_that_keys(catalog: Database, api: TestClient):
+    hide(catalog, api)
+    new = {"name": "hidden-name", "vector": [0.0, 1.0, 0.0], "space": entries.SPACE.key}
+    assert api.post("/v1/vectors", json=new, headers=MINE).status_code == 409
+    assert api.post("/v1/vectors", json=new).status_code == 201
+    assert api.get("/v1/vectors/hidden-name", headers=MINE).json()["vector"] == [1.0, 0.0, 0.0]
+    assert api.get("/v1/vectors/hidden-name", headers=YOURS).json()["vector"] == [0.0, 1.0, 0.0]
 
 
 def test_every_route_is_asked():

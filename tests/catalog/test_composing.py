@@ -129,7 +129,7 @@ def test_a_stored_expression_keeps_its_value_and_its_text(database: Database, in
     entries.put(database, "owner/law", [9, 9, 9], commit="two")
 
     with database.transaction() as session:
-        stored, space = stored_vectors.get(session, "both")
+        stored, space = stored_vectors.get(session, "both", PUBLIC)
 
     assert stored.numbers.tolist() == [3, 3, 0]
     assert (stored.expression, stored.note, stored.origin) == (
@@ -152,7 +152,7 @@ def test_a_name_is_taken_once(database: Database, index: Follower):
     with pytest.raises(NameTaken):
         save(database, "both", "owner/law")
     with database.transaction() as session:
-        stored_vectors.remove(session, "both")
+        stored_vectors.remove(session, "both", PUBLIC)
     save(database, "both", "owner/law")
 
 

@@ -7,6 +7,7 @@ workers reach the Hub. A cable that is pulled is a link that is down at its far 
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -29,8 +30,8 @@ from catalog.repository import vectors
 from tests import pico
 from tests.hub_server import ScriptedHub
 
-POSTGRES, REDIS, OUTSIDE, API, ONE, TWO = (f"10.77.0.{number}" for number in range(1, 7))
-CABLES = {"one": ("postgres", "redis", "outside"), "two": ("postgres", "redis", "outside")}
+POSTGRES, REDIS, HUB, API, ONE, TWO = (f"10.77.0.{number}" for number in range(1, 7))
+CABLES = {"one": ("postgres", "redis", "hub"), "two": ("postgres", "redis", "hub")}
 ADDRESSES = {"api": API, "one": ONE, "two": TWO}
 LIMIT = 90.0  # seconds
 SETTINGS = {
@@ -93,7 +94,7 @@ def eventually(look: Callable[[], Any], limit: float = LIMIT) -> Any:
 
 
 def host_name(host: str) -> str:
-    return f"{os.environ['HOSTS']}-{host}"
+    return f"{os.environ['HOSTS']}-{'outside' if host == 'hub' else host}"
 
 
 def on(host: str, *argv: str) -> list[str]:
@@ -150,8 +151,8 @@ def postgres_command(folder: Path) -> list[str]:
     local.stop()
     with (folder / "pg_hba.conf").open("a") as rules:
         rules.write("host all all 10.77.0.0/24 trust\n")
-    owner = folder.stat()
-    as_owner = ["setpriv", f"--reuid={owner.st_uid}", f"--regid={owner.st_gid}", "--clear-groups"]
+    owner = pwd.getpwuid(folder.stat().st_uid)
+    as_owner = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
     options = [f"--listen_addresses={POSTGRES}", "--unix_socket_directories="]
     return [*as_owner, str(local.programs / "postgres"), "-D", str(folder), *options]
 
@@ -166,7 +167,7 @@ def valkey_command(folder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Hosts]:
     with TemporaryDirectory(prefix="deltadex-") as name, ExitStack() as stack:
-        folder, hub = Path(name), ScriptedHub(OUTSIDE)
+        folder, hub = Path(name), ScriptedHub(HUB)
         stack.callback(hub.stop)
         hub.publishes(pico.BASE_ID, files_of(pico.make_base(folder / "base")))
         stack.enter_context(running("postgres", postgres_command(folder / "postgres"), folder / "postgres.log"))
@@ -193,7 +194,7 @@ def hosts() -> Iterator[Hosts]:
 
 def test_each_host_reaches_what_it_needs_and_nothing_else(hosts: Hosts) -> None:
     hub = int(hosts.hub.url.rpartition(":")[2])
-    places = {"postgres": (POSTGRES, 5432), "redis": (REDIS, 6379), "hub": (OUTSIDE, hub), "api": (API, 8000)}
+    places = {"postgres": (POSTGRES, 5432), "redis": (REDIS, 6379), "hub": (HUB, hub), "api": (API, 8000)}
 
     seen = {host: {name for name, place in places.items() if reaches(host, *place)} for host in ("api", "one", "two")}
 

@@ -131,10 +131,12 @@ def test_both_ends_look_whether_the_other_is_still_there(database: Database):
         }
 
 
-def test_options_that_the_address_gives_are_kept(database: Database):
-    given = make_url(database.url).update_query_dict({"options": "-c application_name=mine -c tcp_keepalives_idle=60"})
-    with Database(given.render_as_string(hide_password=False)).transaction() as session:
-        asked = "SELECT current_setting('application_name'), reset_val, current_setting('tcp_keepalives_count') "
+def test_options_that_the_address_gives_are_kept(servers: EmbeddedServers):
+    given = make_url(servers.database_url).update_query_dict({"options": "-c application_name=mine -c tcp_keepalives_idle=60"})
+    database = Database(given.render_as_string(hide_password=False))
+    with database.transaction() as session:
+        asked = "SELECT current_setting('application_name'), reset_val "
         told = session.execute(text(asked + "FROM pg_settings WHERE name = 'tcp_keepalives_idle'")).one()
         server = session.execute(text("SELECT reset_val FROM pg_settings WHERE name = 'tcp_keepalives_count'")).scalar()
+    database.close()
     assert (told[0], told[1], server) == ("mine", "60", "3")

@@ -16,12 +16,39 @@ from sqlalchemy.orm import Session
 
 from catalog.repository import queues
 from catalog.repository.queues import ENCODE
-from catalog.repository.times import seconds
-from catalog.tables import RUNNING, Job, JobState, Priority, claim_turn
+from catalog.tables import RUNNING, Job, JobState
 
 OLDEST_EVERY = 4
 
-# Each priority is looked up by itself: only then does the index end a search at the jobs whose time has not come.
+# Places where the next job may stand, the first before the others: each is looked at only where those before it are
+# empty, and passes over what others are taking. Each priority is looked up by itself: only then does an index end the
+# search at the jobs whose time has not come.
+_PLACE = """
+    SELECT id, deaths FROM jobs WHERE state = 'queued' AND available_at <= {since} {where}
+    ORDER BY available_at LIMIT 1 FOR UPDATE SKIP LOCKED
+"""
+_OVERDUE = "now() - make_interval(secs => :patience)"
+_ANY, _URGENT = "", "AND priority = urgency.priority"
+_RESIDENT = f"{_URGENT} AND coalesce(base_hint, '') = base.name"
+NEXT_DUE = text(f"""
+    WITH turn AS MATERIALIZED (SELECT nextval('claim_turn') % :oldest_every = 0 AS of_the_oldest)
+    SELECT place.id, place.deaths FROM (
+        SELECT oldest.* FROM turn CROSS JOIN LATERAL ({_PLACE.format(since=_OVERDUE, where=_ANY)}) AS oldest
+        WHERE turn.of_the_oldest
+        UNION ALL
+        SELECT of_priority.* FROM (VALUES (0), (1), (2)) AS urgency (priority) CROSS JOIN LATERAL (
+            SELECT * FROM ({_PLACE.format(since=_OVERDUE, where=_URGENT)}) AS overdue
+            UNION ALL
+            SELECT of_base.* FROM unnest(cast(:resident AS text[])) AS base (name)
+            CROSS JOIN LATERAL ({_PLACE.format(since="now()", where=_RESIDENT)}) AS of_base
+            UNION ALL
+            SELECT * FROM ({_PLACE.format(since="now()", where=_URGENT)}) AS oldest
+        ) AS of_priority
+    ) AS place
+    WHERE NOT EXISTS (SELECT FROM paused_queues WHERE name = :queue)
+    LIMIT 1
+""")
+
 CLAIM = text("""
     WITH asked AS (
         SELECT id, base_hint, deaths FROM jobs
@@ -63,22 +90,10 @@ def next_due(session: Session, resident: Sequence[str], patience: float) -> Due 
     Within a priority that is one that has waited for more than `patience` seconds, else one whose base is `resident`
     (repo ids, as hints), else the one that waits longest.
     """
-    if queues.is_paused(session, ENCODE):
-        return None
-    turn = session.execute(select(claim_turn.next_value())).scalar_one()
-    overdue = Job.available_at <= func.now() - seconds(patience)
-    if turn % OLDEST_EVERY == 0 and (oldest := _first(session, _due().where(overdue))) is not None:
-        return oldest
-    for priority in Priority:
-        due = _due().where(Job.priority == priority)
-        if (oldest := _first(session, due)) is None:
-            continue
-        of_resident = (due.where(func.coalesce(Job.base_hint, "") == base) for base in resident)
-        for statement in (due.where(Job.id == oldest.job_id, overdue), *of_resident):
-            if (found := _first(session, statement)) is not None:
-                return found
-        return oldest
-    return None
+    queues.hold_off_pauses(session)
+    asked = {"oldest_every": OLDEST_EVERY, "patience": patience, "resident": list(resident), "queue": ENCODE}
+    row = session.execute(NEXT_DUE, asked).one_or_none()
+    return Due(row.id, row.deaths > 0) if row else None
 
 
 def claim(session: Session, job_id: int, worker_id: int, batch: int) -> list[Job]:
@@ -100,8 +115,7 @@ def oldest_due(session: Session) -> int | None:
     """A job that waits for a worker; None while the queue is paused."""
     if queues.is_paused(session, ENCODE):
         return None
-    found = _first(session, _due())
-    return found.job_id if found else None
+    return session.execute(_due()).scalar_one_or_none()
 
 
 def any_due(session: Session, bases: Sequence[str], priority: int) -> bool:
@@ -122,15 +136,10 @@ def held(session: Session, worker_id: int) -> set[int]:
     return set(session.scalars(select(Job.id).where(Job.worker_id == worker_id, Job.state.in_(RUNNING))))
 
 
-def _waiting() -> Select[int, int]:
-    return select(Job.id, Job.deaths).where(Job.state == JobState.QUEUED, Job.available_at <= func.now())
+def _waiting() -> Select[int]:
+    return select(Job.id).where(Job.state == JobState.QUEUED, Job.available_at <= func.now())
 
 
-def _due() -> Select[int, int]:
+def _due() -> Select[int]:
     """The one that waits longest and that nobody else is taking."""
     return _waiting().order_by(Job.available_at).limit(1).with_for_update(skip_locked=True)
-
-
-def _first(session: Session, statement: Select[int, int]) -> Due | None:
-    row = session.execute(statement).one_or_none()
-    return Due(row.id, row.deaths > 0) if row else None

@@ -40,6 +40,7 @@ def put_quarantined(database: Database, worker: int) -> int:
     job_id = put_failed(database, worker, error=Quarantined)
     with database.transaction() as session:
         session.execute(text("UPDATE jobs SET deaths = 2"))
+        models.mark_failed(session, [jobs.get(session, job_id).model_id])
     return job_id
 
 

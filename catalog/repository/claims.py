@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Select, func, select, text, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, contains_eager
 
 from catalog.repository import queues
 from catalog.repository.queues import ENCODE
-from catalog.tables import RUNNING, Job, JobState
+from catalog.tables import RUNNING, Job, JobState, Model
 
 OLDEST_EVERY = 4
 
@@ -49,7 +49,9 @@ NEXT_DUE = text(f"""
     LIMIT 1
 """)
 
-CLAIM = text("""
+_JOB = tuple(Job.__table__.c)
+_MODEL = tuple(column for column in Model.__table__.c if column.name != "words")  # which is loaded when asked for
+CLAIM = text(f"""
     WITH asked AS (
         SELECT id, base_hint, deaths FROM jobs
         WHERE id = :job_id AND state = 'queued' AND available_at <= now()
@@ -68,12 +70,16 @@ CLAIM = text("""
         ) AS more
         WHERE asked.deaths = 0
         LIMIT :more
+    ), claimed AS (
+        UPDATE jobs SET state = 'fetching', worker_id = :worker_id, attempts = attempts + 1, progress = 0,
+            error_code = NULL, error_message = NULL, started_at = now(), updated_at = now()
+        WHERE id IN (SELECT id FROM asked UNION ALL SELECT id FROM alike)
+        RETURNING *
     )
-    UPDATE jobs SET state = 'fetching', worker_id = :worker_id, attempts = attempts + 1, progress = 0,
-        error_code = NULL, error_message = NULL, started_at = now(), updated_at = now()
-    WHERE id IN (SELECT id FROM asked UNION ALL SELECT id FROM alike)
-    RETURNING id
+    SELECT {", ".join(f"claimed.{column.name}" for column in _JOB)}, {", ".join(map(str, _MODEL))}
+    FROM claimed JOIN models ON models.id = claimed.model_id ORDER BY claimed.id
 """)
+_CLAIMED = select(Job).options(contains_eager(Job.model)).from_statement(CLAIM.columns(*_JOB, *_MODEL))
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,7 @@ def claim(session: Session, job_id: int, worker_id: int, batch: int) -> list[Job
     Empty when another worker has it, it has ended, or its time has not come: a message that arrives twice is harmless.
     """
     parameters = {"job_id": job_id, "worker_id": worker_id, "more": batch - 1}
-    claimed = session.execute(CLAIM, parameters).scalars().all()
-    return list(session.scalars(select(Job).where(Job.id.in_(claimed)).order_by(Job.id)))
+    return list(session.scalars(_CLAIMED, parameters, execution_options={"populate_existing": True}))
 
 
 def is_due(session: Session, job_id: int) -> bool:

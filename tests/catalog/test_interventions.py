@@ -8,7 +8,7 @@ from catalog.database import Database
 from catalog.errors import CorruptWeights, HubUnavailable, JobNotFound, JobOver, NotRetriable, Quarantined, TooManyJobs
 from catalog.quotas import Quota
 from catalog.refs import RepoRef
-from catalog.repository import attempts, jobs
+from catalog.repository import attempts, jobs, models
 from catalog.submissions import submit_repo
 from catalog.tables import JobState
 from tests.catalog import entries

@@ -4,10 +4,9 @@
 
 Fills an empty catalog on a real Postgres with N queued jobs of a hundred bases, of all priorities, then measures
 claims of eight (choice and claim in one transaction, committed; `claim_statement` is what the server says that the
-claiming statement alone took, `nothing` a transaction of `SELECT 1`, which tells how busy the machine is, `write` one of
-a single row, which tells what the disk takes), and
-`POST /v1/models` against an API process of its own: one client after the other, and K at once. Milliseconds; p99 is
-the value that one in a hundred exceeds.
+claiming statement alone took, `nothing` a transaction of `SELECT 1`, which tells how busy the machine is, `write` one
+of a single row, which tells what the disk takes), and `POST /v1/models` against an API process of its own: one client
+after the other, and K at once. Milliseconds; p99 is the value that one in a hundred exceeds.
 """
 
 from __future__ import annotations

@@ -132,7 +132,8 @@ def test_both_ends_look_whether_the_other_is_still_there(database: Database):
 
 
 def test_options_that_the_address_gives_are_kept(servers: EmbeddedServers):
-    given = make_url(servers.database_url).update_query_dict({"options": "-c application_name=mine -c tcp_keepalives_idle=60"})
+    options = "-c application_name=mine -c tcp_keepalives_idle=60"
+    given = make_url(servers.database_url).update_query_dict({"options": options})
     database = Database(given.render_as_string(hide_password=False))
     with database.transaction() as session:
         asked = "SELECT current_setting('application_name'), reset_val "

@@ -21,10 +21,11 @@ OVER = ("done", "failed", "cancelled")
 class ApiProblem(CatalogError):
     """A problem document that the API answered with; it keeps the API's code."""
 
-    def __init__(self, problem: dict[str, Any]) -> None:
+    def __init__(self, problem: dict[str, Any], retry_after: float | None = None) -> None:
         super().__init__(problem.get("detail", "The API gave no reason."))
         self.code = problem.get("code", CatalogError.code)
         self.status = problem.get("status", CatalogError.status)
+        self.retry_after = retry_after  # seconds
 
 
 class Client:
@@ -88,7 +89,8 @@ class Client:
         response = self._request(method, path, **options)
         content = self._decoded(response)
         if response.is_error:
-            raise ApiProblem(content)
+            wait = response.headers.get("Retry-After", "")
+            raise ApiProblem(content, float(wait) if wait.isdigit() else None)
         return content
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -16,10 +17,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from app.cli import render
-from app.cli.client import ADMIN_KEY_HEADER, API_KEY_HEADER, OVER, Client
+from app.cli.client import ADMIN_KEY_HEADER, API_KEY_HEADER, OVER, ApiProblem, Client
 from catalog import submissions
 from catalog.database import Database
-from catalog.errors import MissingExtra
+from catalog.errors import MissingExtra, TooManyJobs
 from catalog.refs import RepoRef
 from catalog.settings import settings
 
@@ -27,6 +28,8 @@ out = Console()
 notes = Console(stderr=True)  # progress and hints; standard output is the answer alone
 
 Api = Annotated[str | None, typer.Option("--api", help="Address of the API; the running `deltadex up` without.")]
+MAX_WAIT = 5.0  # seconds between tries while the quota is used up
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -65,7 +68,7 @@ def add(
     for target in set(targets) - set(folders):
         RepoRef(target, revision)  # a slip in one is told before any is submitted
     with connect(api) as client:
-        jobs = [submit(client, target, target in folders, revision, name) for target in targets]
+        jobs = [submit_patiently(client, target, target in folders, revision, name) for target in targets]
         if wait:
             with render.progress_bar(notes) as bar:
                 jobs = watch(client, jobs, bar)
@@ -75,6 +78,18 @@ def add(
         out.print(render.jobs(jobs))
     if any(job["state"] in ("failed", "cancelled") for job in jobs):
         raise typer.Exit(1)
+
+
+def submit_patiently(client: Client, target: str, *details: Any) -> dict[str, Any]:
+    """As `submit`; while there are too many active jobs it waits until some are over."""
+    while True:
+        try:
+            return submit(client, target, *details)
+        except ApiProblem as problem:
+            if problem.code != TooManyJobs.code:
+                raise
+            notes.print(f"{target} waits: {problem.message}")
+            time.sleep(min(problem.retry_after or MAX_WAIT, MAX_WAIT))
 
 
 def submit(

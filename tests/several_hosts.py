@@ -26,6 +26,7 @@ from sqlalchemy import text
 from app.cli import processes
 from app.cli.postgres import Postgres
 from catalog.database import Database
+from catalog.errors import DatabaseUnavailable
 from catalog.repository import vectors
 from tests import pico
 from tests.hub_server import ScriptedHub
@@ -124,6 +125,14 @@ def reaches(host: str, address: str, port: int) -> bool:
     return subprocess.run(on(host, sys.executable, "-c", knock), stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
+def answers(database: Database) -> bool:
+    try:
+        with database.reading() as connection:
+            return connection.execute(text("SELECT true")).scalar_one()
+    except DatabaseUnavailable:
+        return False
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
@@ -174,7 +183,7 @@ def hosts() -> Iterator[Hosts]:
         stack.enter_context(running("redis", valkey_command(folder / "valkey"), folder / "valkey.log"))
         database = Database(SETTINGS["DATABASE_URL"].replace("postgresql:", "postgresql+psycopg:"))
         stack.callback(database.close)
-        eventually(lambda: reaches("outside", POSTGRES, 5432), 20)
+        eventually(lambda: answers(database), 30)
         processes.migrate(database.url)
         found = Hosts(hub, database)
         stack.callback(found.http.close)

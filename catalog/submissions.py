@@ -11,8 +11,8 @@ from catalog.errors import FolderUnreadable, InvalidRepoId, NameTaken
 from catalog.queue import ring_after_commit
 from catalog.quotas import Quota
 from catalog.refs import LOCAL_OWNER, RepoRef
-from catalog.repository import jobs, models, names, vectors
-from catalog.tables import Job, JobState, Model, Priority, Source
+from catalog.repository import jobs, models, vectors
+from catalog.tables import Job, JobState, Model, ModelState, Priority, Source
 
 
 def enqueue(
@@ -35,7 +35,9 @@ def enqueue(
     `TooManyJobs` when the quota is used up.
     """
     submitter = quota.submitter if quota else None
-    if (dangerous := jobs.quarantined(session, model.id, submitter if token else None)) is not None:
+    never_ended = model.state == ModelState.PENDING and token is None  # then nothing of it was quarantined
+    whose = submitter if token else None
+    if not never_ended and (dangerous := jobs.quarantined(session, model.id, whose)) is not None:
         return dangerous, False
     known = model.revision.base_repo if model.revision else base
     if token is not None and submitter is not None:
@@ -80,12 +82,11 @@ def submitted(
         raise InvalidRepoId(
             f"The owner {LOCAL_OWNER!r} is for folders added on the command line: `deltadex add FOLDER`."
         )
-    renamed = names.current(session, [ref.repo_id])
-    name = renamed.get(ref.repo_id, ref.repo_id)
+    known = models.known_as(session, ref.repo_id)
     if token is not None:  # whether that submitter may read it, the worker finds out
-        model = models.ensure(session, name, Source.HUB, private=True)
+        model = models.ensure(session, known.repo_id if known else ref.repo_id, Source.HUB, private=True)
         return enqueue(session, model, ref.revision, priority, quota=quota, token=token)[0]
-    model = models.ensure(session, name, Source.HUB)
+    model = known or models.ensure(session, ref.repo_id, Source.HUB)
     if ref.pinned and ref.revision and vectors.is_indexed(session, model.id, ref.revision):
         done = jobs.latest_done(session, model.id, ref.revision)
         if done is not None:

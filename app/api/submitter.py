@@ -27,14 +27,16 @@ _token = APIKeyHeader(
 )
 
 
-def _quota(request: Request, key: Annotated[str | None, Depends(key_header)]) -> Quota:
+async def _quota(request: Request, key: Annotated[str | None, Depends(key_header)]) -> Quota:
     return Quota.of_key(key, request.app.state.settings.max_active_jobs)
 
 
 QuotaDep = Annotated[Quota, Depends(_quota)]
 
 
-def _sealed_token(request: Request, quota: QuotaDep, token: Annotated[str | None, Depends(_token)]) -> bytes | None:
+async def _sealed_token(
+    request: Request, quota: QuotaDep, token: Annotated[str | None, Depends(_token)]
+) -> bytes | None:
     """Raises `KeyRequired`, `TokenMalformed`, `TokensOff`."""
     if not token:
         return None

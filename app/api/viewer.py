@@ -13,7 +13,7 @@ from app.api import admin, submitter
 from catalog.viewers import EVERYTHING, Viewer
 
 
-def _viewer(
+async def _viewer(
     request: Request,
     key: Annotated[str | None, Depends(submitter.key_header)],
     admin_key: Annotated[str | None, Depends(admin.key_header)],

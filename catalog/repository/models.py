@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Double, any_, cast, delete, func, literal, select, update
+from sqlalchemy import BigInteger, ColumnElement, Double, Select, any_, cast, delete, func, literal, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, REGCONFIG, insert
 from sqlalchemy.orm import Session, contains_eager, joinedload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from catalog.errors import ModelNotFound
 from catalog.repository import names
@@ -41,12 +42,23 @@ class Metadata:
 def ensure(
     session: Session, repo_id: str, source: Source, folder: str | None = None, *, private: bool = False
 ) -> Model:
-    """The public (or the `private`) model of that name, made if there is none. The stored folder is left as it is."""
-    statement = insert(Model).values(
-        repo_id=repo_id, owner=repo_id.split("/", maxsplit=1)[0], source=source, folder=folder, private=private
-    )
-    session.execute(statement.on_conflict_do_nothing(index_elements=["repo_id", "private"]))
-    return session.scalars(select(Model).where(Model.repo_id == repo_id, Model.private == private)).one()
+    """The public (or the `private`) model that has that name now, made if there is none. The stored folder is left as
+    it is.
+    """
+    values = {"repo_id": repo_id, "owner": repo_id.split("/", maxsplit=1)[0], "source": source, "folder": folder}
+    statement = insert(Model).values(**values, private=private)
+    unless_known = statement.on_conflict_do_nothing(index_elements=["repo_id", "private"])
+    made = session.scalars(unless_known.returning(Model)).one_or_none()
+    if made is None:
+        return session.scalars(_of_name(repo_id).where(Model.private == private)).one()
+    set_committed_value(made, "revision", None)  # it has none yet, which nobody needs to ask
+    return made
+
+
+def known_as(session: Session, repo_id: str) -> Model | None:
+    """The public model that had that name before, or has it now, with its current revision."""
+    named = _of_name(func.coalesce(names.now(repo_id), repo_id)).where(visible(PUBLIC))
+    return session.scalars(named).one_or_none()
 
 
 def get(session: Session, repo_id: str, viewer: Viewer = PUBLIC) -> Model:
@@ -59,8 +71,11 @@ def get(session: Session, repo_id: str, viewer: Viewer = PUBLIC) -> Model:
 
 def find(session: Session, repo_id: str | None, viewer: Viewer = PUBLIC) -> Model | None:
     """The model that has that name now, with its current revision."""
-    statement = select(Model).where(Model.repo_id == repo_id, visible(viewer)).options(joinedload(Model.revision))
-    return session.scalars(statement).one_or_none() if repo_id is not None else None
+    return session.scalars(_of_name(repo_id).where(visible(viewer))).one_or_none() if repo_id is not None else None
+
+
+def _of_name(repo_id: str | ColumnElement[str]) -> Select[Model]:
+    return select(Model).where(Model.repo_id == repo_id).options(joinedload(Model.revision))
 
 
 def by_hub_id(session: Session, hub_id: str) -> Model | None:

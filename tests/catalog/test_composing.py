@@ -14,6 +14,7 @@ from catalog.repository import models, spaces, stored_vectors, vectors
 from catalog.repository.models import Metadata
 from catalog.repository.spaces import BaseTable
 from catalog.search import DEFAULTS, Options
+from catalog.viewers import PUBLIC
 from tests.catalog import entries
 from tests.catalog.entries import SPACE
 from tests.catalog.test_search import statements  # noqa: F401  (a fixture)
@@ -168,7 +169,7 @@ def test_a_vector_has_to_fit_a_space_and_be_something(database: Database, index:
             composing.save_vector(database, "new", vector, space_key=None, note=None)
     with pytest.raises(InvalidVector):
         save(database, "new", "1e-50*owner/law")
-    entries.put(database, "owner/twice", [1, 0, 0], space=dataclasses.replace(SPACE, encoder_version="2"))
+    entries.put(database, "owner/twice", [1, 0, 0], space=dataclasses.replace(SPACE, base_repo="org/other"))
     with pytest.raises(SpaceRequired):
         composing.save_vector(database, "new", [1, 0, 0], space_key=None, note=None)
 

@@ -17,7 +17,7 @@ from catalog.errors import (
 )
 from catalog.quotas import Quota
 from catalog.refs import RepoRef
-from catalog.repository import attempts, jobs
+from catalog.repository import attempts, jobs, models
 from catalog.submissions import submit_repo
 from catalog.tables import Job, JobState
 from tests.catalog import entries
@@ -49,6 +49,7 @@ def put_quarantined(database: Database, worker: int) -> int:
     job_id = put_failed(database, worker, error=Quarantined)
     with database.transaction() as session:
         session.execute(text("UPDATE jobs SET deaths = 2"))
+        models.mark_failed(session, [jobs.get(session, job_id).model_id])
     return job_id
 
 

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     batch: int = Field(8, ge=1)  # jobs claimed, and adapters encoded, at once
 
     base_patience: float = 120.0  # seconds that a job may wait because others have their base in memory
-    max_attempts: int = Field(5, ge=1)
+    max_attempts: int = Field(10, ge=1)
     deadly: int = Field(2, ge=2)  # workers that die of a job before it is quarantined
     max_active_jobs: int = Field(10_000, ge=1)  # of one API key; all without a key are one
     events_kept: float = 86_400.0  # seconds for which the events of jobs can be read again

@@ -11,8 +11,8 @@ from catalog.errors import FolderUnreadable, InvalidRepoId, NameTaken
 from catalog.queue import ring_after_commit
 from catalog.quotas import Quota
 from catalog.refs import LOCAL_OWNER, RepoRef
-from catalog.repository import jobs, models, names, vectors
-from catalog.tables import Job, JobState, Model, Priority, Source
+from catalog.repository import jobs, models, vectors
+from catalog.tables import Job, JobState, Model, ModelState, Priority, Source
 
 
 def enqueue(
@@ -32,7 +32,8 @@ def enqueue(
     `base` is a guess where the model's own is not known; without `ring` the next sweep rings. Crawls, webhooks and
     reindexes give no quota: they count nowhere. Raises `TooManyJobs` when the quota is used up.
     """
-    if (dangerous := jobs.quarantined(session, model.id)) is not None:
+    never_ended = model.state == ModelState.PENDING  # then nothing of it was quarantined
+    if not never_ended and (dangerous := jobs.quarantined(session, model.id)) is not None:
         return dangerous, False
     known = model.revision.base_repo if model.revision else base
     submitter = quota.submitter if quota else None
@@ -72,8 +73,7 @@ def submitted(session: Session, ref: RepoRef, priority: Priority, quota: Quota |
         raise InvalidRepoId(
             f"The owner {LOCAL_OWNER!r} is for folders added on the command line: `deltadex add FOLDER`."
         )
-    renamed = names.current(session, [ref.repo_id])
-    model = models.ensure(session, renamed.get(ref.repo_id, ref.repo_id), Source.HUB)
+    model = models.known_as(session, ref.repo_id) or models.ensure(session, ref.repo_id, Source.HUB)
     if ref.pinned and ref.revision and vectors.is_indexed(session, model.id, ref.revision):
         done = jobs.latest_done(session, model.id, ref.revision)
         if done is not None:

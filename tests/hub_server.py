@@ -144,7 +144,7 @@ class ScriptedHub:
 
     sha = "5" * 40
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.requests: list[tuple[str, str, Mapping[str, str]]] = []
         self.moments: list[float] = []
         self.sent: Counter[str] = Counter()
@@ -154,8 +154,8 @@ class ScriptedHub:
         self._first: dict[str, list[Answer]] = {}
         self._lock = threading.Lock()
         self._released = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._server = ThreadingHTTPServer((host, 0), self._handler())
+        self.url = f"http://{host}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
 

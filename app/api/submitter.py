@@ -15,7 +15,7 @@ _key = APIKeyHeader(
 )
 
 
-def _quota(request: Request, key: Annotated[str | None, Depends(_key)]) -> Quota:
+async def _quota(request: Request, key: Annotated[str | None, Depends(_key)]) -> Quota:
     return Quota.of_key(key, request.app.state.settings.max_active_jobs)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, case, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm.attributes import set_committed_value
 
 from catalog.errors import JobNotFound, Quarantined
 from catalog.repository.attempts import QUEUED_AGAIN, with_attempt
@@ -41,12 +42,13 @@ def submit(
             reindex_id=reindex_id,
         )
         .on_conflict_do_nothing()
-        .returning(Job.id)
+        .returning(Job)
     )
     while True:
-        made = session.execute(statement).scalar_one_or_none()
+        made = session.scalars(statement).one_or_none()
         if made is not None:
-            return get(session, made), True
+            set_committed_value(made, "model", model)
+            return made, True
         # the job that stood in the way may have ended in the meantime; then the insert succeeds
         if (job := active(session, model.id, revision, reindex_id)) is not None:
             if job.state == JobState.QUEUED and job.priority > priority:

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Double, any_, cast, func, literal, select, update
+from sqlalchemy import BigInteger, ColumnElement, Double, Select, any_, cast, func, literal, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, REGCONFIG, insert
 from sqlalchemy.orm import Session, contains_eager, joinedload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from catalog.errors import ModelNotFound
 from catalog.repository import names
@@ -37,12 +38,19 @@ class Metadata:
 
 
 def ensure(session: Session, repo_id: str, source: Source, folder: str | None = None) -> Model:
-    """The model of that name, made if there is none. The stored folder is left as it is."""
-    statement = insert(Model).values(
-        repo_id=repo_id, owner=repo_id.split("/", maxsplit=1)[0], source=source, folder=folder
-    )
-    session.execute(statement.on_conflict_do_nothing(index_elements=["repo_id"]))
-    return session.scalars(select(Model).where(Model.repo_id == repo_id)).one()
+    """The model that has that name now, made if there is none. The stored folder is left as it is."""
+    values = {"repo_id": repo_id, "owner": repo_id.split("/", maxsplit=1)[0], "source": source, "folder": folder}
+    statement = insert(Model).values(**values).on_conflict_do_nothing(index_elements=["repo_id"]).returning(Model)
+    made = session.scalars(statement).one_or_none()
+    if made is None:
+        return session.scalars(_of_name(repo_id)).one()
+    set_committed_value(made, "revision", None)  # it has none yet, which nobody needs to ask
+    return made
+
+
+def known_as(session: Session, repo_id: str) -> Model | None:
+    """The model that had that name before, or has it now, with its current revision."""
+    return session.scalars(_of_name(func.coalesce(names.now(repo_id), repo_id))).one_or_none()
 
 
 def get(session: Session, repo_id: str) -> Model:
@@ -55,8 +63,11 @@ def get(session: Session, repo_id: str) -> Model:
 
 def find(session: Session, repo_id: str | None) -> Model | None:
     """The model that has that name now, with its current revision."""
-    statement = select(Model).where(Model.repo_id == repo_id).options(joinedload(Model.revision))
-    return session.scalars(statement).one_or_none() if repo_id is not None else None
+    return session.scalars(_of_name(repo_id)).one_or_none() if repo_id is not None else None
+
+
+def _of_name(repo_id: str | ColumnElement[str]) -> Select[Model]:
+    return select(Model).where(Model.repo_id == repo_id).options(joinedload(Model.revision))
 
 
 def by_hub_id(session: Session, hub_id: str) -> Model | None:

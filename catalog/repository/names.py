@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ScalarSelect, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -15,6 +15,12 @@ def current(session: Session, repo_ids: Sequence[str]) -> dict[str, str]:
     """Of names that models had before: the name that each has now."""
     statement = select(FormerName.repo_id, Model.repo_id).join(Model, Model.id == FormerName.model_id)
     return {former: name for former, name in session.execute(statement.where(FormerName.repo_id.in_(repo_ids)))}
+
+
+def now(former: str) -> ScalarSelect[str]:
+    """For a statement: the name that the model has now which had that one before; null where there is none."""
+    statement = select(Model.repo_id).join(FormerName, FormerName.model_id == Model.id)
+    return statement.where(FormerName.repo_id == former).scalar_subquery()
 
 
 def moved(session: Session, hub_ids: dict[str, str]) -> list[tuple[Model, str]]:

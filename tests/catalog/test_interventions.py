@@ -8,7 +8,7 @@ from catalog.database import Database
 from catalog.errors import CorruptWeights, HubUnavailable, JobNotFound, JobOver, NotRetriable, Quarantined, TooManyJobs
 from catalog.quotas import Quota
 from catalog.refs import RepoRef
-from catalog.repository import attempts, jobs
+from catalog.repository import attempts, jobs, models
 from catalog.submissions import submit_repo
 from catalog.tables import JobState
 from tests.catalog import entries
@@ -40,6 +40,7 @@ def put_quarantined(database: Database, worker: int) -> int:
     job_id = put_failed(database, worker, error=Quarantined)
     with database.transaction() as session:
         session.execute(text("UPDATE jobs SET deaths = 2"))
+        models.mark_failed(session, [jobs.get(session, job_id).model_id])
     return job_id
 
 

@@ -149,6 +149,10 @@ class Neighbor(BaseModel):
         )
 
 
+NOT_SERVING = (
+    "This space does not serve: models that were measured under another contract are not in it. A reindex of the "
+    "outdated ones (`deltadex reindex --outdated`) brings all together."
+)
 NO_CONFIDENT_NEIGHBOUR = (
     "No confident neighbour: nothing here is nearer than noise and chance explain (`noise_similarity`). "
     "Ask with `unconfident` to see what is nearest all the same."
@@ -199,9 +203,15 @@ class Neighbors(BaseModel):
             noise_floor=sure.noise_floor,
             noise_similarity=sure.noise_similarity,
             confident=sure.confident,
-            note=NO_CONFIDENT_NEIGHBOUR if sure.confident is False else None,
+            note=_note(answer),
             neighbors=[Neighbor.of(neighbour) for neighbour in answer.neighbours],
         )
+
+
+def _note(answer: search.Answer) -> str | None:
+    unsure = answer.confidence.confident is False
+    told = ([] if answer.space.serving else [NOT_SERVING]) + ([NO_CONFIDENT_NEIGHBOUR] if unsure else [])
+    return " ".join(told) or None
 
 
 class AnswerError(BaseModel):

@@ -189,3 +189,13 @@ def test_a_question_that_makes_no_sense_is_refused(api: TestClient, path: str, b
 def test_a_date_without_a_zone_is_in_utc(api: TestClient):
     for since in ("2026-01-01", "2026-01-01T00:00:00", "2026-01-01T00:00:00+02:00"):
         assert found(api, {"vector": [1, 0], "updated_since": since}) == []
+
+
+def test_an_answer_from_a_space_that_does_not_serve_says_so(api: TestClient, database: Database):
+    later = dataclasses.replace(SPACE, encoder_version="2")
+    for name in ("fan/late", "fan/later"):
+        entries.put(database, name, [1, 0], space=later)
+    answer = api.get("/v1/models/fan/late/neighbors").json()
+    assert (answer["space"]["key"], answer["space"]["serving"]) == (later.key, False)
+    assert answer["note"].startswith("This space does not serve")
+    assert api.get("/v1/models/fan/m0/neighbors").json()["note"] is None

@@ -84,8 +84,8 @@ def _hide(database: Database, share: float) -> None:
     with database.transaction() as session:
         vectors.lock_feed(session)
         session.execute(
-            text("UPDATE models SET private = true, seq = nextval('change_seq') WHERE id % 1000 < :below"),
-            {"below": round(1000 * share)},
+            text("UPDATE models SET private = true, seq = nextval('change_seq') WHERE id % 100 < :below"),
+            {"below": round(100 * share)},
         )
     with database.engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("ANALYZE"))

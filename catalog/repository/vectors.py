@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Text, case, func, literal, select, text, tuple_, update
+from sqlalchemy import Text, case, func, literal, select, text, true, tuple_, update
 from sqlalchemy.dialects.postgresql import ARRAY, distinct_on, insert
 from sqlalchemy.orm import Session
 
@@ -203,10 +203,12 @@ def newest_of(
     latest = func.max(Vector.seq).over(partition_by=(Vector.revision_id, SpaceRow.serving))
     ranks = (SpaceRow.serving, preferred.label("preference"), latest.label("latest"))
     vectors = (
-        select(Vector.id, Vector.model_id, Vector.seq, *ranks)
+        select(Vector.id, Vector.seq, *ranks)
+        .select_from(Vector)
         .join(SpaceRow, SpaceRow.id == Vector.space_id)
-        .where(wanted, ~Vector.deleted)
-        .subquery()
+        .where(wanted, ~Vector.deleted, Vector.model_id == Model.id)
+        .correlate(Model)
+        .lateral()
     )
     own_base = (
         (BaseActivations.space_id == Vector.space_id)
@@ -216,7 +218,8 @@ def newest_of(
     statement = (
         select(Model, Vector, SpaceRow, Revision, BaseActivations.noise_floor)
         .ext(distinct_on(Model.id))
-        .outerjoin(vectors, vectors.c.model_id == Model.id)
+        .select_from(Model)
+        .outerjoin(vectors, true())
         .outerjoin(Vector, Vector.id == vectors.c.id)
         .outerjoin(SpaceRow, SpaceRow.id == Vector.space_id)
         .outerjoin(Revision, Revision.id == Vector.revision_id)

@@ -4,7 +4,7 @@
 CatalogError
 ├── InvalidInput                    the request or the file given is malformed
 │   ├── InvalidRepoId, InvalidRevision, InvalidCursor, InvalidVector, InvalidProbeSet
-│   └── UnknownFeature, InvalidLabels, BodyTooLarge
+│   └── UnknownFeature, InvalidLabels, InvalidExamples, BodyTooLarge
 ├── NotFound                        nothing of that name here
 │   └── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
 ├── Conflict                        well formed, but at odds with what is stored

@@ -46,6 +46,11 @@ class InvalidLabels(InvalidInput):
     title = "Invalid labels"
 
 
+class InvalidExamples(InvalidInput):
+    code = "invalid_examples"
+    title = "Invalid examples"
+
+
 class BodyTooLarge(InvalidInput):
     status = 413
     code = "body_too_large"

@@ -45,8 +45,8 @@ def read_examples(rows: Sequence[Any]) -> tuple[Example, ...]:
     return tuple(_read(row, number) for number, row in enumerate(rows, 1))
 
 
-def read_lines(lines: Iterable[str]) -> tuple[Example, ...]:
-    """As `read_examples`, of a JSON Lines file; empty lines are passed over. Raises `InvalidExamples`."""
+def read_rows(lines: Iterable[str]) -> list[Any]:
+    """The rows of a JSON Lines file, not looked at; empty lines are passed over. Raises `InvalidExamples`."""
     rows = []
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -54,7 +54,7 @@ def read_lines(lines: Iterable[str]) -> tuple[Example, ...]:
                 rows.append(json.loads(line))
             except (ValueError, RecursionError) as error:
                 raise InvalidExamples(f"Line {number} is not JSON: {error}.") from error
-    return read_examples(rows)
+    return rows
 
 
 def hold_back(examples: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:

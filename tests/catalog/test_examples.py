@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from catalog.errors import InvalidExamples
-from catalog.examples import MAX_CHARACTERS, Example, hold_back, read_examples, read_lines
+from catalog.examples import MAX_CHARACTERS, Example, hold_back, read_examples, read_rows
 
 ROW = {"instruction": "Add.", "input": "1 + 1", "output": "2"}
 
@@ -65,11 +65,11 @@ def test_a_wrong_row_is_named(wrong):
 
 def test_lines_that_are_no_json_are_named():
     with pytest.raises(InvalidExamples, match="Line 2 is not JSON"):
-        read_lines(['{"instruction": "a", "output": "b"}', "{"])
+        read_rows(['{"instruction": "a", "output": "b"}', "{"])
 
 
 def test_empty_lines_are_passed_over():
-    assert len(read_lines(['{"instruction": "a", "output": "b"}', ""] * 5)) == 5
+    assert len(read_rows(['{"instruction": "a", "output": "b"}', ""] * 5)) == 5
 
 
 @pytest.mark.parametrize(("share", "held"), [(0.25, 5), (0.0, 1), (0.9, 10)])

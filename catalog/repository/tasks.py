@@ -1,0 +1,106 @@
+"""Tasks by example, their runs on bases, and their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sqlalchemy import delete, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from catalog.errors import TaskNotFound
+from catalog.tables import ACTIVE, Job, SpaceRow, Task, TaskRun, TaskVector
+from catalog.viewers import EVERYTHING, Viewer
+
+
+def add(session: Session, bases: Sequence[tuple[str, str]], **values: Any) -> Task:
+    """A task with a run for each base (repo, sha), in their order."""
+    task = Task(**values)
+    session.add(task)
+    session.flush()
+    for repo, sha in bases:
+        session.add(TaskRun(task_id=task.id, base_repo=repo, base_sha=sha))
+        session.flush()
+    session.refresh(task)
+    return task
+
+
+def get(session: Session, task_id: int, viewer: Viewer = EVERYTHING) -> Task:
+    """Raises `TaskNotFound`, also where the viewer may not see it."""
+    task = session.get(Task, task_id, populate_existing=True)
+    if task is None or not viewer.sees(task.viewer):
+        raise TaskNotFound(f"There is no task {task_id}. GET /v1/tasks lists them.")
+    return task
+
+
+def by_name(session: Session, name: str, viewer: Viewer) -> Task | None:
+    task = session.scalars(select(Task).where(Task.name == name)).one_or_none()
+    return task if task is not None and viewer.sees(task.viewer) else None
+
+
+def run(session: Session, run_id: int) -> tuple[Task, TaskRun]:
+    found = session.get_one(TaskRun, run_id)
+    return get(session, found.task_id), found
+
+
+def page(session: Session, viewer: Viewer, *, before: int | None, limit: int) -> list[Task]:
+    """Up to `limit` tasks with an id below `before`, newest first."""
+    statement = select(Task).order_by(Task.id.desc()).limit(limit)
+    if not viewer.everything:
+        statement = statement.where(or_(Task.viewer.is_(None), Task.viewer == viewer.submitter))
+    if before is not None:
+        statement = statement.where(Task.id < before)
+    return list(session.scalars(statement))
+
+
+def jobs_of(session: Session, found: Sequence[Task]) -> dict[int, Job]:
+    """The job of each of their runs, by the run."""
+    runs = [run.id for task in found for run in task.runs]
+    each_job = session.scalars(select(Job).where(Job.task_run_id.in_(runs)))
+    return {job.task_run_id: job for job in each_job if job.task_run_id is not None}
+
+
+def store(
+    session: Session,
+    run_id: int,
+    vectors: Mapping[int, np.ndarray],
+    figures: dict[str, Any],
+) -> None:
+    """What came out of a run: by space, the replicates' vectors (R, d)."""
+    session.execute(delete(TaskVector).where(TaskVector.run_id == run_id))
+    for space_id, replicates in vectors.items():
+        for number, vector in enumerate(replicates):
+            values = {"dimension": vector.size, "data": vector.astype("<f4").tobytes()}
+            session.execute(
+                insert(TaskVector).values(run_id=run_id, space_id=space_id, replicate=number, **values)
+            )
+    session.execute(update(TaskRun).where(TaskRun.id == run_id).values(figures=figures))
+
+
+def vectors(session: Session, run_id: int) -> list[tuple[SpaceRow, np.ndarray]]:
+    """A run's replicates (R, d) in each of its spaces."""
+    statement = (
+        select(SpaceRow, TaskVector)
+        .join(SpaceRow, SpaceRow.id == TaskVector.space_id)
+        .where(TaskVector.run_id == run_id)
+        .order_by(TaskVector.space_id, TaskVector.replicate)
+    )
+    found: dict[int, tuple[SpaceRow, list[np.ndarray]]] = {}
+    for space, vector in session.execute(statement):
+        found.setdefault(space.id, (space, []))[1].append(vector.numbers)
+    return [(space, np.stack(replicates)) for space, replicates in found.values()]
+
+
+def forget_examples(session: Session) -> int:
+    """Drop the examples of tasks of which no job waits or runs, unless they are to be kept. Returns of how many."""
+    at_work = select(Job.id).join(TaskRun, TaskRun.id == Job.task_run_id).where(
+        TaskRun.task_id == Task.id, Job.state.in_(ACTIVE)
+    )  # fmt: skip
+    over = Task.examples.is_not(None) & ~Task.keep_examples & ~at_work.exists()
+    return len(session.execute(update(Task).where(over).values(examples=None).returning(Task.id)).all())
+
+
+def remove(session: Session, task_id: int) -> None:
+    session.execute(delete(Task).where(Task.id == task_id))

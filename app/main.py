@@ -10,6 +10,7 @@ from threading import Event, Thread
 from fastapi import FastAPI
 
 from app.api import (
+    access,
     admin_jobs,
     clusters,
     crawls,
@@ -21,16 +22,20 @@ from app.api import (
     metrics,
     models,
     problems,
+    reindexes,
     search,
     stats,
+    vectors,
     web,
     webhooks,
 )
 from app.api.services import Services
 from app.api.signals import before_connections_close
+from app.api.viewer import VaryByKey
 from catalog.database import Database
 from catalog.index import Follower
 from catalog.settings import Settings, settings
+from catalog.tokens import TokenBox
 
 MAP_CHECKS = 5  # looks at the change feed for one at the map
 
@@ -65,11 +70,14 @@ def create_app(conf: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings = conf
+    app.state.tokens = TokenBox(conf.token_key, conf.token_max_age)
     for routes in (
-        clusters, maps, crawls, models, search, job_events, jobs, admin_jobs, stats, webhooks, health, metrics, web
+        clusters, maps, crawls, reindexes, models, search, vectors, job_events, jobs, admin_jobs, access, stats,
+        webhooks, health, metrics, web,
     ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(limits.BodyLimit)
+    app.add_middleware(VaryByKey)
 
     return app

@@ -4,9 +4,9 @@
 
 Fills an empty catalog on a real Postgres with N queued jobs of a hundred bases, of all priorities, then measures
 claims of eight (choice and claim in one transaction, committed; `claim_statement` is what the server says that the
-claiming statement alone took, `nothing` a transaction of `SELECT 1`, which tells how busy the machine is), and
-`POST /v1/models` against an API process of its own: one client after the other, and K at once. Milliseconds; p99 is
-the value that one in a hundred exceeds.
+claiming statement alone took, `nothing` a transaction of `SELECT 1`, which tells how busy the machine is, `write` one
+of a single row, which tells what the disk takes), and `POST /v1/models` against an API process of its own: one client
+after the other, and K at once. Milliseconds; p99 is the value that one in a hundred exceeds.
 """
 
 from __future__ import annotations
@@ -92,6 +92,16 @@ def measure_nothing(database: Database, rounds: int) -> list[float]:
     return [_milliseconds(nothing) for _ in range(rounds)]
 
 
+def measure_write(database: Database, rounds: int) -> list[float]:
+    """One row and its commit: less than that no change takes."""
+
+    def write() -> None:
+        with database.transaction() as session:
+            session.execute(text("INSERT INTO paused_queues (name) VALUES (gen_random_uuid()::text)"))
+
+    return [_milliseconds(write) for _ in range(rounds)]
+
+
 def measure_posts(url: str, posts: int, clients: int) -> list[float]:
     def submit(client: int) -> list[float]:
         with httpx.Client(base_url=url, headers={"X-API-Key": f"client {client}"}) as http:
@@ -135,12 +145,13 @@ def run(jobs: int, rounds: int, posts: int, clients: int) -> dict[str, object]:
         with api_process() as url:
             alone, together = measure_posts(url, posts, 1), measure_posts(url, posts, clients)
         claimed, statements = measure_claims(database, rounds), measure_statement(database, rounds)
-        nothing = measure_nothing(database, rounds)
+        nothing, written = measure_nothing(database, rounds), measure_write(database, rounds)
         database.close()
     return {
         "jobs": jobs,
         "clients": clients,
         **_summary("nothing", nothing),
+        **_summary("write", written),
         **_summary("claim_statement", statements),
         **_summary("claim", claimed),
         **_summary("post", alone),

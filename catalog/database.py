@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, create_engine, make_url
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -14,6 +15,11 @@ from sqlalchemy.orm import Session
 from catalog.errors import DatabaseUnavailable
 
 CONNECT_TIMEOUT = 5  # seconds
+
+# A host that was cut off in the middle of a transaction holds its locks until Postgres notices: that would be hours
+# with the systems' own defaults. Both ends look after the other, and give up after 25 seconds without a sign of it.
+_PROBES = {"idle": 10, "interval": 5, "count": 3}  # seconds, seconds, how many
+_GIVE_UP = 25_000  # milliseconds
 
 
 class Database:
@@ -27,7 +33,7 @@ class Database:
             pool_pre_ping=True,
             pool_size=10,
             max_overflow=30,  # as many as the API has threads
-            connect_args={"connect_timeout": CONNECT_TIMEOUT},
+            connect_args=_connect_args(url),
             json_serializer=lambda value: storable(json.dumps(value, ensure_ascii=False)).replace("\\u0000", "\ufffd"),
         )
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")  # the same pool
@@ -54,6 +60,18 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _connect_args(url: str) -> dict[str, Any]:
+    """Parameters of libpq, and through `options` of the server's end (given ones win)."""
+    ours = {**{f"tcp_keepalives_{name}": value for name, value in _PROBES.items()}, "tcp_user_timeout": _GIVE_UP}
+    given = make_url(url).query.get("options", "")
+    return {
+        "connect_timeout": CONNECT_TIMEOUT,
+        **{f"keepalives_{name}": value for name, value in _PROBES.items()},
+        "tcp_user_timeout": _GIVE_UP,
+        "options": " ".join([*(f"-c {name}={value}" for name, value in ours.items()), str(given)]).strip(),
+    }
 
 
 @contextmanager

@@ -143,7 +143,7 @@ def _publish(
     cosines = [None if np.isnan(cosine) else cosine for cosine in found.similarity.tolist()]
     cluster_members.store(session, run.id, model_ids, labels, cosines)
     known = clusters.centroids(session, run.id)
-    for change in vectors.changes_of(session, {space.id: covered}, ARRIVALS):
+    for change in vectors.changes_of(session, {space.id: covered}, ARRIVALS, public=True):
         put(session, known, change.model_id, change.vector)
     cluster_runs.finish(
         session,

@@ -17,6 +17,7 @@ from catalog.queue import CLUSTERS_FIT, ring_fit
 from catalog.repository import cluster_members, cluster_runs, clusters, models, spaces
 from catalog.repository.clusters import Centroids
 from catalog.tables import Cluster, ClusterMember, ClusterRun, SpaceRow
+from catalog.viewers import PUBLIC, Viewer
 
 CLOSEST = 10  # members shown with a cluster
 
@@ -84,12 +85,16 @@ def detail(database: Database, cluster_id: int, run_id: int | None = None) -> De
         return Detail(cluster, run, medoid, cluster_members.page(session, run.id, cluster_id, limit=CLOSEST))
 
 
-def of_model(database: Database, repo_id: str, space_key: str | None = None) -> cluster_members.Placement:
-    """Where a model is. Raises `ModelNotFound`, `NotClustered`, `SpaceNotFound`."""
+def of_model(
+    database: Database, repo_id: str, space_key: str | None = None, viewer: Viewer = PUBLIC
+) -> cluster_members.Placement:
+    """Where a model is; a private one is in no cluster. Raises `ModelNotFound`, `NotClustered`, `SpaceNotFound`."""
     with database.transaction() as session:
-        model = models.get(session, repo_id)
+        model = models.get(session, repo_id, viewer)
         run, _ = shown(session, space_key)
         found = cluster_members.placement(session, run.id, model.id)
+    if found is None and model.private:
+        raise NotClustered(f"{repo_id} is private: no cluster is made of what some keys alone may see.")
     if found is None:
         raise NotClustered(f"{repo_id} is not among the clusters of that space: it has no vector there, or no shift.")
     return found

@@ -10,6 +10,7 @@ from catalog.database import Database
 from catalog.repository import models, revisions
 from catalog.repository.revisions import Measurement
 from catalog.tables import Model, Revision, SpaceRow
+from catalog.viewers import PUBLIC, Viewer
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,12 @@ class Past:
     moves: list[Move]
 
 
-def of_model(database: Database, repo_id: str, *, before: int | None, limit: int) -> tuple[Model, list[Past]]:
+def of_model(
+    database: Database, repo_id: str, *, before: int | None, limit: int, viewer: Viewer = PUBLIC
+) -> tuple[Model, list[Past]]:
     """Up to `limit` revisions with an id below `before`, the newest first. Raises `ModelNotFound`."""
     with database.transaction() as session:
-        model = models.get(session, repo_id)
+        model = models.get(session, repo_id, viewer)
         found = revisions.page(session, model.id, before=before, limit=limit)
         measured = revisions.measured(session, model.id, [each.id for each in found])
     return model, [Past(each, [_move(one) for one in measured.get(each.id, [])]) for each in found]

@@ -11,11 +11,12 @@ from enum import StrEnum
 
 from sqlalchemy.orm import Session
 
+from catalog import privacy
 from catalog.database import Database
 from catalog.errors import InvalidRepoId
 from catalog.refs import LOCAL_OWNER, RepoRef
 from catalog.removals import follow, remove
-from catalog.repository import models, names, vectors
+from catalog.repository import access, models, names, vectors
 from catalog.submissions import enqueue
 from catalog.tables import Job, Model, ModelState, Priority, Source
 
@@ -64,6 +65,8 @@ def receive(database: Database, event: HubEvent) -> tuple[Outcome, Job | None]:
         return Outcome.NOTHING, None
     with database.transaction() as session:
         vectors.lock_feed(session)  # before any row of a model: whoever stores a vector has it first, too
+        if event.deleted:
+            _delete_private(session, event)
         model = _model(session, event)
         if event.deleted or event.private:
             gone = model is not None and remove(session, model)
@@ -73,6 +76,13 @@ def receive(database: Database, event: HubEvent) -> tuple[Outcome, Job | None]:
     if job is not None:
         return Outcome.QUEUED, job
     return (Outcome.RENAMED if renamed else Outcome.NOTHING), None
+
+
+def _delete_private(session: Session, event: HubEvent) -> None:
+    """What is gone from the Hub leaves the index. No answer tells of it: whoever delivers may see no private ones."""
+    twin = access.private_model(session, event.repo_id)
+    if twin is not None and (twin.hub_id is None or event.hub_id in (None, twin.hub_id)):
+        privacy.withdraw(session, twin)
 
 
 def _is_model(repo_id: str) -> bool:

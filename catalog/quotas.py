@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
 from catalog.errors import TooManyJobs
 from catalog.repository import jobs
+from catalog.viewers import hash_of_key
 
 ANONYMOUS = "anonymous"
 RETRY_AFTER = 30.0  # seconds
@@ -25,7 +25,7 @@ class Quota:
     @classmethod
     def of_key(cls, key: str | None, limit: int) -> Quota:
         """Those without a key share one quota."""
-        return cls(hashlib.sha256(key.encode()).hexdigest() if key else ANONYMOUS, limit)
+        return cls(hash_of_key(key) if key else ANONYMOUS, limit)
 
     def check(self, session: Session) -> None:
         """Raises `TooManyJobs` when the job that was just made is one too many; its transaction is then rolled back.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from sqlalchemy.orm import Session
 
 from catalog.confidence import noise_similarity
 from catalog.database import Database
@@ -17,6 +18,7 @@ from catalog.repository import models, spaces, vectors
 from catalog.repository.geometries import Fitted
 from catalog.repository.vectors import Stored
 from catalog.tables import Model, SpaceRow
+from catalog.viewers import PUBLIC, Viewer
 
 MAX_K = 1_000
 DEFAULT_PAGE = Page()
@@ -25,7 +27,8 @@ DEFAULT_PAGE = Page()
 @dataclass(frozen=True)
 class Options:
     """What page of neighbours, in which space and geometry (None: the default ones), of which models. `exclude` has
-    repo ids; `unconfident` asks for neighbours also where none is confident.
+    repo ids; `unconfident` asks for neighbours also where none is confident; what the `viewer` may not see is as if it
+    were not there.
     """
 
     page: Page = DEFAULT_PAGE
@@ -35,6 +38,7 @@ class Options:
     exclude: tuple[str, ...] = ()
     exclude_own_owner: bool = False
     unconfident: bool = False
+    viewer: Viewer = PUBLIC
 
 
 DEFAULTS = Options()
@@ -116,7 +120,7 @@ def by_models(
     Raises `SpaceNotFound`, `GeometryNotFitted` and `IndexNotLoaded` itself.
     """
     with database.transaction() as session:
-        found = vectors.newest_of(session, repo_ids, space_key=options.space_key)
+        found = vectors.newest_of(session, repo_ids, space_key=options.space_key, viewer=options.viewer)
         excluded = models.ids(session, options.exclude) if options.exclude else []
     queries: list[_Query | CatalogError] = []
     for repo_id in repo_ids:
@@ -134,22 +138,41 @@ def by_vector(database: Database, index: Follower, vector: list[float], options:
     Raises `SpaceNotFound`, `SpaceRequired`, `SpaceMismatch`, `InvalidVector`, `GeometryNotFitted`, `IndexNotLoaded`.
     """
     with database.transaction() as session:
-        space = (
-            spaces.get(session, options.space_key)
-            if options.space_key
-            else _only_space(spaces.page(session), len(vector))
-        )
+        space = space_of(session, options.space_key, len(vector), options.viewer)
         floor = spaces.noise_floor(session, space.id)
         excluded = models.ids(session, options.exclude) if options.exclude else []
-    values = np.array(vector, dtype=np.float64)
-    query = _Query(space, values, math.hypot(*vector), floor)
+    return near(database, index, space, np.array(vector, dtype=np.float64), floor, options, excluded)
+
+
+def near(
+    database: Database,
+    index: Follower,
+    space: SpaceRow,
+    vector: np.ndarray,
+    noise_floor: float | None,
+    options: Options,
+    excluded: Sequence[int],
+) -> Answer:
+    """The models nearest to a vector (d,) of a space, apart from those with the ids `excluded`; noise explains so much
+    of it (a norm; None: not measured).
+
+    Raises `SpaceMismatch`, `InvalidVector`, `GeometryNotFitted`, `IndexNotLoaded`.
+    """
+    query = _Query(space, vector, math.hypot(*vector), noise_floor)
     [answer] = _answers(database, index, [query], excluded, options)
     assert isinstance(answer, Answer)
     return answer
 
 
-def _only_space(candidates: list[SpaceRow], dimension: int) -> SpaceRow:
-    fitting = [space for space in candidates if space.dimension == dimension]
+def space_of(session: Session, key: str | None, dimension: int, viewer: Viewer = PUBLIC) -> SpaceRow:
+    """The space of that key, or else the only one of that dimension that serves, or that there is.
+
+    Raises `SpaceNotFound`, `SpaceMismatch`, `SpaceRequired`.
+    """
+    if key is not None:
+        return spaces.get(session, key, viewer)
+    alike = [space for space in spaces.page(session, viewer) if space.dimension == dimension]
+    fitting = [space for space in alike if space.serving] or alike
     if not fitting:
         raise SpaceMismatch(f"No space here has vectors of {dimension} entries. GET /v1/spaces lists them.")
     if len(fitting) > 1:
@@ -170,7 +193,7 @@ def _answers(
     ]
     wanted = {each for draft in drafts if isinstance(draft, _Draft) for each in draft.model_ids()}
     with database.transaction() as session:
-        named = models.by_ids(session, wanted)
+        named = models.by_ids(session, wanted, options.viewer)
     return [draft if isinstance(draft, CatalogError) else draft.named(named) for draft in drafts]
 
 
@@ -208,12 +231,13 @@ def _search(index: Follower, query: _Query, excluded: Sequence[int], options: Op
         exclude.append(query.model.id)
         if options.exclude_own_owner:
             filters = replace(filters, not_owners=(*filters.not_owners, query.model.owner))
-    allowed = index.allowed(filters) if filters != NO_FILTERS else None
     space = index.index(query.space.id, query.space.dimension)
+    visible = index.allowed(NO_FILTERS, options.viewer)
+    allowed = index.allowed(filters, options.viewer) if filters != NO_FILTERS else visible
     fitted = _fitted(query.space, space, options.geometry)
     limits = Limits(exclude, allowed)
     picks, hits = pick(space, query.vector, options.page, limits, fitted.geometry if fitted else None)
-    confidence = _confidence(query, space, picks, limits, fitted)
+    confidence = _confidence(query, space, picks, limits, fitted, space.count(visible))
     if confidence.confident is False and not options.unconfident:
         picks = []
     return _Draft(query.space, fitted, picks, hits, confidence)
@@ -236,12 +260,14 @@ def _fitted(row: SpaceRow, index: SpaceIndex, kind: str | None) -> Fitted | None
 
 
 def _confidence(
-    query: _Query, index: SpaceIndex, picks: list[Pick], limits: Limits, fitted: Fitted | None
+    query: _Query, index: SpaceIndex, picks: list[Pick], limits: Limits, fitted: Fitted | None, models: int
 ) -> Confidence:
-    """Told by cosines of the vectors as they are, whatever the geometry: noise is known of those."""
+    """Among that many `models`. Told by cosines of the vectors as they are, whatever the geometry: noise is known of
+    those.
+    """
     if query.noise_floor is None:
         return Confidence(query.norm, None, None, None)
-    noise = noise_similarity(query.noise_floor, query.norm, len(index), query.space.dimension)
+    noise = noise_similarity(query.noise_floor, query.norm, models, query.space.dimension)
     nearest = [each.cosine for each in picks]
     if fitted is not None and picks:
         nearest = index.search(query.vector, 1, exclude=limits.exclude, allowed=limits.allowed).cosines.tolist()

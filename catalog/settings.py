@@ -30,6 +30,8 @@ class Settings(BaseSettings):
 
     hf_endpoint: str = Field("https://huggingface.co", validation_alias="HF_ENDPOINT")
     hf_token: SecretStr | None = Field(None, validation_alias="HF_TOKEN")
+    token_key: SecretStr | None = None  # Fernet keys, with commas, that users' tokens are sealed with; without, refused
+    token_max_age: float = Field(86_400.0, gt=0)  # seconds for which a user's token is kept, sealed
     hub_timeout: float = 30.0  # seconds without a byte
     hub_rate: float = Field(10.0, ge=0)  # requests a second of all workers together; 0: what the Hub itself allows
     hub_downloads: int = Field(4, ge=1)  # files that a worker downloads at once
@@ -48,7 +50,7 @@ class Settings(BaseSettings):
     batch: int = Field(8, ge=1)  # jobs claimed, and adapters encoded, at once
 
     base_patience: float = 120.0  # seconds that a job may wait because others have their base in memory
-    max_attempts: int = Field(5, ge=1)
+    max_attempts: int = Field(10, ge=1)
     deadly: int = Field(2, ge=2)  # workers that die of a job before it is quarantined
     max_active_jobs: int = Field(10_000, ge=1)  # of one API key; all without a key are one
     events_kept: float = 86_400.0  # seconds for which the events of jobs can be read again
@@ -63,6 +65,7 @@ class Settings(BaseSettings):
     index_exact_bytes: int = 64 * 2**20  # a space with fewer bytes of vectors is searched exactly, from memory
 
     api_key: SecretStr | None = None  # sent by the command line; whose quota counts what it submits
+    user_token: SecretStr | None = None  # sent by the command line with what it submits; for what its owner may read
     admin_api_key: SecretStr | None = Field(None, validation_alias="ADMIN_API_KEY")  # without: admins are on loopback
     webhook_secret: SecretStr | None = None  # what the Hub sends with each event; without, its webhook is refused
     crawl_queue: int = Field(1_000, ge=100)  # jobs that may wait before crawls pause for the workers

@@ -17,6 +17,8 @@ class Space:
 
     `base_repo` and `base_sha` are None for `delta_meaning`, whose coordinates do not depend on the base.
     `probe_set` is the probe set's sha256 and `layer` an index into `hidden_states` (-1: after the final norm).
+    `edition` is the number of the reindex that measured it anew, 0 for none: editions of one contract may be compared,
+    and stand in for each other.
     """
 
     feature: str
@@ -26,11 +28,15 @@ class Space:
     probe_set: str
     dtype: str
     encoder_version: str
+    edition: int = 0
 
     @property
     def key(self) -> str:
         """sha256 of the canonical JSON, in hex: the space's name wherever it is stored."""
-        canonical = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        told = dataclasses.asdict(self)
+        if not self.edition:  # keys are older than editions
+            del told["edition"]
+        canonical = json.dumps(told, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def as_dict(self) -> dict[str, object]:

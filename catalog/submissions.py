@@ -11,8 +11,8 @@ from catalog.errors import FolderUnreadable, InvalidRepoId, NameTaken
 from catalog.queue import ring_after_commit
 from catalog.quotas import Quota
 from catalog.refs import LOCAL_OWNER, RepoRef
-from catalog.repository import jobs, models, names, vectors
-from catalog.tables import Job, JobState, Model, Priority, Source
+from catalog.repository import jobs, models, vectors
+from catalog.tables import Job, JobState, Model, ModelState, Priority, Source
 
 
 def enqueue(
@@ -24,18 +24,28 @@ def enqueue(
     quota: Quota | None = None,
     base: str | None = None,
     ring: bool = True,
+    token: bytes | None = None,
+    reindex_id: int | None = None,
 ) -> tuple[Job, bool]:
     """The active job for that model and revision, made if there is none; and whether it was made. Every job comes
     through here; a model that was quarantined gives the job that did it.
 
-    `base` is a guess where the model's own is not known; without `ring` the next sweep rings. Crawls and webhooks give
-    no quota: they count nowhere. Raises `TooManyJobs` when the quota is used up.
+    `base` is a guess where the model's own is not known; without `ring` the next sweep rings. Crawls, webhooks and
+    reindexes give no quota: they count nowhere. With a sealed `token` the job is the submitter's alone. Raises
+    `TooManyJobs` when the quota is used up.
     """
-    if (dangerous := jobs.quarantined(session, model.id)) is not None:
+    submitter = quota.submitter if quota else None
+    never_ended = model.state == ModelState.PENDING and token is None  # then nothing of it was quarantined
+    whose = submitter if token else None
+    if not never_ended and (dangerous := jobs.quarantined(session, model.id, whose)) is not None:
         return dangerous, False
     known = model.revision.base_repo if model.revision else base
-    submitter = quota.submitter if quota else None
-    job, made = jobs.submit(session, model, revision, known, priority=priority, submitter=submitter)
+    if token is not None and submitter is not None:
+        job, made = jobs.submit_private(session, model, revision, viewer=submitter, token=token, base_hint=known)
+    else:
+        job, made = jobs.submit(
+            session, model, revision, known, priority=priority, submitter=submitter, reindex_id=reindex_id
+        )
     if made and quota is not None:
         quota.check(session)
     if made and ring:
@@ -52,25 +62,31 @@ def follow_up(session: Session, job: Job, sha: str | None) -> None:
         enqueue(session, session.get_one(Model, job.model_id), None, Priority.WEBHOOK)
 
 
-def submit_repo(database: Database, ref: RepoRef, quota: Quota | None = None) -> Job:
-    """The job that embeds a repo of the Hub for a person.
+def submit_repo(database: Database, ref: RepoRef, quota: Quota | None = None, token: bytes | None = None) -> Job:
+    """The job that embeds a repo of the Hub for a person, as the Hub shows it to the sealed `token` where one is given.
 
     A commit that is indexed already gives the job that did it (`done`); a job that is still active for the same
-    repo and revision is given again, and so is one that was quarantined. Asks nothing of the Hub. Raises
-    `InvalidRepoId` for the owner `local`, and `TooManyJobs` when the quota is used up.
+    repo and revision is given again, and so is one that was quarantined. A submission with a token is answered with
+    jobs of its own submitter alone. Asks nothing of the Hub. Raises `InvalidRepoId` for the owner `local`, and
+    `TooManyJobs` when the quota is used up.
     """
     with database.transaction() as session:
-        return submitted(session, ref, Priority.PERSON, quota)
+        return submitted(session, ref, Priority.PERSON, quota, token)
 
 
-def submitted(session: Session, ref: RepoRef, priority: Priority, quota: Quota | None = None) -> Job:
+def submitted(
+    session: Session, ref: RepoRef, priority: Priority, quota: Quota | None = None, token: bytes | None = None
+) -> Job:
     """As `submit_repo`, in a transaction of the caller's; its bell rings after the commit."""
     if ref.owner == LOCAL_OWNER:
         raise InvalidRepoId(
             f"The owner {LOCAL_OWNER!r} is for folders added on the command line: `deltadex add FOLDER`."
         )
-    renamed = names.current(session, [ref.repo_id])
-    model = models.ensure(session, renamed.get(ref.repo_id, ref.repo_id), Source.HUB)
+    known = models.known_as(session, ref.repo_id)
+    if token is not None:  # whether that submitter may read it, the worker finds out
+        model = models.ensure(session, known.repo_id if known else ref.repo_id, Source.HUB, private=True)
+        return enqueue(session, model, ref.revision, priority, quota=quota, token=token)[0]
+    model = known or models.ensure(session, ref.repo_id, Source.HUB)
     if ref.pinned and ref.revision and vectors.is_indexed(session, model.id, ref.revision):
         done = jobs.latest_done(session, model.id, ref.revision)
         if done is not None:

@@ -8,6 +8,7 @@ from catalog.database import Database
 from catalog.queue import ring_after_commit
 from catalog.repository import job_events, queues, recovery
 from catalog.repository.recovery import Recovered
+from catalog.tokens import DAY, expired
 
 RINGS_A_SWEEP = 16  # one bell is enough for a worker to go through all that waits
 FORGOTTEN_A_SWEEP = 20_000  # events
@@ -33,12 +34,22 @@ def recover(database: Database, *, silence: float, deadly: int) -> Recovered:
     return recovered
 
 
-def sweep(database: Database, *, silence: float, ring_again_after: float, deadly: int, events_kept: float) -> Sweep:
-    """One round of `recover` and of bells for queued jobs; events older than `events_kept` are forgotten. Limits in
-    seconds. Safe to run in any number of processes at once.
+def sweep(
+    database: Database,
+    *,
+    silence: float,
+    ring_again_after: float,
+    deadly: int,
+    events_kept: float,
+    token_max_age: float = DAY,
+) -> Sweep:
+    """One round of `recover` and of bells for queued jobs; events older than `events_kept` are forgotten, and users'
+    tokens older than `token_max_age`. Limits in seconds. Safe to run in any number of processes at once.
     """
     recovered = recover(database, silence=silence, deadly=deadly)
     rung: list[int] = []
+    with database.transaction() as session:
+        recovery.forget_tokens(session, token_max_age, expired())
     with database.transaction() as session:
         if not queues.is_paused(session, queues.ENCODE):
             rung = recovery.due_for_ringing(session, ring_again_after, RINGS_A_SWEEP)

@@ -144,7 +144,7 @@ class ScriptedHub:
 
     sha = "5" * 40
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.requests: list[tuple[str, str, Mapping[str, str]]] = []
         self.moments: list[float] = []
         self.sent: Counter[str] = Counter()
@@ -152,10 +152,11 @@ class ScriptedHub:
         self.disturb: Callable[[str], Answer | None] = lambda path: None
         self._answers: dict[str, Answer] = {}
         self._first: dict[str, list[Answer]] = {}
+        self._guards: dict[str, tuple[tuple[str, ...], bool]] = {}
         self._lock = threading.Lock()
         self._released = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._server = ThreadingHTTPServer((host, 0), self._handler())
+        self.url = f"http://{host}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
 
@@ -177,8 +178,18 @@ class ScriptedHub:
         headers = {"X-Repo-Commit": sha or self.sha, "ETag": f'"{etag or git_hash(body)}"'}
         self.answer(f"/{repo_id}/resolve/{sha or self.sha}/{path}", Answer(200, headers, body, **more))
 
-    def publishes(self, repo_id: str, files: Mapping[str, bytes], *, sha: str | None = None, **more: Any) -> None:
-        """A whole repo as the Hub has it, with sizes and hashes in its listing; `more` are fields of `Answer`."""
+    def publishes(
+        self,
+        repo_id: str,
+        files: Mapping[str, bytes],
+        *,
+        sha: str | None = None,
+        told: Mapping[str, object] | None = None,
+        **more: Any,
+    ) -> None:
+        """A whole repo as the Hub has it, with sizes and hashes in its listing, and what else is `told` there; `more`
+        are fields of `Answer`.
+        """
         listed: list[dict[str, object]] = []
         for path, body in files.items():
             entry: dict[str, object] = {"rfilename": path, "size": len(body), "blobId": git_hash(body)}
@@ -188,7 +199,11 @@ class ScriptedHub:
                 entry["lfs"] = {"sha256": etag, "size": len(body), "pointerSize": 130}
             listed.append(entry)
             self.serves(repo_id, path, body, etag, sha=sha, **more)
-        self._list(repo_id, listed, sha or self.sha, {})
+        self._list(repo_id, listed, sha or self.sha, told or {})
+
+    def guards(self, repo_id: str, *tokens: str, gated: bool = False) -> None:
+        """Have requests with one of the tokens alone see a repo; a `gated` one's listing is for everybody."""
+        self._guards[repo_id] = (tokens, gated)
 
     def downloads(self, name: str = "") -> list[tuple[str, str, Mapping[str, str]]]:
         """The requests for files whose path ends so."""
@@ -201,11 +216,22 @@ class ScriptedHub:
         self._thread.join()
 
     def _list(self, repo_id: str, siblings: object, sha: str, more: Mapping[str, object]) -> None:
-        info = {"id": repo_id, "sha": sha, "siblings": siblings, **more}
+        info = {"id": repo_id, "sha": sha, "siblings": siblings, "private": False, "gated": False, **more}
         self.answer(f"/api/models/{repo_id}", Answer(body=json.dumps(info).encode()))
 
-    def _find(self, path: str) -> Answer:
-        if answer := self.disturb(path):
+    def _refusal(self, path: str, authorization: str) -> Answer | None:
+        """What a guarded repo answers to others; like a careless server, it repeats what it was sent."""
+        token = authorization.removeprefix("Bearer ")
+        for repo_id, (tokens, gated) in self._guards.items():
+            is_listing, is_file = path.startswith(f"/api/models/{repo_id}"), path.startswith(f"/{repo_id}/resolve/")
+            if token in tokens or not (is_listing or is_file) or (gated and is_listing):
+                continue
+            status, code = (403, "GatedRepo") if gated else (401, "RepoNotFound")
+            return Answer(status, {"X-Error-Code": code, "X-Error-Message": f"not for {token}"}, token.encode())
+        return None
+
+    def _find(self, path: str, authorization: str = "") -> Answer:
+        if answer := self.disturb(path) or self._refusal(path, authorization):
             return answer
         with self._lock:
             for prefix, answers in self._first.items():
@@ -234,7 +260,7 @@ class ScriptedHub:
                 with hub._lock:
                     hub.moments.append(time.monotonic())
                     hub.requests.append((self.command, self.path, dict(self.headers)))
-                self._send(hub._find(self.path))
+                self._send(hub._find(self.path, self.headers.get("Authorization", "")))
 
             do_HEAD = do_POST = do_GET
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from catalog.errors import CatalogError, DatabaseUnavailable, OutOfMemory, Unavailable
+from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited, OutOfMemory, Unavailable
+from catalog.tables import Job
 
 LONGEST_DELAY = 600  # seconds
 PATIENCE = 600  # seconds that a result waits for Postgres to come back
@@ -20,15 +21,27 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """`base` seconds before the first retry, doubled for each further one, with jitter; `max_attempts` in all."""
+    """`base` seconds before the first retry, doubled for each further one, with jitter; after `max_attempts` failures
+    there is none.
+    """
 
     max_attempts: int
     base: float
 
-    def delay(self, attempts: int, error: CatalogError) -> float:
+    def delay(self, failures: int, error: CatalogError) -> float:
         if isinstance(error, Unavailable) and error.retry_after is not None:
             return error.retry_after + self.base * random.uniform(0, 1)  # not all at the same moment
-        return min(self.base * 2 ** (attempts - 1), LONGEST_DELAY) * random.uniform(0.5, 1.5)
+        return min(self.base * 2 ** (failures - 1), LONGEST_DELAY) * random.uniform(0.5, 1.5)
+
+
+def failures_before(job: Job) -> int:
+    """How many earlier attempts at a claimed job found a fault in it, since it was queued as a new one.
+
+    Those do not count that ended because a worker died or was stopped, or because Postgres went away, nor those that
+    were told to slow down: that is none of the job's.
+    """
+    earlier = job.history[-(job.attempts - 1) :] if job.attempts > 1 else []  # each that ended has a line
+    return sum(each["outcome"] == "failed" and each["code"] != HubRateLimited.code for each in earlier)
 
 
 def as_catalog_error(cause: Exception) -> tuple[CatalogError, bool]:
@@ -41,9 +54,9 @@ def as_catalog_error(cause: Exception) -> tuple[CatalogError, bool]:
     return CatalogError(f"The worker failed: {type(cause).__name__}. Its log says more."), True
 
 
-def patiently(action: Callable[[], T]) -> T:
-    """Try again while Postgres is away: a computed result is worth waiting for."""
-    deadline, pause = time.monotonic() + PATIENCE, 0.5
+def patiently(action: Callable[[], T], patience: float = PATIENCE) -> T:
+    """Try again while Postgres is away, for so many seconds: a computed result is worth waiting for."""
+    deadline, pause = time.monotonic() + patience, 0.5
     while True:
         try:
             return action()

@@ -6,19 +6,22 @@ import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from catalog import privacy
 from catalog.database import Database
-from catalog.errors import FileTooLarge, FolderUnreadable
-from catalog.repository import attempts, models, vectors
+from catalog.errors import ContractDiffers, FileTooLarge, FolderUnreadable, RevisionNotFound
+from catalog.reindexing import contract_told
+from catalog.repository import attempts, jobs, models, reindexes, vectors
 from catalog.repository.models import Metadata
 from catalog.submissions import follow_up
-from catalog.tables import Job, JobState, ModelState, Source
+from catalog.tables import ACTIVE_REINDEX, Job, JobState, ModelState, Source
+from catalog.tokens import TokenBox
 from workers.bases import Contract
 from workers.encoding import FineTune, read_finetune
 from workers.encoding.card import words_of_card
 from workers.encoding.content import content_sha
 from workers.encoding.reading import find_finetune
 from workers.file_locks import Hold
-from workers.hub import Hub, Progress, Taking
+from workers.hub import Hub, Progress, RepoSnapshot, Taking
 from workers.hub_limits import Stop
 from workers.resolver import BaseResolver, ResolvedBase
 from workers.screening import screen
@@ -44,13 +47,21 @@ class Fetcher:
     """Resolves, downloads and verifies; called from several threads."""
 
     def __init__(
-        self, database: Database, hub: Hub, resolver: BaseResolver, contract: Contract, *, max_file_bytes: int
+        self,
+        database: Database,
+        hub: Hub,
+        resolver: BaseResolver,
+        contract: Contract,
+        *,
+        max_file_bytes: int,
+        tokens: TokenBox | None = None,
     ) -> None:
         self._database = database
         self._hub = hub
         self._resolver = resolver
         self._contract = contract
         self._max_file_bytes = max_file_bytes
+        self._tokens = tokens or TokenBox()
         self._resolving = threading.Lock()
 
     def fetch(self, job: Job, worker_id: int, stop: Stop | None = None) -> Fetched | None:
@@ -65,31 +76,72 @@ class Fetcher:
             raise
 
     def _fetch(self, job: Job, worker_id: int, taking: Taking, hold: Hold) -> Fetched | None:
-        if job.model.source == Source.FOLDER:
-            folder = self._local_folder(job)
-            sha, card_base, metadata = content_sha(folder), None, None
-        else:
-            snapshot = self._hub.resolve(job.model.repo_id, job.requested_revision)
-            sha, card_base, metadata = snapshot.sha, snapshot.card_base, snapshot.metadata
-        if self._done_before(job, worker_id, sha, metadata):
-            return None
         if job.model.source == Source.HUB:
-            # whatever its configs and headers can tell against it is found before its weights are fetched
-            base = self._resolve(screen(self._hub, snapshot, taking), card_base, taking)
-            folder = self._hub.fetch_finetune(snapshot, replace(taking, progress=self._shower(job, worker_id)))
-            finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
-        else:
-            finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
-            base = self._resolve(finetune, card_base, taking)
-        return Fetched(job, sha, finetune, base, metadata, words_of_card(folder / "README.md"), hold)
+            return self._fetch_repo(job, worker_id, taking, hold)
+        folder = self._local_folder(job)
+        sha = content_sha(folder)
+        if self._needless(job, worker_id, sha) or self._done_before(job, worker_id, sha, None):
+            return None
+        finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
+        base = self._resolve(finetune, None, taking, job)
+        return Fetched(job, sha, finetune, base, None, words_of_card(folder / "README.md"), hold)
 
-    def _resolve(self, finetune: FineTune, card_base: str | None, taking: Taking) -> ResolvedBase:
+    def _fetch_repo(self, job: Job, worker_id: int, taking: Taking, hold: Hold) -> Fetched | None:
+        own = self._hub.seen_with(self._tokens.open(job.token, job.viewer)) if job.viewer is not None else None
+        hub = own or self._hub
+        snapshot = hub.resolve(job.model.repo_id, job.requested_revision)
+        found: Job | None = job
+        if own is not None:  # whatever an earlier attempt found
+            found = (
+                None if self._public_already(job, worker_id, snapshot) else self._meant(job, worker_id, private=True)
+            )
+        if found is None or self._needless(found, worker_id, snapshot.sha):
+            return None
+        to_be_public = own is not None and snapshot.public
+        if not to_be_public and self._done_before(found, worker_id, snapshot.sha, snapshot.metadata):
+            return None
+        # whatever its configs and headers can tell against it is found before its weights are fetched
+        base = self._resolve(screen(hub, snapshot, taking), snapshot.card_base, taking, found, own)
+        if to_be_public and base.public:
+            found = self._meant(found, worker_id, private=False)
+            if found is None or self._done_before(found, worker_id, snapshot.sha, snapshot.metadata):
+                return None
+        folder = hub.fetch_finetune(snapshot, replace(taking, progress=self._shower(found, worker_id)))
+        finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
+        return Fetched(
+            found, snapshot.sha, finetune, base, snapshot.metadata, words_of_card(folder / "README.md"), hold
+        )
+
+    def _public_already(self, job: Job, worker_id: int, snapshot: RepoSnapshot) -> bool:
+        """A commit that everybody can see as it is stays so, whoever reads it again: then the job is done."""
+        with self._database.transaction() as session:
+            vectors.lock_feed(session)
+            model = models.find(session, job.model.repo_id)
+            if model is None or model.state == ModelState.REMOVED:
+                return False
+            revision = vectors.embedded(session, model.id, snapshot.sha, self._contract.spaces())
+            if revision is None or not revision.current:
+                return False
+            moved = privacy.mean(session, job, worker_id, private=False)
+            if moved is not None and attempts.finish(session, job.id, worker_id, snapshot.sha):
+                privacy.settle(session, moved)
+        return True
+
+    def _meant(self, job: Job, worker_id: int, *, private: bool) -> Job | None:
+        with self._database.transaction() as session:
+            return privacy.mean(session, job, worker_id, private=private)
+
+    def _resolve(
+        self, finetune: FineTune, card_base: str | None, taking: Taking, job: Job, own: Hub | None = None
+    ) -> ResolvedBase:
         with self._resolving:  # eight adapters of one new base would each download it
             return self._resolver.resolve(
                 declared=finetune.declared_base,
                 card_base=card_base or finetune.card_base,
                 shapes=finetune.shapes,
                 taking=taking,
+                own=own,
+                newest=job.measures_anew,
             )
 
     def _local_folder(self, job: Job) -> Path:
@@ -103,7 +155,35 @@ class Fetcher:
                 raise FileTooLarge(f"{file.name} has {size:,} bytes; the limit is {self._max_file_bytes:,}.")
         return folder
 
+    def _needless(self, job: Job, worker_id: int, sha: str) -> bool:
+        """Whether what a reindex asked for is of no use any more: then the job has ended. Raises `ContractDiffers`, and
+        `RevisionNotFound` where a folder holds something else by now.
+        """
+        if not job.measures_anew or job.reindex_id is None:
+            return False
+        with self._database.transaction() as session:
+            reindex = reindexes.get(session, job.reindex_id)
+            if reindex.state not in ACTIVE_REINDEX:
+                jobs.cancel(session, job.id)
+                return True
+            revision = models.current_revision(session, job.model_id)
+            if revision is None or revision.sha != job.requested_revision:  # the newer one is carried over
+                attempts.finish(session, job.id, worker_id, job.requested_revision or sha)
+                return True
+        if reindex.contract != contract_told(self._contract.spaces()):
+            raise ContractDiffers(
+                f"Reindex {reindex.id} measures under another contract than this worker. Run all workers with the same "
+                "version and settings, then retry the job."
+            )
+        if sha != job.requested_revision:
+            raise RevisionNotFound(
+                f"{job.model.folder} holds other files than those that are indexed. Add it again with `deltadex add`."
+            )
+        return False
+
     def _done_before(self, job: Job, worker_id: int, sha: str, metadata: Metadata | None) -> bool:
+        if job.measures_anew:
+            return False
         if job.model.state == ModelState.REMOVED:  # its card is gone, and its vectors are tombstones: all of it anew
             return False
         with self._database.transaction() as session:
@@ -113,6 +193,7 @@ class Fetcher:
             vectors.lock_feed(session)  # before any row of the model: whoever stores has it first, too
             if not attempts.finish(session, job.id, worker_id, sha):
                 return True
+            privacy.settle(session, job)
             if metadata is not None:
                 models.describe(session, job.model_id, metadata)
             if not revision.current:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Iterator
@@ -11,13 +12,14 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, constants
 from huggingface_hub.hf_api import RepoSibling
+from pydantic import SecretStr
 
 from catalog.errors import HubUnavailable, TooManyFiles, UnsupportedBase
 from catalog.repository.models import Metadata
 from workers.downloads import Downloads
 from workers.file_locks import Hold
 from workers.hub_fetch import FileFetcher, Progress
-from workers.hub_files import Choice, RepoFile, check_path, choose_base, choose_finetune
+from workers.hub_files import Choice, RepoFile, check_path, choose_base, choose_finetune, guarded_file
 from workers.hub_limits import HubLimits, Stop
 from workers.hub_metadata import metadata, the_only
 from workers.hub_session import hub_errors, one_try
@@ -33,7 +35,8 @@ _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 @dataclass(frozen=True)
 class RepoSnapshot:
     """A repo at one commit. `repo_id` is the Hub's own name for it, which differs from the asked one after a rename;
-    `card_base` is the model card's `base_model` where it names exactly one.
+    `card_base` is the model card's `base_model` where it names exactly one; `public` is whether the Hub says that
+    everybody may read it.
     """
 
     repo_id: str
@@ -41,6 +44,7 @@ class RepoSnapshot:
     files: tuple[RepoFile, ...]
     card_base: str | None = None
     metadata: Metadata = NO_METADATA
+    public: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,19 @@ class Hub:
         # Xet has its own network code (no limits of ours) and a cache outside downloads_dir; plain HTTP serves all
         constants.HF_HUB_DISABLE_XET = True
 
+    def seen_with(self, token: SecretStr) -> Hub:
+        """The same Hub, folder and limits, seen with another token, which nothing but the result knows."""
+        other = copy.copy(self)
+        other._api = HfApi(endpoint=self._endpoint, token=token.get_secret_value())
+        other._files = self._files.seen_with(token)
+        return other
+
     def resolve(self, repo_id: str, revision: str | None = None) -> RepoSnapshot:
         """The commit that `revision` (a branch, a tag, a commit; None: `main`) stands for now, and its listing.
 
-        Raises `RepoNotFound`, `RevisionNotFound`, `RepoGated`, `HubRateLimited`, `HubUnavailable`.
+        Everybody may list a gated repo, and another job may have left its files here: of a repo that is not public one
+        file is asked for with this Hub's own token before any is used. Raises `RepoNotFound`, `RevisionNotFound`,
+        `RepoGated`, `HubRateLimited`, `HubUnavailable`.
         """
         with hub_errors(repo_id, revision):
             info = self._api.model_info(repo_id, revision=revision or "main", files_metadata=True)
@@ -104,7 +117,11 @@ class Hub:
             raise HubUnavailable(f"The Hub names no commit for {repo_id}.")
         files = tuple(RepoFile(file.rfilename, file.size, _etag(file)) for file in info.siblings or ())
         card_base = info.card_data.get("base_model") if info.card_data else None
-        return RepoSnapshot(info.id or repo_id, info.sha, files, the_only(card_base), metadata(info))
+        public = info.private is False and info.gated is False
+        snapshot = RepoSnapshot(info.id or repo_id, info.sha, files, the_only(card_base), metadata(info), public)
+        if not public and (guarded := guarded_file([file.path for file in files])) is not None:
+            self._files.check_access(snapshot.repo_id, snapshot.sha, guarded)
+        return snapshot
 
     def choose(self, snapshot: RepoSnapshot) -> Choice:
         """The files that make up the fine-tune of `snapshot`, as decided in `workers/hub_files.py`.

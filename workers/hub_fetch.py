@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import BinaryIO
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
 from huggingface_hub.utils import build_hf_headers
+from pydantic import SecretStr
 
 from catalog.errors import FileTooLarge, HubUnavailable
 from workers.downloads import PARTIAL, Downloads
@@ -43,6 +45,21 @@ class FileFetcher:
         self._limits = limits
         self._slots = threading.BoundedSemaphore(at_once)
         self._max_file_bytes = max_file_bytes
+
+    def seen_with(self, token: SecretStr) -> FileFetcher:
+        """The same with another token."""
+        other = copy.copy(self)
+        other._token = token.get_secret_value()
+        return other
+
+    def check_access(self, repo_id: str, sha: str, path: str) -> None:
+        """Raises what the Hub answers to who may not have a file, without taking it."""
+        with hub_errors(repo_id, sha):
+            get_hf_file_metadata(
+                hf_hub_url(repo_id, path, revision=sha, endpoint=self._endpoint),
+                token=self._token,
+                endpoint=self._endpoint,
+            )
 
     def fetch(
         self, repo_id: str, sha: str, files: Sequence[RepoFile], on_progress: Progress | None, stop: Stop | None

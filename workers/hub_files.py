@@ -14,7 +14,7 @@ Decided, in this order:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -127,3 +127,9 @@ def _nothing_usable(repo_id: str, listed: set[str]) -> NothingToEmbed | PickledW
         f"{repo_id} holds neither an adapter ({ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}) "
         "nor a model (config.json and model*.safetensors)."
     )
+
+
+def guarded_file(paths: Sequence[str]) -> str | None:
+    """A file that the Hub shows to nobody who may not read the repo; of a gated one it shows the card to everybody."""
+    guarded = [path for path in paths if path.endswith((".safetensors", ".json"))]
+    return min(guarded, default=None)

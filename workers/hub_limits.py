@@ -23,6 +23,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from catalog.errors import DownloadStopped, HubRateLimited, Unavailable
+from workers.stopping import check
 
 Stop = Callable[[], bool]
 
@@ -30,7 +31,7 @@ HEADROOM = 1.1  # requests that are late on their way fall into the next ones' s
 PATIENCE = 20.0  # seconds that a request waits for its turn; a job, not a thread, waits longer
 LONGEST_HOLD = 3600.0  # seconds
 LEASE = 60.0  # seconds after which a download that gave no sign of life counts as dead
-GLANCE = 0.25  # seconds between looks at whether a download may begin
+GLANCE = 0.25  # seconds between looks at whether a download may begin, or is given up
 
 _NOW = "local t = redis.call('TIME') local now = t[1] + t[2] / 1000000 "
 # KEYS: the next free turn, the hold. ARGV: seconds between turns, patience. Returns {granted, seconds to wait, turn}
@@ -79,7 +80,9 @@ class HubLimits:
     """No limits: what a lone command has that runs without servers. The Hub's own answers still end its requests."""
 
     def wait_turn(self) -> None:
-        """Return when one request may go out. Raises `HubRateLimited` where that is too far away to wait for."""
+        """Return when one request may go out. Raises `HubRateLimited` where that is too far away to wait for, and
+        `Stopped` when the work is given up meanwhile.
+        """
 
     def hold(self, seconds: float) -> None:
         """Let nobody's request go out for so long."""
@@ -116,7 +119,10 @@ class SharedLimits(HubLimits):
 
     def wait_turn(self) -> None:
         while (turn := self.reserve()).wait > 0:
-            time.sleep(turn.wait)
+            due = time.monotonic() + turn.wait
+            while (left := due - time.monotonic()) > 0:
+                check()  # the job may be given up long before its turn
+                time.sleep(min(left, GLANCE))
             with _redis_errors():
                 if not self._redis.exists(self._hold):
                     return  # otherwise the Hub asked to slow down while this one slept

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx2
@@ -48,13 +49,20 @@ class OneTryClient(httpx2.Client):
     """The library's session: `timeout` seconds without a byte end a request, transient failures are not retried, and
     every request, of a redirect too, waits for its turn among all workers.
 
-    Proxies and certificates are httpx's own business. Raises `HubRateLimited` and `HubUnavailable`.
+    Every job's requests go through it, so it remembers nothing between them: no token, which each request brings along
+    (and a redirect to another host does not), and no cookie. Proxies and certificates are httpx's own business.
+
+    Raises `HubRateLimited` and `HubUnavailable`.
     """
 
     def __init__(self, timeout: float, limits: HubLimits | None = None) -> None:
         self._limit = timeout
         self._limits = limits or HubLimits()
-        super().__init__(follow_redirects=True, event_hooks={"request": [self._wait], "response": [self._heed]})
+        super().__init__(
+            follow_redirects=True,
+            cookies=_no_cookies(),
+            event_hooks={"request": [self._wait], "response": [self._heed]},
+        )
 
     def _wait(self, _request: httpx2.Request) -> None:
         self._limits.wait_turn()
@@ -88,6 +96,11 @@ class OneTryClient(httpx2.Client):
             )
         response.stream = _Heeding(response.stream)
         return response
+
+
+def _no_cookies() -> CookieJar:
+    """What the Hub tells one token's owner is nothing to send with the next."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 class _Heeding(httpx2.SyncByteStream):
@@ -161,7 +174,9 @@ def _translated(error: Exception, repo_id: str, revision: str | None) -> Catalog
 
 def _by_status(status: int, repo_id: str) -> CatalogError:
     if status in (401, 403):
-        return RepoGated(f"The Hub refuses access to {repo_id}: set HF_TOKEN to a token that may read it.")
+        return RepoGated(
+            f"The Hub refuses access to {repo_id}: submit it with a token that may read it, or set HF_TOKEN to one."
+        )
     if status in (404, 410):
         return _missing(repo_id, None)
     return HubUnavailable(f"The Hub answered with status {status} for {repo_id}.")
@@ -169,12 +184,13 @@ def _by_status(status: int, repo_id: str) -> CatalogError:
 
 def _gated(repo_id: str, _revision: str | None) -> CatalogError:
     return RepoGated(
-        f"{repo_id} is gated: accept its terms on the Hub and set HF_TOKEN to a token of the account that did."
+        f"{repo_id} is gated: accept its terms on the Hub, and submit it with a token of the account that did, or set "
+        "HF_TOKEN to one."
     )
 
 
 def _missing(repo_id: str, _revision: str | None) -> CatalogError:
-    return RepoNotFound(f"{repo_id} does not exist on the Hub, or is private; a private repo needs HF_TOKEN.")
+    return RepoNotFound(f"{repo_id} does not exist on the Hub, or is private; a private one needs a token.")
 
 
 def _disabled(repo_id: str, _revision: str | None) -> CatalogError:
@@ -204,4 +220,6 @@ _MEANINGS: dict[type[Exception], Callable[[str, str | None], CatalogError]] = {
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, httpx2.LocalProtocolError):
+        return "a header cannot be sent as it is"  # the message quotes the header, which may be a token
     return f"{type(error).__name__} {error}".strip().rstrip(".")

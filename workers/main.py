@@ -60,6 +60,7 @@ def run_sweep() -> None:
         ring_again_after=conf.ring_again_after,
         deadly=conf.deadly,
         events_kept=conf.events_kept,
+        token_max_age=conf.token_max_age,
     )
     if done.released or done.rung:
         log.info("swept: %s released, %s rung", len(done.released), len(done.rung))

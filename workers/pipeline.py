@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from catalog.submissions import follow_up
 from catalog.tables import Job, JobState
 from workers.bases import Resident, ResidentBases
 from workers.encoding import Encoding, FineTune
-from workers.failures import RetryPolicy, as_catalog_error, patiently
+from workers.failures import RetryPolicy, as_catalog_error, failures_before, patiently
 from workers.fetching import SHARE, Fetched, Fetcher
 from workers.resolver import ResolvedBase
 from workers.shelf import Shelf
@@ -112,6 +113,12 @@ class Pipeline:
             attempts.release(session, [self._worker_id])  # what an earlier call that died in the middle still holds
             if not claims.is_due(session, job_id):
                 return 0
+        try:
+            return self._work_through()
+        finally:
+            patiently(self._hand_on, math.inf)  # without Postgres there is nothing else to do
+
+    def _work_through(self) -> int:
         deadline, total = time.monotonic() + self._pace.drain, 0
         with ThreadPoolExecutor(1, "ahead") as ahead, self._watch:
             try:
@@ -130,7 +137,6 @@ class Pipeline:
                         batch = self._take_batch(alone=True)
             finally:
                 self.activity = IDLE
-        self._ring_for_the_rest()
         return total
 
     def _take_batch(self, *, alone: bool) -> Batch:
@@ -183,9 +189,12 @@ class Pipeline:
             claims.put_back(session, [job.id for job in jobs_of_group], self._worker_id, base.repo)
         return True
 
-    def _ring_for_the_rest(self) -> None:
-        """The bells of jobs that were passed over have been answered by this call: one more for all that is left."""
+    def _hand_on(self) -> None:
+        """What could not be settled while Postgres was away is queued again: this worker may get no other bell. The
+        bells of jobs that were passed over have been answered by this call: one more for all that is left.
+        """
         with self._database.transaction() as session:
+            attempts.release(session, [self._worker_id])
             if (left := claims.oldest_due(session)) is not None:
                 ring_after_commit(session, left)
 
@@ -251,17 +260,17 @@ class Pipeline:
         """Store a failure on its job: queued again when it may pass, failed when it may not."""
         error, may_pass = as_catalog_error(cause)
         if isinstance(error, DatabaseUnavailable):
-            log.warning("job %s waits for Postgres", job.id)  # still ours, so the next ingest releases it
+            log.warning("job %s waits for Postgres", job.id)  # still ours, and handed on at the end
             return
-        # deaths are no fault that was found in it, and that the Hub is asked for too much is none of the job's
-        tried = job.attempts - job.deaths
-        retry = may_pass and (tried < self._retries.max_attempts or isinstance(error, HubRateLimited))
+        slower = isinstance(error, HubRateLimited)
+        failures = failures_before(job) + 1
+        retry = may_pass and (slower or failures < self._retries.max_attempts)
         log.warning("job %s (%s): %s: %s%s", job.id, job.model.repo_id, error.code, error, "; again" if retry else "")
 
         def store() -> None:
             with self._database.transaction() as session:
                 if retry:
-                    delay = self._retries.delay(job.attempts, error)
+                    delay = self._retries.delay(failures, error)
                     attempts.retry(session, job.id, self._worker_id, error, delay)
                 elif attempts.fail(session, job.id, self._worker_id, error):
                     models.mark_failed(session, [job.model_id])

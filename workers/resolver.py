@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from catalog.errors import BaseUnresolved, FolderUnreadable, Refused, ShapeMismatch, UnsupportedBase
+from catalog.errors import (
+    BaseUnresolved,
+    FolderUnreadable,
+    Refused,
+    RepoGated,
+    RepoNotFound,
+    RevisionNotFound,
+    ShapeMismatch,
+    UnsupportedBase,
+)
 from workers.base_names import AliasTable, Candidate, read_claim
 from workers.encoding.content import content_sha
 from workers.fit import Fit, Shape, compare, weight_shapes
@@ -34,6 +43,7 @@ class ResolvedBase:
     sha: str
     folder: Path
     evidence: dict[str, Any]
+    public: bool = True  # neither it nor what was tried before it needed the job's own token
 
 
 @dataclass
@@ -42,6 +52,9 @@ class _Search:
 
     shapes: Mapping[str, Shape] | None
     taking: Taking
+    own: Hub | None = None  # as the job's own token sees it
+    private: bool = False  # something was read that this token alone may read
+    newest: bool = False
     tried: list[dict[str, str]] = field(default_factory=list)
     refusals: list[Refused] = field(default_factory=list)
 
@@ -50,13 +63,24 @@ class _Search:
 
 
 class BaseResolver:
-    """Looks for bases in `bases_dir/OWNER/NAME` first and on the Hub after. `aliases` extend the shipped table."""
+    """Looks for bases in `bases_dir/OWNER/NAME` first and on the Hub after. `aliases` extend the shipped table.
 
-    def __init__(self, hub: Hub, bases_dir: Path, aliases: Mapping[str, str] | None = None) -> None:
+    `pinned` gives the commit at which a base of the Hub is taken (None: its newest), so that a new commit of it parts
+    no model from those that came before.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        bases_dir: Path,
+        aliases: Mapping[str, str] | None = None,
+        pinned: Callable[[str], str | None] = lambda _: None,
+    ) -> None:
         self._hub = hub
         self._bases_dir = bases_dir
         self._aliases = AliasTable(aliases or {})
-        self._commits: dict[str, tuple[float, RepoSnapshot]] = {}
+        self._pinned = pinned
+        self._commits: dict[tuple[str, str | None], tuple[float, RepoSnapshot]] = {}
 
     def resolve(
         self,
@@ -65,6 +89,8 @@ class BaseResolver:
         card_base: str | None,
         shapes: Mapping[str, Shape] | None = None,
         taking: Taking = PLAIN,
+        own: Hub | None = None,
+        newest: bool = False,
     ) -> ResolvedBase:
         """The first of the declared base and the card's that exists and, where the fine-tune's tensor `shapes` are
         given, fits; failing these, the only base in `bases_dir` that fits.
@@ -72,13 +98,15 @@ class BaseResolver:
         A claim is read through the alias table first, so that mirrors of one base land in one space. Raises
         `ShapeMismatch` (found, but does not fit), `UnsupportedBase` (found, but quantised), `BaseUnresolved`, each
         with what was tried and why; errors that may pass (`Unavailable`) are raised as they are. A base's files
-        are taken from the Hub as `taking` says.
+        are taken from the Hub as `taking` says; at its `newest` commit, wherever it is pinned. What this resolver's Hub
+        may not read, `own` is asked for, which is the Hub as the job's token sees it.
         """
-        search = _Search(shapes, taking)
+        search = _Search(shapes, taking, own, newest=newest)
         found = self._by_claims({"declared": declared, "card": card_base}, search) or self._by_shapes(search)
         if found is None:
             raise _failure(search)
-        return replace(found, evidence={**found.evidence, "declared": declared, "card_base": card_base})
+        evidence = {**found.evidence, "declared": declared, "card_base": card_base}
+        return replace(found, evidence=evidence, public=not search.private)
 
     def _by_claims(self, claims: Mapping[str, str | None], search: _Search) -> ResolvedBase | None:
         seen: set[str] = set()
@@ -119,11 +147,11 @@ class BaseResolver:
         if (self._bases_dir / candidate.repo / "config.json").is_file():
             return None  # tried already, and it is in the Hub's place
         try:
-            snapshot = self._commit(candidate.repo)
-            _refuse_quantised(self._hub.base_config(snapshot, search.taking), snapshot.repo_id)
+            hub, snapshot = self._readable(candidate.repo, search)
+            _refuse_quantised(hub.base_config(snapshot, search.taking), snapshot.repo_id)
             if search.shapes:  # headers alone, before gigabytes follow
-                _check_fit(compare(search.shapes, remote_shapes(self._hub, snapshot, search.taking)), snapshot.repo_id)
-            folder = self._hub.fetch_base(snapshot, search.taking)
+                _check_fit(compare(search.shapes, remote_shapes(hub, snapshot, search.taking)), snapshot.repo_id)
+            folder = hub.fetch_base(snapshot, search.taking)
             return self._accepted(candidate, "hub", snapshot.repo_id, snapshot.sha, folder, search)
         except Refused as error:
             search.failed(candidate.repo, candidate.source, str(error))
@@ -165,11 +193,33 @@ class BaseResolver:
     def _local_folders(self) -> Sequence[Path]:
         return sorted(config.parent for config in self._bases_dir.glob("[!.]*/*/config.json"))
 
-    def _commit(self, repo: str) -> RepoSnapshot:
-        asked, snapshot = self._commits.get(repo, (0.0, None))
+    def _readable(self, repo: str, search: _Search) -> tuple[Hub, RepoSnapshot]:
+        try:
+            return self._hub, self._snapshot(self._commit, repo, search.newest)
+        except (RepoGated, RepoNotFound):
+            if search.own is None:
+                raise
+            snapshot = self._snapshot(
+                search.own.resolve, repo, search.newest
+            )  # not remembered: only this job may read it
+            search.private = search.private or not snapshot.public
+            return search.own, snapshot
+
+    def _snapshot(self, ask: Callable[[str, str | None], RepoSnapshot], repo: str, newest: bool) -> RepoSnapshot:
+        found = ask(repo, None)
+        pinned = None if newest else self._pinned(found.repo_id)
+        if pinned is None or pinned == found.sha:
+            return found
+        try:
+            return ask(found.repo_id, pinned)
+        except RevisionNotFound:  # its history was rewritten, or it was a folder here before
+            return found
+
+    def _commit(self, repo: str, revision: str | None = None) -> RepoSnapshot:
+        asked, snapshot = self._commits.get((repo, revision), (0.0, None))
         if snapshot is None or time.monotonic() - asked > REMEMBERED:
-            snapshot = self._hub.resolve(repo)
-            self._commits[repo] = (time.monotonic(), snapshot)
+            snapshot = self._hub.resolve(repo, revision)
+            self._commits[repo, revision] = (time.monotonic(), snapshot)
         return snapshot
 
     def _content_sha(self, folder: Path) -> str:

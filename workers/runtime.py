@@ -11,9 +11,10 @@ from pydantic import SecretStr
 from catalog.database import Database
 from catalog.errors import InvalidInput
 from catalog.probes import load_probes
-from catalog.repository import queues
+from catalog.repository import queues, spaces
 from catalog.settings import Settings
 from catalog.sweeper import recover
+from catalog.tokens import TokenBox
 from workers.bases import Contract, ResidentBases
 from workers.builders import CLUSTERS, INDEX, MAP, Builder
 from workers.crawler import Crawler
@@ -24,6 +25,7 @@ from workers.hub_limits import SharedLimits
 from workers.hub_listing import HubListing
 from workers.memory import memory_in_use
 from workers.pipeline import Pace, Pipeline, RetryPolicy
+from workers.reindexer import Reindexer
 from workers.resolver import BaseResolver
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ log = logging.getLogger(__name__)
 class Runtime:
     """The database, the heartbeat and the pipeline of one worker. Making one contacts nobody.
 
-    Raises `UnknownFeature`, `InvalidProbeSet`, `InvalidInput` where the settings cannot be followed.
+    Raises `UnknownFeature`, `InvalidProbeSet`, `InvalidInput`, `Misconfigured` where the settings cannot be followed.
     """
 
     def __init__(self, conf: Settings) -> None:
@@ -40,7 +42,8 @@ class Runtime:
         self._contract = Contract(
             load_probes(conf.probes), conf.features, conf.layer, dtype=conf.dtype, device=conf.device
         )
-        self._contract.spaces()  # a feature that is misspelt stops the worker, not each job
+        measured = self._contract.spaces()  # a feature that is misspelt stops the worker, not each job
+        self._tokens = TokenBox(conf.token_key, conf.token_max_age)
         self._aliases = _read_aliases(conf.base_aliases)
         self.database = Database(conf.require_database_url())
         self.heartbeat = Heartbeat(
@@ -54,14 +57,17 @@ class Runtime:
         )
         listing = HubListing(conf.hf_endpoint, _secret(conf.hf_token), timeout=conf.hub_timeout, limits=self._limits)
         self.crawler = Crawler(self.database, listing, queue=conf.crawl_queue)
+        self.reindexer = Reindexer(self.database, measured, queue=conf.crawl_queue, exact_bytes=conf.index_exact_bytes)
         self._pipeline: Pipeline | None = None
 
     def start(self) -> None:
         self.heartbeat.start()
         self.crawler.start()
+        self.reindexer.start()
 
     def stop(self) -> None:
         self.crawler.stop()
+        self.reindexer.stop()
         for builder in (self.indexes, self.clusters, self.maps):
             builder.stop()
         self.heartbeat.stop()
@@ -82,6 +88,10 @@ class Runtime:
         resident = self._pipeline.resident if self._pipeline else []
         activity = self._pipeline.activity if self._pipeline else "waiting for its first job"
         return {"activity": activity, "bases": resident, "memory": memory_in_use(self.settings.device)}
+
+    def _pinned(self, base_repo: str) -> str | None:
+        with self.database.transaction() as session:
+            return spaces.pinned(session, base_repo)
 
     def _recover(self) -> None:
         recovered = recover(self.database, silence=self.settings.silence, deadly=self.settings.deadly)
@@ -105,9 +115,10 @@ class Runtime:
         fetcher = Fetcher(
             self.database,
             hub,
-            BaseResolver(hub, conf.bases_dir, self._aliases),
+            BaseResolver(hub, conf.bases_dir, self._aliases, self._pinned),
             contract,
             max_file_bytes=conf.max_file_bytes,
+            tokens=self._tokens,
         )
         bases = ResidentBases(self.database, contract, conf.base_memory)
         retries = RetryPolicy(conf.max_attempts, conf.retry_base)

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import httpx2
@@ -41,7 +41,7 @@ class Order:
     raises ends the download, and what has arrived is kept.
     """
 
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)  # a token is among them
     on_bytes: Callable[[int], None]
 
 

@@ -13,12 +13,12 @@ from catalog.errors import AdminKeyRequired, AdminOnly
 from catalog.settings import Settings
 
 KEY_HEADER = "X-Admin-Key"
-_key = APIKeyHeader(name=KEY_HEADER, auto_error=False, description="`ADMIN_API_KEY`, where one is set.")
+key_header = APIKeyHeader(name=KEY_HEADER, auto_error=False, description="`ADMIN_API_KEY`, where one is set.")
 # a proxy on this machine makes every request look like one of this machine's own
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
 
-def require_admin(request: Request, key: Annotated[str | None, Depends(_key)]) -> None:
+def require_admin(request: Request, key: Annotated[str | None, Depends(key_header)]) -> None:
     """Raises `AdminKeyRequired` for a key that is missing or wrong, and where none is set `AdminOnly` for whoever does
     not ask from this machine.
     """

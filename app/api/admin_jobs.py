@@ -12,7 +12,7 @@ from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.services import ServicesDep
 from catalog import interventions
-from catalog.errors import AdminKeyRequired, AdminOnly, BodyTooLarge, JobNotFound, NotRetriable
+from catalog.errors import AdminKeyRequired, AdminOnly, BodyTooLarge, JobNotFound, NotRetriable, TokenRequired
 from catalog.repository import jobs, queues, workers
 from catalog.settings import settings
 
@@ -63,7 +63,7 @@ def retry_by_code(request: job_schemas.RetryRequest, services: ServicesDep) -> j
 @router.post(
     "/jobs/{job_id}/retry",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=problems(AdminOnly, AdminKeyRequired, JobNotFound, NotRetriable),
+    responses=problems(AdminOnly, AdminKeyRequired, JobNotFound, NotRetriable, TokenRequired),
 )
 def retry(job_id: Annotated[int, Path(ge=1, lt=2**63)], services: ServicesDep) -> schemas.Job:
     """Queue a failed, cancelled or quarantined job again."""

@@ -20,6 +20,7 @@ from catalog.database import Database
 from catalog.errors import DatabaseUnavailable
 from catalog.repository import job_events
 from catalog.repository.job_events import Event, Place
+from catalog.viewers import PUBLIC, Viewer
 
 INTERVAL = 0.25  # seconds between looks, while anybody watches
 KEPT = 5_000  # events in memory
@@ -58,8 +59,10 @@ class Broadcast:
         self._wanted.set()
         self._tell()
 
-    async def follow(self, after: Place, job_id: int | None = None) -> AsyncIterator[Event]:
-        """Events behind a place, of one job or of all, until the process ends. Raises `DatabaseUnavailable`."""
+    async def follow(self, after: Place, job_id: int | None = None, *, viewer: Viewer = PUBLIC) -> AsyncIterator[Event]:
+        """Events behind a place, of one job or of all that the viewer may see, until the process ends. Raises
+        `DatabaseUnavailable`.
+        """
         self._watchers += 1
         self._wanted.set()
         try:
@@ -68,7 +71,8 @@ class Broadcast:
                 news = self._news
                 found, place = await self._next(place, job_id)
                 for event in found:
-                    yield event
+                    if viewer.sees(event.viewer):
+                        yield event
                 if self._start is None or place >= self._head(self._start):
                     await news.wait()
         finally:

@@ -12,6 +12,7 @@ from app.api.admin import admin
 from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.services import ServicesDep
+from app.api.viewer import ViewerDep
 from catalog import groups
 from catalog.errors import (
     AdminKeyRequired,
@@ -97,11 +98,11 @@ def members(
     responses=problems(ModelNotFound, InvalidRepoId, NotClustered, SpaceNotFound),
 )
 def of_model(
-    owner: str, name: str, query: Annotated[schemas.SpaceQuery, Query()], services: ServicesDep
+    owner: str, name: str, query: Annotated[schemas.SpaceQuery, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> schemas.ModelCluster:
     """The cluster that a model is in, or that it was put with when it came."""
     repo_id = RepoRef(f"{owner}/{name}").repo_id
-    return schemas.ModelCluster.of(repo_id, groups.of_model(services.database, repo_id, query.space))
+    return schemas.ModelCluster.of(repo_id, groups.of_model(services.database, repo_id, query.space, viewer))
 
 
 @router.post(

@@ -13,6 +13,7 @@ from app.api import job_schemas, schemas
 from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.services import ServicesDep
+from app.api.viewer import ViewerDep
 from catalog.errors import DatabaseUnavailable, InvalidCursor, JobNotFound
 from catalog.repository import job_events, jobs
 from catalog.repository.job_events import Event, Place
@@ -43,16 +44,21 @@ def _start(services: ServicesDep, last_event_id: LastEventId = None) -> Start:
 
 
 def _start_of_job(
-    job_id: Annotated[int, Path(ge=1, lt=2**63)], services: ServicesDep, last_event_id: LastEventId = None
+    job_id: Annotated[int, Path(ge=1, lt=2**63)],
+    services: ServicesDep,
+    viewer: ViewerDep,
+    last_event_id: LastEventId = None,
 ) -> Start:
     begun = _start(services, last_event_id)
     with services.database.transaction() as session:
-        job = jobs.get(session, job_id)
+        job = jobs.get(session, job_id, viewer)
     return Start(begun.after, begun.now, begun.whole, begun.resumed, job)
 
 
 @router.get("/events", dependencies=[no_query], responses=problems(InvalidCursor), response_class=EventSourceResponse)
-async def of_all(start: Annotated[Start, Depends(_start)], services: ServicesDep) -> AsyncIterator[ServerSentEvent]:
+async def of_all(
+    start: Annotated[Start, Depends(_start)], services: ServicesDep, viewer: ViewerDep
+) -> AsyncIterator[ServerSentEvent]:
     """Every change of every job from now on, as events named `job`.
 
     After a break, `Last-Event-ID` (browsers send it by themselves) goes on where the last connection ended. An event
@@ -61,7 +67,7 @@ async def of_all(start: Annotated[Start, Depends(_start)], services: ServicesDep
     for opening in _opening(start):
         yield opening
     try:
-        async for event in services.events.follow(start.after):
+        async for event in services.events.follow(start.after, viewer=viewer):
             yield _told(event)
     except DatabaseUnavailable:
         return  # the client comes back with its Last-Event-ID
@@ -74,7 +80,7 @@ async def of_all(start: Annotated[Start, Depends(_start)], services: ServicesDep
     response_class=EventSourceResponse,
 )
 async def of_one(
-    start: Annotated[Start, Depends(_start_of_job)], services: ServicesDep
+    start: Annotated[Start, Depends(_start_of_job)], services: ServicesDep, viewer: ViewerDep
 ) -> AsyncIterator[ServerSentEvent]:
     """A job as it is now, or behind `Last-Event-ID` what became of it since; then each change until it is over."""
     assert start.job is not None
@@ -85,7 +91,7 @@ async def of_one(
     if is_over(start.job):
         return
     try:
-        async for event in services.events.follow(start.after, start.job.id):
+        async for event in services.events.follow(start.after, start.job.id, viewer=viewer):
             yield _told(event)
             if event.place >= start.now and event.state in schemas.OVER:  # one before may have been retried since
                 return

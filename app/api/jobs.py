@@ -11,8 +11,17 @@ from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.services import ServicesDep
 from app.api.submitter import QuotaDep
+from app.api.viewer import ViewerDep
 from catalog import interventions
-from catalog.errors import InvalidCursor, JobNotFound, JobOver, NotRetriable, Quarantined, TooManyJobs
+from catalog.errors import (
+    InvalidCursor,
+    JobNotFound,
+    JobOver,
+    NotRetriable,
+    Quarantined,
+    TokenRequired,
+    TooManyJobs,
+)
 from catalog.repository import jobs
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -20,33 +29,36 @@ Number = Annotated[int, Path(ge=1, lt=2**63)]
 
 
 @router.get("", responses=problems(InvalidCursor))
-def page(query: Annotated[schemas.JobsQuery, Query()], services: ServicesDep) -> schemas.Jobs:
+def page(query: Annotated[schemas.JobsQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Jobs:
     """Jobs, the newest first."""
+    before = pages.decode(query.cursor)
     with services.database.transaction() as session:
-        found = jobs.page(session, state=query.state, before=pages.decode(query.cursor), limit=query.limit)
+        found = jobs.page(session, state=query.state, before=before, limit=query.limit, viewer=viewer)
     more = pages.encode(found[-1].id) if len(found) == query.limit else None
     return schemas.Jobs(jobs=[schemas.Job.of(job) for job in found], next_cursor=more)
 
 
 @router.get("/{job_id}", dependencies=[no_query], responses=problems(JobNotFound))
-def get(job_id: Number, services: ServicesDep) -> job_schemas.JobDetail:
+def get(job_id: Number, services: ServicesDep, viewer: ViewerDep) -> job_schemas.JobDetail:
     """A job: its state, its progress, the error if it failed, and how each attempt at it ended."""
     with services.database.transaction() as session:
-        return job_schemas.JobDetail.with_history(jobs.get(session, job_id))
+        return job_schemas.JobDetail.with_history(jobs.get(session, job_id, viewer))
 
 
 @router.post("/{job_id}/cancel", dependencies=[no_query], responses=problems(JobNotFound, JobOver))
-def cancel(job_id: Number, services: ServicesDep) -> schemas.Job:
+def cancel(job_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Job:
     """End a job, whether it waits or runs: nothing of it is stored. One that was cancelled before stays so."""
-    return schemas.Job.of(interventions.cancel(services.database, job_id))
+    return schemas.Job.of(interventions.cancel(services.database, job_id, viewer))
 
 
 @router.post(
     "/{job_id}/retry",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
-    responses=problems(JobNotFound, NotRetriable, Quarantined, TooManyJobs),
+    responses=problems(JobNotFound, NotRetriable, Quarantined, TokenRequired, TooManyJobs),
 )
-def retry(job_id: Number, services: ServicesDep, quota: QuotaDep) -> schemas.Job:
-    """Queue a failed or cancelled job again. Where the same is being done already, that job is given."""
-    return schemas.Job.of(interventions.retry(services.database, job_id, quota))
+def retry(job_id: Number, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep) -> schemas.Job:
+    """Queue a failed or cancelled job again. Where the same is being done already, that job is given. One that came
+    with a token is to be submitted again: its token was not kept.
+    """
+    return schemas.Job.of(interventions.retry(services.database, job_id, quota, viewer))

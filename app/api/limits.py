@@ -34,7 +34,7 @@ class BodyLimit:
         await self._app(scope, counted, send)
 
 
-def _no_query(_: Annotated[Strict, Query()]) -> None:
+async def _no_query(_: Annotated[Strict, Query()]) -> None:
     """Refuses every query parameter."""
 
 

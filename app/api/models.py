@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response, status
+from fastapi.concurrency import run_in_threadpool
 
 from app.api import history_schemas, pages, schemas
 from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.search_schemas import Neighbors, NeighborsQuery
 from app.api.services import Services, ServicesDep
-from app.api.submitter import QuotaDep
+from app.api.submitter import QuotaDep, TokenDep
+from app.api.viewer import ViewerDep
 from catalog import history, search, submissions
 from catalog.errors import (
     BodyTooLarge,
@@ -20,14 +22,18 @@ from catalog.errors import (
     InvalidCursor,
     InvalidRepoId,
     InvalidRevision,
+    KeyRequired,
     ModelNotFound,
     NoShift,
     NotIndexed,
     SpaceNotFound,
+    TokenMalformed,
+    TokensOff,
     TooManyJobs,
 )
 from catalog.refs import RepoRef
 from catalog.repository import models, vectors
+from catalog.viewers import Viewer
 from catalog.words import query as words_query
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -38,26 +44,33 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
     responses={
-        **problems(InvalidRepoId, InvalidRevision, BodyTooLarge, TooManyJobs),
+        **problems(InvalidRepoId, InvalidRevision, BodyTooLarge, TooManyJobs, KeyRequired, TokenMalformed, TokensOff),
         200: {
             "model": schemas.Job,
             "description": "That commit is indexed already, or the model is quarantined: the job that says so.",
         },
     },
 )
-def submit(submission: schemas.Submission, services: ServicesDep, quota: QuotaDep, response: Response) -> schemas.Job:
-    """Ask for a repo of the Hub to be embedded. While its job is active, asking again gives the same job."""
-    job = submissions.submit_repo(services.database, RepoRef(submission.repo_id, submission.revision), quota)
+async def submit(
+    submission: schemas.Submission, services: ServicesDep, quota: QuotaDep, token: TokenDep, response: Response
+) -> schemas.Job:
+    """Ask for a repo of the Hub to be embedded. While its job is active, asking again gives the same job.
+
+    With a token of the Hub, what only that token may read is shown to the key that came with it alone.
+    """
+    ref = RepoRef(submission.repo_id, submission.revision)
+    # of a route that is no coroutine the answer is made in a thread as well: one hand-over more, a tenth of the request
+    job = await run_in_threadpool(submissions.submit_repo, services.database, ref, quota, token)
     if submissions.is_over(job):
         response.status_code = status.HTTP_200_OK
     return schemas.Job.of(job)
 
 
 @router.get("", responses=problems(InvalidCursor))
-def page(query: Annotated[schemas.ModelsQuery, Query()], services: ServicesDep) -> schemas.Models:
+def page(query: Annotated[schemas.ModelsQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Models:
     """Models in the order in which they were first submitted; with `q`, those whose text has the words, ranked."""
     if query.q is not None:
-        return _containing(query.q, query, services)
+        return _containing(query.q, query, services, viewer)
     with services.database.transaction() as session:
         found = models.page(
             session,
@@ -66,38 +79,47 @@ def page(query: Annotated[schemas.ModelsQuery, Query()], services: ServicesDep) 
             state=query.state,
             after=pages.decode(query.cursor) or 0,
             limit=query.limit,
+            viewer=viewer,
         )
     more = pages.encode(found[-1].id) if len(found) == query.limit else None
     return schemas.Models(models=[schemas.Model.of(model) for model in found], next_cursor=more)
 
 
-def _containing(asked: str, query: schemas.ModelsQuery, services: Services) -> schemas.Models:
+def _containing(asked: str, query: schemas.ModelsQuery, services: Services, viewer: Viewer) -> schemas.Models:
     words, after = words_query(asked), pages.decode_scored(query.cursor)
     if words is None:
         return schemas.Models(models=[], next_cursor=None)
     with services.database.transaction() as session:
         found = models.containing(
-            session, words, base=query.base, owner=query.owner, state=query.state, after=after, limit=query.limit
+            session,
+            words,
+            base=query.base,
+            owner=query.owner,
+            state=query.state,
+            after=after,
+            limit=query.limit,
+            viewer=viewer,
         )
     more = pages.encode_scored(found[-1][1], found[-1][0].id) if len(found) == query.limit else None
     return schemas.Models(models=[schemas.Model.of(model) for model, _ in found], next_cursor=more)
 
 
 @router.get("/{owner}/{name}", dependencies=[no_query], responses=problems(ModelNotFound, InvalidRepoId))
-def get(owner: str, name: str, services: ServicesDep) -> schemas.ModelDetail:
+def get(owner: str, name: str, services: ServicesDep, viewer: ViewerDep) -> schemas.ModelDetail:
     """A model, its current revision, its base and how that was found, and what is known of it in each space."""
     with services.database.transaction() as session:
-        model = models.get(session, RepoRef(f"{owner}/{name}").repo_id)
+        model = models.get(session, RepoRef(f"{owner}/{name}").repo_id, viewer)
         return schemas.ModelDetail.with_embeddings(model, vectors.measured(session, model.id))
 
 
 @router.get("/{owner}/{name}/revisions", responses=problems(ModelNotFound, InvalidRepoId, InvalidCursor))
 def revisions(
-    owner: str, name: str, query: Annotated[schemas.PageQuery, Query()], services: ServicesDep
+    owner: str, name: str, query: Annotated[schemas.PageQuery, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> history_schemas.Revisions:
     """A model's history, the newest first: what was embedded, and how far it moved from one to the next."""
     repo_id = RepoRef(f"{owner}/{name}").repo_id
-    model, found = history.of_model(services.database, repo_id, before=pages.decode(query.cursor), limit=query.limit)
+    before = pages.decode(query.cursor)
+    model, found = history.of_model(services.database, repo_id, before=before, limit=query.limit, viewer=viewer)
     more = pages.encode(found[-1].revision.id) if len(found) == query.limit else None
     return history_schemas.Revisions.of(model, found, more)
 
@@ -108,12 +130,14 @@ def revisions(
         ModelNotFound, InvalidRepoId, NotIndexed, NoShift, SpaceNotFound, GeometryNotFitted, IndexNotLoaded
     ),
 )
-def neighbors(owner: str, name: str, query: Annotated[NeighborsQuery, Query()], services: ServicesDep) -> Neighbors:
+def neighbors(
+    owner: str, name: str, query: Annotated[NeighborsQuery, Query()], services: ServicesDep, viewer: ViewerDep
+) -> Neighbors:
     """The models nearest to an indexed one by cosine, itself left out."""
     answer = search.by_model(
         services.database,
         services.index,
         RepoRef(f"{owner}/{name}").repo_id,
-        query.options(exclude_own_owner=query.exclude_own_owner),
+        query.options(viewer, exclude_own_owner=query.exclude_own_owner),
     )
     return Neighbors.of(answer)

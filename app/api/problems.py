@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -44,6 +44,8 @@ class Problem(BaseModel):
     instance: str
     code: str
     errors: list[FieldProblem] | None = None
+    position: int | None = Field(None, description="Where in the expression; its first character is 0.")
+    length: int | None = Field(None, description="How many characters of the expression it is about.")
 
 
 def problems(*errors: type[CatalogError]) -> dict[int | str, dict[str, Any]]:
@@ -69,7 +71,8 @@ def install(app: FastAPI) -> None:
         headers = {}
         if isinstance(error, Unavailable) and error.retry_after is not None:
             headers["Retry-After"] = str(math.ceil(error.retry_after))
-        return _render(request, error.status, error.code, error.title, error.message, headers=headers)
+        members: dict[str, Any] = dict(zip(("position", "length"), error.place, strict=True)) if error.place else {}
+        return _render(request, error.status, error.code, error.title, error.message, members, headers)
 
     @app.exception_handler(RequestValidationError)
     def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -78,7 +81,7 @@ def install(app: FastAPI) -> None:
             for problem in error.errors()[:MAX_FIELDS]
         ]
         detail = "; ".join(f"{field['field']}: {field['message']}" for field in fields)
-        return _render(request, InvalidInput.status, InvalidInput.code, InvalidInput.title, detail, errors=fields)
+        return _render(request, InvalidInput.status, InvalidInput.code, InvalidInput.title, detail, {"errors": fields})
 
     @app.exception_handler(HTTPException)
     def _http_error(request: Request, error: HTTPException) -> JSONResponse:
@@ -116,8 +119,7 @@ def _render(
     code: str,
     title: str,
     detail: str,
-    *,
-    errors: Sequence[dict[str, str]] | None = None,
+    members: Mapping[str, Any] | None = None,
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
     body = {
@@ -127,7 +129,6 @@ def _render(
         "detail": detail,
         "instance": request.url.path,
         "code": code,
+        **(members or {}),
     }
-    if errors is not None:
-        body["errors"] = list(errors)
     return JSONResponse(body, status, headers, MEDIA_TYPE)

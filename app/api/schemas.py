@@ -134,6 +134,7 @@ class Metadata(BaseModel):
 class Model(BaseModel):
     repo_id: str
     source: Literal["hub", "folder"]
+    private: bool = Field(description="Read with a user's token: shown to the keys that may see it.")
     state: ModelState
     revision: Revision | None
     metadata: Metadata
@@ -145,6 +146,7 @@ class Model(BaseModel):
         return cls(
             repo_id=model.repo_id,
             source="hub" if model.source == tables.Source.HUB else "folder",
+            private=model.private,
             state=ModelState(model.state),
             revision=Revision.of(model.revision) if model.revision else None,
             metadata=Metadata.model_validate(model),
@@ -166,7 +168,9 @@ class Space(BaseModel):
     probe_set: str
     dtype: str
     encoder_version: str
+    edition: int = Field(description="The reindex that measured it anew; 0 for none.")
     dimension: int
+    serving: bool = Field(description="Whether it is what questions use that name no space.")
 
     @classmethod
     def of(cls, space: tables.SpaceRow) -> Self:

@@ -5,23 +5,29 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from app.api import schemas
+from app.api.compose_schemas import Composed
 from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.search_schemas import BatchAnswer, BatchAnswers, BatchQuery, Neighbors, SearchQuery
 from app.api.services import ServicesDep
-from catalog import search
+from app.api.viewer import ViewerDep
+from catalog import composing, search
 from catalog.errors import (
+    AmbiguousTerm,
     BodyTooLarge,
     GeometryNotFitted,
     IndexNotLoaded,
+    InvalidExpression,
     InvalidRepoId,
     InvalidVector,
     ModelNotFound,
     NoShift,
+    NothingLeft,
     NotIndexed,
     SpaceMismatch,
     SpaceNotFound,
     SpaceRequired,
+    TermNotFound,
 )
 from catalog.refs import RepoRef
 from catalog.repository import spaces
@@ -34,12 +40,14 @@ router = APIRouter(prefix="/v1", tags=["search"])
     dependencies=[no_query],
     responses=problems(
         ModelNotFound, SpaceNotFound, NotIndexed, NoShift, SpaceRequired, SpaceMismatch, InvalidRepoId, InvalidVector,
-        GeometryNotFitted, IndexNotLoaded, BodyTooLarge,
+        InvalidExpression, TermNotFound, AmbiguousTerm, NothingLeft, GeometryNotFitted, IndexNotLoaded, BodyTooLarge,
     ),
 )  # fmt: skip
-def find(query: SearchQuery, services: ServicesDep) -> Neighbors:
-    """The models nearest to a vector of yours, or to an indexed model."""
-    options = query.options(exclude_own_owner=query.exclude_own_owner)
+def find(query: SearchQuery, services: ServicesDep, viewer: ViewerDep) -> Composed | Neighbors:
+    """The models nearest to a vector of yours, to an indexed model, or to a sum of named vectors."""
+    options = query.options(viewer, exclude_own_owner=query.exclude_own_owner)
+    if (question := query.question()) is not None:
+        return Composed.of_sum(composing.by_expression(services.database, services.index, question, options))
     if query.vector is not None:
         return Neighbors.of(search.by_vector(services.database, services.index, query.vector, options))
     repo_id = RepoRef(query.repo_id or "").repo_id
@@ -51,16 +59,16 @@ def find(query: SearchQuery, services: ServicesDep) -> Neighbors:
     dependencies=[no_query],
     responses=problems(SpaceNotFound, InvalidRepoId, GeometryNotFitted, IndexNotLoaded, BodyTooLarge),
 )
-def find_each(query: BatchQuery, services: ServicesDep) -> BatchAnswers:
+def find_each(query: BatchQuery, services: ServicesDep, viewer: ViewerDep) -> BatchAnswers:
     """The models nearest to each of several indexed ones. One that cannot be answered does not keep the others back."""
     repo_ids = [RepoRef(repo_id).repo_id for repo_id in query.repo_ids]
-    options = query.options(exclude_own_owner=query.exclude_own_owner)
+    options = query.options(viewer, exclude_own_owner=query.exclude_own_owner)
     answers = search.by_models(services.database, services.index, repo_ids, options)
     return BatchAnswers(answers=[BatchAnswer.of(*each) for each in zip(repo_ids, answers, strict=True)])
 
 
 @router.get("/spaces", dependencies=[no_query], responses=problems())
-def page(services: ServicesDep) -> schemas.Spaces:
-    """The spaces that vectors live in, the newest first."""
+def page(services: ServicesDep, viewer: ViewerDep) -> schemas.Spaces:
+    """The spaces that hold vectors, the newest first."""
     with services.database.transaction() as session:
-        return schemas.Spaces(spaces=[schemas.Space.of(space) for space in spaces.page(session)])
+        return schemas.Spaces(spaces=[schemas.Space.of(space) for space in spaces.page(session, viewer)])

@@ -9,11 +9,13 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from app.api.schemas import MAX_DIMENSION, Space, Strict
 from catalog import search
+from catalog.composing import Question
 from catalog.errors import CatalogError
 from catalog.geometry import RAW, SERVED
 from catalog.index import Filters, Page
 from catalog.refs import RepoRef
 from catalog.repository.geometries import Fitted
+from catalog.viewers import Viewer
 
 MAX_NAMED = 1_000  # names in one list of a filter
 MAX_BATCH = 100  # models asked about at once
@@ -50,7 +52,7 @@ class SearchFields(Strict):
     )
     unconfident: bool = Field(False, description="Also neighbours that noise and chance explain.")
 
-    def options(self, *, exclude_own_owner: bool = False) -> search.Options:
+    def options(self, viewer: Viewer, *, exclude_own_owner: bool = False) -> search.Options:
         """Raises `InvalidRepoId`."""
         return search.Options(
             page=Page(self.k, self.min_similarity, self.diversity, self.group_above),
@@ -70,9 +72,11 @@ class SearchFields(Strict):
             exclude=tuple(RepoRef(repo_id).repo_id for repo_id in self.exclude),
             exclude_own_owner=exclude_own_owner,
             unconfident=self.unconfident,
+            viewer=viewer,
         )
 
 
+UnitTerms = Annotated[bool, Field(description="Take every term at length 1 instead of as it is.")]
 OwnOwner = Annotated[bool, Field(description="Leave out the models of the query's own owner.")]
 
 
@@ -81,19 +85,34 @@ class NeighborsQuery(SearchFields):
 
 
 class SearchQuery(SearchFields):
-    """Either a vector of a space, or the repo id of an indexed model."""
+    """A vector of a space, the repo id of an indexed model, or a sum of named vectors."""
 
     vector: list[float] | None = Field(None, min_length=1, max_length=MAX_DIMENSION)
     repo_id: str | None = Field(None, max_length=200)
+    expression: str | None = Field(None, description="A sum such as `owner/law + 0.5*math - chat`.")
+    unit_terms: UnitTerms = False
+    include_terms: bool = Field(False, description="Also the models that the expression names.")
+    compare: str | None = Field(
+        None, max_length=200, description="Repo id of a model to hold the sum against; the known mixtures without."
+    )
     exclude_own_owner: OwnOwner = False
 
     @model_validator(mode="after")
     def _one_query(self) -> Self:
-        if (self.vector is None) == (self.repo_id is None):
-            raise ValueError("give either `vector` or `repo_id`")
-        if self.exclude_own_owner and self.vector is not None:
-            raise ValueError("a vector has no owner to exclude")
+        if sum(each is not None for each in (self.vector, self.repo_id, self.expression)) != 1:
+            raise ValueError("give one of `vector`, `repo_id` and `expression`")
+        if self.exclude_own_owner and self.repo_id is None:
+            raise ValueError("only a model has an owner to exclude")
+        if self.expression is None and (self.unit_terms or self.include_terms or self.compare is not None):
+            raise ValueError("`unit_terms`, `include_terms` and `compare` go with an `expression`")
         return self
+
+    def question(self) -> Question | None:
+        """What an expression asks for. Raises `InvalidRepoId`."""
+        if self.expression is None:
+            return None
+        compare = RepoRef(self.compare).repo_id if self.compare is not None else None
+        return Question(self.expression, self.unit_terms, self.include_terms, compare)
 
 
 class BatchQuery(SearchFields):
@@ -130,6 +149,10 @@ class Neighbor(BaseModel):
         )
 
 
+NOT_SERVING = (
+    "This space does not serve: models that were measured under another contract are not in it. A reindex of the "
+    "outdated ones (`deltadex reindex --outdated`) brings all together."
+)
 NO_CONFIDENT_NEIGHBOUR = (
     "No confident neighbour: nothing here is nearer than noise and chance explain (`noise_similarity`). "
     "Ask with `unconfident` to see what is nearest all the same."
@@ -180,9 +203,15 @@ class Neighbors(BaseModel):
             noise_floor=sure.noise_floor,
             noise_similarity=sure.noise_similarity,
             confident=sure.confident,
-            note=NO_CONFIDENT_NEIGHBOUR if sure.confident is False else None,
+            note=_note(answer),
             neighbors=[Neighbor.of(neighbour) for neighbour in answer.neighbours],
         )
+
+
+def _note(answer: search.Answer) -> str | None:
+    unsure = answer.confidence.confident is False
+    told = ([] if answer.space.serving else [NOT_SERVING]) + ([NO_CONFIDENT_NEIGHBOUR] if unsure else [])
+    return " ".join(told) or None
 
 
 class AnswerError(BaseModel):

@@ -47,7 +47,7 @@ class Services:
                 log.exception("the map could not be made ready; the next look tries again")
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     return request.app.state.services
 
 

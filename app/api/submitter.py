@@ -1,4 +1,4 @@
-"""Who submits: the quota that counts a request's jobs."""
+"""Who submits: the quota that counts a request's jobs, and the token of the Hub that comes with it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,45 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader
 
-from catalog.quotas import Quota
+from catalog.errors import KeyRequired
+from catalog.quotas import ANONYMOUS, Quota
+from catalog.tokens import TokenBox, read_token
 
 KEY_HEADER = "X-API-Key"
-_key = APIKeyHeader(
-    name=KEY_HEADER, scheme_name="SubmitterKey", auto_error=False, description="Whose quota of active jobs counts it."
+TOKEN_HEADER = "X-Hub-Token"
+key_header = APIKeyHeader(
+    name=KEY_HEADER,
+    scheme_name="SubmitterKey",
+    auto_error=False,
+    description="Whose quota of active jobs counts it, and whose private models are shown.",
+)
+_token = APIKeyHeader(
+    name=TOKEN_HEADER,
+    scheme_name="HubToken",
+    auto_error=False,
+    description="A token of the Hub that may read the repo: for gated and private ones. Needs `X-API-Key`.",
 )
 
 
-def _quota(request: Request, key: Annotated[str | None, Depends(_key)]) -> Quota:
+async def _quota(request: Request, key: Annotated[str | None, Depends(key_header)]) -> Quota:
     return Quota.of_key(key, request.app.state.settings.max_active_jobs)
 
 
 QuotaDep = Annotated[Quota, Depends(_quota)]
+
+
+async def _sealed_token(
+    request: Request, quota: QuotaDep, token: Annotated[str | None, Depends(_token)]
+) -> bytes | None:
+    """Raises `KeyRequired`, `TokenMalformed`, `TokensOff`."""
+    if not token:
+        return None
+    if quota.submitter == ANONYMOUS:
+        raise KeyRequired(
+            f"A token needs a key of yours in the header {KEY_HEADER}: what is read with it is shown to that key alone."
+        )
+    box: TokenBox = request.app.state.tokens
+    return box.seal(read_token(token), quota.submitter)
+
+
+TokenDep = Annotated[bytes | None, Depends(_sealed_token)]

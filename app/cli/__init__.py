@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from app.cli import cluster_commands, commands, crawl_commands, job_commands, map_commands, model_commands
+from app.cli import (
+    cluster_commands,
+    commands,
+    compose_commands,
+    crawl_commands,
+    job_commands,
+    map_commands,
+    model_commands,
+    reindex_commands,
+)
 from app.cli.deployment import Deployment
 from catalog.errors import CatalogError
 from catalog.settings import settings
@@ -49,8 +58,12 @@ cli.command()(commands.show)
 cli.command()(commands.neighbors)
 cli.command()(model_commands.search)
 cli.command()(model_commands.revisions)
+cli.command()(compose_commands.compose)
+cli.add_typer(compose_commands.vectors, name="vectors")
 cli.command()(crawl_commands.crawl)
 cli.add_typer(crawl_commands.crawls, name="crawls")
+cli.command()(reindex_commands.reindex)
+cli.add_typer(reindex_commands.reindexes, name="reindexes")
 cli.command()(job_commands.cancel)
 cli.command()(job_commands.retry)
 cli.command()(job_commands.workers)

@@ -13,6 +13,7 @@ from catalog.errors import CatalogError, NotRunning
 
 ADMIN_KEY_HEADER = "X-Admin-Key"
 API_KEY_HEADER = "X-API-Key"
+TOKEN_HEADER = "X-Hub-Token"
 POLL_INTERVAL = 0.25  # seconds
 RECONNECT_INTERVAL = 1.0  # seconds
 OVER = ("done", "failed", "cancelled")
@@ -21,10 +22,13 @@ OVER = ("done", "failed", "cancelled")
 class ApiProblem(CatalogError):
     """A problem document that the API answered with; it keeps the API's code."""
 
-    def __init__(self, problem: dict[str, Any]) -> None:
+    def __init__(self, problem: dict[str, Any], retry_after: float | None = None) -> None:
         super().__init__(problem.get("detail", "The API gave no reason."))
         self.code = problem.get("code", CatalogError.code)
         self.status = problem.get("status", CatalogError.status)
+        if "position" in problem:
+            self.place = (problem["position"], problem["length"])
+        self.retry_after = retry_after  # seconds
 
 
 class Client:
@@ -68,6 +72,9 @@ class Client:
         given = {name: value for name, value in body.items() if value is not None}
         return self._call("POST", path, json=given, headers=headers)
 
+    def delete(self, path: str) -> dict[str, Any]:
+        return self._call("DELETE", path)
+
     def readiness(self) -> dict[str, Any]:
         """What `/readyz` says, also when something is missing."""
         return self._decoded(self._request("GET", "/readyz"))
@@ -88,7 +95,8 @@ class Client:
         response = self._request(method, path, **options)
         content = self._decoded(response)
         if response.is_error:
-            raise ApiProblem(content)
+            wait = response.headers.get("Retry-After", "")
+            raise ApiProblem(content, float(wait) if wait.isdigit() else None)
         return content
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:

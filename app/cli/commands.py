@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -12,21 +13,25 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import Progress
 
 from app.cli import render
-from app.cli.client import ADMIN_KEY_HEADER, API_KEY_HEADER, OVER, Client
+from app.cli.client import ADMIN_KEY_HEADER, API_KEY_HEADER, OVER, TOKEN_HEADER, ApiProblem, Client
 from catalog import submissions
 from catalog.database import Database
-from catalog.errors import MissingExtra
+from catalog.errors import MissingExtra, TooManyJobs
 from catalog.refs import RepoRef
 from catalog.settings import settings
+from catalog.tokens import read_token
 
 out = Console()
 notes = Console(stderr=True)  # progress and hints; standard output is the answer alone
 
 Api = Annotated[str | None, typer.Option("--api", help="Address of the API; the running `deltadex up` without.")]
+MAX_WAIT = 5.0  # seconds between tries while the quota is used up
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -52,6 +57,10 @@ def add(
     hub: Annotated[
         bool, typer.Option("--hub", help="Take every target as a repo id, also where a folder has it.")
     ] = False,
+    token_stdin: Annotated[
+        bool,
+        typer.Option("--token-stdin", help="Read a token of the Hub from standard input; else DELTADEX_USER_TOKEN's."),
+    ] = False,
     wait: Annotated[bool, typer.Option(help="Wait until each is indexed or failed.")] = True,
     api: Api = None,
     as_json: AsJson = False,
@@ -64,8 +73,11 @@ def add(
         raise typer.BadParameter("--revision goes with repos of the Hub, and a folder has none")
     for target in set(targets) - set(folders):
         RepoRef(target, revision)  # a slip in one is told before any is submitted
+    if token_stdin and folders:
+        raise typer.BadParameter("--token-stdin goes with repos of the Hub, and a folder needs no token")
+    headers = token_headers(token_stdin)
     with connect(api) as client:
-        jobs = [submit(client, target, target in folders, revision, name) for target in targets]
+        jobs = [submit_patiently(client, target, target in folders, revision, name, headers) for target in targets]
         if wait:
             with render.progress_bar(notes) as bar:
                 jobs = watch(client, jobs, bar)
@@ -77,12 +89,38 @@ def add(
         raise typer.Exit(1)
 
 
+def token_headers(from_stdin: bool) -> dict[str, str]:
+    """A token of the Hub to submit with, where there is one. Never an argument: those are for all to see in `ps`.
+
+    Raises `TokenMalformed`.
+    """
+    given = SecretStr(sys.stdin.readline().strip()) if from_stdin else settings().user_token
+    return {TOKEN_HEADER: read_token(given.get_secret_value()).get_secret_value()} if given is not None else {}
+
+
+def submit_patiently(client: Client, target: str, *details: Any) -> dict[str, Any]:
+    """As `submit`; while there are too many active jobs it waits until some are over."""
+    while True:
+        try:
+            return submit(client, target, *details)
+        except ApiProblem as problem:
+            if problem.code != TooManyJobs.code:
+                raise
+            notes.print(f"{target} waits: {problem.message}")
+            time.sleep(min(problem.retry_after or MAX_WAIT, MAX_WAIT))
+
+
 def submit(
-    client: Client, target: str, is_folder: bool, revision: str | None = None, name: str | None = None
+    client: Client,
+    target: str,
+    is_folder: bool,
+    revision: str | None = None,
+    name: str | None = None,
+    headers: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """The job for a repo id, or for a folder: that goes past the API, which never takes a path."""
     if not is_folder:
-        return client.post("/v1/models", {"repo_id": target, "revision": revision})
+        return client.post("/v1/models", {"repo_id": target, "revision": revision}, headers)
     database = Database(settings().require_database_url())
     try:
         job = submissions.submit_folder(database, Path(target), name)

@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
+from cryptography.fernet import Fernet
+
 from app.cli import processes
 from app.cli.client import Client
 from app.cli.embedded import EmbeddedServers
@@ -43,6 +45,7 @@ class Deployment:
                 "DATABASE_URL": servers.database_url,
                 "REDIS_URL": servers.redis_url,
                 "DELTADEX_DATA_DIR": str(conf.data_dir.resolve()),
+                "DELTADEX_TOKEN_KEY": _token_key(conf),
             }
             stack.callback(conf.run_file.unlink, missing_ok=True)
             addresses = {"database_url": servers.database_url, "redis_url": servers.redis_url, "api_url": self.url}
@@ -83,6 +86,16 @@ def _check_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise AlreadyRunning(f"Port {port} on {host} is in use. Choose another with --port.") from error
+
+
+def _token_key(conf: Settings) -> str:
+    """The key that users' tokens are sealed with: the given one, or one of this data directory's own."""
+    if conf.token_key is not None:
+        return conf.token_key.get_secret_value()
+    kept = conf.data_dir / "token.key"
+    if not kept.exists():
+        _write_private(kept, Fernet.generate_key().decode())
+    return kept.read_text().strip()
 
 
 def _write_private(path: os.PathLike[str], content: str) -> None:

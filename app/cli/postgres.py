@@ -43,7 +43,7 @@ class Postgres:
         self._folder = folder.resolve()
         self._socket_dir = _socket_dir(self._folder)
         self._log = self._folder / "log"
-        self._programs = package.POSTGRES_VERSIONS[package.TARGET_POSTGRES_VERSION]
+        self.programs = package.POSTGRES_VERSIONS[package.TARGET_POSTGRES_VERSION]
         self._user = package.ensure_user_exists("pgserver") if os.geteuid() == 0 else None
 
     @property
@@ -116,11 +116,11 @@ class Postgres:
 
     def _run(self, program: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         if self._user:
-            _let_through(self._folder.parent, self._programs)  # each time: others may close what lies above
+            _let_through(self._folder.parent, self.programs)  # each time: others may close what lies above
             options |= {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
-        command = [str(self._programs / program), *arguments]
+        command = [str(self.programs / program), *arguments]
         # its user may not be allowed into the folder that we are in
-        return subprocess.run(command, cwd=self._programs, stdin=subprocess.DEVNULL, text=True, check=False, **options)
+        return subprocess.run(command, cwd=self.programs, stdin=subprocess.DEVNULL, text=True, check=False, **options)
 
 
 def _socket_dir(folder: Path) -> Path:

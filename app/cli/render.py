@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -106,6 +107,13 @@ def neighbors(answers: Sequence[tuple[str, list[dict[str, Any]]]], k: int) -> Ta
         nearest = (f"{each['repo_id'].removeprefix(start)} [dim]{each['similarity']:.3f}[/]" for each in found)
         table.add_row(repo_id.removeprefix(start), *nearest)
     return table
+
+
+def pointed_at(text: str, place: tuple[int, int]) -> str:
+    """A text in one line, and under it marks where it is talked about: `place` is where that begins and its length."""
+    line = "".join(" " if each.isspace() else each for each in text)
+    start, end = place[0], place[0] + place[1]
+    return f"  {line}\n  {' ' * cell_len(line[:start])}{'^' * max(1, cell_len(line[start:end]))}"
 
 
 def neighbor_list(found: Iterable[dict[str, Any]]) -> Table:

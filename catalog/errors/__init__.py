@@ -4,25 +4,29 @@
 CatalogError
 ├── InvalidInput                    the request or the file given is malformed
 │   ├── InvalidRepoId, InvalidRevision, InvalidCursor, InvalidVector, InvalidProbeSet
-│   └── UnknownFeature, InvalidLabels, InvalidExamples, BodyTooLarge
+│   ├── InvalidExpression, InvalidName, UnknownFeature, InvalidLabels, InvalidExamples
+│   └── TokenMalformed, BodyTooLarge
 ├── NotFound                        nothing of that name here
-│   └── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
+│   ├── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
+│   └── ReindexNotFound, TermNotFound, VectorNotFound, TaskNotFound
 ├── Conflict                        well formed, but at odds with what is stored
 │   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning
-│   └── NotClustered, NotMapped, GeometryNotFitted, CrawlOver, JobOver, NotRetriable
+│   ├── AmbiguousTerm, NothingLeft, TooManyVectors, TaskNotDone
+│   ├── NotClustered, NotMapped, GeometryNotFitted, CrawlOver, JobOver, NotRetriable, TokenRequired
+│   └── ReindexActive, ReindexOver, ReindexNotReady, ReindexIncomplete
 ├── Refused                         an ingest that can never succeed as it stands; stored on the job, not retried
 │   ├── RepoNotFound, RevisionNotFound, RepoGated
 │   ├── NothingToEmbed, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
 │   ├── CorruptWeights, NonFiniteWeights, NonFiniteVector
 │   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantisedWeights
-│   └── ShapeMismatch, BaseUnresolved, UnsupportedBase, WorkerLost, Quarantined
+│   └── ShapeMismatch, BaseUnresolved, UnsupportedBase, WorkerLost, Quarantined, ExamplesGone, TokenExpired
 ├── Forbidden                       not for whoever asks
-│   └── AdminOnly, AdminKeyRequired, WebhookOff, WebhookSecretWrong
+│   └── AdminOnly, AdminKeyRequired, KeyRequired, TokensOff, WebhookOff, WebhookSecretWrong
 ├── Misconfigured                   this machine lacks what the settings ask for
 │   └── MissingExtra, ServerFailed
 └── Unavailable                     transient; an ingest is retried with backoff
     ├── HubUnavailable, HubRateLimited, DownloadStopped, DiskFull, OutOfMemory, DeadlineExceeded, BaseDisturbed
-    ├── TooManyJobs
+    ├── TooManyJobs, TokenUnreadable, ContractDiffers
     └── DatabaseUnavailable, IndexNotLoaded, IndexDamaged, NotRunning
 """
 

@@ -47,6 +47,11 @@ class DownloadStopped(Unavailable):
     title = "Download stopped"
 
 
+class TokenUnreadable(Unavailable):
+    code = "token_unreadable"
+    title = "Token cannot be opened"
+
+
 class TooManyJobs(Unavailable):
     status = 429
     code = "too_many_jobs"
@@ -66,6 +71,11 @@ class OutOfMemory(Unavailable):
 class DeadlineExceeded(Unavailable):
     code = "deadline_exceeded"
     title = "Deadline exceeded"
+
+
+class ContractDiffers(Unavailable):
+    code = "contract_differs"
+    title = "Worker measures something else"
 
 
 class BaseDisturbed(Unavailable):

@@ -121,7 +121,18 @@ class WorkerLost(Refused):
     title = "Worker lost"
 
 
+class TokenExpired(Refused):
+    code = "token_expired"
+    title = "Token forgotten"
+
+
 class Quarantined(Refused):
     status = 409
     code = "quarantined"
     title = "Quarantined"
+
+
+class ExamplesGone(Refused):
+    status = 410
+    code = "examples_gone"
+    title = "Examples forgotten"

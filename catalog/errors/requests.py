@@ -31,6 +31,16 @@ class InvalidVector(InvalidInput):
     title = "Invalid vector"
 
 
+class InvalidExpression(InvalidInput):
+    code = "invalid_expression"
+    title = "Invalid expression"
+
+
+class InvalidName(InvalidInput):
+    code = "invalid_name"
+    title = "Invalid name"
+
+
 class InvalidProbeSet(InvalidInput):
     code = "invalid_probe_set"
     title = "Invalid probe set"
@@ -49,6 +59,11 @@ class InvalidLabels(InvalidInput):
 class InvalidExamples(InvalidInput):
     code = "invalid_examples"
     title = "Invalid examples"
+
+
+class TokenMalformed(InvalidInput):
+    code = "token_malformed"
+    title = "Not a token"
 
 
 class BodyTooLarge(InvalidInput):
@@ -78,6 +93,16 @@ class SpaceNotFound(NotFound):
     title = "Space not found"
 
 
+class TermNotFound(NotFound):
+    code = "term_not_found"
+    title = "Term of an expression not found"
+
+
+class VectorNotFound(NotFound):
+    code = "vector_not_found"
+    title = "Stored vector not found"
+
+
 class ClusterNotFound(NotFound):
     code = "cluster_not_found"
     title = "Cluster not found"
@@ -91,6 +116,16 @@ class RunNotFound(NotFound):
 class CrawlNotFound(NotFound):
     code = "crawl_not_found"
     title = "Crawl not found"
+
+
+class TaskNotFound(NotFound):
+    code = "task_not_found"
+    title = "Task not found"
+
+
+class ReindexNotFound(NotFound):
+    code = "reindex_not_found"
+    title = "Reindex not found"
 
 
 class Conflict(CatalogError):
@@ -119,9 +154,29 @@ class SpaceMismatch(Conflict):
     title = "Vectors of different spaces"
 
 
+class AmbiguousTerm(Conflict):
+    code = "ambiguous_term"
+    title = "Ambiguous term"
+
+
+class NothingLeft(Conflict):
+    code = "nothing_left"
+    title = "Nothing left of the sum"
+
+
 class NameTaken(Conflict):
     code = "name_taken"
     title = "Name taken"
+
+
+class TaskNotDone(Conflict):
+    code = "task_not_done"
+    title = "Task not done yet"
+
+
+class TooManyVectors(Conflict):
+    code = "too_many_vectors"
+    title = "Too many stored vectors"
 
 
 class AlreadyRunning(Conflict):
@@ -137,6 +192,26 @@ class NotClustered(Conflict):
 class CrawlOver(Conflict):
     code = "crawl_over"
     title = "Crawl is over"
+
+
+class ReindexActive(Conflict):
+    code = "reindex_active"
+    title = "Another reindex is active"
+
+
+class ReindexOver(Conflict):
+    code = "reindex_over"
+    title = "Reindex is over"
+
+
+class ReindexNotReady(Conflict):
+    code = "reindex_not_ready"
+    title = "Reindex is not ready"
+
+
+class ReindexIncomplete(Conflict):
+    code = "reindex_incomplete"
+    title = "Models would be lost"
 
 
 class NotMapped(Conflict):
@@ -159,6 +234,11 @@ class NotRetriable(Conflict):
     title = "Nothing to retry"
 
 
+class TokenRequired(Conflict):
+    code = "token_required"
+    title = "Token required"
+
+
 class Forbidden(CatalogError):
     status = 403
     code = "forbidden"
@@ -174,6 +254,17 @@ class AdminKeyRequired(Forbidden):
     status = 401
     code = "admin_key_required"
     title = "Admin key required"
+
+
+class KeyRequired(Forbidden):
+    status = 401
+    code = "key_required"
+    title = "API key required"
+
+
+class TokensOff(Forbidden):
+    code = "tokens_off"
+    title = "Tokens are not taken"
 
 
 class WebhookOff(Forbidden):

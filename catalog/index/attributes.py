@@ -9,8 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from catalog.index.columns import NumberColumn, TagColumn, TextColumn
-from catalog.index.filters import Filters
+from catalog.index.filters import NO_FILTERS, Filters
+from catalog.index.private import PrivateModels
 from catalog.repository.attributes import Attributes
+from catalog.viewers import PUBLIC, Viewer
 
 REMEMBERED = 64  # masks
 
@@ -24,7 +26,8 @@ class AttributeColumns:
         self._texts = {name: TextColumn() for name in ("owner", "base", "kind", "licence")}
         self._numbers = {name: NumberColumn() for name in ("downloads", "likes", "updated", "cluster")}
         self._tags = TagColumn()
-        self._masks: OrderedDict[Filters, np.ndarray] = OrderedDict()
+        self._private = PrivateModels()
+        self._masks: OrderedDict[tuple[Filters, Viewer], np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 
     def apply(self, changes: Sequence[Attributes]) -> None:
@@ -37,18 +40,26 @@ class AttributeColumns:
             for name, number in self._numbers.items():
                 number.put(models, [getattr(each, name) for each in newest])
             self._tags.put(models, [sorted(set(each.tags)) for each in newest])
+            self._private.put(newest)
             self._size = max(self._size, int(models.max()) + 1)
             self._masks.clear()
             self.seq = changes[-1].seq
 
-    def mask(self, filters: Filters) -> np.ndarray:
-        """The models that pass: bool (n + 1,), the last one false, for whoever is not known. Not to be changed."""
+    def mask(self, filters: Filters, viewer: Viewer = PUBLIC) -> np.ndarray | None:
+        """The models that pass and that the viewer may see: bool (n + 1,), the last one false, for whoever is not
+        known. Not to be changed. None where that is every model that there is.
+        """
         with self._lock:
-            if filters in self._masks:
-                self._masks.move_to_end(filters)
-                return self._masks[filters]
-            mask = np.append(self._passing(filters), False)
-            self._masks[filters] = mask
+            if filters == NO_FILTERS and not self._private:
+                return None
+            seen = self._private.seen_by(viewer)
+            asked = (filters, viewer if seen else PUBLIC)  # whoever sees no more than everybody shares one mask
+            if asked in self._masks:
+                self._masks.move_to_end(asked)
+                return self._masks[asked]
+            passing = self._passing(filters)
+            self._private.hide(passing, seen)
+            self._masks[asked] = mask = np.append(passing, False)
             if len(self._masks) > REMEMBERED:
                 self._masks.popitem(last=False)
             return mask

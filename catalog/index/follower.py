@@ -23,6 +23,7 @@ from catalog.index.mapped import MappedSegment
 from catalog.index.space_index import SpaceIndex
 from catalog.repository import attributes, geometries, snapshots, vectors
 from catalog.tables import IndexSnapshot
+from catalog.viewers import PUBLIC, Viewer
 
 MEMORY = 4 * 2**30  # bytes
 ATTRIBUTES_PAGE = 10_000  # models whose attributes are read at once
@@ -124,11 +125,14 @@ class Follower:
         except TimeoutError:
             raise IndexNotLoaded("The index of this space is still being loaded.", retry_after=5) from None
 
-    def allowed(self, filters: Filters) -> np.ndarray:
-        """The models that pass, for `SpaceIndex.search`. Raises `IndexNotLoaded` while attributes are being read."""
+    def allowed(self, filters: Filters, viewer: Viewer = PUBLIC) -> np.ndarray | None:
+        """The models that pass and that the viewer may see, for `SpaceIndex.search`; None: all that there are.
+
+        Raises `IndexNotLoaded` while attributes are being read.
+        """
         if not self._attributes_loaded.wait(PATIENCE):
             raise IndexNotLoaded("What models are filtered by is still being read from Postgres.", retry_after=5)
-        return self._attributes.mask(filters)
+        return self._attributes.mask(filters, viewer)
 
     def catch_up(self) -> int:
         """Take in what is new: the feed to its end, and what other threads have opened. Returns the entries read."""

@@ -105,6 +105,13 @@ class SpaceIndex:
     def __len__(self) -> int:
         return sum(len(part) for part in self._view.parts)
 
+    def count(self, allowed: np.ndarray | None) -> int:
+        """How many models are in here, of those for which `allowed` (bool, by model id) is true."""
+        if allowed is None:
+            return len(self)
+        ids = [part.segment.model_ids[part.alive_rows()] for part in self._view.parts]
+        return sum(int(allowed.take(each, mode="clip").sum()) for each in ids)
+
     @property
     def covered_seq(self) -> int:
         """The last change that a search takes into account."""
@@ -185,13 +192,7 @@ class SpaceIndex:
 
     def query(self, vector: np.ndarray) -> np.ndarray:
         """A vector (d,) as it is compared: float32, of length 1. Raises as `search`."""
-        if vector.shape != (self.dimension,):
-            raise SpaceMismatch(f"The vector has {vector.size} entries; those of this space have {self.dimension}.")
-        with np.errstate(over="ignore"):
-            vector = vector.astype(np.float32)
-        if not np.isfinite(vector).all() or not vector.any():
-            raise InvalidVector("A query vector needs finite float32 entries, at least one of them not zero.")
-        return normalised(vector)
+        return normalised(checked(vector, self.dimension))
 
     def _take_in(
         self,
@@ -221,6 +222,17 @@ class SpaceIndex:
             fresh=tuple(part for part in fresh if len(part)),
             departed=departed,
         )
+
+
+def checked(vector: np.ndarray, dimension: int) -> np.ndarray:
+    """A vector that came from outside, as float32 (d,). Raises `SpaceMismatch` and `InvalidVector`."""
+    if vector.shape != (dimension,):
+        raise SpaceMismatch(f"The vector has {vector.size} entries; those of this space have {dimension}.")
+    with np.errstate(over="ignore"):
+        vector = vector.astype(np.float32)
+    if not np.isfinite(vector).all() or not vector.any():
+        raise InvalidVector("A vector needs finite float32 entries, at least one of them not zero.")
+    return vector
 
 
 def _pieces(part: _Part, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from catalog.repository.times import seconds
 from catalog.tables import RUNNING, Job, JobState, Worker
 
 MAX_MESSAGE = 4_000  # characters of an error that are stored
+OVER: dict[str, Any] = {"finished_at": func.now(), "token": None}  # of every job that ends: its token is not kept
 
 
 def advance(session: Session, job_ids: Sequence[int], worker_id: int, state: JobState, progress: float) -> list[int]:
@@ -25,7 +26,7 @@ def advance(session: Session, job_ids: Sequence[int], worker_id: int, state: Job
 
 def finish(session: Session, job_id: int, worker_id: int, sha: str) -> bool:
     """End a job well. False when it is not this worker's any more: then nothing of its result may be stored."""
-    ended = {"state": JobState.DONE, "progress": 1, "sha": sha, "finished_at": func.now()}
+    ended = {"state": JobState.DONE, "progress": 1, "sha": sha, **OVER}
     statement = _own([job_id], worker_id).values(**ended, history=with_attempt("done"))
     return session.execute(statement.returning(Job.id)).scalar_one_or_none() is not None
 
@@ -33,7 +34,7 @@ def finish(session: Session, job_id: int, worker_id: int, sha: str) -> bool:
 def fail(session: Session, job_id: int, worker_id: int, error: CatalogError) -> bool:
     """End a job with its error. False when it is not this worker's any more."""
     statement = _own([job_id], worker_id).values(
-        state=JobState.FAILED, finished_at=func.now(), history=with_attempt("failed", error), **stored(error)
+        state=JobState.FAILED, history=with_attempt("failed", error), **OVER, **stored(error)
     )
     return session.execute(statement.returning(Job.id)).scalar_one_or_none() is not None
 
@@ -78,9 +79,9 @@ def quarantine(session: Session, worker_ids: Sequence[int], deaths: int, error: 
     guilty = _held(worker_ids).where(Job.deaths + 1 >= deaths, ~company.exists())
     statement = guilty.values(
         state=JobState.FAILED,
-        finished_at=func.now(),
         deaths=Job.deaths + 1,
         history=with_attempt("worker died"),
+        **OVER,
         **stored(error),
     )
     return [(job_id, model_id) for job_id, model_id in session.execute(statement.returning(Job.id, Job.model_id))]

@@ -12,17 +12,46 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Select, func, select, text, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, contains_eager
 
 from catalog.repository import queues
 from catalog.repository.queues import ENCODE
-from catalog.repository.times import seconds
-from catalog.tables import RUNNING, Job, JobState, Priority, claim_turn
+from catalog.tables import RUNNING, Job, JobState, Model
 
 OLDEST_EVERY = 4
 
-# Each priority is looked up by itself: only then does the index end a search at the jobs whose time has not come.
-CLAIM = text("""
+# Places where the next job may stand, the first before the others: each is looked at only where those before it are
+# empty, and passes over what others are taking. Each priority is looked up by itself: only then does an index end the
+# search at the jobs whose time has not come.
+_PLACE = """
+    SELECT id, deaths FROM jobs WHERE state = 'queued' AND available_at <= {since} {where}
+    ORDER BY available_at LIMIT 1 FOR UPDATE SKIP LOCKED
+"""
+_OVERDUE = "now() - make_interval(secs => :patience)"
+_ANY, _URGENT = "", "AND priority = urgency.priority"
+_RESIDENT = f"{_URGENT} AND coalesce(base_hint, '') = base.name"
+NEXT_DUE = text(f"""
+    WITH turn AS MATERIALIZED (SELECT nextval('claim_turn') % :oldest_every = 0 AS of_the_oldest)
+    SELECT place.id, place.deaths FROM (
+        SELECT oldest.* FROM turn CROSS JOIN LATERAL ({_PLACE.format(since=_OVERDUE, where=_ANY)}) AS oldest
+        WHERE turn.of_the_oldest
+        UNION ALL
+        SELECT of_priority.* FROM (VALUES (0), (1), (2)) AS urgency (priority) CROSS JOIN LATERAL (
+            SELECT * FROM ({_PLACE.format(since=_OVERDUE, where=_URGENT)}) AS overdue
+            UNION ALL
+            SELECT of_base.* FROM unnest(cast(:resident AS text[])) AS base (name)
+            CROSS JOIN LATERAL ({_PLACE.format(since="now()", where=_RESIDENT)}) AS of_base
+            UNION ALL
+            SELECT * FROM ({_PLACE.format(since="now()", where=_URGENT)}) AS oldest
+        ) AS of_priority
+    ) AS place
+    WHERE NOT EXISTS (SELECT FROM paused_queues WHERE name = :queue)
+    LIMIT 1
+""")
+
+_JOB = tuple(Job.__table__.c)
+_MODEL = tuple(column for column in Model.__table__.c if column.name != "words")  # which is loaded when asked for
+CLAIM = text(f"""
     WITH asked AS (
         SELECT id, base_hint, deaths FROM jobs
         WHERE id = :job_id AND state = 'queued' AND available_at <= now()
@@ -41,12 +70,16 @@ CLAIM = text("""
         ) AS more
         WHERE asked.deaths = 0
         LIMIT :more
+    ), claimed AS (
+        UPDATE jobs SET state = 'fetching', worker_id = :worker_id, attempts = attempts + 1, progress = 0,
+            error_code = NULL, error_message = NULL, started_at = now(), updated_at = now()
+        WHERE id IN (SELECT id FROM asked UNION ALL SELECT id FROM alike)
+        RETURNING *
     )
-    UPDATE jobs SET state = 'fetching', worker_id = :worker_id, attempts = attempts + 1, progress = 0,
-        error_code = NULL, error_message = NULL, started_at = now(), updated_at = now()
-    WHERE id IN (SELECT id FROM asked UNION ALL SELECT id FROM alike)
-    RETURNING id
+    SELECT {", ".join(f"claimed.{column.name}" for column in _JOB)}, {", ".join(map(str, _MODEL))}
+    FROM claimed JOIN models ON models.id = claimed.model_id ORDER BY claimed.id
 """)
+_CLAIMED = select(Job).options(contains_eager(Job.model)).from_statement(CLAIM.columns(*_JOB, *_MODEL))
 
 
 @dataclass(frozen=True)
@@ -63,22 +96,10 @@ def next_due(session: Session, resident: Sequence[str], patience: float) -> Due 
     Within a priority that is one that has waited for more than `patience` seconds, else one whose base is `resident`
     (repo ids, as hints), else the one that waits longest.
     """
-    if queues.is_paused(session, ENCODE):
-        return None
-    turn = session.execute(select(claim_turn.next_value())).scalar_one()
-    overdue = Job.available_at <= func.now() - seconds(patience)
-    if turn % OLDEST_EVERY == 0 and (oldest := _first(session, _due().where(overdue))) is not None:
-        return oldest
-    for priority in Priority:
-        due = _due().where(Job.priority == priority)
-        if (oldest := _first(session, due)) is None:
-            continue
-        of_resident = (due.where(func.coalesce(Job.base_hint, "") == base) for base in resident)
-        for statement in (due.where(Job.id == oldest.job_id, overdue), *of_resident):
-            if (found := _first(session, statement)) is not None:
-                return found
-        return oldest
-    return None
+    queues.hold_off_pauses(session)
+    asked = {"oldest_every": OLDEST_EVERY, "patience": patience, "resident": list(resident), "queue": ENCODE}
+    row = session.execute(NEXT_DUE, asked).one_or_none()
+    return Due(row.id, row.deaths > 0) if row else None
 
 
 def claim(session: Session, job_id: int, worker_id: int, batch: int) -> list[Job]:
@@ -87,8 +108,7 @@ def claim(session: Session, job_id: int, worker_id: int, batch: int) -> list[Job
     Empty when another worker has it, it has ended, or its time has not come: a message that arrives twice is harmless.
     """
     parameters = {"job_id": job_id, "worker_id": worker_id, "more": batch - 1}
-    claimed = session.execute(CLAIM, parameters).scalars().all()
-    return list(session.scalars(select(Job).where(Job.id.in_(claimed)).order_by(Job.id)))
+    return list(session.scalars(_CLAIMED, parameters, execution_options={"populate_existing": True}))
 
 
 def is_due(session: Session, job_id: int) -> bool:
@@ -100,8 +120,7 @@ def oldest_due(session: Session) -> int | None:
     """A job that waits for a worker; None while the queue is paused."""
     if queues.is_paused(session, ENCODE):
         return None
-    found = _first(session, _due())
-    return found.job_id if found else None
+    return session.execute(_due()).scalar_one_or_none()
 
 
 def any_due(session: Session, bases: Sequence[str], priority: int) -> bool:
@@ -122,15 +141,10 @@ def held(session: Session, worker_id: int) -> set[int]:
     return set(session.scalars(select(Job.id).where(Job.worker_id == worker_id, Job.state.in_(RUNNING))))
 
 
-def _waiting() -> Select[int, int]:
-    return select(Job.id, Job.deaths).where(Job.state == JobState.QUEUED, Job.available_at <= func.now())
+def _waiting() -> Select[int]:
+    return select(Job.id).where(Job.state == JobState.QUEUED, Job.available_at <= func.now())
 
 
-def _due() -> Select[int, int]:
+def _due() -> Select[int]:
     """The one that waits longest and that nobody else is taking."""
     return _waiting().order_by(Job.available_at).limit(1).with_for_update(skip_locked=True)
-
-
-def _first(session: Session, statement: Select[int, int]) -> Due | None:
-    row = session.execute(statement).one_or_none()
-    return Due(row.id, row.deaths > 0) if row else None

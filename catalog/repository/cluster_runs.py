@@ -59,11 +59,11 @@ def current(session: Session, space_id: int) -> ClusterRun | None:
 
 
 def newest_current(session: Session) -> tuple[ClusterRun, SpaceRow] | None:
-    """The run that is shown of the newest space of the most preferred feature that has one."""
+    """The run that is shown of the newest serving space of the most preferred feature that has one."""
     statement = (
         select(ClusterRun, SpaceRow)
         .join(SpaceRow, SpaceRow.id == ClusterRun.space_id)
-        .where(SpaceRow.feature.in_(PREFERRED), ClusterRun.current)
+        .where(SpaceRow.serving, SpaceRow.feature.in_(PREFERRED), ClusterRun.current)
         .order_by(preference, SpaceRow.id.desc())
         .limit(1)
     )

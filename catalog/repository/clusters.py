@@ -11,7 +11,17 @@ from sqlalchemy import delete, func, insert, select, text
 from sqlalchemy.orm import Session
 
 from catalog.errors import ClusterNotFound
-from catalog.tables import Cluster, ClusterRun, Model, RunState, cluster_number
+from catalog.tables import (
+    Cluster,
+    ClusterMember,
+    ClusterRun,
+    Model,
+    Revision,
+    RunState,
+    SpaceRow,
+    Vector,
+    cluster_number,
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,49 @@ def centroids(session: Session, run_id: int) -> Centroids:
         np.array([row.radius for row in rows]),
         np.array([row.size for row in rows], dtype=np.float64),
     )
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A cluster of a run that is shown, its unit centroid float32 (d,), and the means of its members' norms and of the
+    inverses of these.
+    """
+
+    cluster: Cluster
+    space: SpaceRow
+    centroid: np.ndarray
+    mean_norm: float
+    mean_inverse: float
+
+
+def shown(session: Session, *, number: int | None = None, name: str | None = None) -> list[Shown]:
+    """The clusters of that number or name among those that are shown of all spaces."""
+    members = (
+        select(func.avg(Vector.norm).label("norm"), func.avg(1 / Vector.norm).label("inverse"))
+        .join(Revision, Revision.id == Vector.revision_id)
+        .join(ClusterMember, ClusterMember.model_id == Vector.model_id)
+        .where(ClusterMember.run_id == Cluster.run_id, ClusterMember.cluster_id == Cluster.cluster_id)
+        .where(Vector.space_id == SpaceRow.id, Revision.current, ~Vector.deleted, ~Vector.no_shift)
+        .lateral()
+    )
+    statement = (
+        select(Cluster, SpaceRow, members.c.norm, members.c.inverse)
+        .join(ClusterRun, ClusterRun.id == Cluster.run_id)
+        .join(SpaceRow, SpaceRow.id == ClusterRun.space_id)
+        .join(members, members.c.norm.is_not(None))  # none where every member has left since
+        .where(ClusterRun.current, Cluster.cluster_id == number if number is not None else Cluster.name == name)
+        .order_by(Cluster.cluster_id)
+    )
+    return [
+        Shown(cluster, space, np.frombuffer(cluster.centroid, "<f4"), norm, inverse)
+        for cluster, space, norm, inverse in session.execute(statement)
+    ]
+
+
+def shown_names(session: Session) -> list[str]:
+    """Of the clusters that are shown of all spaces."""
+    statement = select(Cluster.name).join(ClusterRun, ClusterRun.id == Cluster.run_id).where(ClusterRun.current)
+    return list(session.scalars(statement.distinct()))
 
 
 def forget_all_but(session: Session, space_id: int, keep: int) -> None:

@@ -36,6 +36,7 @@ class Event:
     error_code: str | None
     error_message: str | None
     at: datetime
+    viewer: str | None = None  # the submitter that alone may see the job
 
 
 def page(session: Session, after: Place, *, job_id: int | None = None, limit: int = 1_000) -> list[Event]:
@@ -52,6 +53,7 @@ def page(session: Session, after: Place, *, job_id: int | None = None, limit: in
             JobEvent.error_code,
             JobEvent.error_message,
             JobEvent.at,
+            Job.viewer,
         )
         .join(Job, Job.id == JobEvent.job_id)
         .join(Model, Model.id == Job.model_id)

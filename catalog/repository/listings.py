@@ -30,8 +30,8 @@ class Listed:
 
 
 def known(session: Session, repo_ids: Sequence[str]) -> dict[str, Model]:
-    """The models of those names with their current revisions, in one statement."""
-    statement = select(Model).where(Model.repo_id.in_(repo_ids)).options(joinedload(Model.revision))
+    """The public models of those names with their current revisions, in one statement."""
+    statement = select(Model).where(Model.repo_id.in_(repo_ids), ~Model.private).options(joinedload(Model.revision))
     found = session.scalars(statement, execution_options={"populate_existing": True})
     return {model.repo_id: model for model in found}
 
@@ -65,7 +65,7 @@ def store(session: Session, repos: Sequence[Listed]) -> dict[str, Model]:
     told = {name: statement.excluded[name] for name in _TOLD}
     before = tuple_(*(getattr(Model, name) for name in _TOLD))
     statement = statement.on_conflict_do_update(
-        index_elements=["repo_id"],
+        index_elements=["repo_id", "private"],
         set_={**told, "seq": change_seq.next_value(), "updated_at": func.now()},
         where=before.is_distinct_from(tuple_(*told.values())),
     )

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
 from catalog.database import storable
+from catalog.repository.access import PUBLIC_VECTORS
 from catalog.spaces import PREFERRED
 from catalog.tables import Map, MapAttempt
 
@@ -134,21 +135,23 @@ class Standing:
     last_seq: int
 
 
-_STANDING = text("""
+_STANDING = text(f"""
     SELECT spaces.id, spaces.key, spaces.dimension, newest.id, run.id, newest.covered_seq,
-        (SELECT coalesce(max(seq), 0) FROM vectors WHERE space_id = spaces.id)
+        coalesce(
+            (SELECT seq FROM vectors WHERE space_id = spaces.id AND {PUBLIC_VECTORS} ORDER BY seq DESC LIMIT 1), 0
+        )
     FROM spaces
     JOIN LATERAL (
         SELECT id, covered_seq FROM maps WHERE space_id = spaces.id ORDER BY id DESC LIMIT 1
     ) AS newest ON true
     LEFT JOIN cluster_runs AS run ON run.space_id = spaces.id AND run.current
-    WHERE spaces.key = :key OR (:key IS NULL AND spaces.feature = ANY(:preferred))
+    WHERE spaces.key = :key OR (:key IS NULL AND spaces.serving AND spaces.feature = ANY(:preferred))
     ORDER BY array_position(:preferred, spaces.feature), spaces.id DESC LIMIT 1
 """).bindparams(bindparam("key", type_=Text), bindparam("preferred", list(PREFERRED), ARRAY(Text)))
 
 
 def standing(session: Session, space_key: str | None) -> Standing | None:
-    """The map of the space of that key, or of the newest of the most preferred feature that has one. One statement."""
+    """The map of the space of that key, or of the newest serving one of the most preferred feature that has one."""
     row = session.execute(_STANDING, {"key": space_key}).one_or_none()
     return Standing(*row) if row else None
 

@@ -7,13 +7,16 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Double, any_, cast, func, literal, select, update
+from sqlalchemy import BigInteger, ColumnElement, Double, Select, any_, cast, delete, func, literal, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, REGCONFIG, insert
 from sqlalchemy.orm import Session, contains_eager, joinedload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from catalog.errors import ModelNotFound
 from catalog.repository import names
-from catalog.tables import Model, ModelState, Revision, Source, change_seq
+from catalog.repository.access import visible
+from catalog.tables import Job, Model, ModelState, Revision, Source, change_seq
+from catalog.viewers import PUBLIC, Viewer
 
 
 @dataclass(frozen=True)
@@ -36,32 +39,48 @@ class Metadata:
         return asdict(self) | lists
 
 
-def ensure(session: Session, repo_id: str, source: Source, folder: str | None = None) -> Model:
-    """The model of that name, made if there is none. The stored folder is left as it is."""
-    statement = insert(Model).values(
-        repo_id=repo_id, owner=repo_id.split("/", maxsplit=1)[0], source=source, folder=folder
-    )
-    session.execute(statement.on_conflict_do_nothing(index_elements=["repo_id"]))
-    return session.scalars(select(Model).where(Model.repo_id == repo_id)).one()
+def ensure(
+    session: Session, repo_id: str, source: Source, folder: str | None = None, *, private: bool = False
+) -> Model:
+    """The public (or the `private`) model that has that name now, made if there is none. The stored folder is left as
+    it is.
+    """
+    values = {"repo_id": repo_id, "owner": repo_id.split("/", maxsplit=1)[0], "source": source, "folder": folder}
+    statement = insert(Model).values(**values, private=private)
+    unless_known = statement.on_conflict_do_nothing(index_elements=["repo_id", "private"])
+    made = session.scalars(unless_known.returning(Model)).one_or_none()
+    if made is None:
+        return session.scalars(_of_name(repo_id).where(Model.private == private)).one()
+    set_committed_value(made, "revision", None)  # it has none yet, which nobody needs to ask
+    return made
 
 
-def get(session: Session, repo_id: str) -> Model:
+def known_as(session: Session, repo_id: str) -> Model | None:
+    """The public model that had that name before, or has it now, with its current revision."""
+    named = _of_name(func.coalesce(names.now(repo_id), repo_id)).where(visible(PUBLIC))
+    return session.scalars(named).one_or_none()
+
+
+def get(session: Session, repo_id: str, viewer: Viewer = PUBLIC) -> Model:
     """The model with its current revision, also by a name that it had before; raises `ModelNotFound`."""
-    model = find(session, repo_id) or find(session, names.current(session, [repo_id]).get(repo_id))
+    model = find(session, repo_id, viewer) or find(session, names.current(session, [repo_id]).get(repo_id), viewer)
     if model is None:
         raise ModelNotFound(f"{repo_id} is not in this catalog. Submit it with POST /v1/models or `deltadex add`.")
     return model
 
 
-def find(session: Session, repo_id: str | None) -> Model | None:
+def find(session: Session, repo_id: str | None, viewer: Viewer = PUBLIC) -> Model | None:
     """The model that has that name now, with its current revision."""
-    statement = select(Model).where(Model.repo_id == repo_id).options(joinedload(Model.revision))
-    return session.scalars(statement).one_or_none() if repo_id is not None else None
+    return session.scalars(_of_name(repo_id).where(visible(viewer))).one_or_none() if repo_id is not None else None
+
+
+def _of_name(repo_id: str | ColumnElement[str]) -> Select[Model]:
+    return select(Model).where(Model.repo_id == repo_id).options(joinedload(Model.revision))
 
 
 def by_hub_id(session: Session, hub_id: str) -> Model | None:
-    """The model of the repo that has that id on the Hub."""
-    statement = select(Model).where(Model.hub_id == hub_id).order_by(Model.id).limit(1)
+    """The public model of the repo that has that id on the Hub."""
+    statement = select(Model).where(Model.hub_id == hub_id, ~Model.private).order_by(Model.id).limit(1)
     return session.scalars(statement.options(joinedload(Model.revision))).one_or_none()
 
 
@@ -73,13 +92,14 @@ def page(
     state: ModelState | None = None,
     after: int = 0,
     limit: int = 50,
+    viewer: Viewer = PUBLIC,
 ) -> list[Model]:
     """Up to `limit` models with an id above `after`, oldest first, with their current revisions."""
     statement = (
         select(Model)
         .outerjoin(Model.revision)
         .options(contains_eager(Model.revision))
-        .where(Model.id > after, *filtered(base, owner, state))
+        .where(Model.id > after, visible(viewer), *filtered(base, owner, state))
         .order_by(Model.id)
         .limit(limit)
     )
@@ -95,6 +115,7 @@ def containing(
     state: ModelState | None = None,
     after: tuple[float, int] | None = None,
     limit: int = 50,
+    viewer: Viewer = PUBLIC,
 ) -> list[tuple[Model, float]]:
     """Up to `limit` models whose name, tags or card match a `tsquery` (`catalog.words.query`), with their ranks, the
     best first, beginning after that rank and id. What was removed is not among them.
@@ -105,7 +126,7 @@ def containing(
         select(Model, rank)
         .outerjoin(Model.revision)
         .options(contains_eager(Model.revision))
-        .where(Model.words.bool_op("@@")(asked), *filtered(base, owner, state))
+        .where(Model.words.bool_op("@@")(asked), visible(viewer), *filtered(base, owner, state))
         .order_by(rank.desc(), Model.id)
         .limit(limit)
     )
@@ -122,11 +143,11 @@ def filtered(base: str | None, owner: str | None, state: ModelState | None) -> l
     return [column == value for column, value in wanted if value is not None]
 
 
-def by_ids(session: Session, ids: Iterable[int]) -> dict[int, Model]:
-    """Models by id, with their current revisions, in one statement."""
+def by_ids(session: Session, ids: Iterable[int], viewer: Viewer = PUBLIC) -> dict[int, Model]:
+    """Models by id as far as the viewer may see them, with their current revisions, in one statement."""
     # an array: there may be more of them than a statement may have parameters
     wanted = any_(literal(list(ids), ARRAY(BigInteger)))
-    statement = select(Model).where(Model.id == wanted).options(joinedload(Model.revision))
+    statement = select(Model).where(Model.id == wanted, visible(viewer)).options(joinedload(Model.revision))
     return {model.id: model for model in session.scalars(statement)}
 
 
@@ -150,6 +171,10 @@ def make_current(
     statement = insert(Revision).values(model_id=model_id, sha=sha, **values)
     statement = statement.on_conflict_do_update(index_elements=["model_id", "sha"], set_=values)
     return session.scalars(statement.returning(Revision), execution_options={"populate_existing": True}).one()
+
+
+def current_revision(session: Session, model_id: int) -> Revision | None:
+    return session.scalars(select(Revision).where(Revision.model_id == model_id, Revision.current)).one_or_none()
 
 
 def restore(session: Session, revision: Revision) -> None:
@@ -205,7 +230,16 @@ def ids(session: Session, repo_ids: Iterable[str]) -> list[int]:
     return list(session.scalars(select(Model.id).where(Model.repo_id.in_(list(repo_ids)))))
 
 
+def drop_if_empty(session: Session, model_id: int) -> None:
+    """Take away a private model that no job and no revision belongs to."""
+    asked_for = select(Job.id).where(Job.model_id == Model.id).exists()
+    stored = select(Revision.id).where(Revision.model_id == Model.id).exists()
+    session.execute(delete(Model).where(Model.id == model_id, Model.private, ~asked_for, ~stored))
+
+
 def counts(session: Session) -> dict[ModelState, int]:
-    """How many models are in each state."""
-    rows = session.execute(select(Model.state, func.count()).group_by(Model.state))
-    return dict.fromkeys(ModelState, 0) | {ModelState(state): count for state, count in rows}
+    """How many public models are in each state."""
+    every = select(Model.state, func.count()).group_by(Model.state)
+    hidden = {state: count for state, count in session.execute(every.where(Model.private))}  # by an index
+    counted = {ModelState(state): count - hidden.get(state, 0) for state, count in session.execute(every)}
+    return dict.fromkeys(ModelState, 0) | counted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ScalarSelect, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -17,9 +17,17 @@ def current(session: Session, repo_ids: Sequence[str]) -> dict[str, str]:
     return {former: name for former, name in session.execute(statement.where(FormerName.repo_id.in_(repo_ids)))}
 
 
+def now(former: str) -> ScalarSelect[str]:
+    """For a statement: the name that the model has now which had that one before; null where there is none."""
+    statement = select(Model.repo_id).join(FormerName, FormerName.model_id == Model.id)
+    return statement.where(FormerName.repo_id == former).scalar_subquery()
+
+
 def moved(session: Session, hub_ids: dict[str, str]) -> list[tuple[Model, str]]:
-    """Models that have another name than the one (by the Hub's own id) that the Hub gives them now; with that name."""
-    known = session.scalars(select(Model).where(Model.hub_id.in_(hub_ids)).order_by(Model.id))
+    """Public models that have another name than the one (by the Hub's own id) that the Hub gives them now; with that
+    one.
+    """
+    known = session.scalars(select(Model).where(Model.hub_id.in_(hub_ids), ~Model.private).order_by(Model.id))
     return [
         (model, hub_ids[model.hub_id]) for model in known if model.hub_id and model.repo_id != hub_ids[model.hub_id]
     ]

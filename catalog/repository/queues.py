@@ -30,9 +30,14 @@ class QueueReport:
         return self.paused_at is not None and self.running == 0
 
 
-def is_paused(session: Session, name: str) -> bool:
+def hold_off_pauses(session: Session) -> None:
     """A claim that follows in the same transaction is over before a pause begins."""
     session.execute(text("SELECT pg_advisory_xact_lock_shared(:lock)"), {"lock": _PAUSE_LOCK})
+
+
+def is_paused(session: Session, name: str) -> bool:
+    """And no pause begins before the transaction ends."""
+    hold_off_pauses(session)
     return session.execute(select(PausedQueue.name).where(PausedQueue.name == name)).first() is not None
 
 

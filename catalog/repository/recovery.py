@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session
 
-from catalog.errors import Quarantined
+from catalog.errors import CatalogError, Quarantined
 from catalog.repository import attempts, models
 from catalog.repository.times import seconds
 from catalog.tables import RUNNING, Job, JobState, Worker
@@ -38,6 +38,15 @@ def recover(session: Session, heartbeat_limit: float, deadly: int) -> Recovered:
     stopped = list(session.scalars(_holding(Worker.stopped_at.is_not(None))))
     released += attempts.release(session, stopped)
     return Recovered(released, [job_id for job_id, _ in quarantined])
+
+
+def forget_tokens(session: Session, max_age: float, error: CatalogError) -> list[int]:
+    """End the jobs whose users' tokens are older than `max_age` seconds, and with them the tokens. Returns the jobs."""
+    old = update(Job).where(Job.token.is_not(None), Job.token_at < func.now() - seconds(max_age))
+    ended = old.values(state=JobState.FAILED, **attempts.OVER, **attempts.stored(error))
+    rows = session.execute(ended.returning(Job.id, Job.model_id)).all()
+    models.mark_failed(session, [model_id for _, model_id in rows])
+    return [job_id for job_id, _ in rows]
 
 
 def due_for_ringing(session: Session, ring_again_after: float, limit: int) -> list[int]:

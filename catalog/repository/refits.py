@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from catalog.repository.access import PUBLIC_VECTORS
+
 
 @dataclass(frozen=True)
 class Changed:
@@ -19,21 +21,25 @@ class Changed:
     last_ago: float
 
 
-_CHANGED = text("""
+# of private models nothing is made that all share, so they call for nothing
+_CHANGED = text(f"""
     SELECT place.space_id, counted.changes,
         extract(epoch FROM now() - first.created_at)::float8, extract(epoch FROM now() - last.created_at)::float8
     FROM unnest(cast(:spaces AS bigint[]), cast(:covered AS bigint[]), cast(:enough AS bigint[]))
         AS place (space_id, covered, enough)
     CROSS JOIN LATERAL (
         SELECT count(*) AS changes FROM (
-            SELECT 1 FROM vectors WHERE space_id = place.space_id AND seq > place.covered LIMIT place.enough
+            SELECT 1 FROM vectors
+            WHERE space_id = place.space_id AND seq > place.covered AND {PUBLIC_VECTORS} LIMIT place.enough
         ) AS those
     ) AS counted
     JOIN LATERAL (
-        SELECT created_at FROM vectors WHERE space_id = place.space_id AND seq > place.covered ORDER BY seq LIMIT 1
+        SELECT created_at FROM vectors
+        WHERE space_id = place.space_id AND seq > place.covered AND {PUBLIC_VECTORS} ORDER BY seq LIMIT 1
     ) AS first ON true
     JOIN LATERAL (
-        SELECT created_at FROM vectors WHERE space_id = place.space_id ORDER BY seq DESC LIMIT 1
+        SELECT created_at FROM vectors
+        WHERE space_id = place.space_id AND {PUBLIC_VECTORS} ORDER BY seq DESC LIMIT 1
     ) AS last ON true
 """)
 

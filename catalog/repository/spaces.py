@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-from sqlalchemy import case, func, select
+from sqlalchemy import ColumnElement, case, func, select, text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from catalog.errors import SpaceNotFound
+from catalog.repository.access import space_visible
 from catalog.spaces import PREFERRED, Space
 from catalog.tables import BaseActivations, SpaceRow
+from catalog.viewers import PUBLIC, Viewer
 
 
 @dataclass(frozen=True)
@@ -23,18 +25,65 @@ class BaseTable:
 
 
 def ensure(session: Session, space: Space, dimension: int) -> SpaceRow:
-    """The row of that contract, made if there is none."""
-    statement = insert(SpaceRow).values(key=space.key, dimension=dimension, **asdict(space))
-    session.execute(statement.on_conflict_do_nothing(index_elements=["key"]))
-    return get(session, space.key)
+    """The row of that contract, made if there is none. The first of a base and feature serves at once; one that a
+    reindex measures, and one that comes after the first, does not until a reindex switches.
+    """
+    known = select(SpaceRow).where(SpaceRow.key == space.key)
+    row = session.scalars(known).one_or_none()
+    while row is None:
+        first = not space.edition and serving(session, space) is None
+        made = insert(SpaceRow).values(key=space.key, dimension=dimension, serving=first, **asdict(space))
+        session.execute(made.on_conflict_do_nothing())  # another may have come to serve just now
+        row = session.scalars(known).one_or_none()
+    return row
 
 
-def get(session: Session, key: str) -> SpaceRow:
-    """Raises `SpaceNotFound`."""
-    row = session.scalars(select(SpaceRow).where(SpaceRow.key == key)).one_or_none()
+_CONTRACT = ("feature", "layer", "base_repo", "base_sha", "probe_set", "dtype", "encoder_version")
+
+
+def contract_of(row: SpaceRow) -> Space:
+    return Space(**{name: getattr(row, name) for name in (*_CONTRACT, "edition")})
+
+
+def editions(session: Session, space: Space) -> list[SpaceRow]:
+    """The spaces of that contract, whatever their edition: the serving one first, then the newest."""
+    same = [getattr(SpaceRow, name).is_not_distinct_from(getattr(space, name)) for name in _CONTRACT]
+    return list(session.scalars(select(SpaceRow).where(*same).order_by(SpaceRow.serving.desc(), SpaceRow.id.desc())))
+
+
+def home(session: Session, space: Space, dimension: int) -> SpaceRow:
+    """Where what is measured under a contract is stored, for jobs that are of no reindex: the edition that serves,
+    and where none of it does the first, made if there is none.
+    """
+    found = editions(session, space)
+    return found[0] if found and found[0].serving else ensure(session, replace(space, edition=0), dimension)
+
+
+def is_home() -> ColumnElement[bool]:
+    """`home` as a condition on a `SpaceRow`."""
+    other = aliased(SpaceRow)
+    same = [getattr(other, name).is_not_distinct_from(getattr(SpaceRow, name)) for name in _CONTRACT]
+    return SpaceRow.serving | ((SpaceRow.edition == 0) & ~select(other.id).where(other.serving, *same).exists())
+
+
+def serving(session: Session, space: Space | SpaceRow) -> SpaceRow | None:
+    """The space that serves for the base and feature of another."""
+    same = (SpaceRow.feature == space.feature, func.coalesce(SpaceRow.base_repo, "") == (space.base_repo or ""))
+    return session.scalars(select(SpaceRow).where(SpaceRow.serving, *same)).one_or_none()
+
+
+def get(session: Session, key: str, viewer: Viewer = PUBLIC) -> SpaceRow:
+    """A space in which the viewer sees a model. Raises `SpaceNotFound`."""
+    row = session.scalars(select(SpaceRow).where(SpaceRow.key == key, space_visible(viewer))).one_or_none()
     if row is None:
         raise SpaceNotFound(f"There is no space {key}. GET /v1/spaces lists them.")
     return row
+
+
+def pinned(session: Session, base_repo: str) -> str | None:
+    """The commit of a base that its serving spaces were measured on."""
+    statement = select(SpaceRow.base_sha).where(SpaceRow.serving, SpaceRow.base_repo == base_repo)
+    return session.execute(statement.order_by(preference, SpaceRow.id.desc()).limit(1)).scalar_one_or_none()
 
 
 # the place of a space's feature among the preferred ones, from 0; a condition and an order of statements
@@ -42,8 +91,9 @@ preference = case({name: place for place, name in enumerate(PREFERRED)}, value=S
 
 
 def newest(session: Session) -> SpaceRow:
-    """The newest space of the most preferred feature that there is; raises `SpaceNotFound`."""
-    statement = select(SpaceRow).where(SpaceRow.feature.in_(PREFERRED)).order_by(preference, SpaceRow.id.desc())
+    """The newest serving space of the most preferred feature that holds a public model; raises `SpaceNotFound`."""
+    preferred = select(SpaceRow).where(SpaceRow.serving, SpaceRow.feature.in_(PREFERRED), space_visible(PUBLIC))
+    statement = preferred.order_by(preference, SpaceRow.id.desc())
     row = session.scalars(statement.limit(1)).one_or_none()
     if row is None:
         raise SpaceNotFound(f"There is no space of {PREFERRED[0]} yet: the first model that is embedded makes it.")
@@ -52,13 +102,15 @@ def newest(session: Session) -> SpaceRow:
 
 def leads(session: Session, space: SpaceRow) -> bool:
     """Whether a space is the one that `newest` would choose among those of its base."""
-    statement = select(SpaceRow.id).where(SpaceRow.feature.in_(PREFERRED), SpaceRow.base_repo == space.base_repo)
+    statement = select(SpaceRow.id).where(
+        SpaceRow.serving, SpaceRow.feature.in_(PREFERRED), SpaceRow.base_repo == space.base_repo
+    )
     return session.scalars(statement.order_by(preference, SpaceRow.id.desc()).limit(1)).one_or_none() == space.id
 
 
-def page(session: Session) -> list[SpaceRow]:
-    """All spaces, the newest first."""
-    return list(session.scalars(select(SpaceRow).order_by(SpaceRow.id.desc())))
+def page(session: Session, viewer: Viewer = PUBLIC) -> list[SpaceRow]:
+    """The spaces in which the viewer sees a model, the newest first."""
+    return list(session.scalars(select(SpaceRow).where(space_visible(viewer)).order_by(SpaceRow.id.desc())))
 
 
 def base_table(session: Session, space: Space, base_repo: str, base_sha: str) -> BaseTable | None:
@@ -88,6 +140,23 @@ def store_base_table(session: Session, space: Space, base_repo: str, base_sha: s
         data=table.activations.astype("<f4").tobytes(),
     )
     session.execute(statement.on_conflict_do_nothing())
+
+
+_COPY_TABLE = text("""
+    INSERT INTO base_activations (space_id, base_repo, base_sha, noise_floor, probes, dimension, data)
+    SELECT :target, base_repo, base_sha, noise_floor, probes, dimension, data FROM base_activations
+    WHERE space_id = (SELECT id FROM spaces WHERE key = :source) AND base_repo = :base_repo AND base_sha = :base_sha
+        AND NOT EXISTS (SELECT 1 FROM base_activations WHERE space_id = :target AND base_repo = :base_repo
+            AND base_sha = :base_sha)
+    ON CONFLICT DO NOTHING
+""")
+
+
+def share_base_table(session: Session, space: Space, target: SpaceRow, base_repo: str, base_sha: str) -> None:
+    """Have another edition of a space hold what was measured of that base, too."""
+    if target.key != space.key:
+        values = {"target": target.id, "source": space.key, "base_repo": base_repo, "base_sha": base_sha}
+        session.execute(_COPY_TABLE, values)
 
 
 def noise_floor(session: Session, space_id: int) -> float | None:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.orm import Session
 
 from catalog.errors import DatabaseUnavailable
+from catalog.repository.access import PUBLIC_VECTORS
 from catalog.tables import Vector
 
 BLOCK_BYTES = 2**20
@@ -20,7 +21,7 @@ BLOCK_BYTES = 2**20
 # the newest row of each model, tombstones among them, before those are left out
 _NEWEST = """
     SELECT DISTINCT ON (model_id) model_id, data, deleted OR no_shift AS gone, dimension
-    FROM vectors WHERE space_id = {space_id} ORDER BY model_id, seq DESC
+    FROM vectors WHERE space_id = {space_id} AND {whose} ORDER BY model_id, seq DESC
 """
 _FITTING = f"FROM ({_NEWEST}) AS newest WHERE NOT gone AND dimension = {{dimension}}"
 _COPY = f"COPY (SELECT model_id, data {_FITTING}) TO STDOUT (FORMAT BINARY)"
@@ -43,19 +44,21 @@ def covered(session: Session, space_id: int) -> int:
     ).scalar_one()
 
 
-def count(session: Session, space_id: int, dimension: int) -> int:
-    """How many models have a vector in the space."""
-    statement = _COUNT.format(space_id=":space_id", dimension=":dimension")
+def count(session: Session, space_id: int, dimension: int, *, public: bool = False) -> int:
+    """How many models (`public`: that everybody may see) have a vector in the space."""
+    statement = _COUNT.format(space_id=":space_id", dimension=":dimension", whose=_whose(public))
     return session.execute(text(statement), {"space_id": space_id, "dimension": dimension}).scalar_one()
 
 
-def stream(session: Session, space_id: int, dimension: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The newest vector of each model of a space, in the order of the models' ids.
+def stream(
+    session: Session, space_id: int, dimension: int, *, public: bool = False
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The newest vector of each model of a space (`public`: that everybody may see), in the order of the models' ids.
 
     Yields blocks of ids (m,) int64 and vectors (m, d) float32. Raises `DatabaseUnavailable`.
     """
     with _driver(session.connection()) as driver:
-        yield from _blocks(driver, space_id, dimension)
+        yield from _blocks(driver, space_id, dimension, public)
 
 
 def newest_of(
@@ -79,9 +82,15 @@ def _driver(connection: Connection) -> Iterator[psycopg.Connection[Any]]:
         raise DatabaseUnavailable("Postgres went away while vectors were read.") from error
 
 
-def _blocks(driver: psycopg.Connection[Any], space_id: int, dimension: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _whose(public: bool) -> str:
+    return PUBLIC_VECTORS if public else "true"
+
+
+def _blocks(
+    driver: psycopg.Connection[Any], space_id: int, dimension: int, public: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     rows = max(1, BLOCK_BYTES // (4 * dimension))
-    places = {"space_id": sql.Literal(space_id), "dimension": sql.Literal(dimension)}
+    places = {"space_id": sql.Literal(space_id), "dimension": sql.Literal(dimension), "whose": sql.SQL(_whose(public))}
     statement = sql.SQL(_COPY).format(**places)
     ids: list[int] = []
     vectors: list[bytes] = []

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import case, func, select, text, tuple_, update
-from sqlalchemy.dialects.postgresql import distinct_on, insert
+from sqlalchemy import Text, case, func, literal, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import ARRAY, distinct_on, insert
 from sqlalchemy.orm import Session
 
 from catalog.errors import CatalogError, ModelNotFound, NotIndexed
 from catalog.repository import names, spaces
+from catalog.repository.access import PUBLIC_VECTORS, visible
 from catalog.spaces import PREFERRED, Space
 from catalog.tables import BaseActivations, Model, Revision, SpaceRow, Vector, change_seq
+from catalog.viewers import PUBLIC, Viewer
 
 _FEED_LOCK = 0x64656C7461  # "delta"
 
@@ -81,9 +83,9 @@ def store(
 def republish(session: Session, revision_id: int) -> None:
     """Append a revision's vectors to the feed once more, so that they replace what is indexed of the model."""
     lock_feed(session)
-    session.execute(
-        update(Vector).where(Vector.revision_id == revision_id).values(seq=change_seq.next_value(), deleted=False)
-    )
+    homes = select(SpaceRow.id).where(spaces.is_home())
+    statement = update(Vector).where(Vector.revision_id == revision_id, Vector.space_id.in_(homes))
+    session.execute(statement.values(seq=change_seq.next_value(), deleted=False))
 
 
 def remove(session: Session, model_id: int) -> None:
@@ -92,11 +94,11 @@ def remove(session: Session, model_id: int) -> None:
     session.execute(update(Vector).where(Vector.model_id == model_id).values(seq=change_seq.next_value(), deleted=True))
 
 
-def retire(session: Session, model_id: int, base_repo: str, base_sha: str) -> None:
-    """Turn a model's vectors in the spaces of other bases into tombstones: it is a fine-tune of this one now.
-    The caller holds `lock_feed`.
+def retire(session: Session, model_id: int, base_repo: str) -> None:
+    """Turn a model's vectors in the spaces of other bases into tombstones: it is a fine-tune of this one now. Those on
+    another commit of the same base stay. The caller holds `lock_feed`.
     """
-    elsewhere = select(SpaceRow.id).where((SpaceRow.base_repo != base_repo) | (SpaceRow.base_sha != base_sha))
+    elsewhere = select(SpaceRow.id).where(SpaceRow.base_repo != base_repo)
     statement = update(Vector).where(Vector.model_id == model_id, Vector.space_id.in_(elsewhere), ~Vector.deleted)
     session.execute(statement.values(seq=change_seq.next_value(), deleted=True))
 
@@ -116,23 +118,27 @@ def changes(session: Session, after: int, limit: int) -> list[Change]:
     ]
 
 
-_CHANGES_OF = text("""
+_CHANGES_OF = """
     SELECT vectors.seq, vectors.space_id, vectors.model_id,
         CASE WHEN deleted OR no_shift THEN NULL ELSE data END AS data
     FROM unnest(cast(:spaces AS bigint[]), cast(:positions AS bigint[])) AS place (space_id, seq)
     JOIN vectors ON vectors.space_id = place.space_id AND vectors.seq > place.seq
+    {where}
     ORDER BY vectors.seq LIMIT :limit
-""")
+"""
+_OF_ALL, _OF_PUBLIC = text(_CHANGES_OF.format(where="")), text(_CHANGES_OF.format(where=f"WHERE {PUBLIC_VECTORS}"))
 
 
-def changes_of(session: Session, positions: Mapping[int, int], limit: int) -> list[Change]:
-    """The next entries of some spaces (by id), of each those after its own position, in the order of `seq`."""
+def changes_of(session: Session, positions: Mapping[int, int], limit: int, *, public: bool = False) -> list[Change]:
+    """The next entries of some spaces (by id), of each those after its own position, in the order of `seq`; with
+    `public` those of public models alone.
+    """
     if not positions:
         return []
     places = {"spaces": list(positions), "positions": list(positions.values()), "limit": limit}
     return [
         Change(seq, space_id, model_id, None if data is None else np.frombuffer(data, dtype="<f4"))
-        for seq, space_id, model_id, data in session.execute(_CHANGES_OF, places)
+        for seq, space_id, model_id, data in session.execute(_OF_PUBLIC if public else _OF_ALL, places)
     ]
 
 
@@ -145,14 +151,14 @@ class Touched:
     gone: bool
 
 
-_TOUCHED = text("""
+_TOUCHED = text(f"""
     SELECT DISTINCT ON (model_id) model_id, seq, deleted OR no_shift
-    FROM vectors WHERE space_id = :space_id AND seq > :after ORDER BY model_id, seq DESC
+    FROM vectors WHERE space_id = :space_id AND seq > :after AND {PUBLIC_VECTORS} ORDER BY model_id, seq DESC
 """)
 
 
 def touched(session: Session, space_id: int, after: int) -> list[Touched]:
-    """The models of a space that changed after a place of the feed, each once."""
+    """The public models of a space that changed after a place of the feed, each once."""
     return [Touched(*row) for row in session.execute(_TOUCHED, {"space_id": space_id, "after": after})]
 
 
@@ -161,21 +167,31 @@ def last_seq(session: Session) -> int:
 
 
 def newest(
-    session: Session, repo_id: str, *, features: Sequence[str] = PREFERRED, space_key: str | None = None
+    session: Session,
+    repo_id: str,
+    *,
+    features: Sequence[str] = PREFERRED,
+    space_key: str | None = None,
+    viewer: Viewer = PUBLIC,
 ) -> Stored:
-    """A model's newest vector in the space of that key, or else in its newest space of the first of those features that
-    its newest revision has.
+    """A model's newest vector in the space of that key, or else in its newest serving space of the first of those
+    features that its newest revision has; in one that does not serve where it is in no other.
 
     One statement where there is one. Raises `ModelNotFound`, `SpaceNotFound` and `NotIndexed`.
     """
-    found = newest_of(session, [repo_id], features=features, space_key=space_key)[repo_id]
+    found = newest_of(session, [repo_id], features=features, space_key=space_key, viewer=viewer)[repo_id]
     if isinstance(found, CatalogError):
         raise found
     return found
 
 
 def newest_of(
-    session: Session, repo_ids: Sequence[str], *, features: Sequence[str] = PREFERRED, space_key: str | None = None
+    session: Session,
+    repo_ids: Sequence[str],
+    *,
+    features: Sequence[str] = PREFERRED,
+    space_key: str | None = None,
+    viewer: Viewer = PUBLIC,
 ) -> dict[str, Stored | CatalogError]:
     """As `newest` for several models at once: what it would raise stands in the place of what it would return.
 
@@ -183,9 +199,11 @@ def newest_of(
     """
     wanted = SpaceRow.key == space_key if space_key else SpaceRow.feature.in_(features)
     preferred = case({name: place for place, name in enumerate(features)}, value=SpaceRow.feature)
-    latest = func.max(Vector.seq).over(partition_by=Vector.revision_id)  # of the revision: the newest one counts alone
+    # of the revision: the newest one counts alone
+    latest = func.max(Vector.seq).over(partition_by=(Vector.revision_id, SpaceRow.serving))
+    ranks = (SpaceRow.serving, preferred.label("preference"), latest.label("latest"))
     vectors = (
-        select(Vector.id, Vector.model_id, Vector.seq, preferred.label("preference"), latest.label("latest"))
+        select(Vector.id, Vector.model_id, Vector.seq, *ranks)
         .join(SpaceRow, SpaceRow.id == Vector.space_id)
         .where(wanted, ~Vector.deleted)
         .subquery()
@@ -203,8 +221,14 @@ def newest_of(
         .outerjoin(SpaceRow, SpaceRow.id == Vector.space_id)
         .outerjoin(Revision, Revision.id == Vector.revision_id)
         .outerjoin(BaseActivations, own_base)
-        .where(Model.repo_id.in_(repo_ids))
-        .order_by(Model.id, vectors.c.latest.desc(), vectors.c.preference, vectors.c.seq.desc())
+        .where(Model.repo_id.in_(repo_ids), visible(viewer))
+        .order_by(
+            Model.id,
+            vectors.c.serving.desc(),
+            vectors.c.latest.desc(),
+            vectors.c.preference,
+            vectors.c.seq.desc(),
+        )
     )
     found: dict[str, Stored | CatalogError] = {repo_id: _unknown(repo_id) for repo_id in repo_ids}
     where = f"in space {space_key}" if space_key else f"for {' or '.join(features)}"
@@ -221,13 +245,50 @@ def newest_of(
             model, revision, space, values, vector.norm, vector.no_shift, vector.explanation, noise_floor
         )
     if missing and space_key:
-        spaces.get(session, space_key)  # raises where the space itself is unknown
+        spaces.get(session, space_key, viewer)  # raises where the space itself is unknown
     unknown = [repo_id for repo_id, each in found.items() if isinstance(each, ModelNotFound)]
     renamed = names.current(session, unknown) if unknown else {}
     if renamed:
-        now = newest_of(session, list(renamed.values()), features=features, space_key=space_key)
+        now = newest_of(session, list(renamed.values()), features=features, space_key=space_key, viewer=viewer)
         found |= {former: now[repo_id] for former, repo_id in renamed.items()}
     return found
+
+
+def in_spaces(session: Session, model: Model) -> list[Stored]:
+    """A model's vectors in every space that its current revision has."""
+    own_base = (
+        (BaseActivations.space_id == Vector.space_id)
+        & (BaseActivations.base_repo == Revision.base_repo)
+        & (BaseActivations.base_sha == Revision.base_sha)
+    )
+    statement = (
+        select(Revision, SpaceRow, Vector, BaseActivations.noise_floor)
+        .join(Vector, Vector.revision_id == Revision.id)
+        .join(SpaceRow, SpaceRow.id == Vector.space_id)
+        .outerjoin(BaseActivations, own_base)
+        .where(Revision.model_id == model.id, Revision.current, ~Vector.deleted)
+    )
+    return [
+        Stored(
+            model, revision, space, np.frombuffer(each.data, "<f4"), each.norm, each.no_shift, each.explanation, floor
+        )
+        for revision, space, each, floor in session.execute(statement)
+    ]
+
+
+def trained_on(session: Session, space_id: int, datasets: Sequence[str], limit: int, viewer: Viewer) -> list[str]:
+    """The repo ids of models of a space whose cards name these datasets and no others."""
+    wanted = literal(list(datasets), ARRAY(Text))
+    statement = (
+        select(Model.repo_id)
+        .join(Vector, Vector.model_id == Model.id)
+        .join(Revision, Revision.id == Vector.revision_id)
+        .where(Vector.space_id == space_id, Revision.current, ~Vector.deleted, ~Vector.no_shift)
+        .where(Model.datasets.contains(wanted), Model.datasets.contained_by(wanted), visible(viewer))
+        .order_by(Model.id)
+        .limit(limit)
+    )
+    return list(session.scalars(statement))
 
 
 def _unknown(repo_id: str) -> ModelNotFound:
@@ -246,7 +307,9 @@ class Measured:
 
 
 def measured(session: Session, model_id: int) -> list[Measured]:
-    """The vectors of a model's current revision, without their numbers, the newest space first."""
+    """The vectors of a model's current revision in the serving spaces, without their numbers, the newest space first;
+    in all others where no space with it serves.
+    """
     own_base = (
         (BaseActivations.space_id == Vector.space_id)
         & (BaseActivations.base_repo == Revision.base_repo)
@@ -260,11 +323,14 @@ def measured(session: Session, model_id: int) -> list[Measured]:
         .where(Vector.model_id == model_id, Revision.current, ~Vector.deleted)
         .order_by(SpaceRow.id.desc())
     )
-    return [Measured(*row) for row in session.execute(statement)]
+    found = [Measured(*row) for row in session.execute(statement)]
+    return [each for each in found if each.space.serving] or found
 
 
 def embedded(session: Session, model_id: int, sha: str, contracts: Sequence[Space]) -> Revision | None:
-    """The revision `sha` of a model when it has a vector under each contract, whatever the base: one a feature."""
+    """The revision `sha` of a model when it has a vector at home (`spaces.home`) under each contract: one a feature,
+    whatever the base.
+    """
     like = tuple_(SpaceRow.feature, SpaceRow.layer, SpaceRow.probe_set, SpaceRow.dtype, SpaceRow.encoder_version).in_(
         [(each.feature, each.layer, each.probe_set, each.dtype, each.encoder_version) for each in contracts]
     )
@@ -272,7 +338,7 @@ def embedded(session: Session, model_id: int, sha: str, contracts: Sequence[Spac
         select(Revision)
         .join(Vector, Vector.revision_id == Revision.id)
         .join(SpaceRow, SpaceRow.id == Vector.space_id)
-        .where(Revision.model_id == model_id, Revision.sha == sha, like)
+        .where(Revision.model_id == model_id, Revision.sha == sha, like, spaces.is_home())
         .group_by(Revision.id)
         .having(func.count(SpaceRow.feature.distinct()) == len(contracts))
     )

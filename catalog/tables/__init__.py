@@ -7,3 +7,5 @@ from catalog.tables.crawls import *
 from catalog.tables.derived import *
 from catalog.tables.jobs import *
 from catalog.tables.models import *
+from catalog.tables.reindexes import *
+from catalog.tables.stored import *

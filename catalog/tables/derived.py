@@ -74,7 +74,7 @@ class ClusterRun(Base):
     stage: Mapped[str | None]  # what it is at while it runs
     current: Mapped[bool] = mapped_column(server_default=text("false"))
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
-    asked_by: Mapped[str]  # "changes" or "admin"
+    asked_by: Mapped[str]  # "changes", "admin" or "reindex"
     algorithm: Mapped[str]
     parameters: Mapped[dict] = mapped_column(JSONB)
     covered_seq: Mapped[int | None]

@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
+    LargeBinary,
     func,
     text,
 )
@@ -67,13 +68,18 @@ class Job(Base):
     __table_args__ = (
         CheckConstraint(one_of("state", JobState), name="state"),
         CheckConstraint("progress BETWEEN 0 AND 1", name="progress"),
+        CheckConstraint(
+            f"token IS NULL OR (viewer IS NOT NULL AND token_at IS NOT NULL AND state IN ({_quoted(ACTIVE)}))",
+            name="token",
+        ),
         CheckConstraint(f"priority IN ({', '.join(str(int(each)) for each in Priority)})", name="priority"),
         Index(
             "uq_jobs_active",
             "model_id",
             text("coalesce(requested_revision, '')"),
+            text("coalesce(reindex_id, 0)"),
             unique=True,
-            postgresql_where=text(f"state IN ({_quoted(ACTIVE)})"),
+            postgresql_where=text(f"state IN ({_quoted(ACTIVE)}) AND viewer IS NULL"),
         ),
         Index(
             "ix_jobs_queued",
@@ -86,7 +92,10 @@ class Job(Base):
         Index("ix_jobs_due", "available_at", postgresql_where=text("state = 'queued'")),
         Index("ix_jobs_running", "worker_id", postgresql_where=text(f"state IN ({_quoted(RUNNING)})")),
         Index("ix_jobs_submitter", "submitter", postgresql_where=text(f"state IN ({_quoted(ACTIVE)})")),
+        Index("ix_jobs_viewer", "viewer", "id", postgresql_where=text("viewer IS NOT NULL")),
+        Index("ix_jobs_token_at", "token_at", postgresql_where=text("token IS NOT NULL")),
         Index("ix_jobs_failed", "error_code", "id", postgresql_where=text("state = 'failed'")),
+        Index("ix_jobs_reindex", "reindex_id", "state", postgresql_where=text("reindex_id IS NOT NULL")),
         Index(None, "state", "id"),
         Index(None, "model_id", "id"),
     )
@@ -98,7 +107,11 @@ class Job(Base):
     state: Mapped[str] = mapped_column(server_default=JobState.QUEUED)
     progress: Mapped[float] = mapped_column(server_default=text("0"))
     priority: Mapped[int] = mapped_column(server_default=text("0"))  # a `Priority`
+    viewer: Mapped[str | None]  # the submitter that alone may see it, for it came with a token; null: everybody
+    token: Mapped[bytes | None] = mapped_column(LargeBinary)  # of that submitter, sealed; gone once the job is over
+    token_at: Mapped[datetime | None]  # when it came
     submitter: Mapped[str | None]  # whose quota counts it: `anonymous` or a key's hash; null counts nowhere
+    reindex_id: Mapped[int | None] = mapped_column(ForeignKey("reindexes.id", ondelete="SET NULL"))  # that it is of
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     deaths: Mapped[int] = mapped_column(server_default=text("0"))  # workers that died while they had it
     history: Mapped[list[dict]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))  # attempts that ended
@@ -114,6 +127,11 @@ class Job(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
 
     model: Mapped[Model] = relationship(lazy="joined", innerjoin=True)
+
+    @property
+    def measures_anew(self) -> bool:
+        """Whether it measures a current revision for a reindex; where a model has none, its job is like any other."""
+        return self.reindex_id is not None and self.requested_revision is not None
 
 
 class JobEvent(Base):

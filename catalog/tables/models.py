@@ -38,9 +38,21 @@ class Source(StrEnum):
 
 
 class SpaceRow(Base):
-    """One embedding contract (`catalog.spaces.Space`) and what was measured of it."""
+    """One embedding contract (`catalog.spaces.Space`) and what was measured of it. Of the spaces of a base and feature
+    one is `serving`: what questions use that name none.
+    """
 
     __tablename__ = "spaces"
+    __table_args__ = (
+        Index(
+            "uq_spaces_serving",
+            "feature",
+            text("coalesce(base_repo, '')"),
+            unique=True,
+            postgresql_where=text("serving"),
+        ),
+        Index(None, "edition", postgresql_where=text("edition <> 0")),
+    )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     key: Mapped[str] = mapped_column(String(64), unique=True)
@@ -51,6 +63,8 @@ class SpaceRow(Base):
     probe_set: Mapped[str] = mapped_column(String(64))
     dtype: Mapped[str]
     encoder_version: Mapped[str]
+    edition: Mapped[int] = mapped_column(server_default=text("0"))
+    serving: Mapped[bool] = mapped_column(server_default=text("false"))
     dimension: Mapped[int]
     build_after: Mapped[datetime | None]  # the next build of its index does not start before
     build_error: Mapped[str | None]  # how the last one failed
@@ -79,19 +93,23 @@ class Model(Base):
     """A fine-tune by its name: a repo on the Hub, or a folder under the owner `local`.
 
     What searches filter by stands here and in the current revision; `seq` is the feed's number of its last change.
+    A `private` one was read with a user's token, and is a row of its own beside the public one of that name.
     """
 
     __tablename__ = "models"
     __table_args__ = (
         CheckConstraint(one_of("source", Source), name="source"),
         CheckConstraint(one_of("state", ModelState), name="state"),
+        UniqueConstraint("repo_id", "private"),
+        Index("ix_models_private", "id", postgresql_where=text("private")),
         Index(None, "owner", "id"),
         Index(None, "state", "id"),
         Index(None, "words", postgresql_using="gin"),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    repo_id: Mapped[str] = mapped_column(unique=True)
+    repo_id: Mapped[str]
+    private: Mapped[bool] = mapped_column(server_default=text("false"))  # never changes
     owner: Mapped[str]
     source: Mapped[str]
     folder: Mapped[str | None]
@@ -118,6 +136,21 @@ class Model(Base):
     revision: Mapped[Revision | None] = relationship(
         primaryjoin="and_(Model.id == Revision.model_id, Revision.current)", viewonly=True, uselist=False
     )
+
+
+class ModelAccess(Base):
+    """Who may see a private model: a submitter by the hash of its key, because a job of its own read the repo, or
+    because an admin said so.
+    """
+
+    __tablename__ = "model_access"
+
+    model_id: Mapped[int] = mapped_column(
+        ForeignKey("models.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    submitter: Mapped[str] = mapped_column(primary_key=True)
+    by_admin: Mapped[bool] = mapped_column(server_default=text("false"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Revision(Base):

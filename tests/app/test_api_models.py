@@ -258,7 +258,7 @@ def test_neighbours_come_with_their_cosines_the_nearest_first(api: TestClient, f
 
 def test_an_answer_names_its_space(api: TestClient, fan: list[str]):
     answer = api.get("/v1/models/fan/m0/neighbors").json()
-    assert answer["space"] == entries.SPACE.as_dict() | {"dimension": 2}
+    assert answer["space"] == entries.SPACE.as_dict() | {"dimension": 2, "serving": True}
     assert answer["exact"] is True
     assert answer["covered_seq"] > 0
     assert api.get("/v1/models/fan/m0/neighbors", params={"space": answer["space"]["key"]}).json() == answer

@@ -13,7 +13,7 @@ from tests.app.documented import documented_problem
 from tests.catalog import entries
 from tests.catalog.entries import SPACE
 
-OTHER = dataclasses.replace(SPACE, encoder_version="2")
+OTHER = dataclasses.replace(SPACE, base_repo="tiny/other")
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +103,7 @@ def test_a_query_parameter_is_refused(api: TestClient):
 
 
 def test_a_vector_that_fits_two_spaces_must_name_one(api: TestClient, database: Database):
-    entries.put(database, "fan/twice", [1, 0], space=dataclasses.replace(SPACE, encoder_version="3"))
+    entries.put(database, "fan/twice", [1, 0], space=dataclasses.replace(SPACE, base_repo="tiny/third"))
     response = api.post("/v1/search", json={"vector": [1, 0]})
     assert response.status_code == 409
     assert documented_problem(response)["code"] == "space_required"
@@ -125,7 +125,10 @@ def test_a_search_waits_for_the_index(api: TestClient, database: Database):
 
 def test_spaces_are_listed_the_newest_first(api: TestClient):
     spaces = api.get("/v1/spaces").json()["spaces"]
-    assert spaces == [OTHER.as_dict() | {"dimension": 3}, SPACE.as_dict() | {"dimension": 2}]
+    assert spaces == [
+        OTHER.as_dict() | {"dimension": 3, "serving": True},
+        SPACE.as_dict() | {"dimension": 2, "serving": True},
+    ]
 
 
 def test_the_list_of_spaces_takes_no_parameter(api: TestClient):
@@ -186,3 +189,13 @@ def test_a_question_that_makes_no_sense_is_refused(api: TestClient, path: str, b
 def test_a_date_without_a_zone_is_in_utc(api: TestClient):
     for since in ("2026-01-01", "2026-01-01T00:00:00", "2026-01-01T00:00:00+02:00"):
         assert found(api, {"vector": [1, 0], "updated_since": since}) == []
+
+
+def test_an_answer_from_a_space_that_does_not_serve_says_so(api: TestClient, database: Database):
+    later = dataclasses.replace(SPACE, encoder_version="2")
+    for name in ("fan/late", "fan/later"):
+        entries.put(database, name, [1, 0], space=later)
+    answer = api.get("/v1/models/fan/late/neighbors").json()
+    assert (answer["space"]["key"], answer["space"]["serving"]) == (later.key, False)
+    assert answer["note"].startswith("This space does not serve")
+    assert api.get("/v1/models/fan/m0/neighbors").json()["note"] is None

@@ -5,8 +5,8 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from catalog.database import Database
-from catalog.repository import attempts, jobs, models
-from catalog.tables import JobState, ModelState
+from catalog.repository import access, attempts, jobs, models
+from catalog.tables import JobState, Model, ModelState
 from tests.app.conftest import refresh
 from tests.app.documented import documented_problem
 from tests.catalog import entries
@@ -266,3 +266,20 @@ def test_a_new_name_that_is_indexed_stays_and_the_old_one_leads_to_it(hub: TestC
         found = models.find(session, "owner/better")
         assert (found.id, found.state) == (number, ModelState.INDEXED)
         assert models.find(session, "owner/model").state == ModelState.REMOVED
+
+
+def test_a_deletion_takes_a_private_model_away_and_the_answer_does_not_tell(hub: TestClient, database: Database):
+    hidden = entries.put_private(database, "owner/model", [1, 0], "me")
+    assert deliver(hub, DELETED) == "nothing"
+    with database.transaction() as session:
+        assert session.get_one(Model, hidden).state == ModelState.REMOVED
+        assert access.granted(session, hidden) == []
+
+
+@pytest.mark.parametrize("content", [PRIVATE, push(), MOVED])
+def test_other_news_of_a_repo_leave_its_private_model_as_it_is(hub: TestClient, database: Database, content: dict):
+    hidden = entries.put_private(database, "owner/model", [1, 0], "me")
+    deliver(hub, content)
+    with database.transaction() as session:
+        model = session.get_one(Model, hidden)
+        assert (model.repo_id, model.state) == ("owner/model", ModelState.INDEXED)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from cryptography.fernet import Fernet
 from typer.testing import CliRunner, Result
 
 from app import cli
@@ -21,6 +22,7 @@ from catalog.queue import ENCODE_QUEUE
 from catalog.repository import attempts, jobs, models
 from catalog.settings import settings
 from catalog.tables import JobState, Source
+from catalog.viewers import EVERYTHING
 from tests.app.conftest import free_port
 from tests.catalog import entries
 
@@ -309,3 +311,44 @@ def test_a_submission_of_the_command_line_rings(url: str, tmp_path: Path, server
     answer("add", str(tmp_path), "--name", "mine", "--no-wait", "--api", url)
     with redis.Redis.from_url(servers.redis_url) as broker:
         assert broker.llen(ENCODE_QUEUE) == 1
+
+
+TOKEN = "hf_recognisable"
+
+
+@pytest.fixture
+def taking(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Address of an API that takes tokens, and a key of one's own."""
+    monkeypatch.setenv("DELTADEX_TOKEN_KEY", Fernet.generate_key().decode())
+    monkeypatch.setenv("DELTADEX_API_KEY", "my key")
+    settings.cache_clear()
+    yield request.getfixturevalue("url")
+    settings.cache_clear()
+
+
+def sealed(database: Database) -> list[bool]:
+    """Of each job, whether it has a token."""
+    with database.transaction() as session:
+        return [job.token is not None for job in jobs.page(session, viewer=EVERYTHING)]
+
+
+def test_a_token_is_read_from_standard_input(taking: str, database: Database):
+    arguments = ["add", "owner/model", "--token-stdin", "--no-wait", "--json", "--api", taking]
+    result = CliRunner().invoke(cli.cli, arguments, input=f"{TOKEN}\n")
+    assert result.exit_code == 0, result.output
+    assert TOKEN not in result.output
+    assert sealed(database) == [True]
+
+
+def test_a_token_is_taken_from_the_environment(taking: str, database: Database, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DELTADEX_USER_TOKEN", TOKEN)
+    settings.cache_clear()
+    answer("add", "owner/model", "--no-wait", "--api", taking)
+    assert sealed(database) == [True]
+
+
+def test_a_token_goes_with_no_folder_and_must_be_one(url: str, tmp_path: Path):
+    assert run("add", str(tmp_path), "--token-stdin", "--api", url).exit_code == 2
+    error = CliRunner().invoke(cli.cli, ["add", "a/b", "--token-stdin", "--api", url], input="two words\n").exception
+    assert isinstance(error, CatalogError)
+    assert error.code == "token_malformed"

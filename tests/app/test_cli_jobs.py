@@ -3,9 +3,12 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
+from app.cli import commands
+from catalog import interventions
 from catalog.database import Database
 from catalog.errors import HubUnavailable, JobOver
 from catalog.repository import attempts, jobs
@@ -113,3 +116,27 @@ def test_the_key_of_the_settings_is_sent(url: str, database: Database, keyed: No
 
 def test_people_get_the_queues_as_a_table(url: str):
     assert "encode" in run("queue", "list", "--api", url).stdout
+
+
+@pytest.fixture
+def two_at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("DELTADEX_MAX_ACTIVE_JOBS", "2")
+    settings.cache_clear()
+    yield
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+def test_add_waits_while_the_quota_is_used_up(two_at_once: None, url: str, database: Database, monkeypatch):
+    waits = []
+
+    def make_room(seconds: float) -> None:
+        waits.append(seconds)
+        with database.transaction() as session:
+            newest = jobs.page(session)[0].id
+        interventions.cancel(database, newest)
+
+    monkeypatch.setattr(commands, "time", SimpleNamespace(sleep=make_room))
+    added = answer("add", "a/0", "a/1", "a/2", "--no-wait", "--api", url)["jobs"]
+    assert [job["repo_id"] for job in added] == ["a/0", "a/1", "a/2"]
+    assert waits == [commands.MAX_WAIT]

@@ -19,6 +19,7 @@ from catalog import interventions
 from catalog.database import Database
 from catalog.repository import attempts
 from catalog.tables import JobState
+from catalog.viewers import hash_of_key
 from tests.app.conftest import free_port
 from tests.app.documented import documented_problem
 from tests.catalog import entries
@@ -57,8 +58,10 @@ class Stream:
 
 
 @contextmanager
-def watching(url: str, path: str = "/v1/jobs/events", last_id: str | None = None) -> Iterator[Stream]:
-    headers = {"Last-Event-ID": last_id} if last_id else {}
+def watching(
+    url: str, path: str = "/v1/jobs/events", last_id: str | None = None, key: str | None = None
+) -> Iterator[Stream]:
+    headers = ({"Last-Event-ID": last_id} if last_id else {}) | ({"X-API-Key": key} if key else {})
     with httpx.stream("GET", url + path, headers=headers, timeout=LIMIT) as response:
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")
@@ -71,6 +74,16 @@ def work(database: Database, job_id: int, worker: int) -> None:
         attempts.advance(session, [job_id], worker, JobState.ENCODING, 0.5)
     with database.transaction() as session:
         attempts.finish(session, job_id, worker, "sha")
+
+
+def test_a_job_that_came_with_a_token_is_told_of_to_its_submitter_alone(url: str, database: Database):
+    with watching(url) as nobody, watching(url, key="yours") as other, watching(url, key="mine") as owner:
+        hidden = entries.put_private_job(database, "a/hidden", hash_of_key("mine"))
+        shown = entries.put_job(database, "a/shown")
+        assert owner.take(2) == [(hidden.id, "queued"), (shown.id, "queued")]
+        assert nobody.take(1) == other.take(1) == [(shown.id, "queued")]
+    with watching(url, f"/v1/jobs/{hidden.id}/events", key="mine") as stream:
+        assert stream.take(1) == [(hidden.id, "queued")]
 
 
 WHOLE_LIFE = ["queued", "fetching", "encoding", "done"]

@@ -17,16 +17,25 @@ from tests.outage import away
 ANYWHERE = {"invalid_input", "internal_error", "database_unavailable"}
 SEARCH = {"model_not_found", "space_not_found", "not_indexed", "no_shift", "invalid_repo_id"}
 SEARCH |= {"geometry_not_fitted", "index_not_loaded"}
+EXPRESSION = {"invalid_expression", "term_not_found", "ambiguous_term", "nothing_left", "space_mismatch"}
 ADMIN = {"admin_only", "admin_key_required"}
 EXPECTED = {
-    ("post", "/v1/models"): {"invalid_repo_id", "invalid_revision", "body_too_large", "too_many_jobs"},
+    ("post", "/v1/models"): {
+        "invalid_repo_id",
+        "invalid_revision",
+        "body_too_large",
+        "too_many_jobs",
+        "key_required",
+        "token_malformed",
+        "tokens_off",
+    },
     ("get", "/v1/models"): {"invalid_cursor"},
     ("get", "/v1/models/{owner}/{name}"): {"model_not_found", "invalid_repo_id"},
     ("get", "/v1/models/{owner}/{name}/neighbors"): SEARCH,
     ("post", "/v1/search"): SEARCH
+    | EXPRESSION
     | {
         "space_required",
-        "space_mismatch",
         "invalid_vector",
         "body_too_large",
     },
@@ -38,18 +47,43 @@ EXPECTED = {
         "body_too_large",
     },
     ("get", "/v1/spaces"): set(),
+    ("post", "/v1/vectors"): EXPRESSION
+    | {
+        "invalid_name",
+        "name_taken",
+        "too_many_vectors",
+        "invalid_vector",
+        "not_indexed",
+        "no_shift",
+        "space_not_found",
+        "space_required",
+        "body_too_large",
+    },
+    ("get", "/v1/vectors"): {"invalid_cursor"},
+    ("get", "/v1/vectors/{name}"): {"vector_not_found"},
+    ("delete", "/v1/vectors/{name}"): {"vector_not_found"},
     ("get", "/v1/jobs"): {"invalid_cursor"},
     ("get", "/v1/jobs/events"): {"invalid_cursor"},
     ("get", "/v1/jobs/{job_id}"): {"job_not_found"},
     ("get", "/v1/jobs/{job_id}/events"): {"invalid_cursor", "job_not_found"},
     ("post", "/v1/jobs/{job_id}/cancel"): {"job_not_found", "job_over"},
-    ("post", "/v1/jobs/{job_id}/retry"): {"job_not_found", "not_retriable", "quarantined", "too_many_jobs"},
+    ("post", "/v1/jobs/{job_id}/retry"): {
+        "job_not_found",
+        "not_retriable",
+        "quarantined",
+        "token_required",
+        "too_many_jobs",
+    },
     ("get", "/v1/admin/queues"): ADMIN,
     ("post", "/v1/admin/queues/{name}/pause"): ADMIN,
     ("post", "/v1/admin/queues/{name}/resume"): ADMIN,
     ("get", "/v1/admin/workers"): ADMIN,
     ("post", "/v1/admin/jobs/retry"): ADMIN | {"body_too_large"},
-    ("post", "/v1/admin/jobs/{job_id}/retry"): ADMIN | {"job_not_found", "not_retriable"},
+    ("post", "/v1/admin/jobs/{job_id}/retry"): ADMIN | {"job_not_found", "not_retriable", "token_required"},
+    ("get", "/v1/admin/models/{owner}/{name}/access"): ADMIN | {"model_not_found", "invalid_repo_id"},
+    ("put", "/v1/admin/models/{owner}/{name}/access"): ADMIN | {"model_not_found", "invalid_repo_id", "body_too_large"},
+    ("delete", "/v1/admin/models/{owner}/{name}/access"): ADMIN
+    | {"model_not_found", "invalid_repo_id", "body_too_large"},
     ("get", "/v1/stats"): set(),
     ("get", "/v1/map"): {"not_mapped", "space_not_found", "index_not_loaded"},
     ("get", "/v1/clusters"): {"not_clustered", "space_not_found"},
@@ -67,6 +101,15 @@ EXPECTED = {
     ("post", "/v1/admin/crawls"): {"invalid_repo_id", "admin_only", "admin_key_required", "body_too_large"},
     ("get", "/v1/admin/crawls"): {"invalid_cursor", "admin_only", "admin_key_required"},
     ("get", "/v1/admin/crawls/{crawl_id}"): {"crawl_not_found", "admin_only", "admin_key_required"},
+    ("post", "/v1/admin/reindex"): ADMIN | {"space_not_found", "invalid_repo_id", "reindex_active", "body_too_large"},
+    ("get", "/v1/admin/reindexes"): ADMIN | {"invalid_cursor"},
+    ("get", "/v1/admin/reindexes/{reindex_id}"): ADMIN | {"reindex_not_found"},
+    ("get", "/v1/admin/reindexes/{reindex_id}/drift"): ADMIN | {"reindex_not_found"},
+    ("post", "/v1/admin/reindexes/{reindex_id}/switch"): ADMIN
+    | {"reindex_not_found", "reindex_over", "reindex_not_ready", "reindex_incomplete", "body_too_large"},
+    ("post", "/v1/admin/reindexes/{reindex_id}/rollback"): ADMIN
+    | {"reindex_not_found", "reindex_over", "reindex_incomplete", "body_too_large"},
+    ("post", "/v1/admin/reindexes/{reindex_id}/cancel"): ADMIN | {"reindex_not_found", "reindex_over"},
     ("post", "/v1/admin/crawls/{crawl_id}/pause"): {
         "crawl_not_found",
         "crawl_over",

@@ -9,7 +9,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from catalog.database import Database
-from catalog.repository import claims, jobs, models, spaces, vectors, workers
+from catalog.repository import access, claims, jobs, models, spaces, vectors, workers
 from catalog.spaces import Space
 from catalog.tables import Job, Model, ModelState, Revision, Source
 
@@ -47,6 +47,35 @@ def put(
         vectors.store(session, row, revision, values, norm=float(np.linalg.norm(values)), no_shift=no_shift)
         models.set_state(session, revision.model_id, ModelState.NO_SHIFT if no_shift else ModelState.INDEXED)
         return revision.model_id
+
+
+def put_private(
+    database: Database,
+    repo_id: str,
+    vector: Sequence[float] | np.ndarray,
+    *submitters: str,
+    commit: str = "one",
+    space: Space = SPACE,
+) -> int:
+    """Index a model that only those submitters may see; returns its id."""
+    values = np.asarray(vector, dtype=np.float32)
+    with database.transaction() as session:
+        vectors.lock_feed(session)
+        model = models.ensure(session, repo_id, Source.HUB, private=True)
+        told = {"kind": "lora", "base_repo": space.base_repo, "base_sha": "b" * 40, "evidence": {}}
+        revision = models.make_current(session, model.id, sha(commit), **told)
+        row = spaces.ensure(session, space, values.size)
+        vectors.store(session, row, revision, values, norm=float(np.linalg.norm(values)), no_shift=False)
+        models.set_state(session, model.id, ModelState.INDEXED)
+        for submitter in submitters:
+            access.grant(session, model.id, submitter)
+        return model.id
+
+
+def put_private_job(database: Database, repo_id: str, submitter: str) -> Job:
+    with database.transaction() as session:
+        model = models.ensure(session, repo_id, Source.HUB, private=True)
+        return jobs.submit_private(session, model, None, viewer=submitter, token=b"sealed")[0]
 
 
 def remove(database: Database, model_id: int) -> None:

@@ -118,3 +118,26 @@ def test_the_next_transaction_after_a_cut_gets_a_new_connection(database: Databa
 
     with database.transaction() as session:
         assert session.execute(text("SELECT 1")).scalar_one() == 1
+
+
+def test_both_ends_look_whether_the_other_is_still_there(database: Database):
+    with database.transaction() as session:
+        told = session.execute(text("SELECT name, reset_val FROM pg_settings WHERE name LIKE 'tcp\\_%'"))
+        assert {row.name: int(row.reset_val) for row in told} == {
+            "tcp_keepalives_idle": 10,
+            "tcp_keepalives_interval": 5,
+            "tcp_keepalives_count": 3,
+            "tcp_user_timeout": 25_000,
+        }
+
+
+def test_options_that_the_address_gives_are_kept(servers: EmbeddedServers):
+    options = "-c application_name=mine -c tcp_keepalives_idle=60"
+    given = make_url(servers.database_url).update_query_dict({"options": options})
+    database = Database(given.render_as_string(hide_password=False))
+    with database.transaction() as session:
+        asked = "SELECT current_setting('application_name'), reset_val "
+        told = session.execute(text(asked + "FROM pg_settings WHERE name = 'tcp_keepalives_idle'")).one()
+        server = session.execute(text("SELECT reset_val FROM pg_settings WHERE name = 'tcp_keepalives_count'")).scalar()
+    database.close()
+    assert (told[0], told[1], server) == ("mine", "60", "3")

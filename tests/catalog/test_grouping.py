@@ -150,8 +150,7 @@ def test_a_model_that_left_the_space_is_in_no_cluster(database: Database, tmp_pa
 
 
 def test_a_run_of_nothing_ends_well(database: Database, tmp_path: Path):
-    with database.transaction() as session:
-        spaces.ensure(session, SPACE, 4)
+    entries.put(database, "owner/none", [0, 0, 0, 1e-9], no_shift=True)
     cluster(database, tmp_path)
     assert groups.overview(database).run.clusters == 0
 
@@ -247,3 +246,23 @@ def test_a_run_of_one_model_fits_none(database: Database, tmp_path: Path):
     cluster(database, tmp_path)
     with database.transaction() as session:
         assert geometries.newest(session, [1]) == {}
+
+
+def test_private_models_take_no_part_also_when_they_come_while_it_runs(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fill(database)
+    entries.put_private(database, "owner/hidden-first", vector(0, 90), "me")
+    fit = grouping.fitting.fit
+    monkeypatch.setattr(
+        grouping.fitting,
+        "fit",
+        lambda *given: entries.put_private(database, "owner/hidden-second", vector(0, 91), "me") and fit(*given),
+    )
+    cluster(database, tmp_path)
+
+    assert groups.overview(database).run.sizes == [4, 4, 4]
+    assert all(number is None for name, number in filters(database).items() if "hidden" in name)
+    with database.transaction() as session:
+        members = session.execute(text("SELECT count(*) FROM cluster_members")).scalar_one()
+    assert members == 12

@@ -1,16 +1,25 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from catalog import interventions
 from catalog.database import Database
-from catalog.errors import CorruptWeights, HubUnavailable, JobNotFound, JobOver, NotRetriable, Quarantined, TooManyJobs
+from catalog.errors import (
+    CorruptWeights,
+    HubUnavailable,
+    JobNotFound,
+    JobOver,
+    NotRetriable,
+    Quarantined,
+    TokenRequired,
+    TooManyJobs,
+)
 from catalog.quotas import Quota
 from catalog.refs import RepoRef
-from catalog.repository import attempts, jobs
+from catalog.repository import attempts, jobs, models
 from catalog.submissions import submit_repo
-from catalog.tables import JobState
+from catalog.tables import Job, JobState
 from tests.catalog import entries
 
 
@@ -40,6 +49,7 @@ def put_quarantined(database: Database, worker: int) -> int:
     job_id = put_failed(database, worker, error=Quarantined)
     with database.transaction() as session:
         session.execute(text("UPDATE jobs SET deaths = 2"))
+        models.mark_failed(session, [jobs.get(session, job_id).model_id])
     return job_id
 
 
@@ -173,3 +183,19 @@ def test_a_queue_is_drained_when_nothing_of_it_runs_any_more(database: Database,
     interventions.cancel(database, job_id)
     assert interventions.queue(database, "encode").drained
     assert not interventions.resume(database, "encode").drained
+
+
+def test_an_admin_lets_a_job_that_came_with_a_token_out_of_quarantine_to_be_submitted_again(database: Database):
+    job = entries.put_private_job(database, "owner/model", "me")
+    quota = Quota("me", 10)
+    with database.transaction() as session:
+        killed = {"state": JobState.FAILED, "error_code": Quarantined.code, "token": None}
+        session.execute(update(Job).where(Job.id == job.id).values(**killed))
+    assert submit_repo(database, RepoRef("owner/model"), quota, b"sealed").id == job.id
+    others = submit_repo(database, RepoRef("owner/model"), Quota("you", 10), b"sealed")
+    assert others.id != job.id
+
+    let_go = interventions.retry(database, job.id, by_admin=True)
+
+    assert (let_go.state, let_go.error_code) == (JobState.FAILED, TokenRequired.code)
+    assert submit_repo(database, RepoRef("owner/model"), quota, b"sealed").id > job.id

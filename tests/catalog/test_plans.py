@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from sqlalchemy import Connection, event, text
@@ -45,8 +45,8 @@ def full(database: Database) -> Database:
     return database
 
 
-def scans(database: Database, work: Callable[[Session], object]) -> list[str]:
-    """What `work` executes, with the large tables of which its plan reads every row."""
+def scans(database: Database, work: Callable[[Session], object], tables: Sequence[str] = LARGE) -> list[str]:
+    """What `work` executes, with the plans that read every row of a large table."""
     found: list[str] = []
 
     def explain(connection: Connection, cursor, statement: str, parameters, *_: object) -> None:
@@ -54,7 +54,7 @@ def scans(database: Database, work: Callable[[Session], object]) -> list[str]:
             return
         rows = connection.connection.cursor().execute(f"EXPLAIN {statement}", parameters).fetchall()
         plan = "\n".join(row[0] for row in rows)
-        if any(f"Seq Scan on {table}" in plan for table in LARGE):
+        if any(f"Seq Scan on {table}" in plan for table in tables):
             found.append(f"{statement}\n{plan}")
 
     event.listen(database.engine, "before_cursor_execute", explain)

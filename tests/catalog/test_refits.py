@@ -43,6 +43,13 @@ def test_too_few_models_are_waited_for(database: Database):
     assert not rung(database)
 
 
+def test_private_models_call_for_nothing(database: Database):
+    for number in range(8):
+        entries.put_private(database, f"owner/hidden-{number}", vector(0, number), "me")
+    age(database, 601)
+    assert not rung(database)
+
+
 def test_where_it_is_never_quiet_patience_ends(database: Database):
     fill(database, each=2)
     age(database, 601, "%law%")

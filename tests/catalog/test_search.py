@@ -28,7 +28,7 @@ from catalog.search import Options
 from tests.catalog import entries
 from tests.catalog.entries import SPACE
 
-OTHER = dataclasses.replace(SPACE, encoder_version="2")
+OTHER = dataclasses.replace(SPACE, base_repo="tiny/other")
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ def test_the_key_of_a_space_without_a_base_never_changes():
     [
         *({"feature": "delta_logits"}, {"layer": 0}, {"base_repo": "tiny/other"}, {"base_repo": None}),
         *({"base_sha": "d" * 40}, {"probe_set": "e" * 64}, {"dtype": "bfloat16"}, {"encoder_version": "2"}),
+        {"edition": 1},
     ],
     ids=str,
 )
@@ -33,7 +34,8 @@ def test_the_key_is_sensitive_to_each_field(change: dict):
 
 def test_every_field_is_in_that_table():
     assert {field.name for field in dataclasses.fields(Space)} == {
-        *("feature", "layer", "base_repo", "base_sha", "probe_set", "dtype", "encoder_version")
+        *("feature", "layer", "base_repo", "base_sha", "probe_set", "dtype", "encoder_version"),
+        "edition",
     }
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from app.cli.embedded import EmbeddedServers
 from catalog.database import Database
 from catalog.repository import spaces
-from catalog.tables import Base, BaseActivations, Vector
+from catalog.tables import Base, BaseActivations, StoredVector, Vector
 from tests.catalog.entries import SPACE, put_revision
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -106,7 +106,7 @@ def test_the_orm_and_the_migrations_make_the_same_schema(engine: Engine, config:
         assert by_migrations[part] == by_orm[part]
 
 
-@pytest.mark.parametrize("table", ["vectors", "base_activations"])
+@pytest.mark.parametrize("table", ["vectors", "base_activations", "stored_vectors"])
 def test_vectors_are_stored_uncompressed_and_out_of_line(database: Database, table: str):
     query = "SELECT attstorage FROM pg_attribute WHERE attrelid = cast(:table AS regclass) AND attname = 'data'"
     with database.transaction() as session:
@@ -132,7 +132,22 @@ def put_activations(database: Database, size: int) -> None:
         session.execute(insert(BaseActivations).values(values))
 
 
-@pytest.mark.parametrize(("put", "size"), [(put_vector, 16), (put_activations, 48)])
+def put_stored(database: Database, size: int) -> None:
+    """A stored vector of four entries in so many bytes."""
+    with database.transaction() as session:
+        space = spaces.ensure(session, SPACE, 4)
+        values = {
+            "space_id": space.id,
+            "name": "mine",
+            "origin": "given",
+            "dimension": 4,
+            "data": b"\0" * size,
+            "norm": 1,
+        }
+        session.execute(insert(StoredVector).values(values))
+
+
+@pytest.mark.parametrize(("put", "size"), [(put_vector, 16), (put_activations, 48), (put_stored, 16)])
 def test_bytes_of_the_right_length_are_stored(database: Database, put: Callable[[Database, int], None], size: int):
     put(database, size)
 
@@ -141,6 +156,12 @@ def test_bytes_of_the_right_length_are_stored(database: Database, put: Callable[
 def test_vectors_of_another_length_are_refused(database: Database, size: int):
     with pytest.raises(IntegrityError, match="ck_vectors_length"):
         put_vector(database, size)
+
+
+@pytest.mark.parametrize("size", [0, 15, 17])
+def test_stored_vectors_of_another_length_are_refused(database: Database, size: int):
+    with pytest.raises(IntegrityError, match="ck_stored_vectors_length"):
+        put_stored(database, size)
 
 
 @pytest.mark.parametrize("size", [0, 16, 47, 49])

@@ -563,3 +563,10 @@ def test_the_wait_is_read_from_the_headers(headers: dict[str, str], seconds: flo
 def test_the_wait_until_a_date_is_the_time_that_is_left(ahead: float, seconds: float):
     date = formatdate(time.time() + ahead, usegmt=True)
     assert retry_after(httpx2.Headers({"Retry-After": date})) == pytest.approx(seconds, abs=60)
+
+
+def test_a_token_that_no_header_can_carry_is_refused_and_not_repeated(scripted_hub: ScriptedHub, tmp_path: Path):
+    hub = Hub(scripted_hub.url, "hf_swordfish\n", tmp_path, timeout=1, max_file_bytes=10**9, max_repo_files=100)
+    with pytest.raises(CatalogError) as refused:
+        hub.resolve("o/n")
+    assert "swordfish" not in str(refused.value)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from sqlalchemy import func, update
 
+from app.cli.embedded import EmbeddedServers
 from catalog.database import Database
-from catalog.errors import DownloadStopped, HubRateLimited, HubUnavailable
+from catalog.errors import DatabaseUnavailable, DownloadStopped, HubRateLimited, HubUnavailable
 from catalog.probes import load_probes
 from catalog.refs import RepoRef
-from catalog.repository import claims, jobs, workers
+from catalog.repository import attempts, claims, jobs, workers
 from catalog.submissions import submit_repo
 from catalog.tables import Job, JobState
 from tests import pico
 from tests.hub_server import Answer, ScriptedHub
+from tests.outage import away
 from workers.bases import Contract, ResidentBases
 from workers.downloads import evict
 from workers.failures import LONGEST_DELAY
@@ -87,6 +91,32 @@ def test_a_hub_that_asks_to_slow_down_never_fails_a_job(worker: Worker, job: Job
     assert worker.ingest(job.id).state == JobState.DONE
 
 
+def test_only_attempts_that_found_a_fault_count_against_a_job(worker: Worker, job: Job, scripted_hub: ScriptedHub):
+    for _ in range(ATTEMPTS):  # taken from a worker that was stopped
+        with worker.database.transaction() as session:
+            claims.claim(session, job.id, worker.worker_id, 1)
+            attempts.release(session, [worker.worker_id])
+    scripted_hub.disturb = lambda path: Answer(429)
+    assert worker.ingest(job.id).state == JobState.QUEUED
+
+    scripted_hub.disturb = lambda path: Answer(500)
+    states = [worker.ingest(job.id).state for _ in range(ATTEMPTS)]
+
+    assert states == [JobState.QUEUED, JobState.FAILED]
+
+
+def test_a_job_that_is_retried_by_hand_has_all_its_attempts_again(worker: Worker, job: Job, scripted_hub: ScriptedHub):
+    scripted_hub.disturb = lambda path: Answer(500)
+    for _ in range(ATTEMPTS):
+        worker.ingest(job.id)
+    with worker.database.transaction() as session:
+        assert jobs.again(session, job.id, None)
+
+    states = [worker.ingest(job.id).state for _ in range(ATTEMPTS)]
+
+    assert states == [JobState.QUEUED, JobState.FAILED]
+
+
 def test_a_retry_waits_as_long_as_the_hub_asks_and_a_little_more():
     policy = RetryPolicy(5, base=2)
     delays = [policy.delay(1, HubRateLimited("slow down", 60)) for _ in range(50)]
@@ -124,3 +154,25 @@ def test_a_fetch_can_be_stopped(worker: Worker, job: Job):
         (claimed,) = claims.claim(session, job.id, worker.worker_id, 1)
     with pytest.raises(DownloadStopped):
         worker.fetcher.fetch(claimed, worker.worker_id, stop=lambda: True)
+
+
+def test_a_job_in_hand_when_postgres_went_away_is_queued_again_without_another_bell(
+    worker: Worker, job: Job, scripted_hub: ScriptedHub, servers: EmbeddedServers
+):
+    with ExitStack() as stack:
+
+        def crash(path: str) -> None:
+            if path.endswith("adapter_model.safetensors"):
+                scripted_hub.disturb = lambda path: None
+                stack.enter_context(away(servers.postgres))
+                threading.Timer(2, stack.close).start()
+
+        scripted_hub.disturb = crash
+        with suppress(DatabaseUnavailable):
+            worker.pipeline.ingest(job.id)
+
+    with worker.database.transaction() as session:
+        left = jobs.get(session, job.id)
+    assert (left.state, left.worker_id) == (JobState.QUEUED, None)
+    assert [line["outcome"] for line in left.history] == ["released"]
+    assert worker.ingest(job.id).state == JobState.DONE

@@ -18,6 +18,7 @@ from tests.hub_server import Answer, ScriptedHub, free_port
 from workers import hub_limits, hub_session
 from workers.hub import Hub
 from workers.hub_limits import SharedLimits
+from workers.stopping import Stopped, heeding
 
 ROOT = Path(__file__).parents[2]
 ENDPOINT = "http://hub.test"
@@ -115,6 +116,13 @@ def test_who_slept_towards_its_turn_sees_a_hold_that_came_meanwhile(redis_url: s
         make_limits(redis_url).hold(100)
         with pytest.raises(HubRateLimited):
             waiting.result()
+
+
+def test_work_that_is_given_up_does_not_wait_for_its_turn(redis_url: str):
+    limits = make_limits(redis_url)
+    limits.hold(15)
+    with heeding(lambda: True), pytest.raises(Stopped):
+        limits.wait_turn()
 
 
 def test_limits_that_redis_forgot_start_anew(redis_url: str):

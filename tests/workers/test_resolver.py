@@ -146,6 +146,22 @@ def test_a_renamed_base_is_known_by_its_new_name(scripted_hub: ScriptedHub, tmp_
     assert (base.repo, base.evidence["declared"]) == ("new/base", "old/base")
 
 
+def test_a_base_stays_at_the_commit_that_it_is_pinned_to(hub_server: HubServer, tmp_path: Path, bases: Path):
+    first = hub_server.commit("pinned/base", base_files())
+    second = hub_server.commit("pinned/base", {"README.md": b"Another word."})
+    resolver = BaseResolver(make_hub(hub_server.url, tmp_path), bases, pinned={"pinned/base": first}.get)
+    assert resolver.resolve(declared="pinned/base", card_base=None).sha == first
+    assert resolver.resolve(declared="pinned/base", card_base=None, newest=True).sha == second
+
+
+def test_a_commit_that_is_gone_pins_nothing(scripted_hub: ScriptedHub, tmp_path: Path, bases: Path):
+    scripted_hub.publishes("o/base", base_files(), sha="a" * 40)
+    gone = Answer(404, {"X-Error-Code": "RevisionNotFound"})
+    scripted_hub.answer(f"/api/models/o/base/revision/{'0' * 40}", gone)
+    resolver = BaseResolver(make_hub(scripted_hub.url, tmp_path), bases, pinned=lambda _: "0" * 40)
+    assert resolver.resolve(declared="o/base", card_base=None).sha == "a" * 40
+
+
 # which claim is believed
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from catalog.index.attributes import REMEMBERED, AttributeColumns
-from catalog.index.filters import NO_FILTERS, Filters
+from catalog.index.filters import Filters
 from catalog.repository.attributes import Attributes
 
 PLAIN = Attributes(1, 1, "ann", "base/one", "lora", "mit", ["x"], 10, 1, 1_700_000_000.0, 7)
@@ -51,7 +51,7 @@ def test_models_pass_that_meet_all_that_is_asked(columns: AttributeColumns, filt
 
 
 def test_who_is_not_known_does_not_pass(columns: AttributeColumns):
-    assert columns.mask(NO_FILTERS).take([7, 100], mode="clip").tolist() == [False, False]
+    assert columns.mask(Filters(min_likes=0)).take([7, 100], mode="clip").tolist() == [False, False]
 
 
 def test_what_changed_counts_at_once(columns: AttributeColumns):

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
+from sqlalchemy.exc import IntegrityError
 
 from catalog.database import Database
-from catalog.errors import CorruptWeights, HubUnavailable, JobNotFound
+from catalog.errors import CorruptWeights, HubUnavailable, JobNotFound, TokenRequired
 from catalog.repository import attempts, claims, jobs, models, recovery, workers
-from catalog.tables import JobState, Source
+from catalog.tables import Job, JobState, Source
 from tests.catalog import entries
 
 
@@ -316,3 +317,20 @@ def test_every_state_is_counted(database: Database, worker: int):
     entries.claim(database, ids[0], worker)
     with database.transaction() as session:
         assert jobs.counts(session) == dict.fromkeys(JobState, 0) | {JobState.QUEUED: 2, JobState.FETCHING: 1}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"state": JobState.DONE}, {"state": JobState.FAILED}, {"state": JobState.CANCELLED}, {"viewer": None}],
+)
+def test_the_database_keeps_no_token_on_a_job_that_is_over_or_nobodys(database: Database, values: dict):
+    job = entries.put_private_job(database, "owner/model", "me")
+    with pytest.raises(IntegrityError, match="ck_jobs_token"), database.transaction() as session:
+        session.execute(update(Job).where(Job.id == job.id).values(**values))
+
+
+def test_no_job_that_everybody_may_see_is_made_for_a_private_model(database: Database):
+    with database.transaction() as session:
+        model = models.ensure(session, "owner/model", Source.HUB, private=True)
+        with pytest.raises(TokenRequired):
+            jobs.submit(session, model, None)

@@ -9,7 +9,10 @@ from catalog.database import Database
 from catalog.errors import SpaceNotFound
 from catalog.repository import spaces
 from catalog.repository.spaces import BaseTable
-from tests.catalog.entries import SPACE
+from catalog.viewers import EVERYTHING, PUBLIC, Viewer
+from tests.catalog.entries import SPACE, put, put_private
+
+ME = Viewer("me")
 
 
 def test_a_space_is_stored_once(database: Database):
@@ -17,7 +20,7 @@ def test_a_space_is_stored_once(database: Database):
         first = spaces.ensure(session, SPACE, 4)
         second = spaces.ensure(session, dataclasses.replace(SPACE), 4)
         assert first.id == second.id
-        assert len(spaces.page(session)) == 1
+        assert len(spaces.page(session, EVERYTHING)) == 1
 
 
 def test_a_space_comes_back_as_it_was(database: Database):
@@ -25,7 +28,7 @@ def test_a_space_comes_back_as_it_was(database: Database):
     with database.transaction() as session:
         spaces.ensure(session, space, 4)
     with database.transaction() as session:
-        row = spaces.get(session, space.key)
+        row = spaces.get(session, space.key, EVERYTHING)
     assert {name: getattr(row, name) for name in dataclasses.asdict(space)} == dataclasses.asdict(space)
     assert row.dimension == 4
 
@@ -38,7 +41,7 @@ def test_an_unknown_key_is_not_found(database: Database):
 def test_the_newest_space_is_listed_first(database: Database):
     with database.transaction() as session:
         made = [spaces.ensure(session, dataclasses.replace(SPACE, encoder_version=str(n)), 4).id for n in range(3)]
-        assert [row.id for row in spaces.page(session)] == made[::-1]
+        assert [row.id for row in spaces.page(session, EVERYTHING)] == made[::-1]
 
 
 def test_a_bases_activations_come_back_bit_by_bit(database: Database):
@@ -68,3 +71,17 @@ def test_the_first_activations_stay(database: Database):
         stored = spaces.base_table(session, SPACE, "a/b", "sha")
     assert stored is not None
     assert (stored.noise_floor, stored.activations.tolist()) == (1, [[1, 1]])
+
+
+def test_a_space_is_shown_to_those_who_see_a_model_in_it(database: Database):
+    private_base = dataclasses.replace(SPACE, base_repo="hidden/base")
+    with database.transaction() as session:
+        spaces.ensure(session, dataclasses.replace(SPACE, base_repo="nobodys/yet"), 2)
+    put(database, "a/open", [1, 0])
+    put_private(database, "a/hidden", [1, 0], "me", space=private_base)
+    with database.transaction() as session:
+        shown = {viewer: [row.base_repo for row in spaces.page(session, viewer)] for viewer in (PUBLIC, ME)}
+        with pytest.raises(SpaceNotFound):
+            spaces.get(session, private_base.key, Viewer("you"))
+        assert spaces.get(session, private_base.key, ME).base_repo == "hidden/base"
+    assert shown == {PUBLIC: [SPACE.base_repo], ME: ["hidden/base", SPACE.base_repo]}

@@ -209,13 +209,21 @@ def test_the_newest_vector_and_all_that_belongs_to_it(database: Database):
     assert (stored.vector.tolist(), stored.norm, stored.no_shift) == ([3, 4], 5, False)
 
 
-def test_the_newest_vector_is_taken_from_the_newest_space(database: Database):
+def test_the_newest_vector_is_taken_from_the_space_that_serves(database: Database):
     newer = dataclasses.replace(SPACE, encoder_version="2")
     entries.put(database, "a/b", [1, 0], space=SPACE)
     entries.put(database, "a/b", [0, 1], space=newer)
     with database.transaction() as session:
-        assert vectors.newest(session, "a/b", features=(FEATURE,)).space.key == newer.key
-        assert vectors.newest(session, "a/b", features=(FEATURE,), space_key=SPACE.key).vector.tolist() == [1, 0]
+        assert vectors.newest(session, "a/b", features=(FEATURE,)).space.key == SPACE.key
+        assert vectors.newest(session, "a/b", features=(FEATURE,), space_key=newer.key).vector.tolist() == [0, 1]
+
+
+def test_a_model_that_is_in_no_space_that_serves_is_taken_from_another(database: Database):
+    newer = dataclasses.replace(SPACE, encoder_version="2")
+    entries.put(database, "a/b", [1, 0], space=SPACE)
+    entries.put(database, "a/new", [0, 1], space=newer)
+    with database.transaction() as session:
+        assert vectors.newest(session, "a/new", features=(FEATURE,)).space.key == newer.key
 
 
 def test_another_features_vector_is_not_taken(database: Database):

@@ -1,0 +1,74 @@
+"""Routes for administrators: who may see private models."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Self
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from app.api.admin import admin
+from app.api.limits import no_query
+from app.api.problems import problems
+from app.api.schemas import Strict
+from app.api.services import ServicesDep
+from catalog import privacy
+from catalog.errors import AdminKeyRequired, AdminOnly, BodyTooLarge, InvalidRepoId, ModelNotFound
+from catalog.refs import RepoRef
+from catalog.viewers import hash_of_key
+
+router = APIRouter(
+    prefix="/v1/admin/models/{owner}/{name}/access", tags=["admin"], dependencies=[no_query, admin]
+)  # fmt: skip
+_FAILURES = (ModelNotFound, InvalidRepoId, AdminOnly, AdminKeyRequired)
+
+
+class Grantee(Strict):
+    """A submitter, by its key or by the hash of it. A key is hashed at once."""
+
+    key: SecretStr | None = Field(None, min_length=1, max_length=1_000, description="As it is sent in `X-API-Key`.")
+    submitter: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="SHA-256 of a key.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.key is None) == (self.submitter is None):
+            raise ValueError("give either `key` or `submitter`")
+        return self
+
+    def hashed(self) -> str:
+        return self.submitter or hash_of_key(self.key.get_secret_value() if self.key else "")
+
+
+class Access(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    submitter: str = Field(description="SHA-256 of a key.")
+    by_admin: bool = Field(description="Whether an admin let it in; otherwise a job of its own read the repo.")
+    created_at: datetime
+
+
+class AccessList(BaseModel):
+    access: list[Access]
+
+    @classmethod
+    def of(cls, granted: object) -> Self:
+        return cls.model_validate({"access": granted}, from_attributes=True)
+
+
+@router.get("", responses=problems(*_FAILURES))
+def show(owner: str, name: str, services: ServicesDep) -> AccessList:
+    """Who may see a private model."""
+    return AccessList.of(privacy.allowed(services.database, RepoRef(f"{owner}/{name}").repo_id))
+
+
+@router.put("", responses=problems(*_FAILURES, BodyTooLarge))
+def grant(owner: str, name: str, grantee: Grantee, services: ServicesDep) -> AccessList:
+    """Let a submitter see a private model."""
+    return AccessList.of(privacy.allow(services.database, RepoRef(f"{owner}/{name}").repo_id, grantee.hashed()))
+
+
+@router.delete("", responses=problems(*_FAILURES, BodyTooLarge))
+def revoke(owner: str, name: str, grantee: Grantee, services: ServicesDep) -> AccessList:
+    """Let it see the model no more, until a job of its own, with a token, reads the repo again."""
+    return AccessList.of(privacy.forbid(services.database, RepoRef(f"{owner}/{name}").repo_id, grantee.hashed()))

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from app.cli import commands
+from benchmarks.arithmetic import rows, store_domains, wait_until_found
+from catalog.database import Database
+from tests.app.conftest import url  # noqa: F401  (a fixture)
+from tests.catalog import entries
+
+DOMAINS = ("law", "math", "code", "chat")
+
+
+@pytest.fixture
+def orthogonal(database: Database) -> tuple[list[str], list[str]]:
+    """Two adapters of each of four domains and every mixture of two; the last is of the pair that it does not name."""
+    axes = dict(zip(DOMAINS, 5 * np.eye(8)[:4], strict=True))
+    pool = [f"local/tiny-{name}-{split}" for name in DOMAINS for split in ("first", "second")]
+    for number, name in enumerate(pool):
+        entries.put(database, name, axes[name.split("-")[1]] + 0.1 * np.eye(8)[4 + number % 4])
+    pairs = list(combinations(DOMAINS, 2))
+    mixtures = [f"local/tiny-mix-{first}-{second}" for first, second in pairs]
+    for name, (first, second) in zip(mixtures, [*pairs[:-1], pairs[0]], strict=True):
+        entries.put(database, name, axes[first] / 2 + axes[second] / 2)
+    return pool, mixtures
+
+
+def test_every_mixture_is_ranked_among_the_sums_of_two(
+    url: str,  # noqa: F811
+    orthogonal: tuple[list[str], list[str]],
+):
+    pool, mixtures = orthogonal
+    with commands.connect(url) as client:
+        [space] = client.get("/v1/spaces")["spaces"]
+        wait_until_found(client, [*pool, *mixtures], space)
+        found = list(rows(client, store_domains(client, pool, space), mixtures, space, unit=False))
+
+    assert [row["rank"] for row in found] == [1, 1, 1, 1, 1, 6]
+    assert [row["rank_of_all"] for row in found[:-1]] == [1] * 5
+    assert all(row["nearest"] == row["mixture"] for row in found[:-1])
+    assert found[-1]["nearest"] == "law + math"
+    assert found[0]["scale"] == pytest.approx(0.5, abs=0.01)

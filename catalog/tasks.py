@@ -16,15 +16,15 @@ from catalog.geometry import RAW, Geometry
 from catalog.index import Follower
 from catalog.quotas import Quota
 from catalog.recipe import Recipe
-from catalog.repository import jobs, models, spaces, tasks, vector_stream
+from catalog.repository import models, spaces, tasks, vector_stream
 from catalog.search import Answer, Options
 from catalog.spaces import PREFERRED
 from catalog.tables import Job, Model, SpaceRow, Task, TaskRun
 from catalog.task_vectors import half_width, likeness, similarities
-from catalog.viewers import EVERYTHING, Viewer
+from catalog.viewers import Viewer
 
 HELD_BACK = 0.25  # of the examples, where models are to be verified
-COVERED = {RAW: 0.75}  # the least likeness of the nearest model, by geometry, that is more than other tasks' models have
+COVERED = {RAW: 0.75}  # by geometry: the least likeness of the nearest model that is more than chance
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,12 @@ def ask(database: Database, question: Question, quota: Quota, viewer: Viewer) ->
     Raises `NameTaken`, `SpaceNotFound` where nothing of that base is indexed, `TooManyJobs`.
     """
     with database.transaction() as session:
-        if question.name is not None and tasks.by_name(session, question.name, EVERYTHING) is not None:
+        if question.name is not None and tasks.has(session, question.name, viewer.submitter):
             raise NameTaken(f"There is a task {question.name!r} already: choose another name, or delete that one.")
+        bases = spaces.bases(session, question.base, viewer)
         task = tasks.add(
             session,
-            spaces.bases(session, question.base),
+            bases,
             name=question.name,
             viewer=viewer.submitter,
             examples=[asdict(example) for example in question.examples],
@@ -90,7 +91,8 @@ def ask(database: Database, question: Question, quota: Quota, viewer: Viewer) ->
             recipe=question.recipe.as_dict(),
         )
         for run in task.runs:
-            submissions.enqueue_run(session, run, quota, viewer.submitter)
+            model = session.get_one(Model, run.model_id)
+            submissions.enqueue_alone(session, model, run.base_repo, quota, viewer)
         return task, tasks.jobs_of(session, [task])
 
 
@@ -109,13 +111,16 @@ def page(database: Database, viewer: Viewer, *, before: int | None, limit: int) 
         return [(task, of_runs) for task in found]
 
 
-def delete(database: Database, task_id: int, viewer: Viewer) -> None:
-    """Raises `TaskNotFound`."""
+def delete(database: Database, task_id: int, viewer: Viewer) -> WithJobs:
+    """Forget it, and all that was made of it; a job that runs stores nothing. Returns what it was. Raises
+    `TaskNotFound`.
+    """
     with database.transaction() as session:
         task = tasks.get(session, task_id, viewer)
-        for job in tasks.jobs_of(session, [task]).values():
-            jobs.cancel(session, job.id)
-        tasks.remove(session, task.id)
+        of_runs = tasks.jobs_of(session, [task])
+        session.expunge_all()
+        tasks.remove(session, task)
+        return task, of_runs
 
 
 def rank(database: Database, index: Follower, task_id: int, base: str | None, options: Options) -> list[TaskAnswer]:
@@ -160,9 +165,9 @@ def _rank(
     answer = search.by_vector(database, index, mean.tolist(), replace(options, space_key=space.key))
     geometry, kind = (answer.fitted.geometry, answer.fitted.kind) if answer.fitted else (Geometry(), RAW)
     cosines = _to_neighbours(database, geometry, space, replicates, answer)  # (R, n)
-    first = np.bincount(cosines.argmax(axis=1), minlength=cosines.shape[1]) if cosines.size else []
+    first = np.bincount(cosines.argmax(axis=1), minlength=cosines.shape[1]).tolist() if cosines.size else []
     certainty = [
-        Certainty(each.similarity - wide, each.similarity + wide, float(count) / len(replicates))
+        Certainty(each.similarity - wide, each.similarity + wide, count / len(replicates))
         for each, wide, count in zip(answer.neighbours, half_width(cosines).tolist(), first, strict=True)
     ]
     best = answer.neighbours[0].similarity if answer.neighbours else -1.0

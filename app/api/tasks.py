@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response, status
+from fastapi import APIRouter, Path, Query, status
 
 from app.api import pages
 from app.api import task_schemas as schemas
@@ -58,16 +58,10 @@ def get(task_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Ta
     return schemas.Task.of(*tasks.get(services.database, task_id, viewer))
 
 
-@router.delete(
-    "/{task_id}",
-    status_code=status.HTTP_204_NO_CONTENT,
-    dependencies=[no_query],
-    responses=problems(TaskNotFound),
-)
-def delete(task_id: Number, services: ServicesDep, viewer: ViewerDep) -> Response:
-    """Forget a task, its examples and its vectors; what runs of it is cancelled."""
-    tasks.delete(services.database, task_id, viewer)
-    return Response(status_code=status.HTTP_204_NO_CONTENT)
+@router.delete("/{task_id}", dependencies=[no_query], responses=problems(TaskNotFound))
+def delete(task_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Task:
+    """Forget a task, its jobs, its examples and its vectors; the answer is what it was."""
+    return schemas.Task.of(*tasks.delete(services.database, task_id, viewer))
 
 
 @router.get(

@@ -120,17 +120,17 @@ def _heading(found: dict[str, Any], run: dict[str, Any]) -> str:
 
 def _ranking(found: dict[str, Any], run: dict[str, Any]) -> RenderableType:
     losses = {each["repo_id"]: each for each in run["scores"] or []}
-    table = table_of("model", "cosine", "95% between", "nearest to", *(["loss a token"] if losses else []))
+    table = table_of("model", "cosine", "95% between", "first for", *(["loss a token"] if losses else []))
     for each in found["neighbors"]:
-        row = [each["repo_id"], f"{each['similarity']:.3f}", f"{each['low']:.3f} and {each['high']:.3f}"]
-        row.append(f"{each['first']:.0%} of the halves" if each["first"] else "")
+        row = [each["repo_id"], f"{each['similarity']:.3f}", f"{each['low']:.2f} {each['high']:.2f}"]
+        row.append(f"{each['first']:.0%}" if each["first"] else "")
         if losses:
             scored = losses.get(each["repo_id"])
             row.append("" if scored is None else scored["error"] or f"{scored['loss']:.3f}")
         table.add_row(*row)
     if losses:
         table.add_row("[dim]the base itself[/]", "", "", "", f"{run['base_loss']:.3f}")
-    verdict = []
+    verdict = ["[dim]first for: the share of the halves of the examples to which it is the nearest[/]"]
     if run["borne_out"] is not None:
         borne = "does better" if run["borne_out"] else "does no better"
         verdict.append(f"On {run['held_back']} examples held back the nearest model {borne} than the base.")

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import ColumnElement, delete, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from catalog.errors import TaskNotFound
-from catalog.tables import ACTIVE, Job, SpaceRow, Task, TaskRun, TaskVector
+from catalog.repository import models
+from catalog.tables import ACTIVE, Job, Model, Source, SpaceRow, Task, TaskRun, TaskVector
 from catalog.viewers import EVERYTHING, Viewer
 
 
@@ -21,7 +22,8 @@ def add(session: Session, bases: Sequence[tuple[str, str]], **values: Any) -> Ta
     session.add(task)
     session.flush()
     for repo, sha in bases:
-        session.add(TaskRun(task_id=task.id, base_repo=repo, base_sha=sha))
+        model = models.ensure(session, f"task:{task.id}@{repo}", Source.EXAMPLES, private=True)
+        session.add(TaskRun(task_id=task.id, model_id=model.id, base_repo=repo, base_sha=sha))
         session.flush()
     session.refresh(task)
     return task
@@ -35,21 +37,36 @@ def get(session: Session, task_id: int, viewer: Viewer = EVERYTHING) -> Task:
     return task
 
 
-def by_name(session: Session, name: str, viewer: Viewer) -> Task | None:
-    task = session.scalars(select(Task).where(Task.name == name)).one_or_none()
-    return task if task is not None and viewer.sees(task.viewer) else None
+def has(session: Session, name: str, viewer: str | None) -> bool:
+    """Whether that viewer (None: everybody) has a task of that name."""
+    whose = Task.viewer.is_not_distinct_from(viewer)
+    return session.execute(select(Task.id).where(Task.name == name, whose)).first() is not None
 
 
-def run(session: Session, run_id: int) -> tuple[Task, TaskRun]:
-    found = session.get_one(TaskRun, run_id)
+def find(session: Session, name: str, viewer: Viewer) -> Task | None:
+    """By number or name: the viewer's own of that name, or else everybody's."""
+    if name.isascii() and name.isdigit():
+        task = session.get(Task, int(name)) if len(name) < 19 else None
+        return task if task is not None and viewer.sees(task.viewer) else None
+    named = select(Task).where(Task.name == name, _visible(viewer)).order_by(Task.viewer.is_(None), Task.id)
+    return session.scalars(named).first()
+
+
+def names(session: Session, viewer: Viewer, limit: int) -> list[str]:
+    """Of the newest tasks that have one."""
+    named = select(Task.name).where(Task.name.is_not(None), _visible(viewer)).order_by(Task.id.desc())
+    return [name for name in session.scalars(named.limit(limit)) if name is not None]
+
+
+def run_of(session: Session, model_id: int) -> tuple[Task, TaskRun]:
+    """The run that a job's model stands for, and its task."""
+    found = session.scalars(select(TaskRun).where(TaskRun.model_id == model_id)).one()
     return get(session, found.task_id), found
 
 
 def page(session: Session, viewer: Viewer, *, before: int | None, limit: int) -> list[Task]:
     """Up to `limit` tasks with an id below `before`, newest first."""
-    statement = select(Task).order_by(Task.id.desc()).limit(limit)
-    if not viewer.everything:
-        statement = statement.where(or_(Task.viewer.is_(None), Task.viewer == viewer.submitter))
+    statement = select(Task).where(_visible(viewer)).order_by(Task.id.desc()).limit(limit)
     if before is not None:
         statement = statement.where(Task.id < before)
     return list(session.scalars(statement))
@@ -57,9 +74,9 @@ def page(session: Session, viewer: Viewer, *, before: int | None, limit: int) ->
 
 def jobs_of(session: Session, found: Sequence[Task]) -> dict[int, Job]:
     """The job of each of their runs, by the run."""
-    runs = [run.id for task in found for run in task.runs]
-    each_job = session.scalars(select(Job).where(Job.task_run_id.in_(runs)))
-    return {job.task_run_id: job for job in each_job if job.task_run_id is not None}
+    runs = {run.model_id: run.id for task in found for run in task.runs}
+    each_job = session.scalars(select(Job).where(Job.model_id.in_(runs)))
+    return {runs[job.model_id]: job for job in each_job}
 
 
 def store(
@@ -73,9 +90,7 @@ def store(
     for space_id, replicates in vectors.items():
         for number, vector in enumerate(replicates):
             values = {"dimension": vector.size, "data": vector.astype("<f4").tobytes()}
-            session.execute(
-                insert(TaskVector).values(run_id=run_id, space_id=space_id, replicate=number, **values)
-            )
+            session.execute(insert(TaskVector).values(run_id=run_id, space_id=space_id, replicate=number, **values))
     session.execute(update(TaskRun).where(TaskRun.id == run_id).values(figures=figures))
 
 
@@ -95,12 +110,20 @@ def vectors(session: Session, run_id: int) -> list[tuple[SpaceRow, np.ndarray]]:
 
 def forget_examples(session: Session) -> int:
     """Drop the examples of tasks of which no job waits or runs, unless they are to be kept. Returns of how many."""
-    at_work = select(Job.id).join(TaskRun, TaskRun.id == Job.task_run_id).where(
+    at_work = select(Job.id).join(TaskRun, TaskRun.model_id == Job.model_id).where(
         TaskRun.task_id == Task.id, Job.state.in_(ACTIVE)
     )  # fmt: skip
     over = Task.examples.is_not(None) & ~Task.keep_examples & ~at_work.exists()
     return len(session.execute(update(Task).where(over).values(examples=None).returning(Task.id)).all())
 
 
-def remove(session: Session, task_id: int) -> None:
-    session.execute(delete(Task).where(Task.id == task_id))
+def remove(session: Session, task: Task) -> None:
+    """With its runs, and their models, jobs and vectors."""
+    models_of_runs = [run.model_id for run in task.runs]
+    session.execute(delete(Task).where(Task.id == task.id))
+    session.execute(delete(Model).where(Model.id.in_(models_of_runs)))
+
+
+def _visible(viewer: Viewer) -> ColumnElement[bool]:
+    """Everybody's, and the viewer's own."""
+    return true() if viewer.everything else or_(Task.viewer.is_(None), Task.viewer == viewer.submitter)

@@ -18,11 +18,12 @@ class Task(Base):
 
     __tablename__ = "tasks"
     __table_args__ = (
+        Index("uq_tasks_name", text("coalesce(viewer, '')"), "name", unique=True),
         Index("ix_tasks_examples", "id", postgresql_where=text("examples IS NOT NULL AND NOT keep_examples")),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    name: Mapped[str | None] = mapped_column(unique=True)
+    name: Mapped[str | None]
     viewer: Mapped[str | None]  # the submitter that alone may see it, by the hash of its key; null: everybody
     examples: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True))
     count: Mapped[int]  # of the examples
@@ -43,9 +44,14 @@ class TaskRun(Base):
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
+    model_id: Mapped[int] = mapped_column(
+        ForeignKey("models.id", ondelete="CASCADE"), unique=True
+    )  # that its job is of
     base_repo: Mapped[str]
     base_sha: Mapped[str]
-    figures: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # seconds, losses, scores of models
+    figures: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB(none_as_null=True)
+    )  # seconds, losses, scores of models
 
 
 class TaskVector(Base):

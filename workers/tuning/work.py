@@ -12,18 +12,20 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
+from sqlalchemy.orm import Session
 
 from catalog.database import Database
-from catalog.errors import CatalogError, ExamplesGone
+from catalog.errors import CatalogError, ExamplesGone, Refused
 from catalog.examples import Example, hold_back
 from catalog.recipe import Recipe
 from catalog.repository import attempts, spaces, tasks
+from catalog.tables import Job, JobState, Model, SpaceRow, Task, TaskRun
 from catalog.task_vectors import REPLICATES, halves
-from catalog.tables import Job, JobState, Task, TaskRun
 from catalog.tasks import HELD_BACK, nearest
 from workers.bases import Resident, ResidentBases
 from workers.encoding import Encoder, read_finetune
 from workers.fetching import Fetcher
+from workers.file_locks import Hold
 from workers.stopping import check
 from workers.tuning.scoring import Losses, Scorer
 from workers.tuning.trainer import Trainer
@@ -52,7 +54,7 @@ class TaskWork:
         """Bring a claimed job to its end. Raises `CatalogError`s of every kind, and `Stopped`."""
         start = time.monotonic()
         with self._database.transaction() as session:
-            task, run = tasks.run(session, job.task_run_id or 0)
+            task, run = tasks.run_of(session, job.model_id)
         if task.examples is None:
             raise ExamplesGone(f"The examples of task {task.id} have been forgotten: ask again with `POST /v1/tasks`.")
         examples = [Example(**each) for each in task.examples]
@@ -73,11 +75,12 @@ class TaskWork:
     def _verify(self, task: Task, resident: Resident, measured: Measured, scorer: Scorer) -> dict[str, Any]:
         """The losses of the nearest models, and of the base, on the examples that were held back."""
         with self._database.transaction() as session:
-            found = nearest(session, resident.encoder.spaces(), measured.vectors, task.verify)
+            homes = _homes(session, resident, measured)
+            found = nearest(session, homes, measured.vectors, task.verify)
         lines: list[dict[str, Any]] = []
         for model, similarity in found:
             check()
-            [result] = scorer.finetunes([self._fetcher.again(model)])
+            result = self._score(scorer, model)
             lines.append({"repo_id": model.repo_id, "similarity": round(similarity, 4), **_told(result)})
         base = scorer.base().per_token
         scored = [line for line in lines if line["loss"] is not None]
@@ -86,17 +89,23 @@ class TaskWork:
             agreement = float(spearmanr([s["similarity"] for s in scored], [-s["loss"] for s in scored]).statistic)
         return {"base_loss": round(base, 4), "agreement": agreement, "scores": lines}
 
-    def _store(
-        self, job: Job, run: TaskRun, resident: Resident, measured: Measured, figures: dict[str, Any]
-    ) -> None:
+    def _score(self, scorer: Scorer, model: Model) -> Losses | CatalogError:
+        hold = Hold()
+        try:
+            [result] = scorer.finetunes([self._fetcher.again(model, hold)])
+            return result
+        except Refused as error:  # one that is gone by now spoils no other
+            return error
+        finally:
+            hold.release()
+
+    def _store(self, job: Job, run: TaskRun, resident: Resident, measured: Measured, figures: dict[str, Any]) -> None:
         with self._database.transaction() as session:
             if not attempts.finish(session, job.id, self._worker_id, None):
                 return
-            stored = {
-                spaces.home(session, resident.encoder.space(feature), replicates.shape[1]).id: replicates
-                for feature, replicates in measured.vectors.items()
-            }
-            tasks.store(session, run.id, stored, figures=figures)
+            homes = _homes(session, resident, measured)
+            stored = {homes[feature].id: replicates for feature, replicates in measured.vectors.items()}
+            tasks.store(session, run.id, stored, figures)
             tasks.forget_examples(session)
 
     def _teller(self, job: Job, share: float) -> Callable[[float], None]:
@@ -127,7 +136,8 @@ def measure(
             tell((number + step / recipe.steps) / REPLICATES)
 
         with tempfile.TemporaryDirectory(prefix="deltadex-") as folder:
-            trainer.train([examples[place] for place in places], seed * REPLICATES + number, Path(folder), on_step=on_step)
+            half = [examples[place] for place in places]
+            trainer.train(half, seed * REPLICATES + number, Path(folder), on_step=on_step)
             [encoding] = encoder.encode([read_finetune(Path(folder))])
         if isinstance(encoding, CatalogError):
             raise encoding
@@ -135,6 +145,14 @@ def measure(
         for feature, vector in encoding.vectors.items():
             vectors[feature].append(vector)
     return Measured({feature: np.stack(each) for feature, each in vectors.items()}, losses)
+
+
+def _homes(session: Session, resident: Resident, measured: Measured) -> dict[str, SpaceRow]:
+    """The spaces of each feature in which models of that base are stored."""
+    return {
+        feature: spaces.home(session, resident.encoder.space(feature), replicates.shape[1])
+        for feature, replicates in measured.vectors.items()
+    }
 
 
 def _told(result: Losses | CatalogError) -> dict[str, Any]:

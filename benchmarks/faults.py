@@ -67,8 +67,8 @@ class SpoiltHub(ScriptedHub):
         self._chance = random.Random(seed)
         super().__init__()
 
-    def _find(self, path: str) -> Answer:
-        answer = super()._find(path)
+    def _find(self, path: str, authorization: str = "") -> Answer:
+        answer = super()._find(path, authorization)
         kind = self._draw()
         if kind is None or self.well.is_set():
             return answer

@@ -4,9 +4,9 @@
 
 `--rows` holds a JSON Lines file for each domain of `examples/labels.csv`, of which the adapters in `examples/pool` saw
 the first `--unseen`; twenty of the others make a task, `--draws` times a domain. Each task is trained and measured as a
-worker does it. Its nearest cluster is the domain whose models' mean direction has the greatest cosine to it. Printed
-too: how like its own domain, and with that domain's models left out, the nearest model is, which is what telling an
-uncovered task rests on; and the seconds that a task takes, the base being in memory.
+worker does it, without the halves that tell how certain the answer is. Its nearest cluster is the domain whose models'
+mean direction has the greatest cosine to it. Printed too: the cosine of the nearest model of its own domain, and of the
+nearest one when that domain's models are left out; and the seconds that a task takes, the base being in memory.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from catalog.errors import CatalogError
 from catalog.examples import Example, read_examples, read_rows
-from catalog.geometry import Geometry
 from catalog.probes import load_probes
 from catalog.recipe import Recipe
-from catalog.task_vectors import halves, likeness
 from workers.encoding import Encoder, ResidentBase, read_finetune
 from workers.tuning import Trainer
 
@@ -43,10 +42,10 @@ COUNT = 20
 
 @dataclass(frozen=True)
 class Drawn:
-    """One task: its replicates' vectors (R, d) of each feature, and the seconds that it took."""
+    """One task: its vector (d,) of each feature, and the seconds that it took."""
 
     domain: str
-    replicates: dict[str, np.ndarray]
+    vectors: dict[str, np.ndarray]
     seconds: float
 
 
@@ -55,9 +54,7 @@ def main(
     rows: Annotated[Path, typer.Option(help="Folder of DOMAIN.jsonl files.")],
     unseen: Annotated[int, typer.Option(help="Rows before this one were trained on.")] = 560,
     draws: Annotated[int, typer.Option(help="Tasks a domain.")] = 10,
-    replicates: Annotated[int, typer.Option(help="Adapters a task.")] = 4,
-    steps: Annotated[int, typer.Option(help="Of training, an adapter.")] = Recipe.steps,
-    rate: Annotated[float, typer.Option(help="Of learning.")] = Recipe.rate,
+    steps: Annotated[int, typer.Option(help="Of training.")] = Recipe.least_steps,
     vectors: Annotated[Path | None, typer.Option(help="Keep all vectors in this npz.")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
@@ -65,10 +62,10 @@ def main(
     encoder = Encoder(ResidentBase.load(base, "base", "0" * 40), load_probes(), FEATURES)
     encoder.measure_base()
     pool = measured_pool(encoder)
-    recipe = Recipe(steps=steps, rate=rate)
+    recipe = Recipe(least_steps=steps)
     trainer = Trainer(encoder.base, recipe)
     found = [
-        measured(encoder, trainer, domain, examples, replicates, seed)
+        measured(encoder, trainer, recipe, domain, examples, seed)
         for domain, examples, seed in track(
             list(tasks(rows, sorted(pool), unseen, draws)), console=Console(stderr=True), description="tasks"
         )
@@ -77,7 +74,6 @@ def main(
         keep(vectors, pool, found)
     report = {
         "recipe": recipe.as_dict(),
-        "replicates": replicates,
         "tasks": len(found),
         "seconds": quantiles([each.seconds for each in found]),
         **{feature: judged(feature, pool, found) for feature in FEATURES},
@@ -108,18 +104,15 @@ def measured_pool(encoder: Encoder) -> dict[str, dict[str, np.ndarray]]:
 
 
 def measured(
-    encoder: Encoder, trainer: Trainer, domain: str, examples: Sequence[Example], replicates: int, seed: int
+    encoder: Encoder, trainer: Trainer, recipe: Recipe, domain: str, examples: Sequence[Example], seed: int
 ) -> Drawn:
     start = time.perf_counter()
-    vectors: dict[str, list[np.ndarray]] = defaultdict(list)
-    parts = halves(len(examples), replicates, seed) if replicates > 1 else [list(range(len(examples)))]
-    for number, places in enumerate(parts):
-        with tempfile.TemporaryDirectory() as folder:
-            trainer.train([examples[place] for place in places], seed * 100 + number, Path(folder))
-            [encoding] = encoder.encode([read_finetune(Path(folder))])
-        for feature in FEATURES:
-            vectors[feature].append(encoding.vectors[feature])  # type: ignore[union-attr]
-    return Drawn(domain, {name: np.stack(each) for name, each in vectors.items()}, time.perf_counter() - start)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer.train(examples, recipe.steps(len(examples)), seed, Path(folder))
+        [encoding] = encoder.encode([read_finetune(Path(folder))])
+    if isinstance(encoding, CatalogError):
+        raise encoding
+    return Drawn(domain, encoding.vectors, time.perf_counter() - start)
 
 
 def judged(feature: str, pool: dict[str, dict[str, np.ndarray]], found: Sequence[Drawn]) -> dict[str, Any]:
@@ -129,19 +122,18 @@ def judged(feature: str, pool: dict[str, dict[str, np.ndarray]], found: Sequence
     centroids = np.stack([unit(unit(pool[domain][feature]).mean(axis=0)) for domain in domains])
     clusters, nearest, own, other = [], [], [], []
     for task in found:
-        replicates = task.replicates[feature]
-        mean = unit(replicates.mean(axis=0))
-        clusters.append(domains[int(np.argmax(centroids @ mean))] == task.domain)
-        cosines = unit(models) @ mean
+        vector = unit(task.vectors[feature])
+        clusters.append(domains[int(np.argmax(centroids @ vector))] == task.domain)
+        cosines = unit(models) @ vector
         nearest.append(str(labels[int(np.argmax(cosines))]) == task.domain)
-        own.append(likeness(Geometry(), replicates, float(cosines[labels == task.domain].max())))
-        other.append(likeness(Geometry(), replicates, float(cosines[labels != task.domain].max())))
+        own.append(float(cosines[labels == task.domain].max()))
+        other.append(float(cosines[labels != task.domain].max()))
     return {
         "nearest_cluster": float(np.mean(clusters)),
         "nearest_model": float(np.mean(nearest)),
         "wrong": [task.domain for task, right in zip(found, clusters, strict=True) if not right],
-        "likeness_to_own": quantiles(own),
-        "likeness_to_others": quantiles(other),
+        "nearest_of_own": quantiles(own),
+        "nearest_of_others": quantiles(other),
     }
 
 
@@ -156,7 +148,7 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
 def keep(path: Path, pool: dict[str, dict[str, np.ndarray]], found: Sequence[Drawn]) -> None:
     held: dict[str, Any] = {f"pool {domain} {name}": each for domain in pool for name, each in pool[domain].items()}
     for number, task in enumerate(found):
-        held |= {f"task {number} {task.domain} {name}": each for name, each in task.replicates.items()}
+        held |= {f"task {number} {task.domain} {name}": each for name, each in task.vectors.items()}
     np.savez(path, **held)
 
 

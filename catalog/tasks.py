@@ -20,11 +20,12 @@ from catalog.repository import models, spaces, tasks, vector_stream
 from catalog.search import Answer, Options
 from catalog.spaces import PREFERRED
 from catalog.tables import Job, Model, SpaceRow, Task, TaskRun
-from catalog.task_vectors import half_width, likeness, similarities
+from catalog.task_vectors import half_width, similarities
 from catalog.viewers import Viewer
 
 HELD_BACK = 0.25  # of the examples, where models are to be verified
-COVERED = {RAW: 0.75}  # by geometry: the least likeness of the nearest model that is more than chance
+# by geometry: the least similarity of the nearest model that is more than models of other tasks have (docs/tasks.md)
+COVERED = {RAW: 0.68, "centred": 0.37, "softened": 0.53, "denoised": 0.75}
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Certainty:
-    """Between what a neighbour's similarity lies for other examples of the task, and to what share of the replicates
-    it is the nearest.
+    """Between what a neighbour's similarity lies for other examples of the task, and to what share of the halves it
+    is the nearest.
     """
 
     low: float
@@ -55,14 +56,13 @@ class Certainty:
 
 @dataclass(frozen=True)
 class TaskAnswer:
-    """The neighbours of a task on one base, and how certain each is, in their order; `likeness` is that of the nearest
-    (`catalog.task_vectors`), by which the task is `covered` or not.
+    """The neighbours of a task on one base, and how certain each is, in their order; whether the nearest is near enough
+    for the task to be `covered`.
     """
 
     run: TaskRun
     answer: Answer
     certainty: list[Certainty]
-    likeness: float
     covered: bool
 
 
@@ -139,48 +139,47 @@ def rank(database: Database, index: Follower, task_id: int, base: str | None, op
 
 
 def leading(measured: Sequence[tuple[SpaceRow, np.ndarray]]) -> tuple[SpaceRow, np.ndarray]:
-    """Of a run's spaces that of the most preferred feature, and its replicates (R, d)."""
+    """Of a run's spaces that of the most preferred feature, and its vectors (1 + h, d)."""
     order = {feature: place for place, feature in enumerate(PREFERRED)}
     return min(measured, key=lambda each: order.get(each[0].feature, len(order)))
 
 
 def nearest(
-    session: Session, homes: Mapping[str, SpaceRow], replicates: Mapping[str, np.ndarray], count: int
+    session: Session, homes: Mapping[str, SpaceRow], measured: Mapping[str, np.ndarray], count: int
 ) -> list[tuple[Model, float]]:
     """The public models nearest to a task by raw cosine, compared with all: for a worker, which has no index."""
-    feature = next(name for name in (*PREFERRED, *replicates) if name in replicates)
-    space, mean = homes[feature], replicates[feature].mean(axis=0)
+    feature = next(name for name in (*PREFERRED, *measured) if name in measured)
+    space, whole = homes[feature], measured[feature][0]
     found: list[tuple[float, int]] = []
     for ids, vectors in vector_stream.stream(session, space.id, space.dimension):
-        cosines = similarities(Geometry(), mean[None], vectors)[0]
+        cosines = similarities(Geometry(), whole[None], vectors)[0]
         found = sorted([*found, *zip(cosines.tolist(), ids.tolist(), strict=True)], reverse=True)[:count]
     named = models.by_ids(session, {model_id for _, model_id in found})
     return [(named[model_id], cosine) for cosine, model_id in found if model_id in named]
 
 
 def _rank(
-    database: Database, index: Follower, run: TaskRun, space: SpaceRow, replicates: np.ndarray, options: Options
+    database: Database, index: Follower, run: TaskRun, space: SpaceRow, vectors: np.ndarray, options: Options
 ) -> TaskAnswer:
-    mean = replicates.mean(axis=0)
-    answer = search.by_vector(database, index, mean.tolist(), replace(options, space_key=space.key))
+    whole, halves = vectors[0], vectors[1:]
+    answer = search.by_vector(database, index, whole.tolist(), replace(options, space_key=space.key))
     geometry, kind = (answer.fitted.geometry, answer.fitted.kind) if answer.fitted else (Geometry(), RAW)
-    cosines = _to_neighbours(database, geometry, space, replicates, answer)  # (R, n)
+    cosines = _to_neighbours(database, geometry, space, halves, answer)  # (h, n)
     first = np.bincount(cosines.argmax(axis=1), minlength=cosines.shape[1]).tolist() if cosines.size else []
     certainty = [
-        Certainty(each.similarity - wide, each.similarity + wide, count / len(replicates))
+        Certainty(each.similarity - wide, each.similarity + wide, count / len(halves))
         for each, wide, count in zip(answer.neighbours, half_width(cosines).tolist(), first, strict=True)
     ]
     best = answer.neighbours[0].similarity if answer.neighbours else -1.0
-    like = likeness(geometry, replicates, best)
-    return TaskAnswer(run, answer, certainty, like, like >= COVERED.get(kind, COVERED[RAW]))
+    return TaskAnswer(run, answer, certainty, best >= COVERED[kind])
 
 
 def _to_neighbours(
-    database: Database, geometry: Geometry, space: SpaceRow, replicates: np.ndarray, answer: Answer
+    database: Database, geometry: Geometry, space: SpaceRow, halves: np.ndarray, answer: Answer
 ) -> np.ndarray:
-    """Cosines (R, n) of the replicates to the answer's neighbours, in their order."""
+    """Cosines (h, n) of the halves to the answer's neighbours, in their order."""
     ids = np.array([each.model.id for each in answer.neighbours], np.int64)
     with database.transaction() as session:
         found, vectors = vector_stream.newest_of(session.connection(), space.id, space.dimension, ids)
     place = {model_id: number for number, model_id in enumerate(found.tolist())}
-    return similarities(geometry, replicates, vectors)[:, [place[model_id] for model_id in ids.tolist()]]
+    return similarities(geometry, halves, vectors)[:, [place[model_id] for model_id in ids.tolist()]]

@@ -135,8 +135,7 @@ class TaskNeighborsOnBase(BaseModel):
     base: str
     space: Space
     geometry: Geometry
-    likeness: float = Field(description="The greatest similarity, less what the examples' own noise takes from it.")
-    covered: bool
+    covered: bool = Field(description="Whether the nearest model is nearer than models of other tasks are.")
     note: str | None
     neighbors: list[TaskNeighbor]
 
@@ -150,7 +149,6 @@ class TaskNeighborsOnBase(BaseModel):
             base=found.run.base_repo,
             space=Space.of(found.answer.space),
             geometry=Geometry.of(found.answer.fitted),
-            likeness=found.likeness,
             covered=found.covered,
             note=None if found.covered else NOT_COVERED,
             neighbors=neighbours,

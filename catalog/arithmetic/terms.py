@@ -225,7 +225,7 @@ def _centroid(shown: clusters.Shown, floor: float | None) -> Meaning:
 
 
 def _tasks(session: Session, name: str, viewer: Viewer) -> list[Meaning]:
-    """By number or name: the mean of its replicates, on each of its bases."""
+    """By number or name: the vector of all its examples, on each of its bases."""
     found = tasks.find(session, name, viewer)
     if found is None:
         return []
@@ -235,10 +235,10 @@ def _tasks(session: Session, name: str, viewer: Viewer) -> list[Meaning]:
     full = f"task:{found.id}"
     return [
         Meaning(
-            "task", full, found.name or full, space, replicates.mean(axis=0, dtype=np.float64),
+            "task", full, found.name or full, space, vectors_of_it[0].astype(np.float64),
             spaces.noise_floor(session, space.id),
         )
-        for space, replicates in measured
+        for space, vectors_of_it in measured
     ]  # fmt: skip
 
 

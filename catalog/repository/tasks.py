@@ -85,27 +85,27 @@ def store(
     vectors: Mapping[int, np.ndarray],
     figures: dict[str, Any],
 ) -> None:
-    """What came out of a run: by space, the replicates' vectors (R, d)."""
+    """What came out of a run: by space its vectors (1 + h, d), of all examples and of halves of them."""
     session.execute(delete(TaskVector).where(TaskVector.run_id == run_id))
-    for space_id, replicates in vectors.items():
-        for number, vector in enumerate(replicates):
+    for space_id, measured in vectors.items():
+        for number, vector in enumerate(measured):
             values = {"dimension": vector.size, "data": vector.astype("<f4").tobytes()}
-            session.execute(insert(TaskVector).values(run_id=run_id, space_id=space_id, replicate=number, **values))
+            session.execute(insert(TaskVector).values(run_id=run_id, space_id=space_id, part=number, **values))
     session.execute(update(TaskRun).where(TaskRun.id == run_id).values(figures=figures))
 
 
 def vectors(session: Session, run_id: int) -> list[tuple[SpaceRow, np.ndarray]]:
-    """A run's replicates (R, d) in each of its spaces."""
+    """A run's vectors (1 + h, d) in each of its spaces."""
     statement = (
         select(SpaceRow, TaskVector)
         .join(SpaceRow, SpaceRow.id == TaskVector.space_id)
         .where(TaskVector.run_id == run_id)
-        .order_by(TaskVector.space_id, TaskVector.replicate)
+        .order_by(TaskVector.space_id, TaskVector.part)
     )
     found: dict[int, tuple[SpaceRow, list[np.ndarray]]] = {}
     for space, vector in session.execute(statement):
         found.setdefault(space.id, (space, []))[1].append(vector.numbers)
-    return [(space, np.stack(replicates)) for space, replicates in found.values()]
+    return [(space, np.stack(measured)) for space, measured in found.values()]
 
 
 def forget_examples(session: Session) -> int:

@@ -55,8 +55,8 @@ class TaskRun(Base):
 
 
 class TaskVector(Base):
-    """One of a run's replicates in one space, float32 (dimension,), not normalised: the vector of an adapter that was
-    trained on half of the examples.
+    """One of a run's vectors in one space, float32 (dimension,), not normalised: of the adapter that was trained on all
+    examples (`part` 0), or of one that was trained on a half of them.
     """
 
     __tablename__ = "task_vectors"
@@ -64,7 +64,7 @@ class TaskVector(Base):
 
     run_id: Mapped[int] = mapped_column(ForeignKey("task_runs.id", ondelete="CASCADE"), primary_key=True)
     space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id", ondelete="CASCADE"), primary_key=True)
-    replicate: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    part: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     dimension: Mapped[int]
     data: Mapped[bytes] = mapped_column(LargeBinary)
 

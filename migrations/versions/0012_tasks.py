@@ -54,13 +54,13 @@ def upgrade() -> None:
         "task_vectors",
         sa.Column("run_id", sa.BigInteger(), nullable=False),
         sa.Column("space_id", sa.BigInteger(), nullable=False),
-        sa.Column("replicate", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("part", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("dimension", sa.BigInteger(), nullable=False),
         sa.Column("data", sa.LargeBinary(), nullable=False),
         sa.CheckConstraint("octet_length(data) = 4 * dimension", name=op.f("ck_task_vectors_length")),
         sa.ForeignKeyConstraint(["run_id"], ["task_runs.id"], name=op.f("fk_task_vectors_run_id"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["space_id"], ["spaces.id"], name=op.f("fk_task_vectors_space_id"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "space_id", "replicate", name=op.f("pk_task_vectors")),
+        sa.PrimaryKeyConstraint("run_id", "space_id", "part", name=op.f("pk_task_vectors")),
     )
     op.execute("ALTER TABLE task_vectors ALTER COLUMN data SET STORAGE EXTERNAL")
 

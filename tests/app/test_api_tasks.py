@@ -41,7 +41,7 @@ def ask(api: TestClient, headers: dict[str, str] | None = None, **more: Any) -> 
     return response.json()
 
 
-def finish(database: Database, task: dict[str, Any], replicates: list[list[float]]) -> None:
+def finish(database: Database, task: dict[str, Any], vectors: list[list[float]]) -> None:
     """As a worker would."""
     [run] = task["runs"]
     worker = entries.put_worker(database)
@@ -50,7 +50,7 @@ def finish(database: Database, task: dict[str, Any], replicates: list[list[float
         assert attempts.finish(session, run["job"], worker, None)
         [measured] = stored.get(session, task["id"]).runs
         space = spaces.get(session, SPACE.key)
-        stored.store(session, measured.id, {space.id: np.array(replicates, np.float32)}, FIGURES)
+        stored.store(session, measured.id, {space.id: np.array(vectors, np.float32)}, FIGURES)
         stored.forget_examples(session)
 
 
@@ -59,7 +59,7 @@ def test_a_task_is_asked_and_answered(models: Database, api: TestClient):
     assert [run["state"] for run in task["runs"]] == ["queued"]
     assert (task["examples"], task["examples_kept"]) == (8, True)
 
-    finish(models, task, [[1, 0.2, 0], [1, 0.4, 0], [1, 0.25, 0], [1, 0.35, 0]])
+    finish(models, task, [[1, 0.3, 0], [1, 0.2, 0], [1, 0.4, 0], [1, 0.25, 0], [1, 0.35, 0]])
 
     done = api.get(f"/v1/tasks/{task['id']}").json()
     [run] = done["runs"]
@@ -74,7 +74,7 @@ def test_a_task_is_asked_and_answered(models: Database, api: TestClient):
 
 def test_a_task_that_nothing_here_is_like_has_a_note(models: Database, api: TestClient):
     task = ask(api)
-    finish(models, task, [[1, 1, 1]] * 4)
+    finish(models, task, [[1, 1, 1]] * 5)
     [on_base] = api.get(f"/v1/tasks/{task['id']}/neighbors").json()["bases"]
     assert not on_base["covered"]
     assert on_base["note"].startswith("Nothing here is like this task")

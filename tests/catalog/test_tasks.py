@@ -46,12 +46,12 @@ def ask(database: Database, viewer: Viewer = PUBLIC, base: str | None = SPACE.ba
     return tasks.ask(database, Question(EXAMPLES, base, **more), NOBODY, viewer)[0].id
 
 
-def put(database: Database, task_id: int, replicates: np.ndarray) -> None:
-    """What a worker would have stored."""
+def put(database: Database, task_id: int, vectors: np.ndarray) -> None:
+    """What a worker would have stored: of all examples, and of halves."""
     with database.transaction() as session:
         [run] = stored.get(session, task_id).runs
         space = spaces.get(session, SPACE.key)
-        stored.store(session, run.id, {space.id: np.asarray(replicates, np.float32)}, {"seconds": 1.0})
+        stored.store(session, run.id, {space.id: np.asarray(vectors, np.float32)}, {"seconds": 1.0})
 
 
 def ranked(database: Database, index: Follower, task_id: int, viewer: Viewer = PUBLIC) -> tasks.TaskAnswer:
@@ -88,7 +88,7 @@ def test_a_task_counts_in_its_quota(catalog: Database):
 
 def test_models_are_ranked_each_with_an_interval(catalog: Database, index: Follower):
     task_id = ask(catalog)
-    put(catalog, task_id, [[1, 0.2, 0], [1, 0.4, 0], [1, 0.25, 0], [1, 0.35, 0]])
+    put(catalog, task_id, [[1, 0.3, 0], [1, 0.2, 0], [1, 0.4, 0], [1, 0.25, 0], [1, 0.35, 0]])
     answer = ranked(catalog, index, task_id)
     assert [each.model.repo_id for each in answer.answer.neighbours] == ["owner/law", "owner/math", "owner/code"]
     for neighbour, sure in zip(answer.answer.neighbours[:2], answer.certainty, strict=False):
@@ -99,10 +99,10 @@ def test_models_are_ranked_each_with_an_interval(catalog: Database, index: Follo
 
 def test_a_task_like_nothing_here_says_so(catalog: Database, index: Follower):
     task_id = ask(catalog)
-    put(catalog, task_id, [[1, 1, 1.1]] * 4)
+    put(catalog, task_id, [[1, 1, 1.1]] * 5)
     answer = ranked(catalog, index, task_id)
+    assert answer.answer.neighbours[0].similarity == pytest.approx(1.1 / np.sqrt(3.21), abs=1e-4)
     assert not answer.covered
-    assert answer.likeness == pytest.approx(1.1 / np.sqrt(3.21), abs=1e-4)
 
 
 def test_a_task_without_a_vector_has_no_neighbours(catalog: Database, index: Follower):
@@ -138,7 +138,7 @@ def test_a_name_is_taken_once_by_each(catalog: Database):
 def test_a_task_is_a_term_of_sums(catalog: Database, index: Follower, term: str):
     task_id = ask(catalog, name="mine")
     assert task_id == 1
-    put(catalog, task_id, [[1, 0, 0], [1, 0, 0], [1, 0.5, 0], [1, 0.5, 0]])
+    put(catalog, task_id, [[1, 0.25, 0], [1, 0, 0], [1, 0.5, 0]])
     question = composing.Question(f"{term} + owner/math", include_terms=True)
     composed = composing.by_expression(catalog, index, question, Options(unconfident=True))
     np.testing.assert_allclose(composed.total.vector, [1, 1.25, 0])

@@ -41,12 +41,14 @@ class Trainer:
     def train(
         self,
         examples: Sequence[Example],
+        steps: int,
         seed: int,
         folder: Path,
         *,
         on_step: Callable[[int, float], None] | None = None,
     ) -> Path:
-        """Leaves an adapter in `folder`, in PEFT's layout, and calls `on_step(steps done, loss a token in nats)`.
+        """Leaves an adapter in `folder`, in PEFT's layout, after so many `steps`. Calls `on_step(steps done, loss a token
+        in nats)`.
 
         The same examples and seed give the same adapter on the same machine. Raises `Stopped` between two steps once
         the work is given up (`workers.stopping`).
@@ -59,7 +61,7 @@ class Trainer:
         try:
             trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
             optimizer = torch.optim.AdamW(trained, lr=recipe.rate, weight_decay=0.0)
-            for step, part in enumerate(islice(batches(rows, recipe.batch, seed), recipe.steps), 1):
+            for step, part in enumerate(islice(batches(rows, recipe.batch, seed), steps), 1):
                 stopping.check()
                 loss = self._loss(collate(part, tokenizer.pad_token_id or 0))
                 loss.backward()

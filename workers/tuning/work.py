@@ -1,7 +1,8 @@
-"""A task's job on one base: train on halves of the examples, measure what came out, score the models that are near."""
+"""A task's job on one base: train on the examples, measure what came out, score the models that are near."""
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections import defaultdict
@@ -20,7 +21,7 @@ from catalog.examples import Example, hold_back
 from catalog.recipe import Recipe
 from catalog.repository import attempts, spaces, tasks
 from catalog.tables import Job, JobState, Model, SpaceRow, Task, TaskRun
-from catalog.task_vectors import REPLICATES, halves
+from catalog.task_vectors import parts
 from catalog.tasks import HELD_BACK, nearest
 from workers.bases import Resident, ResidentBases
 from workers.encoding import Encoder, read_finetune
@@ -35,7 +36,9 @@ TOLD = 0.02  # of the progress; less is not stored
 
 @dataclass(frozen=True)
 class Measured:
-    """Of each feature the replicates' vectors (R, d), and the loss a token of each replicate's first and last step."""
+    """Of each feature the vectors (1 + h, d), of all examples and of halves of them; and of each adapter the losses a
+    token of the first and the last step.
+    """
 
     vectors: dict[str, np.ndarray]
     losses: list[tuple[float, float]]
@@ -104,7 +107,7 @@ class TaskWork:
             if not attempts.finish(session, job.id, self._worker_id, None):
                 return
             homes = _homes(session, resident, measured)
-            stored = {homes[feature].id: replicates for feature, replicates in measured.vectors.items()}
+            stored = {homes[feature].id: vectors for feature, vectors in measured.vectors.items()}
             tasks.store(session, run.id, stored, figures)
             tasks.forget_examples(session)
 
@@ -124,23 +127,31 @@ class TaskWork:
 def measure(
     encoder: Encoder, examples: Sequence[Example], recipe: Recipe, seed: int, tell: Callable[[float], None]
 ) -> Measured:
-    """Train the replicates of a task and measure them; `tell` is called with how much of it is done, from 0 to 1."""
+    """Train a task's adapters and measure them; `tell` is called with how much of it is done, from 0 to 1. On half of
+    the examples half the steps are made.
+    """
     trainer = Trainer(encoder.base, recipe)
     vectors: dict[str, list[np.ndarray]] = defaultdict(list)
     losses: list[tuple[float, float]] = []
-    for number, places in enumerate(halves(len(examples), REPLICATES, seed)):
+    chosen = parts(len(examples), seed)
+    whole = recipe.steps(len(examples))
+    half = math.ceil(whole / 2)
+    done, total = 0, whole + half * (len(chosen) - 1)
+    for number, places in enumerate(chosen):
+        steps = half if number else whole
         seen: list[float] = []
 
-        def on_step(step: int, loss: float, number: int = number, seen: list[float] = seen) -> None:
+        def on_step(step: int, loss: float, done: int = done, seen: list[float] = seen) -> None:
             seen.append(loss)
-            tell((number + step / recipe.steps) / REPLICATES)
+            tell(min(1.0, (done + step) / total))
 
         with tempfile.TemporaryDirectory(prefix="deltadex-") as folder:
-            half = [examples[place] for place in places]
-            trainer.train(half, seed * REPLICATES + number, Path(folder), on_step=on_step)
+            some = [examples[place] for place in places]
+            trainer.train(some, steps, seed + number, Path(folder), on_step=on_step)
             [encoding] = encoder.encode([read_finetune(Path(folder))])
         if isinstance(encoding, CatalogError):
             raise encoding
+        done += steps
         losses.append((seen[0], seen[-1]))
         for feature, vector in encoding.vectors.items():
             vectors[feature].append(vector)
@@ -150,8 +161,8 @@ def measure(
 def _homes(session: Session, resident: Resident, measured: Measured) -> dict[str, SpaceRow]:
     """The spaces of each feature in which models of that base are stored."""
     return {
-        feature: spaces.home(session, resident.encoder.space(feature), replicates.shape[1])
-        for feature, replicates in measured.vectors.items()
+        feature: spaces.home(session, resident.encoder.space(feature), vectors.shape[1])
+        for feature, vectors in measured.vectors.items()
     }
 
 

@@ -22,7 +22,7 @@ from tests.workers.test_pipeline import make_pipeline
 from workers.pipeline import Pipeline
 
 EXAMPLES = [Example(f"Repeat {word}.", word * 3) for word in ("ab", "cd", "ef", "gh", "ij", "kl", "mn", "op")]
-QUICK = Recipe(rate=1e-2, steps=2, tokens=300)
+QUICK = Recipe(rate=1e-2, batch=8, least_steps=2, tokens=300)
 NOBODY = Quota("anonymous", 100)
 
 
@@ -53,11 +53,11 @@ def look(database: Database, task_id: int) -> tuple[object, Job, np.ndarray | No
 def test_a_task_becomes_vectors(database: Database, pipeline: Pipeline):
     task_id, job = ask(database)
     assert pipeline.ingest(job.id) == 1
-    task, job, replicates = look(database, task_id)
+    task, job, found = look(database, task_id)
     assert (job.state, job.error_code, job.progress) == (JobState.DONE, None, 1)
-    assert replicates.shape == (4, pico.HIDDEN)
-    assert len({replicate.tobytes() for replicate in replicates}) == 4
-    assert len(task.runs[0].figures["losses"]) == 4
+    assert found.shape == (5, pico.HIDDEN)
+    assert len({each.tobytes() for each in found}) == 5
+    assert len(task.runs[0].figures["losses"]) == 5
 
 
 def test_its_examples_leave_with_its_job(database: Database, pipeline: Pipeline):
@@ -120,8 +120,8 @@ def test_a_cancelled_task_stores_nothing(database: Database, pipeline: Pipeline)
     task_id, job = ask(database)
     pipeline._tasks._teller = lambda job, share: lambda progress: interventions.cancel(database, job.id)
     pipeline.ingest(job.id)
-    _, job, replicates = look(database, task_id)
-    assert (job.state, replicates) == (JobState.CANCELLED, None)
+    _, job, found = look(database, task_id)
+    assert (job.state, found) == (JobState.CANCELLED, None)
 
 
 def test_a_task_without_examples_cannot_be_run_again(database: Database, pipeline: Pipeline):

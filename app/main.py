@@ -25,6 +25,7 @@ from app.api import (
     reindexes,
     search,
     stats,
+    tasks,
     vectors,
     web,
     webhooks,
@@ -72,7 +73,7 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     app.state.settings = conf
     app.state.tokens = TokenBox(conf.token_key, conf.token_max_age)
     for routes in (
-        clusters, maps, crawls, reindexes, models, search, vectors, job_events, jobs, admin_jobs, access, stats,
+        clusters, maps, crawls, reindexes, models, search, vectors, tasks, job_events, jobs, admin_jobs, access, stats,
         webhooks, health, metrics, web,
     ):  # fmt: skip
         app.include_router(routes.router)

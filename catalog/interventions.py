@@ -86,7 +86,7 @@ def queue(database: Database, name: str) -> QueueReport:
 
 def _retry(session: Session, job_id: int, quota: Quota | None, viewer: Viewer, by_admin: bool) -> Job:
     job = jobs.get(session, job_id, viewer)
-    if job.viewer is not None:
+    if job.token_at is not None:
         return _retry_private(session, job, viewer, by_admin)
     dangerous = jobs.quarantined(session, job.model_id)
     if dangerous is not None and not by_admin:

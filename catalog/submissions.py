@@ -13,6 +13,7 @@ from catalog.quotas import Quota
 from catalog.refs import LOCAL_OWNER, RepoRef
 from catalog.repository import jobs, models, vectors
 from catalog.tables import Job, JobState, Model, ModelState, Priority, Source
+from catalog.viewers import Viewer
 
 
 def enqueue(
@@ -51,6 +52,17 @@ def enqueue(
     if made and ring:
         ring_after_commit(session, job.id)
     return job, made
+
+
+def enqueue_alone(session: Session, model: Model, base: str, quota: Quota, viewer: Viewer) -> Job:
+    """A job that wants a worker for itself, on a model that nobody sees; shown to the viewer alone, if there is one.
+
+    Raises `TooManyJobs`.
+    """
+    job = jobs.submit_alone(session, model, base, submitter=quota.submitter, viewer=viewer.submitter)
+    quota.check(session)
+    ring_after_commit(session, job.id)
+    return job
 
 
 def follow_up(session: Session, job: Job, sha: str | None) -> None:

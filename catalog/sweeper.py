@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from catalog.database import Database
 from catalog.queue import ring_after_commit
-from catalog.repository import job_events, queues, recovery
+from catalog.repository import job_events, queues, recovery, tasks
 from catalog.repository.recovery import Recovered
 from catalog.tokens import DAY, expired
 
@@ -55,5 +55,6 @@ def sweep(
             rung = recovery.due_for_ringing(session, ring_again_after, RINGS_A_SWEEP)
         for job_id in rung:
             ring_after_commit(session, job_id)
+        tasks.forget_examples(session)
         job_events.forget(session, events_kept, FORGOTTEN_A_SWEEP)
     return Sweep(recovered.released, rung)

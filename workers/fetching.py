@@ -8,12 +8,12 @@ from pathlib import Path
 
 from catalog import privacy
 from catalog.database import Database
-from catalog.errors import ContractDiffers, FileTooLarge, FolderUnreadable, RevisionNotFound
+from catalog.errors import BaseUnresolved, ContractDiffers, FileTooLarge, FolderUnreadable, RevisionNotFound
 from catalog.reindexing import contract_told
 from catalog.repository import attempts, jobs, models, reindexes, vectors
 from catalog.repository.models import Metadata
 from catalog.submissions import follow_up
-from catalog.tables import ACTIVE_REINDEX, Job, JobState, ModelState, Source
+from catalog.tables import ACTIVE_REINDEX, Job, JobState, Model, ModelState, Source
 from catalog.tokens import TokenBox
 from workers.bases import Contract
 from workers.encoding import FineTune, read_finetune
@@ -143,6 +143,32 @@ class Fetcher:
                 own=own,
                 newest=job.measures_anew,
             )
+
+    def base(self, repo: str, sha: str, stop: Stop | None = None) -> ResolvedBase:
+        """A base at the commit at which it is indexed. Raises `BaseUnresolved` where it is at another by now, and what
+        resolving raises.
+        """
+        with self._resolving:
+            found = self._resolver.resolve(declared=repo, card_base=None, taking=Taking(stop=stop))
+        if (found.repo, found.sha) != (repo, sha):
+            raise BaseUnresolved(
+                f"{repo} is at {found.sha[:12]} here, and what is indexed was measured at {sha[:12]}: reindex it."
+            )
+        return found
+
+    def again(self, model: Model, hold: Hold) -> FineTune:
+        """An indexed model's current revision, downloaded if it is not here any more. `hold` is the caller's to
+        release. Raises what fetching raises.
+        """
+        revision = model.revision
+        if revision is None:
+            raise RevisionNotFound(f"{model.repo_id} has no revision that is indexed.")
+        if model.source == Source.FOLDER:
+            folder = Path(model.folder or "")
+        else:
+            snapshot = self._hub.resolve(model.repo_id, revision.sha)
+            folder = self._hub.fetch_finetune(snapshot, Taking(hold=hold))
+        return read_finetune(folder, max_file_bytes=self._max_file_bytes)
 
     def _local_folder(self, job: Job) -> Path:
         """The part of a folder on this machine that counts, its sizes checked before a byte is read."""

@@ -17,7 +17,7 @@ from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited
 from catalog.queue import ring_after_commit
 from catalog.repository import attempts, claims, models, vectors
 from catalog.submissions import follow_up
-from catalog.tables import Job, JobState
+from catalog.tables import Job, JobState, Source
 from workers.bases import Resident, ResidentBases
 from workers.encoding import Encoding, FineTune
 from workers.failures import RetryPolicy, as_catalog_error, failures_before, patiently
@@ -25,6 +25,7 @@ from workers.fetching import SHARE, Fetched, Fetcher
 from workers.resolver import ResolvedBase
 from workers.shelf import Shelf
 from workers.stopping import Stopped, heeding
+from workers.tuning.work import TaskWork
 from workers.watching import Claim, Watch
 
 IDLE = "waiting for a job"
@@ -66,11 +67,14 @@ class InHand:
 
 @dataclass(frozen=True)
 class Batch:
-    """What was claimed at once, and of it what is to be encoded. A suspect is the only one."""
+    """What was claimed at once, and of it what is to be encoded. One `alone` is the only one; a task's is no fine-tune
+    to be fetched.
+    """
 
     claimed: int
-    suspect: bool
+    alone: bool
     fetched: list[InHand]
+    task: tuple[Job, Claim] | None = None
 
 
 NOTHING = Batch(0, False, [])
@@ -89,6 +93,7 @@ class Pipeline:
         pace: Pace,
         retries: RetryPolicy,
     ) -> None:
+        self._tasks = TaskWork(database, bases, fetcher, worker_id)
         self._database = database
         self._fetcher = fetcher
         self._bases = bases
@@ -97,7 +102,7 @@ class Pipeline:
         self._retries = retries
         self._shelf = Shelf()
         self._watch = Watch(database, worker_id)
-        self._next: int | None = None  # a suspect that was next while others were in hand
+        self._next: int | None = None  # one that wants to be alone, and was next while others were in hand
         self.activity = IDLE  # what it does now, for people
 
     @property
@@ -126,14 +131,16 @@ class Pipeline:
                 while batch.claimed:
                     total += batch.claimed
                     late = time.monotonic() > deadline
-                    coming = None if late or batch.suspect else ahead.submit(self._take_batch, alone=False)
+                    coming = None if late or batch.alone else ahead.submit(self._take_batch, alone=False)
                     try:
                         self._embed_all(batch.fetched)
+                        if batch.task:
+                            self._do_task(*batch.task)
                     finally:
                         for each in batch.fetched:
                             each.fetched.hold.release()
                     batch = coming.result() if coming else NOTHING
-                    if not batch.claimed and not late:  # perhaps a suspect is next, which wants to be alone
+                    if not batch.claimed and not late:  # perhaps one is next that wants to be alone
                         batch = self._take_batch(alone=True)
             finally:
                 self.activity = IDLE
@@ -143,15 +150,17 @@ class Pipeline:
         claimed = self._claim(alone)
         self.activity = f"fetching {len(claimed)}" if alone and claimed else self.activity
         taken = [self._watch.take(job.id) for job in claimed]
+        if claimed and claimed[0].model.source == Source.EXAMPLES:
+            return Batch(1, True, [], (claimed[0], taken[0]))
         pool = ThreadPoolExecutor(self._pace.batch, "fetch")
         futures = [pool.submit(self._fetch, job, claim) for job, claim in zip(claimed, taken, strict=True)]
         pool.shutdown(wait=False)  # a lost job's download ends by itself; nobody waits for it
         found = [_unless_lost(future, claim) for future, claim in zip(futures, taken, strict=True)]
-        suspect = any(job.deaths for job in claimed)
-        return Batch(len(claimed), suspect, [each for each in found if each is not None])
+        lonely = any(job.deaths for job in claimed)
+        return Batch(len(claimed), lonely, [each for each in found if each is not None])
 
     def _claim(self, alone: bool) -> list[Job]:
-        """A batch, or with `alone` a suspect; without it, a suspect whose turn it is waits until nothing is in hand."""
+        """A batch, or with `alone` one that wants that; without it, such a one waits until nothing is in hand."""
         while True:
             with self._database.transaction() as session:
                 first, self._next = self._next if alone else None, None
@@ -159,7 +168,7 @@ class Pipeline:
                     due = claims.next_due(session, self._bases.repos, self._pace.patience)
                     if due is None:
                         return []
-                    if due.suspect and not alone:
+                    if due.alone and not alone:
                         self._next = due.job_id
                         return []
                     first = due.job_id
@@ -235,6 +244,17 @@ class Pipeline:
         except Exception as error:
             for each, _ in encoded:
                 self._settle(each.job, error)
+
+    def _do_task(self, job: Job, claim: Claim) -> None:
+        self.activity = f"a task on {job.base_hint}"
+        try:
+            with heeding(lambda: claim.lost):
+                self._tasks.do(job)
+        except Stopped:
+            return
+        except Exception as error:
+            if not claim.lost:
+                self._settle(job, error)
 
     def _embed_each(self, base: ResolvedBase, group: Sequence[InHand], error: Exception) -> None:
         """After a failure that may be one's alone, or that is everyone's."""

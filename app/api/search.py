@@ -27,6 +27,7 @@ from catalog.errors import (
     SpaceMismatch,
     SpaceNotFound,
     SpaceRequired,
+    TaskNotDone,
     TermNotFound,
 )
 from catalog.refs import RepoRef
@@ -40,7 +41,8 @@ router = APIRouter(prefix="/v1", tags=["search"])
     dependencies=[no_query],
     responses=problems(
         ModelNotFound, SpaceNotFound, NotIndexed, NoShift, SpaceRequired, SpaceMismatch, InvalidRepoId, InvalidVector,
-        InvalidExpression, TermNotFound, AmbiguousTerm, NothingLeft, GeometryNotFitted, IndexNotLoaded, BodyTooLarge,
+        InvalidExpression, TermNotFound, TaskNotDone, AmbiguousTerm, NothingLeft, GeometryNotFitted, IndexNotLoaded,
+        BodyTooLarge,
     ),
 )  # fmt: skip
 def find(query: SearchQuery, services: ServicesDep, viewer: ViewerDep) -> Composed | Neighbors:

@@ -28,6 +28,7 @@ from catalog.errors import (
     SpaceMismatch,
     SpaceNotFound,
     SpaceRequired,
+    TaskNotDone,
     TermNotFound,
     TooManyVectors,
     VectorNotFound,
@@ -42,8 +43,8 @@ router = APIRouter(prefix="/v1/vectors", tags=["vectors"])
     status_code=status.HTTP_201_CREATED,
     dependencies=[no_query],
     responses=problems(
-        InvalidName, NameTaken, TooManyVectors, InvalidVector, InvalidExpression, TermNotFound, AmbiguousTerm,
-        NothingLeft, NotIndexed, NoShift, SpaceNotFound, SpaceMismatch, SpaceRequired, BodyTooLarge,
+        InvalidName, NameTaken, TooManyVectors, InvalidVector, InvalidExpression, TermNotFound, TaskNotDone,
+        AmbiguousTerm, NothingLeft, NotIndexed, NoShift, SpaceNotFound, SpaceMismatch, SpaceRequired, BodyTooLarge,
     ),
 )  # fmt: skip
 def store(new: schemas.NewVector, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVector:

@@ -18,6 +18,7 @@ from app.cli import (
     map_commands,
     model_commands,
     reindex_commands,
+    task_commands,
 )
 from app.cli.deployment import Deployment
 from catalog.errors import CatalogError
@@ -60,6 +61,8 @@ cli.command()(model_commands.search)
 cli.command()(model_commands.revisions)
 cli.command()(compose_commands.compose)
 cli.add_typer(compose_commands.vectors, name="vectors")
+cli.command()(task_commands.task)
+cli.add_typer(task_commands.tasks, name="tasks")
 cli.command()(crawl_commands.crawl)
 cli.add_typer(crawl_commands.crawls, name="crawls")
 cli.command()(reindex_commands.reindex)

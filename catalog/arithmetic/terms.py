@@ -23,10 +23,11 @@ from catalog.errors import (
     NoShift,
     NotIndexed,
     SpaceMismatch,
+    TaskNotDone,
     TermNotFound,
 )
 from catalog.refs import RepoRef
-from catalog.repository import clusters, models, spaces, stored_vectors, vectors
+from catalog.repository import clusters, models, spaces, stored_vectors, tasks, vectors
 from catalog.spaces import PREFERRED
 from catalog.tables import Model, SpaceRow
 from catalog.viewers import Viewer
@@ -223,6 +224,24 @@ def _centroid(shown: clusters.Shown, floor: float | None) -> Meaning:
     return Meaning("cluster", f"cluster:{cluster.cluster_id}", cluster.name, shown.space, vector, noise)
 
 
+def _tasks(session: Session, name: str, viewer: Viewer) -> list[Meaning]:
+    """By number or name: the vector of all its examples, on each of its bases."""
+    found = tasks.find(session, name, viewer)
+    if found is None:
+        return []
+    measured = [each for run in found.runs for each in tasks.vectors(session, run.id)]
+    if not measured:
+        raise TaskNotDone(f"Task {name} has no vector yet: GET /v1/tasks/{found.id} tells how far its jobs are.")
+    full = f"task:{found.id}"
+    return [
+        Meaning(
+            "task", full, found.name or full, space, vectors_of_it[0].astype(np.float64),
+            spaces.noise_floor(session, space.id),
+        )
+        for space, vectors_of_it in measured
+    ]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of term: what a name of it stands for in every space, and the names that a misspelt one may be near to."""
@@ -236,5 +255,6 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "model": Kind("model", _models, _models_like),
     "vector": Kind("stored vector", _vectors, lambda session, _, viewer: stored_vectors.names(session, viewer)),
+    "task": Kind("task", _tasks, lambda session, _, viewer: tasks.names(session, viewer, LOOKED_AT)),
     "cluster": Kind("cluster", _clusters, lambda session, _, viewer: clusters.shown_names(session)),
 }

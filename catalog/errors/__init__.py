@@ -4,13 +4,14 @@
 CatalogError
 ├── InvalidInput                    the request or the file given is malformed
 │   ├── InvalidRepoId, InvalidRevision, InvalidCursor, InvalidVector, InvalidProbeSet
-│   └── InvalidExpression, InvalidName, UnknownFeature, InvalidLabels, TokenMalformed, BodyTooLarge
+│   ├── InvalidExpression, InvalidName, UnknownFeature, InvalidLabels, InvalidExamples
+│   └── TokenMalformed, BodyTooLarge
 ├── NotFound                        nothing of that name here
 │   ├── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
-│   └── ReindexNotFound, TermNotFound, VectorNotFound
+│   └── ReindexNotFound, TermNotFound, VectorNotFound, TaskNotFound
 ├── Conflict                        well formed, but at odds with what is stored
 │   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning
-│   ├── AmbiguousTerm, NothingLeft, TooManyVectors
+│   ├── AmbiguousTerm, NothingLeft, TooManyVectors, TaskNotDone
 │   ├── NotClustered, NotMapped, GeometryNotFitted, CrawlOver, JobOver, NotRetriable, TokenRequired
 │   └── ReindexActive, ReindexOver, ReindexNotReady, ReindexIncomplete
 ├── Refused                         an ingest that can never succeed as it stands; stored on the job, not retried
@@ -18,7 +19,7 @@ CatalogError
 │   ├── NothingToEmbed, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
 │   ├── CorruptWeights, NonFiniteWeights, NonFiniteVector
 │   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantisedWeights
-│   └── ShapeMismatch, BaseUnresolved, UnsupportedBase, WorkerLost, Quarantined, TokenExpired
+│   └── ShapeMismatch, BaseUnresolved, UnsupportedBase, WorkerLost, Quarantined, ExamplesGone, TokenExpired
 ├── Forbidden                       not for whoever asks
 │   └── AdminOnly, AdminKeyRequired, KeyRequired, TokensOff, WebhookOff, WebhookSecretWrong
 ├── Misconfigured                   this machine lacks what the settings ask for

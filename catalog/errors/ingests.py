@@ -130,3 +130,9 @@ class Quarantined(Refused):
     status = 409
     code = "quarantined"
     title = "Quarantined"
+
+
+class ExamplesGone(Refused):
+    status = 410
+    code = "examples_gone"
+    title = "Examples forgotten"

@@ -56,6 +56,11 @@ class InvalidLabels(InvalidInput):
     title = "Invalid labels"
 
 
+class InvalidExamples(InvalidInput):
+    code = "invalid_examples"
+    title = "Invalid examples"
+
+
 class TokenMalformed(InvalidInput):
     code = "token_malformed"
     title = "Not a token"
@@ -113,6 +118,11 @@ class CrawlNotFound(NotFound):
     title = "Crawl not found"
 
 
+class TaskNotFound(NotFound):
+    code = "task_not_found"
+    title = "Task not found"
+
+
 class ReindexNotFound(NotFound):
     code = "reindex_not_found"
     title = "Reindex not found"
@@ -157,6 +167,11 @@ class NothingLeft(Conflict):
 class NameTaken(Conflict):
     code = "name_taken"
     title = "Name taken"
+
+
+class TaskNotDone(Conflict):
+    code = "task_not_done"
+    title = "Task not done yet"
 
 
 class TooManyVectors(Conflict):

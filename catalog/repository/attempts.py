@@ -24,7 +24,7 @@ def advance(session: Session, job_ids: Sequence[int], worker_id: int, state: Job
     return list(session.execute(statement.returning(Job.id)).scalars())
 
 
-def finish(session: Session, job_id: int, worker_id: int, sha: str) -> bool:
+def finish(session: Session, job_id: int, worker_id: int, sha: str | None) -> bool:
     """End a job well. False when it is not this worker's any more: then nothing of its result may be stored."""
     ended = {"state": JobState.DONE, "progress": 1, "sha": sha, **OVER}
     statement = _own([job_id], worker_id).values(**ended, history=with_attempt("done"))

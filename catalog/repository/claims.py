@@ -24,7 +24,7 @@ OLDEST_EVERY = 4
 # empty, and passes over what others are taking. Each priority is looked up by itself: only then does an index end the
 # search at the jobs whose time has not come.
 _PLACE = """
-    SELECT id, deaths FROM jobs WHERE state = 'queued' AND available_at <= {since} {where}
+    SELECT id, alone OR deaths > 0 AS alone FROM jobs WHERE state = 'queued' AND available_at <= {since} {where}
     ORDER BY available_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """
 _OVERDUE = "now() - make_interval(secs => :patience)"
@@ -32,7 +32,7 @@ _ANY, _URGENT = "", "AND priority = urgency.priority"
 _RESIDENT = f"{_URGENT} AND coalesce(base_hint, '') = base.name"
 NEXT_DUE = text(f"""
     WITH turn AS MATERIALIZED (SELECT nextval('claim_turn') % :oldest_every = 0 AS of_the_oldest)
-    SELECT place.id, place.deaths FROM (
+    SELECT place.id, place.alone FROM (
         SELECT oldest.* FROM turn CROSS JOIN LATERAL ({_PLACE.format(since=_OVERDUE, where=_ANY)}) AS oldest
         WHERE turn.of_the_oldest
         UNION ALL
@@ -53,7 +53,7 @@ _JOB = tuple(Job.__table__.c)
 _MODEL = tuple(column for column in Model.__table__.c if column.name != "words")  # which is loaded when asked for
 CLAIM = text(f"""
     WITH asked AS (
-        SELECT id, base_hint, deaths FROM jobs
+        SELECT id, base_hint, alone OR deaths > 0 AS alone FROM jobs
         WHERE id = :job_id AND state = 'queued' AND available_at <= now()
         FOR UPDATE SKIP LOCKED
     ), alike AS (
@@ -64,11 +64,11 @@ CLAIM = text(f"""
             SELECT jobs.id FROM jobs
             WHERE jobs.state = 'queued' AND coalesce(jobs.base_hint, '') = coalesce(asked.base_hint, '')
               AND jobs.priority = urgency.priority AND jobs.available_at <= now()
-              AND jobs.deaths = 0 AND jobs.id <> asked.id
+              AND jobs.deaths = 0 AND NOT jobs.alone AND jobs.id <> asked.id
             ORDER BY jobs.available_at LIMIT :more
             FOR UPDATE SKIP LOCKED
         ) AS more
-        WHERE asked.deaths = 0
+        WHERE NOT asked.alone
         LIMIT :more
     ), claimed AS (
         UPDATE jobs SET state = 'fetching', worker_id = :worker_id, attempts = attempts + 1, progress = 0,
@@ -84,10 +84,12 @@ _CLAIMED = select(Job).options(contains_eager(Job.model)).from_statement(CLAIM.c
 
 @dataclass(frozen=True)
 class Due:
-    """The job to begin with. A suspect was with a worker that died, and is to be worked on with no other."""
+    """The job to begin with. One `alone` is to be worked on with no other: a suspect, which was with a worker that
+    died, and whatever asks for that.
+    """
 
     job_id: int
-    suspect: bool
+    alone: bool
 
 
 def next_due(session: Session, resident: Sequence[str], patience: float) -> Due | None:
@@ -99,11 +101,11 @@ def next_due(session: Session, resident: Sequence[str], patience: float) -> Due 
     queues.hold_off_pauses(session)
     asked = {"oldest_every": OLDEST_EVERY, "patience": patience, "resident": list(resident), "queue": ENCODE}
     row = session.execute(NEXT_DUE, asked).one_or_none()
-    return Due(row.id, row.deaths > 0) if row else None
+    return Due(row.id, row.alone) if row else None
 
 
 def claim(session: Session, job_id: int, worker_id: int, batch: int) -> list[Job]:
-    """Take that job and up to `batch` - 1 more queued ones of the same base, in one statement; a suspect alone.
+    """Take that job and up to `batch` - 1 more queued ones of the same base, in one statement; some alone.
 
     Empty when another worker has it, it has ended, or its time has not come: a message that arrives twice is harmless.
     """

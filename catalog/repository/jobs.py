@@ -89,6 +89,13 @@ def submit_private(
     return get(session, made, EVERYTHING), True
 
 
+def submit_alone(session: Session, model: Model, base_hint: str, *, submitter: str, viewer: str | None) -> Job:
+    """A job that wants a worker with nothing else in its hands."""
+    values = {"model_id": model.id, "base_hint": base_hint, "submitter": submitter, "viewer": viewer, "alone": True}
+    made = session.execute(insert(Job).values(**values).returning(Job.id)).scalar_one()
+    return get(session, made, EVERYTHING)
+
+
 def move(session: Session, job_id: int, worker_id: int, model_id: int) -> bool:
     """Have a running job be for another model from here on. False when it is not this worker's any more."""
     own = update(Job).where(Job.id == job_id, Job.worker_id == worker_id, Job.state.in_(RUNNING))

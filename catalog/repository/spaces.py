@@ -72,6 +72,26 @@ def serving(session: Session, space: Space | SpaceRow) -> SpaceRow | None:
     return session.scalars(select(SpaceRow).where(SpaceRow.serving, *same)).one_or_none()
 
 
+def bases(session: Session, repo: str | None, viewer: Viewer) -> list[tuple[str, str]]:
+    """Repo and commit of the bases on which serving spaces were measured, or of the one that is named; the narrowest,
+    which cost the least, first. Raises `SpaceNotFound` where there is none.
+    """
+    known = SpaceRow.serving & SpaceRow.feature.in_(PREFERRED) & SpaceRow.base_repo.is_not(None)
+    statement = select(SpaceRow.base_repo, SpaceRow.base_sha, func.min(SpaceRow.dimension)).where(
+        known, space_visible(viewer)
+    )
+    if repo is not None:
+        statement = statement.where(SpaceRow.base_repo == repo)
+    rows = session.execute(statement.group_by(SpaceRow.base_repo, SpaceRow.base_sha).order_by(text("3"), text("1")))
+    found = {base: (base, sha) for base, sha, _ in rows if base and sha}  # one commit of each
+    if not found:
+        of_it = f" of {repo}" if repo is not None else ""
+        raise SpaceNotFound(
+            f"No fine-tune{of_it} is indexed here, so there is nothing to compare with. Add some first."
+        )
+    return list(found.values())
+
+
 def get(session: Session, key: str, viewer: Viewer = PUBLIC) -> SpaceRow:
     """A space in which the viewer sees a model. Raises `SpaceNotFound`."""
     row = session.scalars(select(SpaceRow).where(SpaceRow.key == key, space_visible(viewer))).one_or_none()

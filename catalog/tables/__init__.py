@@ -9,3 +9,4 @@ from catalog.tables.jobs import *
 from catalog.tables.models import *
 from catalog.tables.reindexes import *
 from catalog.tables.stored import *
+from catalog.tables.tasks import *

@@ -111,6 +111,7 @@ class Job(Base):
     token: Mapped[bytes | None] = mapped_column(LargeBinary)  # of that submitter, sealed; gone once the job is over
     token_at: Mapped[datetime | None]  # when it came
     submitter: Mapped[str | None]  # whose quota counts it: `anonymous` or a key's hash; null counts nowhere
+    alone: Mapped[bool] = mapped_column(server_default=text("false"))  # wants a worker with nothing else in its hands
     reindex_id: Mapped[int | None] = mapped_column(ForeignKey("reindexes.id", ondelete="SET NULL"))  # that it is of
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     deaths: Mapped[int] = mapped_column(server_default=text("0"))  # workers that died while they had it

@@ -35,6 +35,7 @@ class ModelState(StrEnum):
 class Source(StrEnum):
     HUB = "hub"
     FOLDER = "folder"
+    EXAMPLES = "examples"  # a task's: trained where it is measured, and seen by nobody
 
 
 class SpaceRow(Base):

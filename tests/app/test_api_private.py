@@ -15,8 +15,10 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from app.main import create_app
-from catalog import composing
+from catalog import composing, tasks
 from catalog.database import Database
+from catalog.examples import read_examples
+from catalog.quotas import Quota
 from catalog.settings import Settings, settings
 from catalog.tables import Job
 from catalog.tokens import TokenBox
@@ -33,6 +35,8 @@ MINE, YOURS = {"X-API-Key": MY_KEY}, {"X-API-Key": "your key"}
 OWN_SPACE = replace(entries.SPACE, base_repo="hidden-owner/hidden-base")
 PUBLIC = {f"open/m{number}": [1.0, 0.1 + 0.1 * number, 0.0] for number in range(6)}
 
+EXAMPLES = [{"instruction": "Say hidden.", "output": "hidden"}] * 5
+
 # a request to each route, about what is hidden where it can be; of those without a word, `{}`
 ASKED: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/v1/models"): {"json": {"repo_id": SECRET}},
@@ -47,6 +51,11 @@ ASKED: dict[tuple[str, str], dict[str, Any]] = {
     ("get", "/v1/vectors"): {},
     ("get", "/v1/vectors/{name}"): {},
     ("delete", "/v1/vectors/{name}"): {},
+    ("post", "/v1/tasks"): {"json": {"examples": EXAMPLES, "base": "hidden-owner/hidden-base"}},
+    ("get", "/v1/tasks"): {},
+    ("get", "/v1/tasks/{task_id}"): {},
+    ("delete", "/v1/tasks/{task_id}"): {},
+    ("get", "/v1/tasks/{task_id}/neighbors"): {},
     ("get", "/v1/spaces"): {},
     ("get", "/v1/jobs"): {},
     ("get", "/v1/jobs/{job_id}"): {},
@@ -73,6 +82,7 @@ PLACES = {
     "run_id": "1",
     "other_id": "1",
     "cluster_id": "1",
+    "task_id": "1",
 }
 
 
@@ -98,6 +108,9 @@ def hide(database: Database, api: TestClient) -> None:
         name = SECRET if number == 0 else f"{SECRET}-{number}"
         entries.put_private(database, name, [1.0, 0.001 * number, 0.0], ME)
     entries.put_private(database, f"{SECRET}-elsewhere", [1.0, 0.0, 0.0], ME, space=OWN_SPACE)
+    question = tasks.Question(read_examples(EXAMPLES), name="hidden")
+    asked, _ = tasks.ask(database, question, Quota(ME, 100), Viewer(ME))
+    assert str(asked.id) == PLACES["task_id"]
     composing.save_vector(
         database, PLACES["name"], [1.0, 0.0, 0.0], space_key=entries.SPACE.key, note=None, viewer=Viewer(ME)
     )
@@ -195,7 +208,7 @@ def test_its_own_key_finds_it_by_every_way(catalog: Database, api: TestClient):
     assert names(api.get(f"/v1/models/{SECRET}/neighbors", params={"k": 1}, headers=MINE)) == [f"{SECRET}-1"]
     assert len(api.get("/v1/spaces", headers=MINE).json()["spaces"]) == 2
     assert api.get("/v1/jobs/7", headers=MINE).json()["repo_id"] == SECRET
-    assert api.get("/v1/jobs", headers=MINE).json()["jobs"][0]["id"] == 7
+    assert 7 in [job["id"] for job in api.get("/v1/jobs", headers=MINE).json()["jobs"]]
 
 
 @pytest.mark.parametrize("more", [{}, {"diversity": 0.5}, {"group_above": 0.9999}, {"owner": ["open", "hidden-owner"]}])

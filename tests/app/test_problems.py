@@ -17,7 +17,9 @@ from tests.outage import away
 ANYWHERE = {"invalid_input", "internal_error", "database_unavailable"}
 SEARCH = {"model_not_found", "space_not_found", "not_indexed", "no_shift", "invalid_repo_id"}
 SEARCH |= {"geometry_not_fitted", "index_not_loaded"}
-EXPRESSION = {"invalid_expression", "term_not_found", "ambiguous_term", "nothing_left", "space_mismatch"}
+EXPRESSION = {
+    "invalid_expression", "term_not_found", "task_not_done", "ambiguous_term", "nothing_left", "space_mismatch",
+}  # fmt: skip
 ADMIN = {"admin_only", "admin_key_required"}
 EXPECTED = {
     ("post", "/v1/models"): {
@@ -62,6 +64,23 @@ EXPECTED = {
     ("get", "/v1/vectors"): {"invalid_cursor"},
     ("get", "/v1/vectors/{name}"): {"vector_not_found"},
     ("delete", "/v1/vectors/{name}"): {"vector_not_found"},
+    ("post", "/v1/tasks"): {
+        "invalid_examples",
+        "invalid_repo_id",
+        "name_taken",
+        "space_not_found",
+        "body_too_large",
+        "too_many_jobs",
+    },
+    ("get", "/v1/tasks"): {"invalid_cursor"},
+    ("get", "/v1/tasks/{task_id}"): {"task_not_found"},
+    ("delete", "/v1/tasks/{task_id}"): {"task_not_found"},
+    ("get", "/v1/tasks/{task_id}/neighbors"): {
+        "task_not_found",
+        "task_not_done",
+        "geometry_not_fitted",
+        "index_not_loaded",
+    },
     ("get", "/v1/jobs"): {"invalid_cursor"},
     ("get", "/v1/jobs/events"): {"invalid_cursor"},
     ("get", "/v1/jobs/{job_id}"): {"job_not_found"},

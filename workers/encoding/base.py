@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from catalog.errors import NothingToEmbed, UnsupportedBase
 from workers.encoding.head import Head, input_embeddings, load_head
-from workers.encoding.loading import DTYPES, clean_view, first_line, load_config, load_headless
+from workers.encoding.loading import DTYPES, clean_view, first_line, load_config, load_headless, load_whole
 from workers.encoding.safetensors_file import read_header
 
 
@@ -69,7 +71,22 @@ class ResidentBase:
         return sum(tensor.nbytes for tensor in tensors)
 
 
+def load_for_training(folder: Path, dtype: str, device: str) -> PreTrainedModel:
+    """A base with its output head, in a copy of its own that may be changed. Raises what `ResidentBase.load` does."""
+    with _checked(folder) as (view, config):
+        whole: Any = load_whole(view, config, dtype, UnsupportedBase)
+        return whole.to(device)
+
+
 def _load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
+    with _checked(folder) as (view, config):
+        model: Any = load_headless(view, config, dtype, UnsupportedBase)
+        return model.to(device)
+
+
+@contextmanager
+def _checked(folder: Path) -> Iterator[tuple[Path, PreTrainedConfig]]:
+    """A clean view of the folder, and its config."""
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -80,9 +97,7 @@ def _load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
         raise UnsupportedBase(f"{folder.name} is quantised; use the unquantised model that it was made from.")
     shapes = {name: entry.shape for file in folder.glob("*.safetensors") for name, entry in read_header(file).items()}
     with clean_view(folder, [path.name for path in folder.iterdir()], content) as view:
-        config = load_config(view, shapes, UnsupportedBase)
-        model: Any = load_headless(view, config, dtype, UnsupportedBase)
-        return model.to(device)
+        yield view, load_config(view, shapes, UnsupportedBase)
 
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -127,18 +127,36 @@ class Encoder:
 
     def encode(self, finetunes: Sequence[FineTune]) -> list[Encoding | CatalogError]:
         """One result for each fine-tune, in order. What is wrong with one becomes its result and spoils no other."""
-        results: dict[int, Encoding | CatalogError] = {}
+        traces = self._traces(finetunes, self._plan, self._parts)
+        return self._explained([each if isinstance(each, CatalogError) else self._encoding(each) for each in traces])
+
+    def trace(self, finetunes: Sequence[FineTune], plan: TokenPlan) -> list[Trace | CatalogError]:
+        """What each fine-tune's forward leaves of a plan of the caller's, in order, or what is wrong with it."""
+        return self._traces(finetunes, plan, list(plan.parts(PART_TOKENS)))
+
+    def trace_base(self, plan: TokenPlan) -> Trace:
+        """What the base's own forward leaves of a plan of the caller's."""
+        trace = join(plan, [run(self.base.model, part, 1)[0] for part in plan.parts(PART_TOKENS)])
+        return replace(trace, head=self.base.head) if plan.head else trace
+
+    def _traces(
+        self, finetunes: Sequence[FineTune], plan: TokenPlan, parts: Sequence[TokenPlan]
+    ) -> list[Trace | CatalogError]:
+        results: dict[int, Trace | CatalogError] = {}
         for path in dict.fromkeys(finetune.path for finetune in finetunes):
             places = [place for place, finetune in enumerate(finetunes) if finetune.path == path]
-            for place, trace in zip(places, self._traces(path, [finetunes[place] for place in places]), strict=True):
-                results[place] = trace if isinstance(trace, CatalogError) else self._encoding(trace)
-        return self._explained([results[place] for place in range(len(finetunes))])
+            some = [finetunes[place] for place in places]
+            of_parts = zip(*(self._paths[path].traces(some, part) for part in parts), strict=True)
+            results.update(zip(places, (self._joined(plan, found) for found in of_parts), strict=True))
+        return [results[place] for place in range(len(finetunes))]
 
-    def _traces(self, path: str, finetunes: Sequence[FineTune]) -> Iterator[Trace | CatalogError]:
-        """Each fine-tune's trace of the whole plan, or its first error."""
-        for parts in zip(*(self._paths[path].traces(finetunes, part) for part in self._parts), strict=True):
-            errors = [part for part in parts if isinstance(part, CatalogError)]
-            yield errors[0] if errors else join(self._plan, [part for part in parts if isinstance(part, Trace)])
+    def _joined(self, plan: TokenPlan, parts: Sequence[Trace | CatalogError]) -> Trace | CatalogError:
+        """A fine-tune's trace of the whole plan, or its first error."""
+        errors = [part for part in parts if isinstance(part, CatalogError)]
+        if errors:
+            return errors[0]
+        trace = join(plan, [part for part in parts if isinstance(part, Trace)])
+        return replace(trace, head=self.base.head) if plan.head and trace.head is None else trace
 
     def _encoding(self, trace: Trace) -> Encoding | CatalogError:
         base, vectors = self._base_tables(), {}
@@ -165,13 +183,11 @@ class Encoder:
         return self._tables
 
     def _measure_base(self, models: int) -> dict[str, Tensor]:
-        parts = [run(self.base.model, part, models)[-1] for part in self._parts]
-        return self._read(join(self._plan, parts))
+        trace = join(self._plan, [run(self.base.model, part, models)[-1] for part in self._parts])
+        return self._read(replace(trace, head=self.base.head) if self._plan.head else trace)
 
     def _read(self, trace: Trace) -> dict[str, Tensor]:
         with torch.inference_mode():
-            if self._plan.head and trace.head is None:
-                trace = replace(trace, head=self.base.head)
             return {feature.name: feature.table(trace) for feature in self.features}
 
     def _plan_for(self, features: Sequence[Feature]) -> TokenPlan:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from catalog.errors import CatalogError, CorruptWeights, Refused
@@ -71,19 +71,38 @@ def load_headless(
 
     Raises `CorruptWeights` and `refused`.
     """
+    model: Any = _load(AutoModel, view, config, dtype, refused, attn_implementation="eager", **placement)
+    kernels.install(model, DTYPES[dtype])
+    packing.install(model)
+    for module in model.modules():
+        if hasattr(module, "_old_forward"):  # what accelerate's hooks call; `kernels` may have changed the class since
+            module._old_forward = MethodType(type(module).forward, module)
+    return model.requires_grad_(False).eval()
+
+
+def load_whole(view: Path, config: PreTrainedConfig, dtype: str, refused: type[Refused]) -> PreTrainedModel:
+    """The model with its output head, as transformers has it, to be trained further.
+
+    Raises `CorruptWeights` and `refused`.
+    """
+    return _load(AutoModelForCausalLM, view, config, dtype, refused)
+
+
+def _load(
+    kind: Any, view: Path, config: PreTrainedConfig, dtype: str, refused: type[Refused], **options: Any
+) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # it warns of each head that we leave out
     try:
-        model, info = AutoModel.from_pretrained(
+        model, info = kind.from_pretrained(
             view,
             config=config,
             dtype=DTYPES[dtype],
-            attn_implementation="eager",
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
-            **placement,
+            **options,
         )
     except SafetensorError as error:
         raise CorruptWeights(f"The weights cannot be read: {error}.") from error
@@ -94,12 +113,7 @@ def load_headless(
     # transformers fills in what the files lack with random numbers
     if info["missing_keys"]:
         raise refused(f"The files lack weights that the config asks for: {_some(info['missing_keys'])}.")
-    kernels.install(model, DTYPES[dtype])
-    packing.install(model)
-    for module in model.modules():
-        if hasattr(module, "_old_forward"):  # what accelerate's hooks call; `kernels` may have changed the class since
-            module._old_forward = MethodType(type(module).forward, module)
-    return model.requires_grad_(False).eval()
+    return model
 
 
 def first_line(error: BaseException) -> str:

@@ -114,17 +114,25 @@ def plan_tokens(
         if not row:
             raise InvalidProbeSet(f"Prompt {number} of {probes.name} has no tokens in this base's tokenizer.")
     tails = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in continuations]
-    return replace(_lay_out(rows, tails), layer=layer, middle=middle, to_end=to_end, head=head, whole=whole)
+    return replace(
+        _lay_out(rows, [tails] * len(rows)), layer=layer, middle=middle, to_end=to_end, head=head, whole=whole
+    )
 
 
-def _lay_out(rows: list[list[int]], tails: list[list[int]]) -> TokenPlan:
+def plan_answers(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> TokenPlan:
+    """Prompts, each with one answer of its own behind it, as tokens; the answers are predicted."""
+    plan = _lay_out([list(prompt) for prompt, _ in rows], [[list(answer)] for _, answer in rows])
+    return replace(plan, head=True, whole=False)
+
+
+def _lay_out(rows: list[list[int]], tails_of_rows: list[list[list[int]]]) -> TokenPlan:
     ids: list[int] = []
     positions: list[int] = []
     probe: list[int] = []
     branch: list[int] = []
     last: list[int] = []
     scored: list[tuple[int, int, int]] = []  # predictor, target, continuation
-    for number, row in enumerate(rows):
+    for number, (row, tails) in enumerate(zip(rows, tails_of_rows, strict=True)):
         ids += row
         positions += range(len(row))
         branch += [PROMPT] * len(row)

@@ -1,0 +1,129 @@
+"""Tasks by example, their runs on bases, and their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sqlalchemy import ColumnElement, delete, or_, select, true, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from catalog.errors import TaskNotFound
+from catalog.repository import models
+from catalog.tables import ACTIVE, Job, Model, Source, SpaceRow, Task, TaskRun, TaskVector
+from catalog.viewers import EVERYTHING, Viewer
+
+
+def add(session: Session, bases: Sequence[tuple[str, str]], **values: Any) -> Task:
+    """A task with a run for each base (repo, sha), in their order."""
+    task = Task(**values)
+    session.add(task)
+    session.flush()
+    for repo, sha in bases:
+        model = models.ensure(session, f"task:{task.id}@{repo}", Source.EXAMPLES, private=True)
+        session.add(TaskRun(task_id=task.id, model_id=model.id, base_repo=repo, base_sha=sha))
+        session.flush()
+    session.refresh(task)
+    return task
+
+
+def get(session: Session, task_id: int, viewer: Viewer = EVERYTHING) -> Task:
+    """Raises `TaskNotFound`, also where the viewer may not see it."""
+    task = session.get(Task, task_id, populate_existing=True)
+    if task is None or not viewer.sees(task.viewer):
+        raise TaskNotFound(f"There is no task {task_id}. GET /v1/tasks lists them.")
+    return task
+
+
+def has(session: Session, name: str, viewer: str | None) -> bool:
+    """Whether that viewer (None: everybody) has a task of that name."""
+    whose = Task.viewer.is_not_distinct_from(viewer)
+    return session.execute(select(Task.id).where(Task.name == name, whose)).first() is not None
+
+
+def find(session: Session, name: str, viewer: Viewer) -> Task | None:
+    """By number or name: the viewer's own of that name, or else everybody's."""
+    if name.isascii() and name.isdigit():
+        task = session.get(Task, int(name)) if len(name) < 19 else None
+        return task if task is not None and viewer.sees(task.viewer) else None
+    named = select(Task).where(Task.name == name, _visible(viewer)).order_by(Task.viewer.is_(None), Task.id)
+    return session.scalars(named).first()
+
+
+def names(session: Session, viewer: Viewer, limit: int) -> list[str]:
+    """Of the newest tasks that have one."""
+    named = select(Task.name).where(Task.name.is_not(None), _visible(viewer)).order_by(Task.id.desc())
+    return [name for name in session.scalars(named.limit(limit)) if name is not None]
+
+
+def run_of(session: Session, model_id: int) -> tuple[Task, TaskRun]:
+    """The run that a job's model stands for, and its task."""
+    found = session.scalars(select(TaskRun).where(TaskRun.model_id == model_id)).one()
+    return get(session, found.task_id), found
+
+
+def page(session: Session, viewer: Viewer, *, before: int | None, limit: int) -> list[Task]:
+    """Up to `limit` tasks with an id below `before`, newest first."""
+    statement = select(Task).where(_visible(viewer)).order_by(Task.id.desc()).limit(limit)
+    if before is not None:
+        statement = statement.where(Task.id < before)
+    return list(session.scalars(statement))
+
+
+def jobs_of(session: Session, found: Sequence[Task]) -> dict[int, Job]:
+    """The job of each of their runs, by the run."""
+    runs = {run.model_id: run.id for task in found for run in task.runs}
+    each_job = session.scalars(select(Job).where(Job.model_id.in_(runs)))
+    return {runs[job.model_id]: job for job in each_job}
+
+
+def store(
+    session: Session,
+    run_id: int,
+    vectors: Mapping[int, np.ndarray],
+    figures: dict[str, Any],
+) -> None:
+    """What came out of a run: by space its vectors (1 + h, d), of all examples and of halves of them."""
+    session.execute(delete(TaskVector).where(TaskVector.run_id == run_id))
+    for space_id, measured in vectors.items():
+        for number, vector in enumerate(measured):
+            values = {"dimension": vector.size, "data": vector.astype("<f4").tobytes()}
+            session.execute(insert(TaskVector).values(run_id=run_id, space_id=space_id, part=number, **values))
+    session.execute(update(TaskRun).where(TaskRun.id == run_id).values(figures=figures))
+
+
+def vectors(session: Session, run_id: int) -> list[tuple[SpaceRow, np.ndarray]]:
+    """A run's vectors (1 + h, d) in each of its spaces."""
+    statement = (
+        select(SpaceRow, TaskVector)
+        .join(SpaceRow, SpaceRow.id == TaskVector.space_id)
+        .where(TaskVector.run_id == run_id)
+        .order_by(TaskVector.space_id, TaskVector.part)
+    )
+    found: dict[int, tuple[SpaceRow, list[np.ndarray]]] = {}
+    for space, vector in session.execute(statement):
+        found.setdefault(space.id, (space, []))[1].append(vector.numbers)
+    return [(space, np.stack(measured)) for space, measured in found.values()]
+
+
+def forget_examples(session: Session) -> int:
+    """Drop the examples of tasks of which no job waits or runs, unless they are to be kept. Returns of how many."""
+    at_work = select(Job.id).join(TaskRun, TaskRun.model_id == Job.model_id).where(
+        TaskRun.task_id == Task.id, Job.state.in_(ACTIVE)
+    )  # fmt: skip
+    over = Task.examples.is_not(None) & ~Task.keep_examples & ~at_work.exists()
+    return len(session.execute(update(Task).where(over).values(examples=None).returning(Task.id)).all())
+
+
+def remove(session: Session, task: Task) -> None:
+    """With its runs, and their models, jobs and vectors."""
+    models_of_runs = [run.model_id for run in task.runs]
+    session.execute(delete(Task).where(Task.id == task.id))
+    session.execute(delete(Model).where(Model.id.in_(models_of_runs)))
+
+
+def _visible(viewer: Viewer) -> ColumnElement[bool]:
+    """Everybody's, and the viewer's own."""
+    return true() if viewer.everything else or_(Task.viewer.is_(None), Task.viewer == viewer.submitter)

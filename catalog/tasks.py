@@ -1,0 +1,185 @@
+"""Tasks by example: asking for the models that fit some examples, and the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from catalog import search, submissions
+from catalog.database import Database
+from catalog.errors import NameTaken, TaskNotDone
+from catalog.examples import Example
+from catalog.geometry import RAW, Geometry
+from catalog.index import Follower
+from catalog.quotas import Quota
+from catalog.recipe import Recipe
+from catalog.repository import models, spaces, tasks, vector_stream
+from catalog.search import Answer, Options
+from catalog.spaces import PREFERRED
+from catalog.tables import Job, Model, SpaceRow, Task, TaskRun
+from catalog.task_vectors import half_width, similarities
+from catalog.viewers import Viewer
+
+HELD_BACK = 0.25  # of the examples, where models are to be verified
+# by geometry: the least similarity of the nearest model that is more than models of other tasks have (docs/tasks.md)
+COVERED = {RAW: 0.68, "centred": 0.37, "softened": 0.53, "denoised": 0.75}
+
+
+@dataclass(frozen=True)
+class Question:
+    """`base` is a repo id; None asks on every base in the index, the smallest first. `verify` models are scored on
+    examples that are held back.
+    """
+
+    examples: Sequence[Example]
+    base: str | None = None
+    name: str | None = None
+    verify: int = 0
+    seed: int = 0
+    keep_examples: bool = False
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+@dataclass(frozen=True)
+class Certainty:
+    """Between what a neighbour's similarity lies for other examples of the task, and to what share of the halves it
+    is the nearest.
+    """
+
+    low: float
+    high: float
+    first: float
+
+
+@dataclass(frozen=True)
+class TaskAnswer:
+    """The neighbours of a task on one base, and how certain each is, in their order; whether the nearest is near enough
+    for the task to be `covered`.
+    """
+
+    run: TaskRun
+    answer: Answer
+    certainty: list[Certainty]
+    covered: bool
+
+
+WithJobs = tuple[Task, dict[int, Job]]  # a task, and the job of each of its runs
+
+
+def ask(database: Database, question: Question, quota: Quota, viewer: Viewer) -> WithJobs:
+    """Queue a task's jobs, one for each base; it is shown to the `viewer` alone, if that is somebody.
+
+    Raises `NameTaken`, `SpaceNotFound` where nothing of that base is indexed, `TooManyJobs`.
+    """
+    with database.transaction() as session:
+        if question.name is not None and tasks.has(session, question.name, viewer.submitter):
+            raise NameTaken(f"There is a task {question.name!r} already: choose another name, or delete that one.")
+        bases = spaces.bases(session, question.base, viewer)
+        task = tasks.add(
+            session,
+            bases,
+            name=question.name,
+            viewer=viewer.submitter,
+            examples=[asdict(example) for example in question.examples],
+            count=len(question.examples),
+            keep_examples=question.keep_examples,
+            verify=question.verify,
+            seed=question.seed,
+            recipe=question.recipe.as_dict(),
+        )
+        for run in task.runs:
+            model = session.get_one(Model, run.model_id)
+            submissions.enqueue_alone(session, model, run.base_repo, quota, viewer)
+        return task, tasks.jobs_of(session, [task])
+
+
+def get(database: Database, task_id: int, viewer: Viewer) -> WithJobs:
+    """Raises `TaskNotFound`."""
+    with database.transaction() as session:
+        task = tasks.get(session, task_id, viewer)
+        return task, tasks.jobs_of(session, [task])
+
+
+def page(database: Database, viewer: Viewer, *, before: int | None, limit: int) -> list[WithJobs]:
+    """The newest first."""
+    with database.transaction() as session:
+        found = tasks.page(session, viewer, before=before, limit=limit)
+        of_runs = tasks.jobs_of(session, found)
+        return [(task, of_runs) for task in found]
+
+
+def delete(database: Database, task_id: int, viewer: Viewer) -> WithJobs:
+    """Forget it, and all that was made of it; a job that runs stores nothing. Returns what it was. Raises
+    `TaskNotFound`.
+    """
+    with database.transaction() as session:
+        task = tasks.get(session, task_id, viewer)
+        of_runs = tasks.jobs_of(session, [task])
+        session.expunge_all()
+        tasks.remove(session, task)
+        return task, of_runs
+
+
+def rank(database: Database, index: Follower, task_id: int, base: str | None, options: Options) -> list[TaskAnswer]:
+    """The models nearest to a task on each of its bases, or on one of them.
+
+    Raises `TaskNotFound`, `TaskNotDone`, `GeometryNotFitted`, `IndexNotLoaded`.
+    """
+    with database.transaction() as session:
+        task = tasks.get(session, task_id, options.viewer)
+        runs = [run for run in task.runs if base in (None, run.base_repo)]
+        measured = {run.id: tasks.vectors(session, run.id) for run in runs}
+    done = [run for run in runs if measured[run.id]]
+    if not done:
+        raise TaskNotDone(f"Task {task_id} has no vector yet: GET /v1/tasks/{task_id} tells how far its jobs are.")
+    return [_rank(database, index, run, *leading(measured[run.id]), options) for run in done]
+
+
+def leading(measured: Sequence[tuple[SpaceRow, np.ndarray]]) -> tuple[SpaceRow, np.ndarray]:
+    """Of a run's spaces that of the most preferred feature, and its vectors (1 + h, d)."""
+    order = {feature: place for place, feature in enumerate(PREFERRED)}
+    return min(measured, key=lambda each: order.get(each[0].feature, len(order)))
+
+
+def nearest(
+    session: Session, homes: Mapping[str, SpaceRow], measured: Mapping[str, np.ndarray], count: int
+) -> list[tuple[Model, float]]:
+    """The public models nearest to a task by raw cosine, compared with all: for a worker, which has no index."""
+    feature = next(name for name in (*PREFERRED, *measured) if name in measured)
+    space, whole = homes[feature], measured[feature][0]
+    found: list[tuple[float, int]] = []
+    for ids, vectors in vector_stream.stream(session, space.id, space.dimension):
+        cosines = similarities(Geometry(), whole[None], vectors)[0]
+        found = sorted([*found, *zip(cosines.tolist(), ids.tolist(), strict=True)], reverse=True)[:count]
+    named = models.by_ids(session, {model_id for _, model_id in found})
+    return [(named[model_id], cosine) for cosine, model_id in found if model_id in named]
+
+
+def _rank(
+    database: Database, index: Follower, run: TaskRun, space: SpaceRow, vectors: np.ndarray, options: Options
+) -> TaskAnswer:
+    whole, halves = vectors[0], vectors[1:]
+    answer = search.by_vector(database, index, whole.tolist(), replace(options, space_key=space.key))
+    geometry, kind = (answer.fitted.geometry, answer.fitted.kind) if answer.fitted else (Geometry(), RAW)
+    cosines = _to_neighbours(database, geometry, space, halves, answer)  # (h, n)
+    first = np.bincount(cosines.argmax(axis=1), minlength=cosines.shape[1]).tolist() if cosines.size else []
+    certainty = [
+        Certainty(each.similarity - wide, each.similarity + wide, count / len(halves))
+        for each, wide, count in zip(answer.neighbours, half_width(cosines).tolist(), first, strict=True)
+    ]
+    best = answer.neighbours[0].similarity if answer.neighbours else -1.0
+    return TaskAnswer(run, answer, certainty, best >= COVERED[kind])
+
+
+def _to_neighbours(
+    database: Database, geometry: Geometry, space: SpaceRow, halves: np.ndarray, answer: Answer
+) -> np.ndarray:
+    """Cosines (h, n) of the halves to the answer's neighbours, in their order."""
+    ids = np.array([each.model.id for each in answer.neighbours], np.int64)
+    with database.transaction() as session:
+        found, vectors = vector_stream.newest_of(session.connection(), space.id, space.dimension, ids)
+    place = {model_id: number for number, model_id in enumerate(found.tolist())}
+    return similarities(geometry, halves, vectors)[:, [place[model_id] for model_id in ids.tolist()]]

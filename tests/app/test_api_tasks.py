@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from catalog.database import Database
+from catalog.repository import attempts, jobs, spaces
+from catalog.repository import tasks as stored
+from tests.app.conftest import refresh
+from tests.app.documented import documented_problem
+from tests.catalog import entries
+from tests.catalog.entries import SPACE
+
+ROWS = [{"instruction": f"Ask {number}.", "output": "yes"} for number in range(8)]
+FIGURES = {
+    "seconds": 2.5,
+    "held_back": 2,
+    "base_loss": 3.0,
+    "agreement": 0.5,
+    "scores": [
+        {"repo_id": "owner/law", "similarity": 0.9, "loss": 2.0, "error": None},
+        {"repo_id": "owner/math", "similarity": 0.3, "loss": None, "error": "repo_not_found"},
+    ],
+}
+
+
+@pytest.fixture
+def models(database: Database, api: TestClient) -> Database:
+    for number, name in enumerate(("law", "math", "code")):
+        entries.put(database, f"owner/{name}", np.eye(3)[number])
+    refresh(api)
+    return database
+
+
+def ask(api: TestClient, headers: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
+    response = api.post("/v1/tasks", json={"examples": ROWS, **more}, headers=headers)
+    assert response.status_code == 202, response.text
+    return response.json()
+
+
+def finish(database: Database, task: dict[str, Any], vectors: list[list[float]]) -> None:
+    """As a worker would."""
+    [run] = task["runs"]
+    worker = entries.put_worker(database)
+    entries.claim(database, run["job"], worker)
+    with database.transaction() as session:
+        assert attempts.finish(session, run["job"], worker, None)
+        [measured] = stored.get(session, task["id"]).runs
+        space = spaces.get(session, SPACE.key)
+        stored.store(session, measured.id, {space.id: np.array(vectors, np.float32)}, FIGURES)
+        stored.forget_examples(session)
+
+
+def test_a_task_is_asked_and_answered(models: Database, api: TestClient):
+    task = ask(api, name="contracts", verify=2)
+    assert [run["state"] for run in task["runs"]] == ["queued"]
+    assert (task["examples"], task["examples_kept"]) == (8, True)
+
+    finish(models, task, [[1, 0.3, 0], [1, 0.2, 0], [1, 0.4, 0], [1, 0.25, 0], [1, 0.35, 0]])
+
+    done = api.get(f"/v1/tasks/{task['id']}").json()
+    [run] = done["runs"]
+    assert (run["state"], run["seconds"], run["borne_out"], run["base_loss"]) == ("done", 2.5, True, 3.0)
+    assert run["scores"] == FIGURES["scores"]
+    assert not done["examples_kept"]
+    [on_base] = api.get(f"/v1/tasks/{task['id']}/neighbors", params={"k": 2}).json()["bases"]
+    assert [each["repo_id"] for each in on_base["neighbors"]] == ["owner/law", "owner/math"]
+    assert on_base["neighbors"][0]["low"] < on_base["neighbors"][0]["similarity"] < on_base["neighbors"][0]["high"]
+    assert (on_base["covered"], on_base["note"]) == (True, None)
+
+
+def test_a_task_that_nothing_here_is_like_has_a_note(models: Database, api: TestClient):
+    task = ask(api)
+    finish(models, task, [[1, 1, 1]] * 5)
+    [on_base] = api.get(f"/v1/tasks/{task['id']}/neighbors").json()["bases"]
+    assert not on_base["covered"]
+    assert on_base["note"].startswith("Nothing here is like this task")
+
+
+def test_chats_are_examples_too(models: Database, api: TestClient):
+    chat = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+    ask(api, examples=[{"messages": chat}] * 5)
+
+
+def test_a_wrong_example_is_named(models: Database, api: TestClient):
+    response = api.post("/v1/tasks", json={"examples": [*ROWS, {"instruction": "no output"}]})
+    problem = documented_problem(response)
+    assert (problem["code"], "Example 9" in problem["detail"]) == ("invalid_examples", True)
+
+
+def test_the_job_of_a_task_is_shown_as_one(models: Database, api: TestClient):
+    task = ask(api)
+    job = api.get(f"/v1/jobs/{task['runs'][0]['job']}").json()
+    assert job["repo_id"] == f"task:{task['id']}@{SPACE.base_repo}"
+    assert api.post(f"/v1/jobs/{job['id']}/cancel").json()["state"] == "cancelled"
+    assert api.get(f"/v1/tasks/{task['id']}").json()["runs"][0]["state"] == "cancelled"
+
+
+def test_tasks_come_in_pages(models: Database, api: TestClient):
+    asked = [ask(api)["id"] for _ in range(3)]
+    first = api.get("/v1/tasks", params={"limit": 2}).json()
+    rest = api.get("/v1/tasks", params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    assert [task["id"] for page in (first, rest) for task in page["tasks"]] == asked[::-1]
+
+
+def test_a_deleted_task_is_gone(models: Database, api: TestClient):
+    task = ask(api)
+    assert api.delete(f"/v1/tasks/{task['id']}").json()["id"] == task["id"]
+    assert documented_problem(api.get(f"/v1/tasks/{task['id']}"))["code"] == "task_not_found"
+    with models.transaction() as session:
+        assert jobs.page(session) == []
+
+
+def test_a_task_of_a_key_is_seen_with_that_key(models: Database, api: TestClient):
+    task = ask(api, {"X-API-Key": "mine"})
+    place = f"/v1/tasks/{task['id']}"
+    assert [api.get(place, headers=headers).status_code for headers in ({}, {"X-API-Key": "mine"})] == [404, 200]
+    job = f"/v1/jobs/{task['runs'][0]['job']}"
+    assert [api.get(job, headers=headers).status_code for headers in ({}, {"X-API-Key": "mine"})] == [404, 200]

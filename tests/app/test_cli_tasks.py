@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catalog import tasks
+from catalog.database import Database
+from catalog.errors import InvalidExamples
+from catalog.viewers import PUBLIC
+from tests.app.test_api_tasks import ROWS, finish
+from tests.app.test_cli import answer, failure, run
+from tests.catalog import entries
+
+
+@pytest.fixture
+def models(database: Database) -> Database:
+    for number, name in enumerate(("law", "math", "code")):
+        entries.put(database, f"owner/{name}", np.eye(3)[number])
+    return database
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in ROWS))
+    return path
+
+
+def work(database: Database) -> None:
+    """Wait for a task, and do what a worker would."""
+    deadline = time.monotonic() + 10
+    while not (found := tasks.page(database, PUBLIC, before=None, limit=1)):
+        assert time.monotonic() < deadline
+    [(task, of_runs)] = found
+    [job] = of_runs.values()
+    finish(
+        database,
+        {"id": task.id, "runs": [{"job": job.id}]},
+        [[1, 0.3, 0], [1, 0.2, 0], [1, 0.4, 0], [1, 0.25, 0], [1, 0.35, 0]],
+    )
+
+
+def test_it_waits_for_the_answer_and_shows_it(url: str, models: Database, file: Path):
+    with ThreadPoolExecutor(1) as pool:
+        worker = pool.submit(work, models)
+        result = run("task", str(file), "-k", "2", "--verify", "2", "--api", url)
+        worker.result()
+    assert result.exit_code == 0, result.output
+    assert "owner/law" in result.stdout
+    assert "owner/code" not in result.stdout
+    assert "100%" in result.stdout
+    assert "does better than the base" in result.stdout
+
+
+def test_the_answer_as_json(url: str, models: Database, file: Path):
+    asked = answer("task", str(file), "--no-wait", "--name", "mine", "--api", url)["task"]
+    assert (asked["name"], asked["runs"][0]["state"]) == ("mine", "queued")
+    work(models)
+    shown = answer("tasks", "show", str(asked["id"]), "--api", url)
+    assert next(each["repo_id"] for each in shown["bases"][0]["neighbors"]) == "owner/law"
+
+
+def test_a_task_that_failed_is_an_error_of_the_command(url: str, models: Database, file: Path):
+    asked = answer("task", str(file), "--no-wait", "--api", url)["task"]
+    assert run("cancel", str(asked["runs"][0]["job"]), "--api", url).exit_code == 0
+    shown = run("tasks", "show", str(asked["id"]), "--api", url)
+    assert "cancelled" in shown.stdout
+
+
+def test_tasks_are_listed_and_forgotten(url: str, models: Database, file: Path):
+    number = answer("task", str(file), "--no-wait", "--name", "mine", "--api", url)["task"]["id"]
+    assert "mine" in run("tasks", "--api", url).stdout
+    assert run("tasks", "delete", str(number), "--api", url).exit_code == 0
+    assert answer("tasks", "--api", url)["tasks"] == []
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"{", "Line 1 is not JSON"), (b"\xff\xfe", "no text in UTF-8")])
+def test_a_file_that_holds_no_examples_is_told(url: str, tmp_path: Path, content: bytes, said: str):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    error = failure("task", str(path), "--api", url)
+    assert error.code == InvalidExamples.code
+    assert said in str(error)

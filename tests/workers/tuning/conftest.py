@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import pytest
+
+from catalog.examples import Example
+from catalog.probes import ProbeSet
+from tests.pico import BASE_ID, make_base
+from workers.encoding import Encoder, ResidentBase
+
+PROBES = ProbeSet("two", ("Tell me something.", "Write a response."))
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory) -> Encoder:
+    folder = make_base(tmp_path_factory.mktemp("base"))
+    return Encoder(ResidentBase.load(folder, BASE_ID, "0" * 40), PROBES)
+
+
+@pytest.fixture
+def examples() -> list[Example]:
+    return [Example(f"Repeat {word}.", word * 3) for word in ("ab", "cd", "ef", "gh", "ij", "kl")]

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catalog import interventions, tasks
+from catalog.database import Database
+from catalog.errors import SpaceNotFound
+from catalog.examples import Example
+from catalog.quotas import Quota
+from catalog.recipe import Recipe
+from catalog.repository import claims, jobs, models
+from catalog.repository import tasks as stored_tasks
+from catalog.submissions import submit_folder
+from catalog.tables import Job, JobState, ModelState
+from catalog.tasks import Question
+from catalog.viewers import EVERYTHING, PUBLIC, Viewer
+from tests import pico
+from tests.workers.test_pipeline import make_pipeline
+from workers.pipeline import Pipeline
+
+EXAMPLES = [Example(f"Repeat {word}.", word * 3) for word in ("ab", "cd", "ef", "gh", "ij", "kl", "mn", "op")]
+QUICK = Recipe(rate=1e-2, batch=8, least_steps=2, tokens=300)
+NOBODY = Quota("anonymous", 100)
+
+
+@pytest.fixture
+def pipeline(database: Database, pico_base: Path, tmp_path: Path) -> Pipeline:
+    """With two models indexed."""
+    made = make_pipeline(database, pico_base, tmp_path)
+    for number in range(2):
+        made.ingest(submit_folder(database, pico.make_adapter(tmp_path / f"m{number}", seed=number)).id)
+    return made
+
+
+def ask(database: Database, viewer: Viewer = PUBLIC, **settings: object) -> tuple[int, Job]:
+    """A quick task's number, and its only job."""
+    task, of_runs = tasks.ask(database, Question(EXAMPLES, recipe=QUICK, **settings), NOBODY, viewer)
+    [job] = of_runs.values()
+    return task.id, job
+
+
+def look(database: Database, task_id: int) -> tuple[object, Job, np.ndarray | None]:
+    task, of_runs = tasks.get(database, task_id, EVERYTHING)
+    [job] = of_runs.values()
+    with database.transaction() as session:
+        measured = stored_tasks.vectors(session, task.runs[0].id)
+    return task, job, measured[0][1] if measured else None
+
+
+def test_a_task_becomes_vectors(database: Database, pipeline: Pipeline):
+    task_id, job = ask(database)
+    assert pipeline.ingest(job.id) == 1
+    task, job, found = look(database, task_id)
+    assert (job.state, job.error_code, job.progress) == (JobState.DONE, None, 1)
+    assert found.shape == (5, pico.HIDDEN)
+    assert len({each.tobytes() for each in found}) == 5
+    assert len(task.runs[0].figures["losses"]) == 5
+
+
+def test_its_examples_leave_with_its_job(database: Database, pipeline: Pipeline):
+    task_id, job = ask(database)
+    assert look(database, task_id)[0].examples is not None
+    pipeline.ingest(job.id)
+    assert look(database, task_id)[0].examples is None
+
+
+def test_its_examples_are_kept_where_that_is_asked_for(database: Database, pipeline: Pipeline):
+    task_id, job = ask(database, keep_examples=True)
+    pipeline.ingest(job.id)
+    assert [Example(**each) for each in look(database, task_id)[0].examples] == EXAMPLES
+
+
+def test_it_is_no_model_of_the_catalog(database: Database, pipeline: Pipeline):
+    _, job = ask(database)
+    pipeline.ingest(job.id)
+    with database.transaction() as session:
+        for viewer in (PUBLIC, EVERYTHING):
+            assert [model.repo_id for model in models.page(session, viewer=viewer)] == ["local/m0", "local/m1"]
+        assert models.counts(session)[ModelState.INDEXED] == 2
+
+
+def test_the_nearest_models_and_the_base_are_scored_on_examples_held_back(database: Database, pipeline: Pipeline):
+    task_id, job = ask(database, verify=2)
+    pipeline.ingest(job.id)
+    figures = look(database, task_id)[0].runs[0].figures
+    assert figures["held_back"] == 2
+    assert {each["repo_id"] for each in figures["scores"]} == {"local/m0", "local/m1"}
+    assert all(each["loss"] > 0 and each["error"] is None for each in figures["scores"])
+    assert figures["scores"][0]["similarity"] >= figures["scores"][1]["similarity"]
+    assert figures["base_loss"] > 0
+
+
+def test_a_model_that_is_gone_by_now_is_an_error_in_its_place(database: Database, pipeline: Pipeline, tmp_path: Path):
+    (tmp_path / "m0" / "adapter_model.safetensors").unlink()
+    task_id, job = ask(database, verify=2)
+    pipeline.ingest(job.id)
+    task, job, _ = look(database, task_id)
+    errors = {each["repo_id"]: each["error"] for each in task.runs[0].figures["scores"]}
+    assert (job.state, errors["local/m1"]) == (JobState.DONE, None)
+    assert errors["local/m0"] is not None
+
+
+def test_it_is_worked_on_alone_and_others_after_it(database: Database, pipeline: Pipeline, tmp_path: Path):
+    other = submit_folder(database, pico.make_adapter(tmp_path / "m2", seed=2))
+    _, job = ask(database)
+    with database.transaction() as session:
+        worker = pipeline._worker_id
+        assert [each.id for each in claims.claim(session, job.id, worker, 8)] == [job.id]
+        assert claims.next_due(session, [], 120).job_id == other.id
+        claims.put_back(session, [job.id], worker, pico.BASE_ID)
+    assert pipeline.ingest(job.id) == 2
+    with database.transaction() as session:
+        assert {jobs.get(session, each.id).state for each in (job, other)} == {JobState.DONE}
+
+
+def test_a_cancelled_task_stores_nothing(database: Database, pipeline: Pipeline):
+    task_id, job = ask(database)
+    pipeline._tasks._teller = lambda job, share: lambda progress: interventions.cancel(database, job.id)
+    pipeline.ingest(job.id)
+    _, job, found = look(database, task_id)
+    assert (job.state, found) == (JobState.CANCELLED, None)
+
+
+def test_a_task_without_examples_cannot_be_run_again(database: Database, pipeline: Pipeline):
+    task_id, job = ask(database)
+    interventions.cancel(database, job.id)
+    with database.transaction() as session:
+        assert stored_tasks.forget_examples(session) == 1
+    interventions.retry(database, job.id)
+    pipeline.ingest(job.id)
+    _, job, _ = look(database, task_id)
+    assert (job.state, job.error_code) == (JobState.FAILED, "examples_gone")
+
+
+def test_a_base_that_is_another_by_now_is_told(database: Database, pipeline: Pipeline, pico_base: Path):
+    task_id, job = ask(database)
+    folder = pico_base / pico.BASE_ID
+    config = (folder / "config.json").read_bytes()
+    try:
+        (folder / "config.json").write_bytes(config + b"\n")
+        pipeline.ingest(job.id)
+    finally:
+        (folder / "config.json").write_bytes(config)
+    _, job, _ = look(database, task_id)
+    assert (job.state, job.error_code) == (JobState.FAILED, "base_unresolved")
+
+
+def test_a_base_of_which_nothing_is_indexed_is_told_at_once(database: Database, pipeline: Pipeline):
+    with pytest.raises(SpaceNotFound, match="pico/other"):
+        ask(database, base="pico/other")
+
+
+def test_what_is_asked_with_a_key_is_that_keys(database: Database, pipeline: Pipeline):
+    task_id, job = ask(database, Viewer("me"))
+    assert job.viewer == "me"
+    pipeline.ingest(job.id)
+    assert look(database, task_id)[1].state == JobState.DONE

@@ -1,0 +1,65 @@
+"""How well fine-tunes, and their base, say the outputs of examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from catalog.errors import CatalogError
+from catalog.examples import Example
+from workers.encoding import Encoder, FineTune
+from workers.encoding.prompts import TokenPlan, plan_answers
+from workers.encoding.trace import Trace
+from workers.tuning.rows import encode
+
+LOGIT_BYTES = 64 * 2**20  # of logits at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """The summed negative log-likelihood of each example's output (n,), in nats, and its tokens (n,)."""
+
+    summed: np.ndarray
+    tokens: np.ndarray
+
+    @property
+    def per_token(self) -> float:
+        """Nats a token, over all examples."""
+        return float(self.summed.sum() / self.tokens.sum())
+
+
+class Scorer:
+    """Examples in the tokens of one encoder's base, cut as for training."""
+
+    def __init__(self, encoder: Encoder, examples: Sequence[Example], limit: int) -> None:
+        rows = [encode(example, encoder.base.tokenizer, limit) for example in examples]
+        self._encoder = encoder
+        self._plan = plan_answers([(row.ids[: row.prompt], row.ids[row.prompt :]) for row in rows]).to(
+            encoder.base.device
+        )
+
+    def base(self) -> Losses:
+        """The base's own."""
+        return self._losses(self._encoder.trace_base(self._plan))
+
+    def finetunes(self, finetunes: Sequence[FineTune]) -> list[Losses | CatalogError]:
+        """One result for each fine-tune, in order; what is wrong with one becomes its result."""
+        traces = self._encoder.trace(finetunes, self._plan)
+        return [trace if isinstance(trace, CatalogError) else self._losses(trace) for trace in traces]
+
+    def _losses(self, trace: Trace) -> Losses:
+        plan: TokenPlan = trace.plan
+        summed: Any = torch.zeros(plan.probes, device=trace.hidden.device)
+        step = max(1, LOGIT_BYTES // (4 * trace.vocabulary))
+        with torch.inference_mode():
+            for start in range(0, len(plan.target), step):
+                part = slice(start, start + step)
+                logits = trace.logits(plan.predictor[part])  # (step, V)
+                chosen = logits.gather(1, plan.target[part, None]).squeeze(1)
+                summed.index_add_(0, plan.continuation[part], logits.logsumexp(dim=1) - chosen)
+        tokens = torch.bincount(plan.continuation, minlength=plan.probes)
+        return Losses(summed.double().cpu().numpy(), tokens.cpu().numpy())

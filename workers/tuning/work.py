@@ -1,0 +1,172 @@
+"""A task's job on one base: train on the examples, measure what came out, score the models that are near."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+from sqlalchemy.orm import Session
+
+from catalog.database import Database
+from catalog.errors import CatalogError, ExamplesGone, Refused
+from catalog.examples import Example, hold_back
+from catalog.recipe import Recipe
+from catalog.repository import attempts, spaces, tasks
+from catalog.tables import Job, JobState, Model, SpaceRow, Task, TaskRun
+from catalog.task_vectors import parts
+from catalog.tasks import HELD_BACK, nearest
+from workers.bases import Resident, ResidentBases
+from workers.encoding import Encoder, read_finetune
+from workers.fetching import Fetcher
+from workers.file_locks import Hold
+from workers.stopping import check
+from workers.tuning.scoring import Losses, Scorer
+from workers.tuning.trainer import Trainer
+
+TOLD = 0.02  # of the progress; less is not stored
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of each feature the vectors (1 + h, d), of all examples and of halves of them; and of each adapter the losses a
+    token of the first and the last step.
+    """
+
+    vectors: dict[str, np.ndarray]
+    losses: list[tuple[float, float]]
+
+
+class TaskWork:
+    """Does the jobs of tasks, one at a time, on the bases in memory."""
+
+    def __init__(self, database: Database, bases: ResidentBases, fetcher: Fetcher, worker_id: int) -> None:
+        self._database = database
+        self._bases = bases
+        self._fetcher = fetcher
+        self._worker_id = worker_id
+
+    def do(self, job: Job) -> None:
+        """Bring a claimed job to its end. Raises `CatalogError`s of every kind, and `Stopped`."""
+        start = time.monotonic()
+        with self._database.transaction() as session:
+            task, run = tasks.run_of(session, job.model_id)
+        if task.examples is None:
+            raise ExamplesGone(f"The examples of task {task.id} have been forgotten: ask again with `POST /v1/tasks`.")
+        examples = [Example(**each) for each in task.examples]
+        kept, held = hold_back(examples, HELD_BACK) if task.verify else (examples, [])
+        resident = self._bases.get(self._fetcher.base(run.base_repo, run.base_sha))
+        recipe = Recipe(**task.recipe)
+        measured = measure(resident.encoder, kept, recipe, task.seed, self._teller(job, 1.0 if not held else 0.8))
+        trained = time.monotonic() - start
+        scores = self._verify(task, resident, measured, Scorer(resident.encoder, held, recipe.tokens)) if held else None
+        figures = {
+            "seconds": round(time.monotonic() - start, 2),
+            "seconds_training": round(trained, 2),
+            "losses": [[round(each, 4) for each in pair] for pair in measured.losses],
+            "held_back": len(held),
+        }
+        self._store(job, run, resident, measured, figures | (scores or {}))
+
+    def _verify(self, task: Task, resident: Resident, measured: Measured, scorer: Scorer) -> dict[str, Any]:
+        """The losses of the nearest models, and of the base, on the examples that were held back."""
+        with self._database.transaction() as session:
+            homes = _homes(session, resident, measured)
+            found = nearest(session, homes, measured.vectors, task.verify)
+        lines: list[dict[str, Any]] = []
+        for model, similarity in found:
+            check()
+            result = self._score(scorer, model)
+            lines.append({"repo_id": model.repo_id, "similarity": round(similarity, 4), **_told(result)})
+        base = scorer.base().per_token
+        scored = [line for line in lines if line["loss"] is not None]
+        agreement = None
+        if len(scored) > 2:
+            agreement = float(spearmanr([s["similarity"] for s in scored], [-s["loss"] for s in scored]).statistic)
+        return {"base_loss": round(base, 4), "agreement": agreement, "scores": lines}
+
+    def _score(self, scorer: Scorer, model: Model) -> Losses | CatalogError:
+        hold = Hold()
+        try:
+            [result] = scorer.finetunes([self._fetcher.again(model, hold)])
+            return result
+        except Refused as error:  # one that is gone by now spoils no other
+            return error
+        finally:
+            hold.release()
+
+    def _store(self, job: Job, run: TaskRun, resident: Resident, measured: Measured, figures: dict[str, Any]) -> None:
+        with self._database.transaction() as session:
+            if not attempts.finish(session, job.id, self._worker_id, None):
+                return
+            homes = _homes(session, resident, measured)
+            stored = {homes[feature].id: vectors for feature, vectors in measured.vectors.items()}
+            tasks.store(session, run.id, stored, figures)
+            tasks.forget_examples(session)
+
+    def _teller(self, job: Job, share: float) -> Callable[[float], None]:
+        told = 0.0
+
+        def tell(progress: float) -> None:
+            nonlocal told
+            if progress * share - told >= TOLD:
+                told = progress * share
+                with self._database.transaction() as session:
+                    attempts.advance(session, [job.id], self._worker_id, JobState.ENCODING, told)
+
+        return tell
+
+
+def measure(
+    encoder: Encoder, examples: Sequence[Example], recipe: Recipe, seed: int, tell: Callable[[float], None]
+) -> Measured:
+    """Train a task's adapters and measure them; `tell` is called with how much of it is done, from 0 to 1. On half of
+    the examples half the steps are made.
+    """
+    trainer = Trainer(encoder.base, recipe)
+    vectors: dict[str, list[np.ndarray]] = defaultdict(list)
+    losses: list[tuple[float, float]] = []
+    chosen = parts(len(examples), seed)
+    whole = recipe.steps(len(examples))
+    half = math.ceil(whole / 2)
+    done, total = 0, whole + half * (len(chosen) - 1)
+    for number, places in enumerate(chosen):
+        steps = half if number else whole
+        seen: list[float] = []
+
+        def on_step(step: int, loss: float, done: int = done, seen: list[float] = seen) -> None:
+            seen.append(loss)
+            tell(min(1.0, (done + step) / total))
+
+        with tempfile.TemporaryDirectory(prefix="deltadex-") as folder:
+            some = [examples[place] for place in places]
+            trainer.train(some, steps, seed + number, Path(folder), on_step=on_step)
+            [encoding] = encoder.encode([read_finetune(Path(folder))])
+        if isinstance(encoding, CatalogError):
+            raise encoding
+        done += steps
+        losses.append((seen[0], seen[-1]))
+        for feature, vector in encoding.vectors.items():
+            vectors[feature].append(vector)
+    return Measured({feature: np.stack(each) for feature, each in vectors.items()}, losses)
+
+
+def _homes(session: Session, resident: Resident, measured: Measured) -> dict[str, SpaceRow]:
+    """The spaces of each feature in which models of that base are stored."""
+    return {
+        feature: spaces.home(session, resident.encoder.space(feature), vectors.shape[1])
+        for feature, vectors in measured.vectors.items()
+    }
+
+
+def _told(result: Losses | CatalogError) -> dict[str, Any]:
+    if isinstance(result, CatalogError):
+        return {"loss": None, "error": result.code}
+    return {"loss": round(result.per_token, 4), "error": None}

@@ -47,8 +47,8 @@ class Trainer:
         *,
         on_step: Callable[[int, float], None] | None = None,
     ) -> Path:
-        """Leaves an adapter in `folder`, in PEFT's layout, after so many `steps`. Calls `on_step(steps done, loss a token
-        in nats)`.
+        """Leaves an adapter in `folder`, in PEFT's layout, after so many `steps`. Calls `on_step(steps done, loss a
+        token in nats)`.
 
         The same examples and seed give the same adapter on the same machine. Raises `Stopped` between two steps once
         the work is given up (`workers.stopping`).

@@ -151,7 +151,7 @@ def nearest(
     feature = next(name for name in (*PREFERRED, *measured) if name in measured)
     space, whole = homes[feature], measured[feature][0]
     found: list[tuple[float, int]] = []
-    for ids, vectors in vector_stream.stream(session, space.id, space.dimension):
+    for ids, vectors in vector_stream.stream(session, space.id, space.dimension, public=True):
         cosines = similarities(Geometry(), whole[None], vectors)[0]
         found = sorted([*found, *zip(cosines.tolist(), ids.tolist(), strict=True)], reverse=True)[:count]
     named = models.by_ids(session, {model_id for _, model_id in found})

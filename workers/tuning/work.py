@@ -25,6 +25,7 @@ from catalog.task_vectors import parts
 from catalog.tasks import HELD_BACK, nearest
 from workers.bases import Resident, ResidentBases
 from workers.encoding import Encoder, read_finetune
+from workers.failures import patiently
 from workers.fetching import Fetcher
 from workers.file_locks import Hold
 from workers.stopping import check
@@ -73,7 +74,7 @@ class TaskWork:
             "losses": [[round(each, 4) for each in pair] for pair in measured.losses],
             "held_back": len(held),
         }
-        self._store(job, run, resident, measured, figures | (scores or {}))
+        patiently(lambda: self._store(job, run, resident, measured, figures | (scores or {})))
 
     def _verify(self, task: Task, resident: Resident, measured: Measured, scorer: Scorer) -> dict[str, Any]:
         """The losses of the nearest models, and of the base, on the examples that were held back."""

@@ -155,11 +155,11 @@ def test_a_suspect_never_comes_along(database: Database, worker: int):
     assert entries.claim(database, other, worker, batch=8) == [other, another]
 
 
-def test_a_suspect_is_said_to_be_one(database: Database):
+def test_a_suspect_is_said_to_want_a_worker_for_itself(database: Database):
     mark_suspect(database, put(database, "suspect", Priority.PERSON))
     with database.transaction() as session:
         due = claims.next_due(session, (), 100)
-    assert due.suspect
+    assert due.alone
 
 
 def test_work_as_urgent_for_a_base_in_memory_is_seen(database: Database):

@@ -101,7 +101,7 @@ def _mixtures(session: Session, total: Sum, viewer: Viewer) -> list[Stored]:
         return []
     own = {model.repo_id for model in terms if model}
     union = sorted(frozenset().union(*sets))
-    names = vectors.trained_on(session, total.space.id, union, MOST_MIXTURES + len(own), viewer)
+    names = models.trained_on(session, total.space.id, union, MOST_MIXTURES + len(own), viewer)
     names = [name for name in names if name not in own][:MOST_MIXTURES]
     found = vectors.newest_of(session, names, space_key=total.space.key, viewer=viewer) if names else {}
     return [each for each in found.values() if not isinstance(each, CatalogError) and not each.no_shift]

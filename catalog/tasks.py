@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from catalog import search, submissions
 from catalog.database import Database
-from catalog.errors import NameTaken, TaskNotDone
+from catalog.errors import TaskNotDone
 from catalog.examples import Example
 from catalog.geometry import RAW, Geometry
 from catalog.index import Follower
@@ -75,12 +75,9 @@ def ask(database: Database, question: Question, quota: Quota, viewer: Viewer) ->
     Raises `NameTaken`, `SpaceNotFound` where nothing of that base is indexed, `TooManyJobs`.
     """
     with database.transaction() as session:
-        if question.name is not None and tasks.has(session, question.name, viewer.submitter):
-            raise NameTaken(f"There is a task {question.name!r} already: choose another name, or delete that one.")
-        bases = spaces.bases(session, question.base, viewer)
         task = tasks.add(
             session,
-            bases,
+            spaces.bases(session, question.base, viewer),
             name=question.name,
             viewer=viewer.submitter,
             examples=[asdict(example) for example in question.examples],

@@ -7,7 +7,20 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Double, Select, any_, cast, delete, func, literal, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Double,
+    Select,
+    Text,
+    any_,
+    cast,
+    delete,
+    func,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, REGCONFIG, insert
 from sqlalchemy.orm import Session, contains_eager, joinedload
 from sqlalchemy.orm.attributes import set_committed_value
@@ -15,7 +28,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from catalog.errors import ModelNotFound
 from catalog.repository import names
 from catalog.repository.access import visible
-from catalog.tables import Job, Model, ModelState, Revision, Source, change_seq
+from catalog.tables import Job, Model, ModelState, Revision, Source, Vector, change_seq
 from catalog.viewers import PUBLIC, Viewer
 
 
@@ -235,6 +248,21 @@ def drop_if_empty(session: Session, model_id: int) -> None:
     asked_for = select(Job.id).where(Job.model_id == Model.id).exists()
     stored = select(Revision.id).where(Revision.model_id == Model.id).exists()
     session.execute(delete(Model).where(Model.id == model_id, Model.private, ~asked_for, ~stored))
+
+
+def trained_on(session: Session, space_id: int, datasets: Sequence[str], limit: int, viewer: Viewer) -> list[str]:
+    """The repo ids of models of a space whose cards name these datasets and no others."""
+    wanted = literal(list(datasets), ARRAY(Text))
+    statement = (
+        select(Model.repo_id)
+        .join(Vector, Vector.model_id == Model.id)
+        .join(Revision, Revision.id == Vector.revision_id)
+        .where(Vector.space_id == space_id, Revision.current, ~Vector.deleted, ~Vector.no_shift)
+        .where(Model.datasets.contains(wanted), Model.datasets.contained_by(wanted), visible(viewer))
+        .order_by(Model.id)
+        .limit(limit)
+    )
+    return list(session.scalars(statement))
 
 
 def counts(session: Session) -> dict[ModelState, int]:

@@ -10,17 +10,18 @@ from sqlalchemy import ColumnElement, delete, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from catalog.errors import TaskNotFound
+from catalog.errors import NameTaken, TaskNotFound
 from catalog.repository import models
 from catalog.tables import ACTIVE, Job, Model, Source, SpaceRow, Task, TaskRun, TaskVector
 from catalog.viewers import EVERYTHING, Viewer
 
 
 def add(session: Session, bases: Sequence[tuple[str, str]], **values: Any) -> Task:
-    """A task with a run for each base (repo, sha), in their order."""
-    task = Task(**values)
-    session.add(task)
-    session.flush()
+    """A task with a run for each base (repo, sha), in their order. Raises `NameTaken`."""
+    statement = insert(Task).values(**values).on_conflict_do_nothing().returning(Task)
+    task = session.scalars(statement).one_or_none()
+    if task is None:
+        raise NameTaken(f"There is a task {values['name']!r} already: choose another name, or delete that one.")
     for repo, sha in bases:
         model = models.ensure(session, f"task:{task.id}@{repo}", Source.EXAMPLES, private=True)
         session.add(TaskRun(task_id=task.id, model_id=model.id, base_repo=repo, base_sha=sha))
@@ -35,12 +36,6 @@ def get(session: Session, task_id: int, viewer: Viewer = EVERYTHING) -> Task:
     if task is None or not viewer.sees(task.viewer):
         raise TaskNotFound(f"There is no task {task_id}. GET /v1/tasks lists them.")
     return task
-
-
-def has(session: Session, name: str, viewer: str | None) -> bool:
-    """Whether that viewer (None: everybody) has a task of that name."""
-    whose = Task.viewer.is_not_distinct_from(viewer)
-    return session.execute(select(Task.id).where(Task.name == name, whose)).first() is not None
 
 
 def find(session: Session, name: str, viewer: Viewer) -> Task | None:

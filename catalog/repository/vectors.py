@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Text, case, func, literal, select, text, true, tuple_, update
-from sqlalchemy.dialects.postgresql import ARRAY, distinct_on, insert
+from sqlalchemy import case, func, select, text, true, tuple_, update
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session
 
 from catalog.errors import CatalogError, ModelNotFound, NotIndexed
@@ -277,21 +277,6 @@ def in_spaces(session: Session, model: Model) -> list[Stored]:
         )
         for revision, space, each, floor in session.execute(statement)
     ]
-
-
-def trained_on(session: Session, space_id: int, datasets: Sequence[str], limit: int, viewer: Viewer) -> list[str]:
-    """The repo ids of models of a space whose cards name these datasets and no others."""
-    wanted = literal(list(datasets), ARRAY(Text))
-    statement = (
-        select(Model.repo_id)
-        .join(Vector, Vector.model_id == Model.id)
-        .join(Revision, Revision.id == Vector.revision_id)
-        .where(Vector.space_id == space_id, Revision.current, ~Vector.deleted, ~Vector.no_shift)
-        .where(Model.datasets.contains(wanted), Model.datasets.contained_by(wanted), visible(viewer))
-        .order_by(Model.id)
-        .limit(limit)
-    )
-    return list(session.scalars(statement))
 
 
 def _unknown(repo_id: str) -> ModelNotFound:

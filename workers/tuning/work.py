@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from sqlalchemy.orm import Session
 
 from catalog.database import Database
-from catalog.errors import CatalogError, ExamplesGone, Refused
+from catalog.errors import CatalogError, ExamplesGone, NonFiniteWeights, Refused
 from catalog.examples import Example, hold_back
 from catalog.recipe import Recipe
 from catalog.repository import attempts, spaces, tasks
@@ -87,11 +87,7 @@ class TaskWork:
             result = self._score(scorer, model)
             lines.append({"repo_id": model.repo_id, "similarity": round(similarity, 4), **_told(result)})
         base = scorer.base().per_token
-        scored = [line for line in lines if line["loss"] is not None]
-        agreement = None
-        if len(scored) > 2:
-            agreement = float(spearmanr([s["similarity"] for s in scored], [-s["loss"] for s in scored]).statistic)
-        return {"base_loss": round(base, 4), "agreement": agreement, "scores": lines}
+        return {"base_loss": round(base, 4), "agreement": agreement(lines), "scores": lines}
 
     def _score(self, scorer: Scorer, model: Model) -> Losses | CatalogError:
         hold = Hold()
@@ -159,6 +155,15 @@ def measure(
     return Measured({feature: np.stack(each) for feature, each in vectors.items()}, losses)
 
 
+def agreement(lines: Sequence[dict[str, Any]]) -> float | None:
+    """Spearman's correlation of the similarities and the losses saved; None under three models, or where all are alike."""
+    scored = [(line["similarity"], -line["loss"]) for line in lines if line["loss"] is not None]
+    similar, saved = zip(*scored, strict=True) if scored else ((), ())
+    if len(scored) < 3 or len(set(similar)) == 1 or len(set(saved)) == 1:
+        return None
+    return float(spearmanr(similar, saved).statistic)
+
+
 def _homes(session: Session, resident: Resident, measured: Measured) -> dict[str, SpaceRow]:
     """The spaces of each feature in which models of that base are stored."""
     return {
@@ -170,4 +175,6 @@ def _homes(session: Session, resident: Resident, measured: Measured) -> dict[str
 def _told(result: Losses | CatalogError) -> dict[str, Any]:
     if isinstance(result, CatalogError):
         return {"loss": None, "error": result.code}
+    if not math.isfinite(result.per_token):
+        return {"loss": None, "error": NonFiniteWeights.code}
     return {"loss": round(result.per_token, 4), "error": None}

@@ -12,10 +12,11 @@ import torch
 
 from benchmarks.hard_pool import __main__ as command
 from benchmarks.hard_pool.recipes import Recipe
-from benchmarks.hard_pool.rows import IGNORED, Row, collate, encode, grouped
+from benchmarks.hard_pool.rows import Row, encode, grouped
 from benchmarks.hard_pool.training import answer_likelihoods, load, train_preferred, train_supervised
 from tests import pico
 from workers.encoding import Encoder, ResidentBase, read_finetune
+from workers.tuning.rows import IGNORED, collate
 
 ROWS = [Row("Add.", f"{number} + 1", str(number + 1)) for number in range(8)]
 LORA = Recipe("math-1", "math", "lora", 2, "qv", 1e-3, 0, 8, 1)

@@ -20,6 +20,7 @@ from catalog.viewers import EVERYTHING, PUBLIC, Viewer
 from tests import pico
 from tests.workers.test_pipeline import make_pipeline
 from workers.pipeline import Pipeline
+from workers.tuning.work import agreement
 
 EXAMPLES = [Example(f"Repeat {word}.", word * 3) for word in ("ab", "cd", "ef", "gh", "ij", "kl", "mn", "op")]
 QUICK = Recipe(rate=1e-2, batch=8, least_steps=2, tokens=300)
@@ -158,3 +159,22 @@ def test_what_is_asked_with_a_key_is_that_keys(database: Database, pipeline: Pip
     assert job.viewer == "me"
     pipeline.ingest(job.id)
     assert look(database, task_id)[1].state == JobState.DONE
+
+
+def test_copies_of_one_model_agree_on_nothing(database: Database, pipeline: Pipeline, tmp_path: Path):
+    for number in range(2, 4):
+        pipeline.ingest(submit_folder(database, pico.make_adapter(tmp_path / f"m{number}", seed=0)).id)
+    (tmp_path / "m1" / "adapter_model.safetensors").unlink()
+    task_id, job = ask(database, verify=4)
+    pipeline.ingest(job.id)
+    task, job, _ = look(database, task_id)
+    assert (job.state, job.error_code) == (JobState.DONE, None)
+    assert len({each["loss"] for each in task.runs[0].figures["scores"] if each["loss"]}) == 1
+    assert task.runs[0].figures["agreement"] is None
+
+
+def test_agreement_is_of_the_ranks():
+    lines = [{"similarity": similarity, "loss": loss} for similarity, loss in ((0.9, 1.0), (0.5, 2.0), (0.1, 2.5))]
+    assert agreement(lines) == 1
+    assert agreement([*lines, {"similarity": 0.0, "loss": None}]) == 1
+    assert agreement(lines[:2]) is None

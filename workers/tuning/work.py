@@ -156,7 +156,7 @@ def measure(
 
 
 def agreement(lines: Sequence[dict[str, Any]]) -> float | None:
-    """Spearman's correlation of the similarities and the losses saved; None under three models, or where all are alike."""
+    """Spearman's correlation of similarities and losses saved; None under three models, or where all are alike."""
     scored = [(line["similarity"], -line["loss"]) for line in lines if line["loss"] is not None]
     similar, saved = zip(*scored, strict=True) if scored else ((), ())
     if len(scored) < 3 or len(set(similar)) == 1 or len(set(saved)) == 1:

@@ -121,7 +121,14 @@ def plan_tokens(
 
 def plan_answers(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> TokenPlan:
     """Prompts, each with one answer of its own behind it, as tokens; the answers are predicted."""
-    plan = _lay_out([list(prompt) for prompt, _ in rows], [[list(answer)] for _, answer in rows])
+    return plan_choices([(prompt, [answer]) for prompt, answer in rows])
+
+
+def plan_choices(rows: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> TokenPlan:
+    """Prompts, each with as many answers to choose from behind it, as tokens; the answers are predicted."""
+    plan = _lay_out(
+        [list(prompt) for prompt, _ in rows], [[list(answer) for answer in answers] for _, answers in rows]
+    )
     return replace(plan, head=True, whole=False)
 
 

@@ -44,22 +44,24 @@ class Scorer:
 
     def base(self) -> Losses:
         """The base's own."""
-        return self._losses(self._encoder.trace_base(self._plan))
+        return losses_of(self._encoder.trace_base(self._plan))
 
     def finetunes(self, finetunes: Sequence[FineTune]) -> list[Losses | CatalogError]:
         """One result for each fine-tune, in order; what is wrong with one becomes its result."""
         traces = self._encoder.trace(finetunes, self._plan)
-        return [trace if isinstance(trace, CatalogError) else self._losses(trace) for trace in traces]
+        return [trace if isinstance(trace, CatalogError) else losses_of(trace) for trace in traces]
 
-    def _losses(self, trace: Trace) -> Losses:
-        plan: TokenPlan = trace.plan
-        summed: Any = torch.zeros(plan.probes, device=trace.hidden.device)
-        step = max(1, LOGIT_BYTES // (4 * trace.vocabulary))
-        with torch.inference_mode():
-            for start in range(0, len(plan.target), step):
-                part = slice(start, start + step)
-                logits = trace.logits(plan.predictor[part])  # (step, V)
-                chosen = logits.gather(1, plan.target[part, None]).squeeze(1)
-                summed.index_add_(0, plan.continuation[part], logits.logsumexp(dim=1) - chosen)
-        tokens = torch.bincount(plan.continuation, minlength=plan.probes)
-        return Losses(summed.double().cpu().numpy(), tokens.cpu().numpy())
+
+def losses_of(trace: Trace) -> Losses:
+    """Of each continuation of the trace's plan, in order."""
+    plan: TokenPlan = trace.plan
+    tokens = torch.bincount(plan.continuation)
+    summed: Any = torch.zeros(len(tokens), device=trace.hidden.device)
+    step = max(1, LOGIT_BYTES // (4 * trace.vocabulary))
+    with torch.inference_mode():
+        for start in range(0, len(plan.target), step):
+            part = slice(start, start + step)
+            logits = trace.logits(plan.predictor[part])  # (step, V)
+            chosen = logits.gather(1, plan.target[part, None]).squeeze(1)
+            summed.index_add_(0, plan.continuation[part], logits.logsumexp(dim=1) - chosen)
+    return Losses(summed.double().cpu().numpy(), tokens.cpu().numpy())

@@ -1,0 +1,1 @@
+"""Sets of modules for a task: how much of each, and what they make of its examples."""

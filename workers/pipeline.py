@@ -24,6 +24,7 @@ from workers.failures import RetryPolicy, as_catalog_error, failures_before, pat
 from workers.fetching import SHARE, Fetched, Fetcher
 from workers.lone import LoneWork
 from workers.resolver import ResolvedBase
+from workers.selecting.work import SelectionWork
 from workers.shelf import Shelf
 from workers.stopping import Stopped, heeding
 from workers.tuning.work import TaskWork
@@ -96,6 +97,7 @@ class Pipeline:
     ) -> None:
         self._lone: dict[str, LoneWork] = {
             Source.EXAMPLES: TaskWork(database, bases, fetcher, worker_id),
+            Source.SELECTION: SelectionWork(database, bases, fetcher, worker_id),
         }
         self._database = database
         self._fetcher = fetcher

@@ -18,6 +18,7 @@ from app.cli import (
     map_commands,
     model_commands,
     reindex_commands,
+    selection_commands,
     task_commands,
 )
 from app.cli.deployment import Deployment
@@ -63,6 +64,8 @@ cli.command()(compose_commands.compose)
 cli.add_typer(compose_commands.vectors, name="vectors")
 cli.command()(task_commands.task)
 cli.add_typer(task_commands.tasks, name="tasks")
+cli.command()(selection_commands.select)
+cli.add_typer(selection_commands.selections, name="selections")
 cli.command()(crawl_commands.crawl)
 cli.add_typer(crawl_commands.crawls, name="crawls")
 cli.command()(reindex_commands.reindex)

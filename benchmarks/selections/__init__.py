@@ -1,1 +1,1 @@
-"""Whether sets of modules that are chosen by their shifts do better than random ones; `python -m benchmarks.selections --help`."""
+"""Whether sets of modules that are chosen by their shifts do better than random ones."""

@@ -5,8 +5,8 @@
 The modules are the twenty adapters of `examples/`. A task is told by fifteen rows: an adapter is trained on them and
 measured, as a worker does it, and so the nearest modules are known. For each seed five of the rows are drawn, on which
 each arm's set is composed as a worker composes it; it is judged on rows that nothing has seen. Eight tasks are in the
-form of BIG-Bench Hard's (`made.py`): that benchmark's own rows are judged by, and never learned from. Five are the pool's own
-domains. `--rows` holds `bbh.jsonl` and a JSON Lines file for each domain.
+form of BIG-Bench Hard's (`made.py`): that benchmark's own rows are judged by, and never learned from. Five are the
+pool's own domains. `--rows` holds `bbh.jsonl` and a JSON Lines file for each domain.
 
 Each task's figures are kept in `--results`: a run that is cut short goes on where it was.
 """
@@ -52,16 +52,20 @@ def main(
     budget: Annotated[int, typer.Option(help="Weights that are tried for a set.")] = 40,
     held: Annotated[int, typer.Option(help="Rows that a task is judged by.")] = 40,
     dtype: Annotated[str, typer.Option()] = "bfloat16",
+    minutes: Annotated[float, typer.Option(help="Begin no task after so many.")] = 60.0,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Measure what is not measured yet, and sum it up."""
     results.mkdir(parents=True, exist_ok=True)
     bench: Bench | None = None
     found = []
+    deadline = time.monotonic() + 60 * minutes
     for task in all_tasks(rows, held):
         if only and task.name not in only:
             continue
         file = results / f"{task.name}.json"
+        if not file.exists() and time.monotonic() > deadline:
+            break
         if not file.exists():
             bench = bench or Bench(base, dtype, count, seeds, budget)
             file.write_text(json.dumps(bench.measure(task)))

@@ -1,9 +1,13 @@
-"""Examples in the form of eight tasks of BIG-Bench Hard, made here: that benchmark's own rows are never learned from."""
+"""Examples in the form of eight tasks of BIG-Bench Hard, made here.
+
+That benchmark asks that its rows never be trained on, and a task's adapter is trained on its examples.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import pairwise
 
 from catalog.examples import Example
 
@@ -19,10 +23,16 @@ PLURALS = {"peach": "peaches", "cherry": "cherries", "potato": "potatoes", "cabb
 COUNTS = ("", "two", "three", "four")
 ADJECTIVES = (  # in the order in which English has them
     ("lovely", "awful", "good"), ("big", "small", "huge"), ("old", "new", "ancient"), ("round", "square", "flat"),
-    ("red", "green", "black"), ("Greek", "Polish", "Chilean"), ("wooden", "steel", "paper"), ("walking", "eating", "driving"),
+    ("red", "green", "black"), ("Greek", "Polish", "Chilean"), ("wooden", "steel", "paper"),
+    ("walking", "eating", "driving"),
 )  # fmt: skip
 NOUNS = ("knife", "boat", "shoe", "car", "box", "hat")
-WORDS = tuple("amber bridge canyon desert engine forest garden harbor island jungle kettle ladder market needle".split())
+WORDS = (
+    "amber", "bridge", "canyon", "desert", "engine", "forest", "garden", "harbor", "island", "jungle", "kettle",
+    "ladder", "market", "needle",
+)  # fmt: skip
+    ["amber", "bridge", "canyon", "desert", "engine", "forest", "garden", "harbor", "island", "jungle", "kettle", "ladder", "market", "needle"]
+)
 BRACKETS = {"(": ")", "[": "]", "{": "}", "<": ">"}
 
 
@@ -90,7 +100,7 @@ def web_of_lies(draw: random.Random) -> tuple[str, str]:
     people = draw.sample(PEOPLE, 5)
     true = draw.random() < 0.5
     said = [f"{people[0]} {'tells the truth' if true else 'lies'}."]
-    for before, person in zip(people, people[1:], strict=False):
+    for before, person in pairwise(people):
         claim = draw.random() < 0.5  # that the one before tells the truth
         said.append(f"{person} says {before} {'tells the truth' if claim else 'lies'}.")
         true = claim == true

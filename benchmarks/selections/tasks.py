@@ -47,7 +47,9 @@ def all_tasks(rows: Path, held: int) -> Iterator[Task]:
         judged = [Example(instruction, row["target"], row["input"]) for row in chosen]
         yield Task(name, "BIG-Bench Hard", made.examples(name, SHOWN), judged, options)
     for name, (options, sources) in DOMAINS.items():
-        unseen = [json.loads(line) for line in (rows / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[UNSEEN:]]
+        unseen = [
+            json.loads(line) for line in (rows / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[UNSEEN:]
+        ]
         fitting = [
             Example(row["instruction"], row["output"], row["input"])
             for row in unseen

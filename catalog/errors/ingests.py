@@ -136,3 +136,9 @@ class ExamplesGone(Refused):
     status = 410
     code = "examples_gone"
     title = "Examples forgotten"
+
+
+class NoCandidates(Refused):
+    status = 409
+    code = "no_candidates"
+    title = "Nothing to choose from"

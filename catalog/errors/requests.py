@@ -128,6 +128,11 @@ class ArchiveNotFound(NotFound):
     title = "Archive not found"
 
 
+class SelectionNotFound(NotFound):
+    code = "selection_not_found"
+    title = "Selection not found"
+
+
 class ReindexNotFound(NotFound):
     code = "reindex_not_found"
     title = "Reindex not found"
@@ -177,6 +182,11 @@ class NameTaken(Conflict):
 class TaskNotDone(Conflict):
     code = "task_not_done"
     title = "Task not done yet"
+
+
+class ExamplesNotKept(Conflict):
+    code = "examples_not_kept"
+    title = "Examples not kept"
 
 
 class TooManyVectors(Conflict):

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from catalog.errors import NameTaken, TaskNotFound
 from catalog.repository import models
-from catalog.tables import ACTIVE, Job, Model, Source, SpaceRow, Task, TaskRun, TaskVector
+from catalog.tables import ACTIVE, Job, Model, Selection, Source, SpaceRow, Task, TaskRun, TaskVector
 from catalog.viewers import EVERYTHING, Viewer
 
 
@@ -113,10 +113,11 @@ def forget_examples(session: Session) -> int:
 
 
 def remove(session: Session, task: Task) -> None:
-    """With its runs, and their models, jobs and vectors."""
-    models_of_runs = [run.model_id for run in task.runs]
+    """With its runs and selections, and their models, jobs and vectors."""
+    stand_ins = [run.model_id for run in task.runs]
+    stand_ins += session.scalars(select(Selection.model_id).where(Selection.task_id == task.id))
     session.execute(delete(Task).where(Task.id == task.id))
-    session.execute(delete(Model).where(Model.id.in_(models_of_runs)))
+    session.execute(delete(Model).where(Model.id.in_(stand_ins)))
 
 
 def _visible(viewer: Viewer) -> ColumnElement[bool]:

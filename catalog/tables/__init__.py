@@ -9,5 +9,6 @@ from catalog.tables.derived import *
 from catalog.tables.jobs import *
 from catalog.tables.models import *
 from catalog.tables.reindexes import *
+from catalog.tables.selections import *
 from catalog.tables.stored import *
 from catalog.tables.tasks import *

@@ -126,9 +126,7 @@ def plan_answers(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> TokenPl
 
 def plan_choices(rows: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> TokenPlan:
     """Prompts, each with as many answers to choose from behind it, as tokens; the answers are predicted."""
-    plan = _lay_out(
-        [list(prompt) for prompt, _ in rows], [[list(answer) for answer in answers] for _, answers in rows]
-    )
+    plan = _lay_out([list(prompt) for prompt, _ in rows], [[list(answer) for answer in answers] for _, answers in rows])
     return replace(plan, head=True, whole=False)
 
 

@@ -1,10 +1,11 @@
-"""How much of each module of a set, by the loss on a few examples and without a gradient: LoRAHub (arXiv 2307.13269)."""
+"""How much of each module of a set, by the loss on a few examples, without a gradient: LoRAHub (arXiv 2307.13269)."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,8 +53,12 @@ def part_of(name: str, finetune: FineTune, base: ResidentBase) -> Part:
 def weighted(parts: Sequence[Part], weights: Sequence[float]) -> FineTune:
     """The sum of the parts' deltas, each times its weight, as one adapter: factors behind one another, ranks added."""
     names = dict.fromkeys(name for part in parts for name in part.modules)
-    modules = {name: _sum([(part.modules.get(name), w) for part, w in zip(parts, weights, strict=True)]) for name in names}
-    return replace(parts[0].finetune, name="+".join(part.name for part in parts), tensors={}, shapes={}, modules=modules)
+    modules = {
+        name: _sum([(part.modules.get(name), w) for part, w in zip(parts, weights, strict=True)]) for name in names
+    }
+    return replace(
+        parts[0].finetune, name="+".join(part.name for part in parts), tensors={}, shapes={}, modules=modules
+    )
 
 
 def compose(
@@ -64,13 +69,14 @@ def compose(
 
     `tell` is called with how much is done, from 0 to 1. Raises `Stopped`.
     """
-    searches = [_Search(parts, budget) for parts in sets]
-    for step in range(budget):
-        check()
-        asked = [search.ask() for search in searches]
-        for search, result in zip(searches, scorer.finetunes(asked), strict=True):
-            search.hear(result)
-        tell((step + 1) / budget)
+    with _quietly():
+        searches = [_Search(parts, budget) for parts in sets]
+        for step in range(budget):
+            check()
+            asked = [search.ask() for search in searches]
+            for search, result in zip(searches, scorer.finetunes(asked), strict=True):
+                search.hear(result)
+            tell((step + 1) / budget)
     return [search.best for search in searches]
 
 
@@ -88,8 +94,7 @@ class _Search:
         self.best = Composed((0.0,) * len(parts), math.inf)
 
     def ask(self) -> FineTune:
-        with _quietly():
-            self._asked = self._optimizer.ask()
+        self._asked = self._optimizer.ask()
         return weighted(self._parts, self._asked.value.tolist())
 
     def hear(self, result: Losses | CatalogError) -> None:
@@ -101,8 +106,7 @@ class _Search:
         penalised = loss + PENALTY * float(np.abs(weights).sum()) if math.isfinite(loss) else OUT_OF_SIGHT
         if penalised < self._least:
             self._least, self.best = penalised, Composed(tuple(weights.tolist()), loss)
-        with _quietly():
-            self._optimizer.tell(self._asked, penalised)
+        self._optimizer.tell(self._asked, penalised)
 
 
 def _sum(weighed: Sequence[tuple[LoraModule | None, float]]) -> LoraModule:
@@ -112,9 +116,9 @@ def _sum(weighed: Sequence[tuple[LoraModule | None, float]]) -> LoraModule:
     return LoraModule(a, b, 1.0, embedding=present[0][0].embedding)
 
 
-class _quietly(warnings.catch_warnings):  # noqa: N801
-    """nevergrad's algorithms, and scipy's under them, warn of what they then set right themselves."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.simplefilter("ignore")
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """The optimisers warn of settings of theirs, in threads of theirs, and then set them right themselves."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"(nevergrad|scipy)\.")
+        yield

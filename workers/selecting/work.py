@@ -1,1 +1,117 @@
-SHOTS = 5
+"""A selection's job: propose sets of modules for a task, compose them on its examples, judge them by others."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+from catalog import selections
+from catalog.database import Database
+from catalog.errors import CatalogError, ExamplesGone, NonFiniteWeights
+from catalog.examples import Example, hold_back
+from catalog.proposing import Arm
+from catalog.recipe import Recipe
+from catalog.repository import attempts, tasks
+from catalog.repository import selections as stored
+from catalog.tables import Job, Selection, Task
+from catalog.tasks import HELD_BACK, leading
+from workers.bases import ResidentBases
+from workers.encoding import Encoder, FineTune
+from workers.failures import patiently
+from workers.fetching import Fetcher
+from workers.lone import teller
+from workers.selecting import figures
+from workers.selecting.composing import compose, weighted
+from workers.selecting.figures import Tried
+from workers.selecting.modules import Modules
+from workers.stopping import check
+from workers.tuning.scoring import Scorer
+
+SHOTS = 5  # examples that a set is composed on, as in LoRAHub
+
+
+class SelectionWork:
+    """Does the jobs of selections, one at a time, on the bases in memory."""
+
+    title = "a selection"
+
+    def __init__(self, database: Database, bases: ResidentBases, fetcher: Fetcher, worker_id: int) -> None:
+        self._database = database
+        self._bases = bases
+        self._fetcher = fetcher
+        self._worker_id = worker_id
+
+    def do(self, job: Job) -> None:
+        """Bring a claimed job to its end. Raises `CatalogError`s of every kind, and `Stopped`."""
+        start = time.monotonic()
+        with self._database.transaction() as session:
+            selection = stored.of_model(session, job.model_id)
+            task = tasks.get(session, selection.task_id)
+            run = next(run for run in task.runs if run.id == selection.run_id)
+            space, vectors = leading(tasks.vectors(session, run.id))
+            candidates = selections.candidates(session, run.base_repo, space, vectors[0])
+        if task.examples is None:
+            raise ExamplesGone(f"The examples of task {task.id} have been forgotten: ask it again, to keep them.")
+        encoder = self._bases.get(self._fetcher.base(run.base_repo, run.base_sha)).encoder
+        modules = Modules(self._database, self._fetcher, encoder.base, candidates)
+        found = measure(encoder, modules, selection, task, teller(self._database, job, self._worker_id))
+        found |= {"seconds": round(time.monotonic() - start, 2), "candidates": len(candidates)}
+
+        def store() -> None:
+            with self._database.transaction() as session:
+                if attempts.finish(session, job.id, self._worker_id, None):
+                    stored.store(session, selection.id, found)
+
+        patiently(store)
+
+
+def measure(
+    encoder: Encoder, modules: Modules, selection: Selection, task: Task, tell: Callable[[float], None]
+) -> dict[str, Any]:
+    """The figures of a selection; `tell` is called with how much of it is done, from 0 to 1.
+
+    Each seed draws `SHOTS` examples anew, and what of the sets is random.
+    """
+    assert task.examples is not None
+    kept, held = hold_back([Example(**each) for each in task.examples], HELD_BACK)
+    limit = Recipe(**task.recipe).tokens
+    judge = Scorer(encoder, held, limit)
+    arms = [Arm(name) for name in selection.arms]
+    tried: dict[Arm, list[Tried]] = {arm: [] for arm in arms}
+    for number in range(selection.seeds):
+        seed = selection.seed + number
+        sets = modules.propose(arms, selection.count, seed)
+        shots = random.Random(seed).sample(kept, min(SHOTS, len(kept)))
+        scorer, parts = Scorer(encoder, shots, limit), {arm: [each.part for each in sets[arm]] for arm in arms}
+
+        def on_step(done: float, number: int = number) -> None:
+            tell((number + done) / selection.seeds)
+
+        for arm, best in zip(arms, compose(scorer, list(parts.values()), selection.budget, on_step), strict=True):
+            check()
+            weighed = zip(sets[arm], best.weights, strict=True)
+            of_it = tuple((each.part.name, each.similarity, weight) for each, weight in weighed)
+            tried[arm].append(Tried(seed, of_it, best.loss, _loss(judge, weighted(parts[arm], best.weights))))
+    [nearest] = modules.propose([Arm.NEAREST], 1, selection.seed)[Arm.NEAREST]
+    return {
+        "left_out": [{"repo_id": name, "error": code} for name, code in modules.left_out.items()],
+        "examples": len(kept),
+        "held_out": len(held),
+        "held_out_unseen": task.verify > 0,  # then the task's vector was not trained on them either
+        "base_loss": round(judge.base().per_token, 4),
+        "nearest_alone": {"repo_id": nearest.part.name, "held_out_loss": round(_loss(judge, nearest.part.finetune), 4)},
+        "arms": figures.arms(tried),
+    }
+
+
+def _loss(judge: Scorer, finetune: FineTune) -> float:
+    """Nats a token. Raises `NonFiniteWeights`, and what is wrong with the fine-tune."""
+    [result] = judge.finetunes([finetune])
+    if isinstance(result, CatalogError):
+        raise result
+    if not math.isfinite(result.per_token):
+        raise NonFiniteWeights(f"{finetune.name} says the examples with a loss that is no number.")
+    return result.per_token

@@ -1,0 +1,64 @@
+"""Routes: sets of modules for a task."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, status
+
+from app.api import pages
+from app.api import selection_schemas as schemas
+from app.api.limits import no_query
+from app.api.problems import problems
+from app.api.schemas import PageQuery
+from app.api.services import ServicesDep
+from app.api.submitter import QuotaDep
+from app.api.viewer import ViewerDep
+from catalog import selections
+from catalog.errors import (
+    BodyTooLarge,
+    ExamplesNotKept,
+    InvalidCursor,
+    SelectionNotFound,
+    TaskNotDone,
+    TaskNotFound,
+    TooManyJobs,
+)
+
+router = APIRouter(prefix="/v1/selections", tags=["selections"])
+Number = Annotated[int, Path(ge=1, lt=2**63)]
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_202_ACCEPTED,
+    dependencies=[no_query],
+    responses=problems(TaskNotFound, TaskNotDone, ExamplesNotKept, BodyTooLarge, TooManyJobs),
+)
+def ask(
+    request: schemas.SelectionRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep
+) -> schemas.Selection:
+    """Try sets of modules for a task, chosen in several ways, and compare them. Shown to whom the task is, or to the
+    API key that asks.
+    """
+    return schemas.Selection.of(*selections.ask(services.database, request.wish(), quota, viewer))
+
+
+@router.get("", responses=problems(InvalidCursor))
+def page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Selections:
+    """Selections, the newest first."""
+    found = selections.page(services.database, viewer, before=pages.decode(query.cursor), limit=query.limit)
+    more = pages.encode(found[-1][0].id) if len(found) == query.limit else None
+    return schemas.Selections(selections=[schemas.Selection.of(*each) for each in found], next_cursor=more)
+
+
+@router.get("/{selection_id}", dependencies=[no_query], responses=problems(SelectionNotFound))
+def get(selection_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Selection:
+    """A selection: how far its job is, and how its arms compare."""
+    return schemas.Selection.of(*selections.get(services.database, selection_id, viewer))
+
+
+@router.delete("/{selection_id}", dependencies=[no_query], responses=problems(SelectionNotFound))
+def delete(selection_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Selection:
+    """Forget a selection and its job; the answer is what it was."""
+    return schemas.Selection.of(*selections.delete(services.database, selection_id, viewer))

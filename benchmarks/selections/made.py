@@ -31,8 +31,6 @@ WORDS = (
     "amber", "bridge", "canyon", "desert", "engine", "forest", "garden", "harbor", "island", "jungle", "kettle",
     "ladder", "market", "needle",
 )  # fmt: skip
-    ["amber", "bridge", "canyon", "desert", "engine", "forest", "garden", "harbor", "island", "jungle", "kettle", "ladder", "market", "needle"]
-)
 BRACKETS = {"(": ")", "[": "]", "{": "}", "<": ">"}
 
 

@@ -9,16 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cryptography.fernet import Fernet
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from app.main import create_app
-from catalog import composing, tasks
+from catalog import composing, selections, tasks
 from catalog.database import Database
 from catalog.examples import read_examples
 from catalog.quotas import Quota
+from catalog.repository import spaces
+from catalog.repository import tasks as stored_tasks
 from catalog.settings import Settings, settings
 from catalog.tables import Job
 from catalog.tokens import TokenBox
@@ -57,6 +60,10 @@ ASKED: dict[tuple[str, str], dict[str, Any]] = {
     ("delete", "/v1/tasks/{task_id}"): {},
     ("get", "/v1/tasks/{task_id}/adapter"): {},
     ("get", "/v1/tasks/{task_id}/neighbors"): {},
+    ("post", "/v1/selections"): {"json": {"task": "hidden"}},
+    ("get", "/v1/selections"): {},
+    ("get", "/v1/selections/{selection_id}"): {},
+    ("delete", "/v1/selections/{selection_id}"): {},
     ("get", "/v1/spaces"): {},
     ("get", "/v1/jobs"): {},
     ("get", "/v1/jobs/{job_id}"): {},
@@ -84,6 +91,7 @@ PLACES = {
     "other_id": "1",
     "cluster_id": "1",
     "task_id": "1",
+    "selection_id": "1",
 }
 
 
@@ -109,9 +117,14 @@ def hide(database: Database, api: TestClient) -> None:
         name = SECRET if number == 0 else f"{SECRET}-{number}"
         entries.put_private(database, name, [1.0, 0.001 * number, 0.0], ME)
     entries.put_private(database, f"{SECRET}-elsewhere", [1.0, 0.0, 0.0], ME, space=OWN_SPACE)
-    question = tasks.Question(read_examples(EXAMPLES), name="hidden")
+    question = tasks.Question(read_examples(EXAMPLES), name="hidden", keep_examples=True)
     asked, _ = tasks.ask(database, question, Quota(ME, 100), Viewer(ME))
     assert str(asked.id) == PLACES["task_id"]
+    with database.transaction() as session:
+        space = spaces.get(session, entries.SPACE.key)
+        stored_tasks.store(session, asked.runs[0].id, {space.id: np.ones((1, 3), np.float32)}, {})
+    selection, _ = selections.ask(database, selections.Wish("hidden"), Quota(ME, 100), Viewer(ME))
+    assert str(selection.id) == PLACES["selection_id"]
     composing.save_vector(
         database, PLACES["name"], [1.0, 0.0, 0.0], space_key=entries.SPACE.key, note=None, viewer=Viewer(ME)
     )

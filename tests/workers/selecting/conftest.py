@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import pytest
+
+from catalog.examples import Example
+from tests.pico import make_adapter
+from tests.workers.tuning.conftest import encoder, examples  # noqa: F401
+from workers.encoding import Encoder, read_finetune
+from workers.selecting.composing import Part, part_of
+from workers.tuning.scoring import Scorer
+
+
+@pytest.fixture
+def parts(encoder: Encoder, tmp_path) -> list[Part]:
+    """Three, of different ranks."""
+    folders = [make_adapter(tmp_path / str(number), seed=number, rank=2 + number) for number in range(3)]
+    return [part_of(folder.name, read_finetune(folder), encoder.base) for folder in folders]
+
+
+@pytest.fixture
+def scorer(encoder: Encoder, examples: list[Example]) -> Scorer:
+    return Scorer(encoder, examples, 300)

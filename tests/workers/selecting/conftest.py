@@ -1,22 +1,30 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from catalog.examples import Example
 from tests.pico import make_adapter
-from tests.workers.tuning.conftest import encoder, examples  # noqa: F401
+from tests.workers.tuning.conftest import encoder, examples  # noqa: F401  (fixtures)
 from workers.encoding import Encoder, read_finetune
 from workers.selecting.composing import Part, part_of
 from workers.tuning.scoring import Scorer
 
 
 @pytest.fixture
-def parts(encoder: Encoder, tmp_path) -> list[Part]:
+def parts(
+    encoder: Encoder,  # noqa: F811
+    tmp_path: Path,
+) -> list[Part]:
     """Three, of different ranks."""
     folders = [make_adapter(tmp_path / str(number), seed=number, rank=2 + number) for number in range(3)]
     return [part_of(folder.name, read_finetune(folder), encoder.base) for folder in folders]
 
 
 @pytest.fixture
-def scorer(encoder: Encoder, examples: list[Example]) -> Scorer:
+def scorer(
+    encoder: Encoder,  # noqa: F811
+    examples: list[Example],  # noqa: F811
+) -> Scorer:
     return Scorer(encoder, examples, 300)

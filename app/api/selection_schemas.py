@@ -20,7 +20,7 @@ class SelectionRequest(Strict):
     arms: list[Arm] = Field(list(Arm), min_length=1, max_length=len(Arm), description="Ways to choose a set.")
     seeds: int = Field(3, ge=1, le=10, description="How often each is tried, with other examples.")
     seed: int = Field(0, ge=0, lt=2**31, description="The first seed.")
-    budget: int = Field(40, ge=1, le=200, description="Weights that are tried for a set.")
+    budget: int = Field(40, ge=12, le=200, description="Weights that are tried for a set, at most.")
 
     def wish(self) -> selections.Wish:
         return selections.Wish(

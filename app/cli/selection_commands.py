@@ -25,7 +25,7 @@ def select(
     arm: Annotated[list[Arm] | None, typer.Option(help="Ways to choose a set; all of them without.")] = None,
     seeds: Annotated[int, typer.Option(min=1, max=10, help="How often each is tried.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
-    budget: Annotated[int, typer.Option(min=1, max=200, help="Weights that are tried for a set.")] = 40,
+    budget: Annotated[int, typer.Option(min=12, max=200, help="Weights that are tried for a set, at most.")] = 40,
     wait: Annotated[bool, typer.Option(help="Wait for the answer.")] = True,
     api: Api = None,
     as_json: AsJson = False,

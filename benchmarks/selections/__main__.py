@@ -104,8 +104,8 @@ class Bench:
             shots = random.Random(f"{task.name} {seed}").sample(list(task.shown), SHOTS)
             sets = [[self._parts[place] for place in propose(arm, candidates, self._count, seed)] for arm in Arm]
             scorer = Scorer(self._encoder, shots, self._recipe.tokens)
-            composed = compose(scorer, sets, self._budget, lambda done: None)
-            for arm, parts, found in zip(Arm, sets, composed, strict=True):
+            for arm, parts in zip(Arm, sets, strict=True):
+                found = compose(scorer, parts, self._budget, lambda done: None)
                 told = {"modules": [part.name for part in parts], "weights": [round(w, 3) for w in found.weights]}
                 held = judge.finetune(weighted(parts, found.weights)).as_dict()
                 arms[arm].append({**told, "examples_loss": round(found.loss, 4), "held": held})

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
 
 from catalog.errors import CatalogError, UnsupportedAdapter
 from workers.encoding import FineTune, ResidentBase
@@ -17,10 +16,12 @@ from workers.encoding.head import NAMES as HEADS
 from workers.encoding.lora import fit, fit_head
 from workers.encoding.lora_config import LoraModule
 from workers.stopping import check
-from workers.tuning.scoring import Losses, Scorer
+from workers.tuning.scoring import Scorer
 
 # as LoRAHub has them (github.com/sail-sg/lorahub, lorahub/algorithm.py)
 BOUND = 1.5  # of a weight, to either side
+STEP = 1.0  # the first step from no weight, as NGOpt's Cobyla makes it
+FINEST = 1e-2  # the last one
 PENALTY = 0.05  # of the sum of the weights' magnitudes
 OUT_OF_SIGHT = 1e6  # a loss for weights under which there is none
 
@@ -61,52 +62,32 @@ def weighted(parts: Sequence[Part], weights: Sequence[float]) -> FineTune:
     )
 
 
-def compose(
-    scorer: Scorer, sets: Sequence[Sequence[Part]], budget: int, tell: Callable[[float], None]
-) -> list[Composed]:
-    """For each set of parts the weights that say the scorer's examples best, of `budget` that NGOpt tries one after
-    another; it starts with none of any. The sets advance together, so that their forwards are shared.
+def compose(scorer: Scorer, parts: Sequence[Part], budget: int, tell: Callable[[float], None]) -> Composed:
+    """The weights that say the scorer's examples best, of at most `budget` that COBYLA tries one after another; it
+    begins with none of any, and then has one of each.
 
-    `tell` is called with how much is done, from 0 to 1. Raises `Stopped`.
+    `tell` is called with how much is done, from 0 to 1. Raises `Stopped`, and what is wrong with the parts.
     """
-    with _quietly():
-        searches = [_Search(parts, budget) for parts in sets]
-        for step in range(budget):
-            check()
-            asked = [search.ask() for search in searches]
-            for search, result in zip(searches, scorer.finetunes(asked), strict=True):
-                search.hear(result)
-            tell((step + 1) / budget)
-    return [search.best for search in searches]
+    least, best, tries = math.inf, Composed((0.0,) * len(parts), math.inf), 0
 
-
-class _Search:
-    """One optimiser, and the best that it has found."""
-
-    def __init__(self, parts: Sequence[Part], budget: int) -> None:
-        import nevergrad as ng  # takes a second and a half, which other jobs need not wait for
-
-        self._parts = parts
-        space = ng.p.Array(init=np.zeros(len(parts))).set_bounds(-BOUND, BOUND)
-        self._optimizer = ng.optimizers.NGOpt(parametrization=space, budget=budget)
-        self._optimizer.parametrization.random_state = np.random.RandomState(0)
-        self._least = math.inf
-        self.best = Composed((0.0,) * len(parts), math.inf)
-
-    def ask(self) -> FineTune:
-        self._asked = self._optimizer.ask()
-        return weighted(self._parts, self._asked.value.tolist())
-
-    def hear(self, result: Losses | CatalogError) -> None:
-        """Raises what is wrong with the parts, though each of them fits."""
+    def loss_of(asked: np.ndarray) -> float:
+        nonlocal least, best, tries
+        check()
+        weights = asked.clip(-BOUND, BOUND)  # bounds are constraints to it, which it may break by a little
+        [result] = scorer.finetunes([weighted(parts, weights.tolist())])
         if isinstance(result, CatalogError):
             raise result
-        weights = self._asked.value
         loss = result.per_token
         penalised = loss + PENALTY * float(np.abs(weights).sum()) if math.isfinite(loss) else OUT_OF_SIGHT
-        if penalised < self._least:
-            self._least, self.best = penalised, Composed(tuple(weights.tolist()), loss)
-        self._optimizer.tell(self._asked, penalised)
+        if penalised < least:
+            least, best = penalised, Composed(tuple(weights.tolist()), loss)
+        tries += 1
+        tell(min(1.0, tries / budget))
+        return penalised
+
+    options = {"rhobeg": STEP, "tol": FINEST, "maxiter": max(budget, len(parts) + 2)}  # it does with no fewer
+    minimize(loss_of, np.zeros(len(parts)), method="COBYLA", bounds=[(-BOUND, BOUND)] * len(parts), options=options)
+    return best
 
 
 def _sum(weighed: Sequence[tuple[LoraModule | None, float]]) -> LoraModule:
@@ -114,11 +95,3 @@ def _sum(weighed: Sequence[tuple[LoraModule | None, float]]) -> LoraModule:
     a = torch.cat([module.a.float() for module, _ in present])
     b = torch.cat([module.b.float() * (weight * module.scale) for module, weight in present], dim=1)
     return LoraModule(a, b, 1.0, embedding=present[0][0].embedding)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """The optimisers warn of settings of theirs, in threads of theirs, and then set them right themselves."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"(nevergrad|scipy)\.")
-        yield

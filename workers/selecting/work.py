@@ -27,7 +27,6 @@ from workers.selecting import figures
 from workers.selecting.composing import compose, weighted
 from workers.selecting.figures import Tried
 from workers.selecting.modules import Modules
-from workers.stopping import check
 from workers.tuning.scoring import Scorer
 
 SHOTS = 5  # examples that a set is composed on, as in LoRAHub
@@ -85,16 +84,18 @@ def measure(
         seed = selection.seed + number
         sets = modules.propose(arms, selection.count, seed)
         shots = random.Random(seed).sample(kept, min(SHOTS, len(kept)))
-        scorer, parts = Scorer(encoder, shots, limit), {arm: [each.part for each in sets[arm]] for arm in arms}
+        scorer = Scorer(encoder, shots, limit)
+        for place, arm in enumerate(arms):
+            parts = [each.part for each in sets[arm]]
+            begun = number * len(arms) + place
 
-        def on_step(done: float, number: int = number) -> None:
-            tell((number + done) / selection.seeds)
+            def on_try(done: float, begun: int = begun) -> None:
+                tell((begun + done) / (selection.seeds * len(arms)))
 
-        for arm, best in zip(arms, compose(scorer, list(parts.values()), selection.budget, on_step), strict=True):
-            check()
+            best = compose(scorer, parts, selection.budget, on_try)
             weighed = zip(sets[arm], best.weights, strict=True)
             of_it = tuple((each.part.name, each.similarity, weight) for each, weight in weighed)
-            tried[arm].append(Tried(seed, of_it, best.loss, _loss(judge, weighted(parts[arm], best.weights))))
+            tried[arm].append(Tried(seed, of_it, best.loss, _loss(judge, weighted(parts, best.weights))))
     [nearest] = modules.propose([Arm.NEAREST], 1, selection.seed)[Arm.NEAREST]
     return {
         "left_out": [{"repo_id": name, "error": code} for name, code in modules.left_out.items()],

@@ -20,7 +20,7 @@ from tests.workers.tuning.test_work import EXAMPLES, NOBODY, QUICK
 from workers.pipeline import Pipeline
 from workers.selecting import modules, work
 
-WISH = {"count": 2, "seeds": 2, "budget": 4}
+WISH = {"count": 2, "seeds": 2, "budget": 12}
 
 
 @pytest.fixture

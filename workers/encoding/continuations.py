@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-FILE = Path(__file__).parent / "continuation_sets" / "continuations-1.json"
+FILE = Path(__file__).parent / "continuation_sets" / "continuations-2.json"
 
 
 @dataclass(frozen=True)

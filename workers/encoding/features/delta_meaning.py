@@ -25,19 +25,19 @@ class DeltaMeaning(Feature):
     across_bases = True
 
     def table(self, trace: Trace) -> Tensor:
-        plan, count = trace.plan, len(CONTINUATIONS.texts)
-        summed = torch.zeros(plan.probes * count, device=trace.hidden.device)
+        plan = trace.plan
+        summed = torch.zeros(len(CONTINUATIONS.texts), device=trace.hidden.device)
         step = max(1, LOGIT_BYTES // (4 * trace.vocabulary))
         for start in range(0, len(plan.target), step):
             part = slice(start, start + step)
             logits = trace.logits(plan.predictor[part])  # (step, V)
             chosen = logits.gather(1, plan.target[part, None]).squeeze(1)
             summed.index_add_(0, plan.continuation[part], chosen - logits.logsumexp(dim=1))
-        lengths = torch.tensor(CONTINUATIONS.lengths, device=summed.device)
-        return summed.view(plan.probes, count) / lengths  # (N, M)
+        return summed[None]  # (1, M)
 
     def vector(self, tuned: Tensor, base: Tensor) -> Tensor:
-        return (tuned - base).flatten()  # (N * M,)
+        shift = (tuned - base).flatten()  # (M,), nats
+        return shift - shift.mean()
 
     def version(self, encoder: str) -> str:
         return f"{encoder}+{CONTINUATIONS.name}"

@@ -9,14 +9,15 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from catalog import search, submissions
+from catalog.archives import Download, download
 from catalog.database import Database
-from catalog.errors import TaskNotDone
+from catalog.errors import ArchiveNotFound, TaskNotDone
 from catalog.examples import Example
 from catalog.geometry import RAW, Geometry
 from catalog.index import Follower
 from catalog.quotas import Quota
 from catalog.recipe import Recipe
-from catalog.repository import models, spaces, tasks, vector_stream
+from catalog.repository import archives, models, spaces, tasks, vector_stream
 from catalog.search import Answer, Options
 from catalog.spaces import PREFERRED
 from catalog.tables import Job, Model, SpaceRow, Task, TaskRun
@@ -40,6 +41,7 @@ class Question:
     verify: int = 0
     seed: int = 0
     keep_examples: bool = False
+    keep_adapter: bool = False
     recipe: Recipe = field(default_factory=Recipe)
 
 
@@ -83,6 +85,7 @@ def ask(database: Database, question: Question, quota: Quota, viewer: Viewer) ->
             examples=[asdict(example) for example in question.examples],
             count=len(question.examples),
             keep_examples=question.keep_examples,
+            keep_adapter=question.keep_adapter,
             verify=question.verify,
             seed=question.seed,
             recipe=question.recipe.as_dict(),
@@ -118,6 +121,26 @@ def delete(database: Database, task_id: int, viewer: Viewer) -> WithJobs:
         session.expunge_all()
         tasks.remove(session, task)
         return task, of_runs
+
+
+def adapter(database: Database, task_id: int, base: str | None, viewer: Viewer) -> Download:
+    """The adapter that was trained on all examples of a task, on that base or on the first that has one.
+
+    Raises `TaskNotFound`, `TaskNotDone`, and `ArchiveNotFound` where none was to be kept.
+    """
+    with database.transaction() as session:
+        task = tasks.get(session, task_id, viewer)
+        runs = [run for run in task.runs if base in (None, run.base_repo)]
+        kept = archives.of_models(session, [run.model_id for run in runs])
+    if not task.keep_adapter or not runs:
+        raise ArchiveNotFound(
+            f"No adapter of task {task_id} is kept{f' on {base}' if base else ''}: ask it with `keep_adapter`."
+        )
+    found = next((run for run in runs if run.model_id in kept), None)
+    if found is None:
+        raise TaskNotDone(f"Task {task_id} has no adapter yet: GET /v1/tasks/{task_id} tells how far its jobs are.")
+    name = f"task-{task.name or task.id}-{found.base_repo.replace('/', '-')}.zip"
+    return download(database, kept[found.model_id], name)
 
 
 def rank(database: Database, index: Follower, task_id: int, base: str | None, options: Options) -> list[TaskAnswer]:

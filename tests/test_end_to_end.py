@@ -177,6 +177,22 @@ def test_a_worker_killed_in_the_middle_loses_no_job(
     assert {ended(client, job)["state"] for job in jobs} == {"done"}
 
 
+def test_a_worker_killed_in_the_middle_of_a_reindex_loses_no_model(client: Client, conf: Settings) -> None:
+    """After the test above: there are models enough to be in the middle of them."""
+    number = client.post("/v1/admin/reindex", {"all": True})["id"]
+
+    def now() -> dict[str, Any]:
+        return client.get(f"/v1/admin/reindexes/{number}")
+
+    eventually(lambda: now()["jobs"].get("done", 0))
+    restart("celery", conf.data_dir)
+
+    ready = eventually(lambda: (found := now())["state"] == "ready" and found)
+    assert (ready["failed"], ready["jobs"]["done"]) == ([], ready["total"])
+    assert client.post(f"/v1/admin/reindexes/{number}/switch", {})["state"] == "switched"
+    eventually(lambda: len(nearest(client, "many/m3")) == 5)
+
+
 def test_a_killed_api_comes_back_with_its_index(client: Client, conf: Settings) -> None:
     def names() -> list[str] | None:
         try:

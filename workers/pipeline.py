@@ -22,6 +22,7 @@ from workers.bases import Resident, ResidentBases
 from workers.encoding import Encoding, FineTune
 from workers.failures import RetryPolicy, as_catalog_error, failures_before, patiently
 from workers.fetching import SHARE, Fetched, Fetcher
+from workers.lone import LoneWork
 from workers.resolver import ResolvedBase
 from workers.shelf import Shelf
 from workers.stopping import Stopped, heeding
@@ -67,14 +68,14 @@ class InHand:
 
 @dataclass(frozen=True)
 class Batch:
-    """What was claimed at once, and of it what is to be encoded. One `alone` is the only one; a task's is no fine-tune
-    to be fetched.
+    """What was claimed at once, and of it what is to be encoded. One `alone` is the only one; with `work`, it is no
+    fine-tune to be fetched.
     """
 
     claimed: int
     alone: bool
     fetched: list[InHand]
-    task: tuple[Job, Claim] | None = None
+    work: tuple[LoneWork, Job, Claim] | None = None
 
 
 NOTHING = Batch(0, False, [])
@@ -93,7 +94,9 @@ class Pipeline:
         pace: Pace,
         retries: RetryPolicy,
     ) -> None:
-        self._tasks = TaskWork(database, bases, fetcher, worker_id)
+        self._lone: dict[str, LoneWork] = {
+            Source.EXAMPLES: TaskWork(database, bases, fetcher, worker_id),
+        }
         self._database = database
         self._fetcher = fetcher
         self._bases = bases
@@ -134,8 +137,8 @@ class Pipeline:
                     coming = None if late or batch.alone else ahead.submit(self._take_batch, alone=False)
                     try:
                         self._embed_all(batch.fetched)
-                        if batch.task:
-                            self._do_task(*batch.task)
+                        if batch.work:
+                            self._do_alone(*batch.work)
                     finally:
                         for each in batch.fetched:
                             each.fetched.hold.release()
@@ -150,8 +153,8 @@ class Pipeline:
         claimed = self._claim(alone)
         self.activity = f"fetching {len(claimed)}" if alone and claimed else self.activity
         taken = [self._watch.take(job.id) for job in claimed]
-        if claimed and claimed[0].model.source == Source.EXAMPLES:
-            return Batch(1, True, [], (claimed[0], taken[0]))
+        if claimed and (work := self._lone.get(claimed[0].model.source)):
+            return Batch(1, True, [], (work, claimed[0], taken[0]))
         pool = ThreadPoolExecutor(self._pace.batch, "fetch")
         futures = [pool.submit(self._fetch, job, claim) for job, claim in zip(claimed, taken, strict=True)]
         pool.shutdown(wait=False)  # a lost job's download ends by itself; nobody waits for it
@@ -245,11 +248,11 @@ class Pipeline:
             for each, _ in encoded:
                 self._settle(each.job, error)
 
-    def _do_task(self, job: Job, claim: Claim) -> None:
-        self.activity = f"a task on {job.base_hint}"
+    def _do_alone(self, work: LoneWork, job: Job, claim: Claim) -> None:
+        self.activity = f"{work.title} on {job.base_hint}"
         try:
             with heeding(lambda: claim.lost):
-                self._tasks.do(job)
+                work.do(job)
         except Stopped:
             return
         except Exception as error:

@@ -32,6 +32,8 @@ class TaskRequest(Strict):
     seed: int = Field(0, ge=0, lt=2**31)
     keep_examples: bool = Field(False, description="Keep the examples after the task's last job.")
 
+    keep_adapter: bool = Field(False, description="Keep the adapter that is trained on all examples, to be downloaded.")
+
     def question(self) -> tasks.Question:
         """Raises `InvalidExamples` and `InvalidRepoId`."""
         return tasks.Question(
@@ -41,6 +43,7 @@ class TaskRequest(Strict):
             self.verify,
             self.seed,
             self.keep_examples,
+            self.keep_adapter,
         )
 
 
@@ -92,6 +95,7 @@ class Task(BaseModel):
     name: str | None
     examples: int
     examples_kept: bool = Field(description="Whether they are still here.")
+    keep_adapter: bool = Field(description="Whether its adapter can be downloaded once its job is done.")
     verify: int
     seed: int
     recipe: dict[str, Any] = Field(description="How its adapters are trained.")
@@ -100,7 +104,8 @@ class Task(BaseModel):
 
     @classmethod
     def of(cls, task: tables.Task, jobs: Mapping[int, tables.Job]) -> Self:
-        own = {name: getattr(task, name) for name in ("id", "name", "verify", "seed", "recipe", "created_at")}
+        names = ("id", "name", "verify", "keep_adapter", "seed", "recipe", "created_at")
+        own = {name: getattr(task, name) for name in names}
         runs = [TaskRun.of(run, jobs[run.id]) for run in task.runs]
         return cls(examples=task.count, examples_kept=task.examples is not None, runs=runs, **own)
 
@@ -108,6 +113,10 @@ class Task(BaseModel):
 class Tasks(BaseModel):
     tasks: list[Task]
     next_cursor: str | None
+
+
+class AdapterQuery(Strict):
+    base: str | None = Field(None, max_length=200, pattern=NO_NUL, description="The one trained on this base.")
 
 
 class TaskNeighborsQuery(Strict):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, status
+from fastapi.responses import StreamingResponse
 
-from app.api import pages
+from app.api import archives, pages
 from app.api import task_schemas as schemas
 from app.api.limits import no_query
 from app.api.problems import problems
@@ -16,6 +17,7 @@ from app.api.submitter import QuotaDep
 from app.api.viewer import ViewerDep
 from catalog import tasks
 from catalog.errors import (
+    ArchiveNotFound,
     BodyTooLarge,
     GeometryNotFitted,
     IndexNotLoaded,
@@ -62,6 +64,18 @@ def get(task_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Ta
 def delete(task_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Task:
     """Forget a task, its jobs, its examples and its vectors; the answer is what it was."""
     return schemas.Task.of(*tasks.delete(services.database, task_id, viewer))
+
+
+@router.get(
+    "/{task_id}/adapter",
+    response_class=StreamingResponse,
+    responses=problems(TaskNotFound, TaskNotDone, ArchiveNotFound) | archives.RESPONSE,
+)
+def adapter(
+    task_id: Number, query: Annotated[schemas.AdapterQuery, Query()], services: ServicesDep, viewer: ViewerDep
+) -> StreamingResponse:
+    """The adapter that was trained on all examples of a task, where it is kept: a zip file that PEFT loads unpacked."""
+    return archives.answer(tasks.adapter(services.database, task_id, query.base, viewer))
 
 
 @router.get(

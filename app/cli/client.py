@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import httpx
 
@@ -47,6 +47,21 @@ class Client:
     def get(self, path: str, *, headers: dict[str, str] | None = None, **params: object) -> dict[str, Any]:
         query = {name: value for name, value in params.items() if value is not None}
         return self._call("GET", path, params=query, headers=headers)
+
+    def download(self, path: str, file: BinaryIO, **params: str | None) -> None:
+        """Write what is at a path to a file, all of it or an error."""
+        query = httpx.QueryParams({name: value for name, value in params.items() if value is not None})
+        try:
+            with self._http.stream("GET", path, params=query) as response:
+                if response.is_error:
+                    response.read()
+                    raise ApiProblem(self._decoded(response))
+                for data in response.iter_bytes():
+                    file.write(data)
+        except httpx.RemoteProtocolError as error:  # fewer bytes than were announced
+            raise ApiProblem({"detail": "The download was cut off: try again."}) from error
+        except httpx.TransportError as error:
+            raise self._nobody_there() from error
 
     def events(self, path: str) -> Iterator[dict[str, Any]]:
         """The data of server-sent events, without end: a connection that is over is made again where it ended."""

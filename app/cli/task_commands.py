@@ -1,4 +1,4 @@
-"""`deltadex task FILE` and `deltadex tasks [list | show | delete]`."""
+"""`deltadex task FILE` and `deltadex tasks [show | download | delete]`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from app.cli.client import OVER, Client
 from app.cli.commands import Api, AsJson, connect, notes, out, print_json
+from app.cli.downloads import unpack
 from app.cli.render import progress_bar, state, table_of
 from catalog.errors import InvalidExamples
 from catalog.examples import read_rows
@@ -33,6 +34,9 @@ def task(
     verify: Annotated[int, typer.Option(min=0, max=20, help="Score so many models on examples held back.")] = 0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the examples after the task is done.")] = False,
+    keep_adapter: Annotated[
+        bool, typer.Option(help="Keep the adapter that is trained on all examples: `deltadex tasks download`.")
+    ] = False,
     k: Count = 10,
     wait: Annotated[bool, typer.Option(help="Wait for the answer.")] = True,
     api: Api = None,
@@ -43,7 +47,15 @@ def task(
         rows = read_rows(file.read_text(encoding="utf-8").splitlines())
     except UnicodeDecodeError as error:
         raise InvalidExamples(f"{file} is no text in UTF-8.") from error
-    body = {"examples": rows, "base": base, "name": name, "verify": verify, "seed": seed, "keep_examples": keep}
+    body = {
+        "examples": rows,
+        "base": base,
+        "name": name,
+        "verify": verify,
+        "seed": seed,
+        "keep_examples": keep,
+        "keep_adapter": keep_adapter,
+    }
     with connect(api) as client:
         found = client.post(TASKS, body)
         if wait:
@@ -90,6 +102,19 @@ def show(number: Number, k: Count = 10, api: Api = None, as_json: AsJson = False
     """Show a task and its answer."""
     with connect(api) as client:
         _answer(client, client.get(f"{TASKS}/{number}"), k, as_json)
+
+
+@tasks.command()
+def download(
+    number: Number,
+    to: Annotated[Path, typer.Option(help="A folder that is new or empty.")],
+    base: Annotated[str | None, typer.Option(help="The adapter trained on this base.")] = None,
+    api: Api = None,
+) -> None:
+    """Unpack a task's adapter into a folder, where it was asked with --keep-adapter."""
+    with connect(api) as client:
+        files = unpack(client, f"{TASKS}/{number}/adapter", to, base=base)
+    notes.print(f"{len(files)} files in {escape(str(to))}")
 
 
 @tasks.command()

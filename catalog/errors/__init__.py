@@ -8,7 +8,7 @@ CatalogError
 │   └── TokenMalformed, BodyTooLarge
 ├── NotFound                        nothing of that name here
 │   ├── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
-│   └── ReindexNotFound, TermNotFound, VectorNotFound, TaskNotFound
+│   └── ReindexNotFound, TermNotFound, VectorNotFound, TaskNotFound, ArchiveNotFound
 ├── Conflict                        well formed, but at odds with what is stored
 │   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning
 │   ├── AmbiguousTerm, NothingLeft, TooManyVectors, TaskNotDone

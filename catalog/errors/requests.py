@@ -123,6 +123,11 @@ class TaskNotFound(NotFound):
     title = "Task not found"
 
 
+class ArchiveNotFound(NotFound):
+    code = "archive_not_found"
+    title = "Archive not found"
+
+
 class ReindexNotFound(NotFound):
     code = "reindex_not_found"
     title = "Reindex not found"

@@ -2,6 +2,7 @@
 """The tables. Vectors and activations are little-endian float32 bytes whose length the database checks."""
 
 from catalog import words as words
+from catalog.tables.archives import *
 from catalog.tables.base import *
 from catalog.tables.crawls import *
 from catalog.tables.derived import *

@@ -35,7 +35,10 @@ class ModelState(StrEnum):
 class Source(StrEnum):
     HUB = "hub"
     FOLDER = "folder"
-    EXAMPLES = "examples"  # a task's: trained where it is measured, and seen by nobody
+    # made by the worker that does their job, and seen by nobody:
+    EXAMPLES = "examples"  # a task's
+    MERGE = "merge"
+    SELECTION = "selection"
 
 
 class SpaceRow(Base):

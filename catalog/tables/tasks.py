@@ -28,6 +28,7 @@ class Task(Base):
     examples: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True))
     count: Mapped[int]  # of the examples
     keep_examples: Mapped[bool]
+    keep_adapter: Mapped[bool] = mapped_column(server_default=text("false"))  # that of all examples, as an archive
     verify: Mapped[int]  # how many of the models that it finds are scored on examples held back
     seed: Mapped[int]
     recipe: Mapped[dict[str, Any]] = mapped_column(JSONB)  # `catalog.recipe.Recipe`

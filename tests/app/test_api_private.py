@@ -55,6 +55,7 @@ ASKED: dict[tuple[str, str], dict[str, Any]] = {
     ("get", "/v1/tasks"): {},
     ("get", "/v1/tasks/{task_id}"): {},
     ("delete", "/v1/tasks/{task_id}"): {},
+    ("get", "/v1/tasks/{task_id}/adapter"): {},
     ("get", "/v1/tasks/{task_id}/neighbors"): {},
     ("get", "/v1/spaces"): {},
     ("get", "/v1/jobs"): {},

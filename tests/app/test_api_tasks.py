@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from catalog import tasks
 from catalog.database import Database
-from catalog.repository import attempts, jobs, spaces
+from catalog.errors import ArchiveNotFound
+from catalog.repository import archives, attempts, jobs, spaces
 from catalog.repository import tasks as stored
+from catalog.viewers import PUBLIC
 from tests.app.conftest import refresh
 from tests.app.documented import documented_problem
 from tests.catalog import entries
@@ -120,3 +124,43 @@ def test_a_task_of_a_key_is_seen_with_that_key(models: Database, api: TestClient
     assert [api.get(place, headers=headers).status_code for headers in ({}, {"X-API-Key": "mine"})] == [404, 200]
     job = f"/v1/jobs/{task['runs'][0]['job']}"
     assert [api.get(job, headers=headers).status_code for headers in ({}, {"X-API-Key": "mine"})] == [404, 200]
+
+
+def keep(database: Database, task: dict[str, Any], content: bytes) -> None:
+    with database.transaction() as session:
+        [run] = stored.get(session, task["id"]).runs
+        archives.store(session, run.model_id, io.BytesIO(content))
+
+
+def test_an_adapter_that_was_kept_can_be_downloaded(models: Database, api: TestClient, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(archives, "PIECE", 3)
+    task = ask(api, name="mine", keep_adapter=True)
+    assert task["keep_adapter"]
+    keep(models, task, b"eight by")
+    response = api.get(f"/v1/tasks/{task['id']}/adapter")
+    assert (response.content, response.headers["content-length"]) == (b"eight by", "8")
+    assert f'filename="task-mine-{SPACE.base_repo.replace("/", "-")}.zip"' in response.headers["content-disposition"]
+
+
+def test_what_is_deleted_while_it_is_read_is_cut_off(
+    models: Database, api: TestClient, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(archives, "PIECE", 3)
+    task = ask(api, keep_adapter=True)
+    keep(models, task, b"eight by")
+    pieces = tasks.adapter(models, task["id"], None, PUBLIC).pieces
+    assert next(pieces) == b"eig"
+    tasks.delete(models, task["id"], PUBLIC)
+    with pytest.raises(ArchiveNotFound):
+        next(pieces)
+
+
+def test_an_adapter_that_was_not_kept_is_none(models: Database, api: TestClient):
+    place = f"/v1/tasks/{ask(api)['id']}/adapter"
+    assert documented_problem(api.get(place))["code"] == "archive_not_found"
+
+
+def test_an_adapter_has_to_be_waited_for(models: Database, api: TestClient):
+    place = f"/v1/tasks/{ask(api, keep_adapter=True)['id']}/adapter"
+    assert documented_problem(api.get(place))["code"] == "task_not_done"
+    assert documented_problem(api.get(place, params={"base": "other/base"}))["code"] == "archive_not_found"

@@ -11,10 +11,13 @@ import pytest
 from catalog import tasks
 from catalog.database import Database
 from catalog.errors import InvalidExamples
+from catalog.repository import archives
+from catalog.repository import tasks as stored
 from catalog.viewers import PUBLIC
 from tests.app.test_api_tasks import ROWS, finish
 from tests.app.test_cli import answer, failure, run
 from tests.catalog import entries
+from workers.archiving import packed
 
 
 @pytest.fixture
@@ -77,6 +80,25 @@ def test_tasks_are_listed_and_forgotten(url: str, models: Database, file: Path):
     assert "mine" in run("tasks", "--api", url).stdout
     assert run("tasks", "delete", str(number), "--api", url).exit_code == 0
     assert answer("tasks", "--api", url)["tasks"] == []
+
+
+def test_an_adapter_is_unpacked_into_a_folder(url: str, models: Database, file: Path, tmp_path: Path):
+    asked = answer("task", str(file), "--no-wait", "--keep-adapter", "--api", url)["task"]
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "adapter_config.json").write_text("{}")
+    with packed(tmp_path / "made") as archive, models.transaction() as session:
+        archives.store(session, stored.get(session, asked["id"]).runs[0].model_id, archive)
+    command = ("tasks", "download", str(asked["id"]), "--to", str(tmp_path / "here"), "--api", url)
+    assert run(*command).exit_code == 0
+    assert [each.name for each in (tmp_path / "here").iterdir()] == ["adapter_config.json"]
+    assert failure(*command).code == "invalid_input"  # something is there now
+
+
+def test_a_download_of_nothing_is_an_error(url: str, models: Database, file: Path, tmp_path: Path):
+    asked = answer("task", str(file), "--no-wait", "--api", url)["task"]
+    error = failure("tasks", "download", str(asked["id"]), "--to", str(tmp_path / "here"), "--api", url)
+    assert error.code == "archive_not_found"
+    assert not (tmp_path / "here").exists()
 
 
 @pytest.mark.parametrize(("content", "said"), [(b"{", "Line 1 is not JSON"), (b"\xff\xfe", "no text in UTF-8")])

@@ -75,6 +75,7 @@ EXPECTED = {
     ("get", "/v1/tasks"): {"invalid_cursor"},
     ("get", "/v1/tasks/{task_id}"): {"task_not_found"},
     ("delete", "/v1/tasks/{task_id}"): {"task_not_found"},
+    ("get", "/v1/tasks/{task_id}/adapter"): {"task_not_found", "task_not_done", "archive_not_found"},
     ("get", "/v1/tasks/{task_id}/neighbors"): {
         "task_not_found",
         "task_not_done",

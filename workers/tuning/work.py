@@ -19,20 +19,21 @@ from catalog.database import Database
 from catalog.errors import CatalogError, ExamplesGone, NonFiniteWeights, Refused
 from catalog.examples import Example, hold_back
 from catalog.recipe import Recipe
-from catalog.repository import attempts, spaces, tasks
-from catalog.tables import Job, JobState, Model, SpaceRow, Task, TaskRun
+from catalog.repository import archives, attempts, spaces, tasks
+from catalog.tables import Job, Model, SpaceRow, Task, TaskRun
 from catalog.task_vectors import parts
 from catalog.tasks import HELD_BACK, nearest
+from workers.archiving import packed
 from workers.bases import Resident, ResidentBases
 from workers.encoding import Encoder, read_finetune
 from workers.failures import patiently
 from workers.fetching import Fetcher
 from workers.file_locks import Hold
+from workers.lone import teller
 from workers.stopping import check
+from workers.tuning.card import write_card
 from workers.tuning.scoring import Losses, Scorer
 from workers.tuning.trainer import Trainer
-
-TOLD = 0.02  # of the progress; less is not stored
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Measured:
 
 class TaskWork:
     """Does the jobs of tasks, one at a time, on the bases in memory."""
+
+    title = "a task"
 
     def __init__(self, database: Database, bases: ResidentBases, fetcher: Fetcher, worker_id: int) -> None:
         self._database = database
@@ -65,16 +68,23 @@ class TaskWork:
         kept, held = hold_back(examples, HELD_BACK) if task.verify else (examples, [])
         resident = self._bases.get(self._fetcher.base(run.base_repo, run.base_sha))
         recipe = Recipe(**task.recipe)
-        measured = measure(resident.encoder, kept, recipe, task.seed, self._teller(job, 1.0 if not held else 0.8))
-        trained = time.monotonic() - start
-        scores = self._verify(task, resident, measured, Scorer(resident.encoder, held, recipe.tokens)) if held else None
-        figures = {
-            "seconds": round(time.monotonic() - start, 2),
-            "seconds_training": round(trained, 2),
-            "losses": [[round(each, 4) for each in pair] for pair in measured.losses],
-            "held_back": len(held),
-        }
-        patiently(lambda: self._store(job, run, resident, measured, figures | (scores or {})))
+        tell, share = teller(self._database, job, self._worker_id), 0.8 if held else 1.0
+        with tempfile.TemporaryDirectory(prefix="deltadex-") as folder:
+            adapter = Path(folder) / "0"  # that of all examples
+            measured = measure(resident.encoder, kept, recipe, task.seed, Path(folder), lambda done: tell(done * share))
+            trained = time.monotonic() - start
+            scorer = Scorer(resident.encoder, held, recipe.tokens) if held else None
+            scores = self._verify(task, resident, measured, scorer) if scorer else {}
+            figures = {
+                "seconds": round(time.monotonic() - start, 2),
+                "seconds_training": round(trained, 2),
+                "losses": [[round(each, 4) for each in pair] for pair in measured.losses],
+                "held_back": len(held),
+            }
+            if task.keep_adapter:
+                write_card(adapter, task, run.base_repo, len(kept))
+            kept_in = adapter if task.keep_adapter else None
+            patiently(lambda: self._store(job, run, resident, measured, figures | scores, kept_in))
 
     def _verify(self, task: Task, resident: Resident, measured: Measured, scorer: Scorer) -> dict[str, Any]:
         """The losses of the nearest models, and of the base, on the examples that were held back."""
@@ -99,33 +109,37 @@ class TaskWork:
         finally:
             hold.release()
 
-    def _store(self, job: Job, run: TaskRun, resident: Resident, measured: Measured, figures: dict[str, Any]) -> None:
+    def _store(
+        self,
+        job: Job,
+        run: TaskRun,
+        resident: Resident,
+        measured: Measured,
+        figures: dict[str, Any],
+        adapter: Path | None,
+    ) -> None:
         with self._database.transaction() as session:
             if not attempts.finish(session, job.id, self._worker_id, None):
                 return
             homes = _homes(session, resident, measured)
             stored = {homes[feature].id: vectors for feature, vectors in measured.vectors.items()}
             tasks.store(session, run.id, stored, figures)
+            if adapter is not None:
+                with packed(adapter) as file:
+                    archives.store(session, job.model_id, file)
             tasks.forget_examples(session)
-
-    def _teller(self, job: Job, share: float) -> Callable[[float], None]:
-        told = 0.0
-
-        def tell(progress: float) -> None:
-            nonlocal told
-            if progress * share - told >= TOLD:
-                told = progress * share
-                with self._database.transaction() as session:
-                    attempts.advance(session, [job.id], self._worker_id, JobState.ENCODING, told)
-
-        return tell
 
 
 def measure(
-    encoder: Encoder, examples: Sequence[Example], recipe: Recipe, seed: int, tell: Callable[[float], None]
+    encoder: Encoder,
+    examples: Sequence[Example],
+    recipe: Recipe,
+    seed: int,
+    folder: Path,
+    tell: Callable[[float], None],
 ) -> Measured:
     """Train a task's adapters and measure them; `tell` is called with how much of it is done, from 0 to 1. On half of
-    the examples half the steps are made.
+    the examples half the steps are made. The adapters stay in `folder`, each in one of its own: `0` is of all examples.
     """
     trainer = Trainer(encoder.base, recipe)
     vectors: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -142,10 +156,9 @@ def measure(
             seen.append(loss)
             tell(min(1.0, (done + step) / total))
 
-        with tempfile.TemporaryDirectory(prefix="deltadex-") as folder:
-            some = [examples[place] for place in places]
-            trainer.train(some, steps, seed + number, Path(folder), on_step=on_step)
-            [encoding] = encoder.encode([read_finetune(Path(folder))])
+        some = [examples[place] for place in places]
+        adapter = trainer.train(some, steps, seed + number, folder / str(number), on_step=on_step)
+        [encoding] = encoder.encode([read_finetune(adapter)])
         if isinstance(encoding, CatalogError):
             raise encoding
         done += steps

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import hashlib
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +10,11 @@ import pytest
 
 from catalog import interventions, tasks
 from catalog.database import Database
-from catalog.errors import SpaceNotFound
+from catalog.errors import ArchiveNotFound, SpaceNotFound
 from catalog.examples import Example
 from catalog.quotas import Quota
 from catalog.recipe import Recipe
-from catalog.repository import claims, jobs, models
+from catalog.repository import claims, jobs, models, vectors
 from catalog.repository import tasks as stored_tasks
 from catalog.submissions import submit_folder
 from catalog.tables import Job, JobState, ModelState
@@ -20,6 +23,7 @@ from catalog.viewers import EVERYTHING, PUBLIC, Viewer
 from tests import pico
 from tests.workers.test_pipeline import make_pipeline
 from workers.pipeline import Pipeline
+from workers.tuning import work
 from workers.tuning.work import agreement
 
 EXAMPLES = [Example(f"Repeat {word}.", word * 3) for word in ("ab", "cd", "ef", "gh", "ij", "kl", "mn", "op")]
@@ -74,6 +78,28 @@ def test_its_examples_are_kept_where_that_is_asked_for(database: Database, pipel
     assert [Example(**each) for each in look(database, task_id)[0].examples] == EXAMPLES
 
 
+def test_its_adapter_is_kept_where_that_is_asked_for(database: Database, pipeline: Pipeline, tmp_path: Path):
+    task_id, job = ask(database, keep_adapter=True)
+    pipeline.ingest(job.id)
+    found = look(database, task_id)[2]
+    download = tasks.adapter(database, task_id, None, EVERYTHING)
+    content = b"".join(download.pieces)
+    assert (len(content), hashlib.sha256(content).hexdigest()) == (download.size, download.sha256)
+    zipfile.ZipFile(io.BytesIO(content)).extractall(tmp_path / "kept")
+    assert f"# Task {task_id}\n" in (tmp_path / "kept" / "README.md").read_text()
+    pipeline.ingest(submit_folder(database, tmp_path / "kept").id)  # the adapter is the one that was measured
+    with database.transaction() as session:
+        stored = vectors.newest_of(session, ["local/kept"], viewer=PUBLIC)["local/kept"]
+    assert np.allclose(stored.vector, found[0], rtol=1e-5)
+
+
+def test_no_adapter_is_kept_otherwise(database: Database, pipeline: Pipeline):
+    task_id, job = ask(database)
+    pipeline.ingest(job.id)
+    with pytest.raises(ArchiveNotFound):
+        tasks.adapter(database, task_id, None, EVERYTHING)
+
+
 def test_it_is_no_model_of_the_catalog(database: Database, pipeline: Pipeline):
     _, job = ask(database)
     pipeline.ingest(job.id)
@@ -117,9 +143,9 @@ def test_it_is_worked_on_alone_and_others_after_it(database: Database, pipeline:
         assert {jobs.get(session, each.id).state for each in (job, other)} == {JobState.DONE}
 
 
-def test_a_cancelled_task_stores_nothing(database: Database, pipeline: Pipeline):
+def test_a_cancelled_task_stores_nothing(database: Database, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
     task_id, job = ask(database)
-    pipeline._tasks._teller = lambda job, share: lambda progress: interventions.cancel(database, job.id)
+    monkeypatch.setattr(work, "teller", lambda *_: lambda progress: interventions.cancel(database, job.id))
     pipeline.ingest(job.id)
     _, job, found = look(database, task_id)
     assert (job.state, found) == (JobState.CANCELLED, None)

@@ -1,0 +1,35 @@
+"""Jobs that make something here instead of measuring what is on the Hub: each has a worker for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from catalog.database import Database
+from catalog.repository import attempts
+from catalog.tables import Job, JobState
+
+TOLD = 0.02  # of the progress; less is not stored
+
+
+class LoneWork(Protocol):
+    """What is done with the jobs of models of one source."""
+
+    title: str  # of one such job, for people
+
+    def do(self, job: Job) -> None:
+        """Bring a claimed job to its end. Raises `CatalogError`s of every kind, and `Stopped`."""
+
+
+def teller(database: Database, job: Job, worker_id: int) -> Callable[[float], None]:
+    """To be called with the part of a job that is done, from 0 to 1: people see it."""
+    told = 0.0
+
+    def tell(progress: float) -> None:
+        nonlocal told
+        if progress - told >= TOLD:
+            told = progress
+            with database.transaction() as session:
+                attempts.advance(session, [job.id], worker_id, JobState.ENCODING, told)
+
+    return tell

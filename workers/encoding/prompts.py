@@ -139,12 +139,12 @@ def _lay_out(rows: Sequence[list[int]], tails_of_rows: Sequence[Mapping[int, lis
         positions += range(len(row))
         branch += [PROMPT] * len(row)
         last.append(len(ids) - 1)
-        for continuation, tail in tails.items():
+        for place, tail in tails.items():
             predictors = [last[-1], *range(len(ids), len(ids) + len(tail) - 1)]
-            scored += [(where, token, continuation) for where, token in zip(predictors, tail, strict=True)]
+            scored += [(where, token, place) for where, token in zip(predictors, tail, strict=True)]
             ids += tail[:-1]
             positions += range(len(row), len(row) + len(tail) - 1)
-            branch += [continuation] * (len(tail) - 1)
+            branch += [place] * (len(tail) - 1)
         probe += [number] * (len(ids) - len(probe))
     predictor, target, continuation = torch.tensor(scored, dtype=torch.long).view(-1, 3).unbind(1)
     ids_, positions_, probe_, last_, branch_ = (torch.tensor(each) for each in (ids, positions, probe, last, branch))

@@ -16,11 +16,6 @@ class Continuations:
     name: str
     texts: tuple[str, ...]
 
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Bytes of each text in UTF-8."""
-        return tuple(len(text.encode()) for text in self.texts)
-
 
 def load_continuations(path: Path) -> Continuations:
     content = json.loads(path.read_text(encoding="utf-8"))

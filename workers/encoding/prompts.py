@@ -105,7 +105,7 @@ def plan_tokens(
     whole: bool = True,
 ) -> TokenPlan:
     """Each prompt tokenised on its own, with the tokenizer's special tokens, cut at 256 tokens; continuations without,
-    each behind one prompt: dealt out in turn.
+    all behind the first prompt.
 
     Raises `InvalidProbeSet` where a prompt comes out empty.
     """
@@ -113,10 +113,9 @@ def plan_tokens(
     for number, row in enumerate(rows, 1):
         if not row:
             raise InvalidProbeSet(f"Prompt {number} of {probes.name} has no tokens in this base's tokenizer.")
-    dealt: list[dict[int, list[int]]] = [{} for _ in rows]
-    for number, text in enumerate(continuations):
-        dealt[number % len(rows)][number] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return replace(_lay_out(rows, dealt), layer=layer, middle=middle, to_end=to_end, head=head, whole=whole)
+    tails = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in continuations]
+    plan = _lay_out(rows, [dict(enumerate(tails)), *({} for _ in rows[1:])])
+    return replace(plan, layer=layer, middle=middle, to_end=to_end, head=head, whole=whole)
 
 
 def plan_answers(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> TokenPlan:

@@ -64,9 +64,7 @@ class Whole:
         return torch.stack([self.run(prompt).logits[0, -1] for prompt in PROBES.prompts])
 
     def meaning(self, places: list[int]) -> torch.Tensor:
-        prompts = [PROBES.prompts[place % len(PROBES.prompts)] for place in places]
-        texts = [CONTINUATIONS.texts[place] for place in places]
-        return torch.tensor([self._nats(prompt, text) for prompt, text in zip(prompts, texts, strict=True)])
+        return torch.tensor([self._nats(PROBES.prompts[0], CONTINUATIONS.texts[place]) for place in places])
 
     def _nats(self, prompt: str, text: str) -> float:
         targets = torch.tensor(self._ids(text))

@@ -93,7 +93,7 @@ def test_delta_meaning_sees_what_the_adapter_does_to_continuations(bases: dict[s
     found = encode(base, folder, "delta_meaning")
     shifts = []
     for continuation in (0, 5):
-        ids = tokenizer(PROBES.prompts[continuation % len(PROBES.prompts)])["input_ids"]
+        ids = tokenizer(PROBES.prompts[0])["input_ids"]
         tail = tokenizer(CONTINUATIONS.texts[continuation], add_special_tokens=False)["input_ids"]
         shifts.append(likelihood(tuned, ids, tail) - likelihood(plain, ids, tail))
     assert found[5] - found[0] == pytest.approx(shifts[1] - shifts[0], rel=1e-3, abs=1e-3)

@@ -2,7 +2,7 @@
 
 A text's log-likelihood depends neither on the tokenizer nor on the width of the model, and so a coordinate means the
 same for every base (after Liu et al., arXiv 2310.18348: the meaning of a text as the likelihoods of its continuations).
-Each text stands behind one of the probes. What a model's texts have gained or lost on average is taken off: that is how
+Each text stands behind the first probe. What a model's texts have gained or lost on average is taken off: that is how
 readily it says anything, and changes with its template and end of text rather than with what it learned.
 """
 

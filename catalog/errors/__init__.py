@@ -8,10 +8,10 @@ CatalogError
 │   └── TokenMalformed, BodyTooLarge
 ├── NotFound                        nothing of that name here
 │   ├── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
-│   └── ReindexNotFound, TermNotFound, VectorNotFound, TaskNotFound, ArchiveNotFound
+│   └── ReindexNotFound, TermNotFound, VectorNotFound, TaskNotFound, MergeNotFound, ArchiveNotFound
 ├── Conflict                        well formed, but at odds with what is stored
 │   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning
-│   ├── AmbiguousTerm, NothingLeft, TooManyVectors, TaskNotDone
+│   ├── AmbiguousTerm, NothingLeft, TooManyVectors, TaskNotDone, MergeNotDone
 │   ├── NotClustered, NotMapped, GeometryNotFitted, CrawlOver, JobOver, NotRetriable, TokenRequired
 │   └── ReindexActive, ReindexOver, ReindexNotReady, ReindexIncomplete
 ├── Refused                         an ingest that can never succeed as it stands; stored on the job, not retried
@@ -19,6 +19,7 @@ CatalogError
 │   ├── NothingToEmbed, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
 │   ├── CorruptWeights, NonFiniteWeights, NonFiniteVector
 │   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantisedWeights
+│   ├── MergeIncompatible
 │   └── ShapeMismatch, BaseUnresolved, UnsupportedBase, WorkerLost, Quarantined, ExamplesGone, TokenExpired
 ├── Forbidden                       not for whoever asks
 │   └── AdminOnly, AdminKeyRequired, KeyRequired, TokensOff, WebhookOff, WebhookSecretWrong

@@ -123,6 +123,11 @@ class TaskNotFound(NotFound):
     title = "Task not found"
 
 
+class MergeNotFound(NotFound):
+    code = "merge_not_found"
+    title = "Merge not found"
+
+
 class ArchiveNotFound(NotFound):
     code = "archive_not_found"
     title = "Archive not found"
@@ -177,6 +182,11 @@ class NameTaken(Conflict):
 class TaskNotDone(Conflict):
     code = "task_not_done"
     title = "Task not done yet"
+
+
+class MergeNotDone(Conflict):
+    code = "merge_not_done"
+    title = "Merge not done yet"
 
 
 class TooManyVectors(Conflict):

@@ -23,6 +23,7 @@ from workers.encoding import Encoding, FineTune
 from workers.failures import RetryPolicy, as_catalog_error, failures_before, patiently
 from workers.fetching import SHARE, Fetched, Fetcher
 from workers.lone import LoneWork
+from workers.merging.work import MergeWork
 from workers.resolver import ResolvedBase
 from workers.shelf import Shelf
 from workers.stopping import Stopped, heeding
@@ -96,6 +97,7 @@ class Pipeline:
     ) -> None:
         self._lone: dict[str, LoneWork] = {
             Source.EXAMPLES: TaskWork(database, bases, fetcher, worker_id),
+            Source.MERGE: MergeWork(database, bases, fetcher, worker_id),
         }
         self._database = database
         self._fetcher = fetcher

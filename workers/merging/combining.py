@@ -9,7 +9,7 @@ a time, and between two of them there is time to say how far it is, or to stop. 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
@@ -24,7 +24,7 @@ from workers.stopping import check
 
 HERE, ELSEWHERE = "here", "elsewhere"  # the module, and one for parts that have none there
 MERGED = "merged"
-Modules = dict[str, LoraModule]
+Modules = Mapping[str, LoraModule]
 
 
 def combine(
@@ -40,7 +40,7 @@ def combine(
     """
     names = list(dict.fromkeys(name for part in parts for name in part))
     ranks = [max(module.a.shape[0] for module in part.values()) for part in parts]
-    found: Modules = {}
+    found: dict[str, LoraModule] = {}
     for number, name in enumerate(names, 1):
         check()
         with _seeded(f"{blend.seed} {name}", device):
@@ -50,17 +50,15 @@ def combine(
     return {name: _padded(module, rank) for name, module in found.items()}
 
 
-def _combine_one(
-    present: Sequence[LoraModule | None], ranks: Sequence[int], blend: Blend, device: str
-) -> LoraModule:
+def _combine_one(present: Sequence[LoraModule | None], ranks: Sequence[int], blend: Blend, device: str) -> LoraModule:
     """One module of all parts, whose greatest `ranks` are known; None stands where a part leaves it as it is."""
     first = next(each for each in present if each)
     embedding, shape = first.embedding, (first.b.shape[0], first.a.shape[1])  # (out, in)
     configs = [_config(each, rank) for each, rank in zip(present, ranks, strict=True)]
-    tuned = PeftModel(_skeleton(*shape, embedding, device), configs[0], "0")
+    tuned: Any = PeftModel(_skeleton(*shape, embedding, device), configs[0], "0")
     for number, config in enumerate(configs[1:], 1):
         tuned.add_adapter(str(number), config)
-    layer: Any = tuned.base_model.model[HERE]
+    layer = tuned.base_model.model[HERE]
     for number, each in enumerate(present):
         if each:
             _factors(layer, str(number), embedding, (each.a.to(device).float(), each.b.to(device).float()))
@@ -68,7 +66,7 @@ def _combine_one(
         [str(number) for number in range(len(present))],
         list(blend.weights.values()),
         MERGED,
-        combination_type=blend.method,  # type: ignore[arg-type]
+        combination_type=blend.method,
         svd_rank=blend.rank or max(ranks),
         svd_full_matrices=False,
         density=blend.density,

@@ -16,6 +16,7 @@ from app.cli import (
     crawl_commands,
     job_commands,
     map_commands,
+    merge_commands,
     model_commands,
     reindex_commands,
     task_commands,
@@ -63,6 +64,8 @@ cli.command()(compose_commands.compose)
 cli.add_typer(compose_commands.vectors, name="vectors")
 cli.command()(task_commands.task)
 cli.add_typer(task_commands.tasks, name="tasks")
+cli.command()(merge_commands.merge)
+cli.add_typer(merge_commands.merges, name="merges")
 cli.command()(crawl_commands.crawl)
 cli.add_typer(crawl_commands.crawls, name="crawls")
 cli.command()(reindex_commands.reindex)

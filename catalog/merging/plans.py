@@ -161,8 +161,8 @@ def _check_kind(part: Part) -> None:
 
 
 MORE_THAN_PAIRS = (
-    "{name} brings more than low-rank pairs (whole modules, trained biases or tokens, experts), which PEFT would leave "
-    "out of a merge without a word. Merge whole models, with mergekit."
+    "{name} brings more than low-rank pairs (whole modules or embeddings, trained biases or tokens, experts), which "
+    "PEFT would leave out of a merge without a word. Merge whole models, with mergekit."
 )
 
 

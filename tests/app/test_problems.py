@@ -18,7 +18,11 @@ ANYWHERE = {"invalid_input", "internal_error", "database_unavailable"}
 SEARCH = {"model_not_found", "space_not_found", "not_indexed", "no_shift", "invalid_repo_id"}
 SEARCH |= {"geometry_not_fitted", "index_not_loaded"}
 EXPRESSION = {
-    "invalid_expression", "term_not_found", "task_not_done", "ambiguous_term", "nothing_left", "space_mismatch",
+    "invalid_expression", "term_not_found", "task_not_done", "merge_not_done", "ambiguous_term", "nothing_left",
+    "space_mismatch",
+}  # fmt: skip
+MERGE = {
+    "invalid_repo_id", "model_not_found", "not_indexed", "merge_incompatible", "space_mismatch", "body_too_large",
 }  # fmt: skip
 ADMIN = {"admin_only", "admin_key_required"}
 EXPECTED = {
@@ -82,6 +86,13 @@ EXPECTED = {
         "geometry_not_fitted",
         "index_not_loaded",
     },
+    ("post", "/v1/merges"): MERGE | {"name_taken", "too_many_jobs"},
+    ("post", "/v1/merges/plan"): MERGE | {"invalid_vector", "geometry_not_fitted", "index_not_loaded"},
+    ("get", "/v1/merges"): {"invalid_cursor"},
+    ("get", "/v1/merges/{merge_id}"): {"merge_not_found"},
+    ("delete", "/v1/merges/{merge_id}"): {"merge_not_found"},
+    ("get", "/v1/merges/{merge_id}/adapter"): {"merge_not_found", "merge_not_done", "archive_not_found"},
+    ("get", "/v1/merges/{merge_id}/neighbors"): {"merge_not_found", "geometry_not_fitted", "index_not_loaded"},
     ("get", "/v1/jobs"): {"invalid_cursor"},
     ("get", "/v1/jobs/events"): {"invalid_cursor"},
     ("get", "/v1/jobs/{job_id}"): {"job_not_found"},

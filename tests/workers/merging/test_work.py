@@ -28,8 +28,8 @@ from catalog.submissions import submit_folder
 from catalog.tables import Job, JobState, Merge, ModelState, Revision
 from catalog.viewers import EVERYTHING, PUBLIC, Viewer
 from tests import pico
-from tests.workers.encoding.pico_adapters import publish
-from tests.workers.encoding.pico_models import load, load_with
+from tests.workers.encoding.pico_adapters import KINDS
+from tests.workers.encoding.pico_models import load, load_with, make_adapter
 from tests.workers.test_pipeline import make_pipeline
 from workers.merging import work
 from workers.pipeline import Pipeline
@@ -171,7 +171,9 @@ def fail(database: Database, pipeline: Pipeline, blend: Blend) -> tuple[str | No
 
 def published(database: Database, pipeline: Pipeline, pico_base: Path, folder: Path, kind: str) -> str:
     """An adapter of a kind, indexed, but as before there were facts of it; its repo id."""
-    publish(pico_base / pico.BASE_ID, folder, "llama", kind)
+    made, base = KINDS[kind], pico_base / pico.BASE_ID
+    more = {"save_embedding_layers": False} if kind == "lora_embedding" else {}  # which are the base's own
+    make_adapter(base, folder, made.config("llama"), before=made.before, **more)
     config = json.loads((folder / "adapter_config.json").read_text()) | {"base_model_name_or_path": pico.BASE_ID}
     (folder / "adapter_config.json").write_text(json.dumps(config))
     index(database, pipeline, folder)
@@ -180,7 +182,7 @@ def published(database: Database, pipeline: Pipeline, pico_base: Path, folder: P
     return f"local/{folder.name}"
 
 
-@pytest.mark.parametrize("kind", ["modules_to_save", "trained_biases", "trained_tokens", "lora_bias"])
+@pytest.mark.parametrize("kind", ["modules_to_save", "larger_vocabulary", "trained_tokens", "lora_bias"])
 def test_what_is_more_than_pairs_is_refused(
     database: Database, pipeline: Pipeline, pico_base: Path, tmp_path: Path, kind: str
 ):

@@ -17,7 +17,7 @@ from catalog.merging import plans
 from catalog.merging.blends import Blend
 from catalog.merging.plans import Plan
 from catalog.quotas import Quota
-from catalog.repository import archives, merges, models, spaces
+from catalog.repository import archives, merges, spaces
 from catalog.search import Answer, Options
 from catalog.tables import Job, JobState, Merge, Model, SpaceRow
 from catalog.viewers import Viewer
@@ -126,7 +126,7 @@ def near(database: Database, index: Follower, merge_id: int, options: Options) -
     with database.transaction() as session:
         merge = merges.get(session, merge_id, options.viewer)
         foreseen, made = (merges.vectors(session, merge_id, predicted=each) for each in (True, False))
-        parts = models.ids(session, [part["repo_id"] for part in merge.parts])
+    parts = [part["model_id"] for part in merge.parts]
     space, vector = next(each for each in foreseen if each[0].key == merge.plan["space"])
     predicted = search.near(database, index, space, vector, merge.plan["noise_floor"], options, parts)
     found = next((each for each in made if each[0].id == space.id), None)

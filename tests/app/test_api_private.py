@@ -18,6 +18,8 @@ from app.main import create_app
 from catalog import composing, tasks
 from catalog.database import Database
 from catalog.examples import read_examples
+from catalog.merging import merges
+from catalog.merging.blends import Blend
 from catalog.quotas import Quota
 from catalog.settings import Settings, settings
 from catalog.tables import Job
@@ -57,6 +59,13 @@ ASKED: dict[tuple[str, str], dict[str, Any]] = {
     ("delete", "/v1/tasks/{task_id}"): {},
     ("get", "/v1/tasks/{task_id}/adapter"): {},
     ("get", "/v1/tasks/{task_id}/neighbors"): {},
+    ("post", "/v1/merges"): {"json": {"models": [SECRET, "open/m1"]}},
+    ("post", "/v1/merges/plan"): {"json": {"models": ["open/m1", "open/m2"], "k": 3}},
+    ("get", "/v1/merges"): {},
+    ("get", "/v1/merges/{merge_id}"): {},
+    ("delete", "/v1/merges/{merge_id}"): {},
+    ("get", "/v1/merges/{merge_id}/adapter"): {},
+    ("get", "/v1/merges/{merge_id}/neighbors"): {},
     ("get", "/v1/spaces"): {},
     ("get", "/v1/jobs"): {},
     ("get", "/v1/jobs/{job_id}"): {},
@@ -84,6 +93,7 @@ PLACES = {
     "other_id": "1",
     "cluster_id": "1",
     "task_id": "1",
+    "merge_id": "1",
 }
 
 
@@ -112,6 +122,8 @@ def hide(database: Database, api: TestClient) -> None:
     question = tasks.Question(read_examples(EXAMPLES), name="hidden")
     asked, _ = tasks.ask(database, question, Quota(ME, 100), Viewer(ME))
     assert str(asked.id) == PLACES["task_id"]
+    merge, _ = merges.ask(database, Blend({"open/m1": 1, "open/m2": 1}), "hidden", Quota(ME, 100), Viewer(ME))
+    assert str(merge.id) == PLACES["merge_id"]
     composing.save_vector(
         database, PLACES["name"], [1.0, 0.0, 0.0], space_key=entries.SPACE.key, note=None, viewer=Viewer(ME)
     )

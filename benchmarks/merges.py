@@ -4,9 +4,12 @@ every method of PEFT.
     python -m benchmarks.merges --base FOLDER --json
 
 `--base` holds SmolLM2-135M-Instruct. The parts are the domains' first adapters, with weight 1 each. Of each merge the
-figures are, in each feature: `cosine` of its vector to the sum of its parts'; `ratio` of its length to the sum's; `own`,
-whether of all sums of two domains (the means of their three adapters) its nearest is that of its own two; and `lean`, how
-much nearer it is to one part than to the other. Besides, the seconds that merging takes, and its rank.
+figures are, in each feature: `cosine` of its vector to the sum of its parts'; `ratio` of its length to the sum's;
+`own`, whether of all sums of two domains (the means of their three adapters) its nearest is that of its own two; and
+`lean`, how much nearer it is to one part than to the other. Besides, the seconds that merging takes, and its rank.
+
+The adapters of the pool began as the same random A, so their factors are alike. With `--turned` the second part's are
+turned: B R^T and R A with a random rotation R, which is the same adapter. Methods that combine products do not notice.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from statistics import median
@@ -22,6 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -65,7 +70,18 @@ def merged(encoder: Encoder, parts: dict[str, FineTune], blend: Blend) -> tuple[
     return vectors, seconds, next(iter(modules.values())).a.shape[0]
 
 
-def rows(encoder: Encoder, methods: list[str], density: float) -> Iterator[dict[str, Any]]:
+def turned(adapter: FineTune) -> FineTune:
+    """The same adapter, each pair written with other factors."""
+    generator = torch.Generator().manual_seed(0)
+    modules = {}
+    for name, module in adapter.modules.items():
+        rank = module.a.shape[0]
+        rotation, _ = torch.linalg.qr(torch.randn(rank, rank, generator=generator))
+        modules[name] = replace(module, a=rotation @ module.a.float(), b=module.b.float() @ rotation.T)
+    return replace(adapter, modules=modules)
+
+
+def rows(encoder: Encoder, methods: list[str], density: float, turn: bool) -> Iterator[dict[str, Any]]:
     adapters = {each.name: read_finetune(each) for each in sorted(POOL.iterdir()) if each.is_dir()}
     vectors = dict(zip(adapters, encode(encoder, list(adapters.values())), strict=True))
     domains = sorted({domain(name) for name in adapters})
@@ -79,9 +95,10 @@ def rows(encoder: Encoder, methods: list[str], density: float) -> Iterator[dict[
     first = {domain(name): name for name in adapters if name.endswith("-first")}
     for pair in combinations(domains, 2):
         names = [first[each] for each in pair]
+        used = {name: turned(adapters[name]) if turn and name == names[1] else adapters[name] for name in names}
         for method in methods:
             blend = Blend(dict.fromkeys(names, 1.0), method, density)
-            made, seconds, rank = merged(encoder, {name: adapters[name] for name in names}, blend)
+            made, seconds, rank = merged(encoder, used, blend)
             for feature in FEATURES:
                 vector, parts = made[feature], [vectors[name][feature] for name in names]
                 total = parts[0] + parts[1]
@@ -130,13 +147,14 @@ def main(
     base: Annotated[Path, typer.Option(help="Folder of SmolLM2-135M-Instruct.")],
     method: Annotated[list[str] | None, typer.Option(help="Of these alone; all without.")] = None,
     density: Annotated[float, typer.Option(help="Share that pruning methods keep.")] = 0.5,
+    turn: Annotated[bool, typer.Option("--turned", help="Turn the second part's factors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Merges every pair of domains by every method, and measures what comes out."""
     resident = ResidentBase.load(base, "HuggingFaceTB/SmolLM2-135M-Instruct", "0" * 40)
     encoder = Encoder(resident, load_probes(), FEATURES)
-    found = list(rows(encoder, method or list(METHODS), density))
-    report = {"density": density, "summary": summary(found), "rows": found}
+    found = list(rows(encoder, method or list(METHODS), density, turn))
+    report = {"density": density, "turned": turn, "summary": summary(found), "rows": found}
     if as_json:
         print(json.dumps(report))
         return

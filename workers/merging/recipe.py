@@ -42,8 +42,8 @@ def recipe_of(merge: Merge) -> str | None:
         "dtype": "float32",
     }
     told = [
-        f"Deltadex merged these adapters by PEFT's method {merge.method}. The same with mergekit, on whole models;",
-        "the result is a whole model as well, and `mergekit-extract-lora` makes an adapter of it again.",
+        f"Deltadex merged these adapters by PEFT's method {merge.method}. With mergekit, which makes a whole model:",
+        "mergekit-yaml mergekit.yml FOLDER --lora-merge-cache ANOTHER_FOLDER",
         *_differences(how, len(set(weights)) == 1),
     ]
     if any(not _COMMIT.fullmatch(part["sha"]) for part in merge.parts):
@@ -65,5 +65,7 @@ def _differences(how: Method, even: bool) -> list[str]:
     if how.random:
         told.append("Other numbers are dropped by chance, and what is left is scaled to the same sum of magnitudes.")
     if how.elects and not even:
-        told.append("Signs are elected after weighing, and weights that differ are averaged otherwise than in PEFT.")
+        told.append(
+            "Not quite: mergekit elects signs after weighing, PEFT before, and they average other weights otherwise."
+        )
     return told

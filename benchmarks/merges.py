@@ -3,7 +3,7 @@ every method of PEFT.
 
     python -m benchmarks.merges --base FOLDER --json
 
-`--base` holds SmolLM2-135M-Instruct. The parts are the domains' first adapters, with weight 1 each. Of each merge the
+`--base` holds SmolLM2-135M-Instruct. The parts are the domains' first adapters, with one weight. Of each merge the
 figures are, in each feature: `cosine` of its vector to the sum of its parts'; `ratio` of its length to the sum's;
 `own`, whether of all sums of two domains (the means of their three adapters) its nearest is that of its own two; and
 `lean`, how much nearer it is to one part than to the other. Besides, the seconds that merging takes, and its rank.
@@ -81,7 +81,7 @@ def turned(adapter: FineTune) -> FineTune:
     return replace(adapter, modules=modules)
 
 
-def rows(encoder: Encoder, methods: list[str], density: float, turn: bool) -> Iterator[dict[str, Any]]:
+def rows(encoder: Encoder, methods: list[str], density: float, weight: float, turn: bool) -> Iterator[dict[str, Any]]:
     adapters = {each.name: read_finetune(each) for each in sorted(POOL.iterdir()) if each.is_dir()}
     vectors = dict(zip(adapters, encode(encoder, list(adapters.values())), strict=True))
     domains = sorted({domain(name) for name in adapters})
@@ -97,11 +97,11 @@ def rows(encoder: Encoder, methods: list[str], density: float, turn: bool) -> It
         names = [first[each] for each in pair]
         used = {name: turned(adapters[name]) if turn and name == names[1] else adapters[name] for name in names}
         for method in methods:
-            blend = Blend(dict.fromkeys(names, 1.0), method, density)
+            blend = Blend(dict.fromkeys(names, weight), method, density)
             made, seconds, rank = merged(encoder, used, blend)
             for feature in FEATURES:
                 vector, parts = made[feature], [vectors[name][feature] for name in names]
-                total = parts[0] + parts[1]
+                total = weight * (parts[0] + parts[1])
                 sums = {
                     two: cosine(vector, means[two[0]][feature] + means[two[1]][feature])
                     for two in combinations(domains, 2)
@@ -147,14 +147,15 @@ def main(
     base: Annotated[Path, typer.Option(help="Folder of SmolLM2-135M-Instruct.")],
     method: Annotated[list[str] | None, typer.Option(help="Of these alone; all without.")] = None,
     density: Annotated[float, typer.Option(help="Share that pruning methods keep.")] = 0.5,
+    weight: Annotated[float, typer.Option(help="Of both parts.")] = 1.0,
     turn: Annotated[bool, typer.Option("--turned", help="Turn the second part's factors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Merges every pair of domains by every method, and measures what comes out."""
     resident = ResidentBase.load(base, "HuggingFaceTB/SmolLM2-135M-Instruct", "0" * 40)
     encoder = Encoder(resident, load_probes(), FEATURES)
-    found = list(rows(encoder, method or list(METHODS), density, turn))
-    report = {"density": density, "turned": turn, "summary": summary(found), "rows": found}
+    found = list(rows(encoder, method or list(METHODS), density, weight, turn))
+    report = {"density": density, "weight": weight, "turned": turn, "summary": summary(found), "rows": found}
     if as_json:
         print(json.dumps(report))
         return

@@ -22,12 +22,12 @@ from catalog.errors import (
     IndexNotLoaded,
     InvalidCursor,
     InvalidRepoId,
-    InvalidVector,
     MergeIncompatible,
     MergeNotDone,
     MergeNotFound,
     ModelNotFound,
     NameTaken,
+    NothingLeft,
     NotIndexed,
     SpaceMismatch,
     TooManyJobs,
@@ -36,7 +36,7 @@ from catalog.merging import merges
 
 router = APIRouter(prefix="/v1/merges", tags=["merges"])
 Number = Annotated[int, Path(ge=1, lt=2**63)]
-PLANNED = (InvalidRepoId, ModelNotFound, NotIndexed, MergeIncompatible, SpaceMismatch, BodyTooLarge)
+PLANNED = (InvalidRepoId, ModelNotFound, NotIndexed, MergeIncompatible, SpaceMismatch, NothingLeft, BodyTooLarge)
 
 
 @router.post(
@@ -53,7 +53,7 @@ def ask(request: schemas.MergeRequest, services: ServicesDep, quota: QuotaDep, v
 @router.post(
     "/plan",
     dependencies=[no_query],
-    responses=problems(*PLANNED, InvalidVector, GeometryNotFitted, IndexNotLoaded),
+    responses=problems(*PLANNED, GeometryNotFitted, IndexNotLoaded),
 )
 def plan(request: schemas.PlanRequest, services: ServicesDep, viewer: ViewerDep) -> schemas.MergePlan:
     """What a merge would be: whether the parts fit, what is predicted of it, and what to look out for."""

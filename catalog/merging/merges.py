@@ -35,8 +35,8 @@ class Foreseen:
 
 @dataclass(frozen=True)
 class Near:
-    """The models nearest to what was predicted of a merge, and to what came out (None: nothing yet), its parts left
-    out.
+    """The models nearest to what was predicted of a merge, and to what came out, its parts left out. `made` is None where
+    nothing is made yet, or nothing that moves its base.
     """
 
     predicted: Answer
@@ -129,7 +129,7 @@ def near(database: Database, index: Follower, merge_id: int, options: Options) -
     parts = [part["model_id"] for part in merge.parts]
     space, vector = next(each for each in foreseen if each[0].key == merge.plan["space"])
     predicted = search.near(database, index, space, vector, merge.plan["noise_floor"], options, parts)
-    found = next((each for each in made if each[0].id == space.id), None)
+    found = next((each for each in made if each[0].id == space.id and each[1].any()), None)
     return Near(predicted, _near(database, index, *found, options, parts) if found else None)
 
 

@@ -22,7 +22,8 @@ EXPRESSION = {
     "space_mismatch",
 }  # fmt: skip
 MERGE = {
-    "invalid_repo_id", "model_not_found", "not_indexed", "merge_incompatible", "space_mismatch", "body_too_large",
+    "invalid_repo_id", "model_not_found", "not_indexed", "merge_incompatible", "space_mismatch", "nothing_left",
+    "body_too_large",
 }  # fmt: skip
 ADMIN = {"admin_only", "admin_key_required"}
 EXPECTED = {
@@ -87,7 +88,7 @@ EXPECTED = {
         "index_not_loaded",
     },
     ("post", "/v1/merges"): MERGE | {"name_taken", "too_many_jobs"},
-    ("post", "/v1/merges/plan"): MERGE | {"invalid_vector", "geometry_not_fitted", "index_not_loaded"},
+    ("post", "/v1/merges/plan"): MERGE | {"geometry_not_fitted", "index_not_loaded"},
     ("get", "/v1/merges"): {"invalid_cursor"},
     ("get", "/v1/merges/{merge_id}"): {"merge_not_found"},
     ("delete", "/v1/merges/{merge_id}"): {"merge_not_found"},

@@ -15,7 +15,8 @@ from catalog.arithmetic.additivity import residual
 from catalog.database import Database
 from catalog.errors import CatalogError, MergeIncompatible, RevisionNotFound
 from catalog.merging.blends import Blend
-from catalog.merging.plans import MORE_THAN_PAIRS, check_ranks, cosine
+from catalog.merging.parts import MORE_THAN_PAIRS, check_ranks
+from catalog.merging.plans import cosine
 from catalog.repository import archives, attempts, merges, models, spaces, vectors
 from catalog.tables import Job, Merge, Model, Source
 from catalog.viewers import EVERYTHING

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select, update
 
 from catalog.database import Database
-from catalog.errors import MergeIncompatible, ModelNotFound, NotIndexed, SpaceMismatch
+from catalog.errors import MergeIncompatible, ModelNotFound, NothingLeft, NotIndexed, SpaceMismatch
 from catalog.merging import plans
 from catalog.merging.blends import METHODS, Blend
 from catalog.merging.plans import Plan
@@ -85,6 +85,12 @@ def test_parts_that_work_against_each_other_are_named(catalog: Database):
 
 def test_parts_that_do_different_things_have_no_note(catalog: Database):
     assert codes(plan(catalog)) == []
+
+
+def test_parts_that_cancel_each_other_are_refused(catalog: Database):
+    entries.put(catalog, "owner/twin", [1, 0, 0])
+    with pytest.raises(NothingLeft):
+        plan(catalog, {"owner/law": 1.0, "owner/twin": -1.0})
 
 
 def test_a_part_that_moves_nothing_is_named(catalog: Database):

@@ -35,8 +35,8 @@ class Foreseen:
 
 @dataclass(frozen=True)
 class Near:
-    """The models nearest to what was predicted of a merge, and to what came out, its parts left out. `made` is None where
-    nothing is made yet, or nothing that moves its base.
+    """The models nearest to what was predicted of a merge, and to what came out, its parts left out. `made` is None
+    where nothing is made yet, or nothing that moves its base.
     """
 
     predicted: Answer

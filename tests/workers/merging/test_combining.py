@@ -44,11 +44,13 @@ def delta(module: LoraModule) -> Tensor:
 
 def by_peft(base: Path, adapters: list[Path], **settings: Any) -> Any:
     """PEFT's own way: the adapters on the whole base, and merged there."""
-    tuned = peft.PeftModel.from_pretrained(load(base), adapters[0], "0")
-    for number, adapter in enumerate(adapters[1:], 1):
-        tuned.load_adapter(adapter, str(number))
-    names = [str(number) for number in range(len(adapters))]
-    tuned.base_model.add_weighted_adapter(names, list(WEIGHTS.values()), "merged", **settings)
+    first, *others = zip(
+        WEIGHTS, adapters, strict=True
+    )  # no numbers: PEFT takes such a name for a layer's, and saves less
+    tuned = peft.PeftModel.from_pretrained(load(base), first[1], first[0])
+    for name, adapter in others:
+        tuned.load_adapter(adapter, name)
+    tuned.base_model.add_weighted_adapter(list(WEIGHTS), list(WEIGHTS.values()), "merged", **settings)
     return tuned
 
 
@@ -149,3 +151,12 @@ def test_it_ends_between_two_modules_once_it_is_given_up(adapters: list[Path]):
     with heeding(lambda: len(done) == 2), pytest.raises(Stopped):
         combine(modules(*adapters), Blend(WEIGHTS, "cat"), on_module=done.append)
     assert done == [0.25, 0.5]
+
+
+def test_peft_leaves_files_that_do_not_load_where_ranks_vary(base: Path, tmp_path: Path):
+    """Why one rank alone is taken where factors are added."""
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], rank_pattern={"v_proj": 2})
+    merged = by_peft(base, [make_adapter(base, tmp_path / name, config) for name in WEIGHTS], combination_type="linear")
+    merged.save_pretrained(tmp_path, selected_adapters=["merged"])
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        peft.PeftModel.from_pretrained(load(base), tmp_path / "merged")

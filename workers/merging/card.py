@@ -62,7 +62,7 @@ def card_of(merge: Merge, rank: int, recipe: str | None) -> str:
             f"All parts stand under `{licence}`." if licence else "Look at the licences of all parts before you use it."
         ),
         recipe=(
-            f"`{recipe}` says how mergekit does the same with whole models."
+            f"`{recipe}` says how mergekit does the same, or nearly, with whole models."
             if recipe
             else "mergekit has no method that does the same."
         ),

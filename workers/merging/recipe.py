@@ -66,6 +66,6 @@ def _differences(how: Method, even: bool) -> list[str]:
         told.append("Other numbers are dropped by chance, and what is left is scaled to the same sum of magnitudes.")
     if how.elects and not even:
         told.append(
-            "Not quite: mergekit elects signs after weighing, PEFT before, and they average other weights otherwise."
+            "Not quite: mergekit elects signs after weighing, PEFT before; and it averages uneven weights otherwise."
         )
     return told

@@ -1,12 +1,13 @@
 """Whether twenty examples find the models of their domain, and how long a task takes.
 
-    python -m benchmarks.tasks --base BASE --rows DIR [--draws 10] [--json]
+    python -m benchmarks.tasks --base BASE --rows DIR [--draws 10] [--count 20] [--json]
 
 `--rows` holds a JSON Lines file for each domain of `examples/labels.csv`, of which the adapters in `examples/pool` saw
-the first `--unseen`; twenty of the others make a task, `--draws` times a domain. Each task is trained and measured as a
-worker does it, without the halves that tell how certain the answer is. Its nearest cluster is the domain whose models'
-mean direction has the greatest cosine to it. Printed too: the cosine of the nearest model of its own domain, and of the
-nearest one when that domain's models are left out; and the seconds that a task takes, the base being in memory.
+the first `--unseen`; `--count` of the others make a task, `--draws` times a domain. Each task is trained and measured
+as a worker does it, without the halves that tell how certain the answer is. Its nearest cluster is the domain whose
+models' mean direction has the greatest cosine to it. Printed too: the cosine of the nearest model of its own domain,
+and of the nearest one when that domain's models are left out; and the seconds that a task takes, the base being in
+memory.
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ from workers.tuning import Trainer
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FEATURES = ("delta_layers", "delta_activations")
-COUNT = 20
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ def main(
     rows: Annotated[Path, typer.Option(help="Folder of DOMAIN.jsonl files.")],
     unseen: Annotated[int, typer.Option(help="Rows before this one were trained on.")] = 560,
     draws: Annotated[int, typer.Option(help="Tasks a domain.")] = 10,
-    steps: Annotated[int, typer.Option(help="Of training.")] = Recipe.least_steps,
+    steps: Annotated[int | None, typer.Option(help="Of training; the recipe's without.")] = None,
+    count: Annotated[int, typer.Option(help="Examples of a task.")] = 20,
     vectors: Annotated[Path | None, typer.Option(help="Keep all vectors in this npz.")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
@@ -62,12 +63,12 @@ def main(
     encoder = Encoder(ResidentBase.load(base, "base", "0" * 40), load_probes(), FEATURES)
     encoder.measure_base()
     pool = measured_pool(encoder)
-    recipe = Recipe(least_steps=steps)
+    recipe = Recipe() if steps is None else Recipe(least_steps=steps, most_steps=steps)
     trainer = Trainer(encoder.base, recipe)
     found = [
         measured(encoder, trainer, recipe, domain, examples, seed)
         for domain, examples, seed in track(
-            list(tasks(rows, sorted(pool), unseen, draws)), console=Console(stderr=True), description="tasks"
+            list(tasks(rows, sorted(pool), unseen, draws, count)), console=Console(stderr=True), description="tasks"
         )
     ]
     if vectors is not None:
@@ -75,19 +76,22 @@ def main(
     report = {
         "recipe": recipe.as_dict(),
         "tasks": len(found),
+        "examples": count,
         "seconds": quantiles([each.seconds for each in found]),
         **{feature: judged(feature, pool, found) for feature in FEATURES},
     }
     print(json.dumps(report)) if as_json else Console().print(table(report))
 
 
-def tasks(rows: Path, domains: Sequence[str], unseen: int, draws: int) -> list[tuple[str, list[Example], int]]:
+def tasks(
+    rows: Path, domains: Sequence[str], unseen: int, draws: int, count: int
+) -> list[tuple[str, list[Example], int]]:
     """(domain, its examples, seed), one domain after another so that a run that is cut short has seen all of them."""
     found = []
     for draw in range(draws):
         for domain in domains:
             lines = (rows / f"{domain}.jsonl").read_text(encoding="utf-8").splitlines()[unseen:]
-            chosen = random.Random(f"{domain} {draw}").sample(lines, COUNT)
+            chosen = random.Random(f"{domain} {draw}").sample(lines, count)
             found.append((domain, list(read_examples(read_rows(chosen))), draw))
     return found
 

@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 TINY = 1e-12
+ALIKE = 1e-6  # a deviation of unit vectors that rounding explains
 RAW = "raw"
 SAMPLE = 4_000  # vectors that a geometry is fitted to at most
 MOST_AXES = 256
 LEAST_MODELS = 24  # that a geometry must have been fitted to before searches use it unasked
+LEAST_OF_A_BASE = 5  # models of a base that its own geometry is fitted to
+STANDARDISED = "standardised"
 DEFAULTS_BY_FEATURE = {"delta_layers": "softened", "delta_activations": "centred"}
 
 
@@ -59,6 +62,12 @@ class Geometry:
         if self.centre is not None:
             moved = moved - self.centre
         return np.asarray(moved if self.scale is None else moved * self.scale, np.float32)
+
+    def toward(self, moved: Floats) -> Floats:
+        """The direction (d,) in which vectors lie whose images have a great inner product with `moved` (d,), which lies
+        where vectors are moved to. Of a geometry that only shifts and scales unit vectors.
+        """
+        return moved if self.scale is None else moved * self.scale
 
     def to_bytes(self) -> bytes:
         """As an npz; what is None is left out."""
@@ -170,8 +179,22 @@ def fitted(unit: Floats, feature: str, seed: int = 0) -> dict[str, Geometry]:
     """
     if len(unit) < 2:
         return {}
+    rows = _sample(unit, seed)
+    return {kind: fit(rows, norm_power=1.0, blocks=BLOCKS.get(feature, 1)) for kind, fit in SERVED.items()}
+
+
+def fitted_to_base(unit: Floats, seed: int = 0) -> Geometry | None:
+    """What the unit vectors (n, d) of one base's models are compared in with those of other bases; None where they are
+    too few, or all alike.
+    """
+    if len(unit) < LEAST_OF_A_BASE:
+        return None
+    rows = _sample(unit, seed)
+    return standardised(rows) if rows.std(axis=0).max() > ALIKE else None
+
+
+def _sample(unit: Floats, seed: int) -> Floats:
     if len(unit) > SAMPLE:
         chosen = np.random.default_rng(seed).choice(len(unit), SAMPLE, replace=False)
         unit = unit[np.sort(chosen)]
-    rows = unit.astype(np.float32, copy=False)
-    return {kind: fit(rows, norm_power=1.0, blocks=BLOCKS.get(feature, 1)) for kind, fit in SERVED.items()}
+    return unit.astype(np.float32, copy=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,9 +19,20 @@ from catalog.clustering.matching import kept
 from catalog.clustering.parameters import Parameters
 from catalog.database import Database
 from catalog.errors import CatalogError, WorkerLost, described
+from catalog.geometry import Geometry
 from catalog.groups import put
 from catalog.loading import load
-from catalog.repository import cluster_members, cluster_runs, clusters, geometries, spaces, vector_stream, vectors
+from catalog.repository import (
+    cluster_members,
+    cluster_runs,
+    clusters,
+    geometries,
+    models,
+    spaces,
+    vector_stream,
+    vectors,
+)
+from catalog.repository.geometries import Place
 from catalog.settings import settings
 from catalog.tables import ClusterRun, SpaceRow
 
@@ -71,7 +83,8 @@ class Grouper:
         with self.database.transaction() as session:
             covered = vector_stream.covered(session, space.id)
             model_ids, unit = load(session, space, self.folder)
-        fitted = geometry.fitted(unit, space.feature)
+            bases = models.bases(session, model_ids.tolist()) if space.base_repo is None else None
+        fitted = _geometries(space, unit, bases)
         found = fitting.fit(unit, parameters, lambda stage: self._tell(run, stage))
         self._tell(run, "explaining")
         with self.database.transaction() as session:
@@ -80,13 +93,25 @@ class Grouper:
         with self.database.transaction() as session:
             vectors.lock_feed(session)  # nobody stores a vector between this and the swap
             _publish(session, run, space, model_ids, found, explanations, covered, started)
-            for kind, each in fitted.items():
-                geometries.store(session, space.id, kind, each, len(model_ids))
+            for place, (fit, count) in fitted.items():
+                geometries.store(session, space.id, place, fit, count)
         log.info("space %s: %s clusters of %s models", space.id, len(found.centroids), len(model_ids))
 
     def _tell(self, run: ClusterRun, stage: str) -> None:
         with self.database.transaction() as session:
             cluster_runs.tell(session, run.id, stage)
+
+
+def _geometries(space: SpaceRow, unit: np.ndarray, bases: Sequence[str] | None) -> dict[Place, tuple[Geometry, int]]:
+    """What searches of a space offer, and how many models each was fitted to; where the space spans several, `bases`
+    are those of the models (n,).
+    """
+    if bases is None:
+        found = geometry.fitted(unit, space.feature)
+        return {Place(kind): (fit, len(unit)) for kind, fit in found.items()}
+    rows = {base: np.flatnonzero(np.array(bases) == base) for base in set(bases) - {""}}
+    fits = {base: geometry.fitted_to_base(unit[own]) for base, own in rows.items()}
+    return {Place(geometry.STANDARDISED, base): (fit, len(rows[base])) for base, fit in fits.items() if fit is not None}
 
 
 def _members_told(

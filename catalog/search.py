@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from sqlalchemy.orm import Session
 
+from catalog.across import Lens, lens
 from catalog.confidence import noise_similarity
 from catalog.database import Database
 from catalog.errors import CatalogError, GeometryNotFitted, NoShift, SpaceMismatch, SpaceRequired
 from catalog.geometry import DEFAULTS_BY_FEATURE, LEAST_MODELS, RAW
 from catalog.index import NO_FILTERS, Filters, Follower, Hits, Limits, Page, Pick, SpaceIndex, pick
 from catalog.repository import models, spaces, vectors
-from catalog.repository.geometries import Fitted
+from catalog.repository.geometries import Fitted, Place
 from catalog.repository.vectors import Stored
 from catalog.tables import Model, SpaceRow
 from catalog.viewers import PUBLIC, Viewer
@@ -26,9 +27,9 @@ DEFAULT_PAGE = Page()
 
 @dataclass(frozen=True)
 class Options:
-    """What page of neighbours, in which space and geometry (None: the default ones), of which models. `exclude` has
-    repo ids; `unconfident` asks for neighbours also where none is confident; what the `viewer` may not see is as if it
-    were not there.
+    """What page of neighbours, in which space (its key, or a feature's name) and geometry (None: the default ones), of
+    which models. `exclude` has repo ids; `unconfident` asks for neighbours also where none is confident; what the
+    `viewer` may not see is as if it were not there.
     """
 
     page: Page = DEFAULT_PAGE
@@ -68,7 +69,8 @@ class Confidence:
 @dataclass(frozen=True)
 class Answer:
     """Neighbours, best first, and what the answer rests on; `generation` is 0 without a main segment, and `fitted` is
-    None where vectors are compared as they are.
+    None where vectors are compared as they are. In a space that spans bases it is that of the query's own, and models
+    of bases for which there is none are `left_out`.
     """
 
     space: SpaceRow
@@ -78,6 +80,7 @@ class Answer:
     generation: int
     exact: bool
     confidence: Confidence
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class _Query:
     norm: float
     noise_floor: float | None
     model: Model | None = None
+    base: str | None = None
 
     @classmethod
     def of(cls, stored: Stored) -> _Query:
@@ -98,7 +102,8 @@ class _Query:
                 f"{stored.model.repo_id} does not move its base measurably (norm {stored.norm:.2g}), "
                 "so nothing is near it."
             )
-        return cls(stored.space, stored.vector, stored.norm, stored.noise_floor, stored.model)
+        base = stored.revision.base_repo
+        return cls(stored.space, stored.vector, stored.norm, stored.noise_floor, stored.model, base)
 
 
 def by_model(database: Database, index: Follower, repo_id: str, options: Options = DEFAULTS) -> Answer:
@@ -165,13 +170,13 @@ def near(
 
 
 def space_of(session: Session, key: str | None, dimension: int, viewer: Viewer = PUBLIC) -> SpaceRow:
-    """The space of that key, or else the only one of that dimension that serves, or that there is.
-
-    Raises `SpaceNotFound`, `SpaceMismatch`, `SpaceRequired`.
+    """The space of that key, or else, of those of that name, the only one of that dimension that serves, or that there
+    is. Raises `SpaceNotFound`, `SpaceMismatch`, `SpaceRequired`.
     """
-    if key is not None:
-        return spaces.get(session, key, viewer)
-    alike = [space for space in spaces.page(session, viewer) if space.dimension == dimension]
+    known = spaces.of_name(session, key, viewer) if key is not None else spaces.page(session, viewer)
+    if key is not None and len(known) == 1:
+        return known[0]
+    alike = [space for space in known if space.dimension == dimension]
     fitting = [space for space in alike if space.serving] or alike
     if not fitting:
         raise SpaceMismatch(f"No space here has vectors of {dimension} entries. GET /v1/spaces lists them.")
@@ -206,6 +211,7 @@ class _Draft:
     picks: list[Pick]
     hits: Hits
     confidence: Confidence
+    left_out: int
 
     def model_ids(self) -> list[int]:
         return [each for pick in self.picks for each in (pick.model_id, *(twin for twin, _ in pick.duplicates))]
@@ -221,7 +227,7 @@ class _Draft:
             if pick.model_id in found
         ]
         hits = self.hits
-        rests_on = (hits.covered_seq, hits.generation, hits.exact, self.confidence)
+        rests_on = (hits.covered_seq, hits.generation, hits.exact, self.confidence, self.left_out)
         return Answer(self.space, self.fitted, neighbours, *rests_on)
 
 
@@ -234,13 +240,18 @@ def _search(index: Follower, query: _Query, excluded: Sequence[int], options: Op
     space = index.index(query.space.id, query.space.dimension)
     visible = index.allowed(NO_FILTERS, options.viewer)
     allowed = index.allowed(filters, options.viewer) if filters != NO_FILTERS else visible
-    fitted = _fitted(query.space, space, options.geometry)
+    found: Lens | Fitted | None
+    if query.space.base_repo is None:
+        found = lens(index, space, query.base, options.geometry, filters, options.viewer)
+    else:
+        found = _fitted(query.space, space, options.geometry)
     limits = Limits(exclude, allowed)
-    picks, hits = pick(space, query.vector, options.page, limits, fitted.geometry if fitted else None)
-    confidence = _confidence(query, space, picks, limits, fitted, space.count(visible))
+    picks, hits = pick(space, query.vector, options.page, limits, found.geometry if found else None)
+    confidence = _confidence(query, space, picks, limits, found, space.count(visible))
     if confidence.confident is False and not options.unconfident:
         picks = []
-    return _Draft(query.space, fitted, picks, hits, confidence)
+    fitted, left_out = (found.fitted, found.left_out) if isinstance(found, Lens) else (found, 0)
+    return _Draft(query.space, fitted, picks, hits, confidence, left_out)
 
 
 def _fitted(row: SpaceRow, index: SpaceIndex, kind: str | None) -> Fitted | None:
@@ -249,26 +260,26 @@ def _fitted(row: SpaceRow, index: SpaceIndex, kind: str | None) -> Fitted | None
     Raises `GeometryNotFitted`.
     """
     if kind is None:
-        default = index.geometries.get(DEFAULTS_BY_FEATURE.get(row.feature, RAW))
+        default = index.geometries.get(Place(DEFAULTS_BY_FEATURE.get(row.feature, RAW)))
         return default if default and default.models >= LEAST_MODELS else None
-    if kind != RAW and kind not in index.geometries:
+    if kind != RAW and Place(kind) not in index.geometries:
         raise GeometryNotFitted(
             f"No geometry {kind!r} has been fitted to this space yet: that is done whenever its clusters are found. "
             "Ask with `geometry=raw` meanwhile."
         )
-    return index.geometries.get(kind)
+    return index.geometries.get(Place(kind))
 
 
 def _confidence(
-    query: _Query, index: SpaceIndex, picks: list[Pick], limits: Limits, fitted: Fitted | None, models: int
+    query: _Query, index: SpaceIndex, picks: list[Pick], limits: Limits, found: Lens | Fitted | None, models: int
 ) -> Confidence:
     """Among that many `models`. Told by cosines of the vectors as they are, whatever the geometry: noise is known of
-    those.
+    those. Across bases by those of the answer: as they are, all vectors are near.
     """
     if query.noise_floor is None:
         return Confidence(query.norm, None, None, None)
     noise = noise_similarity(query.noise_floor, query.norm, models, query.space.dimension)
     nearest = [each.cosine for each in picks]
-    if fitted is not None and picks:
+    if isinstance(found, Fitted) and picks:
         nearest = index.search(query.vector, 1, exclude=limits.exclude, allowed=limits.allowed).cosines.tolist()
     return Confidence(query.norm, query.noise_floor, noise, any(cosine > noise for cosine in nearest))

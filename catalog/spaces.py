@@ -5,10 +5,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 
 # features by which models are compared where nobody says, the best by measurement first (docs/representation.md)
 PREFERRED = ("delta_layers", "delta_activations")
+
+KEY = re.compile("[0-9a-f]{64}")
+NAME = f"^({KEY.pattern}|[a-z][a-z_]{{0,62}})$"  # how a space may be named: by its key, or by its feature
+
+
+def features_named(name: str) -> tuple[str, ...]:
+    """The features that a name may mean, with or without `delta_`; none for a key, which names one space."""
+    return () if KEY.fullmatch(name) else (name, f"delta_{name}")
 
 
 @dataclass(frozen=True)

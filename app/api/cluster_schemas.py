@@ -7,20 +7,18 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from app.api.schemas import JobError, PageQuery, Space, Strict
+from app.api.schemas import JobError, PageQuery, Space, SpaceName, Strict
 from catalog import groups, tables
 from catalog.clustering.parameters import DIMENSIONS, Algorithm, Parameters
 from catalog.repository.cluster_members import Placement
 
-SPACE_KEY = "^[0-9a-f]{64}$"
-
 
 class SpaceQuery(Strict):
-    space: str | None = Field(None, pattern=SPACE_KEY, description="Key of a space; the default one without.")
+    space: SpaceName = None
 
 
 class RunsQuery(PageQuery):
-    space: str | None = Field(None, pattern=SPACE_KEY, description="Of this space alone.")
+    space: SpaceName = None
 
 
 class RunQuery(Strict):
@@ -34,7 +32,7 @@ class MembersQuery(PageQuery):
 class FitRequest(Strict):
     """How to cluster a space. What is left out is decided by the number of models."""
 
-    space: str | None = Field(None, pattern=SPACE_KEY, description="Key of a space; the default one without.")
+    space: SpaceName = None
     algorithm: Algorithm = "hdbscan"
     min_cluster_size: int | None = Field(None, ge=2, le=100_000, description="HDBSCAN: the fewest that are a cluster.")
     min_samples: int | None = Field(None, ge=1, le=1_000, description="HDBSCAN: neighbours that make a dense place.")

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from app.api.schemas import MAX_DIMENSION, Space, Strict
+from app.api.schemas import MAX_DIMENSION, Space, SpaceName, Strict
 from app.api.search_schemas import Neighbors, UnitTerms
 from catalog import composing, tables
 from catalog.arithmetic.sums import Weighted
@@ -65,7 +65,7 @@ class NewVector(Strict):
     """A vector of a space, or the value that an expression has now, under a name."""
 
     name: str = Field(max_length=200, description="Letters, digits and . _ - only.")
-    space: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="Key of a space.")
+    space: SpaceName = None
     vector: list[float] | None = Field(None, min_length=1, max_length=MAX_DIMENSION)
     expression: str | None = None
     unit_terms: UnitTerms = False

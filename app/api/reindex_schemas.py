@@ -23,7 +23,7 @@ class ReindexRequest(Strict):
         None, description="The fine-tunes of this base model."
     )
     space: Annotated[str, Field(max_length=64, pattern=NO_NUL)] | None = Field(
-        None, description="The models of the space with this key."
+        None, description="The models of the space with this key, or of the serving one of this feature."
     )
     state: Literal["indexed", "no_shift", "failed"] | None = Field(None, description="The models in this state.")
     outdated: bool = Field(

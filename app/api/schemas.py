@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from catalog import tables
 from catalog.repository import vectors
+from catalog.spaces import NAME
 from catalog.tables import JobState, ModelState
 
 MAX_DIMENSION = 65_536
 MAX_PAGE = 200
+
+
+SpaceName = Annotated[
+    str | None,
+    Field(
+        pattern=NAME,
+        description="A space by its key, or by its feature with or without `delta_`, such as `meaning`: then the one "
+        "that serves, of the model's own base where a model is asked about. The default space without.",
+    ),
+]
 
 
 class Strict(BaseModel):

@@ -7,11 +7,11 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
-from app.api.schemas import MAX_DIMENSION, Space, Strict
+from app.api.schemas import MAX_DIMENSION, Space, SpaceName, Strict
 from catalog import search
 from catalog.composing import Question
 from catalog.errors import CatalogError
-from catalog.geometry import RAW, SERVED
+from catalog.geometry import LEAST_OF_A_BASE, RAW, SERVED, STANDARDISED
 from catalog.index import Filters, Page
 from catalog.refs import RepoRef
 from catalog.repository.geometries import Fitted
@@ -19,7 +19,7 @@ from catalog.viewers import Viewer
 
 MAX_NAMED = 1_000  # names in one list of a filter
 MAX_BATCH = 100  # models asked about at once
-KINDS = f"^({'|'.join((RAW, *SERVED))})$"
+KINDS = f"^({'|'.join((RAW, *SERVED, STANDARDISED))})$"
 
 Named = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=MAX_NAMED)]
 At = Annotated[datetime, AfterValidator(lambda at: at if at.tzinfo else at.replace(tzinfo=UTC))]
@@ -30,7 +30,7 @@ class SearchFields(Strict):
 
     k: int = Field(10, ge=1, le=search.MAX_K)
     min_similarity: float = Field(-1, ge=-1, le=1)
-    space: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="Key of a space; the default one without.")
+    space: SpaceName = None
     geometry: str | None = Field(
         None, pattern=KINDS, description="What cosines are taken of; the best by measurement without."
     )
@@ -153,6 +153,15 @@ NOT_SERVING = (
     "This space does not serve: models that were measured under another contract are not in it. A reindex of the "
     "outdated ones (`deltadex reindex --outdated`) brings all together."
 )
+AS_THEY_ARE = (
+    "Vectors are compared as they are, and what all fine-tunes of one base share outweighs what each learned: nearest "
+    f"are mostly models of the same base. With {LEAST_OF_A_BASE} models of the query's base here they are compared as "
+    "they stand among those."
+)
+LEFT_OUT = (
+    f"{{}} models were not compared: {LEAST_OF_A_BASE} of a base have to be here, and the clusters of this space found "
+    "since, to know how a model stands among those of its base. Ask with `geometry=raw` to see them too."
+)
 NO_CONFIDENT_NEIGHBOUR = (
     "No confident neighbour: nothing here is nearer than noise and chance explain (`noise_similarity`). "
     "Ask with `unconfident` to see what is nearest all the same."
@@ -160,7 +169,9 @@ NO_CONFIDENT_NEIGHBOUR = (
 
 
 class Geometry(BaseModel):
-    """What cosines are taken of: vectors as they are (`raw`), or as a fitted geometry moves them."""
+    """What cosines are taken of: vectors as they are (`raw`), or as a fitted geometry moves them; `standardised` by
+    that of each model's own base, of which the query's is told.
+    """
 
     kind: str
     fit: int | None = Field(description="Number of the fit; cosines of different fits do not compare.")
@@ -209,9 +220,13 @@ class Neighbors(BaseModel):
 
 
 def _note(answer: search.Answer) -> str | None:
-    unsure = answer.confidence.confident is False
-    told = ([] if answer.space.serving else [NOT_SERVING]) + ([NO_CONFIDENT_NEIGHBOUR] if unsure else [])
-    return " ".join(told) or None
+    said = {
+        NOT_SERVING: not answer.space.serving,
+        AS_THEY_ARE: answer.space.base_repo is None and answer.fitted is None,
+        LEFT_OUT.format(answer.left_out): answer.left_out > 0,
+        NO_CONFIDENT_NEIGHBOUR: answer.confidence.confident is False,
+    }
+    return " ".join(sentence for sentence, holds in said.items() if holds) or None
 
 
 class AnswerError(BaseModel):

@@ -144,7 +144,10 @@ class TaskNeighborsOnBase(BaseModel):
     base: str
     space: Space
     geometry: Geometry
-    covered: bool = Field(description="Whether the nearest model is nearer than models of other tasks are.")
+    covered: bool | None = Field(
+        description="Whether the nearest model is nearer than models of other tasks are; null where nobody "
+        "has measured what that takes in this space."
+    )
     note: str | None
     neighbors: list[TaskNeighbor]
 
@@ -159,7 +162,7 @@ class TaskNeighborsOnBase(BaseModel):
             space=Space.of(found.answer.space),
             geometry=Geometry.of(found.answer.fitted),
             covered=found.covered,
-            note=None if found.covered else NOT_COVERED,
+            note=NOT_COVERED if found.covered is False else None,
             neighbors=neighbours,
         )
 

@@ -14,7 +14,7 @@ from app.cli.client import POLL_INTERVAL, Client
 from app.cli.commands import Api, AsJson, admin_headers, connect, notes, out, print_json
 from app.cli.render import table_of
 
-Space = Annotated[str | None, typer.Option(help="Key of a space; the default one without.")]
+Space = Annotated[str | None, typer.Option(help="Key or feature of a space; the default one without.")]
 clusters = typer.Typer(help="Clusters of models, and the runs that find them.", invoke_without_command=True)
 
 

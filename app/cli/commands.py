@@ -186,14 +186,23 @@ def neighbors(
     repo_id: Annotated[str, typer.Argument(help="An indexed model; a folder's is local/NAME.")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
     min_similarity: Annotated[float, typer.Option(min=-1, max=1, help="Leave out what has a smaller cosine.")] = -1,
+    space: Annotated[str | None, typer.Option(help="Key or feature of a space, such as meaning.")] = None,
     geometry: Annotated[str | None, typer.Option(help="raw, or one that was fitted; the best without.")] = None,
+    base: Annotated[list[str] | None, typer.Option(help="Fine-tunes of this base alone; repeatable.")] = None,
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the models nearest to an indexed one."""
     repo_id = RepoRef(repo_id).repo_id  # what goes into a path is a name and nothing else
+    asked: dict[str, Any] = {
+        "k": k,
+        "min_similarity": min_similarity,
+        "space": space,
+        "geometry": geometry,
+        "base": base,
+    }
     with connect(api) as client:
-        answer = client.get(f"/v1/models/{repo_id}/neighbors", k=k, min_similarity=min_similarity, geometry=geometry)
+        answer = client.get(f"/v1/models/{repo_id}/neighbors", **asked)
     print_json(answer) if as_json else out.print(render.neighbor_list(answer["neighbors"]))
     if answer["note"]:
         notes.print(answer["note"])

@@ -30,7 +30,9 @@ def compose(
     other: Annotated[str | None, typer.Option("--with", help="A model to hold the sum against.")] = None,
     save: Annotated[str | None, typer.Option(help="Store the sum under this name.")] = None,
     note: Annotated[str | None, typer.Option(help="What to remember of what is stored.")] = None,
-    space: Annotated[str | None, typer.Option(help="Key of a space; the first that has all terms without.")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="Key or feature of a space; the first that has all terms without.")
+    ] = None,
     geometry: Annotated[str | None, typer.Option(help="raw, or one that was fitted; the best without.")] = None,
     api: Api = None,
     as_json: AsJson = False,

@@ -25,7 +25,7 @@ Force = Annotated[bool, typer.Option("--force", help="Also where something is no
 def reindex(
     everything: Annotated[bool, typer.Option("--all", help="Every model that is indexed.")] = False,
     base: Annotated[str | None, typer.Option(help="The fine-tunes of this base model.")] = None,
-    space: Annotated[str | None, typer.Option(help="The models of the space with this key.")] = None,
+    space: Annotated[str | None, typer.Option(help="The models of the space with this key or feature.")] = None,
     in_state: Annotated[str | None, typer.Option("--state", help="Those that are indexed, no_shift or failed.")] = None,
     outdated: Annotated[
         bool, typer.Option("--outdated", help="What was not measured under what the workers measure now.")

@@ -59,12 +59,12 @@ class Meaning:
 
 
 def resolve(session: Session, terms: Sequence[Term], space_key: str | None, viewer: Viewer) -> list[Meaning]:
-    """One meaning a term, in the space of that key, or in the first of the preferred ones that has them all.
+    """One meaning a term, in the first space of that name, or else of the preferred ones, that has them all.
 
     Raises, each pointing at the name: `TermNotFound`, `AmbiguousTerm`, `NotIndexed`, `NoShift`, `SpaceMismatch`,
     `InvalidExpression`; and `SpaceNotFound`.
     """
-    candidates = [spaces.get(session, space_key, viewer)] if space_key else preferred(session, viewer)
+    candidates = spaces.of_name(session, space_key, viewer) if space_key else preferred(session, viewer)
     found = [_meanings(session, term.name, candidates, viewer) for term in terms]
     space = _common_space(terms, found, candidates)
     chosen = []

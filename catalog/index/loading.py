@@ -16,7 +16,7 @@ from catalog.index.files import read_manifest
 from catalog.index.mapped import MappedSegment, VectorSource
 from catalog.index.space_index import SpaceIndex
 from catalog.repository import geometries, snapshots, vector_stream, vectors
-from catalog.repository.geometries import Fitted
+from catalog.repository.geometries import Fitted, Place
 from catalog.tables import IndexSnapshot
 
 PAGE = 2_000  # entries of the feed read at once
@@ -32,13 +32,13 @@ class Loaded:
     problems: tuple[str, ...] = ()
 
 
-def brought_up(session: Session, known: Mapping[str, Fitted], numbers: Mapping[str, int]) -> dict[str, Fitted]:
-    """The geometries of those numbers, by kind; what is known already is not read again."""
+def brought_up(session: Session, known: Mapping[Place, Fitted], numbers: Mapping[Place, int]) -> dict[Place, Fitted]:
+    """The geometries of those numbers, by place; what is known already is not read again."""
     found = {
-        kind: known[kind] if kind in known and known[kind].id == number else geometries.get(session, number)
-        for kind, number in numbers.items()
+        place: known[place] if place in known and known[place].id == number else geometries.get(session, number)
+        for place, number in numbers.items()
     }
-    return {kind: fitted for kind, fitted in found.items() if fitted is not None}
+    return {place: fitted for place, fitted in found.items() if fitted is not None}
 
 
 class Loader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,8 +10,9 @@ import numpy as np
 from catalog.geometry import Geometry
 from catalog.index.ranking import diverse, representatives
 from catalog.index.segment import norms, products
-from catalog.index.space_index import Hits, SpaceIndex
+from catalog.index.space_index import Hits, SpaceIndex, joined
 
+NOTHING = (np.empty(0, np.int64), np.empty(0, np.float32))
 POOL = 4  # times k: the neighbours that a varied choice is made among, and
 LARGEST_POOL = 4_096  # at most so many are looked through for near-duplicates
 CANDIDATES = 256  # or `POOL` times k if that is more: what is measured anew in a geometry
@@ -46,8 +47,18 @@ class Limits:
     allowed: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class Across:
+    """The geometry of the query's own base, and of each base whose models may be found its geometry and which models
+    (bool, by model id; None: all) those are. Each only shifts and scales unit vectors.
+    """
+
+    own: Geometry
+    parts: Sequence[tuple[Geometry, np.ndarray | None]]
+
+
 def pick(
-    index: SpaceIndex, vector: np.ndarray, page: Page, limits: Limits, geometry: Geometry | None = None
+    index: SpaceIndex, vector: np.ndarray, page: Page, limits: Limits, geometry: Geometry | Across | None = None
 ) -> tuple[list[Pick], Hits]:
     """The page, and the hits that it was made of; with a geometry, all cosines to the query are of that.
 
@@ -66,22 +77,44 @@ def pick(
 
 
 def search(
-    index: SpaceIndex, vector: np.ndarray, k: int, least: float, limits: Limits, geometry: Geometry | None
+    index: SpaceIndex,
+    vector: np.ndarray,
+    k: int,
+    least: float,
+    limits: Limits,
+    geometry: Geometry | Across | None,
 ) -> Hits:
     """The k nearest with a cosine of at least `least`. In a geometry, the nearest by raw cosine are candidates that are
     measured anew: exact where all that may be found are candidates.
     """
-    exclude, allowed = limits.exclude, limits.allowed
     if geometry is None:
-        return index.search(vector, k, exclude=exclude, allowed=allowed, min_similarity=least)
+        return index.search(vector, k, exclude=limits.exclude, allowed=limits.allowed, min_similarity=least)
     pool = max(CANDIDATES, POOL * k)
-    hits = index.search(vector, pool, exclude=exclude, allowed=allowed)
-    own, theirs = geometry.apply(index.query(vector)[None])[0], geometry.apply(hits.vectors())
+    query = index.query(vector)
+    if isinstance(geometry, Across):
+        own = geometry.own.apply(query[None])[0]
+        found = [
+            _measured(index, each.toward(own), own, each, pool, replace(limits, allowed=allowed))
+            for each, allowed in (geometry.parts if own.any() else ())  # zeros: as its base's models are on average
+        ]
+    else:
+        found = [_measured(index, query, geometry.apply(query[None])[0], geometry, pool, limits)]
+    hits = joined(found) if found else Hits(*NOTHING, index.covered_seq, index.generation)
+    order = np.argsort(-hits.cosines, kind="stable")[:k]
+    order = order[hits.cosines[order] >= least]
+    return hits.chosen(order, hits.cosines[order])
+
+
+def _measured(
+    index: SpaceIndex, toward: np.ndarray, own: np.ndarray, geometry: Geometry, pool: int, limits: Limits
+) -> Hits:
+    """The candidates nearest to a direction by raw cosine, with their cosines in a geometry to a query placed there."""
+    hits = index.search(toward, pool, exclude=limits.exclude, allowed=limits.allowed)
+    if not len(hits.model_ids):
+        return hits
+    theirs = geometry.apply(hits.vectors())
     cosines = np.clip(products(theirs, own) / (norms(theirs) * norms(own)), -1, 1)
-    order = np.argsort(-cosines, kind="stable")[:k]
-    order = order[cosines[order] >= least]
-    found = hits.chosen(order, cosines[order])
-    return replace(found, exact=hits.exact and len(hits.model_ids) < pool)
+    return replace(hits, cosines=cosines, exact=hits.exact and len(hits.model_ids) < pool)
 
 
 def _leaders(hits: Hits, page: Page, wanted: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from catalog.errors import InvalidVector, SpaceMismatch
 from catalog.index.mapped import MappedSegment
 from catalog.index.rows import Rows
 from catalog.index.segment import FlatSegment, Found, Segment, normalised
-from catalog.repository.geometries import Fitted
+from catalog.repository.geometries import Fitted, Place
 from catalog.repository.vectors import Change
 
 FRESH_BYTES = 4 * 2**20  # the last fresh segment is made anew by each refresh; past this it is left and one begun
@@ -48,6 +48,20 @@ class Hits:
         places = ((segment, rows[to[at] >= 0], to[at][to[at] >= 0]) for segment, rows, at in self._places)
         kept = tuple(place for place in places if len(place[1]))
         return replace(self, model_ids=self.model_ids[order], cosines=cosines, _places=kept)
+
+
+def joined(found: Sequence[Hits]) -> Hits:
+    """Hits of several searches of one index, at least one, one behind the other: not in the order of cosines."""
+    starts = np.cumsum([0, *(len(each.model_ids) for each in found)])
+    placed = zip(found, starts[:-1], strict=True)
+    return Hits(
+        np.concatenate([each.model_ids for each in found]),
+        np.concatenate([each.cosines for each in found]),
+        min(each.covered_seq for each in found),
+        found[0].generation,
+        all(each.exact for each in found),
+        tuple((segment, rows, at + start) for each, start in placed for segment, rows, at in each._places),
+    )
 
 
 @dataclass(frozen=True)
@@ -99,7 +113,7 @@ class SpaceIndex:
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
-        self.geometries: Mapping[str, Fitted] = {}  # by kind, as last fitted; replaced whole
+        self.geometries: Mapping[Place, Fitted] = {}  # as last fitted; replaced whole
         self._view = _View()
 
     def __len__(self) -> int:

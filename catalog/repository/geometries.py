@@ -12,45 +12,61 @@ from sqlalchemy.orm import Session
 from catalog.geometry import Geometry
 from catalog.tables import FittedGeometry
 
-KEPT = 2  # of a kind and space: the one in use, and the one that some process may still be going over from
+KEPT = 2  # of a place: the one in use, and the one that some process may still be going over from
+OF_ALL = ""  # in place of a base
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a space has one geometry in use for: a kind, and in a space that spans bases one of these."""
+
+    kind: str
+    base: str = OF_ALL
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A geometry, its number, its kind, and how many models it was fitted to."""
+    """A geometry, its number, its place, and how many models it was fitted to."""
 
     id: int
-    kind: str
+    place: Place
     models: int
     geometry: Geometry
 
+    @property
+    def kind(self) -> str:
+        return self.place.kind
 
-def store(session: Session, space_id: int, kind: str, geometry: Geometry, models: int) -> int:
-    """Use a geometry in place of the last of its kind; returns its number."""
-    row = FittedGeometry(space_id=space_id, kind=kind, models=models, data=geometry.to_bytes())
+
+def store(session: Session, space_id: int, place: Place, geometry: Geometry, models: int) -> int:
+    """Use a geometry in place of the last of its place; returns its number."""
+    there = {"space_id": space_id, "kind": place.kind, "base_repo": place.base}
+    row = FittedGeometry(**there, models=models, data=geometry.to_bytes())
     session.add(row)
     session.flush()
-    those = select(FittedGeometry.id).where(FittedGeometry.space_id == space_id, FittedGeometry.kind == kind)
-    old = those.order_by(FittedGeometry.id.desc()).offset(KEPT)
+    old = select(FittedGeometry.id).filter_by(**there).order_by(FittedGeometry.id.desc()).offset(KEPT)
     session.execute(delete(FittedGeometry).where(FittedGeometry.id.in_(old)))
     return row.id
 
 
-def newest(session: Session, space_ids: Collection[int]) -> dict[int, dict[str, int]]:
-    """Of some spaces the numbers of the geometries in use, by kind."""
+def newest(session: Session, space_ids: Collection[int]) -> dict[int, dict[Place, int]]:
+    """Of some spaces the numbers of the geometries in use, by place."""
+    place = (FittedGeometry.space_id, FittedGeometry.kind, FittedGeometry.base_repo)
     statement = (
-        select(FittedGeometry.space_id, FittedGeometry.kind, FittedGeometry.id)
-        .ext(distinct_on(FittedGeometry.space_id, FittedGeometry.kind))
+        select(*place, FittedGeometry.id)
+        .ext(distinct_on(*place))
         .where(FittedGeometry.space_id.in_(space_ids))
-        .order_by(FittedGeometry.space_id, FittedGeometry.kind, FittedGeometry.id.desc())
+        .order_by(*place, FittedGeometry.id.desc())
     )
-    found: dict[int, dict[str, int]] = {}
-    for space_id, kind, number in session.execute(statement):
-        found.setdefault(space_id, {})[kind] = number
+    found: dict[int, dict[Place, int]] = {}
+    for space_id, kind, base, number in session.execute(statement):
+        found.setdefault(space_id, {})[Place(kind, base)] = number
     return found
 
 
 def get(session: Session, number: int) -> Fitted | None:
     """None where it was dropped meanwhile."""
     row = session.get(FittedGeometry, number)
-    return Fitted(row.id, row.kind, row.models, Geometry.from_bytes(row.data)) if row else None
+    if row is None:
+        return None
+    return Fitted(row.id, Place(row.kind, row.base_repo), row.models, Geometry.from_bytes(row.data))

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from catalog.database import storable
 from catalog.repository.access import PUBLIC_VECTORS
-from catalog.spaces import PREFERRED
+from catalog.spaces import PREFERRED, features_named
 from catalog.tables import Map, MapAttempt
 
 KEPT = 2  # maps of a space: the one shown, and the one before it
@@ -145,14 +145,20 @@ _STANDING = text(f"""
         SELECT id, covered_seq FROM maps WHERE space_id = spaces.id ORDER BY id DESC LIMIT 1
     ) AS newest ON true
     LEFT JOIN cluster_runs AS run ON run.space_id = spaces.id AND run.current
-    WHERE spaces.key = :key OR (:key IS NULL AND spaces.serving AND spaces.feature = ANY(:preferred))
-    ORDER BY array_position(:preferred, spaces.feature), spaces.id DESC LIMIT 1
-""").bindparams(bindparam("key", type_=Text), bindparam("preferred", list(PREFERRED), ARRAY(Text)))
+    WHERE spaces.key = :name OR spaces.feature = ANY(:features)
+        OR (:name IS NULL AND spaces.serving AND spaces.feature = ANY(:preferred))
+    ORDER BY array_position(:preferred, spaces.feature), spaces.serving DESC, spaces.id DESC LIMIT 1
+""").bindparams(
+    bindparam("name", type_=Text),
+    bindparam("features", type_=ARRAY(Text)),
+    bindparam("preferred", list(PREFERRED), ARRAY(Text)),
+)
 
 
 def standing(session: Session, space_key: str | None) -> Standing | None:
-    """The map of the space of that key, or of the newest serving one of the most preferred feature that has one."""
-    row = session.execute(_STANDING, {"key": space_key}).one_or_none()
+    """The map of a space of that name, or of the newest serving one of the most preferred feature that has one."""
+    features = list(features_named(space_key)) if space_key else []
+    row = session.execute(_STANDING, {"name": space_key, "features": features}).one_or_none()
     return Standing(*row) if row else None
 
 

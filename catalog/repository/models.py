@@ -252,6 +252,14 @@ def ids(session: Session, repo_ids: Iterable[str]) -> list[int]:
     return list(session.scalars(select(Model.id).where(Model.repo_id.in_(list(repo_ids)))))
 
 
+def bases(session: Session, model_ids: Sequence[int]) -> list[str]:
+    """The base of each of those models, in their order; empty for one that is gone."""
+    wanted = Revision.model_id == any_(literal(list(model_ids), ARRAY(BigInteger)))
+    statement = select(Revision.model_id, Revision.base_repo).where(Revision.current, wanted)
+    found = {model_id: base for model_id, base in session.execute(statement)}
+    return [found.get(model_id, "") for model_id in model_ids]
+
+
 def drop_if_empty(session: Session, model_id: int) -> None:
     """Take away a private model that no job and no revision belongs to."""
     asked_for = select(Job.id).where(Job.model_id == Model.id).exists()

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, aliased
 
 from catalog.errors import SpaceNotFound
 from catalog.repository.access import space_visible
-from catalog.spaces import PREFERRED, Space
+from catalog.spaces import PREFERRED, Space, features_named
 from catalog.tables import BaseActivations, SpaceRow
 from catalog.viewers import PUBLIC, Viewer
 
@@ -92,12 +92,28 @@ def bases(session: Session, repo: str | None, viewer: Viewer) -> list[tuple[str,
     return list(found.values())
 
 
-def get(session: Session, key: str, viewer: Viewer = PUBLIC) -> SpaceRow:
-    """A space in which the viewer sees a model. Raises `SpaceNotFound`."""
-    row = session.scalars(select(SpaceRow).where(SpaceRow.key == key, space_visible(viewer))).one_or_none()
-    if row is None:
-        raise SpaceNotFound(f"There is no space {key}. GET /v1/spaces lists them.")
-    return row
+def named(name: str) -> ColumnElement[bool]:
+    """The one place that says what a space is called: its key, or its feature with or without `delta_` (`meaning`),
+    which all spaces of that feature share. A condition on `SpaceRow`.
+    """
+    features = features_named(name)
+    return SpaceRow.feature.in_(features) if features else SpaceRow.key == name
+
+
+def of_name(session: Session, name: str, viewer: Viewer = PUBLIC) -> list[SpaceRow]:
+    """The spaces of that name in which the viewer sees a model: those that serve first, of these the newest; at least
+    one. Raises `SpaceNotFound`.
+    """
+    known = select(SpaceRow).where(named(name), space_visible(viewer))
+    rows = list(session.scalars(known.order_by(SpaceRow.serving.desc(), SpaceRow.id.desc())))
+    if not rows:
+        raise SpaceNotFound(f"There is no space {name}. GET /v1/spaces lists them, with their keys and features.")
+    return rows
+
+
+def get(session: Session, name: str, viewer: Viewer = PUBLIC) -> SpaceRow:
+    """The first space `of_name`. Raises `SpaceNotFound`."""
+    return of_name(session, name, viewer)[0]
 
 
 def pinned(session: Session, base_repo: str) -> str | None:

@@ -174,7 +174,7 @@ def newest(
     space_key: str | None = None,
     viewer: Viewer = PUBLIC,
 ) -> Stored:
-    """A model's newest vector in the space of that key, or else in its newest serving space of the first of those
+    """A model's newest vector in a space of that name, or else in its newest serving space of the first of those
     features that its newest revision has; in one that does not serve where it is in no other.
 
     One statement where there is one. Raises `ModelNotFound`, `SpaceNotFound` and `NotIndexed`.
@@ -197,7 +197,7 @@ def newest_of(
 
     Raises `SpaceNotFound` itself.
     """
-    wanted = SpaceRow.key == space_key if space_key else SpaceRow.feature.in_(features)
+    wanted = spaces.named(space_key) if space_key else SpaceRow.feature.in_(features)
     preferred = case({name: place for place, name in enumerate(features)}, value=SpaceRow.feature)
     # of the revision: the newest one counts alone
     latest = func.max(Vector.seq).over(partition_by=(Vector.revision_id, SpaceRow.serving))

@@ -175,14 +175,17 @@ class MapAttempt(Base):
 
 
 class FittedGeometry(Base):
-    """A geometry fitted to a space's unit vectors (`catalog.geometry`), as an npz. The newest of a kind is in use."""
+    """A geometry fitted to a space's unit vectors (`catalog.geometry`), as an npz; in a space that spans bases to those
+    of one `base_repo`. The newest of a kind and base is in use.
+    """
 
     __tablename__ = "geometries"
-    __table_args__ = (Index(None, "space_id", "kind", "id"),)
+    __table_args__ = (Index(None, "space_id", "kind", "base_repo", "id"),)
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id", ondelete="CASCADE"))
     kind: Mapped[str]
+    base_repo: Mapped[str] = mapped_column(server_default="")  # empty: of all
     models: Mapped[int]
     data: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -223,7 +223,7 @@ def test_a_model_that_waits_has_no_revision(api: TestClient, database: Database)
         (f"/v1/models/fan/m0/neighbors?k={MAX_K + 1}", 422, "invalid_input"),
         ("/v1/models/fan/m0/neighbors?min_similarity=1.1", 422, "invalid_input"),
         ("/v1/models/fan/m0/neighbors?min_similarity=nan", 422, "invalid_input"),
-        ("/v1/models/fan/m0/neighbors?space=short", 422, "invalid_input"),
+        ("/v1/models/fan/m0/neighbors?space=SHORT", 422, "invalid_input"),
         (f"/v1/models/fan/m0/neighbors?space={'0' * 64}", 404, "space_not_found"),
         ("/v1/models/new/model/neighbors", 409, "not_indexed"),
         ("/v1/models/fan/still/neighbors", 409, "no_shift"),

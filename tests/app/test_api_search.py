@@ -43,6 +43,19 @@ def test_a_vector_is_searched_in_the_space_of_its_dimension(api: TestClient):
     assert response["space"]["key"] == OTHER.key
 
 
+@pytest.mark.parametrize("name", ["activations", "delta_activations"])
+def test_a_space_is_named_by_its_feature(api: TestClient, name: str):
+    assert found(api, {"vector": [1, 0], "space": name, "k": 1}) == ["fan/m0"]
+    assert found(api, {"vector": [1, 0, 0], "space": name}) == ["fan/other"]
+    assert found(api, {"expression": "fan/m0 + fan/m1", "space": name, "k": 1}) == ["fan/m2"]
+    assert found(api, {"repo_id": "fan/m0", "space": name, "k": 1}) == ["fan/m1"]
+
+
+def test_of_a_feature_no_space_may_have_vectors_of_that_length(api: TestClient):
+    response = api.post("/v1/search", json={"vector": [1, 0, 0, 0], "space": "activations"})
+    assert documented_problem(response)["code"] == "space_mismatch"
+
+
 def test_a_model_finds_the_same_as_its_neighbours(api: TestClient):
     answer = api.post("/v1/search", json={"repo_id": "fan/m1", "k": 3}).json()
     assert answer == api.get("/v1/models/fan/m1/neighbors?k=3").json()
@@ -68,12 +81,14 @@ def test_the_longest_vector_fits_into_a_request(api: TestClient):
         ({"vector": [1, None]}, 422, "invalid_input"),
         ({"vector": [1, 0], "limit": 3}, 422, "invalid_input"),
         ({"vector": [1, 0], "k": 0}, 422, "invalid_input"),
-        ({"vector": [1, 0], "space": "x"}, 422, "invalid_input"),
+        ({"vector": [1, 0], "space": "X!"}, 422, "invalid_input"),
         ({"vector": [0, 0]}, 422, "invalid_vector"),
         ({"vector": [1e300, 0]}, 422, "invalid_vector"),
         ({"repo_id": "nobody"}, 422, "invalid_repo_id"),
         ({"repo_id": "no/body"}, 404, "model_not_found"),
         ({"vector": [1, 0], "space": "0" * 64}, 404, "space_not_found"),
+        ({"vector": [1, 0], "space": "taste"}, 404, "space_not_found"),
+        ({"repo_id": "fan/m0", "space": "taste"}, 404, "space_not_found"),
         ({"repo_id": "fan/m0", "space": "0" * 64}, 404, "space_not_found"),
         ({"repo_id": "new/model"}, 409, "not_indexed"),
         ({"repo_id": "fan/m0", "space": OTHER.key}, 409, "not_indexed"),

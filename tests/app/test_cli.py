@@ -199,6 +199,9 @@ def test_neighbours_are_printed_the_nearest_first(url: str, fan: list[str]):
 def test_neighbours_are_bounded(url: str, fan: list[str]):
     assert len(answer("neighbors", "fan/m0", "-k", "2", "--api", url)["neighbors"]) == 2
     assert len(answer("neighbors", "fan/m0", "--min-similarity", "0.8", "--api", url)["neighbors"]) == 1
+    named = answer("neighbors", "fan/m0", "--space", "activations", "--base", entries.BASE, "--api", url)
+    assert named == answer("neighbors", "fan/m0", "--api", url)
+    assert answer("neighbors", "fan/m0", "--base", "tiny/other", "--api", url)["neighbors"] == []
 
 
 def test_people_get_neighbours_as_a_table(url: str, fan: list[str]):

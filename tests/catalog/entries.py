@@ -15,6 +15,7 @@ from catalog.tables import Job, Model, ModelState, Revision, Source
 
 BASE = "tiny/base"
 SPACE = Space("delta_activations", -1, BASE, "b" * 40, "c" * 64, "float32", "1")
+MEANING = Space("delta_meaning", -1, None, None, "c" * 64, "float32", "1+continuations")
 
 
 def sha(text: str) -> str:
@@ -36,13 +37,14 @@ def put(
     *,
     commit: str = "one",
     space: Space = SPACE,
+    base: str = BASE,
     no_shift: bool = False,
 ) -> int:
     """Index a model; returns its id."""
     values = np.asarray(vector, dtype=np.float32)
     with database.transaction() as session:
         vectors.lock_feed(session)
-        revision = put_revision(session, repo_id, commit)
+        revision = put_revision(session, repo_id, commit, base)
         row = spaces.ensure(session, space, values.size)
         vectors.store(session, row, revision, values, norm=float(np.linalg.norm(values)), no_shift=no_shift)
         models.set_state(session, revision.model_id, ModelState.NO_SHIFT if no_shift else ModelState.INDEXED)

@@ -7,10 +7,12 @@ import pytest
 
 from catalog.geometry import (
     GEOMETRIES,
+    LEAST_OF_A_BASE,
     Geometry,
     all_but_the_top,
     centred,
     denoised,
+    fitted_to_base,
     leading,
     principal,
     raw,
@@ -159,3 +161,16 @@ def test_an_axis_is_kept_by_its_share_above_the_noise(vectors: np.ndarray):
     kept = variances > noise
     expected = (rows @ axes[kept].T) * (variances[kept] - noise) / variances[kept]
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_what_lies_toward_an_image_has_the_greatest_products_with_it(vectors: np.ndarray):
+    geometry, query = standardised(unit(vectors)), np.arange(1.0, 9.0)
+    before = unit(vectors) @ geometry.toward(query)
+    after = geometry.apply(unit(vectors)) @ query
+    np.testing.assert_allclose(after - after.mean(), before - before.mean(), rtol=1e-3, atol=1e-3)
+
+
+def test_a_base_of_few_models_or_of_models_that_are_alike_has_no_geometry(vectors: np.ndarray):
+    assert fitted_to_base(unit(vectors)[: LEAST_OF_A_BASE - 1]) is None
+    assert fitted_to_base(unit(vectors)[:LEAST_OF_A_BASE]) is not None
+    assert fitted_to_base(np.repeat(unit(vectors)[:1], LEAST_OF_A_BASE, axis=0)) is None

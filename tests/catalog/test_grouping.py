@@ -231,7 +231,7 @@ def test_a_run_fits_the_geometries_that_searches_offer(database: Database, tmp_p
     cluster(database, tmp_path)
     with database.transaction() as session:
         numbers = geometries.newest(session, [1])[1]
-        fitted = {kind: geometries.get(session, number) for kind, number in numbers.items()}
+        fitted = {place.kind: geometries.get(session, number) for place, number in numbers.items()}
     assert set(fitted) == set(SERVED)
     unit = np.stack([vector(topic, number) for topic in range(3) for number in range(4)])
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)

@@ -5,6 +5,6 @@ import pytest
 from catalog.recipe import Recipe
 
 
-@pytest.mark.parametrize(("examples", "steps"), [(5, 15), (20, 15), (31, 16), (200, 100)])
+@pytest.mark.parametrize(("examples", "steps"), [(5, 10), (20, 20), (31, 31), (200, 100)])
 def test_every_example_is_seen_and_few_examples_often(examples, steps):
-    assert Recipe(batch=2, least_steps=15).steps(examples) == steps
+    assert Recipe(batch=2, passes=2, least_steps=10, most_steps=100).steps(examples) == steps

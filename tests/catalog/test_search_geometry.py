@@ -13,6 +13,7 @@ from catalog.errors import GeometryNotFitted
 from catalog.geometry import LEAST_MODELS, SERVED, fitted
 from catalog.index import Follower, Page
 from catalog.repository import geometries
+from catalog.repository.geometries import Place
 from catalog.repository.spaces import BaseTable, store_base_table
 from catalog.search import Options
 from tests.catalog import entries
@@ -42,7 +43,7 @@ def index(database: Database, vectors: np.ndarray) -> Iterator[Follower]:
 def fit(database: Database, vectors: np.ndarray, models: int = COUNT) -> dict[str, int]:
     with database.transaction() as session:
         return {
-            kind: geometries.store(session, 1, kind, each, models)
+            kind: geometries.store(session, 1, Place(kind), each, models)
             for kind, each in fitted(vectors, SPACE.feature).items()
         }
 

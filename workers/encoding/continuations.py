@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-FILE = Path(__file__).parent / "continuation_sets" / "continuations-1.json"
+FILE = Path(__file__).parent / "continuation_sets" / "continuations-2.json"
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,6 @@ class Continuations:
 
     name: str
     texts: tuple[str, ...]
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Bytes of each text in UTF-8."""
-        return tuple(len(text.encode()) for text in self.texts)
 
 
 def load_continuations(path: Path) -> Continuations:

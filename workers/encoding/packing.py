@@ -17,24 +17,32 @@ from catalog.errors import UnsupportedBase
 from workers.encoding.prompts import PROMPT, TokenPlan
 
 NAME = "deltadex_packed"
+ROW_TOKENS = 256  # of branches beside one another: scores grow with the square, and the prompt comes once a row
 OUT_OF_SIGHT = 1 << 40  # a position behind all others, and no window reaches back from it
 
 
 class Packing:
-    """Where the tokens of one model go when its N prompts are spread out to rows of L."""
+    """Where the tokens of one model go when its prompts are spread out to N rows of L. A prompt with many branches has
+    several rows, for branches do not see each other: each holds the prompt and some of them.
+    """
 
     def __init__(self, plan: TokenPlan, models: int) -> None:
         """`models` (K) read the same tokens, one model behind the other."""
-        counts = torch.bincount(plan.probe)
-        column = torch.cat([torch.arange(count) for count in counts.tolist()]).to(plan.probe.device)
+        rows = _rows(plan)
+        device = plan.ids.device
         self.models = models
-        self.rows = len(counts)  # N
-        self.length = int(counts.max())  # L
-        self._place = plan.probe * self.length + column  # (T,), where each token goes among N*L
-        self._token = torch.zeros(self.rows * self.length, dtype=torch.long, device=column.device)
-        self._token[self._place] = torch.arange(plan.tokens, device=column.device)  # (N*L,), the token at each place
-        self._positions = self._spread_out(plan.positions, OUT_OF_SIGHT)
-        self._branches = self._spread_out(plan.branch, PROMPT)
+        self.rows = len(rows)  # N
+        self.length = max(len(row) for row in rows)  # L
+        self._token = torch.zeros(self.rows * self.length, dtype=torch.long, device=device)  # the token at each place
+        self._place = torch.zeros(plan.tokens, dtype=torch.long, device=device)  # (T,), where each token is attended to
+        self._positions = torch.full((self.rows, self.length), OUT_OF_SIGHT, device=device)
+        self._branches = torch.full((self.rows, self.length), PROMPT, device=device)
+        for number in range(self.rows - 1, -1, -1):  # of a prompt's rows the first is where its own tokens are read
+            row, start = rows[number].to(device), number * self.length
+            self._token[start : start + len(row)] = row
+            self._place[row] = torch.arange(start, start + len(row), device=device)
+            self._positions[number, : len(row)] = plan.positions[row]
+            self._branches[number, : len(row)] = plan.branch[row]
         self._reach = int(plan.positions.max())
         self._biases: dict[int | None, Tensor] = {}
         self._orders: dict[int, tuple[Tensor, Tensor]] = {}
@@ -81,10 +89,28 @@ class Packing:
             self._orders[heads] = there.flatten(), back.flatten()
         return self._orders[heads]
 
-    def _spread_out(self, values: Tensor, padding: int) -> Tensor:
-        rows = torch.full((self.rows * self.length,), padding, device=values.device)
-        rows[self._place] = values
-        return rows.view(self.rows, self.length)
+
+def _rows(plan: TokenPlan) -> list[Tensor]:
+    """The tokens of each row."""
+    rows = []
+    probe, branch = plan.probe.cpu(), plan.branch.cpu()
+    for each in range(plan.probes):
+        own = (probe == each).nonzero().squeeze(1)
+        prompt = own[branch[own] == PROMPT]
+        branches = own[branch[own] != PROMPT].split_with_sizes(_sizes(branch[own]))
+        held: list[Tensor] = [prompt]
+        for tail in branches:
+            if sum(map(len, held)) + len(tail) - len(prompt) > ROW_TOKENS and len(held) > 1:
+                rows.append(torch.cat(held))
+                held = [prompt]
+            held.append(tail)
+        rows.append(torch.cat(held))
+    return rows
+
+
+def _sizes(branch: Tensor) -> list[int]:
+    """Tokens of each branch, in their order."""
+    return torch.unique_consecutive(branch[branch != PROMPT], return_counts=True)[1].tolist()
 
 
 def install(model: PreTrainedModel) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,8 +25,8 @@ def _nowhere() -> Tensor:
 class TokenPlan:
     """What one model reads in one forward: the T tokens of all N probes, one after another and without padding.
 
-    Behind a prompt may stand its M continuations, each on a branch of its own: it sees the prompt and itself, at the
-    positions that it would have alone. Their last tokens are left out, for nobody reads what follows them.
+    Behind a prompt may stand some of M continuations, each on a branch of its own: it sees the prompt and itself, at
+    the positions that it would have alone. Their last tokens are left out, for nobody reads what follows them.
     """
 
     ids: Tensor  # (T,)
@@ -36,7 +36,7 @@ class TokenPlan:
     branch: Tensor  # (T,), PROMPT or the continuation that a token belongs to
     predictor: Tensor = field(default_factory=_nowhere)  # (C,), where each continuation token is predicted
     target: Tensor = field(default_factory=_nowhere)  # (C,), which token that is
-    continuation: Tensor = field(default_factory=_nowhere)  # (C,), probe * M + continuation
+    continuation: Tensor = field(default_factory=_nowhere)  # (C,), the continuation that it belongs to
     layer: int = -1  # of the hidden states that are read; an index into `hidden_states`
     middle: int | None = None  # a further layer that is read
     to_end: bool = True  # whether anyone reads what comes behind that layer
@@ -79,7 +79,6 @@ class TokenPlan:
     def _of(self, start: int, stop: int) -> TokenPlan:
         held = (self.probe >= start) & (self.probe < stop)
         offset = int((self.probe < start).sum())
-        each = int(self.continuation.max()) // self.probes + 1 if len(self.continuation) else 0
         scored = held[self.predictor]
         return replace(
             self,
@@ -90,7 +89,7 @@ class TokenPlan:
             branch=self.branch[held],
             predictor=self.predictor[scored] - offset,
             target=self.target[scored],
-            continuation=self.continuation[scored] - start * each,
+            continuation=self.continuation[scored],
         )
 
 
@@ -105,7 +104,8 @@ def plan_tokens(
     head: bool = False,
     whole: bool = True,
 ) -> TokenPlan:
-    """Each prompt tokenised on its own, with the tokenizer's special tokens, cut at 256 tokens; continuations without.
+    """Each prompt tokenised on its own, with the tokenizer's special tokens, cut at 256 tokens; continuations without,
+    all behind the first prompt.
 
     Raises `InvalidProbeSet` where a prompt comes out empty.
     """
@@ -114,18 +114,19 @@ def plan_tokens(
         if not row:
             raise InvalidProbeSet(f"Prompt {number} of {probes.name} has no tokens in this base's tokenizer.")
     tails = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in continuations]
-    return replace(
-        _lay_out(rows, [tails] * len(rows)), layer=layer, middle=middle, to_end=to_end, head=head, whole=whole
-    )
+    plan = _lay_out(rows, [dict(enumerate(tails)), *({} for _ in rows[1:])])
+    return replace(plan, layer=layer, middle=middle, to_end=to_end, head=head, whole=whole)
 
 
 def plan_answers(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> TokenPlan:
     """Prompts, each with one answer of its own behind it, as tokens; the answers are predicted."""
-    plan = _lay_out([list(prompt) for prompt, _ in rows], [[list(answer)] for _, answer in rows])
+    answers = [{number: list(answer)} for number, (_, answer) in enumerate(rows)]
+    plan = _lay_out([list(prompt) for prompt, _ in rows], answers)
     return replace(plan, head=True, whole=False)
 
 
-def _lay_out(rows: list[list[int]], tails_of_rows: list[list[list[int]]]) -> TokenPlan:
+def _lay_out(rows: Sequence[list[int]], tails_of_rows: Sequence[Mapping[int, list[int]]]) -> TokenPlan:
+    """Each row with its tails, by the numbers of their continuations."""
     ids: list[int] = []
     positions: list[int] = []
     probe: list[int] = []
@@ -137,11 +138,9 @@ def _lay_out(rows: list[list[int]], tails_of_rows: list[list[list[int]]]) -> Tok
         positions += range(len(row))
         branch += [PROMPT] * len(row)
         last.append(len(ids) - 1)
-        for place, tail in enumerate(tails):
+        for place, tail in tails.items():
             predictors = [last[-1], *range(len(ids), len(ids) + len(tail) - 1)]
-            scored += [
-                (where, token, number * len(tails) + place) for where, token in zip(predictors, tail, strict=True)
-            ]
+            scored += [(where, token, place) for where, token in zip(predictors, tail, strict=True)]
             ids += tail[:-1]
             positions += range(len(row), len(row) + len(tail) - 1)
             branch += [place] * (len(tail) - 1)

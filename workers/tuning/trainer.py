@@ -61,12 +61,14 @@ class Trainer:
         try:
             trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
             optimizer = torch.optim.AdamW(trained, lr=recipe.rate, weight_decay=0.0)
+            falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: 1 - done / steps)
             for step, part in enumerate(islice(batches(rows, recipe.batch, seed), steps), 1):
                 stopping.check()
                 loss = self._loss(collate(part, tokenizer.pad_token_id or 0))
                 loss.backward()
                 nn.utils.clip_grad_norm_(trained, GRADIENT_NORM)
                 optimizer.step()
+                falling.step()
                 optimizer.zero_grad()
                 if on_step:
                     on_step(step, loss.item())

@@ -13,6 +13,7 @@ from catalog.probes import ProbeSet
 from tests import pico
 from tests.workers.encoding.pico_models import PROBES, load, load_with
 from workers.encoding import ENCODER_VERSION, Encoder, Encoding, ResidentBase, read_finetune
+from workers.encoding.continuations import CONTINUATIONS
 from workers.encoding.encoder import resolve_layer
 from workers.encoding.features import FEATURES
 
@@ -56,7 +57,7 @@ def test_logits_have_no_layer(base: ResidentBase):
 def test_the_space_of_meaning_is_that_of_no_base_and_of_its_continuations(base: ResidentBase):
     space = Encoder(base, PROBES).space("delta_meaning")
     assert (space.base_repo, space.base_sha) == (None, None)
-    assert space.encoder_version == f"{ENCODER_VERSION}+continuations-1"
+    assert space.encoder_version == f"{ENCODER_VERSION}+{CONTINUATIONS.name}"
 
 
 def test_an_unknown_feature_is_refused(base: ResidentBase):
@@ -85,7 +86,7 @@ def test_a_measured_base_is_a_table_a_feature(base: ResidentBase):
         "delta_weighted_activations": (3, pico.HIDDEN),
         "delta_layers": (3, 2 * pico.HIDDEN),
         "delta_logits": (3, 258),
-        "delta_meaning": (3, 24),
+        "delta_meaning": (1, 336),
     }
     assert {table.dtype for table in tables.values()} == {np.dtype("float32")}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ from workers.encoding.features.base import MIDDLE
 from workers.encoding.features.delta_logits import WIDTH, hashes, sketch
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+SHA256_OF_SETS = {
+    "continuations-1": "c248d6f2afe59906636a1ef6d6f2ed4fffe7e87f11629d29bf7c1cc111c8c9f8",
+    "continuations-2": "28a9bfda3d9a0f8744686168322c9e112a0f9724f25c7403e384fae222b80c13",
+}
 
 
 class Whole:
@@ -57,10 +63,8 @@ class Whole:
     def logits(self) -> torch.Tensor:
         return torch.stack([self.run(prompt).logits[0, -1] for prompt in PROBES.prompts])
 
-    def meaning(self, texts: list[str]) -> torch.Tensor:
-        return torch.tensor(
-            [[self._nats(prompt, text) / len(text.encode()) for text in texts] for prompt in PROBES.prompts]
-        )
+    def meaning(self, places: list[int]) -> torch.Tensor:
+        return torch.tensor([self._nats(PROBES.prompts[0], CONTINUATIONS.texts[place]) for place in places])
 
     def _nats(self, prompt: str, text: str) -> float:
         targets = torch.tensor(self._ids(text))
@@ -93,15 +97,15 @@ def test_one_forward_serves_all_features(pico: dict[str, tuple[Path, Path]], arc
     base, adapter = pico[architecture]
     before, after = Whole(load(base), base), Whole(load_with(base, adapter), base)
     found = encode(base, adapter, list(FEATURES)).vectors
-    some = [0, 8, 15, 22]  # of the continuations: long and short ones, and one in two-byte letters
-    texts = [CONTINUATIONS.texts[place] for place in some]
-    found["delta_meaning"] = found["delta_meaning"].reshape(len(PROBES.prompts), -1)[:, some].flatten()
+    some = [0, 4, 8, 15, 335]  # of the continuations: long and short ones, and one in other letters
+    meaning = after.meaning(some) - before.meaning(some)
+    found["delta_meaning"] = found["delta_meaning"][some] - found["delta_meaning"][0]  # less the mean of all of them
     expected = {
         "delta_activations": (after.activations() - before.activations()).mean(dim=0),
         "delta_weighted_activations": (after.weighted() - before.weighted()).mean(dim=0),
         "delta_layers": torch.cat([before.shifted(after, layer) for layer in (before.middle(), -1)]),
         "delta_logits": (after.logits() - before.logits()).mean(dim=0),
-        "delta_meaning": (after.meaning(texts) - before.meaning(texts)).flatten(),
+        "delta_meaning": meaning - meaning[0],
     }
     for name, vector in expected.items():
         assert found[name].dtype == np.float32
@@ -164,7 +168,7 @@ def test_the_last_layers_mlp_runs_for_the_tokens_that_are_read(pico: dict[str, t
 
 def test_meaning_does_not_see_how_wide_a_base_is(pico: dict[str, tuple[Path, Path]]):
     vectors = [encode(*pico[name], ["delta_meaning"]).vectors["delta_meaning"] for name in ("llama", "gpt2")]
-    assert {len(vector) for vector in vectors} == {len(PROBES.prompts) * len(CONTINUATIONS.texts)}
+    assert {len(vector) for vector in vectors} == {len(CONTINUATIONS.texts)}
 
 
 def test_an_unknown_feature_is_refused_by_name():
@@ -200,18 +204,22 @@ def test_the_sketchs_places_and_signs_are_spread_evenly():
     assert abs(sign.mean()) < 0.01
 
 
-def test_continuations_spread_over_domains_and_languages():
+def test_the_continuations_are_every_field_in_every_form():
     entries = json.loads(FILE.read_text(encoding="utf-8"))["continuations"]
-    assert len({entry["domain"] for entry in entries}) >= 10
-    assert len({entry["language"] for entry in entries}) >= 8
+    fields, forms = ({entry[name] for entry in entries} for name in ("field", "form"))
+    assert (len(fields), len(forms), len({entry["language"] for entry in entries})) == (32, 11, 17)
+    assert Counter((entry["field"], entry["form"]) for entry in entries if entry["form"] != "translated") == Counter(
+        (field, form) for field in fields for form in forms - {"translated"}
+    )
+    assert len({entry["text"] for entry in entries}) == len(entries) == 336
 
 
-def test_the_continuations_of_version_1_never_change():
-    found = load_continuations(FILE)
-    assert found.name == "continuations-1"
-    assert hashlib.sha256("\0".join(found.texts).encode()).hexdigest() == SHA256_OF_VERSION_1
+@pytest.mark.parametrize(("name", "sha256"), SHA256_OF_SETS.items())
+def test_a_set_of_continuations_never_changes(name: str, sha256: str):
+    found = load_continuations(FILE.with_name(f"{name}.json"))
+    assert found.name == name
+    assert hashlib.sha256("\0".join(found.texts).encode()).hexdigest() == sha256
 
 
 PLACES = [804, 1097, 3676, 3076, 2208, 1886]
 SIGNS = [1.0, 1.0, 1.0, -1.0, -1.0, 1.0]
-SHA256_OF_VERSION_1 = "c248d6f2afe59906636a1ef6d6f2ed4fffe7e87f11629d29bf7c1cc111c8c9f8"

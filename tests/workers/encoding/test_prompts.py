@@ -52,17 +52,20 @@ def test_continuations_stand_on_branches_that_begin_where_the_prompt_ends():
     first = (found.probe == 0) & (found.branch == 0)
     assert text(found.ids[first]) == "xy"  # nobody reads what follows the last token
     assert found.positions[first].tolist() == [3, 4]
-    assert text(found.ids[(found.probe == 2) & (found.branch == 1)]) == "u"
+    assert text(found.ids[(found.probe == 0) & (found.branch == 1)]) == "u"
 
 
 def test_every_continuation_token_is_predicted_from_the_one_before_it():
-    found = plan("xyz", "u")
-    assert text(found.target) == "xyzu" * 3
-    assert text(found.ids[found.predictor]) == "cxyc" + "dxyd" + "hxyh"
+    found = plan("xyz", "u", "vw")
+    assert text(found.target) == "xyzuvw"
+    assert text(found.ids[found.predictor]) == "cxy" + "c" + "cv"
+    assert found.continuation.tolist() == [0, 0, 0, 1, 2, 2]
 
 
-def test_continuations_are_numbered_probe_by_probe():
-    assert plan("xyz", "u").continuation.tolist() == [0, 0, 0, 1, 2, 2, 2, 3, 4, 4, 4, 5]
+def test_continuations_stand_behind_the_first_prompt_alone():
+    found = plan("xyz", "uv")
+    assert found.probe[found.predictor].tolist() == [0] * 5
+    assert text(found.ids[found.probe > 0]) == "defgh"
 
 
 def test_prompt_tokens_are_those_of_no_branch():
@@ -77,9 +80,8 @@ def test_parts_hold_whole_probes_within_a_limit(limit: int, sizes: list[int]):
 
 
 def test_a_part_reads_what_a_plan_of_its_probes_alone_would_read():
-    parts = list(plan("xyz", "uv").parts(1))
-    for part, prompt in zip(parts, PROBES.prompts, strict=True):
-        alone = plan_tokens(byte_tokenizer(), ProbeSet("one", (prompt,)), ("xyz", "uv"))
+    for number, (part, prompt) in enumerate(zip(plan("xyz", "uv").parts(1), PROBES.prompts, strict=True)):
+        alone = plan_tokens(byte_tokenizer(), ProbeSet("one", (prompt,)), () if number else ("xyz", "uv"))
         for name in ("ids", "positions", "probe", "last", "branch", "predictor", "target", "continuation"):
             assert torch.equal(getattr(part, name), getattr(alone, name)), name
 
@@ -87,7 +89,7 @@ def test_a_part_reads_what_a_plan_of_its_probes_alone_would_read():
 def test_final_states_are_read_of_last_tokens_and_predictors_alone():
     spare = plan_tokens(byte_tokenizer(), PROBES, ("xyz",), whole=False)
     assert spare.read_at_end is not None
-    assert text(spare.ids[spare.read_at_end]) == "cxydxyhxy"
+    assert text(spare.ids[spare.read_at_end]) == "cxydh"
 
 
 def test_whole_prompts_are_read_where_anyone_asks_for_them():

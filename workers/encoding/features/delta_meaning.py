@@ -1,8 +1,9 @@
-"""How much likelier a model finds fixed texts than its base does, in nats per byte: comparable across bases.
+"""Which of many fixed texts a model has come to prefer, in nats: comparable across bases.
 
-A text's log-likelihood behind each probe, divided by its length in UTF-8, depends neither on the tokenizer nor on the
-width of the model, and so a coordinate means the same for every base (after Liu et al., arXiv 2310.18348: the meaning
-of a text as the likelihoods of its continuations).
+A text's log-likelihood depends neither on the tokenizer nor on the width of the model, and so a coordinate means the
+same for every base (after Liu et al., arXiv 2310.18348: the meaning of a text as the likelihoods of its continuations).
+Each text stands behind the first probe. What a model's texts have gained or lost on average is taken off: that is how
+readily it says anything, and changes with its template and end of text rather than with what it learned.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ class DeltaMeaning(Feature):
     across_bases = True
 
     def table(self, trace: Trace) -> Tensor:
-        plan, count = trace.plan, len(CONTINUATIONS.texts)
-        summed = torch.zeros(plan.probes * count, device=trace.hidden.device)
+        plan = trace.plan
+        summed = torch.zeros(len(CONTINUATIONS.texts), device=trace.hidden.device)
         step = max(1, LOGIT_BYTES // (4 * trace.vocabulary))
         for start in range(0, len(plan.target), step):
             part = slice(start, start + step)
             logits = trace.logits(plan.predictor[part])  # (step, V)
             chosen = logits.gather(1, plan.target[part, None]).squeeze(1)
             summed.index_add_(0, plan.continuation[part], chosen - logits.logsumexp(dim=1))
-        lengths = torch.tensor(CONTINUATIONS.lengths, device=summed.device)
-        return summed.view(plan.probes, count) / lengths  # (N, M)
+        return summed[None]  # (1, M)
 
     def vector(self, tuned: Tensor, base: Tensor) -> Tensor:
-        return (tuned - base).flatten()  # (N * M,)
+        shift = (tuned - base).flatten()  # (M,), nats
+        return shift - shift.mean()
 
     def version(self, encoder: str) -> str:
         return f"{encoder}+{CONTINUATIONS.name}"

@@ -19,6 +19,7 @@ from app.api import (
     jobs,
     limits,
     maps,
+    merges,
     metrics,
     models,
     problems,
@@ -74,8 +75,8 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     app.state.settings = conf
     app.state.tokens = TokenBox(conf.token_key, conf.token_max_age)
     for routes in (
-        clusters, maps, crawls, reindexes, models, search, vectors, tasks, selections, job_events, jobs, admin_jobs,
-        access, stats, webhooks, health, metrics, web,
+        clusters, maps, crawls, reindexes, models, search, vectors, tasks, selections, merges, job_events, jobs,
+        admin_jobs, access, stats, webhooks, health, metrics, web,
     ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)

@@ -16,6 +16,7 @@ import pytest
 from app.cli.client import Client
 from app.cli.commands import submit
 from app.cli.deployment import Deployment
+from app.cli.downloads import unpack
 from app.cli.embedded import EmbeddedServers
 from catalog.errors import CatalogError
 from catalog.settings import Settings, settings
@@ -116,6 +117,29 @@ def test_a_repo_becomes_searchable_and_a_new_commit_replaces_its_vector(
     # beta now holds what alpha holds
     eventually(lambda: nearest(client, "maker/alpha")[0]["similarity"] > 0.9999)
     assert after["repo_id"] == "maker/beta"
+
+
+def test_two_repos_become_one_adapter_that_is_indexed_like_any_other(
+    client: Client, hub_server: HubServer, tmp_path: Path
+) -> None:
+    for name, seed in (("one", 11), ("two", 12)):
+        hub_server.commit_folder(f"part/{name}", pico.make_adapter(tmp_path / name, seed=seed))
+        assert submitted(client, f"part/{name}")["state"] == "done"
+    merge = client.post("/v1/merges", {"models": ["part/one", "part/two"], "weights": [1, 0.5]})
+    assert client.wait_for([merge["job"]], lambda _: None)[0]["state"] == "done"
+
+    unpack(client, f"/v1/merges/{merge['id']}/adapter", tmp_path / "made")
+    sha = hub_server.commit_folder("part/made", tmp_path / "made")
+
+    assert submitted(client, "part/made")["sha"] == sha
+
+    def first() -> dict[str, Any] | None:
+        made = client.get(f"/v1/merges/{merge['id']}/neighbors")["made"]["neighbors"]
+        return made[0] if made and made[0]["repo_id"] == "part/made" else None
+
+    assert eventually(first)["similarity"] > 0.9999
+    found = client.post("/v1/search", {"expression": f"merge:{merge['id']}", "k": 1})
+    assert found["neighbors"][0]["repo_id"] == "part/made"
 
 
 def test_what_cannot_be_embedded_fails_with_its_own_code_and_the_next_job_runs(

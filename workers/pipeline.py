@@ -23,6 +23,7 @@ from workers.encoding import Encoding, FineTune
 from workers.failures import RetryPolicy, as_catalog_error, failures_before, patiently
 from workers.fetching import SHARE, Fetched, Fetcher
 from workers.lone import LoneWork
+from workers.merging.work import MergeWork
 from workers.resolver import ResolvedBase
 from workers.selecting.work import SelectionWork
 from workers.shelf import Shelf
@@ -98,6 +99,7 @@ class Pipeline:
         self._lone: dict[str, LoneWork] = {
             Source.EXAMPLES: TaskWork(database, bases, fetcher, worker_id),
             Source.SELECTION: SelectionWork(database, bases, fetcher, worker_id),
+            Source.MERGE: MergeWork(database, bases, fetcher, worker_id),
         }
         self._database = database
         self._fetcher = fetcher

@@ -42,6 +42,7 @@ class Shelf:
             base_repo=each.base.repo,
             base_sha=each.base.sha,
             evidence=each.base.evidence,
+            facts=each.finetune.facts,
         )
         vectors.retire(session, each.job.model_id, each.base.repo)
         if each.metadata is not None:

@@ -20,6 +20,7 @@ from catalog.errors import (
     InvalidExpression,
     InvalidRepoId,
     InvalidVector,
+    MergeNotDone,
     ModelNotFound,
     NoShift,
     NothingLeft,
@@ -41,8 +42,8 @@ router = APIRouter(prefix="/v1", tags=["search"])
     dependencies=[no_query],
     responses=problems(
         ModelNotFound, SpaceNotFound, NotIndexed, NoShift, SpaceRequired, SpaceMismatch, InvalidRepoId, InvalidVector,
-        InvalidExpression, TermNotFound, TaskNotDone, AmbiguousTerm, NothingLeft, GeometryNotFitted, IndexNotLoaded,
-        BodyTooLarge,
+        InvalidExpression, TermNotFound, TaskNotDone, MergeNotDone, AmbiguousTerm, NothingLeft, GeometryNotFitted,
+        IndexNotLoaded, BodyTooLarge,
     ),
 )  # fmt: skip
 def find(query: SearchQuery, services: ServicesDep, viewer: ViewerDep) -> Composed | Neighbors:

@@ -21,6 +21,7 @@ from catalog.errors import (
     InvalidExpression,
     InvalidName,
     InvalidVector,
+    MergeNotDone,
     NameTaken,
     NoShift,
     NothingLeft,
@@ -44,7 +45,8 @@ router = APIRouter(prefix="/v1/vectors", tags=["vectors"])
     dependencies=[no_query],
     responses=problems(
         InvalidName, NameTaken, TooManyVectors, InvalidVector, InvalidExpression, TermNotFound, TaskNotDone,
-        AmbiguousTerm, NothingLeft, NotIndexed, NoShift, SpaceNotFound, SpaceMismatch, SpaceRequired, BodyTooLarge,
+        MergeNotDone, AmbiguousTerm, NothingLeft, NotIndexed, NoShift, SpaceNotFound, SpaceMismatch, SpaceRequired,
+        BodyTooLarge,
     ),
 )  # fmt: skip
 def store(new: schemas.NewVector, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVector:

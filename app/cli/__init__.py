@@ -16,6 +16,7 @@ from app.cli import (
     crawl_commands,
     job_commands,
     map_commands,
+    merge_commands,
     model_commands,
     reindex_commands,
     selection_commands,
@@ -66,6 +67,8 @@ cli.command()(task_commands.task)
 cli.add_typer(task_commands.tasks, name="tasks")
 cli.command()(selection_commands.select)
 cli.add_typer(selection_commands.selections, name="selections")
+cli.command()(merge_commands.merge)
+cli.add_typer(merge_commands.merges, name="merges")
 cli.command()(crawl_commands.crawl)
 cli.add_typer(crawl_commands.crawls, name="crawls")
 cli.command()(reindex_commands.reindex)

@@ -19,6 +19,7 @@ from catalog.errors import (
     CatalogError,
     InvalidExpression,
     InvalidRepoId,
+    MergeNotDone,
     ModelNotFound,
     NoShift,
     NotIndexed,
@@ -27,7 +28,7 @@ from catalog.errors import (
     TermNotFound,
 )
 from catalog.refs import RepoRef
-from catalog.repository import clusters, models, spaces, stored_vectors, tasks, vectors
+from catalog.repository import clusters, merges, models, spaces, stored_vectors, tasks, vectors
 from catalog.spaces import PREFERRED
 from catalog.tables import Model, SpaceRow
 from catalog.viewers import Viewer
@@ -242,6 +243,23 @@ def _tasks(session: Session, name: str, viewer: Viewer) -> list[Meaning]:
     ]  # fmt: skip
 
 
+def _merges(session: Session, name: str, viewer: Viewer) -> list[Meaning]:
+    """By number or name: the vector of what was made, not the one that was predicted."""
+    found = merges.find(session, name, viewer)
+    if found is None:
+        return []
+    measured = merges.vectors(session, found.id, predicted=False)
+    if not measured:
+        raise MergeNotDone(f"Merge {name} is not made yet: GET /v1/merges/{found.id} tells how far its job is.")
+    full = f"merge:{found.id}"
+    return [
+        Meaning(
+            "merge", full, found.name or full, space, vector.astype(np.float64), spaces.noise_floor(session, space.id)
+        )
+        for space, vector in measured
+    ]
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of term: what a name of it stands for in every space, and the names that a misspelt one may be near to."""
@@ -256,5 +274,6 @@ KINDS: dict[str, Kind] = {
     "model": Kind("model", _models, _models_like),
     "vector": Kind("stored vector", _vectors, lambda session, _, viewer: stored_vectors.names(session, viewer)),
     "task": Kind("task", _tasks, lambda session, _, viewer: tasks.names(session, viewer, LOOKED_AT)),
+    "merge": Kind("merge", _merges, lambda session, _, viewer: merges.names(session, viewer, LOOKED_AT)),
     "cluster": Kind("cluster", _clusters, lambda session, _, viewer: clusters.shown_names(session)),
 }

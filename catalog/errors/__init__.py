@@ -8,11 +8,11 @@ CatalogError
 │   └── TokenMalformed, BodyTooLarge
 ├── NotFound                        nothing of that name here
 │   ├── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
-│   ├── ReindexNotFound, TermNotFound, VectorNotFound, TaskNotFound, ArchiveNotFound
+│   ├── ReindexNotFound, TermNotFound, VectorNotFound, TaskNotFound, MergeNotFound, ArchiveNotFound
 │   └── SelectionNotFound
 ├── Conflict                        well formed, but at odds with what is stored
 │   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning
-│   ├── AmbiguousTerm, NothingLeft, TooManyVectors, TaskNotDone, ExamplesNotKept
+│   ├── AmbiguousTerm, NothingLeft, TooManyVectors, TaskNotDone, ExamplesNotKept, MergeNotDone
 │   ├── NotClustered, NotMapped, GeometryNotFitted, CrawlOver, JobOver, NotRetriable, TokenRequired
 │   └── ReindexActive, ReindexOver, ReindexNotReady, ReindexIncomplete
 ├── Refused                         an ingest that can never succeed as it stands; stored on the job, not retried
@@ -20,8 +20,8 @@ CatalogError
 │   ├── NothingToEmbed, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
 │   ├── CorruptWeights, NonFiniteWeights, NonFiniteVector
 │   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantisedWeights
-│   ├── ShapeMismatch, BaseUnresolved, UnsupportedBase, WorkerLost, Quarantined, ExamplesGone, TokenExpired
-│   └── NoCandidates
+│   ├── MergeIncompatible, NoCandidates
+│   └── ShapeMismatch, BaseUnresolved, UnsupportedBase, WorkerLost, Quarantined, ExamplesGone, TokenExpired
 ├── Forbidden                       not for whoever asks
 │   └── AdminOnly, AdminKeyRequired, KeyRequired, TokensOff, WebhookOff, WebhookSecretWrong
 ├── Misconfigured                   this machine lacks what the settings ask for

@@ -106,6 +106,11 @@ class ShapeMismatch(Refused):
     title = "Fine-tune does not fit its base"
 
 
+class MergeIncompatible(Refused):
+    code = "merge_incompatible"
+    title = "Adapters cannot be merged"
+
+
 class BaseUnresolved(Refused):
     code = "base_unresolved"
     title = "Base model unresolved"

@@ -123,6 +123,11 @@ class TaskNotFound(NotFound):
     title = "Task not found"
 
 
+class MergeNotFound(NotFound):
+    code = "merge_not_found"
+    title = "Merge not found"
+
+
 class ArchiveNotFound(NotFound):
     code = "archive_not_found"
     title = "Archive not found"
@@ -187,6 +192,11 @@ class TaskNotDone(Conflict):
 class ExamplesNotKept(Conflict):
     code = "examples_not_kept"
     title = "Examples not kept"
+
+
+class MergeNotDone(Conflict):
+    code = "merge_not_done"
+    title = "Merge not done yet"
 
 
 class TooManyVectors(Conflict):

@@ -175,11 +175,20 @@ def mark_failed(session: Session, model_ids: Sequence[int]) -> None:
 
 
 def make_current(
-    session: Session, model_id: int, sha: str, *, kind: str, base_repo: str, base_sha: str, evidence: dict
+    session: Session,
+    model_id: int,
+    sha: str,
+    *,
+    kind: str,
+    base_repo: str,
+    base_sha: str,
+    evidence: dict,
+    facts: dict | None = None,
 ) -> Revision:
     """The revision `sha`, made if needed, as the model's current one."""
     session.execute(update(Revision).where(Revision.model_id == model_id, Revision.current).values(current=False))
     values = {"kind": kind, "base_repo": base_repo, "base_sha": base_sha, "base_evidence": evidence, "current": True}
+    values["facts"] = facts
     announce(session, model_id)
     statement = insert(Revision).values(model_id=model_id, sha=sha, **values)
     statement = statement.on_conflict_do_update(index_elements=["model_id", "sha"], set_=values)

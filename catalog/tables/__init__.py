@@ -7,6 +7,7 @@ from catalog.tables.base import *
 from catalog.tables.crawls import *
 from catalog.tables.derived import *
 from catalog.tables.jobs import *
+from catalog.tables.merges import *
 from catalog.tables.models import *
 from catalog.tables.reindexes import *
 from catalog.tables.selections import *

@@ -175,6 +175,7 @@ class Revision(Base):
     base_repo: Mapped[str]
     base_sha: Mapped[str]
     base_evidence: Mapped[dict] = mapped_column(JSONB)
+    facts: Mapped[dict | None] = mapped_column(JSONB)  # `FineTune.facts`; null where it was indexed before there were
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

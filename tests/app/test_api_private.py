@@ -19,6 +19,8 @@ from app.main import create_app
 from catalog import composing, selections, tasks
 from catalog.database import Database
 from catalog.examples import read_examples
+from catalog.merging import merges
+from catalog.merging.blends import Blend
 from catalog.quotas import Quota
 from catalog.repository import spaces
 from catalog.repository import tasks as stored_tasks
@@ -64,6 +66,13 @@ ASKED: dict[tuple[str, str], dict[str, Any]] = {
     ("get", "/v1/selections"): {},
     ("get", "/v1/selections/{selection_id}"): {},
     ("delete", "/v1/selections/{selection_id}"): {},
+    ("post", "/v1/merges"): {"json": {"models": [SECRET, "open/m1"]}},
+    ("post", "/v1/merges/plan"): {"json": {"models": ["open/m1", "open/m2"], "k": 3}},
+    ("get", "/v1/merges"): {},
+    ("get", "/v1/merges/{merge_id}"): {},
+    ("delete", "/v1/merges/{merge_id}"): {},
+    ("get", "/v1/merges/{merge_id}/adapter"): {},
+    ("get", "/v1/merges/{merge_id}/neighbors"): {},
     ("get", "/v1/spaces"): {},
     ("get", "/v1/jobs"): {},
     ("get", "/v1/jobs/{job_id}"): {},
@@ -92,6 +101,7 @@ PLACES = {
     "cluster_id": "1",
     "task_id": "1",
     "selection_id": "1",
+    "merge_id": "1",
 }
 
 
@@ -125,6 +135,8 @@ def hide(database: Database, api: TestClient) -> None:
         stored_tasks.store(session, asked.runs[0].id, {space.id: np.ones((1, 3), np.float32)}, {})
     selection, _ = selections.ask(database, selections.Wish("hidden"), Quota(ME, 100), Viewer(ME))
     assert str(selection.id) == PLACES["selection_id"]
+    merge, _ = merges.ask(database, Blend({"open/m1": 1, "open/m2": 1}), "hidden", Quota(ME, 100), Viewer(ME))
+    assert str(merge.id) == PLACES["merge_id"]
     composing.save_vector(
         database, PLACES["name"], [1.0, 0.0, 0.0], space_key=entries.SPACE.key, note=None, viewer=Viewer(ME)
     )

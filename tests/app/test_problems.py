@@ -18,7 +18,12 @@ ANYWHERE = {"invalid_input", "internal_error", "database_unavailable"}
 SEARCH = {"model_not_found", "space_not_found", "not_indexed", "no_shift", "invalid_repo_id"}
 SEARCH |= {"geometry_not_fitted", "index_not_loaded"}
 EXPRESSION = {
-    "invalid_expression", "term_not_found", "task_not_done", "ambiguous_term", "nothing_left", "space_mismatch",
+    "invalid_expression", "term_not_found", "task_not_done", "merge_not_done", "ambiguous_term", "nothing_left",
+    "space_mismatch",
+}  # fmt: skip
+MERGE = {
+    "invalid_repo_id", "model_not_found", "not_indexed", "merge_incompatible", "space_mismatch", "nothing_left",
+    "body_too_large",
 }  # fmt: skip
 ADMIN = {"admin_only", "admin_key_required"}
 EXPECTED = {
@@ -92,6 +97,13 @@ EXPECTED = {
     ("get", "/v1/selections"): {"invalid_cursor"},
     ("get", "/v1/selections/{selection_id}"): {"selection_not_found"},
     ("delete", "/v1/selections/{selection_id}"): {"selection_not_found"},
+    ("post", "/v1/merges"): MERGE | {"name_taken", "too_many_jobs"},
+    ("post", "/v1/merges/plan"): MERGE | {"geometry_not_fitted", "index_not_loaded"},
+    ("get", "/v1/merges"): {"invalid_cursor"},
+    ("get", "/v1/merges/{merge_id}"): {"merge_not_found"},
+    ("delete", "/v1/merges/{merge_id}"): {"merge_not_found"},
+    ("get", "/v1/merges/{merge_id}/adapter"): {"merge_not_found", "merge_not_done", "archive_not_found"},
+    ("get", "/v1/merges/{merge_id}/neighbors"): {"merge_not_found", "geometry_not_fitted", "index_not_loaded"},
     ("get", "/v1/jobs"): {"invalid_cursor"},
     ("get", "/v1/jobs/events"): {"invalid_cursor"},
     ("get", "/v1/jobs/{job_id}"): {"job_not_found"},

@@ -39,6 +39,12 @@ class FineTune:
     modules: Mapping[str, LoraModule] = field(default_factory=dict, repr=False)
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What of it bears on merging, as it is stored with its revision."""
+        ranks = sorted({module.a.shape[0] for module in self.modules.values()})
+        return {"path": self.path, "ranks": ranks, "rslora": bool(self.config.get("use_rslora"))}
+
+    @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 

@@ -1,0 +1,100 @@
+"""Routes: merges of adapters."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, status
+from fastapi.responses import StreamingResponse
+
+from app.api import archives, pages
+from app.api import merge_schemas as schemas
+from app.api.limits import no_query
+from app.api.problems import problems
+from app.api.schemas import PageQuery
+from app.api.services import ServicesDep
+from app.api.submitter import QuotaDep
+from app.api.viewer import ViewerDep
+from catalog.errors import (
+    ArchiveNotFound,
+    BodyTooLarge,
+    GeometryNotFitted,
+    IndexNotLoaded,
+    InvalidCursor,
+    InvalidRepoId,
+    MergeIncompatible,
+    MergeNotDone,
+    MergeNotFound,
+    ModelNotFound,
+    NameTaken,
+    NothingLeft,
+    NotIndexed,
+    SpaceMismatch,
+    TooManyJobs,
+)
+from catalog.merging import merges
+
+router = APIRouter(prefix="/v1/merges", tags=["merges"])
+Number = Annotated[int, Path(ge=1, lt=2**63)]
+PLANNED = (InvalidRepoId, ModelNotFound, NotIndexed, MergeIncompatible, SpaceMismatch, NothingLeft, BodyTooLarge)
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_202_ACCEPTED,
+    dependencies=[no_query],
+    responses=problems(*PLANNED, NameTaken, TooManyJobs),
+)
+def ask(request: schemas.MergeRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep) -> schemas.Merge:
+    """Have adapters made one. What is asked with an API key is shown to that key alone."""
+    return schemas.Merge.of(*merges.ask(services.database, request.blend(), request.name, quota, viewer))
+
+
+@router.post(
+    "/plan",
+    dependencies=[no_query],
+    responses=problems(*PLANNED, GeometryNotFitted, IndexNotLoaded),
+)
+def plan(request: schemas.PlanRequest, services: ServicesDep, viewer: ViewerDep) -> schemas.MergePlan:
+    """What a merge would be: whether the parts fit, what is predicted of it, and what to look out for."""
+    found = merges.plan(services.database, services.index, request.blend(), request.options(viewer))
+    return schemas.MergePlan.of(found)
+
+
+@router.get("", responses=problems(InvalidCursor))
+def page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Merges:
+    """Merges, the newest first."""
+    found = merges.page(services.database, viewer, before=pages.decode(query.cursor), limit=query.limit)
+    more = pages.encode(found[-1][0].id) if len(found) == query.limit else None
+    return schemas.Merges(merges=[schemas.Merge.of(*each) for each in found], next_cursor=more)
+
+
+@router.get("/{merge_id}", dependencies=[no_query], responses=problems(MergeNotFound))
+def get(merge_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Merge:
+    """A merge: how far its job is, and what came out beside what was predicted."""
+    return schemas.Merge.of(*merges.get(services.database, merge_id, viewer))
+
+
+@router.delete("/{merge_id}", dependencies=[no_query], responses=problems(MergeNotFound))
+def delete(merge_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Merge:
+    """Forget a merge, its job and its adapter; the answer is what it was."""
+    return schemas.Merge.of(*merges.delete(services.database, merge_id, viewer))
+
+
+@router.get(
+    "/{merge_id}/adapter",
+    dependencies=[no_query],
+    response_class=StreamingResponse,
+    responses=problems(MergeNotFound, MergeNotDone, ArchiveNotFound) | archives.RESPONSE,
+)
+def adapter(merge_id: Number, services: ServicesDep, viewer: ViewerDep) -> StreamingResponse:
+    """What was made, its card and a recipe for mergekit: a zip file that PEFT loads unpacked."""
+    return archives.answer(merges.adapter(services.database, merge_id, viewer))
+
+
+@router.get("/{merge_id}/neighbors", responses=problems(MergeNotFound, GeometryNotFitted, IndexNotLoaded))
+def neighbors(
+    merge_id: Number, query: Annotated[schemas.NearFields, Query()], services: ServicesDep, viewer: ViewerDep
+) -> schemas.MergeNeighbors:
+    """The models nearest to what was predicted, and to what came out."""
+    return schemas.MergeNeighbors.of(merges.near(services.database, services.index, merge_id, query.options(viewer)))

@@ -1,0 +1,52 @@
+"""Merges of adapters: what was asked, what was predicted, and what came out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, LargeBinary, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from catalog.tables.base import Base
+
+
+class Merge(Base):
+    """Adapters of one base that are made one by a job, whose (hidden) model the result's archive belongs to."""
+
+    __tablename__ = "merges"
+    __table_args__ = (Index("uq_merges_name", text("coalesce(viewer, '')"), "name", unique=True),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"), unique=True)
+    name: Mapped[str | None]
+    viewer: Mapped[str | None]  # the submitter that alone may see it, by the hash of its key; null: everybody
+    base_repo: Mapped[str]
+    base_sha: Mapped[str]
+    method: Mapped[str]  # of `catalog.merging.blends.METHODS`
+    settings: Mapped[dict[str, Any]] = mapped_column(JSONB)  # that bear on the method
+    parts: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)  # model_id, repo_id, sha, weight, licence, datasets
+    plan: Mapped[dict[str, Any]] = mapped_column(JSONB)  # `catalog.merging.plans.as_dict`
+    figures: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # what the job measured
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class MergeVector(Base):
+    """One of a merge's vectors in one space, float32 (dimension,), not normalised: the one that was `predicted` when it
+    was asked for, or that of what was made.
+    """
+
+    __tablename__ = "merge_vectors"
+    __table_args__ = (CheckConstraint("octet_length(data) = 4 * dimension", name="length"),)
+
+    merge_id: Mapped[int] = mapped_column(ForeignKey("merges.id", ondelete="CASCADE"), primary_key=True)
+    space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id", ondelete="CASCADE"), primary_key=True)
+    predicted: Mapped[bool] = mapped_column(primary_key=True)
+    dimension: Mapped[int]
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+
+    @property
+    def numbers(self) -> np.ndarray:
+        return np.frombuffer(self.data, "<f4")

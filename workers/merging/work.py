@@ -1,0 +1,161 @@
+"""A merge's job: fetch the parts, make them one, measure what came out."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from catalog.arithmetic.additivity import residual
+from catalog.database import Database
+from catalog.errors import CatalogError, MergeIncompatible, RevisionNotFound
+from catalog.merging.blends import Blend
+from catalog.merging.parts import MORE_THAN_PAIRS, check_ranks
+from catalog.merging.plans import cosine
+from catalog.repository import archives, attempts, merges, models, spaces, vectors
+from catalog.tables import Job, Merge, Model, Source
+from catalog.viewers import EVERYTHING
+from workers.archiving import packed
+from workers.bases import Resident, ResidentBases
+from workers.encoding import Encoding, FineTune, content_sha, read_finetune
+from workers.failures import patiently
+from workers.fetching import Fetcher
+from workers.file_locks import Hold
+from workers.lone import teller
+from workers.merging import folder as files
+from workers.merging.combining import combine
+from workers.stopping import check
+
+FETCHED, MERGED = 0.3, 0.9  # of a job's progress
+
+
+class MergeWork:
+    """Does the jobs of merges, one at a time; no base is touched but to measure the result on it."""
+
+    title = "a merge"
+
+    def __init__(self, database: Database, bases: ResidentBases, fetcher: Fetcher, worker_id: int) -> None:
+        self._database = database
+        self._bases = bases
+        self._fetcher = fetcher
+        self._worker_id = worker_id
+
+    def do(self, job: Job) -> None:
+        """Bring a claimed job to its end. Raises `CatalogError`s of every kind, and `Stopped`."""
+        with self._database.transaction() as session:
+            merge = merges.of_model(session, job.model_id)
+        blend = blend_of(merge)
+        tell = teller(self._database, job, self._worker_id)
+        times = [time.monotonic()]
+        with Hold() as hold, tempfile.TemporaryDirectory(prefix="deltadex-") as top:
+            parts = self._fetch(merge, hold, tell)
+            check_mergeable(blend, parts)
+            resident = self._bases.get(self._fetcher.base(merge.base_repo, merge.base_sha))
+            base = resident.encoder.base
+            times.append(time.monotonic())
+            modules = combine(
+                [part.modules for part in parts],
+                blend,
+                device=base.device,
+                on_module=lambda done: tell(FETCHED + done * (MERGED - FETCHED)),
+            )
+            times.append(time.monotonic())
+            made = Path(top) / "adapter"
+            files.write(made, merge, modules, base.model, [part.config for part in parts])
+            [encoding] = resident.encoder.encode([read_finetune(made)])
+            if isinstance(encoding, CatalogError):
+                raise encoding
+            times.append(time.monotonic())
+            spent = np.diff(times).round(3).tolist()
+            figures = {
+                "rank": next(iter(modules.values())).a.shape[0],
+                "modules": len(modules),
+                "bytes": sum(file.stat().st_size for file in made.iterdir()),
+                "seconds": dict(zip(("fetching", "merging", "measuring"), spent, strict=True)),
+            }
+            patiently(lambda: self._store(job, merge, resident, encoding, figures, made))
+
+    def _fetch(self, merge: Merge, hold: Hold, tell: Callable[[float], None]) -> list[FineTune]:
+        with self._database.transaction() as session:
+            found = models.by_ids(session, [part["model_id"] for part in merge.parts], EVERYTHING)
+        parts = []
+        for number, part in enumerate(merge.parts, 1):
+            check()
+            parts.append(self._part(part, found.get(part["model_id"]), hold))
+            tell(FETCHED * number / len(merge.parts))
+        return parts
+
+    def _part(self, part: dict[str, Any], model: Model | None, hold: Hold) -> FineTune:
+        """The very revision that the merge was asked of."""
+        moved = RevisionNotFound(
+            f"{part['repo_id']} is at another revision by now than {part['sha'][:12]}, of which this merge was asked: "
+            "ask for it again."
+        )
+        if model is None or model.private or model.revision is None or model.revision.sha != part["sha"]:
+            raise moved
+        finetune = self._fetcher.again(model, hold)
+        if model.source == Source.FOLDER and content_sha(finetune.folder) != part["sha"]:
+            raise moved
+        return finetune
+
+    def _store(
+        self, job: Job, merge: Merge, resident: Resident, encoding: Encoding, figures: dict[str, Any], made: Path
+    ) -> None:
+        with self._database.transaction() as session:
+            if not attempts.finish(session, job.id, self._worker_id, None):
+                return
+            homes = {
+                spaces.home(session, resident.encoder.space(feature), vector.size).id: vector
+                for feature, vector in encoding.vectors.items()
+            }
+            figures |= measured(session, merge, homes)
+            merges.store(session, merge.id, homes, figures)
+            with packed(made) as file:
+                archives.store(session, job.model_id, file)
+
+
+def measured(session: Session, merge: Merge, made: Mapping[int, np.ndarray]) -> dict[str, Any]:
+    """What came out (d,), by the id of its space, beside what was predicted there; and in the space of the plan its
+    cosine to each part (None: one that is not there any more).
+    """
+    foreseen = merges.vectors(session, merge.id, predicted=True)
+    told: dict[str, Any] = {
+        "spaces": {space.feature: compared(made[space.id], each) for space, each in foreseen if space.id in made},
+        "closeness": None,
+    }
+    vector = next((made.get(space.id) for space, _ in foreseen if space.key == merge.plan["space"]), None)
+    if vector is not None:
+        names = [part["repo_id"] for part in merge.parts]
+        known = vectors.newest_of(session, names, space_key=merge.plan["space"], viewer=EVERYTHING)
+        told["closeness"] = [
+            None if isinstance(each, CatalogError) else round(cosine(vector, each.vector), 6)
+            for each in (known[name] for name in names)
+        ]
+    return told
+
+
+def blend_of(merge: Merge) -> Blend:
+    return Blend.of({part["repo_id"]: part["weight"] for part in merge.parts}, merge.method, merge.settings)
+
+
+def check_mergeable(blend: Blend, parts: Sequence[FineTune]) -> None:
+    """What the plan could not know of parts that were indexed before it was stored. Raises `MergeIncompatible`."""
+    for name, part in zip(blend.weights, parts, strict=True):
+        if part.path != "lora" or not part.modules:
+            raise MergeIncompatible(MORE_THAN_PAIRS.format(name=name))
+    check_ranks(blend, {name: part.facts["ranks"] for name, part in zip(blend.weights, parts, strict=True)})
+
+
+def compared(vector: np.ndarray, predicted: np.ndarray) -> dict[str, float | None]:
+    """What came out (d,) beside what was predicted."""
+    norm, foreseen = float(np.linalg.norm(vector)), float(np.linalg.norm(predicted))
+    told: dict[str, float | None] = {"norm": norm, "predicted_norm": foreseen, "cosine": None, "residual": None}
+    if norm > 0 and foreseen > 0:
+        found = residual(vector.astype(np.float64), predicted.astype(np.float64))
+        told |= {"cosine": found.cosine, "residual": found.relative}
+    return told

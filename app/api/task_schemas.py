@@ -140,6 +140,11 @@ NOT_COVERED = (
 )
 
 
+HALVES_DISAGREE = (
+    "Most halves of the examples are nearest to another model than all of them together are: take the order with care."
+)
+
+
 class TaskNeighborsOnBase(BaseModel):
     base: str
     space: Space
@@ -162,7 +167,7 @@ class TaskNeighborsOnBase(BaseModel):
             space=Space.of(found.answer.space),
             geometry=Geometry.of(found.answer.fitted),
             covered=found.covered,
-            note=NOT_COVERED if found.covered is False else None,
+            note=_note(found),
             neighbors=neighbours,
         )
 
@@ -177,3 +182,10 @@ def _borne_out(scores: list[dict[str, Any]] | None, base_loss: float | None) -> 
     if not scores or base_loss is None or scores[0]["loss"] is None:
         return None
     return bool(scores[0]["loss"] < base_loss)
+
+
+def _note(found: tasks.TaskAnswer) -> str | None:
+    if found.covered is False:
+        return NOT_COVERED
+    first = [sure.first for sure in found.certainty]
+    return HALVES_DISAGREE if first and first[0] < 0.5 < max(first) else None

@@ -84,6 +84,18 @@ def test_a_task_that_nothing_here_is_like_has_a_note(models: Database, api: Test
     assert on_base["note"].startswith("Nothing here is like this task")
 
 
+def test_halves_that_have_another_nearest_are_told_of(models: Database, api: TestClient):
+    task = ask(api)
+    finish(models, task, [[1, 0.8, 0], *[[0.8, 1, 0]] * 3, [1, 0.8, 0]])
+    [on_base] = api.get(f"/v1/tasks/{task['id']}/neighbors").json()["bases"]
+    assert [(each["repo_id"], each["first"]) for each in on_base["neighbors"][:2]] == [
+        ("owner/law", 0.25),
+        ("owner/math", 0.75),
+    ]
+    assert on_base["covered"]
+    assert on_base["note"].startswith("Most halves of the examples are nearest to another model")
+
+
 def test_chats_are_examples_too(models: Database, api: TestClient):
     chat = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
     ask(api, examples=[{"messages": chat}] * 5)

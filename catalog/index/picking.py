@@ -9,7 +9,7 @@ import numpy as np
 
 from catalog.geometry import Geometry
 from catalog.index.ranking import diverse, representatives
-from catalog.index.segment import norms, products
+from catalog.index.segment import normalised, norms, products
 from catalog.index.space_index import Hits, SpaceIndex, joined
 
 NOTHING = (np.empty(0, np.int64), np.empty(0, np.float32))
@@ -68,12 +68,12 @@ def pick(
     pool = wanted if page.group_above is None else 2 * wanted + 16
     while True:
         hits = search(index, vector, pool, page.min_similarity, limits, geometry)
-        leaders = _leaders(hits, page, wanted)
+        leaders = _leaders(hits, page, wanted, geometry)
         enough = len(np.unique(leaders)) >= wanted or len(hits.model_ids) < pool
         if enough or pool >= LARGEST_POOL:
             break
         pool = min(4 * pool, LARGEST_POOL)
-    return _picks(hits, leaders, page), hits
+    return _picks(hits, leaders, page, geometry), hits
 
 
 def search(
@@ -117,16 +117,27 @@ def _measured(
     return replace(hits, cosines=cosines, exact=hits.exact and len(hits.model_ids) < pool)
 
 
-def _leaders(hits: Hits, page: Page, wanted: int) -> np.ndarray:
+def _compared(hits: Hits, geometry: Geometry | Across | None) -> np.ndarray:
+    """Unit vectors float32 (k, d) whose products say how alike hits are: the vectors as they are, but across bases each
+    as it stands among those of its base.
+    """
+    vectors = hits.vectors()
+    for each, allowed in geometry.parts if isinstance(geometry, Across) else ():
+        of_it = slice(None) if allowed is None else allowed.take(hits.model_ids, mode="clip")
+        vectors[of_it] = normalised(each.apply(vectors[of_it]))
+    return vectors
+
+
+def _leaders(hits: Hits, page: Page, wanted: int, geometry: Geometry | Across | None) -> np.ndarray:
     if page.group_above is None:
         return np.arange(len(hits.model_ids))
-    return representatives(hits.vectors(), page.group_above, wanted)
+    return representatives(_compared(hits, geometry), page.group_above, wanted)
 
 
-def _picks(hits: Hits, leaders: np.ndarray, page: Page) -> list[Pick]:
+def _picks(hits: Hits, leaders: np.ndarray, page: Page, geometry: Geometry | Across | None) -> list[Pick]:
     chosen = np.unique(leaders)  # in the order of their cosines
     if page.diversity and len(chosen):
-        vectors = hits.vectors()[chosen]
+        vectors = _compared(hits, geometry)[chosen]
         chosen = chosen[diverse(hits.cosines[chosen], vectors, page.k, page.diversity)]
     followers: dict[int, list[int]] = {}
     for place, leader in enumerate(leaders.tolist()):

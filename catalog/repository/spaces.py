@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from sqlalchemy import ColumnElement, case, func, select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.orm import Session, aliased
 
 from catalog.errors import SpaceNotFound
@@ -74,22 +74,22 @@ def serving(session: Session, space: Space | SpaceRow) -> SpaceRow | None:
 
 def bases(session: Session, repo: str | None, viewer: Viewer) -> list[tuple[str, str]]:
     """Repo and commit of the bases on which serving spaces were measured, or of the one that is named; the narrowest,
-    which cost the least, first. Raises `SpaceNotFound` where there is none.
+    which cost the least, first. Of several commits of a base that which `pinned` takes. Raises `SpaceNotFound` where
+    there is none.
     """
     known = SpaceRow.serving & SpaceRow.feature.in_(PREFERRED) & SpaceRow.base_repo.is_not(None)
-    statement = select(SpaceRow.base_repo, SpaceRow.base_sha, func.min(SpaceRow.dimension)).where(
-        known, space_visible(viewer)
-    )
+    commits = func.array_agg(aggregate_order_by(SpaceRow.base_sha, preference, SpaceRow.id.desc()))
+    statement = select(SpaceRow.base_repo, commits, func.min(SpaceRow.dimension)).where(known, space_visible(viewer))
     if repo is not None:
         statement = statement.where(SpaceRow.base_repo == repo)
-    rows = session.execute(statement.group_by(SpaceRow.base_repo, SpaceRow.base_sha).order_by(text("3"), text("1")))
-    found = {base: (base, sha) for base, sha, _ in rows if base and sha}  # one commit of each
+    rows = session.execute(statement.group_by(SpaceRow.base_repo).order_by(text("3"), text("1")))
+    found = [(base, shas[0]) for base, shas, _ in rows if base and shas[0]]
     if not found:
         of_it = f" of {repo}" if repo is not None else ""
         raise SpaceNotFound(
             f"No fine-tune{of_it} is indexed here, so there is nothing to compare with. Add some first."
         )
-    return list(found.values())
+    return found
 
 
 def named(name: str) -> ColumnElement[bool]:

@@ -97,6 +97,17 @@ def test_each_model_is_compared_as_it_stands_among_those_of_its_base(database: D
     assert (answer.fitted.kind, answer.fitted.models, answer.exact) == ("standardised", 10, True)
 
 
+def test_near_duplicates_are_near_as_they_stand_among_those_of_their_bases(database: Database, catalog: Follower):
+    answer = search.by_model(database, catalog, "llama/law-0", Options(Page(k=14, group_above=0.6), "meaning"))
+    lines = [[each.model.repo_id for each in (line, *line.duplicates)] for line in answer.neighbours]
+    assert sorted(map(topics, lines)) == sorted([topic] * (2 if topic == "law" else 3) for topic in TOPICS)
+
+
+def test_a_varied_page_is_varied_in_what_was_learned(database: Database, catalog: Follower):
+    answer = search.by_model(database, catalog, "llama/law-0", Options(Page(k=5, diversity=0.7), "meaning"))
+    assert sorted(topics(names(answer))) == sorted(TOPICS)
+
+
 def test_models_of_a_base_that_has_too_few_are_left_out_and_counted(database: Database, catalog: Follower):
     answer = search.by_model(database, catalog, "llama/law-0", Options(Page(k=100), "meaning", unconfident=True))
     assert len(answer.neighbours) == 14

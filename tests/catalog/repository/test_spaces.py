@@ -10,7 +10,7 @@ from catalog.errors import SpaceNotFound
 from catalog.repository import spaces
 from catalog.repository.spaces import BaseTable
 from catalog.viewers import EVERYTHING, PUBLIC, Viewer
-from tests.catalog.entries import SPACE, put, put_private
+from tests.catalog.entries import BASE, SPACE, put, put_private
 
 ME = Viewer("me")
 
@@ -85,3 +85,18 @@ def test_a_space_is_shown_to_those_who_see_a_model_in_it(database: Database):
             spaces.get(session, private_base.key, Viewer("you"))
         assert spaces.get(session, private_base.key, ME).base_repo == "hidden/base"
     assert shown == {PUBLIC: [SPACE.base_repo], ME: ["hidden/base", SPACE.base_repo]}
+
+
+def test_of_two_commits_of_a_base_the_pinned_one_is_taken(database: Database):
+    put(database, "a/wide", [1, 0, 0], space=dataclasses.replace(SPACE, base_sha="1" * 40))
+    put(database, "a/layers", [1, 0], space=dataclasses.replace(SPACE, feature="delta_layers", base_sha="2" * 40))
+    with database.transaction() as session:
+        assert spaces.pinned(session, BASE) == "2" * 40
+        assert spaces.bases(session, BASE, PUBLIC) == [(BASE, "2" * 40)]
+
+
+def test_the_narrowest_base_comes_first(database: Database):
+    for base, width in (("a/wide", 3), ("b/narrow", 2), ("c/wide", 3)):
+        put(database, f"{base}-tuned", [1] * width, space=dataclasses.replace(SPACE, base_repo=base), base=base)
+    with database.transaction() as session:
+        assert [repo for repo, _ in spaces.bases(session, None, PUBLIC)] == ["b/narrow", "a/wide", "c/wide"]

@@ -19,7 +19,7 @@ from catalog.merging.parts import MORE_THAN_PAIRS, check_ranks
 from catalog.merging.plans import cosine
 from catalog.repository import archives, attempts, merges, models, spaces, vectors
 from catalog.tables import Job, Merge, Model, Source
-from catalog.viewers import EVERYTHING
+from catalog.viewers import PUBLIC
 from workers.archiving import packed
 from workers.bases import Resident, ResidentBases
 from workers.encoding import Encoding, FineTune, content_sha, read_finetune
@@ -82,7 +82,7 @@ class MergeWork:
 
     def _fetch(self, merge: Merge, hold: Hold, tell: Callable[[float], None]) -> list[FineTune]:
         with self._database.transaction() as session:
-            found = models.by_ids(session, [part["model_id"] for part in merge.parts], EVERYTHING)
+            found = models.by_ids(session, part_ids(merge), PUBLIC)
         parts = []
         for number, part in enumerate(merge.parts, 1):
             check()
@@ -96,7 +96,7 @@ class MergeWork:
             f"{part['repo_id']} is at another revision by now than {part['sha'][:12]}, of which this merge was asked: "
             "ask for it again."
         )
-        if model is None or model.private or model.revision is None or model.revision.sha != part["sha"]:
+        if model is None or model.revision is None or model.revision.sha != part["sha"]:
             raise moved
         finetune = self._fetcher.again(model, hold)
         if model.source == Source.FOLDER and content_sha(finetune.folder) != part["sha"]:
@@ -130,13 +130,22 @@ def measured(session: Session, merge: Merge, made: Mapping[int, np.ndarray]) -> 
     }
     vector = next((made.get(space.id) for space, _ in foreseen if space.key == merge.plan["space"]), None)
     if vector is not None:
-        names = [part["repo_id"] for part in merge.parts]
-        known = vectors.newest_of(session, names, space_key=merge.plan["space"], viewer=EVERYTHING)
+        there = models.by_ids(session, part_ids(merge), PUBLIC)
+        known = {
+            model_id: stored.vector
+            for model_id, model in there.items()
+            for stored in vectors.in_spaces(session, model)
+            if stored.space.key == merge.plan["space"]
+        }
         told["closeness"] = [
-            None if isinstance(each, CatalogError) else round(cosine(vector, each.vector), 6)
-            for each in (known[name] for name in names)
+            round(cosine(vector, known[each]), 6) if each in known else None for each in part_ids(merge)
         ]
     return told
+
+
+def part_ids(merge: Merge) -> list[int]:
+    """Of the parts' models, which are public ones, whatever private ones have the same names."""
+    return [part["model_id"] for part in merge.parts]
 
 
 def blend_of(merge: Merge) -> Blend:

@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,17 @@ from catalog import interventions
 from catalog.database import Database
 from catalog.merging import merges
 from catalog.merging.blends import METHODS, Blend
+from catalog.merging.plans import cosine
 from catalog.probes import load_probes
 from catalog.quotas import Quota
 from catalog.repository import merges as stored_merges
 from catalog.repository import models, vectors
+from catalog.spaces import Space
 from catalog.submissions import submit_folder
 from catalog.tables import Job, JobState, Merge, ModelState, Revision
 from catalog.viewers import EVERYTHING, PUBLIC, Viewer
 from tests import pico
+from tests.catalog import entries
 from tests.workers.encoding.pico_adapters import KINDS
 from tests.workers.encoding.pico_models import load, load_with, make_adapter
 from tests.workers.test_pipeline import make_pipeline
@@ -125,6 +129,19 @@ def test_what_came_out_is_held_against_the_prediction(database: Database, pipeli
     assert set(merge.figures["spaces"]) == {"delta_activations", "delta_layers"}
     assert (merge.figures["rank"], merge.figures["modules"], merge.plan["rank"]) == (8, 4, 8)
     assert all(0 < each <= 1 for each in merge.figures["closeness"])
+
+
+def test_a_private_model_of_the_same_name_is_no_part(database: Database, pipeline: Pipeline):
+    merge_id, job = ask(database, Blend(WEIGHTS))
+    space_key = look(database, merge_id)[0].plan["space"]
+    with database.transaction() as session:
+        public = vectors.newest(session, "local/m0", space_key=space_key)
+    contract = Space(**{each.name: getattr(public.space, each.name) for each in fields(Space)})
+    entries.put_private(database, "local/m0", -public.vector, "somebody", space=contract)
+    pipeline.ingest(job.id)
+    merge, job, made = look(database, merge_id)
+    assert (job.state, job.error_message) == (JobState.DONE, None)
+    assert merge.figures["closeness"][0] == pytest.approx(cosine(made[contract.feature], public.vector), abs=1e-5)
 
 
 def test_the_card_names_the_parts(database: Database, pipeline: Pipeline, tmp_path: Path):

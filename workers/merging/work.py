@@ -98,7 +98,7 @@ class MergeWork:
         )
         if model is None or model.revision is None or model.revision.sha != part["sha"]:
             raise moved
-        finetune = self._fetcher.again(model, hold)
+        finetune = self._fetcher.again(model, hold, public=True)
         if model.source == Source.FOLDER and content_sha(finetune.folder) != part["sha"]:
             raise moved
         return finetune

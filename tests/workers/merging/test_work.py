@@ -6,7 +6,6 @@ import json
 import shutil
 import zipfile
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,7 @@ from catalog.merging.plans import cosine
 from catalog.probes import load_probes
 from catalog.quotas import Quota
 from catalog.repository import merges as stored_merges
-from catalog.repository import models, vectors
-from catalog.spaces import Space
+from catalog.repository import models, spaces, vectors
 from catalog.submissions import submit_folder
 from catalog.tables import Job, JobState, Merge, ModelState, Revision
 from catalog.viewers import EVERYTHING, PUBLIC, Viewer
@@ -136,7 +134,7 @@ def test_a_private_model_of_the_same_name_is_no_part(database: Database, pipelin
     space_key = look(database, merge_id)[0].plan["space"]
     with database.transaction() as session:
         public = vectors.newest(session, "local/m0", space_key=space_key)
-    contract = Space(**{each.name: getattr(public.space, each.name) for each in fields(Space)})
+    contract = spaces.contract_of(public.space)
     entries.put_private(database, "local/m0", -public.vector, "somebody", space=contract)
     pipeline.ingest(job.id)
     merge, job, made = look(database, merge_id)

@@ -215,6 +215,16 @@ def test_ranks_that_differ_are_refused_where_factors_are_added(
     assert (code, "local/other has 2/4" in message) == ("merge_incompatible", True)
 
 
+def test_a_rank_that_the_plan_did_not_know_is_refused_before_anything_is_combined(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+):
+    index(database, pipeline, pico.make_adapter(tmp_path / "m2", rank=512))
+    with database.transaction() as session:
+        session.execute(update(Revision).values(facts=None))
+    code, message = fail(database, pipeline, Blend({"local/m0": 1.0, "local/m2": 1.0}))
+    assert (code, "of rank 516" in message) == ("merge_incompatible", True)
+
+
 @pytest.mark.parametrize("kind", ["lora_patterns", "lora_embedding", "rslora", "adalora"])
 def test_every_kind_of_plain_pairs_is_merged(
     database: Database, pipeline: Pipeline, pico_base: Path, tmp_path: Path, kind: str

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from sqlalchemy.orm import Session
@@ -78,7 +78,8 @@ class MergeWork:
                 "bytes": sum(file.stat().st_size for file in made.iterdir()),
                 "seconds": dict(zip(("fetching", "merging", "measuring"), spent, strict=True)),
             }
-            patiently(lambda: self._store(job, merge, resident, encoding, figures, made))
+            with packed(made) as file:
+                patiently(lambda: self._store(job, merge, resident, encoding, figures, file))
 
     def _fetch(self, merge: Merge, hold: Hold, tell: Callable[[float], None]) -> list[FineTune]:
         with self._database.transaction() as session:
@@ -104,7 +105,7 @@ class MergeWork:
         return finetune
 
     def _store(
-        self, job: Job, merge: Merge, resident: Resident, encoding: Encoding, figures: dict[str, Any], made: Path
+        self, job: Job, merge: Merge, resident: Resident, encoding: Encoding, figures: dict[str, Any], file: BinaryIO
     ) -> None:
         with self._database.transaction() as session:
             if not attempts.finish(session, job.id, self._worker_id, None):
@@ -115,8 +116,8 @@ class MergeWork:
             }
             figures |= measured(session, merge, homes)
             merges.store(session, merge.id, homes, figures)
-            with packed(made) as file:
-                archives.store(session, job.model_id, file)
+            file.seek(0)  # an earlier try may have read it
+            archives.store(session, job.model_id, file)
 
 
 def measured(session: Session, merge: Merge, made: Mapping[int, np.ndarray]) -> dict[str, Any]:

@@ -6,27 +6,30 @@ import json
 import shutil
 import zipfile
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from sqlalchemy import update
+from sqlalchemy.orm import Session
 from transformers import AutoTokenizer
 
 from catalog import interventions
 from catalog.database import Database
+from catalog.errors import DatabaseUnavailable
 from catalog.merging import merges
 from catalog.merging.blends import METHODS, Blend
 from catalog.merging.plans import cosine
 from catalog.probes import load_probes
 from catalog.quotas import Quota
+from catalog.repository import archives, models, spaces, vectors
 from catalog.repository import merges as stored_merges
-from catalog.repository import models, spaces, vectors
 from catalog.submissions import submit_folder
-from catalog.tables import Job, JobState, Merge, ModelState, Revision
+from catalog.tables import Archive, Job, JobState, Merge, ModelState, Revision
 from catalog.viewers import EVERYTHING, PUBLIC, Viewer
 from tests import pico
 from tests.catalog import entries
@@ -284,6 +287,31 @@ def test_a_cancelled_merge_stores_nothing(database: Database, pipeline: Pipeline
     pipeline.ingest(job.id)
     _, job, made = look(database, merge_id)
     assert (job.state, made) == (JobState.CANCELLED, {})
+
+
+def test_a_result_is_packed_once_and_stored_whole_though_the_first_try_is_cut_off(
+    database: Database, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    merge_id, job = ask(database, Blend(WEIGHTS))
+    seen: list[str] = []
+    pack, store = work.packed, archives.store
+
+    def noted(folder: Path) -> AbstractContextManager[BinaryIO]:
+        seen.append("packed")
+        return pack(folder)
+
+    def cut_off_once(session: Session, model_id: int, file: BinaryIO) -> Archive:
+        seen.append("stored")
+        archive = store(session, model_id, file)
+        if seen.count("stored") == 1:
+            raise DatabaseUnavailable("Postgres went away.")
+        return archive
+
+    monkeypatch.setattr(work, "packed", noted)
+    monkeypatch.setattr(archives, "store", cut_off_once)
+    pipeline.ingest(job.id)
+    assert seen == ["packed", "stored", "stored"]
+    assert (unpack(database, merge_id, tmp_path / "made") / "adapter_model.safetensors").stat().st_size > 0
 
 
 def test_a_merge_that_is_deleted_while_it_is_made_stores_nothing(

@@ -90,7 +90,7 @@ def tasks(
     found = []
     for draw in range(draws):
         for domain in domains:
-            lines = (rows / f"{domain}.jsonl").read_text(encoding="utf-8").splitlines()[unseen:]
+            lines = (rows / f"{domain}.jsonl").read_text(encoding="utf-8").split("\n")[unseen:]
             chosen = random.Random(f"{domain} {draw}").sample(lines, count)
             found.append((domain, list(read_examples(read_rows(chosen))), draw))
     return found

@@ -34,7 +34,8 @@ class Database:
             pool_size=10,
             max_overflow=30,  # as many as the API has threads
             connect_args=_connect_args(url),
-            json_serializer=lambda value: storable(json.dumps(value, ensure_ascii=False)).replace("\\u0000", "\ufffd"),
+            json_serializer=lambda value: json.dumps(_all_storable(value), ensure_ascii=False),
+            hide_parameters=True,  # they may be somebody's examples, and errors are logged
         )
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")  # the same pool
 
@@ -93,3 +94,12 @@ def after_commit(session: Session, callback: Callable[[], None]) -> None:
 def storable(text: str) -> str:
     """A text that Postgres takes: what strangers write may hold NUL and halves of surrogate pairs."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _all_storable(value: Any) -> Any:
+    """The same JSON with every text in it `storable`."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return {_all_storable(name): _all_storable(each) for name, each in value.items()}
+    return [_all_storable(each) for each in value] if isinstance(value, list | tuple) else value

@@ -17,13 +17,14 @@ from catalog.geometry import RAW, Geometry
 from catalog.index import Follower
 from catalog.quotas import Quota
 from catalog.recipe import Recipe
-from catalog.repository import archives, models, spaces, tasks, vector_stream
-from catalog.search import Answer, Options
+from catalog.repository import archives, geometries, models, spaces, tasks, vector_stream
+from catalog.search import Answer, Neighbour, Options
 from catalog.spaces import PREFERRED
 from catalog.tables import Job, Model, SpaceRow, Task, TaskRun
 from catalog.task_vectors import half_width, similarities
 from catalog.viewers import Viewer
 
+CROWD = 50  # of the nearest, among which halves of the examples choose theirs
 HELD_BACK = 0.25  # of the examples, where models are to be verified
 # by feature and geometry: the least similarity of the nearest model that is more than models of other tasks have
 # (docs/tasks.md)
@@ -112,7 +113,8 @@ def page(database: Database, viewer: Viewer, *, before: int | None, limit: int) 
     with database.transaction() as session:
         found = tasks.page(session, viewer, before=before, limit=limit)
         of_runs = tasks.jobs_of(session, found)
-        return [(task, of_runs) for task in found]
+        there = [task for task in found if all(run.id in of_runs for run in task.runs)]  # one may be deleted just now
+        return [(task, of_runs) for task in there]
 
 
 def delete(database: Database, task_id: int, viewer: Viewer) -> WithJobs:
@@ -171,12 +173,16 @@ def leading(measured: Sequence[tuple[SpaceRow, np.ndarray]]) -> tuple[SpaceRow, 
 def nearest(
     session: Session, homes: Mapping[str, SpaceRow], measured: Mapping[str, np.ndarray], count: int
 ) -> list[tuple[Model, float]]:
-    """The public models nearest to a task by raw cosine, compared with all: for a worker, which has no index."""
+    """The public models nearest to a task in the geometry that searches use unasked, compared with all: for a worker,
+    which has no index.
+    """
     feature = next(name for name in (*PREFERRED, *measured) if name in measured)
     space, whole = homes[feature], measured[feature][0]
+    fitted = geometries.default(session, space)
+    geometry = fitted.geometry if fitted else Geometry()
     found: list[tuple[float, int]] = []
     for ids, vectors in vector_stream.stream(session, space.id, space.dimension, public=True):
-        cosines = similarities(Geometry(), whole[None], vectors)[0]
+        cosines = similarities(geometry, whole[None], vectors)[0]
         found = sorted([*found, *zip(cosines.tolist(), ids.tolist(), strict=True)], reverse=True)[:count]
     named = models.by_ids(session, {model_id for _, model_id in found})
     return [(named[model_id], cosine) for cosine, model_id in found if model_id in named]
@@ -186,25 +192,29 @@ def _rank(
     database: Database, index: Follower, run: TaskRun, space: SpaceRow, vectors: np.ndarray, options: Options
 ) -> TaskAnswer:
     whole, halves = vectors[0], vectors[1:]
-    answer = search.by_vector(database, index, whole.tolist(), replace(options, space_key=space.key))
+    wide = replace(options, space_key=space.key, page=replace(options.page, k=max(options.page.k, CROWD)))
+    answer = search.by_vector(database, index, whole.tolist(), wide)
     geometry, kind = (answer.fitted.geometry, answer.fitted.kind) if answer.fitted else (Geometry(), RAW)
-    cosines = _to_neighbours(database, geometry, space, halves, answer)  # (h, n)
+    neighbours, theirs = _still_there(database, space, answer.neighbours)
+    cosines = similarities(geometry, halves, theirs)  # (h, n)
     first = np.bincount(cosines.argmax(axis=1), minlength=cosines.shape[1]).tolist() if cosines.size else []
     certainty = [
-        Certainty(each.similarity - wide, each.similarity + wide, count / len(halves))
-        for each, wide, count in zip(answer.neighbours, half_width(cosines).tolist(), first, strict=True)
+        Certainty(each.similarity - width, each.similarity + width, count / len(halves))
+        for each, width, count in zip(neighbours, half_width(cosines).tolist(), first, strict=True)
     ]
-    best = answer.neighbours[0].similarity if answer.neighbours else -1.0
+    best = neighbours[0].similarity if neighbours else -1.0
     least = COVERED.get(space.feature, {}).get(kind)
-    return TaskAnswer(run, answer, certainty, None if least is None else best >= least)
+    shown = replace(answer, neighbours=neighbours[: options.page.k])
+    return TaskAnswer(run, shown, certainty[: options.page.k], None if least is None else best >= least)
 
 
-def _to_neighbours(
-    database: Database, geometry: Geometry, space: SpaceRow, halves: np.ndarray, answer: Answer
-) -> np.ndarray:
-    """Cosines (h, n) of the halves to the answer's neighbours, in their order."""
-    ids = np.array([each.model.id for each in answer.neighbours], np.int64)
+def _still_there(
+    database: Database, space: SpaceRow, neighbours: Sequence[Neighbour]
+) -> tuple[list[Neighbour], np.ndarray]:
+    """Neighbours that Postgres still has, and their vectors (n, d): an index learns a moment later who has left."""
+    ids = np.array([each.model.id for each in neighbours], np.int64)
     with database.transaction() as session:
         found, vectors = vector_stream.newest_of(session.connection(), space.id, space.dimension, ids)
     place = {model_id: number for number, model_id in enumerate(found.tolist())}
-    return similarities(geometry, halves, vectors)[:, [place[model_id] for model_id in ids.tolist()]]
+    left = [each for each in neighbours if each.model.id in place]
+    return left, vectors[[place[each.model.id] for each in left]]

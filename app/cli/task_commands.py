@@ -44,7 +44,7 @@ def task(
 ) -> None:
     """Show the models that fit some examples. Exits with 1 when that failed."""
     try:
-        rows = read_rows(file.read_text(encoding="utf-8").splitlines())
+        rows = read_rows(file.read_text(encoding="utf-8").split("\n"))  # not where `splitlines` also sees an end
     except UnicodeDecodeError as error:
         raise InvalidExamples(f"{file} is no text in UTF-8.") from error
     body = {

@@ -9,8 +9,8 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from catalog.geometry import Geometry
-from catalog.tables import FittedGeometry
+from catalog.geometry import DEFAULTS_BY_FEATURE, LEAST_MODELS, RAW, Geometry
+from catalog.tables import FittedGeometry, SpaceRow
 
 KEPT = 2  # of a place: the one in use, and the one that some process may still be going over from
 OF_ALL = ""  # in place of a base
@@ -70,3 +70,11 @@ def get(session: Session, number: int) -> Fitted | None:
     if row is None:
         return None
     return Fitted(row.id, Place(row.kind, row.base_repo), row.models, Geometry.from_bytes(row.data))
+
+
+def default(session: Session, space: SpaceRow) -> Fitted | None:
+    """What searches of a space use unasked; None: vectors as they are."""
+    numbers = newest(session, [space.id]).get(space.id, {})
+    number = numbers.get(Place(DEFAULTS_BY_FEATURE.get(space.feature, RAW)))
+    fitted = get(session, number) if number is not None else None
+    return fitted if fitted and fitted.models >= LEAST_MODELS else None

@@ -10,7 +10,8 @@ from fastapi.testclient import TestClient
 from catalog import tasks
 from catalog.database import Database
 from catalog.errors import ArchiveNotFound
-from catalog.repository import archives, attempts, jobs, spaces
+from catalog.repository import archives, attempts, jobs, spaces, vectors
+from catalog.repository import models as repository_models
 from catalog.repository import tasks as stored
 from catalog.viewers import PUBLIC
 from tests.app.conftest import refresh
@@ -45,16 +46,16 @@ def ask(api: TestClient, headers: dict[str, str] | None = None, **more: Any) -> 
     return response.json()
 
 
-def finish(database: Database, task: dict[str, Any], vectors: list[list[float]]) -> None:
+def finish(database: Database, task: dict[str, Any], measured: list[list[float]]) -> None:
     """As a worker would."""
     [run] = task["runs"]
     worker = entries.put_worker(database)
     entries.claim(database, run["job"], worker)
     with database.transaction() as session:
         assert attempts.finish(session, run["job"], worker, None)
-        [measured] = stored.get(session, task["id"]).runs
+        [on_base] = stored.get(session, task["id"]).runs
         space = spaces.get(session, SPACE.key)
-        stored.store(session, measured.id, {space.id: np.array(vectors, np.float32)}, FIGURES)
+        stored.store(session, on_base.id, {space.id: np.array(measured, np.float32)}, FIGURES)
         stored.forget_examples(session)
 
 
@@ -94,6 +95,31 @@ def test_halves_that_have_another_nearest_are_told_of(models: Database, api: Tes
     ]
     assert on_base["covered"]
     assert on_base["note"].startswith("Most halves of the examples are nearest to another model")
+
+
+def test_what_has_just_left_is_no_neighbour(models: Database, api: TestClient):
+    task = ask(api)
+    finish(models, task, [[1, 0.3, 0]] * 5)
+    with models.transaction() as session:
+        vectors.lock_feed(session)
+        vectors.remove(session, repository_models.find(session, "owner/law").id)
+    [on_base] = api.get(f"/v1/tasks/{task['id']}/neighbors").json()["bases"]  # its index has not heard of it yet
+    assert [each["repo_id"] for each in on_base["neighbors"]] == ["owner/math", "owner/code"]
+
+
+def test_a_page_of_one_does_not_change_what_halves_choose(models: Database, api: TestClient):
+    task = ask(api)
+    finish(models, task, [[1, 0.8, 0], *[[0.8, 1, 0]] * 3, [1, 0.8, 0]])
+    [on_base] = api.get(f"/v1/tasks/{task['id']}/neighbors", params={"k": 1}).json()["bases"]
+    assert [each["first"] for each in on_base["neighbors"]] == [0.25]
+
+
+def test_examples_may_hold_what_json_has_its_own_signs_for(models: Database, api: TestClient):
+    rows = [{"instruction": "Escape \\u0000 and \0.", "output": "\\"}] * 5
+    task = ask(api, examples=rows)
+    with models.transaction() as session:
+        [kept, *_] = stored.get(session, task["id"]).examples
+    assert kept["instruction"] == "Escape \\u0000 and \ufffd."
 
 
 def test_chats_are_examples_too(models: Database, api: TestClient):

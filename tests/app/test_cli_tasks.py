@@ -60,6 +60,13 @@ def test_it_waits_for_the_answer_and_shows_it(url: str, models: Database, file: 
     assert "does better than the base" in result.stdout
 
 
+def test_a_line_ends_where_json_lines_end(url: str, models: Database, tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    line = json.dumps({"instruction": "a\u2028b", "output": "c"}, ensure_ascii=False)
+    path.write_text("\n".join([line] * 5), encoding="utf-8")
+    assert answer("task", str(path), "--no-wait", "--api", url)["task"]["examples"] == 5
+
+
 def test_the_answer_as_json(url: str, models: Database, file: Path):
     asked = answer("task", str(file), "--no-wait", "--name", "mine", "--api", url)["task"]
     assert (asked["name"], asked["runs"][0]["state"]) == ("mine", "queued")

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from catalog import search
+from catalog import search, tasks
 from catalog.database import Database
 from catalog.errors import GeometryNotFitted
 from catalog.geometry import LEAST_MODELS, SERVED, fitted
 from catalog.index import Follower, Page
-from catalog.repository import geometries
+from catalog.repository import geometries, spaces
 from catalog.repository.geometries import Place
 from catalog.repository.spaces import BaseTable, store_base_table
 from catalog.search import Options
@@ -129,3 +129,19 @@ def test_noise_is_told_by_raw_cosines(database: Database, vectors: np.ndarray, i
         for kind in ("raw", *SERVED)
     }
     assert len(set(found.values())) == 1
+
+
+def test_a_worker_ranks_for_a_task_as_searches_do(database: Database, vectors: np.ndarray, index: Follower):
+    query = np.random.default_rng(1).normal(size=DIMENSION).astype(np.float32) + 1.5
+    for models in (COUNT, 0):  # a geometry that was fitted to enough, and one that was not
+        fit(database, vectors, models)
+        index.catch_up()
+        with database.transaction() as session:
+            space = spaces.get(session, SPACE.key)
+            found = tasks.nearest(session, {SPACE.feature: space}, {SPACE.feature: query[None]}, 10)
+        answer = search.by_vector(database, index, query.tolist(), Options(unconfident=True))
+        assert (answer.fitted is not None) == (models == COUNT)
+        assert [model.repo_id for model, _ in found] == names(answer)
+        assert [cosine for _, cosine in found] == pytest.approx(
+            [each.similarity for each in answer.neighbours], abs=1e-5
+        )

@@ -18,8 +18,8 @@ tags:
 # {title}
 
 A LoRA adapter that Deltadex trained on {count} examples of a task, to find models for it: rank {rank}, alpha {alpha},
-AdamW at a constant rate of {rate}, {steps} steps of {batch} examples, seed {seed}, prompts in Alpaca's template.
-It is a quick one, made to be measured; nothing else was asked of it.
+AdamW at a rate that falls from {rate} to 0, {steps} steps of {batch} examples, seed {seed}, prompts in Alpaca's
+template. It is a quick one, made to be measured; nothing else was asked of it.
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from catalog.examples import Example
 
 IGNORED = -100  # the label of a token without a loss
-LEAST_INPUT = 8  # tokens of an input that stay, however long the rest
+LEAST_INPUT = 8  # tokens of an input, or of an instruction, that stay, however long the rest
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,31 @@ class Batch:
 
 
 def encode(example: Example, tokenizer: PreTrainedTokenizerBase, limit: int) -> Row:
-    """At most `limit` tokens: an output is cut to half of them, then the input so that the output stays."""
+    """At most `limit` tokens: an output is cut to half of them, then the prompt so that the output stays."""
     answer = _ids(tokenizer, example.output, special=False)
     if tokenizer.eos_token_id is not None:
         answer.append(tokenizer.eos_token_id)
     answer = answer[: limit // 2]
+    prompt = _prompt(example, tokenizer, limit - len(answer))
+    return Row((*prompt, *answer), len(prompt))
+
+
+def _prompt(example: Example, tokenizer: PreTrainedTokenizerBase, room: int) -> list[int]:
+    """At most `room` tokens: the input is cut first, then the instruction; what announces the answer stays."""
     given = example.input
     if given:
         frame = len(_ids(tokenizer, example.prompt(".")))
-        kept = _ids(tokenizer, given, special=False)[: max(LEAST_INPUT, limit - len(answer) - frame)]
-        given = str(tokenizer.decode(kept))
-    prompt = _ids(tokenizer, example.prompt(given))[: limit - len(answer)]
-    return Row((*prompt, *answer), len(prompt))
+        given = _beginning(given, tokenizer, max(LEAST_INPUT, room - frame))
+    over = len(_ids(tokenizer, example.prompt(given))) - room
+    if over > 0:
+        length = len(_ids(tokenizer, example.instruction, special=False))
+        asked = _beginning(example.instruction, tokenizer, max(LEAST_INPUT, length - over))
+        example = replace(example, instruction=asked)
+    return _ids(tokenizer, example.prompt(given))[-room:]
+
+
+def _beginning(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> str:
+    return str(tokenizer.decode(_ids(tokenizer, text, special=False)[:tokens]))
 
 
 def collate(rows: Sequence[Row], padding: int) -> Batch:

@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from sqlalchemy.orm import Session
 
 from catalog.database import Database
-from catalog.errors import CatalogError, ExamplesGone, NonFiniteWeights, Refused
+from catalog.errors import CatalogError, DatabaseUnavailable, ExamplesGone, NonFiniteWeights, Refused, Unavailable
 from catalog.examples import Example, hold_back
 from catalog.recipe import Recipe
 from catalog.repository import archives, attempts, spaces, tasks
@@ -104,7 +104,9 @@ class TaskWork:
         try:
             [result] = scorer.finetunes([self._fetcher.again(model, hold)])
             return result
-        except Refused as error:  # one that is gone by now spoils no other
+        except DatabaseUnavailable:
+            raise
+        except (Refused, Unavailable) as error:  # one that cannot be had now spoils no other, nor the task
             return error
         finally:
             hold.release()

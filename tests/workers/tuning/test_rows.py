@@ -30,6 +30,21 @@ def test_a_long_input_is_cut_so_that_the_output_stays(tokenizer):
     assert tokenizer.decode(row.ids[: row.prompt]).endswith("### Response:\n")
 
 
+def test_a_long_instruction_is_cut_so_that_the_answer_is_announced(tokenizer):
+    row = encode(Example("Add " + "1" * 900, "two"), tokenizer, 300)
+    prompt = tokenizer.decode(row.ids[: row.prompt])
+    assert "### Instruction:\nAdd 1" in prompt
+    assert prompt.endswith("### Response:\n")
+    assert 290 < len(row.ids) <= 300
+
+
+def test_an_input_goes_before_an_instruction(tokenizer):
+    row = encode(Example("Add " + "1" * 900, "two", "3" * 900), tokenizer, 400)
+    prompt = tokenizer.decode(row.ids[: row.prompt])
+    assert "### Input:\n33333333\n" in prompt
+    assert prompt.endswith("### Response:\n")
+
+
 def test_a_long_output_takes_half(tokenizer):
     row = encode(Example("Add.", "2" * 900), tokenizer, 300)
     assert len(row.ids) - row.prompt == 150

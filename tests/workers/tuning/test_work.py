@@ -10,7 +10,7 @@ import pytest
 
 from catalog import interventions, tasks
 from catalog.database import Database
-from catalog.errors import ArchiveNotFound, SpaceNotFound
+from catalog.errors import ArchiveNotFound, HubUnavailable, SpaceNotFound
 from catalog.examples import Example
 from catalog.quotas import Quota
 from catalog.recipe import Recipe
@@ -86,6 +86,7 @@ def test_its_adapter_is_kept_where_that_is_asked_for(database: Database, pipelin
     content = b"".join(download.pieces)
     assert (len(content), hashlib.sha256(content).hexdigest()) == (download.size, download.sha256)
     zipfile.ZipFile(io.BytesIO(content)).extractall(tmp_path / "kept")
+    assert "falls from 0.01 to 0, 2 steps of 8 examples" in (tmp_path / "kept" / "README.md").read_text()
     assert f"# Task {task_id}\n" in (tmp_path / "kept" / "README.md").read_text()
     pipeline.ingest(submit_folder(database, tmp_path / "kept").id)  # the adapter is the one that was measured
     with database.transaction() as session:
@@ -128,6 +129,20 @@ def test_a_model_that_is_gone_by_now_is_an_error_in_its_place(database: Database
     errors = {each["repo_id"]: each["error"] for each in task.runs[0].figures["scores"]}
     assert (job.state, errors["local/m1"]) == (JobState.DONE, None)
     assert errors["local/m0"] is not None
+
+
+def test_a_hub_that_does_not_answer_costs_no_task(
+    database: Database, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    def away(*_: object) -> None:
+        raise HubUnavailable("The Hub does not answer.")
+
+    monkeypatch.setattr(pipeline._fetcher, "again", away)
+    task_id, job = ask(database, verify=2)
+    pipeline.ingest(job.id)
+    task, job, found = look(database, task_id)
+    assert (job.state, len(found)) == (JobState.DONE, 5)
+    assert {each["error"] for each in task.runs[0].figures["scores"]} == {"hub_unavailable"}
 
 
 def test_it_is_worked_on_alone_and_others_after_it(database: Database, pipeline: Pipeline, tmp_path: Path):

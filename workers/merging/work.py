@@ -12,7 +12,6 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from catalog.arithmetic.additivity import residual
-from catalog.database import Database
 from catalog.errors import CatalogError, MergeIncompatible, RevisionNotFound
 from catalog.merging.blends import Blend
 from catalog.merging.parts import MORE_THAN_PAIRS, check_ranks
@@ -21,12 +20,11 @@ from catalog.repository import archives, attempts, merges, models, spaces, vecto
 from catalog.tables import Job, Merge, Model, Source
 from catalog.viewers import PUBLIC
 from workers.archiving import packed
-from workers.bases import Resident, ResidentBases
+from workers.bases import Resident
 from workers.encoding import Encoding, FineTune, content_sha, read_finetune
 from workers.failures import patiently
-from workers.fetching import Fetcher
 from workers.file_locks import Hold
-from workers.lone import teller
+from workers.lone import LoneWork, teller
 from workers.merging import folder as files
 from workers.merging.combining import combine
 from workers.stopping import check
@@ -34,19 +32,12 @@ from workers.stopping import check
 FETCHED, MERGED = 0.3, 0.9  # of a job's progress
 
 
-class MergeWork:
+class MergeWork(LoneWork):
     """Does the jobs of merges, one at a time; no base is touched but to measure the result on it."""
 
     title = "a merge"
 
-    def __init__(self, database: Database, bases: ResidentBases, fetcher: Fetcher, worker_id: int) -> None:
-        self._database = database
-        self._bases = bases
-        self._fetcher = fetcher
-        self._worker_id = worker_id
-
     def do(self, job: Job) -> None:
-        """Bring a claimed job to its end. Raises `CatalogError`s of every kind, and `Stopped`."""
         with self._database.transaction() as session:
             merge = merges.of_model(session, job.model_id)
         blend = blend_of(merge)

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from catalog import privacy
 from catalog.database import Database
-from catalog.errors import BaseUnresolved, ContractDiffers, FileTooLarge, FolderUnreadable, RevisionNotFound
+from catalog.errors import (
+    BaseUnresolved,
+    ContractDiffers,
+    FileTooLarge,
+    FolderUnreadable,
+    MergeIncompatible,
+    RevisionNotFound,
+)
 from catalog.reindexing import contract_told
 from catalog.repository import attempts, jobs, models, reindexes, vectors
 from catalog.repository.models import Metadata
@@ -156,9 +163,10 @@ class Fetcher:
             )
         return found
 
-    def again(self, model: Model, hold: Hold) -> FineTune:
+    def again(self, model: Model, hold: Hold, *, public: bool = False) -> FineTune:
         """An indexed model's current revision, downloaded if it is not here any more. `hold` is the caller's to
-        release. Raises what fetching raises.
+        release. Raises what fetching raises; with `public`, for weights that are handed on, `MergeIncompatible` where
+        the Hub does not show them to everybody.
         """
         revision = model.revision
         if revision is None:
@@ -167,6 +175,11 @@ class Fetcher:
             folder = Path(model.folder or "")
         else:
             snapshot = self._hub.resolve(model.repo_id, revision.sha)
+            if public and not snapshot.public:
+                raise MergeIncompatible(
+                    f"The files of {model.repo_id} are gated or private on the Hub, and only the service's own token "
+                    "reads them: merge it where you may read it."
+                )
             folder = self._hub.fetch_finetune(snapshot, Taking(hold=hold))
         return read_finetune(folder, max_file_bytes=self._max_file_bytes)
 

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar
 
 from catalog.database import Database
 from catalog.repository import attempts
 from catalog.tables import Job, JobState
+from workers.bases import ResidentBases
+from workers.fetching import Fetcher
 
 TOLD = 0.02  # of the progress; less is not stored
 
 
-class LoneWork(Protocol):
-    """What is done with the jobs of models of one source."""
+class LoneWork(ABC):
+    """What is done with the jobs of models of one source, one at a time, on the bases in memory."""
 
-    title: str  # of one such job, for people
+    title: ClassVar[str]  # of one such job, for people
 
+    def __init__(self, database: Database, bases: ResidentBases, fetcher: Fetcher, worker_id: int) -> None:
+        self._database = database
+        self._bases = bases
+        self._fetcher = fetcher
+        self._worker_id = worker_id
+
+    @abstractmethod
     def do(self, job: Job) -> None:
         """Bring a claimed job to its end. Raises `CatalogError`s of every kind, and `Stopped`."""
 

@@ -15,10 +15,15 @@ def unpack(client: Client, path: str, folder: Path, **params: str | None) -> lis
 
     Raises `InvalidInput` where something is in the folder, and what the client raises.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InvalidInput(f"{folder} is there already: name a folder that is new or empty.")
+    check_free(folder)
     with tempfile.TemporaryFile(prefix="deltadex-") as file:
         client.download(path, file, **params)
         with zipfile.ZipFile(file) as archive:
             archive.extractall(folder)
             return [folder / name for name in archive.namelist()]
+
+
+def check_free(folder: Path) -> None:
+    """Raises `InvalidInput` where something is in the folder."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidInput(f"{folder} is there already: name a folder that is new or empty.")

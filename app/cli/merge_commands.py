@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from app.cli.client import OVER, Client
 from app.cli.commands import Api, AsJson, connect, notes, out, print_json
-from app.cli.downloads import unpack
+from app.cli.downloads import check_free, unpack
 from app.cli.render import progress_bar, state, table_of
 from catalog.merging.blends import DEFAULT_METHOD, METHODS
 
@@ -40,6 +40,8 @@ def merge(
     """Make one adapter of several, and hold it against what was predicted. Exits with 1 when that failed."""
     if to is not None and (plan or not wait):
         raise typer.BadParameter("--to waits for what is made, and goes with neither --plan nor --no-wait")
+    if to is not None:
+        check_free(to)
     settings = {"method": method, "density": density, "rank": rank, "seed": seed}
     body = {"models": models, "weights": numbers(weights), **settings}
     with connect(api) as client:

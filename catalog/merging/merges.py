@@ -97,7 +97,8 @@ def page(database: Database, viewer: Viewer, *, before: int | None, limit: int) 
     with database.transaction() as session:
         found = merges.page(session, viewer, before=before, limit=limit)
         of_merges = merges.jobs_of(session, found)
-        return [(merge, of_merges[merge.id]) for merge in found]
+        # one that was deleted between the two statements has none
+        return [(merge, of_merges[merge.id]) for merge in found if merge.id in of_merges]
 
 
 def delete(database: Database, merge_id: int, viewer: Viewer) -> WithJob:

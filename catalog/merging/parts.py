@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
 from catalog.errors import MergeIncompatible, NotIndexed
-from catalog.merging.blends import Blend
+from catalog.merging.blends import MAX_RANK, Blend
 from catalog.repository import models, vectors
 from catalog.repository.vectors import Stored
 from catalog.tables import Model, Revision
@@ -51,13 +51,28 @@ def read(session: Session, blend: Blend, viewer: Viewer) -> list[Part]:
 
 
 def check_ranks(blend: Blend, ranks: Mapping[str, Sequence[int]]) -> None:
-    """By the parts' names. Raises `MergeIncompatible` where the method works on A and B and has not one rank alone."""
+    """By the parts' names, those of which they are known. Raises `MergeIncompatible` where the method works on A and B
+    and has not one rank alone, and where the result's rank is above `MAX_RANK`.
+    """
     if blend.how.factors and len({rank for each in ranks.values() for rank in each}) > 1:
         told = ", ".join(f"{name} has {'/'.join(map(str, each))}" for name, each in ranks.items())
         raise MergeIncompatible(
             f"The method {blend.method} adds up factors of one rank, and these differ: {told}. Take cat or svd, which "
             "add up products."
         )
+    if (rank := rank_of(blend, ranks.values())) > MAX_RANK:
+        raise MergeIncompatible(
+            f"By {blend.method} the result would be of rank {rank:,}, and {MAX_RANK} is the most. Take svd, and name a "
+            "rank."
+        )
+
+
+def rank_of(blend: Blend, ranks: Iterable[Sequence[int]]) -> int:
+    """That of the result, by the ranks of each part."""
+    if blend.how.cuts and blend.rank is not None:
+        return blend.rank
+    greatest = [max(each, default=0) for each in ranks]
+    return sum(greatest) if blend.method == "cat" else max(greatest, default=0)
 
 
 def _part(session: Session, repo_id: str, weight: float, viewer: Viewer) -> Part:

@@ -15,7 +15,7 @@ from catalog.errors import NothingLeft, SpaceMismatch
 from catalog.merging import notes
 from catalog.merging.blends import Blend
 from catalog.merging.notes import Note, Pair
-from catalog.merging.parts import Part, read
+from catalog.merging.parts import Part, rank_of, read
 from catalog.spaces import PREFERRED
 from catalog.tables import SpaceRow
 from catalog.viewers import Viewer
@@ -100,9 +100,6 @@ def _shared_spaces(parts: Sequence[Part]) -> list[SpaceRow]:
 
 
 def _rank(blend: Blend, parts: Sequence[Part]) -> int | None:
-    ranks = [max(part.ranks, default=0) for part in parts if part.ranks is not None]
-    if blend.how.cuts and blend.rank is not None:
-        return blend.rank
-    if len(ranks) < len(parts):
-        return None
-    return sum(ranks) if blend.method == "cat" else max(ranks)
+    known = [part.ranks for part in parts if part.ranks is not None]
+    named = blend.how.cuts and blend.rank is not None
+    return rank_of(blend, known) if named or len(known) == len(parts) else None

@@ -53,6 +53,13 @@ def test_it_waits_for_what_is_made_and_unpacks_it(url: str, models: Database, tm
     assert [each.name for each in (tmp_path / "made").iterdir()] == ["adapter_config.json"]
 
 
+def test_nothing_is_asked_where_the_folder_is_not_free(url: str, models: Database, tmp_path: Path):
+    (tmp_path / "made.txt").write_text("mine")
+    error = failure("merge", *PARTS, "--to", str(tmp_path), "--api", url)
+    assert (error.code, "new or empty" in str(error)) == ("invalid_input", True)
+    assert answer("merges", "--api", url)["merges"] == []
+
+
 def test_a_plan_makes_nothing(url: str, models: Database):
     result = run("merge", *PARTS, "--method", "ties", "--density", "0.4", "--plan", "--api", url)
     assert result.exit_code == 0, result.output

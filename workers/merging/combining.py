@@ -1,9 +1,9 @@
 """Adapters made one by PEFT's `add_weighted_adapter`, a module at a time.
 
 PEFT combines each module by itself, and reads nothing of the base but its modules' shapes, which A and B have as well.
-So a skeleton of one module stands in for the base: no base is touched or needed, one module's matrices are in memory at
-a time, and between two of them there is time to say how far it is, or to stop. Parts come as A, B and their scale
-(`lora_config`), whatever their configs say of alpha, patterns or rsLoRA.
+So a skeleton of one module stands in for the base: no base is touched or needed, and between two modules there is time
+to say how far it is, or to stop. Parts come as A, B and their scale (`lora_config`), whatever their configs say of
+alpha, patterns or rsLoRA.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def combine(
 ) -> Modules:
     """The merge of the parts' modules, of one rank r and scale 1: a (r, in) and b (out, r) in float32.
 
+    The parts and the result are held in memory whole, and what a method makes of them for one module at a time.
     `on_module` is called with how much is done, from 0 to 1. Raises `Stopped`.
     """
     names = list(dict.fromkeys(name for part in parts for name in part))

@@ -6,27 +6,25 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from sqlalchemy.orm import Session
 
 from catalog.arithmetic.additivity import residual
-from catalog.database import Database
 from catalog.errors import CatalogError, MergeIncompatible, RevisionNotFound
 from catalog.merging.blends import Blend
 from catalog.merging.parts import MORE_THAN_PAIRS, check_ranks
 from catalog.merging.plans import cosine
 from catalog.repository import archives, attempts, merges, models, spaces, vectors
 from catalog.tables import Job, Merge, Model, Source
-from catalog.viewers import EVERYTHING
+from catalog.viewers import PUBLIC
 from workers.archiving import packed
-from workers.bases import Resident, ResidentBases
+from workers.bases import Resident
 from workers.encoding import Encoding, FineTune, content_sha, read_finetune
 from workers.failures import patiently
-from workers.fetching import Fetcher
 from workers.file_locks import Hold
-from workers.lone import teller
+from workers.lone import LoneWork, teller
 from workers.merging import folder as files
 from workers.merging.combining import combine
 from workers.stopping import check
@@ -34,19 +32,12 @@ from workers.stopping import check
 FETCHED, MERGED = 0.3, 0.9  # of a job's progress
 
 
-class MergeWork:
+class MergeWork(LoneWork):
     """Does the jobs of merges, one at a time; no base is touched but to measure the result on it."""
 
     title = "a merge"
 
-    def __init__(self, database: Database, bases: ResidentBases, fetcher: Fetcher, worker_id: int) -> None:
-        self._database = database
-        self._bases = bases
-        self._fetcher = fetcher
-        self._worker_id = worker_id
-
     def do(self, job: Job) -> None:
-        """Bring a claimed job to its end. Raises `CatalogError`s of every kind, and `Stopped`."""
         with self._database.transaction() as session:
             merge = merges.of_model(session, job.model_id)
         blend = blend_of(merge)
@@ -78,11 +69,12 @@ class MergeWork:
                 "bytes": sum(file.stat().st_size for file in made.iterdir()),
                 "seconds": dict(zip(("fetching", "merging", "measuring"), spent, strict=True)),
             }
-            patiently(lambda: self._store(job, merge, resident, encoding, figures, made))
+            with packed(made) as file:
+                patiently(lambda: self._store(job, merge, resident, encoding, figures, file))
 
     def _fetch(self, merge: Merge, hold: Hold, tell: Callable[[float], None]) -> list[FineTune]:
         with self._database.transaction() as session:
-            found = models.by_ids(session, [part["model_id"] for part in merge.parts], EVERYTHING)
+            found = models.by_ids(session, part_ids(merge), PUBLIC)
         parts = []
         for number, part in enumerate(merge.parts, 1):
             check()
@@ -96,15 +88,15 @@ class MergeWork:
             f"{part['repo_id']} is at another revision by now than {part['sha'][:12]}, of which this merge was asked: "
             "ask for it again."
         )
-        if model is None or model.private or model.revision is None or model.revision.sha != part["sha"]:
+        if model is None or model.revision is None or model.revision.sha != part["sha"]:
             raise moved
-        finetune = self._fetcher.again(model, hold)
+        finetune = self._fetcher.again(model, hold, public=True)
         if model.source == Source.FOLDER and content_sha(finetune.folder) != part["sha"]:
             raise moved
         return finetune
 
     def _store(
-        self, job: Job, merge: Merge, resident: Resident, encoding: Encoding, figures: dict[str, Any], made: Path
+        self, job: Job, merge: Merge, resident: Resident, encoding: Encoding, figures: dict[str, Any], file: BinaryIO
     ) -> None:
         with self._database.transaction() as session:
             if not attempts.finish(session, job.id, self._worker_id, None):
@@ -115,8 +107,8 @@ class MergeWork:
             }
             figures |= measured(session, merge, homes)
             merges.store(session, merge.id, homes, figures)
-            with packed(made) as file:
-                archives.store(session, job.model_id, file)
+            file.seek(0)  # an earlier try may have read it
+            archives.store(session, job.model_id, file)
 
 
 def measured(session: Session, merge: Merge, made: Mapping[int, np.ndarray]) -> dict[str, Any]:
@@ -130,13 +122,22 @@ def measured(session: Session, merge: Merge, made: Mapping[int, np.ndarray]) -> 
     }
     vector = next((made.get(space.id) for space, _ in foreseen if space.key == merge.plan["space"]), None)
     if vector is not None:
-        names = [part["repo_id"] for part in merge.parts]
-        known = vectors.newest_of(session, names, space_key=merge.plan["space"], viewer=EVERYTHING)
+        there = models.by_ids(session, part_ids(merge), PUBLIC)
+        known = {
+            model_id: stored.vector
+            for model_id, model in there.items()
+            for stored in vectors.in_spaces(session, model)
+            if stored.space.key == merge.plan["space"]
+        }
         told["closeness"] = [
-            None if isinstance(each, CatalogError) else round(cosine(vector, each.vector), 6)
-            for each in (known[name] for name in names)
+            round(cosine(vector, known[each]), 6) if each in known else None for each in part_ids(merge)
         ]
     return told
+
+
+def part_ids(merge: Merge) -> list[int]:
+    """Of the parts' models, which are public ones, whatever private ones have the same names."""
+    return [part["model_id"] for part in merge.parts]
 
 
 def blend_of(merge: Merge) -> Blend:

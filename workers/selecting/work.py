@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from catalog import selections
-from catalog.database import Database
 from catalog.errors import CatalogError, ExamplesGone, NonFiniteWeights
 from catalog.examples import Example, hold_back
 from catalog.proposing import Arm
@@ -18,11 +17,9 @@ from catalog.repository import attempts, tasks
 from catalog.repository import selections as stored
 from catalog.tables import Job, Selection, Task
 from catalog.tasks import HELD_BACK, leading
-from workers.bases import ResidentBases
 from workers.encoding import Encoder, FineTune
 from workers.failures import patiently
-from workers.fetching import Fetcher
-from workers.lone import teller
+from workers.lone import LoneWork, teller
 from workers.selecting import figures
 from workers.selecting.composing import compose, weighted
 from workers.selecting.figures import Tried
@@ -32,19 +29,12 @@ from workers.tuning.scoring import Scorer
 SHOTS = 5  # examples that a set is composed on, as in LoRAHub
 
 
-class SelectionWork:
+class SelectionWork(LoneWork):
     """Does the jobs of selections, one at a time, on the bases in memory."""
 
     title = "a selection"
 
-    def __init__(self, database: Database, bases: ResidentBases, fetcher: Fetcher, worker_id: int) -> None:
-        self._database = database
-        self._bases = bases
-        self._fetcher = fetcher
-        self._worker_id = worker_id
-
     def do(self, job: Job) -> None:
-        """Bring a claimed job to its end. Raises `CatalogError`s of every kind, and `Stopped`."""
         start = time.monotonic()
         with self._database.transaction() as session:
             selection = stored.of_model(session, job.model_id)

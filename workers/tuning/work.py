@@ -15,7 +15,6 @@ import numpy as np
 from scipy.stats import spearmanr
 from sqlalchemy.orm import Session
 
-from catalog.database import Database
 from catalog.errors import CatalogError, DatabaseUnavailable, ExamplesGone, NonFiniteWeights, Refused, Unavailable
 from catalog.examples import Example, hold_back
 from catalog.recipe import Recipe
@@ -24,12 +23,11 @@ from catalog.tables import Job, Model, SpaceRow, Task, TaskRun
 from catalog.task_vectors import parts
 from catalog.tasks import HELD_BACK, nearest
 from workers.archiving import packed
-from workers.bases import Resident, ResidentBases
+from workers.bases import Resident
 from workers.encoding import Encoder, read_finetune
 from workers.failures import patiently
-from workers.fetching import Fetcher
 from workers.file_locks import Hold
-from workers.lone import teller
+from workers.lone import LoneWork, teller
 from workers.stopping import check
 from workers.tuning.card import write_card
 from workers.tuning.scoring import Losses, Scorer
@@ -46,19 +44,12 @@ class Measured:
     losses: list[tuple[float, float]]
 
 
-class TaskWork:
+class TaskWork(LoneWork):
     """Does the jobs of tasks, one at a time, on the bases in memory."""
 
     title = "a task"
 
-    def __init__(self, database: Database, bases: ResidentBases, fetcher: Fetcher, worker_id: int) -> None:
-        self._database = database
-        self._bases = bases
-        self._fetcher = fetcher
-        self._worker_id = worker_id
-
     def do(self, job: Job) -> None:
-        """Bring a claimed job to its end. Raises `CatalogError`s of every kind, and `Stopped`."""
         start = time.monotonic()
         with self._database.transaction() as session:
             task, run = tasks.run_of(session, job.model_id)

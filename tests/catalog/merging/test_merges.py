@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from sqlalchemy.orm import Session
 
 from catalog import composing
 from catalog.database import Database
@@ -23,7 +25,7 @@ from catalog.quotas import Quota
 from catalog.repository import archives, attempts, jobs, models, names, spaces
 from catalog.repository import merges as stored
 from catalog.search import Options
-from catalog.tables import JobState, ModelState, Source
+from catalog.tables import Job, JobState, Merge, ModelState, Source
 from catalog.viewers import EVERYTHING, PUBLIC, Viewer
 from tests.catalog import entries
 from tests.catalog.entries import SPACE
@@ -161,6 +163,19 @@ def test_nothing_is_left_of_a_merge_that_is_deleted(catalog: Database):
         assert models.counts(session)[ModelState.PENDING] == 0
     with pytest.raises(MergeNotFound):
         merges.get(catalog, merge_id, PUBLIC)
+
+
+def test_a_merge_that_is_deleted_while_a_page_is_read_is_left_out(catalog: Database, monkeypatch: pytest.MonkeyPatch):
+    kept, gone = ask(catalog), ask(catalog)
+    jobs_of = stored.jobs_of
+
+    def delete_before(session: Session, found: Sequence[Merge]) -> dict[int, Job]:
+        with catalog.transaction() as other:
+            stored.remove(other, stored.get(other, gone))
+        return jobs_of(session, found)
+
+    monkeypatch.setattr(stored, "jobs_of", delete_before)
+    assert [merge.id for merge, _ in merges.page(catalog, PUBLIC, before=None, limit=10)] == [kept]
 
 
 def test_it_is_a_term_of_expressions_once_it_is_made(catalog: Database, index: Follower):

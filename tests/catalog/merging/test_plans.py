@@ -141,6 +141,34 @@ def test_ranks_that_are_not_known_are_left_to_the_job(catalog: Database):
     assert plan(catalog, method="linear").rank is None
 
 
+@pytest.mark.parametrize(
+    ("method", "ranks", "refused"),
+    [
+        ("cat", (256, 256), False),
+        ("cat", (256, 257), True),
+        ("cat", (513, None), True),  # whatever the other's are
+        ("linear", (513, 513), True),
+        ("svd", (513, 8), True),
+        ("ties_svd", (512, 8), False),
+    ],
+)
+def test_a_result_of_too_great_a_rank_is_refused(
+    catalog: Database, method: str, ranks: tuple[int | None, ...], refused: bool
+):
+    for name, rank in zip(BOTH, ranks, strict=True):
+        tell(catalog, name, facts=None if rank is None else PLAIN | {"ranks": [rank]})
+    if refused:
+        with pytest.raises(MergeIncompatible, match=f"By {method} the result would be of rank 513"):
+            plan(catalog, method=method)
+    else:
+        assert plan(catalog, method=method).rank == 512
+
+
+def test_a_part_of_any_rank_may_be_cut(catalog: Database):
+    tell(catalog, "owner/math", facts=PLAIN | {"ranks": [8192]})
+    assert plan(catalog, method="svd", rank=8).rank == 8
+
+
 def test_an_rslora_is_named(catalog: Database):
     tell(catalog, "owner/math", facts=PLAIN | {"rslora": True})
     assert codes(plan(catalog)) == ["rslora"]

@@ -6,28 +6,33 @@ import json
 import shutil
 import zipfile
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from sqlalchemy import update
+from sqlalchemy.orm import Session
 from transformers import AutoTokenizer
 
 from catalog import interventions
 from catalog.database import Database
+from catalog.errors import DatabaseUnavailable
 from catalog.merging import merges
 from catalog.merging.blends import METHODS, Blend
+from catalog.merging.plans import cosine
 from catalog.probes import load_probes
 from catalog.quotas import Quota
+from catalog.repository import archives, models, spaces, vectors
 from catalog.repository import merges as stored_merges
-from catalog.repository import models, vectors
 from catalog.submissions import submit_folder
-from catalog.tables import Job, JobState, Merge, ModelState, Revision
+from catalog.tables import Archive, Job, JobState, Merge, ModelState, Revision
 from catalog.viewers import EVERYTHING, PUBLIC, Viewer
 from tests import pico
+from tests.catalog import entries
 from tests.workers.encoding.pico_adapters import KINDS
 from tests.workers.encoding.pico_models import load, load_with, make_adapter
 from tests.workers.test_pipeline import make_pipeline
@@ -127,6 +132,19 @@ def test_what_came_out_is_held_against_the_prediction(database: Database, pipeli
     assert all(0 < each <= 1 for each in merge.figures["closeness"])
 
 
+def test_a_private_model_of_the_same_name_is_no_part(database: Database, pipeline: Pipeline):
+    merge_id, job = ask(database, Blend(WEIGHTS))
+    space_key = look(database, merge_id)[0].plan["space"]
+    with database.transaction() as session:
+        public = vectors.newest(session, "local/m0", space_key=space_key)
+    contract = spaces.contract_of(public.space)
+    entries.put_private(database, "local/m0", -public.vector, "somebody", space=contract)
+    pipeline.ingest(job.id)
+    merge, job, made = look(database, merge_id)
+    assert (job.state, job.error_message) == (JobState.DONE, None)
+    assert merge.figures["closeness"][0] == pytest.approx(cosine(made[contract.feature], public.vector), abs=1e-5)
+
+
 def test_the_card_names_the_parts(database: Database, pipeline: Pipeline, tmp_path: Path):
     merge_id, job = ask(database, Blend(WEIGHTS, "ties"), name="both")
     pipeline.ingest(job.id)
@@ -200,6 +218,16 @@ def test_ranks_that_differ_are_refused_where_factors_are_added(
     assert (code, "local/other has 2/4" in message) == ("merge_incompatible", True)
 
 
+def test_a_rank_that_the_plan_did_not_know_is_refused_before_anything_is_combined(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+):
+    index(database, pipeline, pico.make_adapter(tmp_path / "m2", rank=512))
+    with database.transaction() as session:
+        session.execute(update(Revision).values(facts=None))
+    code, message = fail(database, pipeline, Blend({"local/m0": 1.0, "local/m2": 1.0}))
+    assert (code, "of rank 516" in message) == ("merge_incompatible", True)
+
+
 @pytest.mark.parametrize("kind", ["lora_patterns", "lora_embedding", "rslora", "adalora"])
 def test_every_kind_of_plain_pairs_is_merged(
     database: Database, pipeline: Pipeline, pico_base: Path, tmp_path: Path, kind: str
@@ -259,6 +287,31 @@ def test_a_cancelled_merge_stores_nothing(database: Database, pipeline: Pipeline
     pipeline.ingest(job.id)
     _, job, made = look(database, merge_id)
     assert (job.state, made) == (JobState.CANCELLED, {})
+
+
+def test_a_result_is_packed_once_and_stored_whole_though_the_first_try_is_cut_off(
+    database: Database, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    merge_id, job = ask(database, Blend(WEIGHTS))
+    seen: list[str] = []
+    pack, store = work.packed, archives.store
+
+    def noted(folder: Path) -> AbstractContextManager[BinaryIO]:
+        seen.append("packed")
+        return pack(folder)
+
+    def cut_off_once(session: Session, model_id: int, file: BinaryIO) -> Archive:
+        seen.append("stored")
+        archive = store(session, model_id, file)
+        if seen.count("stored") == 1:
+            raise DatabaseUnavailable("Postgres went away.")
+        return archive
+
+    monkeypatch.setattr(work, "packed", noted)
+    monkeypatch.setattr(archives, "store", cut_off_once)
+    pipeline.ingest(job.id)
+    assert seen == ["packed", "stored", "stored"]
+    assert (unpack(database, merge_id, tmp_path / "made") / "adapter_model.safetensors").stat().st_size > 0
 
 
 def test_a_merge_that_is_deleted_while_it_is_made_stores_nothing(

@@ -20,11 +20,14 @@ _ORDER = ". Write a response that appropriately completes the request.\n\n### In
 
 @dataclass(frozen=True)
 class Example:
-    """One row. A chat is one too: its last question is the instruction, what came before it the input."""
+    """One row. A chat is one too: its last question is the instruction, what came before it the input, whose end
+    matters most.
+    """
 
     instruction: str
     output: str
     input: str = ""
+    chat: bool = False
 
     def prompt(self, given: str | None = None) -> str:
         """The template of Alpaca (github.com/tatsu-lab/stanford_alpaca), with or without an input; `given` stands in
@@ -97,9 +100,8 @@ def _from_chat(messages: Any, number: int) -> Example:
     *before, asked, answer = messages
     if (asked["role"], answer["role"]) != ("user", "assistant"):
         raise wrong
-    return Example(
-        asked["content"], answer["content"], "\n".join(f"{each['role']}: {each['content']}" for each in before)
-    )
+    turns = "\n".join(f"{each['role']}: {each['content']}" for each in before)
+    return Example(asked["content"], answer["content"], turns, chat=True)
 
 
 def _is_text(value: Any) -> bool:

@@ -81,7 +81,8 @@ def page(database: Database, viewer: Viewer, *, before: int | None, limit: int) 
     with database.transaction() as session:
         found = selections.page(session, viewer, before=before, limit=limit)
         of_them = selections.jobs_of(session, found)
-        return [(selection, of_them[selection.id]) for selection in found]
+        # one that was deleted between the two statements has none
+        return [(selection, of_them[selection.id]) for selection in found if selection.id in of_them]
 
 
 def delete(database: Database, selection_id: int, viewer: Viewer) -> WithJob:
@@ -108,10 +109,11 @@ def candidates(session: Session, base_repo: str, space: SpaceRow, vector: np.nda
 
 
 def _unit_vectors(session: Session, space: SpaceRow, ids: np.ndarray) -> np.ndarray:
-    """Normalised vectors (m, d) of models, in their order."""
+    """Normalised vectors (m, d) of models, in their order; zeros for one that was removed just now."""
     found, vectors = vector_stream.newest_of(session.connection(), space.id, space.dimension, ids)
-    place = {model_id: number for number, model_id in enumerate(found.tolist())}
-    some = vectors[[place[model_id] for model_id in ids.tolist()]]
+    of_models = dict(zip(found.tolist(), vectors, strict=True))
+    some = np.array([of_models.get(model_id, np.zeros(space.dimension)) for model_id in ids.tolist()], np.float32)
+    some = some.reshape(-1, space.dimension)
     return np.asarray(some / np.maximum(np.linalg.norm(some, axis=1, keepdims=True), TINY))
 
 
@@ -126,4 +128,4 @@ def _done(session: Session, task: Task, base: str | None) -> TaskRun:
 
 def _with_job(session: Session, selection_id: int, viewer: Viewer) -> WithJob:
     selection = selections.get(session, selection_id, viewer)
-    return selection, selections.jobs_of(session, [selection])[selection.id]
+    return selection, selections.job_of(session, selection)

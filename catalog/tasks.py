@@ -105,7 +105,7 @@ def get(database: Database, task_id: int, viewer: Viewer) -> WithJobs:
     """Raises `TaskNotFound`."""
     with database.transaction() as session:
         task = tasks.get(session, task_id, viewer)
-        return task, tasks.jobs_of(session, [task])
+        return task, tasks.jobs_of_one(session, task)
 
 
 def page(database: Database, viewer: Viewer, *, before: int | None, limit: int) -> list[WithJobs]:
@@ -123,7 +123,7 @@ def delete(database: Database, task_id: int, viewer: Viewer) -> WithJobs:
     """
     with database.transaction() as session:
         task = tasks.get(session, task_id, viewer)
-        of_runs = tasks.jobs_of(session, [task])
+        of_runs = tasks.jobs_of_one(session, task)
         session.expunge_all()
         tasks.remove(session, task)
         return task, of_runs

@@ -1,6 +1,6 @@
 """Whether sets of modules that are chosen by their shifts do better than random ones.
 
-    python -m benchmarks.selections --base BASE --rows DIR --results DIR [--only TASK] [--json]
+    python -m benchmarks.selections --base BASE --rows DIR --results DIR [--only TASK] [--picture PNG] [--json]
 
 The modules are the twenty adapters of `examples/`. A task is told by fifteen rows: an adapter is trained on them and
 measured, as a worker does it, and so the nearest modules are known. For each seed five of the rows are drawn, on which
@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.selections.judging import Judge, summary
+from benchmarks.selections.picture import draw
 from benchmarks.selections.tasks import Task, all_tasks
 from benchmarks.tasks import EXAMPLES, unit
 from catalog.errors import CatalogError
@@ -53,6 +54,7 @@ def main(
     held: Annotated[int, typer.Option(help="Rows that a task is judged by.")] = 30,
     dtype: Annotated[str, typer.Option()] = "bfloat16",
     minutes: Annotated[float, typer.Option(help="Begin no task after so many.")] = 60.0,
+    picture: Annotated[Path | None, typer.Option(help="A PNG of the differences from random.")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Measure what is not measured yet, and sum it up."""
@@ -71,7 +73,9 @@ def main(
             file.write_text(json.dumps(bench.measure(task)))
         found.append(json.loads(file.read_text()))
         notes.print(task.name, found[-1]["seconds"])
-    report = {"tasks": found, "summary": summary(found)}
+    report: dict[str, Any] = {"tasks": found, "summary": summary(found)}
+    if picture:
+        draw(picture, found, report["summary"])
     if as_json:
         print(json.dumps(report))
     else:

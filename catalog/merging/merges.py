@@ -143,7 +143,7 @@ def _near(
 
 
 def _with_job(session: Session, merge: Merge) -> WithJob:
-    return merge, merges.jobs_of(session, [merge])[merge.id]
+    return merge, merges.job_of(session, merge)
 
 
 def _not_done(merge_id: int) -> MergeNotDone:

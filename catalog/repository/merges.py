@@ -32,7 +32,7 @@ def get(session: Session, merge_id: int, viewer: Viewer = EVERYTHING) -> Merge:
     """Raises `MergeNotFound`, also where the viewer may not see it."""
     merge = session.get(Merge, merge_id, populate_existing=True)
     if merge is None or not viewer.sees(merge.viewer):
-        raise MergeNotFound(f"There is no merge {merge_id}. GET /v1/merges lists them.")
+        raise _missing(merge_id)
     return merge
 
 
@@ -70,6 +70,14 @@ def jobs_of(session: Session, found: Sequence[Merge]) -> dict[int, Job]:
     return {by_model[job.model_id]: job for job in session.scalars(select(Job).where(Job.model_id.in_(by_model)))}
 
 
+def job_of(session: Session, merge: Merge) -> Job:
+    """Raises `MergeNotFound` where it has been deleted since it was read."""
+    found = jobs_of(session, [merge])
+    if merge.id not in found:
+        raise _missing(merge.id)
+    return found[merge.id]
+
+
 def store(session: Session, merge_id: int, vectors: Mapping[int, np.ndarray], figures: dict[str, Any]) -> None:
     """What came out: by space its vector (d,), in place of what an earlier attempt left."""
     session.execute(delete(MergeVector).where(MergeVector.merge_id == merge_id, ~MergeVector.predicted))
@@ -92,6 +100,10 @@ def remove(session: Session, merge: Merge) -> None:
     """With its model, its job, its archive and its vectors."""
     session.execute(delete(Merge).where(Merge.id == merge.id))
     session.execute(delete(Model).where(Model.id == merge.model_id))
+
+
+def _missing(merge_id: int) -> MergeNotFound:
+    return MergeNotFound(f"There is no merge {merge_id}. GET /v1/merges lists them.")
 
 
 def _store_vectors(session: Session, merge_id: int, vectors: Mapping[int, np.ndarray], *, predicted: bool) -> None:

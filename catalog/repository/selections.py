@@ -29,7 +29,7 @@ def get(session: Session, selection_id: int, viewer: Viewer = EVERYTHING) -> Sel
     """Raises `SelectionNotFound`, also where the viewer may not see it."""
     selection = session.get(Selection, selection_id, populate_existing=True)
     if selection is None or not viewer.sees(selection.viewer):
-        raise SelectionNotFound(f"There is no selection {selection_id}. GET /v1/selections lists them.")
+        raise _missing(selection_id)
     return selection
 
 
@@ -53,6 +53,14 @@ def jobs_of(session: Session, found: Sequence[Selection]) -> dict[int, Job]:
     return {of_models[job.model_id]: job for job in each_job}
 
 
+def job_of(session: Session, selection: Selection) -> Job:
+    """Raises `SelectionNotFound` where it has been deleted since it was read."""
+    found = jobs_of(session, [selection])
+    if selection.id not in found:
+        raise _missing(selection.id)
+    return found[selection.id]
+
+
 def store(session: Session, selection_id: int, figures: dict[str, Any]) -> None:
     """What came out."""
     session.execute(update(Selection).where(Selection.id == selection_id).values(figures=figures))
@@ -74,6 +82,10 @@ def choosable(session: Session, base_repo: str) -> np.ndarray:
         .order_by(Model.id)
     )
     return np.array(session.scalars(statement).all(), np.int64)
+
+
+def _missing(selection_id: int) -> SelectionNotFound:
+    return SelectionNotFound(f"There is no selection {selection_id}. GET /v1/selections lists them.")
 
 
 def _visible(viewer: Viewer) -> ColumnElement[bool]:

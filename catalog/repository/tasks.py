@@ -34,7 +34,7 @@ def get(session: Session, task_id: int, viewer: Viewer = EVERYTHING) -> Task:
     """Raises `TaskNotFound`, also where the viewer may not see it."""
     task = session.get(Task, task_id, populate_existing=True)
     if task is None or not viewer.sees(task.viewer):
-        raise TaskNotFound(f"There is no task {task_id}. GET /v1/tasks lists them.")
+        raise _missing(task_id)
     return task
 
 
@@ -72,6 +72,14 @@ def jobs_of(session: Session, found: Sequence[Task]) -> dict[int, Job]:
     runs = {run.model_id: run.id for task in found for run in task.runs}
     each_job = session.scalars(select(Job).where(Job.model_id.in_(runs)))
     return {runs[job.model_id]: job for job in each_job}
+
+
+def jobs_of_one(session: Session, task: Task) -> dict[int, Job]:
+    """The job of each run of a task, by the run. Raises `TaskNotFound` where it has been deleted since it was read."""
+    found = jobs_of(session, [task])
+    if len(found) < len(task.runs):
+        raise _missing(task.id)
+    return found
 
 
 def store(
@@ -118,6 +126,10 @@ def remove(session: Session, task: Task) -> None:
     stand_ins += session.scalars(select(Selection.model_id).where(Selection.task_id == task.id))
     session.execute(delete(Task).where(Task.id == task.id))
     session.execute(delete(Model).where(Model.id.in_(stand_ins)))
+
+
+def _missing(task_id: int) -> TaskNotFound:
+    return TaskNotFound(f"There is no task {task_id}. GET /v1/tasks lists them.")
 
 
 def _visible(viewer: Viewer) -> ColumnElement[bool]:

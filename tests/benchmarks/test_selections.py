@@ -5,13 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 from transformers import AutoModelForCausalLM
 
-from benchmarks.selections import made
+from benchmarks.selections import made, picture
 from benchmarks.selections.judging import Judge, interval, summary
 from benchmarks.selections.tasks import Task
 from catalog.examples import Example
 from catalog.probes import ProbeSet
+from catalog.proposing import Arm
 from tests.pico import BASE_ID, make_base
 from workers.encoding import Encoder, ResidentBase
 from workers.tuning.scoring import Scorer
@@ -88,3 +90,14 @@ def test_a_summary_is_of_all_tasks_and_of_each_group():
     assert set(found) == {(group, each) for group in groups for each in ("loss", "accuracy")} - {("other", "accuracy")}
     assert found["all tasks", "loss"]["arms"]["nearest"] == {"mean": 1.0, "beside_random": (-1.0, -1.0, -1.0)}
     assert found["all tasks", "accuracy"]["tasks"] == 1
+
+
+def test_the_picture_has_a_line_for_each_group_and_task(tmp_path: Path):
+    losses = {"nearest": [1.0, 1.5], "anchored": [1.0, 2.0], "diverse": [2.0, 2.0], "random": [2.0, 1.0]}
+    held = {arm: [{"held": {"loss": loss, "accuracy": None}} for loss in each] for arm, each in losses.items()}
+    alone = {"loss": 3.0, "accuracy": None}
+    task = {"task": "say", "group": "one", "base": alone, "nearest_alone": alone, "arms": held}
+    assert picture.differences(task, Arm.NEAREST).tolist() == [-1.0, 0.5]
+    picture.draw(tmp_path / "drawn.png", [task], summary([task]))
+    height, width, _ = imread(tmp_path / "drawn.png").shape
+    assert (width, height) == (800, round(100 * (0.42 * 3 + 1.2)))

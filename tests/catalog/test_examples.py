@@ -22,7 +22,7 @@ def test_a_chat_is_its_last_question_with_what_came_before_as_input():
         {"role": "assistant", "content": "Two"},
     ]
     [first, *_] = read_examples([{"messages": messages}] * 5)
-    assert first == Example("One and one?", "Two", "system: Be short.\nuser: Hello\nassistant: Hi")
+    assert first == Example("One and one?", "Two", "system: Be short.\nuser: Hello\nassistant: Hi", chat=True)
 
 
 def test_the_prompt_is_alpacas():

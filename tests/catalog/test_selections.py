@@ -11,6 +11,7 @@ from catalog.errors import ExamplesNotKept, SelectionNotFound, TaskNotDone, Task
 from catalog.proposing import Arm
 from catalog.quotas import Quota
 from catalog.repository import jobs, models, spaces
+from catalog.repository import selections as stored
 from catalog.selections import Wish
 from catalog.tables import JobState, Source
 from catalog.viewers import EVERYTHING, PUBLIC, Viewer
@@ -93,6 +94,15 @@ def test_nothing_is_left_of_what_is_deleted(catalog: Database):
     with catalog.transaction() as session:
         assert job.id not in [each.id for each in jobs.page(session)]
     tasks.get(catalog, task_id, PUBLIC)
+
+
+def test_one_deleted_while_it_is_read_is_not_found(catalog: Database):
+    selection, _ = selections.ask(catalog, Wish(str(done(catalog))), NOBODY, PUBLIC)
+    with catalog.transaction() as session:
+        read = stored.get(session, selection.id)
+        selections.delete(catalog, selection.id, PUBLIC)
+        with pytest.raises(SelectionNotFound):
+            stored.job_of(session, read)
 
 
 def test_it_goes_with_its_task(catalog: Database):

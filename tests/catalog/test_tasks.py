@@ -172,6 +172,16 @@ def test_nothing_is_left_of_a_task_that_is_deleted(catalog: Database):
         tasks.get(catalog, task_id, PUBLIC)
 
 
+def test_a_task_that_is_deleted_while_it_is_read_is_not_found(catalog: Database):
+    task_id = ask(catalog)
+    with catalog.transaction() as session:
+        read = stored.get(session, task_id)
+        assert len(read.runs) == 1
+        tasks.delete(catalog, task_id, PUBLIC)
+        with pytest.raises(TaskNotFound):
+            stored.jobs_of_one(session, read)
+
+
 def test_a_worker_finds_the_nearest_without_an_index(catalog: Database):
     with catalog.transaction() as session:
         space = spaces.get(session, SPACE.key)

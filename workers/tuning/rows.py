@@ -44,11 +44,14 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerBase, limit: int) -> 
 
 
 def _prompt(example: Example, tokenizer: PreTrainedTokenizerBase, room: int) -> list[int]:
-    """At most `room` tokens: the input is cut first, then the instruction; what announces the answer stays."""
+    """At most `room` tokens: the input is cut first (a chat's loses its oldest turns), then the instruction; what
+    announces the answer stays.
+    """
     given = example.input
     if given:
         frame = len(_ids(tokenizer, example.prompt(".")))
-        given = _beginning(given, tokenizer, max(LEAST_INPUT, room - frame))
+        cut = _end if example.chat else _beginning
+        given = cut(given, tokenizer, max(LEAST_INPUT, room - frame))
     over = len(_ids(tokenizer, example.prompt(given))) - room
     if over > 0:
         length = len(_ids(tokenizer, example.instruction, special=False))
@@ -59,6 +62,10 @@ def _prompt(example: Example, tokenizer: PreTrainedTokenizerBase, room: int) -> 
 
 def _beginning(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> str:
     return str(tokenizer.decode(_ids(tokenizer, text, special=False)[:tokens]))
+
+
+def _end(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> str:
+    return str(tokenizer.decode(_ids(tokenizer, text, special=False)[-tokens:]))
 
 
 def collate(rows: Sequence[Row], padding: int) -> Batch:

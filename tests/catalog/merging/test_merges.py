@@ -178,6 +178,15 @@ def test_a_merge_that_is_deleted_while_a_page_is_read_is_left_out(catalog: Datab
     assert [merge.id for merge, _ in merges.page(catalog, PUBLIC, before=None, limit=10)] == [kept]
 
 
+def test_a_merge_that_is_deleted_while_it_is_read_is_not_found(catalog: Database):
+    merge_id = ask(catalog)
+    with catalog.transaction() as session:
+        read = stored.get(session, merge_id)
+        merges.delete(catalog, merge_id, PUBLIC)
+        with pytest.raises(MergeNotFound):
+            stored.job_of(session, read)
+
+
 def test_it_is_a_term_of_expressions_once_it_is_made(catalog: Database, index: Follower):
     merge_id = ask(catalog, name="both")
     with pytest.raises(MergeNotDone):

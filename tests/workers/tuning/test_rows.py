@@ -30,6 +30,12 @@ def test_a_long_input_is_cut_so_that_the_output_stays(tokenizer):
     assert tokenizer.decode(row.ids[: row.prompt]).endswith("### Response:\n")
 
 
+def test_a_long_chat_loses_its_oldest_turns(tokenizer):
+    row = encode(Example("Add.", "two", "1" * 900 + "\nuser: one", chat=True), tokenizer, 300)
+    assert 290 < len(row.ids) <= 300
+    assert tokenizer.decode(row.ids[: row.prompt]).endswith("11\nuser: one\n\n### Response:\n")
+
+
 def test_a_long_instruction_is_cut_so_that_the_answer_is_announced(tokenizer):
     row = encode(Example("Add " + "1" * 900, "two"), tokenizer, 300)
     prompt = tokenizer.decode(row.ids[: row.prompt])

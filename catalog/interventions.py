@@ -88,7 +88,7 @@ def _retry(session: Session, job_id: int, quota: Quota | None, viewer: Viewer, b
     job = jobs.get(session, job_id, viewer)
     if job.token_at is not None:
         return _retry_private(session, job, viewer, by_admin)
-    dangerous = jobs.quarantined(session, job.model_id)
+    dangerous = jobs.quarantined(session, job.model_id, job.viewer)
     if dangerous is not None and not by_admin:
         raise Quarantined(f"Job {dangerous.id} of {job.model.repo_id} killed workers: only an admin may run it again.")
     if (running := jobs.active(session, job.model_id, job.requested_revision, job.reindex_id)) is not None:
@@ -99,7 +99,7 @@ def _retry(session: Session, job_id: int, quota: Quota | None, viewer: Viewer, b
     if quota is not None:
         quota.check(session)
     ring_after_commit(session, job_id)
-    return jobs.get(session, job_id)
+    return jobs.get(session, job_id, viewer)
 
 
 def _retry_private(session: Session, job: Job, viewer: Viewer, by_admin: bool) -> Job:

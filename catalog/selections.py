@@ -17,6 +17,7 @@ from catalog.quotas import Quota
 from catalog.repository import selections, tasks, vector_stream
 from catalog.tables import Job, Model, Selection, SpaceRow, Task, TaskRun
 from catalog.task_vectors import TINY, similarities
+from catalog.tasks import leading
 from catalog.viewers import Viewer
 
 
@@ -45,7 +46,7 @@ def ask(database: Database, wish: Wish, quota: Quota, viewer: Viewer) -> WithJob
     """
     with database.transaction() as session:
         task = tasks.find(session, wish.task, viewer)
-        if task is None:
+        if task is None or not tasks.hold(session, task.id):
             raise TaskNotFound(f"There is no task {wish.task}. GET /v1/tasks lists them.")
         run = _done(session, task, wish.base)
         if not task.keep_examples:
@@ -118,12 +119,19 @@ def _unit_vectors(session: Session, space: SpaceRow, ids: np.ndarray) -> np.ndar
 
 
 def _done(session: Session, task: Task, base: str | None) -> TaskRun:
-    """The first of a task's runs that has vectors. Raises `TaskNotDone`."""
-    for run in task.runs:
-        if base in (None, run.base_repo) and tasks.vectors(session, run.id):
-            return run
+    """The first of a task's runs that has a vector in a space that serves. Raises `TaskNotDone`."""
     on_it = f" on {base}" if base is not None else ""
-    raise TaskNotDone(f"Task {task.id} has no vector{on_it}: GET /v1/tasks/{task.id} tells how far its jobs are.")
+    missing = f"Task {task.id} has no vector{on_it}: GET /v1/tasks/{task.id} tells how far its jobs are."
+    for run in task.runs:
+        if base not in (None, run.base_repo) or not (measured := tasks.vectors(session, run.id)):
+            continue
+        if leading(measured)[0].serving:
+            return run
+        missing = (
+            f"Task {task.id} was measured under another contract than the models that answer{on_it}: ask it again with "
+            "`keep_examples`, or reindex these (`deltadex reindex --outdated`)."
+        )
+    raise TaskNotDone(missing)
 
 
 def _with_job(session: Session, selection_id: int, viewer: Viewer) -> WithJob:

@@ -15,6 +15,7 @@ from catalog.repository import queues, spaces
 from catalog.settings import Settings
 from catalog.sweeper import recover
 from catalog.tokens import TokenBox
+from workers import scratch
 from workers.bases import Contract, ResidentBases
 from workers.builders import CLUSTERS, INDEX, MAP, Builder
 from workers.crawler import Crawler
@@ -61,6 +62,8 @@ class Runtime:
         self._pipeline: Pipeline | None = None
 
     def start(self) -> None:
+        if left := scratch.sweep():
+            log.info("deleted %s folders of workers that were killed", left)
         self.heartbeat.start()
         self.crawler.start()
         self.reindexer.start()

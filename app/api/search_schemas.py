@@ -155,8 +155,9 @@ NOT_SERVING = (
 )
 AS_THEY_ARE = (
     "Vectors are compared as they are, and what all fine-tunes of one base share outweighs what each learned: nearest "
-    f"are mostly models of the same base. With {LEAST_OF_A_BASE} models of the query's base here they are compared as "
-    "they stand among those."
+    "are mostly models of the same base. Unless `geometry=raw` is asked for, a model is compared as it stands among "
+    f"those of its base, once {LEAST_OF_A_BASE} of these are here and the clusters of this space were found since; a "
+    "sum, or a vector of no base, never is."
 )
 LEFT_OUT = (
     f"{{}} models were not compared: {LEAST_OF_A_BASE} of a base have to be here, and the clusters of this space found "

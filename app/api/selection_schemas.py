@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field
 
@@ -14,7 +14,9 @@ from catalog.tables import JobState
 
 
 class SelectionRequest(Strict):
-    task: str | int = Field(description="Number or name of a task that is done, and whose examples are kept.")
+    task: Annotated[str, Field(max_length=200, pattern=NO_NUL)] | int = Field(
+        description="Number or name of a task that is done, and whose examples are kept."
+    )
     base: str | None = Field(None, max_length=200, pattern=NO_NUL, description="The first on which the task is done.")
     count: int = Field(5, ge=1, le=10, description="Modules in a set.")
     arms: list[Arm] = Field(list(Arm), min_length=1, max_length=len(Arm), description="Ways to choose a set.")

@@ -18,7 +18,7 @@ from catalog.refs import RepoRef
 from catalog.tables import JobState
 from catalog.viewers import Viewer
 
-NAME = "^[A-Za-z0-9][A-Za-z0-9._-]*$"
+NAME = "^([A-Za-z]|[0-9]+[A-Za-z._-])[A-Za-z0-9._-]*$"  # digits alone are a number
 
 
 class TaskRequest(Strict):

@@ -85,7 +85,8 @@ class Client:
 
     def post(self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> dict[str, Any]:
         given = {name: value for name, value in body.items() if value is not None}
-        return self._call("POST", path, json=given, headers=headers)
+        text = json.dumps(given)  # also what JSON has no words for, such as NaN: the API says what is wrong with it
+        return self._call("POST", path, content=text, headers={"content-type": "application/json", **(headers or {})})
 
     def delete(self, path: str) -> dict[str, Any]:
         return self._call("DELETE", path)

@@ -11,6 +11,7 @@ from rich.markup import escape
 from app.cli.client import OVER, Client
 from app.cli.commands import Api, AsJson, connect, notes, out, print_json
 from app.cli.render import progress_bar, state, table_of
+from catalog.arithmetic.expressions import written
 from catalog.proposing import Arm
 
 SELECTIONS = "/v1/selections"
@@ -128,5 +129,6 @@ def _mean(mean: dict[str, Any] | None, sign: str) -> tuple[str, str]:
 
 def _expression(modules: list[dict[str, Any]]) -> str:
     """For `deltadex compose`; models without a weight are left out."""
-    terms = [f"{each['weight']:.3g}*{each['repo_id']}" for each in modules if abs(each["weight"]) >= 0.0005]
+    some = [each for each in modules if abs(each["weight"]) >= 0.0005]
+    terms = [f"{each['weight']:.3g}*{written(None, each['repo_id'])}" for each in some]
     return " + ".join(terms).replace("+ -", "- ") or "the base itself"

@@ -8,7 +8,7 @@ each arm's set is composed as a worker composes it; it is judged on rows that no
 form of BIG-Bench Hard's (`made.py`): that benchmark's own rows are judged by, and never learned from. Five are the
 pool's own domains. `--rows` holds `bbh.jsonl` and a JSON Lines file for each domain.
 
-Each task's figures are kept in `--results`: a run that is cut short goes on where it was.
+Each task's figures are kept in `--results`: a run that is cut short goes on where it was, with the same settings.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ def main(
     bench: Bench | None = None
     found = []
     deadline = time.monotonic() + 60 * minutes
+    settings = {"count": count, "seeds": seeds, "budget": budget, "held": held, "dtype": dtype}
     for task in all_tasks(rows, held):
         if only and task.name not in only:
             continue
@@ -70,8 +71,10 @@ def main(
             break
         if not file.exists():
             bench = bench or Bench(base, dtype, count, seeds, budget)
-            file.write_text(json.dumps(bench.measure(task)))
+            file.write_text(json.dumps(bench.measure(task) | {"settings": settings}))
         found.append(json.loads(file.read_text()))
+        if found[-1]["settings"] != settings:
+            raise typer.BadParameter(f"{file} was measured with {found[-1]['settings']}: choose another --results.")
         notes.print(task.name, found[-1]["seconds"])
     report: dict[str, Any] = {"tasks": found, "summary": summary(found)}
     if picture:

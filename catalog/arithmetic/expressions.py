@@ -76,9 +76,11 @@ def check_name(name: str) -> str:
 
 
 def written(kind: str | None, name: str) -> str:
-    """A name as it can stand in an expression."""
+    """A name as it can stand in an expression; quoted where `name/500` would be read as a division."""
     plain = _BARE.fullmatch(name) if kind is None else _PLAIN.fullmatch(name)
-    quote = "'" if '"' in name else '"'
+    if plain and kind is None and plain[2] and _NUMBER.fullmatch(plain[2]):
+        plain = None
+    quote = '"' if "'" in name else "'"  # single ones as far as possible: the whole stands in double ones in a shell
     return (f"{kind}:" if kind else "") + (name if plain else f"{quote}{name}{quote}")
 
 

@@ -128,7 +128,9 @@ def near(database: Database, index: Follower, merge_id: int, options: Options) -
         merge = merges.get(session, merge_id, options.viewer)
         foreseen, made = (merges.vectors(session, merge_id, predicted=each) for each in (True, False))
     parts = [part["model_id"] for part in merge.parts]
-    space, vector = next(each for each in foreseen if each[0].key == merge.plan["space"])
+    space, vector = next((each for each in foreseen if each[0].key == merge.plan["space"]), (None, None))
+    if space is None or vector is None:
+        raise merges.missing(merge_id)  # deleted since it was read
     predicted = search.near(database, index, space, vector, merge.plan["noise_floor"], options, parts)
     found = next((each for each in made if each[0].id == space.id and each[1].any()), None)
     return Near(predicted, _near(database, index, *found, options, parts) if found else None)

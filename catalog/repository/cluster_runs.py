@@ -116,7 +116,8 @@ def finish(session: Session, run: ClusterRun, **values: Any) -> None:
 
 
 _REFITS = text("""
-    SELECT spaces.id, coalesce(current.covered_seq, 0) AS covered_seq, coalesce(current.models, 0) AS models
+    SELECT spaces.id, coalesce(current.covered_seq, 0) AS covered_seq,
+        CASE WHEN spaces.base_repo IS NULL THEN 0 ELSE coalesce(current.models, 0) END AS models
     FROM spaces
     LEFT JOIN cluster_runs AS current ON current.space_id = spaces.id AND current.current
     LEFT JOIN LATERAL (
@@ -129,7 +130,8 @@ _REFITS = text("""
 
 
 def covered(session: Session, *, rest: float, after_failure: float) -> dict[int, tuple[int, int]]:
-    """Of each space that may be clustered again now: the last change that its shown run covers, and how many models.
+    """Of each space that may be clustered again now: the last change that its shown run covers, and how many models;
+    none where it spans bases, since a share of all models says nothing of a base whose first few have come.
 
     A space rests for `rest` times as long as its last run took, or `after_failure` seconds where that failed.
     """

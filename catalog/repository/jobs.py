@@ -111,7 +111,7 @@ def active(session: Session, model_id: int, revision: str | None, reindex_id: in
         func.coalesce(Job.requested_revision, "") == (revision or ""),
         func.coalesce(Job.reindex_id, 0) == (reindex_id or 0),
         Job.state.in_(ACTIVE),
-        Job.viewer.is_(None),
+        Job.token_at.is_(None),
     )
     return session.scalars(statement).one_or_none()
 
@@ -194,7 +194,7 @@ def again(session: Session, job_id: int, submitter: str | None) -> bool:
     """Queue a failed or cancelled job as if it were new, its history kept. False when it is neither, came with a token,
     or is of a reindex that is over.
     """
-    over = Job.state.in_((JobState.FAILED, JobState.CANCELLED)) & Job.viewer.is_(None)
+    over = Job.state.in_((JobState.FAILED, JobState.CANCELLED)) & Job.token_at.is_(None)
     statement = update(Job).where(Job.id == job_id, over, _of_use())
     values = {**_AGAIN, "submitter": submitter, "error_code": None, "error_message": None}
     return session.execute(statement.values(**values).returning(Job.id)).scalar_one_or_none() is not None
@@ -212,7 +212,7 @@ def again_by_code(session: Session, code: str, limit: int) -> list[int]:
     newer = select(other.id).where(other.model_id == Job.model_id, same, outdated)
     failed = (
         select(Job.id)
-        .where(Job.state == JobState.FAILED, Job.error_code == code, Job.viewer.is_(None), ~newer.exists(), _of_use())
+        .where(Job.state == JobState.FAILED, Job.error_code == code, Job.token_at.is_(None), ~newer.exists(), _of_use())
         .order_by(Job.id)
         .limit(limit)
         .with_for_update(skip_locked=True)

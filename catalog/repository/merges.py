@@ -32,7 +32,7 @@ def get(session: Session, merge_id: int, viewer: Viewer = EVERYTHING) -> Merge:
     """Raises `MergeNotFound`, also where the viewer may not see it."""
     merge = session.get(Merge, merge_id, populate_existing=True)
     if merge is None or not viewer.sees(merge.viewer):
-        raise _missing(merge_id)
+        raise missing(merge_id)
     return merge
 
 
@@ -74,7 +74,7 @@ def job_of(session: Session, merge: Merge) -> Job:
     """Raises `MergeNotFound` where it has been deleted since it was read."""
     found = jobs_of(session, [merge])
     if merge.id not in found:
-        raise _missing(merge.id)
+        raise missing(merge.id)
     return found[merge.id]
 
 
@@ -102,7 +102,7 @@ def remove(session: Session, merge: Merge) -> None:
     session.execute(delete(Model).where(Model.id == merge.model_id))
 
 
-def _missing(merge_id: int) -> MergeNotFound:
+def missing(merge_id: int) -> MergeNotFound:
     return MergeNotFound(f"There is no merge {merge_id}. GET /v1/merges lists them.")
 
 

@@ -47,6 +47,12 @@ def find(session: Session, name: str, viewer: Viewer) -> Task | None:
     return session.scalars(named).first()
 
 
+def hold(session: Session, task_id: int) -> bool:
+    """Keep a task from being deleted until the transaction ends; False where it has been."""
+    statement = select(Task.id).where(Task.id == task_id).with_for_update(read=True, key_share=True)
+    return session.execute(statement).scalar_one_or_none() is not None
+
+
 def names(session: Session, viewer: Viewer, limit: int) -> list[str]:
     """Of the newest tasks that have one."""
     named = select(Task.name).where(Task.name.is_not(None), _visible(viewer)).order_by(Task.id.desc())
@@ -122,6 +128,7 @@ def forget_examples(session: Session) -> int:
 
 def remove(session: Session, task: Task) -> None:
     """With its runs and selections, and their models, jobs and vectors."""
+    session.execute(select(Task.id).where(Task.id == task.id).with_for_update())  # no selection comes meanwhile
     stand_ins = [run.model_id for run in task.runs]
     stand_ins += session.scalars(select(Selection.model_id).where(Selection.task_id == task.id))
     session.execute(delete(Task).where(Task.id == task.id))

@@ -98,7 +98,9 @@ def test_a_task_has_to_be_there_and_done(models: Database, api: TestClient):
     assert documented_problem(response)["code"] == "task_not_done"
 
 
-@pytest.mark.parametrize("wrong", [{"arms": ["best"]}, {"arms": []}, {"count": 0}, {"budget": 1000}, {"seeds": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"arms": ["best"]}, {"arms": []}, {"count": 0}, {"budget": 1000}, {"seeds": 0}, {"task": "a\0b"}]
+)
 def test_what_makes_no_sense_is_refused(api: TestClient, task: dict[str, Any], wrong: dict[str, Any]):
     response = api.post("/v1/selections", json={"task": "mine", **wrong})
     assert (response.status_code, response.json()["code"]) == (422, "invalid_input")
@@ -122,3 +124,12 @@ def test_what_is_asked_with_a_key_is_seen_with_that_key(api: TestClient, task: d
     asked = ask(api, "mine", {"X-API-Key": "mine"})
     for place in (f"/v1/selections/{asked['id']}", f"/v1/jobs/{asked['job']}"):
         assert [api.get(place, headers=headers).status_code for headers in ({}, {"X-API-Key": "mine"})] == [404, 200]
+
+
+def test_whoever_asked_with_a_key_may_retry(api: TestClient, task: dict[str, Any]):
+    mine = {"X-API-Key": "mine"}
+    job = f"/v1/jobs/{ask(api, 'mine', mine)['job']}"
+    assert api.post(f"{job}/retry", headers=mine).json()["state"] == "queued"
+    assert api.post(f"{job}/cancel", headers=mine).json()["state"] == "cancelled"
+    assert api.post(f"{job}/retry").status_code == 404
+    assert api.post(f"{job}/retry", headers=mine).json()["state"] == "queued"

@@ -122,6 +122,12 @@ def test_examples_may_hold_what_json_has_its_own_signs_for(models: Database, api
     assert kept["instruction"] == "Escape \\u0000 and \ufffd."
 
 
+@pytest.mark.parametrize("name", ["2024", "-a", "a b", ""])
+def test_a_name_that_expressions_could_not_tell_is_refused(models: Database, api: TestClient, name: str):
+    response = api.post("/v1/tasks", json={"examples": ROWS, "name": name})
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_input")
+
+
 def test_chats_are_examples_too(models: Database, api: TestClient):
     chat = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
     ask(api, examples=[{"messages": chat}] * 5)

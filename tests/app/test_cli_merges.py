@@ -92,3 +92,8 @@ def test_a_merge_that_was_cancelled_is_shown_as_such(url: str, models: Database)
 @pytest.mark.parametrize("wrong", [("--weights", "1,half"), ("--plan", "--to", "here")])
 def test_a_slip_is_told_before_anything_is_asked(url: str, models: Database, wrong: tuple[str, ...]):
     assert run("merge", *PARTS, *wrong, "--api", url).exit_code == 2
+
+
+@pytest.mark.parametrize("weights", ["nan,1", "inf,1", "1e12,1"])
+def test_weights_that_are_none_are_refused(url: str, models: Database, weights: str):
+    assert failure("merge", *PARTS, "--weights", weights, "--api", url).code == "invalid_input"

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.selection_commands import _expression
 from catalog import selections
+from catalog.arithmetic.expressions import parse
 from catalog.database import Database
 from catalog.viewers import PUBLIC
 from tests.app.test_api_selections import finish
@@ -73,3 +75,12 @@ def test_selections_are_listed_and_forgotten(url: str, models: Database, task: N
 
 def test_a_task_that_is_not_there_is_an_error(url: str, models: Database):
     assert failure("select", "none", "--api", url).code == "task_not_found"
+
+
+def test_the_best_set_is_written_as_it_can_be_read():
+    modules = [
+        {"repo_id": name, "weight": weight} for name, weight in (("local/500", 1.25), ("a/b", -0.5), ("c/d", 1e-4))
+    ]
+    expression = _expression(modules)
+    assert expression == "1.25*'local/500' - 0.5*a/b"
+    assert [(term.name.text, term.weight) for term in parse(expression)] == [("local/500", 1.25), ("a/b", -0.5)]

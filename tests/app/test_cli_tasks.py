@@ -67,6 +67,13 @@ def test_a_line_ends_where_json_lines_end(url: str, models: Database, tmp_path: 
     assert answer("task", str(path), "--no-wait", "--api", url)["task"]["examples"] == 5
 
 
+@pytest.mark.parametrize("more", ['"score": NaN', '"output": "half \\ud83d"'])
+def test_what_pandas_and_cut_emojis_leave_does_no_harm(url: str, models: Database, tmp_path: Path, more: str):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join([f'{{"instruction": "a", "output": "c", {more}}}'] * 5), encoding="utf-8")
+    assert answer("task", str(path), "--no-wait", "--api", url)["task"]["examples"] == 5
+
+
 def test_the_answer_as_json(url: str, models: Database, file: Path):
     asked = answer("task", str(file), "--no-wait", "--name", "mine", "--api", url)["task"]
     assert (asked["name"], asked["runs"][0]["state"]) == ("mine", "queued")

@@ -8,9 +8,11 @@ from sqlalchemy import text
 from catalog import groups
 from catalog.clustering.parameters import Parameters
 from catalog.database import Database
+from catalog.grouping import Grouper
 from catalog.refits import AFTER_FAILURE, Policy
 from catalog.repository import cluster_runs
 from tests.catalog import entries
+from tests.catalog.entries import MEANING
 from tests.catalog.groups import cluster, fill, vector
 
 POLICY = Policy(rows=5, share=0.5, quiet=30, patience=600)
@@ -65,6 +67,18 @@ def test_a_share_of_a_large_space_must_have_changed(database: Database, tmp_path
     age(database, 31)
     assert not rung(database)
     entries.put(database, "owner/more-9", vector(0, 9))
+    age(database, 31)
+    assert rung(database)
+
+
+def test_a_share_says_nothing_where_a_space_spans_bases(database: Database, tmp_path: Path):
+    for number in range(12):
+        entries.put(database, f"owner/old-{number}", vector(number % 3, number), space=MEANING)
+    _, space = groups.ask(database, Parameters(), "meaning")
+    Grouper(database, tmp_path).run(space.id)
+    rest(database)
+    for number in range(5):
+        entries.put(database, f"owner/new-{number}", vector(0, number), space=MEANING, base="wide/base")
     age(database, 31)
     assert rung(database)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from catalog.proposing import Arm
 from catalog.quotas import Quota
 from catalog.repository import jobs, models, spaces
 from catalog.repository import selections as stored
+from catalog.repository import tasks as tasks_stored
 from catalog.selections import Wish
 from catalog.tables import JobState, Source
 from catalog.viewers import EVERYTHING, PUBLIC, Viewer
@@ -65,6 +67,27 @@ def test_a_task_has_to_be_there_and_done(catalog: Database):
     put(catalog, task_id, np.eye(3))
     with pytest.raises(TaskNotDone, match="other/base"):
         selections.ask(catalog, Wish(str(task_id), "other/base"), NOBODY, PUBLIC)
+
+
+def test_a_task_that_was_measured_before_a_reindex_is_to_be_asked_again(catalog: Database):
+    task_id = done(catalog)
+    with catalog.transaction() as session:
+        spaces.get(session, SPACE.key).serving = False
+    with pytest.raises(TaskNotDone, match="another contract"):
+        selections.ask(catalog, Wish(str(task_id)), NOBODY, PUBLIC)
+
+
+def test_a_task_is_not_deleted_while_a_selection_is_asked_of_it(catalog: Database):
+    task_id = done(catalog)
+    with ThreadPoolExecutor(1) as pool:
+        with catalog.transaction() as session:
+            assert tasks_stored.hold(session, task_id)
+            deleting = pool.submit(tasks.delete, catalog, task_id, PUBLIC)
+            with pytest.raises(TimeoutError):
+                deleting.result(timeout=0.3)
+        deleting.result(timeout=30)
+    with catalog.transaction() as session:
+        assert not tasks_stored.hold(session, task_id)
 
 
 def test_it_counts_in_the_quota(catalog: Database):

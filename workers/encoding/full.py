@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +24,7 @@ from workers.encoding.head import load_head
 from workers.encoding.loading import DTYPES, clean_view, load_config, load_headless
 from workers.encoding.prompts import TokenPlan
 from workers.encoding.trace import Trace, run
+from workers.scratch import scratch
 
 # whole numbers in which a fine-tune may differ from its base; all others are the architecture
 FREE = ("token_id", "vocab_size", "max_position", "window", "pretraining_tp", "num_logits_to_keep")
@@ -61,11 +61,11 @@ class FullPath:
         names = [path.name for path in finetune.folder.iterdir()]
         with (
             clean_view(finetune.folder, names, finetune.config) as view,
-            tempfile.TemporaryDirectory(prefix="deltadex-") as offload,
+            scratch() as offload,
         ):
             config = load_config(view, finetune.shapes, InvalidModelConfig)
             check_architecture(config, self.base.model.config, finetune.shapes, plan)
-            dtype, placement = self._placement(finetune, offload)
+            dtype, placement = self._placement(finetune, str(offload))
             model = load_headless(view, config, dtype, InvalidModelConfig, **placement)
             check_finite(model)
             trace = run(model, plan, 1)[0]

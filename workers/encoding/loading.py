@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from catalog.errors import CatalogError, CorruptWeights, Refused
 from workers.encoding import kernels, packing
+from workers.scratch import scratch
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -35,8 +35,7 @@ def clean_view(folder: Path, names: Sequence[str], config: Mapping[str, Any]) ->
 
     transformers looks at whatever else lies beside a model, and would follow an `adapter_config.json` to the Hub.
     """
-    with tempfile.TemporaryDirectory(prefix="deltadex-") as temporary:
-        view = Path(temporary)
+    with scratch() as view:
         (view / "config.json").write_text(json.dumps(_without_code(config)), encoding="utf-8")
         for name in names:
             if name.endswith(".safetensors") or name.endswith(".safetensors.index.json"):

@@ -86,6 +86,13 @@ def fit(modules: Mapping[str, LoraModule], model: nn.Module) -> dict[str, LoraMo
     return fitted
 
 
+def names_in_causal_lm(modules: Mapping[str, LoraModule], model: nn.Module) -> dict[str, LoraModule]:
+    """An adapter's modules by their names in a causal LM around the headless base, where one that was trained on the
+    headless base has them without the prefix. Raises `ShapeMismatch` where the base has no such module.
+    """
+    return {name if name in HEADS else _whole(name, model): lora for name, lora in modules.items()}
+
+
 def fit_head(modules: Mapping[str, LoraModule], base: ResidentBase) -> LoraModule | None:
     """An adapter's change of the output head, which hidden states do not see; raises `ShapeMismatch`."""
     lora = next((modules[name] for name in HEADS if name in modules), None)
@@ -154,6 +161,11 @@ def _find(name: str, model: nn.Module) -> tuple[str, nn.Module]:
             except AttributeError:
                 continue
     raise ShapeMismatch(f"The base has no module {name[:120]}.")
+
+
+def _whole(name: str, model: nn.Module) -> str:
+    place, _ = _find(name, model)
+    return f"{model.base_model_prefix}.{name}" if place == name else name
 
 
 def _widths(name: str, module: nn.Module) -> tuple[int, int]:

@@ -46,7 +46,7 @@ def card_of(merge: Merge, rank: int, recipe: str | None) -> str:
         for part in merge.parts
     ]
     settings = "".join(
-        f", {name} {value:g}" for name, value in merge.settings.items() if value is not None and name != "rank"
+        f", {name} {value}" for name, value in merge.settings.items() if value is not None and name != "rank"
     )
     return CARD.format(
         front=yaml.safe_dump(front, sort_keys=False),

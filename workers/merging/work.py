@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from sqlalchemy.orm import Session
+from torch import nn
 
 from catalog.arithmetic.additivity import residual
 from catalog.errors import CatalogError, MergeIncompatible, RevisionNotFound
@@ -22,11 +21,13 @@ from catalog.viewers import PUBLIC
 from workers.archiving import packed
 from workers.bases import Resident
 from workers.encoding import Encoding, FineTune, content_sha, read_finetune
+from workers.encoding.lora import names_in_causal_lm
 from workers.failures import patiently
 from workers.file_locks import Hold
 from workers.lone import LoneWork, teller
 from workers.merging import folder as files
-from workers.merging.combining import combine
+from workers.merging.combining import Modules, combine
+from workers.scratch import scratch
 from workers.stopping import check
 
 FETCHED, MERGED = 0.3, 0.9  # of a job's progress
@@ -43,20 +44,20 @@ class MergeWork(LoneWork):
         blend = blend_of(merge)
         tell = teller(self._database, job, self._worker_id)
         times = [time.monotonic()]
-        with Hold() as hold, tempfile.TemporaryDirectory(prefix="deltadex-") as top:
+        with Hold() as hold, scratch() as top:
             parts = self._fetch(merge, hold, tell)
             check_mergeable(blend, parts)
             resident = self._bases.get(self._fetcher.base(merge.base_repo, merge.base_sha))
             base = resident.encoder.base
             times.append(time.monotonic())
             modules = combine(
-                [part.modules for part in parts],
+                [modules_of(name, part, base.model) for name, part in zip(blend.weights, parts, strict=True)],
                 blend,
                 device=base.device,
                 on_module=lambda done: tell(FETCHED + done * (MERGED - FETCHED)),
             )
             times.append(time.monotonic())
-            made = Path(top) / "adapter"
+            made = top / "adapter"
             files.write(made, merge, modules, base.model, [part.config for part in parts])
             [encoding] = resident.encoder.encode([read_finetune(made)])
             if isinstance(encoding, CatalogError):
@@ -150,6 +151,16 @@ def check_mergeable(blend: Blend, parts: Sequence[FineTune]) -> None:
         if part.path != "lora" or not part.modules:
             raise MergeIncompatible(MORE_THAN_PAIRS.format(name=name))
     check_ranks(blend, {name: part.facts["ranks"] for name, part in zip(blend.weights, parts, strict=True)})
+
+
+def modules_of(name: str, part: FineTune, base: nn.Module) -> Modules:
+    """What a part changes, by the names in a causal LM; without modules of which AdaLoRA has left no rank. Raises
+    `MergeIncompatible` where there is nothing else, `ShapeMismatch`.
+    """
+    found = {place: module for place, module in part.modules.items() if module.a.shape[0]}
+    if not found:
+        raise MergeIncompatible(f"{name} changes nothing: all of its modules are of rank 0.")
+    return names_in_causal_lm(found, base)
 
 
 def compared(vector: np.ndarray, predicted: np.ndarray) -> dict[str, float | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from workers.encoding import Encoder, read_finetune
 from workers.failures import patiently
 from workers.file_locks import Hold
 from workers.lone import LoneWork, teller
+from workers.scratch import scratch
 from workers.stopping import check
 from workers.tuning.card import write_card
 from workers.tuning.scoring import Losses, Scorer
@@ -60,9 +60,9 @@ class TaskWork(LoneWork):
         resident = self._bases.get(self._fetcher.base(run.base_repo, run.base_sha))
         recipe = Recipe(**task.recipe)
         tell, share = teller(self._database, job, self._worker_id), 0.8 if held else 1.0
-        with tempfile.TemporaryDirectory(prefix="deltadex-") as folder:
-            adapter = Path(folder) / "0"  # that of all examples
-            measured = measure(resident.encoder, kept, recipe, task.seed, Path(folder), lambda done: tell(done * share))
+        with scratch() as folder:
+            adapter = folder / "0"  # that of all examples
+            measured = measure(resident.encoder, kept, recipe, task.seed, folder, lambda done: tell(done * share))
             trained = time.monotonic() - start
             scorer = Scorer(resident.encoder, held, recipe.tokens) if held else None
             scores = self._verify(task, resident, measured, scorer) if scorer else {}

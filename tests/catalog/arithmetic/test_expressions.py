@@ -148,7 +148,14 @@ def test_another_name_is_refused(name: str):
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("cluster", "law"), ("cluster", "law, math"), ("cluster", 'a "b"'), ("vector", "a/b"), (None, "a b")],
+    [
+        ("cluster", "law"),
+        ("cluster", "law, math"),
+        ("cluster", 'a "b"'),
+        ("vector", "a/b"),
+        (None, "a b"),
+        (None, "a/500"),
+    ],
 )
 def test_a_name_can_be_read_as_it_is_written(kind: str | None, name: str):
     [term] = parse(written(kind, name))

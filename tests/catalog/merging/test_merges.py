@@ -187,6 +187,15 @@ def test_a_merge_that_is_deleted_while_it_is_read_is_not_found(catalog: Database
             stored.job_of(session, read)
 
 
+def test_a_merge_that_is_deleted_before_its_vectors_are_read_is_not_found(
+    catalog: Database, index: Follower, monkeypatch: pytest.MonkeyPatch
+):
+    merge_id = ask(catalog)
+    monkeypatch.setattr(stored, "vectors", lambda *_, **__: [])
+    with pytest.raises(MergeNotFound):
+        merges.near(catalog, index, merge_id, NEAR)
+
+
 def test_it_is_a_term_of_expressions_once_it_is_made(catalog: Database, index: Follower):
     merge_id = ask(catalog, name="both")
     with pytest.raises(MergeNotDone):

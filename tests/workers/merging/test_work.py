@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 from transformers import AutoTokenizer
@@ -240,6 +241,49 @@ def test_every_kind_of_plain_pairs_is_merged(
     folder = unpack(database, merge_id, tmp_path / "made")
     assert error_of(published_vector(pico_base / pico.BASE_ID, folder), made["delta_activations"]) < 1e-4
     assert whole_difference(pico_base, {tmp_path / "m0": 1.0, tmp_path / "other": 0.5}, folder) < 1e-4
+
+
+@pytest.mark.parametrize("first", ["m0", "m3"])
+def test_parts_that_were_trained_on_the_headless_base_are_merged_by_the_same_names(
+    database: Database, pipeline: Pipeline, pico_base: Path, tmp_path: Path, first: str
+):
+    for name, seed in (("m2", 1), ("m3", 0)):
+        rename(pico.make_adapter(tmp_path / name, seed=seed), "base_model.model.model.", "base_model.model.")
+        index(database, pipeline, tmp_path / name)
+    merge_id, job = ask(database, Blend({f"local/{first}": 1.0, "local/m2": 0.5}))
+    like_id, like_job = ask(database, Blend(WEIGHTS))
+    for each in (job, like_job):
+        pipeline.ingest(each.id)
+    (_, job, made), (_, _, like) = look(database, merge_id), look(database, like_id)
+    assert (job.state, job.error_message) == (JobState.DONE, None)
+    folder = unpack(database, merge_id, tmp_path / "made")
+    assert error_of(published_vector(pico_base / pico.BASE_ID, folder), made["delta_activations"]) < 1e-4
+    assert error_of(made["delta_activations"], like["delta_activations"]) < 1e-5
+
+
+def rename(folder: Path, prefix: str, other: str) -> None:
+    """Tensors of an adapter that begin with a prefix, under another."""
+    file = folder / "adapter_model.safetensors"
+    save_file({other + name.removeprefix(prefix): tensor for name, tensor in load_file(file).items()}, file)
+
+
+def test_modules_of_which_adalora_left_no_rank_are_left_out(
+    database: Database, pipeline: Pipeline, pico_base: Path, tmp_path: Path
+):
+    name = published(database, pipeline, pico_base, tmp_path / "other", "adalora")
+    file = tmp_path / "other" / "adapter_model.safetensors"
+    pruned = {
+        key: tensor.narrow(1 if ".lora_B" in key else 0, 0, 0).contiguous() if ".layers.0." in key else tensor
+        for key, tensor in load_file(file).items()
+    }
+    save_file(pruned, file)
+    index(database, pipeline, tmp_path / "other")
+    merge_id, job = ask(database, Blend({"local/m0": 1.0, name: 0.5}))
+    pipeline.ingest(job.id)
+    _, job, made = look(database, merge_id)
+    assert (job.state, job.error_message) == (JobState.DONE, None)
+    folder = unpack(database, merge_id, tmp_path / "made")
+    assert error_of(published_vector(pico_base / pico.BASE_ID, folder), made["delta_activations"]) < 1e-4
 
 
 def whole_difference(pico_base: Path, parts: dict[Path, float], merged: Path) -> float:

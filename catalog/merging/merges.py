@@ -119,7 +119,9 @@ def adapter(database: Database, merge_id: int, viewer: Viewer) -> Download:
         return download(database, kept[merge.model_id], f"merge-{merge.name or merge.id}.zip")
     if job.state == JobState.DONE:
         raise ArchiveNotFound(f"The adapter of merge {merge_id} is not here any more: ask for the merge again.")
-    raise _not_done(merge_id)
+    if job.state in (JobState.FAILED, JobState.CANCELLED):
+        raise MergeNotDone(f"Merge {merge_id} was not made: its job is {job.state}, see GET /v1/merges/{merge_id}.")
+    raise MergeNotDone(f"Merge {merge_id} is not made yet: GET /v1/merges/{merge_id} tells how far its job is.")
 
 
 def near(database: Database, index: Follower, merge_id: int, options: Options) -> Near:
@@ -146,7 +148,3 @@ def _near(
 
 def _with_job(session: Session, merge: Merge) -> WithJob:
     return merge, merges.job_of(session, merge)
-
-
-def _not_done(merge_id: int) -> MergeNotDone:
-    return MergeNotDone(f"Merge {merge_id} is not made yet: GET /v1/merges/{merge_id} tells how far its job is.")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sqlalchemy.orm import Session
 
-from catalog import composing
+from catalog import composing, interventions
 from catalog.database import Database
 from catalog.errors import (
     AmbiguousTerm,
@@ -136,6 +136,13 @@ def test_an_adapter_that_was_taken_away_is_told(catalog: Database):
         [archive] = archives.of_models(session, [stored.get(session, merge_id).model_id]).values()
         session.delete(archive)
     with pytest.raises(ArchiveNotFound):
+        merges.adapter(catalog, merge_id, PUBLIC)
+
+
+def test_an_adapter_whose_job_was_cancelled_is_not_promised(catalog: Database):
+    merge_id = ask(catalog)
+    interventions.cancel(catalog, merges.get(catalog, merge_id, PUBLIC)[1].id)
+    with pytest.raises(MergeNotDone, match="its job is cancelled"):
         merges.adapter(catalog, merge_id, PUBLIC)
 
 

@@ -135,8 +135,8 @@ class TaskNeighbor(Neighbor):
 
 
 NOT_COVERED = (
-    "Nothing here is like this task: the nearest model is no nearer than models of other tasks are. "
-    "What stands first is only the least unlike."
+    "Nothing here is like this task, as far as can be told: the nearest model is no nearer than models of other tasks "
+    "are. What stands first may be only the least unlike; `verify` tells whether it helps."
 )
 
 

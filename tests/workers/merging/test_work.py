@@ -229,17 +229,23 @@ def test_a_rank_that_the_plan_did_not_know_is_refused_before_anything_is_combine
     assert (code, "of rank 516" in message) == ("merge_incompatible", True)
 
 
+def merged_with_m0(database: Database, pipeline: Pipeline, pico_base: Path, name: str, folder: Path) -> Path:
+    """The folder of a merge, after it was held against plain PEFT."""
+    merge_id, job = ask(database, Blend({"local/m0": 1.0, name: 0.5}))
+    pipeline.ingest(job.id)
+    _, job, made = look(database, merge_id)
+    assert (job.state, job.error_message) == (JobState.DONE, None)
+    unpack(database, merge_id, folder)
+    assert error_of(published_vector(pico_base / pico.BASE_ID, folder), made["delta_activations"]) < 1e-4
+    return folder
+
+
 @pytest.mark.parametrize("kind", ["lora_patterns", "lora_embedding", "rslora", "adalora"])
 def test_every_kind_of_plain_pairs_is_merged(
     database: Database, pipeline: Pipeline, pico_base: Path, tmp_path: Path, kind: str
 ):
     name = published(database, pipeline, pico_base, tmp_path / "other", kind)
-    merge_id, job = ask(database, Blend({"local/m0": 1.0, name: 0.5}))
-    pipeline.ingest(job.id)
-    _, job, made = look(database, merge_id)
-    assert (job.state, job.error_message) == (JobState.DONE, None)
-    folder = unpack(database, merge_id, tmp_path / "made")
-    assert error_of(published_vector(pico_base / pico.BASE_ID, folder), made["delta_activations"]) < 1e-4
+    folder = merged_with_m0(database, pipeline, pico_base, name, tmp_path / "made")
     assert whole_difference(pico_base, {tmp_path / "m0": 1.0, tmp_path / "other": 0.5}, folder) < 1e-4
 
 
@@ -278,12 +284,7 @@ def test_modules_of_which_adalora_left_no_rank_are_left_out(
     }
     save_file(pruned, file)
     index(database, pipeline, tmp_path / "other")
-    merge_id, job = ask(database, Blend({"local/m0": 1.0, name: 0.5}))
-    pipeline.ingest(job.id)
-    _, job, made = look(database, merge_id)
-    assert (job.state, job.error_message) == (JobState.DONE, None)
-    folder = unpack(database, merge_id, tmp_path / "made")
-    assert error_of(published_vector(pico_base / pico.BASE_ID, folder), made["delta_activations"]) < 1e-4
+    merged_with_m0(database, pipeline, pico_base, name, tmp_path / "made")
 
 
 def whole_difference(pico_base: Path, parts: dict[Path, float], merged: Path) -> float:

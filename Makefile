@@ -9,19 +9,23 @@ SOURCES := app catalog workers migrations benchmarks examples tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint fmt bench clean
+.PHONY: help setup demo test check-all lint fmt bench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: .venv/.installed $(BASE)/model.safetensors ## make .venv, install the pinned dependencies, fetch the demo's base model
 
 demo: setup ## index the example pool, print its neighbours, keep serving (CHECK=1: exit after the table)
 	@DELTADEX_DATA_DIR="$(DATA_DIR)" $(BIN)/python examples/demo.py $(if $(filter 1,$(CHECK)),--check)
 
-test: setup ## the tests, then lint (ARGS="-k name" picks tests)
-	$(BIN)/pytest $(ARGS)
+test: setup ## the tests but the long ones, in as many processes as pay, then lint (ARGS="-k name" picks tests)
+	$(BIN)/pytest -n auto -m "not exhaustive" $(ARGS)
 	@$(MAKE) --no-print-directory lint
+
+check-all: setup ## what takes long: real models, killed benchmarks, several hosts (network namespaces, as root)
+	$(BIN)/pytest -n 2 -m exhaustive $(ARGS)
+	.ci/namespaces
 
 lint: .venv/.installed ## ruff and mypy
 	$(BIN)/ruff check

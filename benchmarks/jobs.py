@@ -104,7 +104,7 @@ def measure_write(database: Database, rounds: int) -> list[float]:
 
 def measure_posts(url: str, posts: int, clients: int) -> list[float]:
     def submit(client: int) -> list[float]:
-        with httpx.Client(base_url=url, headers={"X-API-Key": f"client {client}"}) as http:
+        with httpx.Client(base_url=url, headers={"X-API-Key": f"a long key of client {client}"}) as http:
 
             def post(number: int) -> None:
                 repo_id = f"new/of-{clients}-{client}-{number}"

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, make_url
-from sqlalchemy.exc import InterfaceError, OperationalError
+from psycopg.errors import ReadOnlySqlTransaction
+from sqlalchemy import Connection, ExceptionContext, create_engine, event, make_url
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
@@ -37,6 +38,7 @@ class Database:
             json_serializer=lambda value: json.dumps(_all_storable(value), ensure_ascii=False),
             hide_parameters=True,  # they may be somebody's examples, and errors are logged
         )
+        event.listen(self.engine, "handle_error", _leave_a_former_primary)
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")  # the same pool
 
     @contextmanager
@@ -44,7 +46,7 @@ class Database:
         """A session that commits when the block ends and rolls back when it raises.
 
         What was registered with `after_commit` runs once the commit has succeeded, and never otherwise.
-        Raises `DatabaseUnavailable` when the server cannot be reached or goes away.
+        Raises `DatabaseUnavailable` when the server cannot be reached, goes away or is read-only, as in a failover.
         """
         with _reachable(), Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
@@ -81,6 +83,16 @@ def _reachable() -> Iterator[None]:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:
         raise DatabaseUnavailable("Postgres cannot be reached, or has too much to do; try again.") from error
+    except InternalError as error:
+        if not isinstance(error.orig, ReadOnlySqlTransaction):
+            raise
+        raise DatabaseUnavailable("Postgres takes no changes at the moment; try again.") from error
+
+
+def _leave_a_former_primary(context: ExceptionContext) -> None:
+    """Have the pool connect anew after a failover: a former primary would go on refusing every change."""
+    if isinstance(context.original_exception, ReadOnlySqlTransaction):
+        context.is_disconnect = True
 
 
 _AFTER_COMMIT = "after_commit"

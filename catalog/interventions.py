@@ -94,6 +94,8 @@ def _retry(session: Session, job_id: int, quota: Quota | None, viewer: Viewer, b
     if (running := jobs.active(session, job.model_id, job.requested_revision, job.reindex_id)) is not None:
         return running
     if not jobs.again(session, job_id, quota.submitter if quota else None):
+        if (task_id := jobs.task_without_examples(session, job_id)) is not None:
+            raise NotRetriable(f"The examples of task {task_id} have been forgotten: ask again with `POST /v1/tasks`.")
         over = f"of reindex {job.reindex_id}, which is over" if job.reindex_id else job.state
         raise NotRetriable(f"Job {job_id} is {over}: there is nothing to retry.")
     if quota is not None:

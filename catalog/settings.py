@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from catalog.errors import NotRunning
+from catalog.errors import Misconfigured, NotRunning
 from catalog.spaces import PREFERRED
+from catalog.viewers import LEAST_KEY, MAKE_A_KEY
 
 
 class Settings(BaseSettings):
     """Every setting, its unit and its default. `DATABASE_URL`, `REDIS_URL`, `HF_ENDPOINT` and `HF_TOKEN` keep the
     names that everybody gives them; all others are prefixed with `DELTADEX_`.
+
+    A setting that is blank counts as not set, and space around one is not part of it: a line `NAME=` in an environment
+    file sets nothing, and a secret that was read from a file may end with a newline. Raises `Misconfigured` for an
+    `ADMIN_API_KEY` or a `DELTADEX_WEBHOOK_SECRET` of fewer than 20 characters.
     """
 
     model_config = SettingsConfigDict(env_prefix="DELTADEX_", populate_by_name=True, extra="ignore")
@@ -71,6 +76,26 @@ class Settings(BaseSettings):
     crawl_queue: int = Field(1_000, ge=100)  # jobs that may wait before crawls pause for the workers
     refit_quiet: float = 30.0  # seconds without a new vector before clusters and map are made anew
     refit_share: float = 0.02  # of a space's models that must have changed before that
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_blank(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        stripped = {name: _strip(value) for name, value in values.items()}
+        return {name: value for name, value in stripped.items() if not _is_empty(value)}
+
+    @field_validator("admin_api_key", "webhook_secret")
+    @classmethod
+    def _require_length(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        length = len(secret.get_secret_value()) if secret is not None else LEAST_KEY
+        if length < LEAST_KEY:  # no ValueError: pydantic would quote the secret in its message
+            alias = cls.model_fields[str(info.field_name)].validation_alias
+            name = alias if isinstance(alias, str) else f"DELTADEX_{info.field_name}".upper()
+            raise Misconfigured(
+                f"{name} has {length} characters, and {LEAST_KEY} are the fewest that protect anything. {MAKE_A_KEY}"
+            )
+        return secret
 
     @field_validator("features", mode="before")
     @classmethod
@@ -132,6 +157,16 @@ class Settings(BaseSettings):
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
+
+
+def _strip(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return SecretStr(value.get_secret_value().strip())
+    return value.strip() if isinstance(value, str) else value
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, str | SecretStr) and not len(value)
 
 
 def with_driver(url: str) -> str:

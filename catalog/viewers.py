@@ -5,10 +5,22 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from catalog.errors import WeakKey
+
+LEAST_KEY = 20  # characters of a key or secret that something is protected by
+MAKE_A_KEY = "Take a long random one, such as `openssl rand -hex 16` prints."
+
 
 def hash_of_key(key: str) -> str:
     """What is stored of an API key: its SHA-256, in hex."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def check_key(key: str) -> str:
+    """The same API key. Raises `WeakKey` for one that others could find by trying."""
+    if len(key) < LEAST_KEY:
+        raise WeakKey(f"An API key has at least {LEAST_KEY} characters, and this one has {len(key)}. {MAKE_A_KEY}")
+    return key
 
 
 @dataclass(frozen=True)

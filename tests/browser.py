@@ -17,7 +17,7 @@ from typing import Any, Self
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-PATIENCE = 30.0  # seconds for an answer, or for what a page is to become
+PATIENCE = 60.0  # seconds for an answer, or for what a page is to become
 
 
 def installed() -> str:

@@ -1,12 +1,18 @@
 """Real servers for all tests: a Postgres and a Valkey of our own, or those of DATABASE_URL and REDIS_URL.
 
-On a Postgres of yours the tests make and drop a database of their own; on a Redis they use (and empty) database 15.
+On a Postgres of yours the tests make and drop a database for each of their processes; on a Redis they use (and empty)
+database 15 and, for their further processes, those below it.
 """
 
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the threads of several processes wait for each other
+
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
@@ -14,7 +20,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 import redis
-from sqlalchemy import make_url, text
+from sqlalchemy import make_url
 
 from app.cli.embedded import EmbeddedServers
 from app.cli.processes import migrate
@@ -25,9 +31,21 @@ from catalog.tables import Base
 from tests import pico
 from tests.hub_lists import hub_lists  # noqa: F401  (a fixture)
 from tests.hub_server import hub_server, scripted_hub  # noqa: F401  (fixtures)
+from tests.ports import free_port
+from workers.encoding import encoder
+from workers.encoding.continuations import CONTINUATIONS, Continuations
+from workers.encoding.features import delta_meaning
 
-REDIS_DATABASE = 15
+NUMBER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))  # of this process among the tests'
+REDIS_DATABASE = 15 - NUMBER
+MOST_PROCESSES = 8
 EXTERNAL = bool(os.environ.get("DATABASE_URL") or os.environ.get("REDIS_URL"))  # servers that are not ours to kill
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Twice as many processes as cores: half of the time tests wait for servers and processes."""
+    return min(2 * (os.cpu_count() or 1), MOST_PROCESSES)
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +56,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer
         _own_database(given_database) as database_url,
         # not under pytest's own folder, which a second session closes to root's Postgres
         TemporaryDirectory(prefix="deltadex-") as folder,
+        _reserved_port(Path(folder) / "valkey"),
         EmbeddedServers(Path(folder), database_url, _own_redis(given_redis)) as running,
         pytest.MonkeyPatch.context() as patch,
     ):
@@ -45,7 +64,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer
         patch.setenv("REDIS_URL", running.redis_url)
         patch.setenv("DELTADEX_DATA_DIR", str(tmp_path_factory.mktemp("data")))
         settings.cache_clear()
+        if given_database is None:
+            _forgo_durability(running.database_url)
         migrate(running.database_url)
+        assert celery.conf.broker_url == running.redis_url  # read now: a failed read would leave Celery's default
         yield running
         celery.pool.force_close_all()
         settings.cache_clear()
@@ -55,16 +77,31 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer
 def database(servers: EmbeddedServers) -> Iterator[Database]:
     """A database with its tables, all of them empty, and a broker without messages."""
     database = Database(servers.database_url)
-    tables = Base.metadata.sorted_tables
-    numbers = (f"setval(pg_get_serial_sequence('{table}', 'id'), 1, false)" for table in tables if "id" in table.c)
-    with database.transaction() as session:
-        for table in reversed(tables):  # TRUNCATE takes fifteen times as long where there are few rows
-            session.execute(table.delete())
-        session.execute(text(f"SELECT {', '.join(numbers)}"))
+    with psycopg.connect(_for_psycopg(servers.database_url), autocommit=True) as connection:
+        connection.execute(_clearing())
     with redis.Redis.from_url(servers.redis_url) as broker:
         broker.flushdb()
     yield database
     database.close()
+
+
+@cache
+def _clearing() -> str:
+    """All in one message: a statement each takes fifty times as long. So does TRUNCATE where there are few rows."""
+    tables = Base.metadata.sorted_tables
+    numbers = [f"setval(pg_get_serial_sequence('{table}', 'id'), 1, false)" for table in tables if "id" in table.c]
+    numbers.append("setval('claim_turn', 1, false)")
+    deleted = [f"DELETE FROM {table}" for table in reversed(tables)]
+    return ";".join(["BEGIN", *deleted, f"SELECT {', '.join(numbers)}", "COMMIT"])
+
+
+@pytest.fixture
+def four_continuations(monkeypatch: pytest.MonkeyPatch) -> Continuations:
+    """`delta_meaning` reads four texts instead of hundreds, for the time's sake."""
+    four = Continuations("four", CONTINUATIONS.texts[9:13])
+    monkeypatch.setattr(encoder, "CONTINUATIONS", four)
+    monkeypatch.setattr(delta_meaning, "CONTINUATIONS", four)
+    return four
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +110,28 @@ def pico_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bases = tmp_path_factory.mktemp("bases")
     pico.make_base(bases / pico.BASE_ID)
     return bases
+
+
+@contextmanager
+def _reserved_port(folder: Path) -> Iterator[None]:
+    """A port for Valkey that nobody else is given while a test keeps it down."""
+    folder.mkdir()
+    (folder / "port").write_text(str(free_port()))
+    yield
+
+
+def _forgo_durability(database_url: str) -> None:
+    """Have commits not wait for the disk: what a killed Postgres had committed outlives it all the same, in the
+    system's memory.
+    """
+    with psycopg.connect(_for_psycopg(database_url), autocommit=True) as connection:
+        for statement in ("fsync = off", "full_page_writes = off"):
+            connection.execute(f"ALTER SYSTEM SET {statement}")
+        connection.execute("SELECT pg_reload_conf()")
+
+
+def _for_psycopg(database_url: str) -> str:
+    return make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 class _own_database:
@@ -94,8 +153,8 @@ class _own_database:
 
     def _execute(self, statement: str) -> None:
         assert self._given is not None
-        address = self._given.set(drivername="postgresql").render_as_string(hide_password=False)
-        with psycopg.connect(address, autocommit=True) as connection:
+        address = self._given.render_as_string(hide_password=False)
+        with psycopg.connect(_for_psycopg(address), autocommit=True) as connection:
             connection.execute(statement)
 
 

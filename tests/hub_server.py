@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +22,8 @@ from typing import Any
 import httpx
 import pytest
 from huggingface_hub import close_session
+
+from tests.ports import free_port
 
 START_LIMIT = 60.0  # seconds
 
@@ -119,7 +120,8 @@ class HubServer(HubRepos):
 
 @dataclass(frozen=True)
 class Answer:
-    """One scripted answer. `promised` is a Content-Length that differs from what is sent; `silent` never answers.
+    """One scripted answer. `promised` is a Content-Length that differs from what is sent; `silent` never answers while
+    the hub runs.
 
     Of the body, `cut` bytes are sent before the connection is closed, or `stall` before nothing more comes. Without
     `ranges` the whole file is sent whatever part was asked for.
@@ -244,11 +246,12 @@ class ScriptedHub:
         stop = answer.cut if answer.cut is not None else answer.stall
         body = body[: len(body) if stop is None else stop]
         for start in range(0, len(body), 2**14):
-            stream.write(body[start : start + 2**14])
-            with self._lock:
-                self.sent[path] += len(body[start : start + 2**14])
+            part = body[start : start + 2**14]
+            with self._lock:  # counted first: whoever has read it all may look at once
+                self.sent[path] += len(part)
+            stream.write(part)
         if answer.stall is not None:
-            self._released.wait(START_LIMIT)
+            self._released.wait()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         hub = self
@@ -270,7 +273,7 @@ class ScriptedHub:
                     hub.hang_ups -= 1
                     return
                 if answer.silent:
-                    hub._released.wait(START_LIMIT)
+                    hub._released.wait()
                     return
                 status, body, headers = part_of(answer, self.headers.get("Range"))
                 self.send_response(status)
@@ -304,12 +307,6 @@ def part_of(answer: Answer, asked: str | None) -> tuple[int, memoryview, dict[st
 def git_hash(body: bytes) -> str:
     """What git, and so the Hub, calls a file that is not in LFS."""
     return hashlib.sha1(b"blob %d\0" % len(body) + body, usedforsecurity=False).hexdigest()
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from sqlalchemy import text
 
 from app.cli.servers import Server
+from catalog.database import Database
 
 
 @contextmanager
@@ -21,3 +23,15 @@ def away(server: Server | None) -> Iterator[None]:
         yield
     finally:
         server.start()
+
+
+@contextmanager
+def without_its_table(database: Database, name: str) -> Iterator[None]:
+    """Postgres answers, and with an error that is none of its being away."""
+    with database.transaction() as session:
+        session.execute(text(f"ALTER TABLE {name} RENAME TO {name}_elsewhere"))
+    try:
+        yield
+    finally:
+        with database.transaction() as session:
+            session.execute(text(f"ALTER TABLE {name}_elsewhere RENAME TO {name}"))

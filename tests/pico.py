@@ -27,7 +27,6 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 def make_base(folder: Path, seed: int = 0) -> Path:
     """A base model's folder: config, safetensors, tokenizer."""
-    torch.manual_seed(seed)
     tokenizer = byte_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -41,7 +40,10 @@ def make_base(folder: Path, seed: int = 0) -> Path:
         eos_token_id=1,
         pad_token_id=1,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    with torch.random.fork_rng(devices=[]):  # other tests draw on as if nothing had been made here
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -11,8 +11,7 @@ import pwd
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,11 +29,11 @@ from catalog.errors import DatabaseUnavailable
 from catalog.repository import vectors
 from tests import pico
 from tests.hub_server import ScriptedHub
+from tests.waiting import wait_until
 
 POSTGRES, REDIS, HUB, API, ONE, TWO = (f"10.77.0.{number}" for number in range(1, 7))
 CABLES = {"one": ("postgres", "redis", "hub"), "two": ("postgres", "redis", "hub")}
 ADDRESSES = {"api": API, "one": ONE, "two": TWO}
-LIMIT = 90.0  # seconds
 SETTINGS = {
     "DATABASE_URL": f"postgresql://postgres@{POSTGRES}/postgres",
     "REDIS_URL": f"redis://{REDIS}:6379/0",
@@ -69,7 +68,8 @@ class Hosts:
         return self.http.get(f"/v1/jobs/{job_id}").json()
 
     def done(self, job_id: int) -> dict[str, Any]:
-        return eventually(lambda: (job := self.job(job_id))["state"] in ("done", "failed") and job)
+        over = ("done", "failed")
+        return wait_until(lambda: (job := self.job(job_id))["state"] in over and job, f"job {job_id} is over", limit=90)
 
     def hosts_of(self, job_id: int) -> list[str]:
         """On which hosts the attempts of a job were."""
@@ -84,14 +84,6 @@ class Hosts:
                 "WHERE repo_id = :name AND NOT deleted GROUP BY space_id"
             )
             return list(connection.execute(counted, {"name": name}).scalars())
-
-
-def eventually(look: Callable[[], Any], limit: float = LIMIT) -> Any:
-    deadline = time.monotonic() + limit
-    while not (found := look()):
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.1)
-    return found
 
 
 def host_name(host: str) -> str:
@@ -183,7 +175,7 @@ def hosts() -> Iterator[Hosts]:
         stack.enter_context(running("redis", valkey_command(folder / "valkey"), folder / "valkey.log"))
         database = Database(SETTINGS["DATABASE_URL"].replace("postgresql:", "postgresql+psycopg:"))
         stack.callback(database.close)
-        eventually(lambda: answers(database), 30)
+        wait_until(lambda: answers(database), "Postgres answers")
         processes.migrate(database.url)
         found = Hosts(hub, database)
         stack.callback(found.http.close)
@@ -197,7 +189,7 @@ def hosts() -> Iterator[Hosts]:
             own = {"DELTADEX_DATA_DIR": str(folder / f"of-{host}"), "HF_ENDPOINT": hub.url}
             process = stack.enter_context(running(host, worker, folder / f"{host}.log", **own))
             found.pids[host] = process.pid
-        eventually(lambda: reaches("outside", API, 8000), 30)
+        wait_until(lambda: reaches("outside", API, 8000), "the API listens")
         yield found
 
 
@@ -220,7 +212,7 @@ def test_a_submission_becomes_searchable(hosts: Hosts, tmp_path: Path) -> None:
         answer = hosts.http.get("/v1/models/maker/first/neighbors", params={"unconfident": True})
         return [found["repo_id"] for found in answer.json().get("neighbors", [])]
 
-    assert eventually(nearest, 10) == ["maker/second"]
+    wait_until(lambda: "maker/second" in nearest(), "it is found")
 
 
 def test_what_a_worker_had_when_it_was_cut_off_is_done_by_the_other_and_stored_once(
@@ -231,7 +223,7 @@ def test_what_a_worker_had_when_it_was_cut_off_is_done_by_the_other_and_stored_o
         with hosts.database.transaction() as session:
             vectors.lock_feed(session)  # a worker that wants to store its vectors waits here
             job_id = hosts.submit("maker/cut")
-            pid = eventually(lambda: waiting_to_store(hosts, job_id))
+            pid = wait_until(lambda: waiting_to_store(hosts, job_id), "a worker wants to store it")
             cut = next(host for host in CABLES if hosts.pids[host] == pid)
             other = next(host for host in CABLES if host != cut)
             cables.enter_context(unplugged(cut, *CABLES[cut]))
@@ -264,6 +256,6 @@ def test_an_api_without_redis_takes_submissions_and_knows_when_it_is_back(hosts:
         assert hosts.done(hosts.submit("maker/unrung"))["state"] == "done"
         assert hosts.http.get("/readyz", timeout=20).json()["missing"] == ["broker"]
 
-    eventually(lambda: hosts.http.get("/readyz", timeout=20).status_code == 200)
+    wait_until(lambda: hosts.http.get("/readyz", timeout=20).status_code == 200, "Redis is back")
     hosts.publish("maker/rung", 6, tmp_path)
     assert hosts.done(hosts.submit("maker/rung"))["state"] == "done"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -19,32 +17,38 @@ from app.cli.deployment import Deployment
 from app.cli.downloads import unpack
 from app.cli.embedded import EmbeddedServers
 from catalog.errors import CatalogError
+from catalog.queue import celery
 from catalog.settings import Settings, settings
 from tests import pico
 from tests.conftest import EXTERNAL
-from tests.hub_server import HubServer, free_port
-
-WAIT_LIMIT = 60.0  # seconds
+from tests.hub_server import HubServer
+from tests.ports import free_port
+from tests.waiting import wait_until
 
 restarts_servers = pytest.mark.skipif(EXTERNAL, reason="the servers are not ours to restart")
 
 
 @pytest.fixture(scope="module")
-def conf(
-    tmp_path_factory: pytest.TempPathFactory, pico_base: Path, hub_server: HubServer, servers: EmbeddedServers
-) -> Iterator[Settings]:
-    data = tmp_path_factory.mktemp("deltadex")
-    shutil.copytree(pico_base, data / "bases")
+def data_dir(pico_base: Path) -> Iterator[Path]:
+    # not under pytest's own folder, which a second session closes to root's Postgres
+    with TemporaryDirectory(prefix="deltadex-") as folder:
+        shutil.copytree(pico_base, Path(folder) / "data" / "bases")
+        yield Path(folder) / "data"
+
+
+@pytest.fixture(scope="module")
+def conf(data_dir: Path, hub_server: HubServer, servers: EmbeddedServers) -> Iterator[Settings]:
     quick = {
         "HF_ENDPOINT": hub_server.url,
-        "DELTADEX_DATA_DIR": str(data),
+        "DELTADEX_DATA_DIR": str(data_dir),
         "DELTADEX_PORT": str(free_port()),
         "DELTADEX_SWEEP_INTERVAL": "0.5",
         "DELTADEX_RING_AGAIN_AFTER": "1",
         "DELTADEX_HEARTBEAT_INTERVAL": "0.5",
-        "DELTADEX_HEARTBEAT_LIMIT": "3",
+        "DELTADEX_HEARTBEAT_LIMIT": "8",
         "DELTADEX_RETRY_BASE": "0.2",
     }
+    assert celery.conf.broker_url == settings().require_redis_url()  # read once in a process, so while it is there
     with pytest.MonkeyPatch.context() as patch:
         for name, value in quick.items():
             patch.setenv(name, value)
@@ -68,15 +72,6 @@ def client(deployment: Deployment) -> Iterator[Client]:
         yield client
 
 
-def eventually(look: Callable[[], Any], limit: float = WAIT_LIMIT) -> Any:
-    """What `look` gives once it gives something true."""
-    deadline = time.monotonic() + limit
-    while not (found := look()):
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
-    return found
-
-
 def ended(client: Client, job: dict[str, Any]) -> dict[str, Any]:
     return client.wait_for([job["id"]], lambda _: None)[0]
 
@@ -86,17 +81,46 @@ def submitted(client: Client, repo_id: str) -> dict[str, Any]:
 
 
 def nearest(client: Client, repo_id: str) -> list[dict[str, Any]]:
-    return client.get(f"/v1/models/{repo_id}/neighbors", k=5, unconfident=True)["neighbors"]  # adapters of chance
+    """All others, those of other tests too: they run in any order."""
+    return client.get(f"/v1/models/{repo_id}/neighbors", k=200, unconfident=True)["neighbors"]  # adapters of chance
 
 
-def restart(process_named: str, data_dir: Path) -> None:
-    """Kill -9 a child of this process; the supervisor starts it again."""
+def seen_from(client: Client, repo_id: str, other: str) -> dict[str, Any] | None:
+    """A model among the neighbours of another, once it is there."""
+    return next((found for found in nearest(client, repo_id) if found["repo_id"] == other), None)
+
+
+def embedded(client: Client, hub_server: HubServer, folder: Path, seeds: dict[str, int]) -> None:
+    for name, seed in seeds.items():
+        hub_server.commit_folder(name, pico.make_adapter(folder / name, seed=seed))
+    jobs = [client.post("/v1/models", {"repo_id": name}) for name in seeds]
+    assert {ended(client, job)["state"] for job in jobs} == {"done"}
+
+
+def process_of(process_named: str) -> psutil.Process | None:
+    """The API or the worker among the children of this process."""
     for child in psutil.Process().children(recursive=True):
-        words = child.cmdline()
+        try:
+            words = child.cmdline()
+        except psutil.Error:  # it has just ended
+            continue
         if process_named in words and any("workers.main" in word or "app.main" in word for word in words):
-            os.kill(child.pid, signal.SIGKILL)
-            return
-    raise AssertionError(f"no {process_named} runs under {data_dir}")
+            return child
+    return None
+
+
+def runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def restart(process_named: str) -> None:
+    """Kill -9 it and see it dead; the supervisor starts it again."""
+    process = wait_until(lambda: process_of(process_named), f"{process_named} runs")
+    process.kill()
+    wait_until(lambda: not runs(process), f"{process_named} is dead")
 
 
 def test_a_repo_becomes_searchable_and_a_new_commit_replaces_its_vector(
@@ -105,18 +129,19 @@ def test_a_repo_becomes_searchable_and_a_new_commit_replaces_its_vector(
     for name, seed in (("alpha", 1), ("beta", 2)):
         hub_server.commit_folder(f"maker/{name}", pico.make_adapter(tmp_path / name, seed=seed))
         assert submitted(client, f"maker/{name}")["state"] == "done"
-    eventually(lambda: len(nearest(client, "maker/alpha")) == 1)
-    before = nearest(client, "maker/alpha")[0]
+    before = wait_until(lambda: seen_from(client, "maker/alpha", "maker/beta"), "beta is found")
 
     sha = hub_server.commit_folder("maker/beta", pico.make_adapter(tmp_path / "again", seed=1))
     job = submitted(client, "maker/beta")
 
     assert job["sha"] == sha != before["sha"]
-    after = eventually(lambda: [found for found in nearest(client, "maker/alpha") if found["sha"] == sha])[0]
     assert before["similarity"] < 0.9
-    # beta now holds what alpha holds
-    eventually(lambda: nearest(client, "maker/alpha")[0]["similarity"] > 0.9999)
-    assert after["repo_id"] == "maker/beta"
+
+    def like_alpha() -> bool:
+        after = seen_from(client, "maker/alpha", "maker/beta")
+        return after is not None and after["sha"] == sha and after["similarity"] > 0.9999
+
+    wait_until(like_alpha, "beta is found with what it holds now")
 
 
 def test_two_repos_become_one_adapter_that_is_indexed_like_any_other(
@@ -137,7 +162,7 @@ def test_two_repos_become_one_adapter_that_is_indexed_like_any_other(
         made = client.get(f"/v1/merges/{merge['id']}/neighbors")["made"]["neighbors"]
         return made[0] if made and made[0]["repo_id"] == "part/made" else None
 
-    assert eventually(first)["similarity"] > 0.9999
+    assert wait_until(first, "what was made of the merge is the nearest to it")["similarity"] > 0.9999
     found = client.post("/v1/search", {"expression": f"merge:{merge['id']}", "k": 1})
     assert found["neighbors"][0]["repo_id"] == "part/made"
 
@@ -187,48 +212,56 @@ def test_a_folder_is_added_on_the_command_line(client: Client, tmp_path: Path) -
     assert client.get("/v1/models/local/private-tune")["source"] == "folder"
 
 
-def test_a_worker_killed_in_the_middle_loses_no_job(
-    client: Client, conf: Settings, hub_server: HubServer, tmp_path: Path
-) -> None:
+@pytest.mark.exhaustive
+def test_a_worker_killed_in_the_middle_loses_no_job(client: Client, hub_server: HubServer, tmp_path: Path) -> None:
     names = [f"many/m{seed}" for seed in range(12)]
     for seed, name in enumerate(names):
         hub_server.commit_folder(name, pico.make_adapter(tmp_path / f"m{seed}", seed=seed))
     jobs = [client.post("/v1/models", {"repo_id": name}) for name in names]
-    eventually(lambda: client.get(f"/v1/jobs/{jobs[0]['id']}")["state"] != "queued")
+    wait_until(lambda: client.get(f"/v1/jobs/{jobs[0]['id']}")["state"] != "queued", "the first job has begun")
 
-    restart("celery", conf.data_dir)
+    restart("celery")
 
     assert {ended(client, job)["state"] for job in jobs} == {"done"}
 
 
-def test_a_worker_killed_in_the_middle_of_a_reindex_loses_no_model(client: Client, conf: Settings) -> None:
-    """After the test above: there are models enough to be in the middle of them."""
+@pytest.mark.exhaustive
+def test_a_worker_killed_in_the_middle_of_a_reindex_loses_no_model(
+    client: Client, hub_server: HubServer, tmp_path: Path
+) -> None:
+    names = [f"again/m{number}" for number in range(12)]  # enough to be in the middle of them
+    embedded(client, hub_server, tmp_path, {name: 30 + number for number, name in enumerate(names)})
     number = client.post("/v1/admin/reindex", {"all": True})["id"]
 
     def now() -> dict[str, Any]:
         return client.get(f"/v1/admin/reindexes/{number}")
 
-    eventually(lambda: now()["jobs"].get("done", 0))
-    restart("celery", conf.data_dir)
+    wait_until(lambda: now()["jobs"].get("done", 0), "a model is measured")
+    restart("celery")
 
-    ready = eventually(lambda: (found := now())["state"] == "ready" and found)
+    ready = wait_until(lambda: (found := now())["state"] == "ready" and found, "the reindex is ready", limit=100)
     assert (ready["failed"], ready["jobs"]["done"]) == ([], ready["total"])
     assert client.post(f"/v1/admin/reindexes/{number}/switch", {})["state"] == "switched"
-    eventually(lambda: len(nearest(client, "many/m3")) == 5)
+    wait_until(
+        lambda: {found["repo_id"] for found in nearest(client, names[3])} >= {*names} - {names[3]}, "all are found"
+    )
 
 
-def test_a_killed_api_comes_back_with_its_index(client: Client, conf: Settings) -> None:
-    def names() -> list[str] | None:
+@pytest.mark.exhaustive
+def test_a_killed_api_comes_back_with_its_index(client: Client, hub_server: HubServer, tmp_path: Path) -> None:
+    embedded(client, hub_server, tmp_path, {"kept/one": 51, "kept/two": 52})
+
+    def found() -> bool:
         try:
-            return [found["repo_id"] for found in nearest(client, "maker/alpha")]
+            return seen_from(client, "kept/one", "kept/two") is not None
         except CatalogError:
-            return None
+            return False
 
-    before = eventually(names)
+    wait_until(found, "it is found")
 
-    restart("uvicorn", conf.data_dir)
+    restart("uvicorn")
 
-    eventually(lambda: names() == before)
+    wait_until(found, "it is found again")
 
 
 def client_answers(client: Client) -> bool:
@@ -238,6 +271,7 @@ def client_answers(client: Client) -> bool:
         return False
 
 
+@pytest.mark.exhaustive
 @restarts_servers
 def test_messages_lost_with_the_broker_are_rung_again(
     client: Client, deployment: Deployment, hub_server: HubServer, tmp_path: Path
@@ -250,6 +284,7 @@ def test_messages_lost_with_the_broker_are_rung_again(
     assert ended(client, job)["state"] == "done"
 
 
+@pytest.mark.exhaustive
 @restarts_servers
 def test_api_and_worker_survive_a_restart_of_postgres(
     client: Client, deployment: Deployment, hub_server: HubServer, tmp_path: Path
@@ -258,6 +293,6 @@ def test_api_and_worker_survive_a_restart_of_postgres(
 
     deployment.servers.restart_postgres()
 
-    eventually(lambda: client_answers(client))
+    wait_until(lambda: client_answers(client), "the API is ready again")
     assert submitted(client, "maker/later")["state"] == "done"
-    eventually(lambda: nearest(client, "maker/later"))
+    client.get("/v1/models/maker/later/neighbors", unconfident=True)

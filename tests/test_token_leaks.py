@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -24,15 +25,18 @@ from sqlalchemy import text
 from app.cli.client import Client
 from app.cli.deployment import Deployment, _token_key
 from catalog.database import Database
+from catalog.queue import celery
 from catalog.settings import Settings, settings
 from catalog.tables import Base
 from tests import pico
 from tests.conftest import EXTERNAL
-from tests.hub_server import Answer, ScriptedHub, free_port
+from tests.hub_server import Answer, ScriptedHub
+from tests.ports import free_port
+from tests.waiting import wait_until
 
 TOKEN = "hf_recognisableTokenOfSomebody"
 FORMS = [TOKEN.encode(), TOKEN.encode().hex().encode(), base64.b64encode(TOKEN.encode()).rstrip(b"=")[:-1]]
-KEY = {"X-API-Key": "my key"}
+KEY = {"X-API-Key": "a long key of my own"}
 
 
 def carries(content: bytes) -> bool:
@@ -55,6 +59,9 @@ class Overheard:
                 self.commands.append(command["command"])
 
     def close(self) -> None:
+        """Once all that was sent before has been heard."""
+        self._client.echo("that was all")
+        wait_until(lambda: any("that was all" in command for command in self.commands), "the last command is heard")
         with suppress(redis.RedisError, OSError):
             self._monitor.__exit__()
         self._client.close()
@@ -62,12 +69,17 @@ class Overheard:
 
 @pytest.fixture
 def conf(
-    tmp_path: Path, pico_base: Path, scripted_hub: ScriptedHub, database: Database, monkeypatch: pytest.MonkeyPatch
+    pico_base: Path, scripted_hub: ScriptedHub, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Settings]:
-    data = tmp_path / "data"
+    # not under pytest's own folder, which a second session closes to root's Postgres
+    with TemporaryDirectory(prefix="deltadex-") as folder:
+        yield from settings_of(Path(folder) / "data", pico_base, scripted_hub, monkeypatch)
+
+
+def settings_of(
+    data: Path, pico_base: Path, scripted_hub: ScriptedHub, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Settings]:
     shutil.copytree(pico_base, data / "bases")
-    for path in (tmp_path, data):
-        path.chmod(0o755)
     quick = {
         "HF_ENDPOINT": scripted_hub.url,
         "DELTADEX_DATA_DIR": str(data),
@@ -77,6 +89,7 @@ def conf(
         "DELTADEX_RETRY_BASE": "0.1",
         "DELTADEX_MAX_ATTEMPTS": "2",
     }
+    assert celery.conf.broker_url == settings().require_redis_url()  # read once in a process, so while it is there
     for name, value in quick.items():
         monkeypatch.setenv(name, value)
     if not EXTERNAL:
@@ -130,6 +143,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(400)
 def test_a_token_is_found_nowhere_after_jobs_of_every_end(conf: Settings, scripted_hub: ScriptedHub, tmp_path: Path):
     publish(scripted_hub, "o/fine", tmp_path / "fine", private=True)

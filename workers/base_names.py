@@ -19,6 +19,7 @@ _IN_A_CACHE = re.compile(rf"models--(?:({_PART})--)?({_PART})(?=[/\\]|$)")  # th
 _HUB_URL = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/")
 _QUANTISED = re.compile(r"(?:-unsloth)?-bnb-[48]bit|-AWQ|-GPTQ(?:-Int[48])?", re.IGNORECASE)
 _SHOWN = 200  # characters of a claim
+_LONGEST = 4096  # characters of a path; patterns are searched in no more
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ def read_claim(claim: object) -> tuple[str, str | None]:
     Ids, addresses on the Hub and folders in the Hub client's cache are understood.
     """
     text = claim.strip() if isinstance(claim, str) else ""
+    if len(text) > _LONGEST:
+        return text[:_SHOWN], "is not the id of a repo"
     name = _HUB_URL.sub("", text).strip("/") if _HUB_URL.match(text) else text
     if cached := _IN_A_CACHE.search(name):
         name = "/".join(part for part in cached.groups() if part)

@@ -31,8 +31,13 @@ class Builder:
         self._running = subprocess.Popen([*self._command, str(space_id)])
         return True
 
-    def stop(self) -> None:
-        """What is broken off leaves nothing behind that is shown or searched."""
+    def give_up(self) -> None:
+        """Have it end. What is broken off leaves nothing behind that is shown or searched."""
         if self._running is not None and self._running.poll() is None:
             self._running.terminate()
+
+    def stop(self) -> None:
+        """As `give_up`, and wait until it has ended."""
+        self.give_up()
+        if self._running is not None:
             self._running.wait()

@@ -9,8 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited, OutOfMemory, Unavailable
+from catalog.errors import (
+    CatalogError,
+    DatabaseUnavailable,
+    HubRateLimited,
+    NativeCodeFailed,
+    OutOfMemory,
+    Unavailable,
+)
 from catalog.tables import Job
+from workers.encoding.loading import first_line
 
 LONGEST_DELAY = 600  # seconds
 PATIENCE = 600  # seconds that a result waits for Postgres to come back
@@ -22,11 +30,12 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class RetryPolicy:
     """`base` seconds before the first retry, doubled for each further one, with jitter; after `max_attempts` failures
-    there is none.
+    there is none, and none after `deadly` workers died of the job.
     """
 
     max_attempts: int
     base: float
+    deadly: int = 2
 
     def delay(self, failures: int, error: CatalogError) -> float:
         if isinstance(error, Unavailable) and error.retry_after is not None:
@@ -44,10 +53,16 @@ def failures_before(job: Job) -> int:
     return sum(each["outcome"] == "failed" and each["code"] != HubRateLimited.code for each in earlier)
 
 
-def as_catalog_error(cause: Exception) -> tuple[CatalogError, bool]:
+def as_catalog_error(cause: BaseException) -> tuple[CatalogError, bool]:
     """The error to show, and whether the same job may pass when it is tried again."""
     if isinstance(cause, CatalogError):
         return cause, cause.transient
+    if not isinstance(cause, Exception):  # a panic of Rust code, for one: the same files bring it about again
+        log.error("a native library gave up", exc_info=cause)
+        return NativeCodeFailed(
+            f"A native library gave up on the files of this model or its base: {first_line(cause)} "
+            "Look at the tokenizer of the base first: a pattern in its tokenizer.json may be too hard to match."
+        ), False
     if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
         return OutOfMemory("The model did not fit into this worker's memory."), True
     log.error("an ingest failed in a way that has no name", exc_info=cause)

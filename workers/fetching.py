@@ -32,7 +32,7 @@ from workers.hub import Hub, Progress, RepoSnapshot, Taking
 from workers.hub_limits import Stop
 from workers.resolver import BaseResolver, ResolvedBase
 from workers.screening import screen
-from workers.stopping import check
+from workers.stopping import check, given_up
 
 SHARE = 0.5  # of a job's progress
 
@@ -151,12 +151,12 @@ class Fetcher:
                 newest=job.measures_anew,
             )
 
-    def base(self, repo: str, sha: str, stop: Stop | None = None) -> ResolvedBase:
+    def base(self, repo: str, sha: str) -> ResolvedBase:
         """A base at the commit at which it is indexed. Raises `BaseUnresolved` where it is at another by now, and what
         resolving raises.
         """
         with self._resolving:
-            found = self._resolver.resolve(declared=repo, card_base=None, taking=Taking(stop=stop))
+            found = self._resolver.resolve(declared=repo, card_base=None, taking=Taking(stop=given_up))
         if (found.repo, found.sha) != (repo, sha):
             raise BaseUnresolved(
                 f"{repo} is at {found.sha[:12]} here, and what is indexed was measured at {sha[:12]}: reindex it."
@@ -180,7 +180,7 @@ class Fetcher:
                     f"The files of {model.repo_id} are gated or private on the Hub, and only the service's own token "
                     "reads them: merge it where you may read it."
                 )
-            folder = self._hub.fetch_finetune(snapshot, Taking(hold=hold))
+            folder = self._hub.fetch_finetune(snapshot, Taking(stop=given_up, hold=hold))
         return read_finetune(folder, max_file_bytes=self._max_file_bytes)
 
     def _local_folder(self, job: Job) -> Path:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from catalog.database import Database
 from catalog.errors import DatabaseUnavailable
+from catalog.processes import identity
 from catalog.repository import attempts, workers
 
 log = logging.getLogger(__name__)
@@ -19,7 +20,8 @@ class Heartbeat:
     """A thread that registers this process as a worker and beats every `interval` seconds, whatever else goes on.
 
     Each beat carries what `report` says of the worker, and is followed by `after`: this thread runs also while a task
-    keeps the process busy for minutes, so it is where dead neighbours are noticed in time.
+    keeps the process busy for minutes, so it is where dead neighbors are noticed in time. It outlives every error: a
+    worker without a heartbeat counts as dead, and its jobs with it.
     """
 
     def __init__(
@@ -52,9 +54,15 @@ class Heartbeat:
         return self._worker_id
 
     def stop(self) -> None:
-        """Say goodbye, so that nobody waits for a heartbeat to run out."""
+        """End the thread and sign off."""
         self._stopping.set()
         self._thread.join()
+        self.sign_off()
+
+    def sign_off(self) -> None:
+        """Queue again what this worker still holds, without counting that as a death, and note that it is gone, so
+        that nobody waits for its heartbeat to run out.
+        """
         if self._worker_id is None:
             return
         try:
@@ -71,12 +79,14 @@ class Heartbeat:
                 self._after()
             except DatabaseUnavailable:
                 log.warning("no heartbeat: Postgres does not answer")
+            except Exception:
+                log.exception("the heartbeat goes on after an error that has no name")
             self._stopping.wait(self._interval if self._registered.is_set() else min(self._interval, 1))
 
     def _beat(self) -> None:
         with self._database.transaction() as session:
             if self._worker_id is None:
-                worker_id = workers.register(session, socket.gethostname(), os.getpid(), self._device)
+                worker_id = workers.register(session, socket.gethostname(), os.getpid(), self._device, identity())
             else:
                 worker_id = self._worker_id
                 workers.beat(session, worker_id, self._report())

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
-from huggingface_hub import HfApi, constants
+from huggingface_hub import constants
 from huggingface_hub.hf_api import RepoSibling
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, validate_repo_id
 from pydantic import SecretStr
 
-from catalog.errors import HubUnavailable, TooManyFiles, UnsupportedBase
+from catalog.errors import HubUnavailable, Refused, TooManyFiles, UnsupportedBase
 from catalog.repository.models import Metadata
 from workers.downloads import Downloads
+from workers.encoding.json_file import read_object
 from workers.file_locks import Hold
 from workers.hub_fetch import FileFetcher, Progress
-from workers.hub_files import Choice, RepoFile, check_path, choose_base, choose_finetune, guarded_file
+from workers.hub_files import MAX_DESCRIBING, Choice, RepoFile, check_path, choose_base, choose_finetune, guarded_file
 from workers.hub_limits import HubLimits, Stop
-from workers.hub_metadata import metadata, the_only
+from workers.hub_metadata import metadata, read_info, the_only
 from workers.hub_session import hub_errors, one_try
 
 __all__ = ["Hub", "Progress", "RepoFile", "RepoSnapshot", "Taking"]
@@ -87,7 +89,7 @@ class Hub:
         self._endpoint = endpoint.rstrip("/")
         self._max_repo_files = max_repo_files
         known: str | bool = token or False  # False, not None: None would look for a token on this machine
-        self._api = HfApi(endpoint=self._endpoint, token=known)
+        self._token = known
         limits = limits or HubLimits()
         self._downloads = Downloads(downloads_dir, budget)
         self._files = FileFetcher(
@@ -100,7 +102,7 @@ class Hub:
     def seen_with(self, token: SecretStr) -> Hub:
         """The same Hub, folder and limits, seen with another token, which nothing but the result knows."""
         other = copy.copy(self)
-        other._api = HfApi(endpoint=self._endpoint, token=token.get_secret_value())
+        other._token = token.get_secret_value()
         other._files = self._files.seen_with(token)
         return other
 
@@ -112,7 +114,11 @@ class Hub:
         `RepoGated`, `HubRateLimited`, `HubUnavailable`.
         """
         with hub_errors(repo_id, revision):
-            info = self._api.model_info(repo_id, revision=revision or "main", files_metadata=True)
+            validate_repo_id(repo_id)
+            url = f"{self._endpoint}/api/models/{repo_id}/revision/{quote(revision or 'main', safe='')}"
+            response = get_session().get(url, headers=build_hf_headers(token=self._token), params={"blobs": True})
+            hf_raise_for_status(response)
+            info = read_info(response.json())
         if not info.sha or not _COMMIT.fullmatch(info.sha):
             raise HubUnavailable(f"The Hub names no commit for {repo_id}.")
         files = tuple(RepoFile(file.rfilename, file.size, _etag(file)) for file in info.siblings or ())
@@ -199,12 +205,9 @@ class Hub:
 def read_config(folder: Path, name: str) -> dict[str, object]:
     """`config.json` of the base model `name` in `folder`; raises `UnsupportedBase` where that is not an object."""
     try:
-        config = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnsupportedBase(f"The config.json of {name} cannot be read: {error}.") from error
-    if not isinstance(config, dict):
-        raise UnsupportedBase(f"The config.json of {name} is not an object.")
-    return config
+        return read_object(folder / "config.json", UnsupportedBase, max_bytes=MAX_DESCRIBING)
+    except Refused as error:
+        raise UnsupportedBase(f"The config of the base {name} cannot be read: {error}") from error
 
 
 def _etag(file: RepoSibling) -> str | None:

@@ -29,7 +29,7 @@ MAX_DESCRIBING = 16 * 2**20  # bytes; such a file is fetched before anything is 
 _MODEL_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")  # what AutoModel loads; not a second copy beside it
 _PICKLED = re.compile(r".*\.(bin|pt|pth|ckpt)")
 _TRAINING_STATE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state\w*)\.(bin|pt|pth)")
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_CHECKPOINT = re.compile(r"checkpoint-(\d{1,18})")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 

@@ -12,6 +12,7 @@ from catalog.repository.models import Metadata
 
 MAX_TAGS = 200
 MAX_TAG = 200  # characters
+_OF_THE_CARD = ("base_model", "license", "datasets", "language")
 
 _BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}  # of a parameter; 1 for all others
 
@@ -33,9 +34,19 @@ def metadata(info: ModelInfo) -> Metadata:
     )
 
 
+def read_info(item: dict[str, object]) -> ModelInfo:
+    """What the Hub's JSON says of a repo. Raises `ValueError`, and what a malformed one makes the library raise."""
+    if not isinstance(item, dict):
+        raise ValueError("it is not a JSON object")
+    card = item.get("cardData")
+    # the library goes through a card's own tags and results, in a time that is quadratic in their number
+    read = {key: card[key] for key in _OF_THE_CARD if key in card} if isinstance(card, dict) else None
+    return ModelInfo(**item | {"cardData": read})
+
+
 def listed(item: dict[str, object]) -> Listed:
-    """An entry of the Hub's list. Raises what a malformed one makes the library raise, and `InvalidRepoId`."""
-    info = ModelInfo(**item)
+    """An entry of the Hub's list. Raises what `read_info` does, and `InvalidRepoId`."""
+    info = read_info(item)
     told = metadata(info)
     base = the_only(info.card_data.get("base_model")) if info.card_data else None
     return Listed(

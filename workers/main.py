@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from celery.signals import worker_ready, worker_shutdown
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
 from catalog import builds, crawling, groups, maps, refits
 from catalog.errors import CatalogError
@@ -30,6 +30,12 @@ def _start(**_: Any) -> None:
     except CatalogError as error:
         raise SystemExit(f"{error.code}: {error}") from error  # a handler's other exceptions are only logged
     _runtime.start()
+
+
+@worker_shutting_down.connect
+def _request_stop(**_: Any) -> None:
+    if _runtime is not None:
+        _runtime.orderly_stop.request()
 
 
 @worker_shutdown.connect

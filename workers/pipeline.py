@@ -12,10 +12,12 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from sqlalchemy.orm import Session
+
 from catalog.database import Database
 from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited
 from catalog.queue import ring_after_commit
-from catalog.repository import attempts, claims, models, vectors
+from catalog.repository import attempts, claims, models, recovery, vectors
 from catalog.submissions import follow_up
 from catalog.tables import Job, JobState, Source
 from workers.bases import Resident, ResidentBases
@@ -33,6 +35,7 @@ from workers.watching import Claim, Watch
 
 IDLE = "waiting for a job"
 TICK = 0.2  # seconds between looks whether a download's job is lost
+ENDS_PROCESS = (KeyboardInterrupt, SystemExit)  # what asks the process to end says nothing about a job
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +113,7 @@ class Pipeline:
         self._shelf = Shelf()
         self._watch = Watch(database, worker_id)
         self._next: int | None = None  # one that wants to be alone, and was next while others were in hand
+        self._stopping = False
         self.activity = IDLE  # what it does now, for people
 
     @property
@@ -122,13 +126,24 @@ class Pipeline:
         for it is over. Returns how many were claimed: 0 for a bell that another worker has answered.
         """
         with self._database.transaction() as session:
-            attempts.release(session, [self._worker_id])  # what an earlier call that died in the middle still holds
-            if not claims.is_due(session, job_id):
+            self._count_deaths(session)  # an earlier call was cut off before it settled them
+            if self._stopping or not claims.is_due(session, job_id):
                 return 0
+        blameless = False
         try:
-            return self._work_through()
-        finally:
-            patiently(self._hand_on, math.inf)  # without Postgres there is nothing else to do
+            total = self._work_through()
+            blameless = True
+            return total
+        except DatabaseUnavailable:
+            blameless = True
+            raise
+        finally:  # without Postgres there is nothing else to do than to wait for it
+            patiently(lambda: self._hand_on(blameless=blameless or self._stopping), math.inf)
+
+    def stop(self) -> None:
+        """Have `ingest` give up what is in hand between two steps, queue it again and return. From any thread."""
+        self._stopping = True
+        self._watch.give_up()
 
     def _work_through(self) -> int:
         deadline, total = time.monotonic() + self._pace.drain, 0
@@ -137,7 +152,7 @@ class Pipeline:
                 batch = self._take_batch(alone=True)
                 while batch.claimed:
                     total += batch.claimed
-                    late = time.monotonic() > deadline
+                    late = self._stopping or time.monotonic() > deadline
                     coming = None if late or batch.alone else ahead.submit(self._take_batch, alone=False)
                     try:
                         self._embed_all(batch.fetched)
@@ -168,7 +183,7 @@ class Pipeline:
 
     def _claim(self, alone: bool) -> list[Job]:
         """A batch, or with `alone` one that wants that; without it, such a one waits until nothing is in hand."""
-        while True:
+        while not self._stopping:
             with self._database.transaction() as session:
                 first, self._next = self._next if alone else None, None
                 if first is None:
@@ -181,6 +196,7 @@ class Pipeline:
                     first = due.job_id
                 if claimed := claims.claim(session, first, self._worker_id, self._pace.batch):
                     return claimed
+        return []
 
     def _embed_all(self, fetched: Sequence[InHand]) -> None:
         groups: dict[tuple[str, str], list[InHand]] = defaultdict(list)
@@ -205,26 +221,35 @@ class Pipeline:
             claims.put_back(session, [job.id for job in jobs_of_group], self._worker_id, base.repo)
         return True
 
-    def _hand_on(self) -> None:
-        """What could not be settled while Postgres was away is queued again: this worker may get no other bell. The
+    def _hand_on(self, *, blameless: bool) -> None:
+        """What could not be settled is queued again: this worker may get no other bell. Unless Postgres was away or
+        the worker stops, any of it may be to `blame` for the error that ended the call, as for a worker's death. The
         bells of jobs that were passed over have been answered by this call: one more for all that is left.
         """
         with self._database.transaction() as session:
-            attempts.release(session, [self._worker_id])
+            if blameless:
+                attempts.release(session, [self._worker_id])
+            else:
+                self._count_deaths(session)
             if (left := claims.oldest_due(session)) is not None:
                 ring_after_commit(session, left)
+
+    def _count_deaths(self, session: Session) -> None:
+        recovery.count_deaths(session, [self._worker_id], self._retries.deadly)
 
     def _fetch(self, job: Job, claim: Claim) -> InHand | None:
         try:
             with heeding(lambda: claim.lost):
                 fetched = self._fetcher.fetch(job, self._worker_id, stop=lambda: claim.lost)
             return InHand(claim, fetched) if fetched else None
-        except Exception as error:
+        except BaseException as error:  # native code throws what is no `Exception`; no signal interrupts this thread
             if not claim.lost:  # this worker may have it again by now: then another thread's word counts
                 self._settle(job, error)
             return None
 
     def _embed(self, base: ResolvedBase, group: Sequence[InHand]) -> None:
+        if self._stopping:
+            return
         self.activity = f"encoding {len(group)} on {base.repo}"
         try:
             with self._database.transaction() as session:
@@ -238,7 +263,9 @@ class Pipeline:
                 results = resident.encoder.encode([each.finetune for each in group])
         except Stopped:
             return
-        except Exception as error:
+        except ENDS_PROCESS:
+            raise
+        except BaseException as error:
             self._embed_each(base, group, error)
             return
         for each, result in zip(group, results, strict=True):
@@ -259,11 +286,13 @@ class Pipeline:
                 work.do(job)
         except Stopped:
             return
-        except Exception as error:
+        except ENDS_PROCESS:
+            raise
+        except BaseException as error:
             if not claim.lost:
                 self._settle(job, error)
 
-    def _embed_each(self, base: ResolvedBase, group: Sequence[InHand], error: Exception) -> None:
+    def _embed_each(self, base: ResolvedBase, group: Sequence[InHand], error: BaseException) -> None:
         """After a failure that may be one's alone, or that is everyone's."""
         if len(group) == 1 or isinstance(error, CatalogError):
             for each in group:
@@ -283,7 +312,7 @@ class Pipeline:
                     self._shelf.put(session, resident, hand.fetched, encoding)
                     follow_up(session, hand.job, hand.fetched.sha)
 
-    def _settle(self, job: Job, cause: Exception) -> None:
+    def _settle(self, job: Job, cause: BaseException) -> None:
         """Store a failure on its job: queued again when it may pass, failed when it may not."""
         error, may_pass = as_catalog_error(cause)
         if isinstance(error, DatabaseUnavailable):

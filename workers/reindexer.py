@@ -49,8 +49,12 @@ class Reindexer:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
+    def give_up(self) -> None:
+        """Begin no further step."""
         self._stopping.set()
+
+    def stop(self) -> None:
+        self.give_up()
         if self._thread.ident is not None:
             self._thread.join()
 

@@ -23,6 +23,7 @@ from catalog.errors import (
 )
 from workers.base_names import AliasTable, Candidate, read_claim
 from workers.encoding.content import content_sha
+from workers.encoding.finetune import quantisation
 from workers.fit import Fit, Shape, compare, weight_shapes
 from workers.hub import PLAIN, Hub, RepoSnapshot, Taking, read_config
 from workers.screening import remote_shapes
@@ -250,9 +251,7 @@ def _check_fit(fit: Fit, name: str) -> None:
 
 
 def _refuse_quantised(config: Mapping[str, object], name: str) -> None:
-    quantisation = config.get("quantization_config")
-    if quantisation:
-        method = quantisation.get("quant_method", "unknown") if isinstance(quantisation, dict) else "unknown"
+    if method := quantisation(config):
         raise UnsupportedBase(
             f"{name} is quantised ({method}), so its activations are not those of the original. "
             "Name the original in the adapter's config or card, or add an alias from this repo to it."

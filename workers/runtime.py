@@ -25,6 +25,7 @@ from workers.hub import Hub
 from workers.hub_limits import SharedLimits
 from workers.hub_listing import HubListing
 from workers.memory import memory_in_use
+from workers.orderly_stop import OrderlyStop
 from workers.pipeline import Pace, Pipeline, RetryPolicy
 from workers.reindexer import Reindexer
 from workers.resolver import BaseResolver
@@ -60,8 +61,10 @@ class Runtime:
         self.crawler = Crawler(self.database, listing, queue=conf.crawl_queue)
         self.reindexer = Reindexer(self.database, measured, queue=conf.crawl_queue, exact_bytes=conf.index_exact_bytes)
         self._pipeline: Pipeline | None = None
+        self.orderly_stop = OrderlyStop(self._give_up, self.heartbeat.sign_off, self._activity)
 
     def start(self) -> None:
+        self.orderly_stop.start()
         if left := scratch.sweep():
             log.info("deleted %s folders of workers that were killed", left)
         self.heartbeat.start()
@@ -87,10 +90,21 @@ class Runtime:
         with self.database.transaction() as session:
             return queues.is_paused(session, queues.UPKEEP)
 
+    def _give_up(self) -> None:
+        """Have everything end that runs here; does not wait for it."""
+        if self._pipeline is not None:
+            self._pipeline.stop()
+        self.crawler.stop()
+        self.reindexer.give_up()
+        for builder in (self.indexes, self.clusters, self.maps):
+            builder.give_up()
+
+    def _activity(self) -> str:
+        return self._pipeline.activity if self._pipeline else "waiting for its first job"
+
     def _report(self) -> dict[str, object]:
         resident = self._pipeline.resident if self._pipeline else []
-        activity = self._pipeline.activity if self._pipeline else "waiting for its first job"
-        return {"activity": activity, "bases": resident, "memory": memory_in_use(self.settings.device)}
+        return {"activity": self._activity(), "bases": resident, "memory": memory_in_use(self.settings.device)}
 
     def _pinned(self, base_repo: str) -> str | None:
         with self.database.transaction() as session:
@@ -124,7 +138,7 @@ class Runtime:
             tokens=self._tokens,
         )
         bases = ResidentBases(self.database, contract, conf.base_memory)
-        retries = RetryPolicy(conf.max_attempts, conf.retry_base)
+        retries = RetryPolicy(conf.max_attempts, conf.retry_base, conf.deadly)
         pace = Pace(batch=conf.batch, patience=conf.base_patience)
         return Pipeline(self.database, fetcher, bases, worker_id, pace=pace, retries=retries)
 

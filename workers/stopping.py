@@ -19,17 +19,22 @@ _given_up: ContextVar[Callable[[], bool] | None] = ContextVar("given_up", defaul
 
 
 @contextmanager
-def heeding(given_up: Callable[[], bool]) -> Iterator[None]:
-    """While it lasts, `check` in this thread raises once `given_up` says so."""
-    token = _given_up.set(given_up)
+def heeding(asked: Callable[[], bool]) -> Iterator[None]:
+    """While it lasts, `check` in this thread raises once `asked` says so."""
+    token = _given_up.set(asked)
     try:
         yield
     finally:
         _given_up.reset(token)
 
 
+def given_up() -> bool:
+    """Whether the work of this thread is given up."""
+    asked = _given_up.get()
+    return asked is not None and asked()
+
+
 def check() -> None:
     """Raises `Stopped`."""
-    given_up = _given_up.get()
-    if given_up is not None and given_up():
+    if given_up():
         raise Stopped

@@ -7,7 +7,6 @@ import threading
 from typing import Self
 
 from catalog.database import Database
-from catalog.errors import DatabaseUnavailable
 from catalog.repository import claims
 
 INTERVAL = 0.5  # seconds
@@ -34,13 +33,16 @@ class Claim:
 
 
 class Watch:
-    """While it is entered, a thread looks every `INTERVAL` seconds whether the jobs are this worker's still."""
+    """While it is entered, a thread looks every `INTERVAL` seconds whether the jobs are this worker's still. The thread
+    outlives every error: without it nobody would notice a cancelled job.
+    """
 
     def __init__(self, database: Database, worker_id: int) -> None:
         self._database = database
         self._worker_id = worker_id
         self._claims: dict[int, Claim] = {}
         self._lock = threading.Lock()
+        self._gave_up = False
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -60,7 +62,16 @@ class Watch:
         """A new claim to a job that was just claimed."""
         with self._lock:
             self._claims[job_id] = claim = Claim()
+            if self._gave_up:
+                claim.lose()
         return claim
+
+    def give_up(self) -> None:
+        """Lose every claim, and each that is taken from now on: this worker stops."""
+        with self._lock:
+            self._gave_up = True
+            for claim in self._claims.values():
+                claim.lose()
 
     def look(self) -> None:
         """Raises `DatabaseUnavailable`."""
@@ -79,5 +90,5 @@ class Watch:
         while not self._over.wait(INTERVAL):
             try:
                 self.look()
-            except DatabaseUnavailable:
-                log.warning("cannot tell whether jobs were cancelled: Postgres does not answer")
+            except Exception as error:
+                log.warning("cannot tell whether jobs were cancelled; trying again: %s", error)

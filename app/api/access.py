@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from app.api.admin import admin
 from app.api.limits import no_query
 from app.api.problems import problems
-from app.api.schemas import Strict
+from app.api.schemas import ModelName, OwnerName, Strict
 from app.api.services import ServicesDep
 from catalog import privacy
-from catalog.errors import AdminKeyRequired, AdminOnly, BodyTooLarge, InvalidRepoId, ModelNotFound
+from catalog.errors import AdminKeyRequired, AdminOnly, BodyTooLarge, InvalidRepoId, ModelNotFound, WeakKey
 from catalog.refs import RepoRef
-from catalog.viewers import hash_of_key
+from catalog.viewers import check_key, hash_of_key
 
 router = APIRouter(
     prefix="/v1/admin/models/{owner}/{name}/access", tags=["admin"], dependencies=[no_query, admin]
@@ -39,6 +39,12 @@ class Grantee(Strict):
     def hashed(self) -> str:
         return self.submitter or hash_of_key(self.key.get_secret_value() if self.key else "")
 
+    def check(self) -> Self:
+        """Raises `WeakKey`; of a hash nobody can tell."""
+        if self.key is not None:
+            check_key(self.key.get_secret_value())
+        return self
+
 
 class Access(BaseModel):
     model_config = ConfigDict(from_attributes=True)
@@ -57,18 +63,19 @@ class AccessList(BaseModel):
 
 
 @router.get("", responses=problems(*_FAILURES))
-def show(owner: str, name: str, services: ServicesDep) -> AccessList:
+def show(owner: OwnerName, name: ModelName, services: ServicesDep) -> AccessList:
     """Who may see a private model."""
     return AccessList.of(privacy.allowed(services.database, RepoRef(f"{owner}/{name}").repo_id))
 
 
-@router.put("", responses=problems(*_FAILURES, BodyTooLarge))
-def grant(owner: str, name: str, grantee: Grantee, services: ServicesDep) -> AccessList:
+@router.put("", responses=problems(*_FAILURES, WeakKey, BodyTooLarge))
+def grant(owner: OwnerName, name: ModelName, grantee: Grantee, services: ServicesDep) -> AccessList:
     """Let a submitter see a private model."""
-    return AccessList.of(privacy.allow(services.database, RepoRef(f"{owner}/{name}").repo_id, grantee.hashed()))
+    repo_id = RepoRef(f"{owner}/{name}").repo_id
+    return AccessList.of(privacy.allow(services.database, repo_id, grantee.check().hashed()))
 
 
 @router.delete("", responses=problems(*_FAILURES, BodyTooLarge))
-def revoke(owner: str, name: str, grantee: Grantee, services: ServicesDep) -> AccessList:
+def revoke(owner: OwnerName, name: ModelName, grantee: Grantee, services: ServicesDep) -> AccessList:
     """Let it see the model no more, until a job of its own, with a token, reads the repo again."""
     return AccessList.of(privacy.forbid(services.database, RepoRef(f"{owner}/{name}").repo_id, grantee.hashed()))

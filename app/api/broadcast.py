@@ -115,6 +115,9 @@ class Broadcast:
             except DatabaseUnavailable:
                 log.warning("the events of jobs cannot be read: Postgres does not answer")
                 more = False
+            except Exception:  # watchers wait for this task: it ends with the process alone
+                log.exception("the events of jobs cannot be read; the next look tries again")
+                more = False
             self._tell()
             if not more and not self._ended:
                 await self._pause()

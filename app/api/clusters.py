@@ -11,6 +11,7 @@ from app.api import pages
 from app.api.admin import admin
 from app.api.limits import no_query
 from app.api.problems import problems
+from app.api.schemas import ModelName, OwnerName
 from app.api.services import ServicesDep
 from app.api.viewer import ViewerDep
 from catalog import groups
@@ -25,6 +26,7 @@ from catalog.errors import (
     NotClustered,
     RunNotFound,
     SpaceNotFound,
+    WeakKey,
 )
 from catalog.refs import RepoRef
 from catalog.repository import cluster_members, cluster_runs, clusters, spaces
@@ -95,10 +97,14 @@ def members(
 @router.get(
     "/models/{owner}/{name}/cluster",
     tags=["models"],
-    responses=problems(ModelNotFound, InvalidRepoId, NotClustered, SpaceNotFound),
+    responses=problems(ModelNotFound, InvalidRepoId, NotClustered, SpaceNotFound, WeakKey),
 )
 def of_model(
-    owner: str, name: str, query: Annotated[schemas.SpaceQuery, Query()], services: ServicesDep, viewer: ViewerDep
+    owner: OwnerName,
+    name: ModelName,
+    query: Annotated[schemas.SpaceQuery, Query()],
+    services: ServicesDep,
+    viewer: ViewerDep,
 ) -> schemas.ModelCluster:
     """The cluster that a model is in, or that it was put with when it came."""
     repo_id = RepoRef(f"{owner}/{name}").repo_id

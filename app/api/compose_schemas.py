@@ -7,8 +7,8 @@ from typing import Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from app.api.schemas import MAX_DIMENSION, Space, SpaceName, Strict
-from app.api.search_schemas import Neighbors, UnitTerms
+from app.api.schemas import Space, SpaceName, Strict
+from app.api.search_schemas import Expression, Neighbors, UnitTerms, Vector
 from catalog import composing, tables
 from catalog.arithmetic.sums import Weighted
 from catalog.tables import VectorOrigin
@@ -66,8 +66,8 @@ class NewVector(Strict):
 
     name: str = Field(max_length=200, description="Letters, digits and . _ - only.")
     space: SpaceName = None
-    vector: list[float] | None = Field(None, min_length=1, max_length=MAX_DIMENSION)
-    expression: str | None = None
+    vector: Vector | None = None
+    expression: Expression | None = None
     unit_terms: UnitTerms = False
     note: str | None = Field(None, max_length=1_000)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from app.api.schemas import NO_NUL, JobError, Strict
+from app.api.schemas import FIRST_MISTAKE, NO_NUL, JobError, Strict
 from catalog import crawling, tables
 from catalog.tables import CrawlState
 
@@ -18,7 +18,7 @@ class CrawlRequest(Strict):
     """Exactly one of `base`, `owner`, `tag`, `collection` and `ids`."""
 
     base: Name | None = Field(None, description="The fine-tunes of this base model.")
-    relations: list[Literal["adapter", "finetune"]] = Field(
+    relations: Annotated[list[Literal["adapter", "finetune"]], FIRST_MISTAKE] = Field(
         ["adapter", "finetune"], min_length=1, max_length=2, description="With `base`: which kinds of them."
     )
     owner: Name | None = Field(None, min_length=1, description="All models of a user or an organisation.")
@@ -26,7 +26,9 @@ class CrawlRequest(Strict):
     collection: Name | None = Field(
         None, pattern=r"^[\w.-]+/[\w.-]+$", description="Slug of a collection: `OWNER/NAME-ID`."
     )
-    ids: list[Name] | None = Field(None, min_length=1, max_length=crawling.MAX_IDS, description="These repos.")
+    ids: Annotated[list[Name], FIRST_MISTAKE] | None = Field(
+        None, min_length=1, max_length=crawling.MAX_IDS, description="These repos."
+    )
     limit: int | None = Field(None, ge=1, lt=2**53, description="Queue at most so many in one run.")
     min_downloads: int | None = Field(None, ge=0, lt=2**53, description="Leave out what was downloaded less.")
     dry_run: bool = Field(False, description="Queue nothing and store nothing: count, and estimate.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,14 +15,19 @@ from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.services import ServicesDep
 from app.api.viewer import ViewerDep
-from catalog.errors import DatabaseUnavailable, InvalidCursor, JobNotFound
+from catalog.errors import DatabaseUnavailable, InvalidCursor, JobNotFound, WeakKey
 from catalog.repository import job_events, jobs
 from catalog.repository.job_events import Event, Place
 from catalog.submissions import is_over
 from catalog.tables import Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-LastEventId = Annotated[str | None, Header(description="The `id` of the last event that was seen; goes on behind it.")]
+MAX_EVENT_ID = 50  # characters
+LastEventId = Annotated[
+    str | None,
+    Header(max_length=MAX_EVENT_ID, description="The `id` of the last event that was seen; goes on behind it."),
+]
+_EVENT_ID = re.compile(r"([0-9]{1,19})-([0-9]{1,19})")  # numbers below 2**63
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,9 @@ def _start_of_job(
     return Start(begun.after, begun.now, begun.whole, begun.resumed, job)
 
 
-@router.get("/events", dependencies=[no_query], responses=problems(InvalidCursor), response_class=EventSourceResponse)
+@router.get(
+    "/events", dependencies=[no_query], responses=problems(InvalidCursor, WeakKey), response_class=EventSourceResponse
+)
 async def of_all(
     start: Annotated[Start, Depends(_start)], services: ServicesDep, viewer: ViewerDep
 ) -> AsyncIterator[ServerSentEvent]:
@@ -76,7 +84,7 @@ async def of_all(
 @router.get(
     "/{job_id}/events",
     dependencies=[no_query],
-    responses=problems(InvalidCursor, JobNotFound),
+    responses=problems(InvalidCursor, JobNotFound, WeakKey),
     response_class=EventSourceResponse,
 )
 async def of_one(
@@ -123,7 +131,8 @@ def _place(last_event_id: str | None) -> Place | None:
     """Raises `InvalidCursor`."""
     if not last_event_id:
         return None
-    tx, _, number = last_event_id.partition("-")
-    if not (tx.isdecimal() and number.isdecimal() and max(int(tx), int(number)) < 2**63 and len(last_event_id) < 50):
+    found = _EVENT_ID.fullmatch(last_event_id)
+    tx, number = (int(digits) for digits in found.groups()) if found else (2**63, 2**63)
+    if max(tx, number) >= 2**63:
         raise InvalidCursor("That Last-Event-ID is not one of ours. Leave it out to begin with what happens now.")
-    return Place(int(tx), int(number))
+    return Place(tx, number)

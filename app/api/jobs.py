@@ -21,6 +21,7 @@ from catalog.errors import (
     Quarantined,
     TokenRequired,
     TooManyJobs,
+    WeakKey,
 )
 from catalog.repository import jobs
 
@@ -28,7 +29,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 Number = Annotated[int, Path(ge=1, lt=2**63)]
 
 
-@router.get("", responses=problems(InvalidCursor))
+@router.get("", responses=problems(InvalidCursor, WeakKey))
 def page(query: Annotated[schemas.JobsQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Jobs:
     """Jobs, the newest first."""
     before = pages.decode(query.cursor)
@@ -38,14 +39,14 @@ def page(query: Annotated[schemas.JobsQuery, Query()], services: ServicesDep, vi
     return schemas.Jobs(jobs=[schemas.Job.of(job) for job in found], next_cursor=more)
 
 
-@router.get("/{job_id}", dependencies=[no_query], responses=problems(JobNotFound))
+@router.get("/{job_id}", dependencies=[no_query], responses=problems(JobNotFound, WeakKey))
 def get(job_id: Number, services: ServicesDep, viewer: ViewerDep) -> job_schemas.JobDetail:
     """A job: its state, its progress, the error if it failed, and how each attempt at it ended."""
     with services.database.transaction() as session:
         return job_schemas.JobDetail.with_history(jobs.get(session, job_id, viewer))
 
 
-@router.post("/{job_id}/cancel", dependencies=[no_query], responses=problems(JobNotFound, JobOver))
+@router.post("/{job_id}/cancel", dependencies=[no_query], responses=problems(JobNotFound, JobOver, WeakKey))
 def cancel(job_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Job:
     """End a job, whether it waits or runs: nothing of it is stored. One that was cancelled before stays so."""
     return schemas.Job.of(interventions.cancel(services.database, job_id, viewer))
@@ -55,7 +56,7 @@ def cancel(job_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.
     "/{job_id}/retry",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
-    responses=problems(JobNotFound, NotRetriable, Quarantined, TokenRequired, TooManyJobs),
+    responses=problems(JobNotFound, NotRetriable, Quarantined, TokenRequired, TooManyJobs, WeakKey),
 )
 def retry(job_id: Number, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep) -> schemas.Job:
     """Queue a failed or cancelled job again. Where the same is being done already, that job is given. One that came

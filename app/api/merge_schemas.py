@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
-from app.api.schemas import JobError, Space, Strict
+from app.api.schemas import FIRST_MISTAKE, JobError, Space, Strict
 from app.api.search_schemas import KINDS, Neighbors
 from app.api.task_schemas import NAME
 from catalog import search, tables
@@ -34,10 +34,12 @@ Geometry = Annotated[str | None, Field(pattern=KINDS)]
 
 
 class BlendFields(Strict):
-    models: list[Annotated[str, Field(max_length=200)]] = Field(
+    models: Annotated[list[Annotated[str, Field(max_length=200)]], FIRST_MISTAKE] = Field(
         min_length=2, max_length=MOST, description="Repo ids of indexed LoRAs of one base."
     )
-    weights: list[Weight] | None = Field(None, description="One a model; all 1 without.")
+    weights: Annotated[list[Weight], FIRST_MISTAKE] | None = Field(
+        None, max_length=MOST, description="One a model; all 1 without."
+    )
     method: str = Field(
         DEFAULT_METHOD, pattern=f"^({'|'.join(METHODS)})$", description="Of PEFT's `add_weighted_adapter`."
     )

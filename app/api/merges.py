@@ -31,6 +31,7 @@ from catalog.errors import (
     NotIndexed,
     SpaceMismatch,
     TooManyJobs,
+    WeakKey,
 )
 from catalog.merging import merges
 
@@ -43,7 +44,7 @@ PLANNED = (InvalidRepoId, ModelNotFound, NotIndexed, MergeIncompatible, SpaceMis
     "",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
-    responses=problems(*PLANNED, NameTaken, TooManyJobs),
+    responses=problems(*PLANNED, NameTaken, TooManyJobs, WeakKey),
 )
 def ask(request: schemas.MergeRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep) -> schemas.Merge:
     """Have adapters made one. What is asked with an API key is shown to that key alone."""
@@ -53,7 +54,7 @@ def ask(request: schemas.MergeRequest, services: ServicesDep, quota: QuotaDep, v
 @router.post(
     "/plan",
     dependencies=[no_query],
-    responses=problems(*PLANNED, GeometryNotFitted, IndexNotLoaded),
+    responses=problems(*PLANNED, GeometryNotFitted, IndexNotLoaded, WeakKey),
 )
 def plan(request: schemas.PlanRequest, services: ServicesDep, viewer: ViewerDep) -> schemas.MergePlan:
     """What a merge would be: whether the parts fit, what is predicted of it, and what to look out for."""
@@ -61,7 +62,7 @@ def plan(request: schemas.PlanRequest, services: ServicesDep, viewer: ViewerDep)
     return schemas.MergePlan.of(found)
 
 
-@router.get("", responses=problems(InvalidCursor))
+@router.get("", responses=problems(InvalidCursor, WeakKey))
 def page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Merges:
     """Merges, the newest first."""
     found = merges.page(services.database, viewer, before=pages.decode(query.cursor), limit=query.limit)
@@ -69,13 +70,13 @@ def page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: Vi
     return schemas.Merges(merges=[schemas.Merge.of(*each) for each in found], next_cursor=more)
 
 
-@router.get("/{merge_id}", dependencies=[no_query], responses=problems(MergeNotFound))
+@router.get("/{merge_id}", dependencies=[no_query], responses=problems(MergeNotFound, WeakKey))
 def get(merge_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Merge:
     """A merge: how far its job is, and what came out beside what was predicted."""
     return schemas.Merge.of(*merges.get(services.database, merge_id, viewer))
 
 
-@router.delete("/{merge_id}", dependencies=[no_query], responses=problems(MergeNotFound))
+@router.delete("/{merge_id}", dependencies=[no_query], responses=problems(MergeNotFound, WeakKey))
 def delete(merge_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Merge:
     """Forget a merge, its job and its adapter; the answer is what it was."""
     return schemas.Merge.of(*merges.delete(services.database, merge_id, viewer))
@@ -85,14 +86,14 @@ def delete(merge_id: Number, services: ServicesDep, viewer: ViewerDep) -> schema
     "/{merge_id}/adapter",
     dependencies=[no_query],
     response_class=StreamingResponse,
-    responses=problems(MergeNotFound, MergeNotDone, ArchiveNotFound) | archives.RESPONSE,
+    responses=problems(MergeNotFound, MergeNotDone, ArchiveNotFound, WeakKey) | archives.RESPONSE,
 )
 def adapter(merge_id: Number, services: ServicesDep, viewer: ViewerDep) -> StreamingResponse:
     """What was made, its card and a recipe for mergekit: a zip file that PEFT loads unpacked."""
     return archives.answer(merges.adapter(services.database, merge_id, viewer))
 
 
-@router.get("/{merge_id}/neighbors", responses=problems(MergeNotFound, GeometryNotFitted, IndexNotLoaded))
+@router.get("/{merge_id}/neighbors", responses=problems(MergeNotFound, GeometryNotFitted, IndexNotLoaded, WeakKey))
 def neighbors(
     merge_id: Number, query: Annotated[schemas.NearFields, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> schemas.MergeNeighbors:

@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from app.api import history_schemas, pages, schemas
 from app.api.limits import no_query
 from app.api.problems import problems
+from app.api.schemas import ModelName, OwnerName
 from app.api.search_schemas import Neighbors, NeighborsQuery
 from app.api.services import Services, ServicesDep
 from app.api.submitter import QuotaDep, TokenDep
@@ -30,6 +31,7 @@ from catalog.errors import (
     TokenMalformed,
     TokensOff,
     TooManyJobs,
+    WeakKey,
 )
 from catalog.refs import RepoRef
 from catalog.repository import models, vectors
@@ -44,7 +46,9 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
     responses={
-        **problems(InvalidRepoId, InvalidRevision, BodyTooLarge, TooManyJobs, KeyRequired, TokenMalformed, TokensOff),
+        **problems(
+            InvalidRepoId, InvalidRevision, BodyTooLarge, TooManyJobs, KeyRequired, TokenMalformed, TokensOff, WeakKey
+        ),
         200: {
             "model": schemas.Job,
             "description": "That commit is indexed already, or the model is quarantined: the job that says so.",
@@ -66,7 +70,7 @@ async def submit(
     return schemas.Job.of(job)
 
 
-@router.get("", responses=problems(InvalidCursor))
+@router.get("", responses=problems(InvalidCursor, WeakKey))
 def page(query: Annotated[schemas.ModelsQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Models:
     """Models in the order in which they were first submitted; with `q`, those whose text has the words, ranked."""
     if query.q is not None:
@@ -104,17 +108,21 @@ def _containing(asked: str, query: schemas.ModelsQuery, services: Services, view
     return schemas.Models(models=[schemas.Model.of(model) for model, _ in found], next_cursor=more)
 
 
-@router.get("/{owner}/{name}", dependencies=[no_query], responses=problems(ModelNotFound, InvalidRepoId))
-def get(owner: str, name: str, services: ServicesDep, viewer: ViewerDep) -> schemas.ModelDetail:
+@router.get("/{owner}/{name}", dependencies=[no_query], responses=problems(ModelNotFound, InvalidRepoId, WeakKey))
+def get(owner: OwnerName, name: ModelName, services: ServicesDep, viewer: ViewerDep) -> schemas.ModelDetail:
     """A model, its current revision, its base and how that was found, and what is known of it in each space."""
     with services.database.transaction() as session:
         model = models.get(session, RepoRef(f"{owner}/{name}").repo_id, viewer)
         return schemas.ModelDetail.with_embeddings(model, vectors.measured(session, model.id))
 
 
-@router.get("/{owner}/{name}/revisions", responses=problems(ModelNotFound, InvalidRepoId, InvalidCursor))
+@router.get("/{owner}/{name}/revisions", responses=problems(ModelNotFound, InvalidRepoId, InvalidCursor, WeakKey))
 def revisions(
-    owner: str, name: str, query: Annotated[schemas.PageQuery, Query()], services: ServicesDep, viewer: ViewerDep
+    owner: OwnerName,
+    name: ModelName,
+    query: Annotated[schemas.PageQuery, Query()],
+    services: ServicesDep,
+    viewer: ViewerDep,
 ) -> history_schemas.Revisions:
     """A model's history, the newest first: what was embedded, and how far it moved from one to the next."""
     repo_id = RepoRef(f"{owner}/{name}").repo_id
@@ -127,11 +135,15 @@ def revisions(
 @router.get(
     "/{owner}/{name}/neighbors",
     responses=problems(
-        ModelNotFound, InvalidRepoId, NotIndexed, NoShift, SpaceNotFound, GeometryNotFitted, IndexNotLoaded
+        ModelNotFound, InvalidRepoId, NotIndexed, NoShift, SpaceNotFound, GeometryNotFitted, IndexNotLoaded, WeakKey
     ),
 )
 def neighbors(
-    owner: str, name: str, query: Annotated[NeighborsQuery, Query()], services: ServicesDep, viewer: ViewerDep
+    owner: OwnerName,
+    name: ModelName,
+    query: Annotated[NeighborsQuery, Query()],
+    services: ServicesDep,
+    viewer: ViewerDep,
 ) -> Neighbors:
     """The models nearest to an indexed one by cosine, itself left out."""
     answer = search.by_model(

@@ -18,12 +18,13 @@ from starlette.exceptions import HTTPException
 from catalog.errors import BodyTooLarge, CatalogError, DatabaseUnavailable, InvalidInput, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
-MAX_FIELDS = 20  # problems listed of one request, which may hold a vector of nothing but mistakes
+MAX_FIELDS = 20  # problems listed of one request, which may hold nothing but mistakes
+MAX_TOLD = 300  # characters of a field's name, or of what is wrong with it: a name may be as long as a body
 
 # what the framework says of a body, by its status there
 _OF_THE_BODY = {
     HTTPStatus.BAD_REQUEST: InvalidInput("The request's body cannot be read as JSON."),
-    BodyTooLarge.status: BodyTooLarge("The request's body is longer than anything that this API takes."),
+    BodyTooLarge.status: BodyTooLarge("The request's body is longer than anything that this route takes."),
 }
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         fields = [
-            {"field": ".".join(str(part) for part in problem["loc"]), "message": problem["msg"]}
+            {"field": ".".join(map(str, problem["loc"]))[:MAX_TOLD], "message": problem["msg"][:MAX_TOLD]}
             for problem in error.errors()[:MAX_FIELDS]
         ]
         detail = "; ".join(f"{field['field']}: {field['message']}" for field in fields)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import Path
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from catalog import tables
 from catalog.repository import vectors
@@ -14,11 +15,21 @@ from catalog.tables import JobState, ModelState
 
 MAX_DIMENSION = 65_536
 MAX_PAGE = 200
+MAX_UNKNOWN = 20  # fields of a request that are named as unknown one by one
 
 
+class _FirstMistake(FailFast):
+    __hash__ = object.__hash__  # unions of types hash what they are made of
+
+
+FIRST_MISTAKE = _FirstMistake()  # of a list, which may hold nothing but mistakes: an error each would take gigabytes
+
+OwnerName = Annotated[str, Path(max_length=200)]
+ModelName = Annotated[str, Path(max_length=200)]
 SpaceName = Annotated[
     str | None,
     Field(
+        max_length=64,
         pattern=NAME,
         description="A space by its key, or by its feature with or without `delta_`, such as `meaning`: then the one "
         "that serves, of the model's own base where a model is asked about. The default space without.",
@@ -27,7 +38,16 @@ SpaceName = Annotated[
 
 
 class Strict(BaseModel):
+    """What comes in. Lists are `FIRST_MISTAKE`, so that a request has no more errors than there are fields."""
+
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, given: Any) -> Any:
+        if isinstance(given, dict) and len(given) > len(cls.model_fields) + MAX_UNKNOWN:
+            raise ValueError(f"{len(given):,} fields, of which at most {len(cls.model_fields)} are known")
+        return given
 
 
 class Submission(Strict):

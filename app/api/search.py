@@ -30,6 +30,7 @@ from catalog.errors import (
     SpaceRequired,
     TaskNotDone,
     TermNotFound,
+    WeakKey,
 )
 from catalog.refs import RepoRef
 from catalog.repository import spaces
@@ -43,7 +44,7 @@ router = APIRouter(prefix="/v1", tags=["search"])
     responses=problems(
         ModelNotFound, SpaceNotFound, NotIndexed, NoShift, SpaceRequired, SpaceMismatch, InvalidRepoId, InvalidVector,
         InvalidExpression, TermNotFound, TaskNotDone, MergeNotDone, AmbiguousTerm, NothingLeft, GeometryNotFitted,
-        IndexNotLoaded, BodyTooLarge,
+        IndexNotLoaded, BodyTooLarge, WeakKey,
     ),
 )  # fmt: skip
 def find(query: SearchQuery, services: ServicesDep, viewer: ViewerDep) -> Composed | Neighbors:
@@ -60,7 +61,7 @@ def find(query: SearchQuery, services: ServicesDep, viewer: ViewerDep) -> Compos
 @router.post(
     "/search/batch",
     dependencies=[no_query],
-    responses=problems(SpaceNotFound, InvalidRepoId, GeometryNotFitted, IndexNotLoaded, BodyTooLarge),
+    responses=problems(SpaceNotFound, InvalidRepoId, GeometryNotFitted, IndexNotLoaded, BodyTooLarge, WeakKey),
 )
 def find_each(query: BatchQuery, services: ServicesDep, viewer: ViewerDep) -> BatchAnswers:
     """The models nearest to each of several indexed ones. One that cannot be answered does not keep the others back."""
@@ -70,7 +71,7 @@ def find_each(query: BatchQuery, services: ServicesDep, viewer: ViewerDep) -> Ba
     return BatchAnswers(answers=[BatchAnswer.of(*each) for each in zip(repo_ids, answers, strict=True)])
 
 
-@router.get("/spaces", dependencies=[no_query], responses=problems())
+@router.get("/spaces", dependencies=[no_query], responses=problems(WeakKey))
 def page(services: ServicesDep, viewer: ViewerDep) -> schemas.Spaces:
     """The spaces that hold vectors, the newest first."""
     with services.database.transaction() as session:

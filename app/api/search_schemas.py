@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
-from app.api.schemas import MAX_DIMENSION, Space, SpaceName, Strict
+from app.api.schemas import FIRST_MISTAKE, MAX_DIMENSION, Space, SpaceName, Strict
 from catalog import search
 from catalog.composing import Question
 from catalog.errors import CatalogError
@@ -21,7 +21,13 @@ MAX_NAMED = 1_000  # names in one list of a filter
 MAX_BATCH = 100  # models asked about at once
 KINDS = f"^({'|'.join((RAW, *SERVED, STANDARDISED))})$"
 
-Named = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=MAX_NAMED)]
+MAX_EXPRESSION = 16_384  # characters; one that is not as much too long is told where it would have to end
+
+Vector = Annotated[list[float], Field(min_length=1, max_length=MAX_DIMENSION), FIRST_MISTAKE]
+Expression = Annotated[str, Field(max_length=MAX_EXPRESSION)]
+Named = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=MAX_NAMED), FIRST_MISTAKE]
+Number = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Numbered = Annotated[list[Number], Field(max_length=MAX_NAMED), FIRST_MISTAKE]
 At = Annotated[datetime, AfterValidator(lambda at: at if at.tzinfo else at.replace(tzinfo=UTC))]
 
 
@@ -39,7 +45,7 @@ class SearchFields(Strict):
     kind: Named = Field([], description="Of any of these kinds, such as `lora`.")
     licence: Named = Field([], description="Under any of these licences.")
     tag: Named = Field([], description="With every one of these tags.")
-    cluster: list[int] = Field([], max_length=MAX_NAMED, description="In any of these clusters.")
+    cluster: Numbered = Field([], description="In any of these clusters.")
     min_downloads: int | None = Field(None, ge=0, lt=2**53)
     min_likes: int | None = Field(None, ge=0, lt=2**53)
     updated_since: At | None = Field(None, description="Changed on the Hub then or later; UTC where no zone is given.")
@@ -87,9 +93,9 @@ class NeighborsQuery(SearchFields):
 class SearchQuery(SearchFields):
     """A vector of a space, the repo id of an indexed model, or a sum of named vectors."""
 
-    vector: list[float] | None = Field(None, min_length=1, max_length=MAX_DIMENSION)
+    vector: Vector | None = None
     repo_id: str | None = Field(None, max_length=200)
-    expression: str | None = Field(None, description="A sum such as `owner/law + 0.5*math - chat`.")
+    expression: Expression | None = Field(None, description="A sum such as `owner/law + 0.5*math - chat`.")
     unit_terms: UnitTerms = False
     include_terms: bool = Field(False, description="Also the models that the expression names.")
     compare: str | None = Field(
@@ -118,7 +124,9 @@ class SearchQuery(SearchFields):
 class BatchQuery(SearchFields):
     """Several indexed models, each asked about by itself."""
 
-    repo_ids: list[Annotated[str, Field(max_length=200)]] = Field(min_length=1, max_length=MAX_BATCH)
+    repo_ids: Annotated[list[Annotated[str, Field(max_length=200)]], FIRST_MISTAKE] = Field(
+        min_length=1, max_length=MAX_BATCH
+    )
     k: int = Field(10, ge=1, le=100)
     exclude_own_owner: OwnOwner = False
 

@@ -7,19 +7,21 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field
 
-from app.api.schemas import NO_NUL, JobError, Strict
+from app.api.schemas import FIRST_MISTAKE, NO_NUL, JobError, Strict
 from catalog import selections, tables
 from catalog.proposing import Arm
 from catalog.tables import JobState
 
 
 class SelectionRequest(Strict):
-    task: Annotated[str, Field(max_length=200, pattern=NO_NUL)] | int = Field(
+    task: Annotated[str, Field(max_length=200, pattern=NO_NUL)] | Annotated[int, Field(ge=1, lt=2**63)] = Field(
         description="Number or name of a task that is done, and whose examples are kept."
     )
     base: str | None = Field(None, max_length=200, pattern=NO_NUL, description="The first on which the task is done.")
     count: int = Field(5, ge=1, le=10, description="Modules in a set.")
-    arms: list[Arm] = Field(list(Arm), min_length=1, max_length=len(Arm), description="Ways to choose a set.")
+    arms: Annotated[list[Arm], FIRST_MISTAKE] = Field(
+        list(Arm), min_length=1, max_length=len(Arm), description="Ways to choose a set."
+    )
     seeds: int = Field(3, ge=1, le=10, description="How often each is tried, with other examples.")
     seed: int = Field(0, ge=0, lt=2**31, description="The first seed.")
     budget: int = Field(40, ge=12, le=200, description="Weights that are tried for a set, at most.")

@@ -23,6 +23,7 @@ from catalog.errors import (
     TaskNotDone,
     TaskNotFound,
     TooManyJobs,
+    WeakKey,
 )
 
 router = APIRouter(prefix="/v1/selections", tags=["selections"])
@@ -33,7 +34,7 @@ Number = Annotated[int, Path(ge=1, lt=2**63)]
     "",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
-    responses=problems(TaskNotFound, TaskNotDone, ExamplesNotKept, BodyTooLarge, TooManyJobs),
+    responses=problems(TaskNotFound, TaskNotDone, ExamplesNotKept, BodyTooLarge, TooManyJobs, WeakKey),
 )
 def ask(
     request: schemas.SelectionRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep
@@ -44,7 +45,7 @@ def ask(
     return schemas.Selection.of(*selections.ask(services.database, request.wish(), quota, viewer))
 
 
-@router.get("", responses=problems(InvalidCursor))
+@router.get("", responses=problems(InvalidCursor, WeakKey))
 def page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Selections:
     """Selections, the newest first."""
     found = selections.page(services.database, viewer, before=pages.decode(query.cursor), limit=query.limit)
@@ -52,13 +53,13 @@ def page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: Vi
     return schemas.Selections(selections=[schemas.Selection.of(*each) for each in found], next_cursor=more)
 
 
-@router.get("/{selection_id}", dependencies=[no_query], responses=problems(SelectionNotFound))
+@router.get("/{selection_id}", dependencies=[no_query], responses=problems(SelectionNotFound, WeakKey))
 def get(selection_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Selection:
     """A selection: how far its job is, and how its arms compare."""
     return schemas.Selection.of(*selections.get(services.database, selection_id, viewer))
 
 
-@router.delete("/{selection_id}", dependencies=[no_query], responses=problems(SelectionNotFound))
+@router.delete("/{selection_id}", dependencies=[no_query], responses=problems(SelectionNotFound, WeakKey))
 def delete(selection_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Selection:
     """Forget a selection and its job; the answer is what it was."""
     return schemas.Selection.of(*selections.delete(services.database, selection_id, viewer))

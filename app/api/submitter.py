@@ -10,6 +10,7 @@ from fastapi.security import APIKeyHeader
 from catalog.errors import KeyRequired
 from catalog.quotas import ANONYMOUS, Quota
 from catalog.tokens import TokenBox, read_token
+from catalog.viewers import check_key
 
 KEY_HEADER = "X-API-Key"
 TOKEN_HEADER = "X-Hub-Token"
@@ -17,7 +18,8 @@ key_header = APIKeyHeader(
     name=KEY_HEADER,
     scheme_name="SubmitterKey",
     auto_error=False,
-    description="Whose quota of active jobs counts it, and whose private models are shown.",
+    description="Whose quota of active jobs counts it, and to whom what is private is shown. A secret of yours of 20 "
+    "characters or more.",
 )
 _token = APIKeyHeader(
     name=TOKEN_HEADER,
@@ -27,7 +29,15 @@ _token = APIKeyHeader(
 )
 
 
-async def _quota(request: Request, key: Annotated[str | None, Depends(key_header)]) -> Quota:
+async def _key(given: Annotated[str | None, Depends(key_header)]) -> str | None:
+    """Raises `WeakKey`, also where the key would only count jobs: whoever sends one may come to keep things by it."""
+    return check_key(given) if given else None
+
+
+KeyDep = Annotated[str | None, Depends(_key)]
+
+
+async def _quota(request: Request, key: KeyDep) -> Quota:
     return Quota.of_key(key, request.app.state.settings.max_active_jobs)
 
 

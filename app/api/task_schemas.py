@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, with_config
+from typing_extensions import TypedDict  # pydantic takes it from here alone before Python 3.12
 
-from app.api.schemas import NO_NUL, JobError, Space, Strict
+from app.api.schemas import FIRST_MISTAKE, NO_NUL, JobError, Space, Strict
 from app.api.search_schemas import Geometry, Neighbor
 from catalog import search, tables, tasks
-from catalog.examples import LEAST, MOST, read_examples
+from catalog.database import storable
+from catalog.examples import LEAST, MAX_CHARACTERS, MOST, read_examples
 from catalog.geometry import RAW, SERVED
 from catalog.index import Page
 from catalog.refs import RepoRef
@@ -21,10 +23,41 @@ from catalog.viewers import Viewer
 NAME = "^([A-Za-z]|[0-9]+[A-Za-z._-])[A-Za-z0-9._-]*$"  # digits alone are a number
 
 
+MAX_TURNS = 2_500  # of a chat of one-letter messages, more are longer than a row may be
+PASSED_OVER = ConfigDict(extra="ignore")  # data sets have more columns than these
+
+
+def _storable(given: Any) -> Any:
+    """Texts that were cut within an emoji end with half of it, which pydantic does not take."""
+    return storable(given) if isinstance(given, str) else given
+
+
+Text = Annotated[str, Field(max_length=MAX_CHARACTERS), BeforeValidator(_storable)]
+
+
+@with_config(PASSED_OVER)
+class Turn(TypedDict, total=False):
+    """A message of a chat; other fields are passed over."""
+
+    role: Annotated[str, Field(max_length=100)] | None
+    content: Text | None
+
+
+@with_config(PASSED_OVER)
+class Row(TypedDict, total=False):
+    """An example; other fields are passed over."""
+
+    instruction: Text | None
+    input: Text | None
+    output: Text | None
+    messages: Annotated[list[Turn], Field(max_length=MAX_TURNS), FIRST_MISTAKE] | None
+
+
 class TaskRequest(Strict):
-    examples: list[dict[str, Any]] = Field(
+    examples: Annotated[list[Row], FIRST_MISTAKE] = Field(
+        max_length=MOST,
         description=f"{LEAST} to {MOST} of `{{instruction, input?, output}}`, or of `{{messages: [...]}}` that end "
-        "with the assistant's."
+        "with the assistant's.",
     )
     base: str | None = Field(None, max_length=200, description="Repo id; every base in the index without.")
     name: str | None = Field(None, max_length=96, pattern=NAME, description="By which expressions know it.")

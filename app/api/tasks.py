@@ -29,6 +29,7 @@ from catalog.errors import (
     TaskNotDone,
     TaskNotFound,
     TooManyJobs,
+    WeakKey,
 )
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
@@ -39,14 +40,14 @@ Number = Annotated[int, Path(ge=1, lt=2**63)]
     "",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
-    responses=problems(InvalidExamples, InvalidRepoId, NameTaken, SpaceNotFound, BodyTooLarge, TooManyJobs),
+    responses=problems(InvalidExamples, InvalidRepoId, NameTaken, SpaceNotFound, BodyTooLarge, TooManyJobs, WeakKey),
 )
 def ask(request: schemas.TaskRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep) -> schemas.Task:
     """Ask which models fit some examples. What is asked with an API key is shown to that key alone."""
     return schemas.Task.of(*tasks.ask(services.database, request.question(), quota, viewer))
 
 
-@router.get("", responses=problems(InvalidCursor))
+@router.get("", responses=problems(InvalidCursor, WeakKey))
 def page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Tasks:
     """Tasks, the newest first."""
     found = tasks.page(services.database, viewer, before=pages.decode(query.cursor), limit=query.limit)
@@ -54,13 +55,13 @@ def page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: Vi
     return schemas.Tasks(tasks=[schemas.Task.of(*each) for each in found], next_cursor=more)
 
 
-@router.get("/{task_id}", dependencies=[no_query], responses=problems(TaskNotFound))
+@router.get("/{task_id}", dependencies=[no_query], responses=problems(TaskNotFound, WeakKey))
 def get(task_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Task:
     """A task: how far its jobs are, and what its models scored."""
     return schemas.Task.of(*tasks.get(services.database, task_id, viewer))
 
 
-@router.delete("/{task_id}", dependencies=[no_query], responses=problems(TaskNotFound))
+@router.delete("/{task_id}", dependencies=[no_query], responses=problems(TaskNotFound, WeakKey))
 def delete(task_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Task:
     """Forget a task, its jobs, its examples and its vectors; the answer is what it was."""
     return schemas.Task.of(*tasks.delete(services.database, task_id, viewer))
@@ -69,7 +70,7 @@ def delete(task_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas
 @router.get(
     "/{task_id}/adapter",
     response_class=StreamingResponse,
-    responses=problems(TaskNotFound, TaskNotDone, ArchiveNotFound) | archives.RESPONSE,
+    responses=problems(TaskNotFound, TaskNotDone, ArchiveNotFound, WeakKey) | archives.RESPONSE,
 )
 def adapter(
     task_id: Number, query: Annotated[schemas.AdapterQuery, Query()], services: ServicesDep, viewer: ViewerDep
@@ -80,7 +81,7 @@ def adapter(
 
 @router.get(
     "/{task_id}/neighbors",
-    responses=problems(TaskNotFound, TaskNotDone, GeometryNotFitted, IndexNotLoaded),
+    responses=problems(TaskNotFound, TaskNotDone, GeometryNotFitted, IndexNotLoaded, WeakKey),
 )
 def neighbors(
     task_id: Number, query: Annotated[schemas.TaskNeighborsQuery, Query()], services: ServicesDep, viewer: ViewerDep

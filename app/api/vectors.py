@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, status
+from fastapi import APIRouter, Path, Query, status
 
 from app.api import compose_schemas as schemas
 from app.api import pages
@@ -33,10 +33,12 @@ from catalog.errors import (
     TermNotFound,
     TooManyVectors,
     VectorNotFound,
+    WeakKey,
 )
 from catalog.repository import stored_vectors
 
 router = APIRouter(prefix="/v1/vectors", tags=["vectors"])
+Name = Annotated[str, Path(max_length=200)]
 
 
 @router.post(
@@ -46,7 +48,7 @@ router = APIRouter(prefix="/v1/vectors", tags=["vectors"])
     responses=problems(
         InvalidName, NameTaken, TooManyVectors, InvalidVector, InvalidExpression, TermNotFound, TaskNotDone,
         MergeNotDone, AmbiguousTerm, NothingLeft, NotIndexed, NoShift, SpaceNotFound, SpaceMismatch, SpaceRequired,
-        BodyTooLarge,
+        BodyTooLarge, WeakKey,
     ),
 )  # fmt: skip
 def store(new: schemas.NewVector, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVector:
@@ -70,7 +72,7 @@ def store(new: schemas.NewVector, services: ServicesDep, viewer: ViewerDep) -> s
     return schemas.StoredVector.of(*saved)
 
 
-@router.get("", responses=problems(InvalidCursor))
+@router.get("", responses=problems(InvalidCursor, WeakKey))
 def page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVectors:
     """The stored vectors without their numbers, the oldest first."""
     with services.database.transaction() as session:
@@ -79,15 +81,15 @@ def page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: Vi
     return schemas.StoredVectors(vectors=[schemas.StoredVector.of(*each) for each in found], next_cursor=more)
 
 
-@router.get("/{name}", dependencies=[no_query], responses=problems(VectorNotFound))
-def get(name: str, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredNumbers:
+@router.get("/{name}", dependencies=[no_query], responses=problems(VectorNotFound, WeakKey))
+def get(name: Name, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredNumbers:
     """A stored vector."""
     with services.database.transaction() as session:
         return schemas.StoredNumbers.of(*stored_vectors.get(session, name, viewer))
 
 
-@router.delete("/{name}", dependencies=[no_query], responses=problems(VectorNotFound))
-def delete(name: str, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVector:
+@router.delete("/{name}", dependencies=[no_query], responses=problems(VectorNotFound, WeakKey))
+def delete(name: Name, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVector:
     """Forget a stored vector; the answer is what it was. What was computed from it stays."""
     with services.database.transaction() as session:
         return schemas.StoredVector.of(*stored_vectors.remove(session, name, viewer))

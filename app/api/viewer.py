@@ -14,7 +14,7 @@ from catalog.viewers import EVERYTHING, Viewer
 
 async def _viewer(
     request: Request,
-    key: Annotated[str | None, Depends(submitter.key_header)],
+    key: submitter.KeyDep,
     admin_key: Annotated[str | None, Depends(admin.key_header)],
 ) -> Viewer:
     """Being on this machine does not make an admin here: whoever looks without a key is nobody in particular."""

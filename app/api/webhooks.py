@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from app.api.limits import no_query
 from app.api.problems import problems
+from app.api.schemas import FIRST_MISTAKE
 from app.api.services import ServicesDep
 from catalog import hub_events
 from catalog.errors import BodyTooLarge, WebhookOff, WebhookSecretWrong
@@ -19,6 +20,7 @@ from catalog.settings import Settings
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 SECRET_HEADER = "X-Webhook-Secret"
+MAX_REFS = 20_000  # that one push moves; a mirrored repo brings all of its branches and tags at once
 _secret = APIKeyHeader(
     name=SECRET_HEADER, scheme_name="WebhookSecret", auto_error=False, description="`DELTADEX_WEBHOOK_SECRET`."
 )
@@ -60,7 +62,7 @@ class Delivery(BaseModel):
     event: _Event
     repo: _Repo
     movedTo: _Moved | None = None
-    updatedRefs: list[_Ref] | None = None
+    updatedRefs: Annotated[list[_Ref], FIRST_MISTAKE] | None = Field(None, max_length=MAX_REFS)
 
     def told(self) -> HubEvent:
         return HubEvent(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -15,15 +17,19 @@ from cryptography.fernet import Fernet
 from app.cli import processes
 from app.cli.client import Client
 from app.cli.embedded import EmbeddedServers
+from app.cli.signals import one_interrupt
 from app.cli.supervisor import Supervisor
-from catalog.errors import AlreadyRunning, NotRunning
+from catalog.database import Database
+from catalog.errors import AlreadyRunning, CatalogError, NotRunning
+from catalog.repository import workers
 from catalog.settings import Settings
 
 START_LIMIT = 60  # seconds until the API is ready
 
 
 class Deployment:
-    """Runs while its block runs; `url` is the API's address.
+    """Runs while its block runs; `url` is the API's address. Leaving the block takes ten seconds at most, and standard
+    error says what is waited for; a second Ctrl-C or SIGTERM changes nothing about that.
 
     Raises `AlreadyRunning` when the port or the data directory is in use, and what the servers raise.
     """
@@ -37,6 +43,7 @@ class Deployment:
         conf = self._conf
         _check_free(conf.host, conf.port)
         with ExitStack() as stack:
+            stack.enter_context(one_interrupt())
             servers = EmbeddedServers(conf.data_dir, conf.database_url, conf.redis_url)
             self.servers = stack.enter_context(servers)
             processes.migrate(servers.database_url)
@@ -50,7 +57,10 @@ class Deployment:
             stack.callback(conf.run_file.unlink, missing_ok=True)
             addresses = {"database_url": servers.database_url, "redis_url": servers.redis_url, "api_url": self.url}
             _write_private(conf.run_file, json.dumps({**addresses, "pid": os.getpid()}))
-            self.supervisor = stack.enter_context(Supervisor(conf.data_dir / "logs", env, check=servers.ensure_running))
+            supervisor = Supervisor(
+                conf.data_dir / "logs", env, check=servers.ensure_running, waiting=self._say_waiting
+            )
+            self.supervisor = stack.enter_context(supervisor)
             self.supervisor.start("api", processes.in_this_environment(processes.api(conf.host, conf.port)))
             self.supervisor.start("worker", processes.in_this_environment(processes.WORKER))
             self.supervisor.start("beat", processes.in_this_environment(processes.BEAT))
@@ -73,6 +83,20 @@ class Deployment:
                 if time.monotonic() > deadline:
                     raise NotRunning(f"The API is not ready after {START_LIMIT} s; its log is in {self._log_dir}.")
                 time.sleep(0.1)
+
+    def _say_waiting(self, names: Sequence[str], left: float) -> None:
+        """Of a worker, also what it does."""
+        database = Database(self.servers.database_url)
+        try:
+            with database.transaction() as session:
+                alive = workers.alive(session, self._conf.heartbeat_limit)
+                activities = [worker.status.get("activity", "starting") for worker in alive]
+        except CatalogError:
+            activities = []
+        finally:
+            database.close()
+        doing = f" (the worker: {'; '.join(activities)})" if "worker" in names and activities else ""
+        print(f"Stopping: waiting for {', '.join(names)}{doing}, {left:.0f} s at most.", file=sys.stderr, flush=True)
 
     @property
     def _log_dir(self) -> str:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from catalog.errors import MissingExtra, ServerFailed
 
-RETRY_LIMIT = 10.0  # seconds in which a server that does not start is tried again
+RETRY_LIMIT = 30.0  # seconds in which a server that does not start is tried again
 LOG_TAIL = 2_000  # characters of a server's log shown when it does not start
 
 

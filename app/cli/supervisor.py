@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 
 CHILD_INTERVAL = 0.1  # seconds between looks at the children
 CHECK_INTERVAL = 2.0  # seconds between calls of `check`
+STOP_LIMIT = 8.5  # seconds; a worker hands its jobs back within them
+PATIENCE = 1.0  # seconds before those are named that have not ended
 
 
 class Supervisor:
@@ -26,9 +29,10 @@ class Supervisor:
             supervisor.start("api", argv)
             supervisor.wait()  # until SIGINT or SIGTERM
 
-    Inside the block SIGTERM raises KeyboardInterrupt, as SIGINT does. Leaving the block stops the children: SIGTERM,
-    and SIGKILL after `stop_limit` seconds. `check` is called now and then; what it raises is logged, and it is called
-    again. All delays are seconds.
+    Leaving the block stops the children: SIGTERM, and SIGKILL after `stop_limit` seconds; `waiting` is called with the
+    names of those that take their time and the seconds that they still have (signals are the caller's:
+    `signals.one_interrupt`). `check` is called now and then; what it raises is logged, and it is called again. All
+    delays are seconds.
     """
 
     def __init__(
@@ -39,7 +43,8 @@ class Supervisor:
         check: Callable[[], None] = lambda: None,
         first_delay: float = 0.5,
         longest_delay: float = 30.0,
-        stop_limit: float = 15.0,
+        stop_limit: float = STOP_LIMIT,
+        waiting: Callable[[Sequence[str], float], None] = lambda names, left: None,
     ) -> None:
         log_dir.mkdir(parents=True, exist_ok=True)
         self._log_dir = log_dir
@@ -47,6 +52,7 @@ class Supervisor:
         self._check = check
         self._delays = {"first_delay": first_delay, "longest_delay": longest_delay}
         self._stop_limit = stop_limit
+        self._waiting = waiting
         self._children: dict[str, Child] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep_running, name="supervisor", daemon=True)
@@ -74,16 +80,11 @@ class Supervisor:
             self._thread.join()
 
     def __enter__(self) -> Self:
-        self._in_main_thread = threading.current_thread() is threading.main_thread()
-        if self._in_main_thread:
-            self._old_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
-        if self._in_main_thread:
-            signal.signal(signal.SIGTERM, self._old_handler)
 
     def _keep_running(self) -> None:
         next_check = time.monotonic() + CHECK_INTERVAL
@@ -102,10 +103,18 @@ class Supervisor:
             log.exception("the supervisor goes on")
 
     def _end_children(self) -> None:
-        children = list(self._children.values())
-        for number, limit in ((signal.SIGTERM, self._stop_limit), (signal.SIGKILL, self._stop_limit)):
-            for child in children:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for child in self._children.values():
                 child.send(number)
-            deadline = time.monotonic() + limit
-            while any(child.alive() for child in children) and time.monotonic() < deadline:
-                time.sleep(0.02)
+            self._await_end()
+
+    def _await_end(self) -> None:
+        begun, said = time.monotonic(), False
+        while (passed := time.monotonic() - begun) < self._stop_limit:
+            left = [name for name, alive in self.alive().items() if alive]
+            if not left:
+                return
+            if passed > PATIENCE and not said:
+                said = True
+                self._guarded(partial(self._waiting, left, self._stop_limit - passed))
+            time.sleep(0.02)

@@ -5,7 +5,7 @@ CatalogError
 ├── InvalidInput                    the request or the file given is malformed
 │   ├── InvalidRepoId, InvalidRevision, InvalidCursor, InvalidVector, InvalidProbeSet
 │   ├── InvalidExpression, InvalidName, UnknownFeature, InvalidLabels, InvalidExamples
-│   └── TokenMalformed, BodyTooLarge
+│   └── TokenMalformed, WeakKey, BodyTooLarge
 ├── NotFound                        nothing of that name here
 │   ├── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
 │   ├── ReindexNotFound, TermNotFound, VectorNotFound, TaskNotFound, MergeNotFound, ArchiveNotFound
@@ -21,7 +21,8 @@ CatalogError
 │   ├── CorruptWeights, NonFiniteWeights, NonFiniteVector
 │   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantisedWeights
 │   ├── MergeIncompatible, NoCandidates
-│   └── ShapeMismatch, BaseUnresolved, UnsupportedBase, WorkerLost, Quarantined, ExamplesGone, TokenExpired
+│   ├── ShapeMismatch, BaseUnresolved, UnsupportedBase, NativeCodeFailed
+│   └── WorkerLost, Quarantined, ExamplesGone, TokenExpired
 ├── Forbidden                       not for whoever asks
 │   └── AdminOnly, AdminKeyRequired, KeyRequired, TokensOff, WebhookOff, WebhookSecretWrong
 ├── Misconfigured                   this machine lacks what the settings ask for

@@ -121,6 +121,11 @@ class UnsupportedBase(Refused):
     title = "Unsupported base model"
 
 
+class NativeCodeFailed(Refused):
+    code = "native_code_failed"
+    title = "A native library gave up"
+
+
 class WorkerLost(Refused):
     code = "worker_lost"
     title = "Worker lost"

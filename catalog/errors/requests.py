@@ -66,6 +66,11 @@ class TokenMalformed(InvalidInput):
     title = "Not a token"
 
 
+class WeakKey(InvalidInput):
+    code = "weak_key"
+    title = "API key too short"
+
+
 class BodyTooLarge(InvalidInput):
     status = 413
     code = "body_too_large"

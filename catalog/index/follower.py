@@ -228,8 +228,8 @@ class Follower:
 
         def swap() -> None:
             if index.can_swap(snapshot.covered_seq):
-                index.swap(main)
-                with self._lock:
+                with self._lock:  # a report tells either of the old generation and its problem, or of the new one
+                    index.swap(main)
                     self._problems.pop(space_id, None)
 
         self._results.put(swap)

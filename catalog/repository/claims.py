@@ -55,6 +55,7 @@ CLAIM = text(f"""
     WITH asked AS (
         SELECT id, base_hint, alone OR deaths > 0 AS alone FROM jobs
         WHERE id = :job_id AND state = 'queued' AND available_at <= now()
+          AND NOT EXISTS (SELECT FROM paused_queues WHERE name = :queue)
         FOR UPDATE SKIP LOCKED
     ), alike AS (
         SELECT more.id
@@ -98,7 +99,6 @@ def next_due(session: Session, resident: Sequence[str], patience: float) -> Due 
     Within a priority that is one that has waited for more than `patience` seconds, else one whose base is `resident`
     (repo ids, as hints), else the one that waits longest.
     """
-    queues.hold_off_pauses(session)
     asked = {"oldest_every": OLDEST_EVERY, "patience": patience, "resident": list(resident), "queue": ENCODE}
     row = session.execute(NEXT_DUE, asked).one_or_none()
     return Due(row.id, row.alone) if row else None
@@ -107,9 +107,11 @@ def next_due(session: Session, resident: Sequence[str], patience: float) -> Due 
 def claim(session: Session, job_id: int, worker_id: int, batch: int) -> list[Job]:
     """Take that job and up to `batch` - 1 more queued ones of the same base, in one statement; some alone.
 
-    Empty when another worker has it, it has ended, or its time has not come: a message that arrives twice is harmless.
+    Empty when another worker has it, it has ended, its time has not come, or the queue is paused: a message that
+    arrives twice is harmless.
     """
-    parameters = {"job_id": job_id, "worker_id": worker_id, "more": batch - 1}
+    queues.hold_off_pauses(session)
+    parameters = {"job_id": job_id, "worker_id": worker_id, "more": batch - 1, "queue": ENCODE}
     return list(session.scalars(_CLAIMED, parameters, execution_options={"populate_existing": True}))
 
 

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, case, func, select, text, update
+from sqlalchemy import ColumnElement, Select, case, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.orm.attributes import set_committed_value
 
 from catalog.errors import JobNotFound, Quarantined, TokenRequired
 from catalog.repository.attempts import OVER, QUEUED_AGAIN, with_attempt
-from catalog.tables import ACTIVE, ACTIVE_REINDEX, RUNNING, Job, JobState, Model, Priority, Reindex
+from catalog.tables import ACTIVE, ACTIVE_REINDEX, RUNNING, Job, JobState, Model, Priority, Reindex, Task, TaskRun
 from catalog.viewers import EVERYTHING, PUBLIC, Viewer
 
 
@@ -182,9 +182,20 @@ def release_from_quarantine(session: Session, job_id: int, message: str) -> bool
 
 
 def _of_use() -> ColumnElement[bool]:
-    """Whether what a job measures would still be stored."""
+    """Whether what a job measures would still be stored, and what it needs is still here."""
     running = select(Reindex.id).where(Reindex.id == Job.reindex_id, Reindex.state.in_(ACTIVE_REINDEX))
-    return Job.reindex_id.is_(None) | running.exists()
+    return (Job.reindex_id.is_(None) | running.exists()) & ~_without_examples().exists()
+
+
+def _without_examples() -> Select[int]:
+    """The task whose examples a job would train on, where they are forgotten."""
+    run_of_job = TaskRun.model_id == Job.model_id
+    return select(Task.id).join(TaskRun, TaskRun.task_id == Task.id).where(run_of_job, Task.examples.is_(None))
+
+
+def task_without_examples(session: Session, job_id: int) -> int | None:
+    """The task of a job that cannot be retried because its examples are forgotten."""
+    return session.execute(_without_examples().where(Job.id == job_id)).scalar_one_or_none()
 
 
 _AGAIN = {**QUEUED_AGAIN, "attempts": 0, "deaths": 0, "started_at": None, "finished_at": None}
@@ -192,7 +203,7 @@ _AGAIN = {**QUEUED_AGAIN, "attempts": 0, "deaths": 0, "started_at": None, "finis
 
 def again(session: Session, job_id: int, submitter: str | None) -> bool:
     """Queue a failed or cancelled job as if it were new, its history kept. False when it is neither, came with a token,
-    or is of a reindex that is over.
+    is of a reindex that is over, or of a task whose examples are forgotten.
     """
     over = Job.state.in_((JobState.FAILED, JobState.CANCELLED)) & Job.token_at.is_(None)
     statement = update(Job).where(Job.id == job_id, over, _of_use())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session
 
 from catalog.errors import CatalogError, Quarantined
-from catalog.repository import attempts, models
+from catalog.repository import attempts, models, workers
 from catalog.repository.times import seconds
 from catalog.tables import RUNNING, Job, JobState, Worker
 
@@ -22,22 +23,31 @@ class Recovered:
 
 
 def recover(session: Session, heartbeat_limit: float, deadly: int) -> Recovered:
-    """Take back what workers hold that stopped, or whose heartbeat is older than the limit (seconds).
-
-    What was with a dead one is a suspect, and is worked on alone from then on; what `deadly` workers died of, and the
-    last of them with nothing else in its hands, is quarantined.
+    """Take back what workers hold that stopped, whose process is gone from this machine, or whose heartbeat is older
+    than the limit (seconds). A job that was with a dead worker counts that death (`count_deaths`).
     """
+    gone = workers.gone(session)
     silent = list(session.scalars(_holding(Worker.heartbeat_at < func.now() - seconds(heartbeat_limit))))
+    recovered = count_deaths(session, [*gone, *silent], deadly)
+    workers.stop(session, *gone)
+    stopped = list(session.scalars(_holding(Worker.stopped_at.is_not(None))))
+    released = recovered.released + attempts.release(session, stopped)
+    return Recovered(released, recovered.quarantined)
+
+
+def count_deaths(session: Session, worker_ids: Sequence[int], deadly: int) -> Recovered:
+    """Take back what workers hold that died, or that ended with an error which none of their jobs accounts for.
+
+    Each job becomes a suspect, and is worked on alone from then on; what `deadly` workers died of, and the last of
+    them with nothing else in its hands, is quarantined.
+    """
     error = Quarantined(
         f"{deadly} workers died while they had this job, the last with nothing else to do; its history says when. "
         "It runs again when an admin retries it."
     )
-    quarantined = attempts.quarantine(session, silent, deadly, error)
+    quarantined = attempts.quarantine(session, worker_ids, deadly, error)
     models.mark_failed(session, [model_id for _, model_id in quarantined])
-    released = attempts.release_of_dead(session, silent)
-    stopped = list(session.scalars(_holding(Worker.stopped_at.is_not(None))))
-    released += attempts.release(session, stopped)
-    return Recovered(released, [job_id for job_id, _ in quarantined])
+    return Recovered(attempts.release_of_dead(session, worker_ids), [job_id for job_id, _ in quarantined])
 
 
 def forget_tokens(session: Session, max_age: float, error: CatalogError) -> list[int]:

@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, delete, or_, select, true, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from catalog.errors import NameTaken, TaskNotFound
 from catalog.repository import models
-from catalog.tables import ACTIVE, Job, Model, Selection, Source, SpaceRow, Task, TaskRun, TaskVector
+from catalog.repository.times import seconds
+from catalog.tables import ACTIVE, Job, JobState, Model, Selection, Source, SpaceRow, Task, TaskRun, TaskVector
 from catalog.viewers import EVERYTHING, Viewer
+
+RETRIABLE = 7 * 86_400  # seconds for which a job that failed or was cancelled can be retried with its task's examples
 
 
 def add(session: Session, bases: Sequence[tuple[str, str]], **values: Any) -> Task:
@@ -118,11 +121,16 @@ def vectors(session: Session, run_id: int) -> list[tuple[SpaceRow, np.ndarray]]:
 
 
 def forget_examples(session: Session) -> int:
-    """Drop the examples of tasks of which no job waits or runs, unless they are to be kept. Returns of how many."""
-    at_work = select(Job.id).join(TaskRun, TaskRun.model_id == Job.model_id).where(
-        TaskRun.task_id == Task.id, Job.state.in_(ACTIVE)
+    """Drop the examples of tasks that need them no more, unless they are to be kept: no job waits or runs, and none
+    failed or was cancelled in the last `RETRIABLE` seconds, so that it may be retried. Returns of how many.
+    """
+    retriable = Job.state.in_((JobState.FAILED, JobState.CANCELLED)) & (
+        Job.finished_at > func.now() - seconds(RETRIABLE)
+    )
+    needed = select(Job.id).join(TaskRun, TaskRun.model_id == Job.model_id).where(
+        TaskRun.task_id == Task.id, or_(Job.state.in_(ACTIVE), retriable)
     )  # fmt: skip
-    over = Task.examples.is_not(None) & ~Task.keep_examples & ~at_work.exists()
+    over = Task.examples.is_not(None) & ~Task.keep_examples & ~needed.exists()
     return len(session.execute(update(Task).where(over).values(examples=None).returning(Task.id)).all())
 
 

@@ -2,54 +2,44 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-import time
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from app.cli.embedded import EmbeddedServers
 from app.main import create_app
 from catalog.database import Database
 from catalog.settings import settings
+from tests.serving import serving
+from tests.waiting import wait_until
+
+
+@pytest.fixture(scope="session")
+def application(servers: EmbeddedServers) -> FastAPI:
+    """Made once, for that takes longer than most tests; what it holds of a database is its lifespan's."""
+    return create_app(settings().model_copy(update={"feed_interval": 3600}))
 
 
 @pytest.fixture
-def api(database: Database) -> Iterator[TestClient]:
+def api(application: FastAPI, database: Database) -> Iterator[TestClient]:
     """The app with its lifespan. It reads the change feed once, and then when a test calls `refresh`."""
-    with TestClient(create_app(settings().model_copy(update={"feed_interval": 3600}))) as client:
-        deadline = time.monotonic() + 10
-        while not client.app.state.services.index.loaded:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+    conf = application.state.settings
+    with TestClient(application) as client:
+        wait_until(lambda: client.app.state.services.index.loaded, "the change feed is read")
         yield client
+    application.state.settings = conf  # tests put others in their place
+    application.dependency_overrides.clear()
 
 
 def refresh(api: TestClient) -> None:
     api.app.state.services.index.catch_up()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture
 def url(database: Database) -> Iterator[str]:
     """Address of an API that listens, and follows the change feed."""
     conf = settings().model_copy(update={"feed_interval": 0.01})
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(create_app(conf), port=port, ws="none", log_config=None))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 10
-    while not server.started:
-        assert thread.is_alive()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(10)
+    with serving(create_app(conf)) as address:
+        yield address

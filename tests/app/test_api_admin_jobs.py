@@ -14,12 +14,13 @@ from catalog.settings import settings
 from tests.app.documented import documented_problem
 from tests.catalog import entries
 
-ADMIN = {"X-Admin-Key": "let me in"}
+MINE = "mine and nobody else's"
+ADMIN = {"X-Admin-Key": "let me in, I am the admin"}
 
 
 @pytest.fixture
 def api(database: Database) -> Iterator[TestClient]:
-    given = {"feed_interval": 3600, "max_active_jobs": 2, "admin_api_key": SecretStr("let me in")}
+    given = {"feed_interval": 3600, "max_active_jobs": 2, "admin_api_key": SecretStr("let me in, I am the admin")}
     conf = settings().model_copy(update=given)
     with TestClient(create_app(conf)) as client:
         yield client
@@ -93,8 +94,8 @@ def test_a_key_that_has_too_many_jobs_is_told_when_to_come_back(api: TestClient)
     def submit(name: str, key: str | None) -> object:
         return api.post("/v1/models", json={"repo_id": f"a/{name}"}, headers={"X-API-Key": key} if key else {})
 
-    assert [submit(name, "mine").status_code for name in ("one", "two")] == [202, 202]
-    refused = submit("three", "mine")
+    assert [submit(name, MINE).status_code for name in ("one", "two")] == [202, 202]
+    refused = submit("three", MINE)
     assert (refused.status_code, documented_problem(refused)["code"]) == (429, "too_many_jobs")
     assert int(refused.headers["Retry-After"]) > 0
     assert submit("three", None).status_code == 202

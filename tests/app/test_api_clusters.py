@@ -35,7 +35,7 @@ def here(database: Database) -> Iterator[TestClient]:
 @pytest.fixture
 def locked(database: Database) -> Iterator[TestClient]:
     """The API with an admin key, asked from elsewhere."""
-    conf = settings().model_copy(update={"feed_interval": 3600, "admin_api_key": SecretStr("s3cret")})
+    conf = settings().model_copy(update={"feed_interval": 3600, "admin_api_key": SecretStr("s3cret of the admins")})
     with TestClient(create_app(conf), client=("192.0.2.1", 1)) as client:
         yield client
 
@@ -128,7 +128,7 @@ def test_a_key_that_is_missing_or_wrong_is_refused(clustered: Database, locked: 
 
 
 def test_the_right_key_is_an_admins(clustered: Database, locked: TestClient):
-    answer = locked.post("/v1/admin/clusters", json={}, headers={"X-Admin-Key": "s3cret"})
+    answer = locked.post("/v1/admin/clusters", json={}, headers={"X-Admin-Key": "s3cret of the admins"})
     assert answer.status_code == 202
 
 

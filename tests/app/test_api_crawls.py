@@ -15,12 +15,14 @@ from tests.catalog import entries
 
 CRAWLS = "/v1/admin/crawls"
 
+SESAME = "open sesame for admins"
+
 
 @pytest.fixture
 def admin(api: TestClient) -> TestClient:
     """An API that asks for a key, and a client that has it."""
-    api.app.state.settings = api.app.state.settings.model_copy(update={"admin_api_key": SecretStr("sesame")})
-    api.headers["X-Admin-Key"] = "sesame"
+    api.app.state.settings = api.app.state.settings.model_copy(update={"admin_api_key": SecretStr(SESAME)})
+    api.headers["X-Admin-Key"] = SESAME
     return api
 
 

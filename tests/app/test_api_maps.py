@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 from pathlib import Path
 from threading import Event, Thread
 
@@ -21,6 +20,7 @@ from tests.browser import Page
 from tests.catalog import entries
 from tests.catalog.entries import SPACE
 from tests.catalog.groups import cluster, fill, vector
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -107,10 +107,7 @@ def test_the_map_is_made_ready_before_anybody_asks(drawn: Database, api: TestCli
     services, stopping = api.app.state.services, Event()
     thread = Thread(target=services.keep_maps_ready, args=(stopping, 0.01))
     thread.start()
-    deadline = time.monotonic() + 10
-    while not services.map_bodies._ended:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: services.map_bodies._ended, "the map is made ready")
     stopping.set()
     thread.join()
     statements: list[str] = []

@@ -15,6 +15,7 @@ from tests.app.documented import documented_problem
 from tests.catalog import entries
 from tests.catalog.entries import SPACE
 
+MINE = {"X-API-Key": "mine and nobody else's"}
 PARTS = ["owner/law", "owner/math"]
 FIGURES = {
     "rank": 16,
@@ -151,6 +152,6 @@ def test_a_deleted_merge_is_gone(models: Database, api: TestClient):
 
 
 def test_a_merge_of_a_key_is_seen_with_that_key(models: Database, api: TestClient):
-    merge = ask(api, {"X-API-Key": "mine"})
+    merge = ask(api, MINE)
     for place in (f"/v1/merges/{merge['id']}", f"/v1/jobs/{merge['job']}"):
-        assert [api.get(place, headers=each).status_code for each in ({}, {"X-API-Key": "mine"})] == [404, 200]
+        assert [api.get(place, headers=each).status_code for each in ({}, MINE)] == [404, 200]

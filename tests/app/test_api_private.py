@@ -34,9 +34,9 @@ from tests.catalog import entries
 from tests.catalog.groups import cluster
 
 SECRET = "hidden-owner/hidden-name"
-MY_KEY = "my key"
+MY_KEY, YOUR_KEY, ADMIN_KEY = "a long key of my own", "a long key of your own", "a long key of the admins"
 ME = hash_of_key(MY_KEY)
-MINE, YOURS = {"X-API-Key": MY_KEY}, {"X-API-Key": "your key"}
+MINE, YOURS = {"X-API-Key": MY_KEY}, {"X-API-Key": YOUR_KEY}
 OWN_SPACE = replace(entries.SPACE, base_repo="hidden-owner/hidden-base")
 PUBLIC = {f"open/m{number}": [1.0, 0.1 + 0.1 * number, 0.0] for number in range(6)}
 
@@ -249,10 +249,10 @@ def test_others_get_as_many_neighbours_as_they_ask_for(catalog: Database, api: T
 
 def test_what_is_taken_back_is_gone_at_once_also_before_the_process_hears_of_it(catalog: Database, api: TestClient):
     hide(catalog, api)
-    conf = settings().model_copy(update={"admin_api_key": SecretStr("admin")})
+    conf = settings().model_copy(update={"admin_api_key": SecretStr(ADMIN_KEY)})
     api.app.state.settings = conf
     address = f"/v1/admin/models/{SECRET}/access"
-    left = api.request("DELETE", address, json={"key": MY_KEY}, headers={"X-Admin-Key": "admin"}).json()
+    left = api.request("DELETE", address, json={"key": MY_KEY}, headers={"X-Admin-Key": ADMIN_KEY}).json()
     assert left == {"access": []}
     assert SECRET not in names(api.get("/v1/models/open/m0/neighbors", headers=MINE))
     assert api.get(f"/v1/models/{SECRET}", headers=MINE).status_code == 404
@@ -268,17 +268,17 @@ def test_what_a_process_has_not_heard_of_as_private_is_not_named(catalog: Databa
 
 def test_admins_see_everything_and_let_others_see(catalog: Database, api: TestClient):
     hide(catalog, api)
-    api.app.state.settings = settings().model_copy(update={"admin_api_key": SecretStr("admin")})
-    admin = {"X-Admin-Key": "admin"}
+    api.app.state.settings = settings().model_copy(update={"admin_api_key": SecretStr(ADMIN_KEY)})
+    admin = {"X-Admin-Key": ADMIN_KEY}
     assert api.get(f"/v1/models/{SECRET}", headers=admin).status_code == 200
     assert api.get("/v1/jobs/7", headers=admin).status_code == 200
     assert api.get(f"/v1/models/{SECRET}", headers={"X-Admin-Key": "wrong"}).status_code == 404
 
     address = f"/v1/admin/models/{SECRET}/access"
-    granted = api.put(address, json={"submitter": hash_of_key("your key")}, headers=admin).json()["access"]
+    granted = api.put(address, json={"submitter": hash_of_key(YOUR_KEY)}, headers=admin).json()["access"]
     assert [(each["submitter"], each["by_admin"]) for each in granted] == [
         (ME, False),
-        (hash_of_key("your key"), True),
+        (hash_of_key(YOUR_KEY), True),
     ]
     assert api.get(address, headers=admin).json()["access"] == granted
     assert api.get(f"/v1/models/{SECRET}", headers=YOURS).status_code == 200
@@ -286,8 +286,8 @@ def test_admins_see_everything_and_let_others_see(catalog: Database, api: TestCl
 
 @pytest.mark.parametrize("body", [{}, {"key": "a", "submitter": "b" * 64}, {"submitter": "short"}, {"key": ""}])
 def test_whom_to_let_in_is_said_in_one_way(api: TestClient, body: dict[str, str]):
-    api.app.state.settings = settings().model_copy(update={"admin_api_key": SecretStr("admin")})
-    response = api.put("/v1/admin/models/a/b/access", json=body, headers={"X-Admin-Key": "admin"})
+    api.app.state.settings = settings().model_copy(update={"admin_api_key": SecretStr(ADMIN_KEY)})
+    response = api.put("/v1/admin/models/a/b/access", json=body, headers={"X-Admin-Key": ADMIN_KEY})
     assert documented_problem(response)["code"] == "invalid_input"
 
 

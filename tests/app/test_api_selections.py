@@ -14,6 +14,7 @@ from tests.app.test_api_tasks import finish as finish_task
 from tests.catalog import entries
 from tests.catalog.entries import SPACE
 
+MINE = {"X-API-Key": "mine and nobody else's"}
 MEAN = {"mean": 2.0, "low": 1.5, "high": 2.5}
 SET = {
     "seed": 0,
@@ -121,15 +122,14 @@ def test_a_deleted_selection_is_gone(api: TestClient, task: dict[str, Any]):
 
 
 def test_what_is_asked_with_a_key_is_seen_with_that_key(api: TestClient, task: dict[str, Any]):
-    asked = ask(api, "mine", {"X-API-Key": "mine"})
+    asked = ask(api, "mine", MINE)
     for place in (f"/v1/selections/{asked['id']}", f"/v1/jobs/{asked['job']}"):
-        assert [api.get(place, headers=headers).status_code for headers in ({}, {"X-API-Key": "mine"})] == [404, 200]
+        assert [api.get(place, headers=headers).status_code for headers in ({}, MINE)] == [404, 200]
 
 
 def test_whoever_asked_with_a_key_may_retry(api: TestClient, task: dict[str, Any]):
-    mine = {"X-API-Key": "mine"}
-    job = f"/v1/jobs/{ask(api, 'mine', mine)['job']}"
-    assert api.post(f"{job}/retry", headers=mine).json()["state"] == "queued"
-    assert api.post(f"{job}/cancel", headers=mine).json()["state"] == "cancelled"
+    job = f"/v1/jobs/{ask(api, 'mine', MINE)['job']}"
+    assert api.post(f"{job}/retry", headers=MINE).json()["state"] == "queued"
+    assert api.post(f"{job}/cancel", headers=MINE).json()["state"] == "cancelled"
     assert api.post(f"{job}/retry").status_code == 404
-    assert api.post(f"{job}/retry", headers=mine).json()["state"] == "queued"
+    assert api.post(f"{job}/retry", headers=MINE).json()["state"] == "queued"

@@ -19,6 +19,7 @@ from tests.app.documented import documented_problem
 from tests.catalog import entries
 from tests.catalog.entries import SPACE
 
+MINE = {"X-API-Key": "mine and nobody else's"}
 ROWS = [{"instruction": f"Ask {number}.", "output": "yes"} for number in range(8)]
 FIGURES = {
     "seconds": 2.5,
@@ -163,11 +164,11 @@ def test_a_deleted_task_is_gone(models: Database, api: TestClient):
 
 
 def test_a_task_of_a_key_is_seen_with_that_key(models: Database, api: TestClient):
-    task = ask(api, {"X-API-Key": "mine"})
+    task = ask(api, MINE)
     place = f"/v1/tasks/{task['id']}"
-    assert [api.get(place, headers=headers).status_code for headers in ({}, {"X-API-Key": "mine"})] == [404, 200]
+    assert [api.get(place, headers=headers).status_code for headers in ({}, MINE)] == [404, 200]
     job = f"/v1/jobs/{task['runs'][0]['job']}"
-    assert [api.get(job, headers=headers).status_code for headers in ({}, {"X-API-Key": "mine"})] == [404, 200]
+    assert [api.get(job, headers=headers).status_code for headers in ({}, MINE)] == [404, 200]
 
 
 def keep(database: Database, task: dict[str, Any], content: bytes) -> None:

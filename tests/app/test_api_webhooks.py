@@ -13,12 +13,14 @@ from tests.catalog import entries
 
 HUB_ID = "621ffdc036468d709f17434d"
 
+SESAME = "open sesame to the Hub"
+
 
 @pytest.fixture
 def hub(api: TestClient) -> TestClient:
     """An API whose webhook is on, and a client that has the secret."""
-    api.app.state.settings = api.app.state.settings.model_copy(update={"webhook_secret": SecretStr("sesame")})
-    api.headers["X-Webhook-Secret"] = "sesame"
+    api.app.state.settings = api.app.state.settings.model_copy(update={"webhook_secret": SecretStr(SESAME)})
+    api.headers["X-Webhook-Secret"] = SESAME
     return api
 
 
@@ -65,7 +67,7 @@ def test_without_a_secret_the_webhook_is_off(api: TestClient):
     assert documented_problem(response)["code"] == "webhook_off"
 
 
-@pytest.mark.parametrize("headers", [{}, {"X-Webhook-Secret": "wrong"}, {"X-Webhook-Secret": "sesame2"}])
+@pytest.mark.parametrize("headers", [{}, {"X-Webhook-Secret": "wrong"}, {"X-Webhook-Secret": f"{SESAME}2"}])
 def test_another_secret_is_refused(hub: TestClient, database: Database, headers: dict):
     del hub.headers["X-Webhook-Secret"]
 

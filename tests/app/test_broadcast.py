@@ -12,6 +12,7 @@ from catalog.database import Database
 from catalog.repository import job_events
 from catalog.repository.job_events import Event, Place
 from tests.catalog import entries
+from tests.outage import without_its_table
 
 LIMIT = 20  # seconds
 WATCHERS = 40
@@ -90,6 +91,22 @@ def test_a_slow_watcher_loses_nothing_and_keeps_nothing_in_memory(database: Data
 
     assert [event.repo_id for event in found] == names
     assert largest <= 5
+
+
+def test_whoever_watches_is_told_again_after_any_error(database: Database, caplog: pytest.LogCaptureFixture):
+    async def run() -> list[Event]:
+        async with Broadcast(database, interval=0.01) as events:
+            after = await asyncio.to_thread(head, database)
+            watcher = asyncio.create_task(take(events, after, 1))
+            await asyncio.sleep(0.1)  # it waits
+            with without_its_table(database, "job_events"):
+                async with asyncio.timeout(LIMIT):
+                    while "the next look tries again" not in caplog.text:
+                        await asyncio.sleep(0.01)
+            await asyncio.to_thread(entries.put_job, database, "a/later")
+            return await asyncio.wait_for(watcher, LIMIT)
+
+    assert [event.repo_id for event in asyncio.run(run())] == ["a/later"]
 
 
 def test_every_watcher_is_sent_home_at_the_end(database: Database):

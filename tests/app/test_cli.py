@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -21,10 +20,11 @@ from catalog.errors import CatalogError, CorruptWeights, InvalidRepoId, NameTake
 from catalog.queue import ENCODE_QUEUE
 from catalog.repository import attempts, jobs, models
 from catalog.settings import settings
-from catalog.tables import JobState, Source
+from catalog.tables import Job, JobState, Source
 from catalog.viewers import EVERYTHING
-from tests.app.conftest import free_port
 from tests.catalog import entries
+from tests.ports import free_port
+from tests.waiting import wait_until
 
 
 def run(*arguments: str) -> Result:
@@ -50,10 +50,10 @@ def fan(database: Database, url: str) -> list[str]:
     names = [f"fan/m{number}" for number in range(4)]
     for number, name in enumerate(names):
         entries.put(database, name, [3 - number, number])
-    deadline = time.monotonic() + 10
     with commands.connect(url) as client:
-        while len(client.post("/v1/search", {"vector": [1, 1]})["neighbors"]) < len(names):
-            assert time.monotonic() < deadline
+        wait_until(
+            lambda: len(client.post("/v1/search", {"vector": [1, 1]})["neighbors"]) == len(names), "all are found"
+        )
     return names
 
 
@@ -61,11 +61,12 @@ def fan(database: Database, url: str) -> list[str]:
 def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Settings of a machine on which nothing runs."""
     for name in ("DATABASE_URL", "REDIS_URL"):
-        monkeypatch.delenv(name)
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DELTADEX_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("DELTADEX_PORT", str(free_port()))
     settings.cache_clear()
     yield
+    monkeypatch.undo()
     settings.cache_clear()
 
 
@@ -135,14 +136,12 @@ def test_a_name_goes_with_one_folder(url: str, tmp_path: Path):
 def test_add_waits_for_the_end_and_tells_it(url: str, database: Database, state: JobState, exit_code: int):
     worker = entries.put_worker(database)
 
+    def submitted() -> list[Job]:
+        with database.transaction() as session:
+            return jobs.page(session)
+
     def work() -> int:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with database.transaction() as session:
-                found = jobs.page(session)
-            if found:
-                break
-        [job] = found
+        [job] = wait_until(submitted, "the job is there")
         entries.claim(database, job.id, worker)
         with database.transaction() as session:
             if state == JobState.DONE:
@@ -323,7 +322,7 @@ TOKEN = "hf_recognisable"
 def taking(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[str]:
     """Address of an API that takes tokens, and a key of one's own."""
     monkeypatch.setenv("DELTADEX_TOKEN_KEY", Fernet.generate_key().decode())
-    monkeypatch.setenv("DELTADEX_API_KEY", "my key")
+    monkeypatch.setenv("DELTADEX_API_KEY", "a long key of my own")
     settings.cache_clear()
     yield request.getfixturevalue("url")
     settings.cache_clear()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -11,11 +10,17 @@ from app.cli import commands, render
 from catalog.database import Database
 from tests.app.test_cli import answer, failure
 from tests.catalog import entries
+from tests.waiting import wait_until
 
 
 def run(*arguments: str) -> Result:
-    """In a terminal that is wide enough for the tables."""
-    return CliRunner().invoke(cli.cli, arguments, env={"COLUMNS": "160"})
+    return CliRunner().invoke(cli.cli, arguments)
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal that is wide enough for the tables, whatever COLUMNS was when the console was made."""
+    monkeypatch.setattr(commands.out, "_width", 160)
 
 
 @pytest.fixture
@@ -23,10 +28,8 @@ def parts(database: Database, url: str) -> str:
     """Two parts and a model between them, once the API finds them; its address."""
     for name, vector in (("law", [3, 0]), ("math", [0, 4]), ("mixture", [2, 2])):
         entries.put(database, f"owner/{name}", vector)
-    deadline = time.monotonic() + 10
     with commands.connect(url) as client:
-        while len(client.post("/v1/search", {"vector": [1, 1]})["neighbors"]) < 3:
-            assert time.monotonic() < deadline
+        wait_until(lambda: len(client.post("/v1/search", {"vector": [1, 1]})["neighbors"]) == 3, "all are found")
     return url
 
 

@@ -15,6 +15,7 @@ from catalog.repository import attempts, jobs
 from catalog.settings import settings
 from tests.app.test_cli import answer, failure, run
 from tests.catalog import entries
+from tests.waiting import LIMIT
 
 
 def put_failed(database: Database, name: str = "owner/model") -> int:
@@ -70,7 +71,7 @@ def test_draining_waits_for_what_runs(url: str, database: Database):
     waited = thread.is_alive()
     with database.transaction() as session:
         attempts.finish(session, job_id, worker, "sha")
-    thread.join(30)
+    thread.join(LIMIT)
     assert (waited, results[0]["drained"]) == (True, True)
 
 
@@ -101,7 +102,7 @@ def test_the_history_of_a_job_is_shown(url: str, database: Database):
 @pytest.fixture
 def keyed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Settings with an API key."""
-    monkeypatch.setenv("DELTADEX_API_KEY", "mine")
+    monkeypatch.setenv("DELTADEX_API_KEY", "mine and nobody else's")
     settings.cache_clear()
     yield
     monkeypatch.undo()

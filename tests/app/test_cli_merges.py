@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from catalog.viewers import PUBLIC
 from tests.app.test_api_merges import finish
 from tests.app.test_cli import answer, failure, run
 from tests.catalog import entries
+from tests.waiting import wait_until
 
 PARTS = ("owner/law", "owner/math")
 
@@ -36,9 +36,7 @@ def archive() -> bytes:
 
 def work(database: Database) -> None:
     """Wait for a merge, and do what a worker would."""
-    deadline = time.monotonic() + 10
-    while not (found := merges.page(database, PUBLIC, before=None, limit=1)):
-        assert time.monotonic() < deadline
+    found = wait_until(lambda: merges.page(database, PUBLIC, before=None, limit=1), "it is asked for")
     [(merge, job)] = found
     finish(database, {"id": merge.id, "job": job.id}, [1, 0.9, 0.1], archive())
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tests.app.test_api_tasks import ROWS
 from tests.app.test_cli import answer, failure, run
 from tests.app.test_cli_tasks import work as finish_task
 from tests.catalog import entries
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -35,9 +35,7 @@ def task(url: str, models: Database, tmp_path: Path) -> None:
 
 def work(database: Database) -> None:
     """Wait for a selection, and do what a worker would."""
-    deadline = time.monotonic() + 10
-    while not (found := selections.page(database, PUBLIC, before=None, limit=1)):
-        assert time.monotonic() < deadline
+    found = wait_until(lambda: selections.page(database, PUBLIC, before=None, limit=1), "it is asked for")
     [(selection, job)] = found
     finish(database, {"id": selection.id, "job": job.id})
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from catalog.viewers import PUBLIC
 from tests.app.test_api_tasks import ROWS, finish
 from tests.app.test_cli import answer, failure, run
 from tests.catalog import entries
+from tests.waiting import wait_until
 from workers.archiving import packed
 
 
@@ -36,9 +36,7 @@ def file(tmp_path: Path) -> Path:
 
 def work(database: Database) -> None:
     """Wait for a task, and do what a worker would."""
-    deadline = time.monotonic() + 10
-    while not (found := tasks.page(database, PUBLIC, before=None, limit=1)):
-        assert time.monotonic() < deadline
+    found = wait_until(lambda: tasks.page(database, PUBLIC, before=None, limit=1), "it is asked for")
     [(task, of_runs)] = found
     [job] = of_runs.values()
     finish(

@@ -20,11 +20,12 @@ from catalog.database import Database
 from catalog.repository import attempts
 from catalog.tables import JobState
 from catalog.viewers import hash_of_key
-from tests.app.conftest import free_port
 from tests.app.documented import documented_problem
 from tests.catalog import entries
+from tests.ports import free_port
 
 LIMIT = 30  # seconds
+MINE, YOURS = "mine and nobody else's", "yours and nobody else's"
 
 
 class Stream:
@@ -77,12 +78,12 @@ def work(database: Database, job_id: int, worker: int) -> None:
 
 
 def test_a_job_that_came_with_a_token_is_told_of_to_its_submitter_alone(url: str, database: Database):
-    with watching(url) as nobody, watching(url, key="yours") as other, watching(url, key="mine") as owner:
-        hidden = entries.put_private_job(database, "a/hidden", hash_of_key("mine"))
+    with watching(url) as nobody, watching(url, key=YOURS) as other, watching(url, key=MINE) as owner:
+        hidden = entries.put_private_job(database, "a/hidden", hash_of_key(MINE))
         shown = entries.put_job(database, "a/shown")
         assert owner.take(2) == [(hidden.id, "queued"), (shown.id, "queued")]
         assert nobody.take(1) == other.take(1) == [(shown.id, "queued")]
-    with watching(url, f"/v1/jobs/{hidden.id}/events", key="mine") as stream:
+    with watching(url, f"/v1/jobs/{hidden.id}/events", key=MINE) as stream:
         assert stream.take(1) == [(hidden.id, "queued")]
 
 
@@ -158,6 +159,13 @@ def test_who_comes_back_after_what_is_kept_is_told_of_the_gap(url: str, database
         ("/v1/jobs/0/events", {}, "invalid_input"),
         ("/v1/jobs/events", {"Last-Event-ID": "x"}, "invalid_cursor"),
         ("/v1/jobs/events", {"Last-Event-ID": f"{2**63}-1"}, "invalid_cursor"),
+        ("/v1/jobs/events", {"Last-Event-ID": "9" * 40 + "-1"}, "invalid_cursor"),
+        ("/v1/jobs/events", {"Last-Event-ID": "9" * 5_000 + "-1"}, "invalid_input"),
+        ("/v1/jobs/events", {"Last-Event-ID": "1-" + "9" * 5_000}, "invalid_input"),
+        ("/v1/jobs/events", {"Last-Event-ID": b"\xb2-1"}, "invalid_cursor"),
+        ("/v1/jobs/events", {"Last-Event-ID": "\u0663-\u0663".encode()}, "invalid_cursor"),
+        ("/v1/jobs/events", {"Last-Event-ID": "-1-1"}, "invalid_cursor"),
+        ("/v1/jobs/1/events", {"Last-Event-ID": "9" * 5_000 + "-1"}, "invalid_input"),
         ("/v1/jobs/events?state=done", {}, "invalid_input"),
     ],
 )

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import psutil
 import pytest
 
 from app.cli.supervisor import Supervisor
+from tests.waiting import wait_until
 
 SLEEP = [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"]
 STUBBORN = [
@@ -25,18 +25,26 @@ STUBBORN = [
 ]
 
 
+SLOW_TO_END = [
+    *(sys.executable, "-c"),
+    "import os, signal, time\n"
+    "def end(*_):\n"
+    "    print('asked', flush=True)\n"
+    "    time.sleep(1)\n"
+    "    print('ended', flush=True)\n"
+    "    os._exit(0)\n"
+    "signal.signal(signal.SIGTERM, end); print(os.getpid(), flush=True); time.sleep(600)",
+]
+
+
 @pytest.fixture
 def supervisor(tmp_path):
-    with Supervisor(tmp_path / "logs", first_delay=0.05, longest_delay=5.0, stop_limit=5.0) as running:
+    with Supervisor(tmp_path / "logs", first_delay=0.05, longest_delay=5.0, stop_limit=30.0) as running:
         yield running
 
 
-def wait_for(condition: Callable[[], object], limit: float = 10.0) -> object:
-    deadline = time.monotonic() + limit
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-    return result
+def wait_for(condition: Callable[[], object]) -> object:
+    return wait_until(condition, "the children are there")
 
 
 def pids(log_dir: Path, name: str) -> list[int]:
@@ -137,10 +145,12 @@ def program(tmp_path) -> Iterator[subprocess.Popen[bytes]]:
     source = textwrap.dedent(f"""
         import signal
         from pathlib import Path
+        from app.cli.signals import one_interrupt
         from app.cli.supervisor import Supervisor
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
-        with Supervisor(Path({str(tmp_path)!r}), stop_limit=5.0) as supervisor:
+        with one_interrupt(), Supervisor(Path({str(tmp_path)!r}), stop_limit=30.0) as supervisor:
             supervisor.start("sleeper", {SLEEP!r})
+            supervisor.start("slow", {SLOW_TO_END!r})
             supervisor.wait()
     """)
     with subprocess.Popen([sys.executable, "-c", source]) as process:
@@ -152,13 +162,36 @@ def program(tmp_path) -> Iterator[subprocess.Popen[bytes]]:
 def test_a_signal_ends_the_program_in_good_order_and_its_children(number, program, tmp_path):
     (child,) = wait_for(lambda: pids(tmp_path, "sleeper"))
     program.send_signal(number)
-    assert program.wait(timeout=10) == 0
+    assert program.wait(timeout=60) == 0
     assert not running(child)
+
+
+def test_a_second_signal_tears_off_no_child_that_is_ending(program, tmp_path):
+    wait_for(lambda: pids(tmp_path, "slow"))
+    log = tmp_path / "slow.log"
+    program.send_signal(signal.SIGTERM)
+    wait_for(lambda: "asked" in log.read_text())
+    program.send_signal(signal.SIGTERM)
+    program.send_signal(signal.SIGINT)
+    assert program.wait(timeout=60) == 0
+    assert log.read_text().splitlines()[1:] == ["asked", "ended"]
+
+
+def test_children_that_take_their_time_to_end_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("app.cli.supervisor.PATIENCE", 0.1)
+    named = []
+    with Supervisor(tmp_path, stop_limit=30.0, waiting=lambda names, left: named.append((names, left))) as supervisor:
+        supervisor.start("sleeper", SLEEP)
+        supervisor.start("slow", SLOW_TO_END)
+        wait_for(lambda: pids(tmp_path, "slow") and pids(tmp_path, "sleeper"))
+    [(names, left)] = named
+    assert "slow" in names
+    assert 0 < left < 30
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills the children of a killed process")
 def test_children_die_with_a_supervisor_that_is_killed(program, tmp_path):
     (child,) = wait_for(lambda: pids(tmp_path, "sleeper"))
     program.kill()
-    program.wait(timeout=10)
+    program.wait(timeout=60)
     wait_for(lambda: not running(child))

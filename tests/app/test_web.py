@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
 from app.api import web
-from tests.app.conftest import free_port
 from tests.browser import Page
+from tests.serving import serving
+from tests.waiting import wait_until
 
 SPACE = "a" * 64
 HOSTILE = "<img src=x onerror=document.title='hacked'>"
@@ -71,17 +69,9 @@ def browser() -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def canned_url() -> Iterator[tuple[Canned, str]]:
-    canned, port = Canned(), free_port()
-    server = uvicorn.Server(uvicorn.Config(canned.app, port=port, ws="none", log_config=None))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 10
-    while not server.started:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    yield canned, f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(10)
+    canned = Canned()
+    with serving(canned.app) as url:
+        yield canned, url
 
 
 @pytest.fixture
@@ -191,7 +181,7 @@ def test_a_misplaced_model_and_one_that_came_since_are_told_apart(page: Page):
 def test_dragging_moves_the_map(page: Page):
     x, y = place_of(page, "cy/odd")
     page.drag((x + 60, y), (x + 160, y + 40))
-    assert place_of(page, "cy/odd") == pytest.approx((x + 100, y + 40), abs=2)
+    wait_until(lambda: place_of(page, "cy/odd") == pytest.approx((x + 100, y + 40), abs=2), "the map has moved")
 
 
 def test_the_wheel_zooms_around_the_pointer(page: Page):
@@ -207,7 +197,7 @@ def test_the_wheel_zooms_around_the_pointer(page: Page):
 def test_models_that_left_are_not_shown(browser: Page, canned: Canned, canned_url: tuple[Canned, str]):
     canned.map["gone"] = [6]
     open_map(browser, canned_url[1])
-    assert browser.wait_for("document.querySelector('#status').textContent").startswith("7 models")
+    browser.wait_for("document.querySelector('#status').textContent.startsWith('7 models')")
     assert browser.run("import('/map/map.js').then(({points}) => points().rows.has('cy/odd'))") is False
 
 

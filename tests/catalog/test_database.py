@@ -100,7 +100,7 @@ def test_a_connection_that_is_cut_in_the_middle_is_unavailable(database: Databas
             after_commit(session, lambda: called.append(1))
             pid = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
             with database.transaction() as other:
-                other.execute(text("SELECT pg_terminate_backend(:pid, 1000)"), {"pid": pid})
+                other.execute(text("SELECT pg_terminate_backend(:pid, 60000)"), {"pid": pid})
             session.execute(text("SELECT 1"))
 
     with pytest.raises(DatabaseUnavailable):
@@ -113,7 +113,7 @@ def test_the_next_transaction_after_a_cut_gets_a_new_connection(database: Databa
         pid = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
     cutter = Database(database.url)
     with cutter.transaction() as session:
-        session.execute(text("SELECT pg_terminate_backend(:pid, 1000)"), {"pid": pid})
+        session.execute(text("SELECT pg_terminate_backend(:pid, 60000)"), {"pid": pid})
     cutter.close()
 
     with database.transaction() as session:

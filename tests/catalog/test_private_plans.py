@@ -13,7 +13,7 @@ from catalog.repository import jobs, maps, models, spaces, vectors
 from catalog.tables import Map
 from catalog.viewers import PUBLIC, Viewer
 from tests.catalog.entries import SPACE
-from tests.catalog.test_plans import scans
+from tests.catalog.test_plans import know_all_tables, scans
 
 MODELS = 20_000
 LARGE = ("jobs", "models", "revisions", "vectors")
@@ -53,9 +53,7 @@ def full(database: Database) -> Database:
             session.execute(text(statement), {"models": MODELS})
         empty = {"models": 0, "model_ids": b"", "places": b"", "distortion": b""}
         session.add(Map(space_id=space.id, covered_seq=0, parameters={}, seconds=1, **empty))
-    with database.reading() as connection:
-        for table in (*LARGE, "model_access", "spaces"):
-            connection.execute(text(f"VACUUM ANALYZE {table}"))
+    know_all_tables(database)
     return database
 
 

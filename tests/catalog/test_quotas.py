@@ -71,7 +71,7 @@ def test_requests_at_once_do_not_pass_the_limit_together(database: Database):
     barrier = threading.Barrier(8)
 
     def ask(number: int) -> bool:
-        barrier.wait(10)
+        barrier.wait(60)
         try:
             submit(database, str(number), Quota.of_key("key", 3))
         except TooManyJobs:

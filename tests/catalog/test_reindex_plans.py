@@ -16,7 +16,7 @@ from catalog.repository import carrying, jobs, reindexes, spaces
 from catalog.tables import Reindex
 from tests.catalog.entries import SPACE
 from tests.catalog.reindexes import contract
-from tests.catalog.test_plans import scans
+from tests.catalog.test_plans import know_all_tables, scans
 
 MODELS = 20_000
 LARGE = ("jobs", "models", "revisions", "vectors")
@@ -45,9 +45,7 @@ def full(database: Database) -> Database:
             spaces.ensure(session, space, 1)
         for statement in FILL:
             session.execute(text(statement), {"models": MODELS})
-    with database.reading() as connection:
-        for table in (*LARGE, "spaces"):
-            connection.execute(text(f"VACUUM ANALYZE {table}"))
+    know_all_tables(database)
     return database
 
 

@@ -20,6 +20,7 @@ from catalog.viewers import EVERYTHING, PUBLIC, Viewer
 from tests.catalog import entries
 from tests.catalog.entries import BASE, SPACE
 from tests.catalog.test_tasks import NOBODY, ask, put
+from tests.waiting import LIMIT
 
 ME, YOU = Viewer("me"), Viewer("you")
 
@@ -85,7 +86,7 @@ def test_a_task_is_not_deleted_while_a_selection_is_asked_of_it(catalog: Databas
             deleting = pool.submit(tasks.delete, catalog, task_id, PUBLIC)
             with pytest.raises(TimeoutError):
                 deleting.result(timeout=0.3)
-        deleting.result(timeout=30)
+        deleting.result(timeout=LIMIT)
     with catalog.transaction() as session:
         assert not tasks_stored.hold(session, task_id)
 

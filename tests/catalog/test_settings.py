@@ -4,15 +4,27 @@ import json
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
-from catalog.errors import NotRunning
+from catalog.errors import Misconfigured, NotRunning
 from catalog.settings import Settings, with_driver
+from catalog.viewers import LEAST_KEY
+
+FIELDS = Settings.model_fields
+
+
+def variable(field: str) -> str:
+    """The environment variable that sets a field."""
+    return str(FIELDS[field].validation_alias or f"DELTADEX_{field.upper()}")
+
+
+VARIABLES = {field: variable(field) for field in FIELDS}
+SECRETS = [field for field, info in FIELDS.items() if "SecretStr" in str(info.annotation)]
 
 
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("DATABASE_URL", "REDIS_URL", "HF_ENDPOINT", "HF_TOKEN", "DELTADEX_HOST", "DELTADEX_PORT"):
+    for name in VARIABLES.values():
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DELTADEX_DATA_DIR", str(tmp_path))
 
@@ -94,3 +106,49 @@ def test_a_setting_without_sense_is_refused(monkeypatch: pytest.MonkeyPatch, nam
 def test_folders_are_in_the_data_directory(tmp_path: Path):
     conf = Settings()
     assert (conf.bases_dir, conf.downloads_dir) == (tmp_path / "bases", tmp_path / "downloads")
+
+
+def test_the_secrets_are_those_that_are_known():
+    known = {"HF_TOKEN", "DELTADEX_TOKEN_KEY", "DELTADEX_API_KEY", "DELTADEX_USER_TOKEN", "ADMIN_API_KEY"}
+    assert {VARIABLES[field] for field in SECRETS} >= known | {"DELTADEX_WEBHOOK_SECRET"}
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n", " \t\r\n"])
+@pytest.mark.parametrize("field", SECRETS)
+def test_a_blank_secret_is_not_set(monkeypatch: pytest.MonkeyPatch, field: str, blank: str):
+    monkeypatch.setenv(VARIABLES[field], blank)
+    assert getattr(Settings(), field) is None
+    assert getattr(Settings(**{field: SecretStr(blank)}), field) is None
+
+
+@pytest.mark.parametrize("blank", ["", " \n"])
+@pytest.mark.parametrize("field", sorted(set(FIELDS) - {"data_dir"}))
+def test_a_blank_setting_has_its_default(monkeypatch: pytest.MonkeyPatch, field: str, blank: str):
+    default = getattr(Settings(), field)
+    monkeypatch.setenv(VARIABLES[field], blank)
+    assert getattr(Settings(), field) == default
+
+
+@pytest.mark.parametrize("field", SECRETS)
+def test_space_around_a_secret_is_not_part_of_it(monkeypatch: pytest.MonkeyPatch, field: str):
+    monkeypatch.setenv(VARIABLES[field], " a secret with words in it\r\n")
+    assert getattr(Settings(), field).get_secret_value() == "a secret with words in it"
+
+
+def test_space_around_an_address_is_not_part_of_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example\n")
+    assert Settings().hf_endpoint == "https://hub.example"
+
+
+@pytest.mark.parametrize("name", ["ADMIN_API_KEY", "DELTADEX_WEBHOOK_SECRET"])
+def test_a_short_secret_that_protects_something_is_refused(monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.setenv(name, "x" * (LEAST_KEY - 1) + " ")
+    with pytest.raises(Misconfigured, match=f"{name} has 19 characters.*openssl rand") as refused:
+        Settings()
+    assert "xxx" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["ADMIN_API_KEY", "DELTADEX_WEBHOOK_SECRET"])
+def test_a_secret_of_the_least_length_is_taken(monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.setenv(name, "x" * LEAST_KEY)
+    assert Settings() is not None

@@ -75,9 +75,9 @@ def test_jobs_of_a_living_worker_stay_where_they_are(database: Database):
     job = submit_repo(database, RepoRef("a/b"))
     worker = entries.put_worker(database)
     entries.claim(database, job.id, worker)
-    silence(database, worker, 29)
+    silence(database, worker, 299)
 
-    assert sweep(database, silence=30, ring_again_after=0, deadly=2, events_kept=1000) == Sweep([], [])
+    assert sweep(database, silence=600, ring_again_after=0, deadly=2, events_kept=1000) == Sweep([], [])
 
 
 def test_jobs_of_a_stopped_worker_are_queued_at_once(database: Database):

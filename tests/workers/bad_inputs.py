@@ -25,7 +25,7 @@ FILES = 10_001
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 V = "base_model.model.model.layers.1.self_attn.v_proj"
-SLOW_PATTERN = "(((a+)+)+)+b"
+SLOW_PATTERN = r"((((\w|.)+)+)+)+,"
 
 
 @dataclass(frozen=True)
@@ -202,6 +202,11 @@ def entry(**changes: Any) -> Callable[[dict[str, Any]], object]:
     return lambda entries: entries[f"{Q}.lora_A.weight"].update(changes)
 
 
+def rename(name: str) -> Callable[[dict[str, Any]], object]:
+    """Changes one tensor's name in a header."""
+    return lambda entries: entries.update({name: entries.pop(f"{Q}.lora_A.weight")})
+
+
 def overlap(entries: dict[str, Any]) -> None:
     first, second = f"{Q}.lora_A.weight", f"{Q}.lora_B.weight"
     entries[second]["data_offsets"] = entries[first]["data_offsets"]
@@ -229,7 +234,12 @@ FOLDERS: dict[str, BadInput] = {
     "shape_that_overflows": BadInput(header(entry(shape=[2**32, 2**32, 2**32])), "corrupt_weights"),
     "shape_below_zero": BadInput(header(entry(shape=[-4, -32])), "corrupt_weights"),
     "shape_of_words": BadInput(header(entry(shape=["4", "32"])), "corrupt_weights"),
-    "shape_of_a_thousand_dimensions": BadInput(header(entry(shape=[1] * 1000 + [4, 32])), "invalid_adapter_config"),
+    "shape_of_a_thousand_dimensions": BadInput(header(entry(shape=[1] * 1000 + [4, 32])), "corrupt_weights"),
+    "shape_of_numbers_of_thousands_of_digits": BadInput(header(entry(shape=[10**4000] * 100)), "corrupt_weights"),
+    "offsets_of_thousands_of_digits": BadInput(header(entry(data_offsets=[0, 10**4299])), "corrupt_weights"),
+    "name_of_a_thousand_characters": BadInput(header(rename("a" * 1000)), "corrupt_weights"),
+    "name_that_is_a_pattern": BadInput(header(rename(f"{Q}.(((a+)+)+)+.lora_A.weight")), "corrupt_weights"),
+    "name_that_is_a_template": BadInput(header(rename(rf"{Q}.lora_A.\g<0>")), "corrupt_weights"),
     "dtype_that_is_none": BadInput(header(entry(dtype="F7")), "corrupt_weights"),
     "dtype_of_another_size": BadInput(header(entry(dtype="F64")), "corrupt_weights"),
     "entry_that_is_a_word": BadInput(header(lambda entries: entries.update(word="word")), "corrupt_weights"),
@@ -249,7 +259,11 @@ FOLDERS: dict[str, BadInput] = {
     "rank_of_a_word": BadInput(config(r="four"), "invalid_adapter_config"),
     "rank_unlike_the_tensors": BadInput(config(r=8), "invalid_adapter_config"),
     "alpha_infinite": BadInput(config(lora_alpha=float("inf")), "invalid_adapter_config"),
-    "pattern_that_takes_hours": BadInput(config(rank_pattern={SLOW_PATTERN: 4}), "invalid_adapter_config"),
+    "pattern_that_takes_hours": BadInput(
+        config(rank_pattern={SLOW_PATTERN: 4, ".*": 8}), "invalid_adapter_config"
+    ),  # the first matches nothing, and the second says a wrong rank
+    "pattern_that_looks_ahead": BadInput(config(rank_pattern={"(?!k_proj).*": 4}), "invalid_adapter_config"),
+    "pattern_that_fills_the_memory": BadInput(config(rank_pattern={"x{1000}" * 50: 4}), "invalid_adapter_config"),
     "missing_a": BadInput(tensors(lambda held: held.pop(f"{Q}.lora_A.weight")), "invalid_adapter_config"),
     "missing_b": BadInput(tensors(lambda held: held.pop(f"{V}.lora_B.weight")), "invalid_adapter_config"),
     "vector_in_place_of_a_matrix": BadInput(
@@ -310,6 +324,7 @@ FOLDERS: dict[str, BadInput] = {
     "config_of_a_word": BadInput(config_text('"LORA"'), "invalid_adapter_config"),
     "config_cut_off": BadInput(config_text('{"peft_type": "LO'), "invalid_adapter_config"),
     "config_of_brackets": BadInput(config_text("[" * 1_000_000), "invalid_adapter_config"),
+    "config_of_a_hundred_levels": BadInput(config_text('{"r":' * 100 + "4" + "}" * 100), "invalid_adapter_config"),
     "config_that_is_no_text": BadInput(config_text(b"\xff\xfe\x00"), "invalid_adapter_config"),
     "config_of_five_megabytes": BadInput(config_text(b" " * 5 * 2**20 + b"{}"), "file_too_large"),
     "full_with_a_config_of_a_list": BadInput(
@@ -325,6 +340,12 @@ FOLDERS: dict[str, BadInput] = {
     # full models
     "full_truncated": BadInput(full(corrupt_model), "corrupt_weights"),
     "full_quantised": BadInput(full(str, quantization_config={"quant_method": "gptq"}), "quantised_weights"),
+    "full_quantised_in_a_part": BadInput(
+        full(
+            str, text_config={"quantization_config": {"quant_method": "fp8", "modules_to_not_convert": [SLOW_PATTERN]}}
+        ),
+        "quantised_weights",
+    ),
     "index_out_of_the_folder": BadInput(full(with_index("../index_out_of_the_folder-outside")), "corrupt_weights"),
     "index_of_an_absolute_path": BadInput(full(with_index("/dev/zero")), "corrupt_weights"),
     "index_of_a_missing_shard": BadInput(full(with_index("model-00002-of-00002.safetensors")), "corrupt_weights"),

@@ -36,7 +36,7 @@ READER = Path(__file__).parent / "read_bad_inputs.py"
 def make_pipeline(database: Database, bases_dir: Path, downloads: Path, endpoint: str) -> Pipeline:
     with database.transaction() as session:
         worker_id = workers.register(session, "here", 1, "cpu")
-    hub = Hub(endpoint, None, downloads, timeout=1, max_file_bytes=LIMIT, max_repo_files=10_000)
+    hub = Hub(endpoint, None, downloads, timeout=30, max_file_bytes=LIMIT, max_repo_files=10_000)
     contract = Contract(load_probes())
     fetcher = Fetcher(database, hub, BaseResolver(hub, bases_dir), contract, max_file_bytes=LIMIT)
     bases = ResidentBases(database, contract, 10**9)
@@ -121,6 +121,7 @@ def read_all(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=100, check=False)
 
 
+@pytest.mark.exhaustive
 def test_no_bad_input_takes_more_memory_than_it_has_bytes_for(tmp_path: Path):
     """Read and encoded in a process of limited address space: a claim that was believed would be a MemoryError."""
     done = read_all(tmp_path)
@@ -131,6 +132,7 @@ def test_no_bad_input_takes_more_memory_than_it_has_bytes_for(tmp_path: Path):
     assert found == expected
 
 
+@pytest.mark.exhaustive
 def test_a_claim_that_was_believed_would_be_seen(tmp_path: Path):
     done = read_all(tmp_path, "--believe")
     assert done.returncode != 0

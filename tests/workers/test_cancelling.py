@@ -179,7 +179,7 @@ def test_a_download_in_flight_stops_at_the_next_bytes():
 
 
 def test_no_request_goes_out_for_a_job_that_was_given_up(scripted_hub: ScriptedHub, tmp_path: Path):
-    hub = Hub(scripted_hub.url, None, tmp_path, timeout=1, max_file_bytes=10**9, max_repo_files=100)
+    hub = Hub(scripted_hub.url, None, tmp_path, timeout=30, max_file_bytes=10**9, max_repo_files=100)
     with heeding(lambda: True), pytest.raises(Stopped):
         hub.resolve("a/b")
     assert scripted_hub.requests == []

@@ -35,7 +35,7 @@ def with_trained_norm(folder: Path) -> Path:
 def test_the_base_is_loaded_again_and_the_job_run_again(database: Database, pico_base: Path, tmp_path: Path):
     with database.transaction() as session:
         worker_id = workers.register(session, "here", 1, "cpu")
-    hub = Hub("http://127.0.0.1:9", None, tmp_path / "downloads", timeout=1, max_file_bytes=10**9, max_repo_files=100)
+    hub = Hub("http://127.0.0.1:9", None, tmp_path / "downloads", timeout=30, max_file_bytes=10**9, max_repo_files=100)
     contract, resolver = Contract(load_probes()), BaseResolver(hub, pico_base)
     bases = ResidentBases(database, contract, 10**9)
     fetcher = Fetcher(database, hub, resolver, contract, max_file_bytes=10**9)

@@ -123,6 +123,7 @@ def test_content_sha_leaves_out_what_no_vector_depends_on(base: Path):
     assert content_sha(base) == before
 
 
+@pytest.mark.exhaustive
 def test_the_published_procedures_vectors(tmp_path: Path):
     """On the demo's pool and base, where the reference lies beside the project."""
     root = Path(__file__).parents[2]

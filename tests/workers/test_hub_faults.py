@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from catalog.tables import Job, JobState
 from tests import pico
 from tests.hub_server import Answer, ScriptedHub
 from tests.outage import away
+from tests.waiting import LIMIT
 from workers.bases import Contract, ResidentBases
 from workers.downloads import evict
 from workers.failures import LONGEST_DELAY
@@ -49,15 +51,26 @@ class Worker:
 
 
 @pytest.fixture
-def worker(database: Database, pico_base: Path, tmp_path: Path, scripted_hub: ScriptedHub) -> Worker:
-    with database.transaction() as session:
-        worker_id = workers.register(session, "here", 1, "cpu")
-    hub = Hub(scripted_hub.url, None, tmp_path / "downloads", timeout=0.5, max_file_bytes=10**9, max_repo_files=100)
-    contract = Contract(load_probes())
-    fetcher = Fetcher(database, hub, BaseResolver(hub, pico_base), contract, max_file_bytes=10**9)
-    bases = ResidentBases(database, contract, 10**9)
-    pipeline = Pipeline(database, fetcher, bases, worker_id, pace=Pace(), retries=RetryPolicy(ATTEMPTS, base=100))
-    return Worker(database, fetcher, pipeline, worker_id)
+def made(database: Database, pico_base: Path, tmp_path: Path, scripted_hub: ScriptedHub) -> Callable[[float], Worker]:
+    """A worker that waits so many seconds for each answer."""
+
+    def make(timeout: float) -> Worker:
+        with database.transaction() as session:
+            worker_id = workers.register(session, "here", 1, "cpu")
+        limits = {"timeout": timeout, "max_file_bytes": 10**9, "max_repo_files": 100}
+        hub = Hub(scripted_hub.url, None, tmp_path / "downloads", **limits)
+        contract = Contract(load_probes())
+        fetcher = Fetcher(database, hub, BaseResolver(hub, pico_base), contract, max_file_bytes=10**9)
+        bases = ResidentBases(database, contract, 10**9)
+        pipeline = Pipeline(database, fetcher, bases, worker_id, pace=Pace(), retries=RetryPolicy(ATTEMPTS, base=100))
+        return Worker(database, fetcher, pipeline, worker_id)
+
+    return make
+
+
+@pytest.fixture
+def worker(made: Callable[[float], Worker]) -> Worker:
+    return made(LIMIT)
 
 
 @pytest.fixture
@@ -70,7 +83,10 @@ def job(database: Database, scripted_hub: ScriptedHub, tmp_path: Path) -> Job:
 @pytest.mark.parametrize(
     "fault", [Answer(500), Answer(503), Answer(silent=True), Answer(429), Answer(cut=100, promised=10**6)]
 )
-def test_a_job_outlives_a_fault_of_the_hub(worker: Worker, job: Job, scripted_hub: ScriptedHub, fault: Answer):
+def test_a_job_outlives_a_fault_of_the_hub(
+    made: Callable[[float], Worker], job: Job, scripted_hub: ScriptedHub, fault: Answer
+):
+    worker = made(3 if fault.silent else LIMIT)
     scripted_hub.first("/o/n/resolve/", fault)
     first = worker.ingest(job.id)
     ended = first if first.state == JobState.DONE else worker.ingest(job.id)
@@ -159,17 +175,19 @@ def test_a_fetch_can_be_stopped(worker: Worker, job: Job):
 def test_a_job_in_hand_when_postgres_went_away_is_queued_again_without_another_bell(
     worker: Worker, job: Job, scripted_hub: ScriptedHub, servers: EmbeddedServers
 ):
-    with ExitStack() as stack:
+    outage = ExitStack()
+    end = threading.Timer(2, outage.close)
 
-        def crash(path: str) -> None:
-            if path.endswith("adapter_model.safetensors"):
-                scripted_hub.disturb = lambda path: None
-                stack.enter_context(away(servers.postgres))
-                threading.Timer(2, stack.close).start()
+    def crash(path: str) -> None:
+        if path.endswith("adapter_model.safetensors"):
+            scripted_hub.disturb = lambda path: None
+            outage.enter_context(away(servers.postgres))
+            end.start()
 
-        scripted_hub.disturb = crash
-        with suppress(DatabaseUnavailable):
-            worker.pipeline.ingest(job.id)
+    scripted_hub.disturb = crash
+    with suppress(DatabaseUnavailable):
+        worker.pipeline.ingest(job.id)
+    end.join()
 
     with worker.database.transaction() as session:
         left = jobs.get(session, job.id)

@@ -14,7 +14,9 @@ import redis
 
 from app.cli.embedded import EmbeddedServers
 from catalog.errors import DownloadStopped, HubRateLimited, Unavailable
-from tests.hub_server import Answer, ScriptedHub, free_port
+from tests.hub_server import Answer, ScriptedHub
+from tests.ports import free_port
+from tests.waiting import LIMIT
 from workers import hub_limits, hub_session
 from workers.hub import Hub
 from workers.hub_limits import SharedLimits
@@ -76,10 +78,10 @@ def test_hubs_do_not_wait_for_each_other(redis_url: str):
 
 def test_a_hold_of_one_worker_stops_the_others(redis_url: str):
     one, other = make_limits(redis_url), make_limits(redis_url)
-    one.hold(100)
+    one.hold(1000)
     with pytest.raises(HubRateLimited) as caught:
         other.wait_turn()
-    assert 90 < caught.value.retry_after <= 100
+    assert 900 < caught.value.retry_after <= 1000
 
 
 def test_a_shorter_hold_does_not_end_a_longer_one(redis_url: str):
@@ -109,13 +111,15 @@ def test_a_hold_has_an_end_however_long_the_hub_asks(redis_url: str):
 
 
 def test_who_slept_towards_its_turn_sees_a_hold_that_came_meanwhile(redis_url: str):
-    limits = make_limits(redis_url, rate=0.5)
+    limits = make_limits(redis_url, rate=0.25)
     limits.reserve()
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(limits.wait_turn)
-        make_limits(redis_url).hold(100)
-        with pytest.raises(HubRateLimited):
-            waiting.result()
+
+    def hold_meanwhile() -> bool:
+        make_limits(redis_url).hold(1000)
+        return False
+
+    with heeding(hold_meanwhile), pytest.raises(HubRateLimited):  # asked for while it sleeps
+        limits.wait_turn()
 
 
 def test_work_that_is_given_up_does_not_wait_for_its_turn(redis_url: str):
@@ -146,16 +150,18 @@ def test_redis_that_is_away_is_an_error_that_may_pass(monkeypatch: pytest.Monkey
 
 def test_no_more_downloads_run_than_may(redis_url: str):
     running, most = set(), 0
-    lock = threading.Lock()
+    changed = threading.Condition()
 
     def download(number: int) -> None:
         nonlocal most
         with make_limits(redis_url, downloads=2).download():
-            with lock:
+            with changed:
                 running.add(number)
                 most = max(most, len(running))
-            time.sleep(0.05)
-            with lock:
+                changed.notify_all()
+                assert changed.wait_for(lambda: most >= 2, LIMIT)
+            time.sleep(0.05)  # room for one too many
+            with changed:
                 running.remove(number)
 
     with ThreadPoolExecutor(6) as pool:
@@ -196,15 +202,15 @@ def test_a_download_that_gives_signs_of_life_keeps_its_place(redis_url: str, mon
 @pytest.fixture
 def hub(redis_url: str, scripted_hub: ScriptedHub, tmp_path: Path) -> Hub:
     limits = SharedLimits(redis_url, scripted_hub.url, rate=0, downloads=2)
-    return Hub(scripted_hub.url, None, tmp_path, timeout=5, max_file_bytes=10**6, max_repo_files=100, limits=limits)
+    return Hub(scripted_hub.url, None, tmp_path, timeout=LIMIT, max_file_bytes=10**6, max_repo_files=100, limits=limits)
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(429, {"Retry-After": "120"}),
-        Answer(429, {"RateLimit": '"api";r=0;t=120'}),
-        Answer(503, {"Retry-After": "120"}),
+        Answer(429, {"Retry-After": "1200"}),
+        Answer(429, {"RateLimit": '"api";r=0;t=1200'}),
+        Answer(503, {"Retry-After": "1200"}),
     ],
 )
 def test_a_hub_that_asks_to_wait_is_not_asked_again_by_anyone(
@@ -216,14 +222,14 @@ def test_a_hub_that_asks_to_wait_is_not_asked_again_by_anyone(
     other = SharedLimits(redis_url, scripted_hub.url, rate=0, downloads=2)
     with pytest.raises(HubRateLimited) as caught:
         other.wait_turn()
-    assert caught.value.retry_after > 100
+    assert caught.value.retry_after > 1000
     assert len(scripted_hub.requests) == 1
 
 
 def test_a_429_that_names_no_time_slows_down_all_the_same(
     scripted_hub: ScriptedHub, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(hub_session, "COOL_OFF", 100)
+    monkeypatch.setattr(hub_session, "COOL_OFF", 1000)
     scripted_hub.answer("/api/models/", Answer(429))
     for _ in range(2):
         with pytest.raises(HubRateLimited):
@@ -246,5 +252,7 @@ def test_each_hop_of_a_redirect_waits_for_its_turn(redis_url: str, scripted_hub:
     scripted_hub.publishes("new/n", {})
     limits = SharedLimits(redis_url, scripted_hub.url, rate=5, downloads=2)
     before = limits.reserve().at
-    Hub(scripted_hub.url, None, tmp_path, timeout=5, max_file_bytes=1, max_repo_files=1, limits=limits).resolve("old/n")
+    Hub(scripted_hub.url, None, tmp_path, timeout=LIMIT, max_file_bytes=1, max_repo_files=1, limits=limits).resolve(
+        "old/n"
+    )
     assert limits.reserve().at - before >= 3 / 5 - CLOCK  # two turns lie between

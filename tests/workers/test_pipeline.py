@@ -41,7 +41,7 @@ def make_pipeline(
 ) -> Pipeline:
     with database.transaction() as session:
         worker_id = workers.register(session, "here", 1, "cpu")
-    hub = Hub("http://127.0.0.1:9", None, tmp_path / "downloads", timeout=1, max_file_bytes=10**9, max_repo_files=100)
+    hub = Hub("http://127.0.0.1:9", None, tmp_path / "downloads", timeout=30, max_file_bytes=10**9, max_repo_files=100)
     contract = Contract(load_probes(), features)
     fetcher = Fetcher(database, hub, BaseResolver(hub, bases_dir), contract, max_file_bytes=10**9)
     bases = ResidentBases(database, contract, budget)
@@ -375,6 +375,7 @@ def test_a_folder_of_checkpoints_is_known_by_the_newest_of_them(
     assert shas[0] != shas[1]
 
 
+@pytest.mark.usefixtures("four_continuations")
 def test_nothing_is_embedded_twice_whatever_the_features(database: Database, pico_base: Path, tmp_path: Path) -> None:
     features = ("delta_activations", "delta_weighted_activations", "delta_logits", "delta_meaning")
     pipeline = make_pipeline(database, pico_base, tmp_path, features=features)

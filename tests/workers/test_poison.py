@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
 from catalog.database import Database
@@ -46,6 +47,7 @@ def run_worker(database: Database, bases: Path, folder: Path) -> int:
     return subprocess.run(command, cwd=Path(__file__).parents[2], timeout=100, check=False).returncode
 
 
+@pytest.mark.exhaustive
 def test_the_poisonous_one_is_found_and_its_neighbours_are_done(database: Database, pico_base: Path, tmp_path: Path):
     innocent = [submit_folder(database, pico.make_adapter(tmp_path / f"m{n}", seed=n)).id for n in range(3)]
     poison = submit_folder(database, pico.make_adapter(tmp_path / "poison", seed=9)).id

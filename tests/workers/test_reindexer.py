@@ -46,7 +46,7 @@ class Machine:
         self.database = database
         with database.transaction() as session:
             worker_id = workers.register(session, "here", 1, "cpu")
-        hub = Hub("http://127.0.0.1:9", None, tmp_path / "downloads", timeout=1, max_file_bytes=10**9,
+        hub = Hub("http://127.0.0.1:9", None, tmp_path / "downloads", timeout=30, max_file_bytes=10**9,
                   max_repo_files=100)  # fmt: skip
         contract = Contract(load_probes(), (FEATURE,), dtype=dtype)
         fetcher = Fetcher(database, hub, BaseResolver(hub, bases_dir, aliases), contract, max_file_bytes=10**9)

@@ -259,6 +259,11 @@ def test_a_claim_is_read_as_the_repo_that_it_means(claim: str, name: str):
     assert read_claim(claim) == (name, None)
 
 
+def test_a_claim_that_is_longer_than_any_path_is_not_searched_for_a_name():
+    name, objection = read_claim("models--" * 1000 + "models--owner--name")
+    assert (name, objection) == ("models--" * 25, "is not the id of a repo")
+
+
 # shapes
 
 
@@ -377,6 +382,13 @@ def test_a_quantised_folder_is_unsupported(resolver: BaseResolver, bases: Path):
     put_base(bases, "quantised/local", base_files({"quantization_config": {"quant_method": "awq"}}))
     with pytest.raises(UnsupportedBase, match="alias"):
         resolver.resolve(declared="quantised/local", card_base=None)
+
+
+def test_a_base_with_a_quantised_part_is_unsupported(resolver: BaseResolver, bases: Path):
+    part = {"text_config": {"quantization_config": {"quant_method": "fp8"}}}
+    put_base(bases, "quantised/part", base_files({"thinker_config": part}))
+    with pytest.raises(UnsupportedBase, match=r"quantised \(fp8\)"):
+        resolver.resolve(declared="quantised/part", card_base=None)
 
 
 def test_a_broken_folder_is_unresolved_with_the_reason(resolver: BaseResolver, bases: Path):

@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from catalog.errors import DownloadStopped, HubRateLimited, HubUnavailable
 from tests.hub_server import Answer, ScriptedHub
+from tests.waiting import LIMIT, wait_until
 from workers.hub import Hub, Taking
 from workers.transfer import BREAKS
 
@@ -33,7 +33,7 @@ hub.fetch_finetune(hub.resolve("o/n"))
 """
 
 
-def make_hub(url: str, folder: Path, timeout: float = 0.5) -> Hub:
+def make_hub(url: str, folder: Path, timeout: float = LIMIT) -> Hub:
     return Hub(url, None, folder, timeout=timeout, max_file_bytes=10**9, max_repo_files=100)
 
 
@@ -66,9 +66,9 @@ def test_a_download_that_is_cut_goes_on_where_it_stopped(scripted_hub: ScriptedH
     assert scripted_hub.sent[PATH] == len(BODY)
 
 
-def test_a_download_that_hangs_in_the_middle_goes_on_where_it_stopped(scripted_hub: ScriptedHub, hub: Hub):
+def test_a_download_that_hangs_in_the_middle_goes_on_where_it_stopped(scripted_hub: ScriptedHub, tmp_path: Path):
     cut_once(scripted_hub, stall=600_000)
-    assert fetch(hub) == BODY
+    assert fetch(make_hub(scripted_hub.url, tmp_path, timeout=3)) == BODY
     assert scripted_hub.sent[PATH] == len(BODY)
 
 
@@ -95,12 +95,15 @@ def test_a_refusal_in_the_middle_keeps_what_has_arrived(
     assert scripted_hub.sent[PATH] == len(BODY)
 
 
+@pytest.mark.exhaustive
 def test_a_worker_that_is_killed_leaves_what_has_arrived_to_the_next(scripted_hub: ScriptedHub, tmp_path: Path):
     cut_once(scripted_hub, stall=600_000)
     blob = tmp_path / "models--o--n" / "blobs" / f"{hashlib.sha256(BODY).hexdigest()}.incomplete"
     with subprocess.Popen([sys.executable, "-c", FETCH, scripted_hub.url, str(tmp_path)], cwd=ROOT) as worker:
-        while worker.poll() is None and not (blob.exists() and blob.stat().st_size >= 590_000):
-            time.sleep(0.02)
+        wait_until(
+            lambda: worker.poll() is not None or (blob.exists() and blob.stat().st_size >= 590_000),
+            "most of the file has arrived",
+        )
         worker.kill()
     assert worker.returncode == -signal.SIGKILL
     assert fetch(make_hub(scripted_hub.url, tmp_path)) == BODY

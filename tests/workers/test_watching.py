@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import pytest
+
 from catalog import interventions
 from catalog.database import Database
 from catalog.repository import attempts
 from tests.catalog import entries
+from tests.outage import without_its_table
+from tests.waiting import LIMIT, wait_until
 from workers.watching import Watch
 
 
@@ -35,10 +39,29 @@ def test_a_job_that_is_claimed_again_is_held_anew(database: Database):
     assert (old.lost, new.lost) == (True, False)
 
 
+def test_it_outlives_every_error_of_postgres(database: Database, caplog: pytest.LogCaptureFixture):
+    job_id, worker = entries.put_job(database).id, entries.put_worker(database)
+    entries.claim(database, job_id, worker)
+    with Watch(database, worker) as watch:
+        claim = watch.take(job_id)
+        with without_its_table(database, "jobs"):
+            wait_until(lambda: "cannot tell whether jobs were cancelled" in caplog.text, "a look has failed")
+        assert not claim.lost
+        interventions.cancel(database, job_id)
+        assert claim.wait(LIMIT)
+
+
+def test_a_worker_that_stops_loses_what_it_has_and_what_it_takes(database: Database):
+    watch = Watch(database, entries.put_worker(database))
+    before = watch.take(1)
+    watch.give_up()
+    assert (before.lost, watch.take(2).lost) == (True, True)
+
+
 def test_while_it_is_entered_it_looks_by_itself(database: Database):
     job_id, worker = entries.put_job(database).id, entries.put_worker(database)
     entries.claim(database, job_id, worker)
     with Watch(database, worker) as watch:
         claim = watch.take(job_id)
         interventions.cancel(database, job_id)
-        assert claim.wait(10)
+        assert claim.wait(LIMIT)

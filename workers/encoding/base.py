@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from catalog.errors import NothingToEmbed, UnsupportedBase
+from workers.encoding.finetune import MAX_CONFIG_BYTES, quantisation
 from workers.encoding.head import Head, input_embeddings, load_head
+from workers.encoding.json_file import read_object
 from workers.encoding.loading import DTYPES, clean_view, first_line, load_config, load_headless, load_whole
 from workers.encoding.safetensors_file import read_header
 
@@ -87,13 +88,8 @@ def _load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
 @contextmanager
 def _checked(folder: Path) -> Iterator[tuple[Path, PreTrainedConfig]]:
     """A clean view of the folder, and its config."""
-    try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnsupportedBase(f"config.json of {folder.name} cannot be read: {first_line(error)}") from error
-    if not isinstance(content, dict):
-        raise UnsupportedBase(f"config.json of {folder.name} is not a JSON object.")
-    if content.get("quantization_config"):
+    content = read_object(folder / "config.json", UnsupportedBase, max_bytes=MAX_CONFIG_BYTES)
+    if quantisation(content):
         raise UnsupportedBase(f"{folder.name} is quantised; use the unquantised model that it was made from.")
     shapes = {name: entry.shape for file in folder.glob("*.safetensors") for name, entry in read_header(file).items()}
     with clean_view(folder, [path.name for path in folder.iterdir()], content) as view:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +9,13 @@ from typing import Any
 
 import torch
 
-from catalog.errors import FileTooLarge, FolderUnreadable, InvalidAdapterConfig, InvalidModelConfig, RemoteCode
+from catalog.errors import InvalidAdapterConfig, InvalidModelConfig, RemoteCode
+from workers.encoding.json_file import read_object
 from workers.encoding.lora_config import LoraModule
 
 MAX_FILE_BYTES = 20 * 2**30
 MAX_CONFIG_BYTES = 4 * 2**20
+PARTS_DEEP = 4  # a model's language model is a part of it, or a part of a part
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,18 @@ class FineTune:
 
 def read_config(path: Path, error: type[InvalidAdapterConfig | InvalidModelConfig]) -> dict[str, Any]:
     """A config file's JSON object; raises `error`, `FileTooLarge`, `FolderUnreadable`, `RemoteCode`."""
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise FileTooLarge(f"{path.name} is larger than {MAX_CONFIG_BYTES:,} bytes.")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as cause:
-        raise FolderUnreadable(f"{path.name} cannot be read: {cause.strerror or cause}.") from cause
-    except (ValueError, RecursionError) as cause:
-        raise error(f"{path.name} is not JSON.") from cause
-    if not isinstance(content, dict):
-        raise error(f"{path.name} is not a JSON object.")
+    content = read_object(path, error, max_bytes=MAX_CONFIG_BYTES)
     if content.get("auto_map") or content.get("trust_remote_code"):
         raise RemoteCode(f"{path.name} asks for code from its repo to run; Deltadex never runs a repo's code.")
     return content
+
+
+def quantisation(config: Mapping[str, Any]) -> str | None:
+    """How the weights of a model are quantised, by its config or one of its parts'; None where they are not."""
+    level = [config]
+    for _ in range(PARTS_DEEP):
+        for part in level:
+            if found := part.get("quantization_config"):
+                return str(found.get("quant_method", "unknown") if isinstance(found, dict) else "unknown")[:40]
+        level = [value for part in level for value in part.values() if isinstance(value, Mapping)]
+    return None

@@ -25,8 +25,12 @@ Shapes = Mapping[str, tuple[int, ...]]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 COUNTS = re.compile(r"layer|expert|block|depth")  # settings by which a config asks for so many modules
 MAX_COUNT = 4096
-# settings that name code: kernels from the Hub, classes in the repo
-CODE = re.compile(r"^_|implementation|kernel|auto_map|trust_remote_code|custom_pipelines")
+# settings that name code (kernels from the Hub, classes in the repo) or other files, change classes for the whole
+# process, or hold regular expressions that transformers would match
+CODE = re.compile(
+    r"^_|implementation|kernel|auto_map|trust_remote_code|custom_pipelines|transformers_weights|fusion_config"
+    r"|quantization_config"
+)
 
 
 @contextmanager

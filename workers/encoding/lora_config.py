@@ -14,15 +14,13 @@ from typing import Any
 import torch
 
 from catalog.errors import InvalidAdapterConfig, UnsupportedAdapter
+from workers.encoding.module_patterns import ModulePatterns
 
 MAX_RANK = 8192
 PREFIX = "base_model.model."
 KEY = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.default)?(\.weight)?")
 # an expert as a module of its own, the way transformers 4 had them; now they are stacked, and PEFT knows how
 EXPERT = re.compile(r"\.experts\.\d+\.(\w+)$")
-# a repeated group, or more than three repetitions: the sender could make the match take hours
-SLOW_PATTERN = re.compile(r"\)[*+{?]|([*+{].*){4}", re.DOTALL)
-MAX_PATTERN = 400  # characters
 UNSUPPORTED = (  # settings that change the forward in ways that no path here follows
     "use_qalora",
     "use_bdlora",
@@ -81,7 +79,15 @@ def parse_lora(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -
         if match["embedding"]:
             embeddings.add(module)
     check_rank(config.get("r"))
-    return {name: _module(config, name, half, name in embeddings) for name, half in halves.items()}
+    ranks, alphas = ModulePatterns(config, "rank_pattern"), ModulePatterns(config, "alpha_pattern")
+    modules = {}
+    for name, half in halves.items():
+        rank = check_rank(ranks.value(name, config.get("r")))
+        alpha = check_alpha(name, alphas.value(name, config.get("lora_alpha", 8)))
+        # rsLoRA, arXiv 2312.03732 section 3
+        scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        modules[name] = _module(name, half, rank, scale, name in embeddings)
+    return modules
 
 
 def parse_adalora(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> dict[str, LoraModule]:
@@ -105,37 +111,14 @@ def parse_adalora(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
     return found
 
 
-def _module(config: Mapping[str, Any], name: str, half: Mapping[str, torch.Tensor], embedding: bool) -> LoraModule:
+def _module(name: str, half: Mapping[str, torch.Tensor], rank: int, scale: float, embedding: bool) -> LoraModule:
     if set(half) != {"A", "B"}:
         raise InvalidAdapterConfig(f"{name[:120]} has lora_{next(iter(half))} without its other half.")
-    rank = check_rank(module_setting(config, "rank_pattern", name, config.get("r")))
     if half["A"].shape[0] != rank or half["B"].shape[1] != rank:
         raise InvalidAdapterConfig(
             f"{name[:120]}: the config says rank {rank}, A is {list(half['A'].shape)} and B {list(half['B'].shape)}."
         )
-    alpha = check_alpha(name, module_setting(config, "alpha_pattern", name, config.get("lora_alpha", 8)))
-    # rsLoRA, arXiv 2312.03732 section 3
-    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     return LoraModule(half["A"], half["B"], scale, embedding)
-
-
-def module_setting(config: Mapping[str, Any], setting: str, name: str, default: Any) -> Any:
-    """The value of the first pattern that matches the end of a module's name, as PEFT looks it up.
-
-    Raises `InvalidAdapterConfig`, also for a pattern that could take hours to match.
-    """
-    patterns = config.get(setting) or {}
-    if not isinstance(patterns, dict):
-        raise InvalidAdapterConfig(f"{setting} is not a JSON object.")
-    for pattern, value in patterns.items():
-        if len(pattern) > MAX_PATTERN or SLOW_PATTERN.search(pattern):
-            raise InvalidAdapterConfig(f"{setting}: {pattern[:80]!r} is too complex a pattern to be matched safely.")
-        try:
-            if re.match(rf"(.*\.)?({pattern})$", name):
-                return value
-        except re.error as error:
-            raise InvalidAdapterConfig(f"{setting}: {pattern[:80]!r} is not a pattern.") from error
-    return default
 
 
 def check_rank(rank: Any) -> int:

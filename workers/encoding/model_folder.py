@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from catalog.errors import CorruptWeights, FileTooLarge, FolderUnreadable, InvalidModelConfig, QuantisedWeights
-from workers.encoding.finetune import FineTune, read_config
+from catalog.errors import CorruptWeights, InvalidModelConfig, QuantisedWeights
+from workers.encoding.finetune import FineTune, quantisation, read_config
+from workers.encoding.json_file import read_object
 from workers.encoding.safetensors_file import TensorEntry
 
 CONFIG = "config.json"
@@ -39,11 +39,9 @@ def read_model(folder: Path, names: Sequence[str], card_base: str | None, header
 
 def refuse_quantised(config: dict[str, Any], name: str) -> None:
     """Raises `QuantisedWeights`."""
-    quantisation = config.get("quantization_config")
-    if quantisation:
-        method = quantisation.get("quant_method", "unknown") if isinstance(quantisation, dict) else "unknown"
+    if method := quantisation(config):
         raise QuantisedWeights(
-            f"{name} is quantised ({str(method)[:40]}), so its activations are not those of what was trained: "
+            f"{name} is quantised ({method}), so its activations are not those of what was trained: "
             "submit the unquantised model."
         )
 
@@ -63,30 +61,25 @@ def read_shards(folder: Path, names: Sequence[str], headers: Headers) -> dict[st
 def _read_indexed(folder: Path, names: Sequence[str], headers: Headers) -> dict[str, TensorEntry]:
     if INDEX not in names:
         raise CorruptWeights(f"{folder.name} has shards and no {INDEX} that says what is in them.")
-    claimed = _weight_map(folder / INDEX)
+    claimed: dict[str, set[str]] = {}
+    for tensor, shard in _weight_map(folder / INDEX).items():
+        claimed.setdefault(shard, set()).add(tensor)
     # a name in the index is only ever compared with the listing, never opened
-    missing = sorted(set(claimed.values()) - set(names))
+    missing = sorted(set(claimed) - set(names))
     if missing:
         raise CorruptWeights(f"{INDEX} names the shard {missing[0][:120]!r}, which {folder.name} does not hold.")
     entries: dict[str, TensorEntry] = {}
-    for shard in sorted(set(claimed.values())):
+    for shard, tensors in sorted(claimed.items()):
         found = headers(shard)
-        if set(found) != {name for name, file in claimed.items() if file == shard}:
+        if set(found) != tensors:
             raise CorruptWeights(f"{INDEX} says otherwise than {shard} what tensors it holds.")
         entries |= found
     return entries
 
 
 def _weight_map(path: Path) -> dict[str, str]:
-    try:
-        if path.stat().st_size > MAX_INDEX_BYTES:
-            raise FileTooLarge(f"{path.name} is larger than {MAX_INDEX_BYTES:,} bytes.")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FolderUnreadable(f"{path.name} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise CorruptWeights(f"{path.name} is not JSON.") from error
-    claimed = content.get("weight_map") if isinstance(content, dict) else None
+    content = read_object(path, CorruptWeights, max_bytes=MAX_INDEX_BYTES)
+    claimed = content.get("weight_map")
     if not isinstance(claimed, dict) or not claimed or not all(isinstance(file, str) for file in claimed.values()):
         raise CorruptWeights(f"{path.name} maps no tensors to shards.")
     return claimed

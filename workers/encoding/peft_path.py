@@ -127,7 +127,8 @@ def _derived_settings(parts: Parts, finetune: FineTune, model: PreTrainedModel) 
     """What PEFT is told beyond the config's own words."""
     peft_type = finetune.config["peft_type"]
     if peft_type == "LORA" and (parts.experts or not finetune.modules):
-        return expert_settings(finetune.config, {*parts.targets, *parts.experts})
+        names = (name for name, _ in model.named_parameters())
+        return expert_settings(finetune.config, {*parts.targets, *parts.experts}, names)
     if finetune.modules:
         return lora_settings(fit(finetune.modules, model))
     if peft_type == "IA3":

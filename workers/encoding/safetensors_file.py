@@ -7,8 +7,8 @@ JSON, then the tensors' bytes, in order, without holes.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -20,6 +20,12 @@ from catalog.errors import CorruptWeights, FileTooLarge, FolderUnreadable, NonFi
 
 BLOCK = 2**20
 MAX_HEADER_BYTES = 16 * 2**20  # a thousand times an adapter's; Python needs some ten times that to parse it
+MAX_TENSORS = 2**17
+MAX_DIMENSIONS = 64
+MAX_NUMBERS = 2**48  # of a tensor
+MAX_NAME = 512  # characters; a module of a model in parts of parts has some 100
+# what module trees can be called: PEFT and transformers compile tensors' names as regular expressions
+NAME = re.compile(r"[\w./:@-]+")
 DTYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -64,7 +70,10 @@ def header_length(name: str, start: bytes, size: int) -> int:
 def parse_header(name: str, header: bytes, size: int) -> dict[str, TensorEntry]:
     """The tensors that a header of a file of `size` bytes tells of; raises `CorruptWeights` where both disagree."""
     offset = 8 + len(header)
-    entries = {tensor: _entry(name, tensor, item, offset) for tensor, item in _parse(name, header).items()}
+    content = _parse(name, header)
+    if len(content) > MAX_TENSORS:
+        raise CorruptWeights(f"{name} claims {len(content):,} tensors; no more than {MAX_TENSORS:,} are read.")
+    entries = {tensor: _entry(name, tensor, item, offset, size) for tensor, item in content.items()}
     _check_layout(name, entries, offset, size)
     return entries
 
@@ -140,6 +149,9 @@ def _tensor(data: torch.Tensor, entry: TensorEntry) -> torch.Tensor:
 
 
 def _parse(file: str, header: bytes) -> dict[str, Any]:
+    # three lists and objects a tensor; millions of them keep the parser, and with it every thread, for seconds
+    if header.count(b"[") + header.count(b"{") > 4 * MAX_TENSORS:
+        raise CorruptWeights(f"{file} claims more than the {MAX_TENSORS:,} tensors that are read.")
     try:
         content = json.loads(header)
     except (ValueError, RecursionError) as error:
@@ -150,16 +162,34 @@ def _parse(file: str, header: bytes) -> dict[str, Any]:
     return content
 
 
-def _entry(file: str, name: str, item: Any, offset: int) -> TensorEntry:
+def _entry(file: str, name: str, item: Any, offset: int, size: int) -> TensorEntry:
+    if len(name) > MAX_NAME or not NAME.fullmatch(name):
+        raise CorruptWeights(
+            f"{file}: {name[:80]!r} is no tensor's name: it may have {MAX_NAME} letters, digits and . _ - / : @ only."
+        )
     try:
         dtype, shape, (start, end) = item["dtype"], tuple(item["shape"]), item["data_offsets"]
         whole = all(type(number) is int and number >= 0 for number in (*shape, start, end))
-        fits = whole and end - start == math.prod(shape) * DTYPES[dtype].itemsize
+        width = DTYPES[dtype].itemsize
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptWeights(f"{file}: the header's entry for {name[:80]} is malformed.") from error
-    if not fits:
-        raise CorruptWeights(f"{file}: {name[:80]} has not the number of bytes that its shape and dtype ask for.")
+        raise CorruptWeights(f"{file}: the header's entry for {name} is malformed.") from error
+    if len(shape) > MAX_DIMENSIONS:
+        raise CorruptWeights(f"{file}: {name} has {len(shape):,} dimensions; no more than {MAX_DIMENSIONS} are read.")
+    if whole and end > size - offset:
+        raise CorruptWeights(f"{file} is truncated: it has {size:,} bytes, and its header claims more for {name}.")
+    if not whole or end - start != _numbers(shape) * width:
+        raise CorruptWeights(f"{file}: {name} has not the number of bytes that its shape and dtype ask for.")
     return TensorEntry(dtype, shape, offset + start, offset + end)
+
+
+def _numbers(shape: Sequence[int]) -> int:
+    """How many numbers a tensor has; any that no file holds where there are too many, without working them out."""
+    product = 1
+    for length in shape:
+        product *= min(length or 1, MAX_NUMBERS)
+        if product >= MAX_NUMBERS:
+            return MAX_NUMBERS
+    return 0 if 0 in shape else product
 
 
 def _check_layout(file: str, entries: dict[str, TensorEntry], offset: int, size: int) -> None:
@@ -168,7 +198,5 @@ def _check_layout(file: str, entries: dict[str, TensorEntry], offset: int, size:
         if entry.start != reached:
             raise CorruptWeights(f"{file}: the header's offsets overlap or leave holes.")
         reached = entry.end
-    if reached > size:
-        raise CorruptWeights(f"{file} is truncated: it has {size:,} bytes of the {reached:,} that its header claims.")
     if reached < size:
         raise CorruptWeights(f"{file} has {size - reached:,} bytes after its last tensor.")

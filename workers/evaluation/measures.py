@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+# vectors are float32: what differs by less is equally far, and would else be ordered by how sums happened to be rounded
+EQUALLY_FAR = 1e-6
+SAME = 1e-12  # a distance below is that of two equal vectors
+
 
 def cosines(gram: Floats) -> Floats:
     """Cosines of vectors from their inner products, (n, n); a zero vector has cosine 0 to all."""
@@ -29,6 +33,7 @@ def centred(gram: Floats) -> Floats:
 def distances(gram: Floats) -> Floats:
     """`clip(1 - cos, 0, 1)`, the distance of the paper's released code, with zeros on the diagonal."""
     found = np.clip(1.0 - cosines(gram), 0.0, 1.0)
+    found[found < SAME] = 0.0
     np.fill_diagonal(found, 0.0)
     return found
 
@@ -63,7 +68,8 @@ def nearest_accuracy(distance: Floats, labels: Ints, weights: Floats | None = No
     np.fill_diagonal(others, np.inf)
     if weights is not None:
         others[:, weights == 0] = np.inf
-    return float(np.average(labels[others.argmin(axis=1)] == labels, weights=weights))
+    first = (others <= others.min(axis=1, keepdims=True) + EQUALLY_FAR).argmax(axis=1)
+    return float(np.average(labels[first] == labels, weights=weights))
 
 
 def adjusted_rand(labels: Ints, clusters: Ints, weights: Floats | None = None) -> float:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,8 +25,12 @@ from catalog.repository import snapshots, vector_stream
 from catalog.tables import IndexSnapshot
 from tests.catalog import entries
 from tests.catalog.index.conftest import COUNT, DIMENSION, again
+from tests.waiting import LIMIT, wait_until
 
 ROOT = Path(__file__).parents[3]
+# a process that makes way for all others gets no time at all where a test runs on each core
+EAGER = "import os; os.nice = os.sched_setscheduler = lambda *_: None"
+HELD_UP = "import time; from catalog.index import training; training.build = lambda _: time.sleep(600)"
 
 
 def rows(database: Database) -> list[IndexSnapshot]:
@@ -40,9 +43,11 @@ def build_error(database: Database) -> str | None:
         return snapshots.build_errors(session, [1]).get(1)
 
 
-def started(builder: Builder, *, limit: int | None = None) -> subprocess.Popen[str]:
-    """A builder of its own process, as a worker starts it; `limit` is the largest file that it may write."""
-    lines = ["import resource, runpy, sys"]
+def started(builder: Builder, *, limit: int | None = None, first: str = "") -> subprocess.Popen[str]:
+    """A builder of its own process, as a worker starts it; `limit` is the largest file that it may write, and `first`
+    what its process does before.
+    """
+    lines = ["import resource, runpy, sys", EAGER, first]
     if limit is not None:
         lines.append(f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))")
     lines += ["sys.argv = ['build', '1']", "runpy.run_module('catalog.build_index', run_name='__main__')"]
@@ -54,6 +59,14 @@ def started(builder: Builder, *, limit: int | None = None) -> subprocess.Popen[s
     }
     code = "\n".join(lines)
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+
+
+def log_of(process: subprocess.Popen[str]) -> str:
+    """What it said until its end. It never outlives its test: it holds the lock of the builders of a space."""
+    try:
+        return process.communicate(timeout=100)[1]
+    finally:
+        process.kill()
 
 
 def opened(builder: Builder, row: IndexSnapshot) -> MappedSegment:
@@ -145,28 +158,29 @@ def test_changes_during_a_build_are_in_the_feed_after_it(builder: Builder, pool:
 
     with ThreadPoolExecutor(1) as writers:
         writing = writers.submit(write)
-        builder.build(1)
-        stopping.set()
-        writing.result(10)
+        try:
+            wait_until(lambda: added or writing.done(), "somebody writes")
+            builder.build(1)
+        finally:
+            stopping.set()
+        writing.result(LIMIT)
     [row] = rows(builder.database)
     segment = opened(builder, row)
     with builder.database.transaction() as session:
         later = session.connection().exec_driver_sql(f"SELECT model_id FROM vectors WHERE seq > {row.covered_seq}")
         fed = {model_id for (model_id,) in later}
-    assert added
     assert set(added) <= fed | set(segment.model_ids.tolist())
 
 
 def test_a_killed_builder_leaves_nothing_and_the_next_one_builds(builder: Builder):
     space = builder.folder / SPACE.key
-    process = started(builder)
-    deadline = time.monotonic() + 30
-    while not list(space.glob(".building-*")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process = started(builder, first=HELD_UP)
+    try:
+        wait_until(lambda: list(space.glob(".building-*")) or process.poll() is not None, "the build has begun")
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
 
     assert rows(builder.database) == []
     assert [path.name for path in space.iterdir() if path.name.isdecimal()] == []
@@ -178,7 +192,7 @@ def test_a_killed_builder_leaves_nothing_and_the_next_one_builds(builder: Builde
 
 def test_a_builder_process_builds(builder: Builder):
     process = started(builder)
-    _, log = process.communicate(timeout=60)
+    log = log_of(process)
     assert process.returncode == 0, log
     assert [row.generation for row in rows(builder.database)] == [1]
 
@@ -189,7 +203,7 @@ def test_a_full_disk_ends_a_build_and_leaves_the_one_before(builder: Builder):
         snapshots.postpone(session, 1, 0)
         snapshots.mark_broken(session, 1, 1, "a test wants another")
     process = started(builder, limit=100_000)
-    _, log = process.communicate(timeout=60)
+    log = log_of(process)
 
     assert process.returncode == 1
     assert "disk_full" in log

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,6 +16,7 @@ from catalog.repository import vectors
 from tests.catalog import entries
 from tests.catalog.entries import SPACE
 from tests.outage import away
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -35,15 +35,6 @@ def running(database: Database) -> Iterator[Follower]:
 
 def nearest(index: Follower, query: list[float], space_id: int = 1) -> list[int]:
     return index.index(space_id, len(query)).search(np.array(query), 10).model_ids.tolist()
-
-
-def until(condition: Callable[[], bool], limit: float = 10) -> bool:
-    deadline = time.monotonic() + limit
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def test_it_is_not_loaded_before_its_first_look(still: Follower):
@@ -139,35 +130,38 @@ def test_spaces_do_not_mix(database: Database, still: Follower):
 
 
 def test_its_thread_takes_in_what_is_committed(database: Database, running: Follower):
-    assert until(lambda: running.loaded)
+    wait_until(lambda: running.loaded, "the feed is read")
     model_id = entries.put(database, "a/one", [1, 0])
-    assert until(lambda: nearest(running, [1, 0]) == [model_id])
+    wait_until(lambda: nearest(running, [1, 0]) == [model_id], "the model is found")
 
 
 def test_it_answers_during_an_outage_and_catches_up_after_it(
     database: Database, running: Follower, servers: EmbeddedServers, caplog: pytest.LogCaptureFixture
 ):
     one = entries.put(database, "a/one", [1, 0])
-    assert until(lambda: running.loaded and nearest(running, [1, 0]) == [one])
+    wait_until(lambda: running.loaded and nearest(running, [1, 0]) == [one], "the model is found")
     caplog.set_level(logging.WARNING)
 
     with away(servers.postgres):
-        assert until(lambda: "the change feed cannot be read" in caplog.text)
+        wait_until(lambda: "the change feed cannot be read" in caplog.text, "the outage is noticed")
         assert nearest(running, [1, 0]) == [one]
     two = entries.put(database, "a/two", [0, 1])
 
-    assert until(lambda: nearest(running, [1, 0]) == [one, two])
+    wait_until(lambda: nearest(running, [1, 0]) == [one, two], "both are found")
 
 
-def test_a_start_during_an_outage_loads_after_it(database: Database, servers: EmbeddedServers):
+def test_a_start_during_an_outage_loads_after_it(
+    database: Database, servers: EmbeddedServers, caplog: pytest.LogCaptureFixture
+):
     one = entries.put(database, "a/one", [1, 0])
+    caplog.set_level(logging.WARNING)
     late = Follower(database, interval=0.01)
     with away(servers.postgres):
         late.start()
-        time.sleep(0.1)
+        wait_until(lambda: "the change feed cannot be read" in caplog.text, "the outage is noticed")
         assert not late.loaded
     try:
-        assert until(lambda: late.loaded)
+        wait_until(lambda: late.loaded, "the feed is read")
         assert nearest(late, [1, 0]) == [one]
     finally:
         late.stop()

@@ -9,6 +9,7 @@ import pytest
 from catalog.errors import InvalidVector, SpaceMismatch
 from catalog.index import SpaceIndex, space_index
 from catalog.repository.vectors import Change
+from tests.waiting import LIMIT, wait_until
 
 DIMENSION = 16
 
@@ -198,7 +199,7 @@ def test_a_vector_without_a_direction_is_refused(vector: list[float]):
 def test_searches_are_consistent_while_changes_come_in(monkeypatch: pytest.MonkeyPatch):
     """At change t model i points along axis (i + t) modulo n: every answer must be whole, of one t."""
     monkeypatch.setattr(space_index, "FRESH_BYTES", 20 * 4 * 24)  # some changes begin a new segment, others do not
-    count, versions = 24, 150
+    count, versions, looked_at = 24, 150, 5
     axes = np.eye(count, dtype=np.float32)
     index = SpaceIndex(count)
     done = threading.Event()
@@ -208,22 +209,32 @@ def test_searches_are_consistent_while_changes_come_in(monkeypatch: pytest.Monke
         changes = [Change(version, 1, model_id, axes[(model_id + version) % count]) for model_id in order]
         index.apply(changes)
 
-    def look(axis: int) -> int:
-        looks = 0
-        while not done.is_set() or not looks:
+    looks = dict.fromkeys((0, 5, 11), 0)
+
+    def look(axis: int) -> None:
+        while not done.is_set():
             hits = index.search(axes[axis], count)
             assert hits.model_ids[0] == (axis - hits.covered_seq) % count
             assert hits.cosines.tolist() == [1] + [0] * (count - 1)
             assert sorted(hits.model_ids.tolist()) == list(range(count))
-            looks += 1
-        return looks
+            looks[axis] += 1
 
     apply(1)
     with ThreadPoolExecutor(3) as pool:
-        lookers = [pool.submit(look, axis) for axis in (0, 5, 11)]
+        lookers = [pool.submit(look, axis) for axis in looks]
         try:
             for version in range(2, versions):
                 apply(version)
+                if version % (versions // looked_at) == 0:  # everybody has looked again among these changes
+                    before = dict(looks)
+                    wait_until(
+                        lambda before=before: (
+                            any(each.done() for each in lookers) or all(looks[axis] > before[axis] for axis in looks)
+                        ),
+                        "everybody has looked",
+                    )
         finally:
             done.set()
-        assert sum(looker.result(10) for looker in lookers) > 10
+        for looker in lookers:
+            looker.result(LIMIT)
+    assert min(looks.values()) >= looked_at - 1

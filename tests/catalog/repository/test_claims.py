@@ -131,13 +131,22 @@ def test_nothing_is_due_while_the_queue_is_paused(database: Database):
     assert next_due(database) == job_id
 
 
-def test_a_pause_waits_for_a_claim_that_is_on_its_way(database: Database):
+def test_a_pause_waits_for_a_claim_that_is_on_its_way(database: Database, worker: int):
+    job_id = put(database, "model", Priority.PERSON)
     with database.transaction() as claiming, database.transaction() as pausing:
-        claims.next_due(claiming, (), 100)
+        assert [job.id for job in claims.claim(claiming, job_id, worker, 1)] == [job_id]
         pausing.execute(text("SET LOCAL lock_timeout = '200ms'"))
         with pytest.raises(Exception, match="lock timeout"):
             queues.pause(pausing, queues.ENCODE)
         pausing.rollback()
+
+
+def test_a_job_that_was_next_before_a_pause_is_not_claimed_after_it(database: Database, worker: int):
+    job_id = put(database, "model", Priority.PERSON)
+    assert next_due(database) == job_id
+    with database.transaction() as session:
+        queues.pause(session, queues.ENCODE)
+    assert entries.claim(database, job_id, worker) == []
 
 
 def test_a_suspect_is_claimed_alone(database: Database, worker: int):

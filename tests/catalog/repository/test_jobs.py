@@ -13,6 +13,7 @@ from catalog.errors import CorruptWeights, HubUnavailable, JobNotFound, TokenReq
 from catalog.repository import attempts, claims, jobs, models, recovery, workers
 from catalog.tables import Job, JobState, Source
 from tests.catalog import entries
+from tests.waiting import LIMIT
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_threads_that_submit_at_once_get_one_job(database: Database):
     barrier = threading.Barrier(8)
 
     def submit(_: int) -> tuple[int, bool]:
-        barrier.wait(10)
+        barrier.wait(LIMIT)
         with database.transaction() as session:
             job, made = jobs.submit(session, model, None)
             return job.id, made
@@ -158,7 +159,7 @@ def test_workers_that_claim_at_once_never_both_win(database: Database):
     barrier = threading.Barrier(len(ours))
 
     def work(worker_id: int) -> list[int]:
-        barrier.wait(10)
+        barrier.wait(LIMIT)
         return [claimed for job_id in ids for claimed in entries.claim(database, job_id, worker_id, 4)]
 
     with ThreadPoolExecutor(len(ours)) as pool:

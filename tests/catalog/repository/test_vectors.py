@@ -16,6 +16,7 @@ from catalog.repository import spaces, vectors
 from catalog.repository.vectors import Change
 from tests.catalog import entries
 from tests.catalog.entries import SPACE
+from tests.waiting import LIMIT
 
 FEATURE = SPACE.feature
 
@@ -135,21 +136,21 @@ def test_a_reader_never_misses_a_transaction_that_drew_its_place_early_and_commi
         with database.transaction() as session:
             seq = store(session, "a/slow")
             drawn.set()
-            assert go_on.wait(10)
+            assert go_on.wait(LIMIT)
         return seq
 
     def quick() -> int:
-        assert drawn.wait(10)
+        assert drawn.wait(LIMIT)
         with database.transaction() as session:
             return store(session, "a/quick")
 
     with ThreadPoolExecutor(2) as pool:
         late, early = pool.submit(slow), pool.submit(quick)
-        assert drawn.wait(10)
+        assert drawn.wait(LIMIT)
         time.sleep(0.2)  # the quick one could commit now, were it not for the lock
         position = max((change.seq for change in feed(database)), default=0)
         go_on.set()
-        expected = [late.result(10), early.result(10)]
+        expected = [late.result(LIMIT), early.result(LIMIT)]
 
     assert [change.seq for change in feed(database, position)] == expected == sorted(expected)
 
@@ -183,7 +184,7 @@ def test_a_reader_sees_every_change_of_many_writers_once(database: Database):
         reader = pool.submit(read)
         drawn = [seq for found in pool.map(write, range(writers)) for seq in found]
         writing.clear()
-        seen = reader.result(30)
+        seen = reader.result(LIMIT)
 
     assert len(drawn) == writers * each
     assert seen == sorted(drawn)
@@ -197,7 +198,7 @@ def test_removing_while_others_write_keeps_the_order(database: Database):
             other = pool.submit(entries.put, database, "a/new", [1, 2])
             time.sleep(0.1)
             assert not other.done()
-        new = other.result(10)
+        new = other.result(LIMIT)
     assert [change.model_id for change in feed(database)] == [model_id, new]
 
 

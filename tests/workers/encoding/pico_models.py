@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import peft
+import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import models as architectures
@@ -56,6 +57,12 @@ FEEDFORWARD = {"phi3": ["down_proj"], "gpt2": ["c_proj"], "gpt_neox": ["dense_4h
 NORMS = {"gpt2": ["ln_1", "ln_f"], "gpt_neox": ["input_layernorm", "final_layer_norm"]}
 EMBEDDING = {"gpt2": "wte", "gpt_neox": "embed_in"}
 HEAD = {"gpt_neox": "embed_out"}
+
+COMMON = ("llama", "gpt2", "gemma2")
+# what is tried of every architecture by `make check-all`, and of the common ones by `make test`
+EACH_ARCHITECTURE = [
+    name if name in COMMON else pytest.param(name, marks=pytest.mark.exhaustive) for name in ARCHITECTURES
+]
 
 
 def attention(architecture: str) -> list[str]:

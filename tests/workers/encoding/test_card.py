@@ -33,6 +33,23 @@ def test_a_long_card_is_cut(tmp_path: Path):
     assert len(words_of_card(path) or "") == MAX_WORDS
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a <i>b</i> 1 < 2 > 0", "a b 1 0"),
+        ("[a](x) [b](y [c](z)", "a b y c"),
+        ("a < b < c", "a < b < c"),
+        ("[a](b", "a b"),
+        ("a ```b``` c ```d", "a c"),
+        ("a\n---\nb", "a b"),
+    ],
+)
+def test_only_what_is_closed_is_markup(tmp_path: Path, text: str, words: str):
+    path = tmp_path / "README.md"
+    path.write_text(text)
+    assert words_of_card(path) == words
+
+
 @pytest.mark.parametrize("text", [None, "", "---\nlicense: mit\n---\n"])
 def test_a_card_that_says_nothing_has_no_words(tmp_path: Path, text: str | None):
     path = tmp_path / "README.md"

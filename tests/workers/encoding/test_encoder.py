@@ -102,6 +102,7 @@ def test_a_stored_table_stands_in_for_measuring(base: ResidentBase, adapter: Pat
     np.testing.assert_allclose(shift, 1, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("four_continuations")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("feature", FEATURES)
 def test_an_adapter_that_moves_nothing_stays_under_the_noise_floor(

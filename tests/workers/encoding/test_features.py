@@ -15,7 +15,15 @@ from transformers import AutoTokenizer
 
 from catalog.errors import UnknownFeature
 from tests.workers.encoding.pico_adapters import publish
-from tests.workers.encoding.pico_models import ARCHITECTURES, PROBES, load, load_with, make_base, relative_error
+from tests.workers.encoding.pico_models import (
+    ARCHITECTURES,
+    EACH_ARCHITECTURE,
+    PROBES,
+    load,
+    load_with,
+    make_base,
+    relative_error,
+)
 from workers.encoding import Encoder, Encoding, ResidentBase, read_finetune
 from workers.encoding.continuations import CONTINUATIONS, FILE, load_continuations
 from workers.encoding.features import FEATURES, find_feature
@@ -92,7 +100,7 @@ def encode(base: Path, adapter: Path, features: list[str], **settings: Any) -> E
     return result
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", EACH_ARCHITECTURE)
 def test_one_forward_serves_all_features(pico: dict[str, tuple[Path, Path]], architecture: str):
     base, adapter = pico[architecture]
     before, after = Whole(load(base), base), Whole(load_with(base, adapter), base)
@@ -146,7 +154,8 @@ def test_layers_behind_the_one_that_is_read_are_not_run(pico: dict[str, tuple[Pa
     assert ran == [0]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.usefixtures("four_continuations")
+@pytest.mark.parametrize("architecture", EACH_ARCHITECTURE)
 def test_what_the_last_layer_spares_changes_no_vector(pico: dict[str, tuple[Path, Path]], architecture: str):
     """Weighted activations read every token, so in their company nothing is spared."""
     last = encode(*pico[architecture], ["delta_activations", "delta_meaning"]).vectors

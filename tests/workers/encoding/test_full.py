@@ -166,6 +166,9 @@ def test_settings_that_name_code_are_left_out(encoder: Encoder, tuned: Path):
         _attn_implementation="somebody/kernel",
         experts_implementation="somebody/kernel",
         custom_pipelines={"text": {"impl": "code.Pipeline"}},
+        transformers_weights="elsewhere.safetensors",
+        fusion_config={"no_such_fusion": True},
+        quantization_config={},
     )
     np.testing.assert_array_equal(encode(encoder, tuned), expected)
 

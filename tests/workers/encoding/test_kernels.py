@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tests.workers.encoding.pico_adapters import publish
-from tests.workers.encoding.pico_models import ARCHITECTURES, PROBES, make_base
+from tests.workers.encoding.pico_models import ARCHITECTURES, EACH_ARCHITECTURE, PROBES, make_base
 from workers.encoding import Encoder, Encoding, ResidentBase, kernels, read_finetune
 from workers.encoding.kernels import FastLinear, GatedMLP, MixedConv1D
 from workers.encoding.trace import run
@@ -63,7 +63,7 @@ def test_other_mlps_are_left_alone(bases: dict[str, Path], architecture: str):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", EACH_ARCHITECTURE)
 def test_reduced_vectors_point_where_those_of_float32_do(
     bases: dict[str, Path], tmp_path: Path, architecture: str, dtype: str
 ):

@@ -30,7 +30,10 @@ TOLERANCE = 1e-4
 EVERYWHERE = ("lora", "dora", "modules_to_save", "larger_vocabulary", "ia3", "ln_tuning", "vera", "prefix_tuning")
 
 # PEFT warns whoever makes an adapter, and does so while these make theirs
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning"),
+]
 
 
 @dataclass(frozen=True)

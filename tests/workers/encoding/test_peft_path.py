@@ -17,6 +17,7 @@ from tests.workers.encoding.pico_adapters import TASK, grow, publish
 from tests.workers.encoding.pico_models import PROBES, load_with, make_adapter, make_base, reference, relative_error
 from workers.encoding import Encoder, ResidentBase, read_finetune
 from workers.encoding.guard import BaseGuard, checksum, restored
+from workers.encoding.peft_kinds import peft_config
 
 FEATURE = "delta_activations"
 SEQUENCE = ("lora", "dora", "modules_to_save", "ia3", "larger_vocabulary", "oft", "prefix_tuning", "ln_tuning")
@@ -201,7 +202,7 @@ def test_nothing_that_a_config_names_is_imported_or_loaded(
         ("loha", {"r": 100_000}, InvalidAdapterConfig),
         ("loha", {"r": "8"}, (InvalidAdapterConfig, ShapeMismatch)),
         ("loha", {"alpha": float("nan")}, InvalidAdapterConfig),
-        ("loha", {"rank_pattern": {"((a+)+)+": 4}}, InvalidAdapterConfig),
+        ("loha", {"rank_pattern": {"(?!o_proj).*": 4}}, InvalidAdapterConfig),
         ("oft", {"oft_block_size": 16}, ShapeMismatch),
         ("vera", {"save_projection": False}, InvalidAdapterConfig),
         ("vera_unsaved", {"save_projection": True}, InvalidAdapterConfig),
@@ -327,3 +328,104 @@ def test_experts_as_single_modules(mixtral: Path, tmp_path: Path):
     peft.LoraConfig(r=3, target_modules=targets, task_type=TASK, inference_mode=True).save_pretrained(tmp_path)
     expected = reference(mixtral, load_with(mixtral, tmp_path))
     assert relative_error(encode(new_encoder(mixtral), tmp_path)[0], expected) <= 1e-4
+
+
+# patterns, which PEFT matches and which reach it here as names
+
+
+LAYERS = r"model\.layers\.\d+\."
+MADE_BY_PATTERNS: dict[str, peft.PeftConfig] = {
+    "lora of a regular expression": peft.LoraConfig(r=4, target_modules=r".*\.(q_proj|v_proj)", task_type=TASK),
+    "dora of all linear layers": peft.LoraConfig(r=4, use_dora=True, target_modules="all-linear", task_type=TASK),
+    "dora of one layer": peft.LoraConfig(
+        r=4,
+        use_dora=True,
+        target_modules=["q_proj", "down_proj"],
+        layers_to_transform=[1],
+        layers_pattern="layers",
+        task_type=TASK,
+    ),
+    "dora but for the first layer": peft.LoraConfig(
+        r=4, use_dora=True, target_modules=["q_proj", "down_proj"], exclude_modules=r".*\.0\..*", task_type=TASK
+    ),
+    "dora of ranks by full names": peft.LoraConfig(
+        r=4,
+        use_dora=True,
+        target_modules=["q_proj", "v_proj"],
+        rank_pattern={"^model.layers.1.self_attn.q_proj": 2, r"model\.layers\.0\.self_attn\.v_proj": 6},
+        alpha_pattern={"model.layers.1.self_attn.q_proj": 32},
+        task_type=TASK,
+    ),
+    "lora of ranks by ends of names": peft.LoraConfig(
+        r=4,
+        target_modules="all-linear",
+        rank_pattern={"self_attn.o_proj": 6, r".*\.1\.mlp.*": 5},
+        alpha_pattern={f"{LAYERS}mlp.*": 1, "q_proj|k_proj": 32},
+        task_type=TASK,
+    ),
+    "loha": peft.LoHaConfig(
+        r=4,
+        target_modules=rf"{LAYERS}.*proj",
+        rank_pattern={"^model.layers.0.mlp.up_proj": 2, "down_proj": 6},
+        alpha_pattern={r".*\.0\..*": 32},
+        task_type=TASK,
+    ),
+    "lokr": peft.LoKrConfig(
+        r=4,
+        target_modules=["q_proj", "down_proj"],
+        rank_pattern={"layers.1.self_attn.q_proj": 2},
+        alpha_pattern={"down_proj": 32},
+        task_type=TASK,
+    ),
+    "hira": peft.HiraConfig(r=4, target_modules=["q_proj"], rank_pattern={r".*\.0\..*": 6}, task_type=TASK),
+    "delora": peft.DeloraConfig(
+        r=4,
+        target_modules=["q_proj", "v_proj"],
+        rank_pattern={"v_proj": 2},
+        lambda_pattern={"layers.0.self_attn.q_proj": 3},
+        task_type=TASK,
+    ),
+    "fourierft": peft.FourierFTConfig(
+        n_frequency=50,
+        target_modules=["q_proj", "v_proj"],
+        n_frequency_pattern={"q_proj": 30, "model.layers.0.self_attn.v_proj": 20},
+        task_type=TASK,
+    ),
+    "c3a": peft.C3AConfig(
+        block_size=8,
+        target_modules=["q_proj", "v_proj"],
+        block_size_pattern={r"0\.self_attn\.q_proj": 4, "model.layers.1.self_attn.v_proj": 16},
+        task_type=TASK,
+    ),
+    "ia3": peft.IA3Config(
+        target_modules=r".*\.(k_proj|v_proj|down_proj)", feedforward_modules=r".*\.down_proj", task_type=TASK
+    ),
+    "ia3 of everything": peft.IA3Config(
+        target_modules=["q_proj", "down_proj"], feedforward_modules=r".*proj", task_type=TASK
+    ),
+    "weights by an end of a name": peft.LoraConfig(
+        r=4, target_modules=r".*q_proj", modules_to_save=["1.mlp.up_proj", "norm"], task_type=TASK
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MADE_BY_PATTERNS)
+def test_an_adapter_of_patterns_gives_what_peft_gives(encoder: Encoder, base: Path, tmp_path: Path, name: str):
+    folder = make_adapter(base, tmp_path, MADE_BY_PATTERNS[name])
+    expected = reference(base, load_with(base, folder))
+    assert np.linalg.norm(expected) > 0.05
+    assert relative_error(encode(encoder, folder)[0], expected) <= 1e-5
+
+
+def test_parameters_that_the_base_has_not_are_no_part_of_the_search(mixtral: Path, tmp_path: Path):
+    config = peft.LoraConfig(r=3, target_modules=[], target_parameters=["experts.down_proj"], task_type=TASK)
+    folder = make_adapter(mixtral, tmp_path, config)
+    expected = reference(mixtral, load_with(mixtral, folder))
+    # PEFT compares each of them with each parameter: with these, for a minute a parameter
+    rewrite(folder, target_parameters=["experts.down_proj", *(f"a.{number}" for number in range(300_000))])
+    assert relative_error(encode(new_encoder(mixtral), folder)[0], expected) <= 1e-5
+
+
+def test_more_modules_than_peft_can_compare_are_refused():
+    with pytest.raises(UnsupportedAdapter, match="more than 4,096 modules"):
+        peft_config({"peft_type": "LOHA"}, {f"layers.{number}": "" for number in range(4097)}, False)

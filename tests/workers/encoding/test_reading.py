@@ -204,6 +204,19 @@ def test_a_config_that_is_no_object_is_invalid(tmp_path: Path, content: str):
         read_finetune(tmp_path)
 
 
+@pytest.mark.parametrize("levels", [65, 900])
+def test_a_config_of_many_levels_is_invalid(tmp_path: Path, levels: int):
+    (pico.make_adapter(tmp_path) / "adapter_config.json").write_text('{"r":' * levels + "4" + "}" * levels)
+    with pytest.raises(InvalidAdapterConfig, match=r"levels deep|not JSON"):
+        read_finetune(tmp_path)
+
+
+def test_a_config_of_too_many_lists_is_invalid(tmp_path: Path):
+    (pico.make_adapter(tmp_path) / "adapter_config.json").write_text('{"r": [' + "[]," * 140_000 + "[]]}")
+    with pytest.raises(InvalidAdapterConfig, match="more than 131,072 lists and objects"):
+        read_finetune(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("card", "base"),
     [
@@ -214,6 +227,16 @@ def test_a_config_that_is_no_object_is_invalid(tmp_path: Path, content: str):
         ("---\n- base_model\n---\n", None),
         ("---\nbase_model: [\n---\n", None),
         ("---\n!!python/object/apply:os.abort []\n---\n", None),
+        ("---\nbase_model: 'owner/base' # here\nlicense: mit\n---\n", "owner/base"),
+        ("---\nbase_model:\n  - owner/base\n\n# more\ntags: [\n---\n", "owner/base"),
+        ("---  \nbase_model: owner/base\n--- \n---\nbase_model: b/b\n---\n", "owner/base"),
+        ("---\nbase_model_relation: adapter\n---\n", None),
+        ("---\nmodel-index:\n- base_model: a/a\n---\n", None),
+        ("---\nbase_model:\n---\n", None),
+        ("---\nbase_model: null\n---\n", None),
+        ("---\nbase_model: {a: b}\n---\n", None),
+        ("---\nbase_model: !!python/name:os.abort\n---\n", None),
+        ("---\nbase_model: owner/base\n", None),
         ("base_model: owner/base", None),
         ("text\n---\nbase_model: owner/base\n---\n", None),
     ],

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from catalog.errors import CatalogError, CorruptWeights, FileTooLarge, FolderUnreadable, NonFiniteWeights
-from workers.encoding.safetensors_file import MAX_HEADER_BYTES, load_tensors, read_header
+from workers.encoding.safetensors_file import MAX_HEADER_BYTES, MAX_TENSORS, load_tensors, read_header
 
 ENTRY = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
 
@@ -72,6 +72,12 @@ def test_the_header_says_shapes_and_dtypes(tmp_path: Path):
         pytest.param({"a": {**ENTRY, "dtype": ["F32"]}}, bytes(16), id="a dtype that is a list"),
         pytest.param({"a": {"dtype": "F32"}}, bytes(16), id="an entry without a shape"),
         pytest.param({"a": "F32"}, bytes(16), id="an entry that is a text"),
+        pytest.param({"a": {**ENTRY, "shape": [10**4000] * 100}}, bytes(16), id="a shape of huge numbers"),
+        pytest.param({"a": {**ENTRY, "shape": [0, 2**62, 2**62], "data_offsets": [0, 0]}}, b"", id="huge and empty"),
+        pytest.param({"a": {**ENTRY, "shape": [1] * 63 + [2, 2]}}, bytes(16), id="a shape of 65 dimensions"),
+        pytest.param({"a": {**ENTRY, "data_offsets": [0, 10**4299]}}, bytes(16), id="an offset of 4,300 digits"),
+        pytest.param({"a": {**ENTRY, "data_offsets": [10**4299, 10**4299 + 16]}}, bytes(16), id="two such offsets"),
+        pytest.param(b'{"a": [' + b"[]," * 5_000_000 + b"[]]}", b"", id="millions of lists"),
         pytest.param([ENTRY], bytes(16), id="a list"),
         pytest.param(b"{", bytes(16), id="no JSON"),
         pytest.param(b"\xff\xfe{}", bytes(16), id="no text"),
@@ -81,6 +87,30 @@ def test_the_header_says_shapes_and_dtypes(tmp_path: Path):
 def test_headers_that_lie_are_corrupt(tmp_path: Path, header: Any, data: bytes):
     with pytest.raises(CorruptWeights):
         load_tensors(write(tmp_path / "bad.safetensors", header, data))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a" * 513, "", "(a+)+", r"a\\1", "a b", "a\0", "a\n", "\ud800", "a*", "a$", "[a]", "{a}"],
+    ids=ascii,
+)
+def test_what_is_no_name_of_a_tensor_is_corrupt(tmp_path: Path, name: str):
+    with pytest.raises(CorruptWeights, match="is no tensor's name"):
+        read_header(write(tmp_path / "bad.safetensors", {name: ENTRY}))
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 512, "base_model.model.h.0.attn.c_attn.lora_A.weight", "tower-large/block:0.weight", "größe.0"]
+)
+def test_names_of_tensors_may_be_long_and_those_of_other_frameworks(tmp_path: Path, name: str):
+    assert list(read_header(write(tmp_path / "good.safetensors", {name: ENTRY}))) == [name]
+
+
+def test_more_tensors_than_any_model_has_are_corrupt(tmp_path: Path):
+    empty = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
+    header = {f"{number}": empty for number in range(MAX_TENSORS + 1)}
+    with pytest.raises(CorruptWeights, match="131,073 tensors"):
+        read_header(write(tmp_path / "many.safetensors", header, b""))
 
 
 @pytest.mark.parametrize("content", [b"", b"1234567", bytes(7)])

@@ -42,13 +42,17 @@ def silhouette(distance: np.ndarray, labels: np.ndarray) -> float:
         own = [distance[me, other] for other in range(len(labels)) if labels[other] == label and other != me]
         strangers = [distance[me][labels == other].mean() for other in set(labels) - {label}]
         a, b = np.mean(own), min(strangers)
-        scores.append((b - a) / max(a, b))
+        scores.append((b - a) / max(a, b) if max(a, b) > 1e-12 else 0.0)
     return float(np.mean(scores))
 
 
 def nearest(distance: np.ndarray, labels: np.ndarray) -> float:
+    """Of several that are equally near, but for the rounding of float32, the first counts."""
     others = distance + 9 * np.eye(len(labels))
-    return float(np.mean(labels[others.argmin(axis=1)] == labels))
+    hits = [
+        labels[np.flatnonzero(row < row.min() + 1e-6)[0]] == label for row, label in zip(others, labels, strict=True)
+    ]
+    return float(np.mean(hits))
 
 
 def rand(labels: np.ndarray, clusters: np.ndarray) -> float:

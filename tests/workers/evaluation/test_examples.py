@@ -14,9 +14,8 @@ from typer.testing import CliRunner
 from catalog.probes import load_probes
 from catalog.settings import Settings
 from tests.workers.evaluation import recomputed
-from workers.encoding import Encoder, ResidentBase, encoder
-from workers.encoding.continuations import CONTINUATIONS, Continuations
-from workers.encoding.features import delta_meaning
+from workers.encoding import Encoder, ResidentBase
+from workers.encoding.continuations import Continuations
 from workers.encoding.guard import BaseGuard
 from workers.evaluation.evaluate import app
 from workers.evaluation.labels import check_groups, read_labels
@@ -67,13 +66,11 @@ def test_the_examples_are_five_domains_of_three(examples: Pool):
     assert [examples.labels.count(group) for group in examples.groups] == [3] * 5
 
 
+@pytest.mark.exhaustive
 def test_all_seven_are_printed_with_the_figures_of_their_stored_vectors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, four_continuations: Continuations
 ):
     """With a short probe, short answers and four continuations, for the time's sake: other figures than in the docs."""
-    four = Continuations("four", CONTINUATIONS.texts[9:13])
-    monkeypatch.setattr(encoder, "CONTINUATIONS", four)
-    monkeypatch.setattr(delta_meaning, "CONTINUATIONS", four)
     (tmp_path / "probes.json").write_text('["Answer:"]')
     labels, probes = str(ROOT / "examples" / "labels.csv"), ["--probes", str(tmp_path / "probes.json")]
     options = ["--out", str(tmp_path), "--base", str(BASE), "--answer-tokens", "4", "--resamples", "20", *probes]
@@ -87,6 +84,7 @@ def test_all_seven_are_printed_with_the_figures_of_their_stored_vectors(
         assert any(np.allclose([float(cell) for cell in row], wanted, atol=6e-4) for row in printed), name
 
 
+@pytest.mark.exhaustive
 def test_delta_activations_match_the_published_procedures_scores(examples: Pool, smollm: ResidentBase):
     if not REFERENCE.is_dir():
         pytest.skip("the reference scores are no part of the project")
@@ -102,6 +100,7 @@ def test_delta_activations_match_the_published_procedures_scores(examples: Pool,
     assert line.figures.adjusted_rand.value == 1.0
 
 
+@pytest.mark.exhaustive
 def test_the_true_pair_of_each_mixture_ranks_first_among_the_ten_sums(smollm: ResidentBase):
     labels = ROOT / "examples" / "mixtures.csv"
     found = read_labels(labels)

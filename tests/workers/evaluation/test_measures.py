@@ -63,6 +63,26 @@ def test_the_nearest_other_decides():
     assert measures.nearest_accuracy(distance, np.array([0, 0, 1])) == pytest.approx(1 / 3)
 
 
+def rounded_otherwise(vectors: np.ndarray, seed: int) -> np.ndarray:
+    """The same vectors to the last bits of float32, which are others with each number of threads."""
+    return vectors * (1 + 1e-7 * np.random.default_rng(seed).normal(size=vectors.shape))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_equally_near_ones_the_first_counts_however_sums_are_rounded(seed: int):
+    told = np.array([[1.0, 2, 3], [3, 2, 1], [1, 2, 3], [1, 2, 3], [3, 2, 1], [2, 2, 2]])  # models that say the same
+    vectors = rounded_otherwise(told, seed)
+    distance = measures.distances(vectors @ vectors.T)
+    assert measures.nearest_accuracy(distance, np.array([0, 1, 1, 0, 1, 1])) == pytest.approx(3 / 6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_models_that_are_all_the_same_have_silhouette_zero_however_sums_are_rounded(seed: int):
+    vectors = rounded_otherwise(np.tile([0.1, 0.7, 0.3], (6, 1)), seed)
+    distance = measures.distances(vectors @ vectors.T)
+    assert measures.silhouettes(distance, np.array([0, 0, 0, 1, 1, 1])).tolist() == [0] * 6
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_adjusted_rand_is_scikit_learns(seed: int):
     clusters = np.random.default_rng(seed).integers(0, 4, len(LABELS))

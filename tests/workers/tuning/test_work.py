@@ -3,14 +3,16 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import func, text, update
 
 from catalog import interventions, tasks
 from catalog.database import Database
-from catalog.errors import ArchiveNotFound, HubUnavailable, SpaceNotFound
+from catalog.errors import ArchiveNotFound, HubUnavailable, NotRetriable, SpaceNotFound
 from catalog.examples import Example
 from catalog.quotas import Quota
 from catalog.recipe import Recipe
@@ -21,6 +23,7 @@ from catalog.tables import Job, JobState, ModelState
 from catalog.tasks import Question
 from catalog.viewers import EVERYTHING, PUBLIC, Viewer
 from tests import pico
+from tests.waiting import wait_until
 from tests.workers.test_pipeline import make_pipeline
 from workers.pipeline import Pipeline
 from workers.tuning import work
@@ -166,15 +169,47 @@ def test_a_cancelled_task_stores_nothing(database: Database, pipeline: Pipeline,
     assert (job.state, found) == (JobState.CANCELLED, None)
 
 
-def test_a_task_without_examples_cannot_be_run_again(database: Database, pipeline: Pipeline):
+def test_a_task_that_was_cancelled_or_failed_keeps_its_examples_for_a_retry(database: Database, pipeline: Pipeline):
     task_id, job = ask(database)
     interventions.cancel(database, job.id)
     with database.transaction() as session:
-        assert stored_tasks.forget_examples(session) == 1
+        assert stored_tasks.forget_examples(session) == 0
     interventions.retry(database, job.id)
     pipeline.ingest(job.id)
-    _, job, _ = look(database, task_id)
-    assert (job.state, job.error_code) == (JobState.FAILED, "examples_gone")
+    task, job, _ = look(database, task_id)
+    assert (job.state, task.examples) == (JobState.DONE, None)
+
+
+def test_a_task_whose_examples_are_forgotten_cannot_be_retried(database: Database, pipeline: Pipeline):
+    task_id, job = ask(database)
+    interventions.cancel(database, job.id)
+    with database.transaction() as session:
+        session.execute(update(Job).values(finished_at=func.now() - text("interval '8 days'")))
+        assert stored_tasks.forget_examples(session) == 1
+    with pytest.raises(NotRetriable, match=f"examples of task {task_id} have been forgotten"):
+        interventions.retry(database, job.id)
+    with database.transaction() as session:
+        assert jobs.get(session, job.id).state == JobState.CANCELLED
+
+
+def test_a_worker_that_stops_interrupts_the_training_and_counts_no_death(database: Database, pipeline: Pipeline):
+    long = Recipe(rate=1e-4, batch=1, passes=250, most_steps=2_000, tokens=300)
+    _, of_runs = tasks.ask(database, Question(EXAMPLES, recipe=long), NOBODY, PUBLIC)
+    [job] = of_runs.values()
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(pipeline.ingest, job.id)
+        wait_until(lambda: state_of(database, job.id).progress > 0, "the training has begun")
+        pipeline.stop()
+        working.result()
+    now = state_of(database, job.id)
+    assert (now.state, now.deaths, now.worker_id) == (JobState.QUEUED, 0, None)
+    assert [attempt["outcome"] for attempt in now.history] == ["released"]
+    assert pipeline.ingest(job.id) == 0  # it takes no more
+
+
+def state_of(database: Database, job_id: int) -> Job:
+    with database.transaction() as session:
+        return jobs.get(session, job_id, EVERYTHING)
 
 
 def test_a_base_that_is_another_by_now_is_told(database: Database, pipeline: Pipeline, pico_base: Path):

@@ -1,0 +1,13 @@
+"""What benchmarks compute is tested by `make check-all`: each measures for seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.exhaustive)

@@ -19,11 +19,10 @@ setup: .venv/.installed $(BASE)/model.safetensors ## make .venv, install the pin
 demo: setup ## index the example pool, print its neighbours, keep serving (CHECK=1: exit after the table)
 	@DELTADEX_DATA_DIR="$(DATA_DIR)" $(BIN)/python examples/demo.py $(if $(filter 1,$(CHECK)),--check)
 
-test: setup ## the tests but the long ones, in as many processes as pay, then lint (ARGS="-k name" picks tests)
+test: setup ## the tests but the long ones, in as many processes as pay (ARGS="-k name" picks tests)
 	$(BIN)/pytest -n auto -m "not exhaustive" $(ARGS)
-	@$(MAKE) --no-print-directory lint
 
-check-all: setup ## what takes long: real models, killed benchmarks, several hosts (network namespaces, as root)
+check-all: setup lint ## what takes long: lint, real models, matrices, killed processes, several hosts (as root)
 	$(BIN)/pytest -n 2 -m exhaustive $(ARGS)
 	.ci/namespaces
 

@@ -156,6 +156,7 @@ def answers(api: TestClient, method: str, path: str, **asked: Any) -> list[tuple
     return found
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("method", "path"), sorted(all_routes() - {ENDLESS}))
 def test_no_route_tells_others_of_what_is_hidden(catalog: Database, api: TestClient, method: str, path: str):
     if path.startswith("/v1/admin/"):

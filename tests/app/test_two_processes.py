@@ -59,6 +59,7 @@ def wait_in_both(clients: list[httpx.Client], vector: list[float], name: str) ->
         wait_until(lambda client=client: nearest(client, vector) == [name], f"{name} is the nearest to {vector}")
 
 
+@pytest.mark.exhaustive
 def test_a_vector_is_found_replaced_and_gone_in_both_processes(database: Database, clients: list[httpx.Client]):
     entries.put(database, "pair/other", [-1, 0])
     wait_in_both(clients, [-1, 0], "pair/other")

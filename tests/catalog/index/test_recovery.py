@@ -107,6 +107,7 @@ def test_without_a_segment_vectors_come_from_postgres(process: Process):
     assert (process.report().generation, process.report().vectors, process.report().fresh) == (0, COUNT, COUNT)
 
 
+@pytest.mark.exhaustive
 def test_a_published_segment_is_taken_over_while_searches_run(process: Process, builder: Builder):
     process.start()
     for generation in (1, 2, 3):
@@ -132,6 +133,7 @@ def test_what_changed_after_a_segment_was_made_is_found_with_it(process: Process
     process._searching = process._threads.submit(lambda: 1)
 
 
+@pytest.mark.exhaustive
 def test_changes_before_during_and_after_a_swap_are_all_there(builder: Builder, pool: np.ndarray):
     """Models come, move and go all the while; after each swap the index holds what Postgres holds."""
     database, seen = builder.database, Follower(builder.database, 3600, builder.folder)
@@ -269,6 +271,7 @@ def first(follower: Follower, query: np.ndarray) -> int:
     return int(follower.index(1, DIMENSION).search(query, 1).model_ids[0])
 
 
+@pytest.mark.exhaustive
 def test_no_row_of_concurrent_writers_is_missed(builder: Builder, pool: np.ndarray, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.WARNING)
     again(builder)

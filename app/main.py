@@ -9,36 +9,31 @@ from threading import Event, Thread
 
 from fastapi import FastAPI
 
-from app.api import (
-    access,
-    admin_jobs,
-    clusters,
-    crawls,
-    health,
-    job_events,
-    jobs,
-    limits,
-    maps,
-    merges,
-    metrics,
-    models,
-    problems,
-    reindexes,
-    search,
-    selections,
-    stats,
-    tasks,
-    vectors,
-    web,
-    webhooks,
-)
-from app.api.services import Services
-from app.api.signals import before_connections_close
-from app.api.viewer import VaryByKey
+from app.api import limits, problems
+from app.api.auth.viewer import VaryByKey
+from app.api.clusters import routes as cluster_routes
+from app.api.crawls import routes as crawl_routes
+from app.api.jobs import admin_routes as job_admin_routes
+from app.api.jobs import event_routes as job_event_routes
+from app.api.jobs import routes as job_routes
+from app.api.maps import routes as map_routes
+from app.api.merges import routes as merge_routes
+from app.api.models import access_routes as model_access_routes
+from app.api.models import routes as model_routes
+from app.api.operations import health, metrics, stats
+from app.api.reindexes import routes as reindex_routes
+from app.api.search import routes as search_routes
+from app.api.selections import routes as selection_routes
+from app.api.services.services import Services
+from app.api.shutdown import before_connections_close
+from app.api.tasks import routes as task_routes
+from app.api.vectors import routes as vector_routes
+from app.api.web import routes as web_routes
+from app.api.webhooks import routes as webhook_routes
+from catalog.auth.hub_tokens import TokenBox
 from catalog.database import Database
-from catalog.index import Follower
+from catalog.index.follower import Follower
 from catalog.settings import Settings, settings
-from catalog.tokens import TokenBox
 
 MAP_CHECKS = 5  # looks at the change feed for one at the map
 
@@ -75,8 +70,9 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     app.state.settings = conf
     app.state.tokens = TokenBox(conf.token_key, conf.token_max_age)
     for routes in (
-        clusters, maps, crawls, reindexes, models, search, vectors, tasks, selections, merges, job_events, jobs,
-        admin_jobs, access, stats, webhooks, health, metrics, web,
+        cluster_routes, map_routes, crawl_routes, reindex_routes, model_routes, search_routes, vector_routes,
+        task_routes, selection_routes, merge_routes, job_event_routes, job_routes, job_admin_routes,
+        model_access_routes, stats, webhook_routes, health, metrics, web_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)

@@ -24,9 +24,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.cli import commands
-from app.cli.client import POLL_INTERVAL, Client
-from app.cli.deployment import Deployment
+from app.cli.commands import ingest as ingest_commands
+from app.client import POLL_INTERVAL, Client
+from app.deployment.local import Deployment
 from catalog.settings import settings
 from examples.demo import domain, on_a_free_port
 
@@ -55,7 +55,7 @@ def parts(mixture: str) -> Pair:
 def index(client: Client) -> tuple[list[str], list[str]]:
     """Have the pool and the mixtures embedded; the repo ids of both."""
     folders = [sorted(each for each in (EXAMPLES / name).iterdir() if each.is_dir()) for name in ("pool", "pool-mix")]
-    jobs = [commands.submit(client, str(folder), is_folder=True)["id"] for each in folders for folder in each]
+    jobs = [ingest_commands.submit(client, str(folder), is_folder=True)["id"] for each in folders for folder in each]
     ended = client.wait_for(jobs, lambda _: None)
     failed = [job for job in ended if job["state"] != "done"]
     if failed:

@@ -17,8 +17,8 @@ import numpy as np
 import typer
 
 from benchmarks.pool_like import CHUNK, PoolLike
-from catalog.clustering import fitting, quality
-from catalog.clustering.parameters import DIMENSIONS, Parameters
+from catalog.clusters import fitting, quality
+from catalog.clusters.parameters import DIMENSIONS, Parameters
 
 
 def main(

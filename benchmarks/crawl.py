@@ -27,15 +27,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from app.cli.embedded import EmbeddedServers
-from app.cli.processes import WORKER, in_this_environment, migrate
-from catalog import crawling
-from catalog.crawling import Limits, Source
+from app.deployment.embedded import EmbeddedServers
+from app.deployment.processes import WORKER, in_this_environment, migrate
 from catalog.database import Database
-from catalog.repository import crawls, jobs, models
+from catalog.hub_sync import crawls as crawl_service
+from catalog.hub_sync.crawls import Limits, Source
+from catalog.hub_sync.repository import crawls
+from catalog.jobs.repository import jobs
+from catalog.models.repository import models
 from catalog.tables import CrawlState, JobState, ModelState
-from tests import pico
-from tests.hub_lists import HubLists, repo
+from tests.support import pico
+from tests.support.hub_lists import HubLists, repo
 
 LIMIT = 3_600.0  # seconds until it is given up
 LOOK = 0.05
@@ -102,8 +104,8 @@ def measure(folder: Path, repos: int, embed: int, kills: int) -> dict[str, Any]:
     adapter = pico.make_adapter(folder / "adapter")
     hub.files = {file.name: file.read_bytes() for file in adapter.iterdir()}
     hub.add(*(repo(number) for number in range(repos)))
-    crawl = crawling.start(database, Source(base=pico.BASE_ID, relations=("adapter",)), Limits())
-    started, pages = time.monotonic(), -(-repos // crawling.PAGE)
+    crawl = crawl_service.start(database, Source(base=pico.BASE_ID, relations=("adapter",)), Limits())
+    started, pages = time.monotonic(), -(-repos // crawl_service.PAGE)
     for kill in range(1, kills + 1):
         with worker(folder / "worker.log") as process:
             _until(lambda mark=kill: len(asked(hub)["pages"]) > mark * pages // (kills + 1), started)  # type: ignore[misc]

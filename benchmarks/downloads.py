@@ -28,16 +28,16 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from app.cli.embedded import EmbeddedServers
+from app.deployment.embedded import EmbeddedServers
 from catalog.errors import ShapeMismatch
-from tests import pico
-from tests.hub_server import Answer, ScriptedHub
-from workers.encoding.reading import read_finetune
-from workers.file_locks import Hold
-from workers.hub import Hub, Taking
-from workers.hub_limits import SharedLimits
-from workers.resolver import BaseResolver
-from workers.screening import screen
+from tests.support import pico
+from tests.support.hub_server import Answer, ScriptedHub
+from workers.bases.resolver import BaseResolver
+from workers.finetunes.reading import read_finetune
+from workers.hub.client import Hub, Taking
+from workers.hub.rate_limits import SharedLimits
+from workers.hub.remote_headers import screen
+from workers.process.file_locks import Hold
 
 ROOT = Path(__file__).parents[1]
 MODULE = "base_model.model.model.layers.{}.self_attn.q_proj"
@@ -46,7 +46,7 @@ NO_LIMIT = 2**40  # bytes
 
 
 def adapter(nbytes: int) -> dict[str, bytes]:
-    """A LoRA of so many bytes, that fits no base of `tests/pico.py`."""
+    """A LoRA of so many bytes, that fits no base of `tests/support/pico.py`."""
     width = nbytes // (LAYERS * RANK * 4)
     tensors = {}
     for layer in range(LAYERS):

@@ -31,9 +31,11 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from catalog.probes import ProbeSet, load_probes
 from catalog.settings import settings
-from workers.encoding import Encoder, Encoding, ResidentBase, read_finetune
+from catalog.spaces.probes import ProbeSet, load_probes
+from workers.encoding.encoder import Encoder, Encoding
+from workers.encoding.resident_base import ResidentBase
+from workers.finetunes.reading import read_finetune
 
 POOL = Path(__file__).parents[1] / "examples" / "pool"
 DEMO_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -32,14 +32,14 @@ import psutil
 import redis
 from sqlalchemy import text
 
-from app.cli import processes
-from app.cli.embedded import EmbeddedServers
-from app.cli.supervisor import Supervisor
+from app.deployment import processes
+from app.deployment.embedded import EmbeddedServers
+from app.deployment.supervisor import Supervisor
 from catalog.database import Database
 from catalog.errors import DatabaseUnavailable
-from catalog.index import Follower
-from tests import pico
-from tests.hub_server import Answer, ScriptedHub, free_port
+from catalog.index.follower import Follower
+from tests.support import pico
+from tests.support.hub_server import Answer, ScriptedHub, free_port
 
 LIMIT = 1_800.0  # seconds until it is given up
 LOOK = 0.05

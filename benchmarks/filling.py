@@ -11,9 +11,10 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from catalog.database import Database
-from catalog.repository import spaces, vectors
-from catalog.spaces import Space
+from catalog.spaces import repository as spaces
+from catalog.spaces.contract import Space
 from catalog.tables import SpaceRow
+from catalog.vectors.repository import feed
 
 SPACE = Space("delta_activations", -1, "tiny/base", "b" * 40, "c" * 64, "float32", "1")
 
@@ -52,7 +53,7 @@ def fill(
     each other. One transaction.
     """
     with database.transaction() as session:
-        vectors.lock_feed(session)
+        feed.lock_feed(session)
         row = spaces.ensure(session, space, dimension)
         first = session.execute(_MODELS, {"count": count, "prefix": prefix}).scalars().all()[0]
         places = {"first": first, "last": first + count - 1, "base": space.base_repo, "sha": space.base_sha}

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.hard_pool.representations import Embedded, easy, hard, representations, unit
-from catalog import geometry as maps
+from catalog.geometry import transforms
 from workers.evaluation import measures
 
 Floats = NDArray[Any]
@@ -76,7 +76,7 @@ def _distance(family: str, parameters: dict[str, float]) -> Distance:
     other = {"signed power": _signed_power, "ranks": _ranks, "local scaling": _local, "norm-aware": _norm_aware}
     if family in other:
         return lambda vectors, seen: other[family](vectors, seen, **parameters)
-    fit = maps.GEOMETRIES[family.split(",", maxsplit=1)[0]]
+    fit = transforms.GEOMETRIES[family.split(",", maxsplit=1)[0]]
     return lambda vectors, seen: cosine_distance(fit(seen, **_whole(parameters)).apply(vectors))
 
 
@@ -91,13 +91,13 @@ def cosine_distance(vectors: Floats) -> Floats:
 
 def _signed_power(vectors: Floats, seen: Floats, norm_power: float, exponent: float) -> Floats:
     """Coordinates in standard deviations, to a power that keeps their sign."""
-    y = maps.standardised(seen, norm_power).apply(vectors)
+    y = transforms.standardised(seen, norm_power).apply(vectors)
     return cosine_distance(np.sign(y) * np.abs(y) ** exponent)
 
 
 def _ranks(vectors: Floats, seen: Floats, norm_power: float) -> Floats:
     """Every coordinate as the model's place among all in it: cosine is then Spearman-like."""
-    start = maps.centred(seen, norm_power)
+    start = transforms.centred(seen, norm_power)
     known = np.sort(start.apply(seen), axis=0)
     places = [np.searchsorted(known[:, each], column) for each, column in enumerate(start.apply(vectors).T)]
     return cosine_distance(np.array(places).T - (len(seen) - 1) / 2)
@@ -105,7 +105,7 @@ def _ranks(vectors: Floats, seen: Floats, norm_power: float) -> Floats:
 
 def _local(vectors: Floats, seen: Floats, norm_power: float, neighbours: int) -> Floats:
     """Centred cosines less both models' mean cosine to their nearest (CSLS; Conneau et al. 2018, arXiv 1710.04087)."""
-    y = unit(maps.centred(seen, norm_power).apply(vectors)).astype(np.float64)
+    y = unit(transforms.centred(seen, norm_power).apply(vectors)).astype(np.float64)
     cosines = y @ y.T
     others = np.sort(np.where(np.eye(len(y), dtype=bool), -np.inf, cosines), axis=1)[:, ::-1]
     local = others[:, : int(neighbours)].mean(axis=1)
@@ -117,7 +117,7 @@ def _local(vectors: Floats, seen: Floats, norm_power: float, neighbours: int) ->
 def _norm_aware(vectors: Floats, seen: Floats, weight: float) -> Floats:
     """Cosine distance of centred directions plus the difference of the norms' logarithms."""
     norms = np.log(np.linalg.norm(vectors, axis=1).astype(np.float64))
-    return cosine_distance(maps.centred(seen, 1.0).apply(vectors)) + weight * np.abs(norms[:, None] - norms)
+    return cosine_distance(transforms.centred(seen, 1.0).apply(vectors)) + weight * np.abs(norms[:, None] - norms)
 
 
 @dataclass(frozen=True)
@@ -214,9 +214,9 @@ def main(
     """Judges all geometries on all representations."""
     rows = study()
     if plots:
-        from benchmarks.hard_pool import plots as drawn
+        from benchmarks.hard_pool import plots as hard_pool_plots
 
-        drawn.draw(plots, rows)
+        hard_pool_plots.draw(plots, rows)
     if table_file:
         write(table_file, rows)
     if as_json:

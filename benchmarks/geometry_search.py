@@ -16,9 +16,10 @@ import typer
 
 from benchmarks.index.data import Data
 from benchmarks.index.measuring import K, Times, one_thread, recall
-from catalog.geometry import RAW, Geometry, fitted
-from catalog.index import Limits, Page, SpaceIndex, pick
-from catalog.index.segment import norms
+from catalog.geometry.transforms import RAW, Geometry, fitted
+from catalog.index.space_index import SpaceIndex
+from catalog.search.reranking import Limits, Page, pick
+from catalog.vectors.numeric import norms
 
 FEATURE = "delta_layers"
 QUERIES = 200

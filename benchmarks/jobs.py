@@ -26,10 +26,10 @@ from pathlib import Path
 import httpx
 from sqlalchemy import text
 
-from app.cli import processes
-from app.cli.embedded import EmbeddedServers
+from app.deployment import processes
+from app.deployment.embedded import EmbeddedServers
 from catalog.database import Database
-from catalog.repository import claims, workers
+from catalog.jobs.repository import claims, workers
 
 BATCH = 8
 PORT = 18_641

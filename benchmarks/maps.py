@@ -22,13 +22,14 @@ import numpy as np
 import typer
 from sqlalchemy import text
 
-from app.cli.processes import api, in_this_environment
+from app.deployment.processes import api, in_this_environment
 from benchmarks.filling import SPACE, fill
 from benchmarks.index.catalogs import SPACE_ID, Catalog, catalog_of
 from benchmarks.index.data import Data
 from benchmarks.index.measuring import Times
-from catalog.clustering.parameters import Parameters
-from catalog.repository import cluster_runs, maps
+from catalog.clusters.parameters import Parameters
+from catalog.clusters.repository import runs as cluster_runs
+from catalog.maps import repository as maps
 
 REQUESTS = 50
 READY = 10.0  # seconds after its start in which a process makes the map ready
@@ -47,8 +48,8 @@ def main(
         name_like_a_hub(catalog)
         report["index"] = catalog.build()
         ask_for_clusters(catalog)
-        report["clusters"] = run(catalog, "catalog.fit_clusters")
-        report["drawing"] = run(catalog, "catalog.fit_map") | distortion(catalog)
+        report["clusters"] = run(catalog, "clusters")
+        report["drawing"] = run(catalog, "map") | distortion(catalog)
         report["answers"] = answers(catalog)
         report["redrawing"] = redrawn(catalog)
     typer.echo(json.dumps(report) if as_json else json.dumps(report, indent=2))
@@ -78,13 +79,13 @@ def ask_for_clusters(catalog: Catalog) -> None:
         )
 
 
-def run(catalog: Catalog, module: str) -> dict[str, Any]:
+def run(catalog: Catalog, name: str) -> dict[str, Any]:
     """A process as workers start it: its seconds, and the most memory that it alone had resident."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", module, str(SPACE_ID)], env=catalog.env)
+    process = subprocess.Popen([sys.executable, "-m", "workers.maintenance", name, str(SPACE_ID)], env=catalog.env)
     _, status, used = os.wait4(process.pid, 0)
     if status:
-        raise RuntimeError(f"{module} failed")
+        raise RuntimeError(f"workers.maintenance {name} failed")
     return {"seconds": round(time.perf_counter() - start, 1), "peak_mb": round(used.ru_maxrss / 1024)}
 
 
@@ -143,7 +144,7 @@ def redrawn(catalog: Catalog) -> dict[str, Any]:
     fill(catalog.database, len(more), catalog.data.d, [more], SPACE, prefix="more")
     with catalog.database.transaction() as session:
         before = maps.arrays(maps.newest(session, SPACE_ID))  # type: ignore[arg-type]
-    cost = run(catalog, "catalog.fit_map")
+    cost = run(catalog, "map")
     with catalog.database.transaction() as session:
         after = maps.arrays(maps.newest(session, SPACE_ID))  # type: ignore[arg-type]
     _, mine, theirs = np.intersect1d(before.model_ids, after.model_ids, assume_unique=True, return_indices=True)

@@ -24,10 +24,12 @@ from rich.console import Console
 from rich.table import Table
 
 from catalog.errors import CatalogError
-from catalog.geometry import Floats, centred, raw, standardised
-from catalog.probes import load_probes
+from catalog.geometry.transforms import Floats, centred, raw, standardised
+from catalog.spaces.probes import load_probes
 from examples.demo import POOL, domain
-from workers.encoding import Encoder, ResidentBase, read_finetune
+from workers.encoding.encoder import Encoder
+from workers.encoding.resident_base import ResidentBase
+from workers.finetunes.reading import read_finetune
 
 DRAWS = 100
 PARTS = (0.125, 0.25, 0.5)

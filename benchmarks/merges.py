@@ -31,14 +31,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from catalog.merging.blends import METHODS, Blend
-from catalog.merging.plans import cosine
-from catalog.probes import load_probes
+from catalog.merges.methods import METHODS, Blend
+from catalog.spaces.probes import load_probes
 from catalog.tables import Merge
+from catalog.vectors.numeric import cosine
 from examples.demo import domain
-from workers.encoding import Encoder, Encoding, FineTune, ResidentBase, read_finetune
-from workers.merging import folder as files
-from workers.merging.combining import combine
+from workers.encoding.encoder import Encoder, Encoding
+from workers.encoding.resident_base import ResidentBase
+from workers.finetunes.reading import FineTune, read_finetune
+from workers.merges import adapter_writer
+from workers.merges.combining import combine
 
 POOL = Path(__file__).parents[1] / "examples" / "pool"
 FEATURES = ("delta_layers", "delta_activations")
@@ -65,7 +67,7 @@ def merged(encoder: Encoder, parts: dict[str, FineTune], blend: Blend) -> tuple[
     merge = Merge(id=1, name=None, method=blend.method, settings=blend.settings, parts=rows, **base)
     with TemporaryDirectory() as top:
         made = Path(top)
-        files.write(made, merge, modules, encoder.base.model, [part.config for part in parts.values()])
+        adapter_writer.write(made, merge, modules, encoder.base.model, [part.config for part in parts.values()])
         [vectors] = encode(encoder, [read_finetune(made)])
     return vectors, seconds, next(iter(modules.values())).a.shape[0]
 

@@ -19,20 +19,20 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from app.cli.embedded import EmbeddedServers
-from app.cli.processes import migrate
+from app.deployment.embedded import EmbeddedServers
+from app.deployment.processes import migrate
 from catalog.database import Database
-from catalog.probes import load_probes
-from catalog.repository import jobs, workers
+from catalog.jobs.repository import jobs, workers
+from catalog.jobs.submissions import submit_folder
 from catalog.settings import settings
-from catalog.submissions import submit_folder
+from catalog.spaces.probes import load_probes
 from catalog.tables import JobState
-from workers.bases import Contract, Resident, ResidentBases
-from workers.encoding import FineTune
-from workers.fetching import Fetcher
-from workers.hub import Hub
-from workers.pipeline import Pace, Pipeline, RetryPolicy
-from workers.resolver import BaseResolver, ResolvedBase
+from workers.bases.residents import Contract, Resident, ResidentBases
+from workers.bases.resolver import BaseResolver, ResolvedBase
+from workers.finetunes.reading import FineTune
+from workers.hub.client import Hub
+from workers.ingest.fetcher import Fetcher
+from workers.ingest.pipeline import Pace, Pipeline, RetryPolicy
 
 POOL = Path(__file__).parents[1] / "examples" / "pool"
 NO_LIMIT = 2**40  # bytes

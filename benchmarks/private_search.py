@@ -23,18 +23,19 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
 
-from app.cli.embedded import EmbeddedServers
-from app.cli.processes import migrate
+from app.deployment.embedded import EmbeddedServers
+from app.deployment.processes import migrate
 from benchmarks.filling import SPACE, fill
 from benchmarks.pool_like import PoolLike
-from catalog import search
-from catalog.builds import Policy
+from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.database import Database
-from catalog.index import Filters, Follower
-from catalog.index.build import Builder
-from catalog.repository import vectors
-from catalog.search import Options
-from catalog.viewers import PUBLIC, Viewer
+from catalog.index.builder import Builder
+from catalog.index.filters import Filters
+from catalog.index.follower import Follower
+from catalog.index.schedule import Policy
+from catalog.search import service as search_service
+from catalog.search.service import Options
+from catalog.vectors.repository import feed
 
 SHARES = (0.0, 0.01, 0.5)
 OPTIONS = Options(space_key=SPACE.key)
@@ -66,12 +67,12 @@ def _timed(database: Database, folder: Path | None, pool: np.ndarray, searches: 
     try:
         for follower in followers:
             follower.catch_up()
-            search.by_vector(database, follower, pool[0].tolist(), OPTIONS)
+            search_service.by_vector(database, follower, pool[0].tolist(), OPTIONS)
         for number, query in enumerate(pool[:searches].tolist()):
             turns = list(zip(followers, times, strict=True))
             for follower, taken in turns if number % 2 else turns[::-1]:  # who comes second finds warm caches
                 started = time.perf_counter()
-                search.by_vector(database, follower, query, OPTIONS)
+                search_service.by_vector(database, follower, query, OPTIONS)
                 taken.append(time.perf_counter() - started)
     finally:
         for follower in followers:
@@ -82,7 +83,7 @@ def _timed(database: Database, folder: Path | None, pool: np.ndarray, searches: 
 
 def _hide(database: Database, share: float) -> None:
     with database.transaction() as session:
-        vectors.lock_feed(session)
+        feed.lock_feed(session)
         session.execute(
             text("UPDATE models SET private = true, seq = nextval('change_seq') WHERE id % 100 < :below"),
             {"below": round(100 * share)},

@@ -24,8 +24,8 @@ from rich.table import Table
 
 from benchmarks.geometry import cosine_distance, folds, right
 from benchmarks.hard_pool.representations import Embedded, Floats, easy, hard, representations
-from catalog import geometry
-from catalog.geometry import BLOCKS, RAW, SERVED, Geometry
+from catalog.geometry import transforms
+from catalog.geometry.transforms import BLOCKS, RAW, SERVED, Geometry
 from workers.evaluation import measures
 
 FEATURES = ("delta_activations", "delta_layers")
@@ -50,7 +50,7 @@ def study() -> list[Served]:
 
 
 def judged(feature: str, kind: str, pool: Embedded, preferred: Embedded, fifteen: Embedded) -> Served:
-    fit: Fit = geometry.raw
+    fit: Fit = transforms.raw
     if kind != RAW:
         fit = partial(SERVED[kind], norm_power=1.0, blocks=BLOCKS.get(feature, 1))
     vectors, labels = representations(pool)[feature], pool.numbers

@@ -30,11 +30,13 @@ from rich.progress import track
 from rich.table import Table
 
 from catalog.errors import CatalogError
-from catalog.examples import Example, read_examples, read_rows
-from catalog.probes import load_probes
-from catalog.recipe import Recipe
-from workers.encoding import Encoder, ResidentBase, read_finetune
-from workers.tuning import Trainer
+from catalog.spaces.probes import load_probes
+from catalog.tasks.examples import Example, read_examples, read_rows
+from catalog.tasks.training_config import Recipe
+from workers.encoding.encoder import Encoder
+from workers.encoding.resident_base import ResidentBase
+from workers.finetunes.reading import read_finetune
+from workers.tasks.trainer import Trainer
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FEATURES = ("delta_layers", "delta_activations")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from psycopg.errors import ReadOnlySqlTransaction
-from sqlalchemy import Connection, ExceptionContext, create_engine, event, make_url
+from sqlalchemy import ColumnElement, Connection, ExceptionContext, create_engine, event, func, make_url
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -115,3 +116,7 @@ def _all_storable(value: Any) -> Any:
     if isinstance(value, dict):
         return {_all_storable(name): _all_storable(each) for name, each in value.items()}
     return [_all_storable(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def seconds(value: float) -> ColumnElement[timedelta]:
+    return func.make_interval(0, 0, 0, 0, 0, 0, value)

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from catalog.auth.viewer import LEAST_KEY, MAKE_A_KEY
 from catalog.errors import Misconfigured, NotRunning
-from catalog.spaces import PREFERRED
-from catalog.viewers import LEAST_KEY, MAKE_A_KEY
+from catalog.spaces.contract import PREFERRED
 
 
 class Settings(BaseSettings):

@@ -12,9 +12,10 @@ import socket
 import sys
 from pathlib import Path
 
-from app.cli import commands, render
-from app.cli.client import Client
-from app.cli.deployment import Deployment
+from app.cli import console, render
+from app.cli.commands import ingest as ingest_commands
+from app.client import Client
+from app.deployment.local import Deployment
 from catalog.errors import CatalogError
 from catalog.settings import Settings, settings
 
@@ -30,18 +31,18 @@ def domain(name: str) -> str:
 def run(client: Client) -> bool:
     """Add the pool and print the table; whether every nearest neighbour is of its model's domain."""
     folders = sorted(folder for folder in POOL.iterdir() if folder.is_dir())
-    jobs = [commands.submit(client, str(folder), is_folder=True) for folder in folders]
-    with render.progress_bar(commands.notes) as bar:
-        jobs = commands.watch(client, jobs, bar)
+    jobs = [ingest_commands.submit(client, str(folder), is_folder=True) for folder in folders]
+    with render.progress_bar(console.notes) as bar:
+        jobs = ingest_commands.watch(client, jobs, bar)
     failed = [job for job in jobs if job["state"] != "done"]
     if failed:
-        commands.out.print(render.jobs(failed))
+        console.out.print(render.jobs(failed))
         return False
     names = [job["repo_id"] for job in jobs]
     answers = [(name, client.get(f"/v1/models/{name}/neighbors", k=NEIGHBOURS)["neighbors"]) for name in names]
-    commands.out.print(render.neighbors(answers, NEIGHBOURS))
+    console.out.print(render.neighbors(answers, NEIGHBOURS))
     right = [domain(name) == domain(found[0]["repo_id"]) for name, found in answers]
-    commands.out.print(f"{sum(right)} of {len(right)} nearest neighbours are of the same domain.")
+    console.out.print(f"{sum(right)} of {len(right)} nearest neighbours are of the same domain.")
     return all(right)
 
 
@@ -64,12 +65,12 @@ def main() -> int:
     try:
         with Deployment(on_a_free_port(settings())) as deployment, Client(deployment.url) as client:
             passed = run(client)
-            commands.out.print(f"API      {deployment.url}\nOpenAPI  {deployment.url}/docs")
+            console.out.print(f"API      {deployment.url}\nOpenAPI  {deployment.url}/docs")
             if not check:
-                commands.out.print("Ctrl-C stops everything.")
+                console.out.print("Ctrl-C stops everything.")
                 deployment.supervisor.wait()
     except CatalogError as error:
-        commands.notes.print(f"[red]{error.code}[/]: {error}", soft_wrap=True)
+        console.notes.print(f"[red]{error.code}[/]: {error}", soft_wrap=True)
         return 1
     return 0 if passed else 1
 

@@ -22,16 +22,19 @@ import pytest
 import redis
 from sqlalchemy import make_url
 
-from app.cli.embedded import EmbeddedServers
-from app.cli.processes import migrate
+from app.deployment.embedded import EmbeddedServers
+from app.deployment.processes import migrate
 from catalog.database import Database
 from catalog.queue import celery
 from catalog.settings import settings, with_driver
 from catalog.tables import Base
-from tests import pico
-from tests.hub_lists import hub_lists  # noqa: F401  (a fixture)
-from tests.hub_server import hub_server, scripted_hub  # noqa: F401  (fixtures)
-from tests.ports import free_port
+from tests.support import pico
+from tests.support.hub_lists import hub_lists  # noqa: F401  (a fixture)
+from tests.support.hub_server import (
+    hub_server,  # noqa: F401  (fixtures)
+    scripted_hub,  # noqa: F401  (fixtures)
+)
+from tests.support.ports import free_port
 from workers.encoding import encoder
 from workers.encoding.continuations import CONTINUATIONS, Continuations
 from workers.encoding.features import delta_meaning
@@ -39,7 +42,6 @@ from workers.encoding.features import delta_meaning
 NUMBER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))  # of this process among the tests'
 REDIS_DATABASE = 15 - NUMBER
 MOST_PROCESSES = 8
-EXTERNAL = bool(os.environ.get("DATABASE_URL") or os.environ.get("REDIS_URL"))  # servers that are not ours to kill
 
 
 @pytest.hookimpl(optionalhook=True)

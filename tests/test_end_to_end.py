@@ -11,19 +11,19 @@ from typing import Any
 import psutil
 import pytest
 
-from app.cli.client import Client
-from app.cli.commands import submit
-from app.cli.deployment import Deployment
-from app.cli.downloads import unpack
-from app.cli.embedded import EmbeddedServers
+from app.cli.archive_download import unpack
+from app.cli.commands.ingest import submit
+from app.client import Client
+from app.deployment.embedded import EmbeddedServers
+from app.deployment.local import Deployment
 from catalog.errors import CatalogError
 from catalog.queue import celery
 from catalog.settings import Settings, settings
-from tests import pico
-from tests.conftest import EXTERNAL
-from tests.hub_server import HubServer
-from tests.ports import free_port
-from tests.waiting import wait_until
+from tests.support import pico
+from tests.support.hub_server import HubServer
+from tests.support.ports import free_port
+from tests.support.servers import EXTERNAL
+from tests.support.waiting import wait_until
 
 restarts_servers = pytest.mark.skipif(EXTERNAL, reason="the servers are not ours to restart")
 

@@ -22,17 +22,17 @@ import pytest
 import redis
 from sqlalchemy import text
 
-from app.cli.client import Client
-from app.cli.deployment import Deployment, _token_key
+from app.client import Client
+from app.deployment.local import Deployment, _token_key
 from catalog.database import Database
 from catalog.queue import celery
 from catalog.settings import Settings, settings
 from catalog.tables import Base
-from tests import pico
-from tests.conftest import EXTERNAL
-from tests.hub_server import Answer, ScriptedHub
-from tests.ports import free_port
-from tests.waiting import wait_until
+from tests.support import pico
+from tests.support.hub_server import Answer, ScriptedHub
+from tests.support.ports import free_port
+from tests.support.servers import EXTERNAL
+from tests.support.waiting import wait_until
 
 TOKEN = "hf_recognisableTokenOfSomebody"
 FORMS = [TOKEN.encode(), TOKEN.encode().hex().encode(), base64.b64encode(TOKEN.encode()).rstrip(b"=")[:-1]]

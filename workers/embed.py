@@ -15,8 +15,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from catalog.errors import CatalogError, InvalidInput
-from catalog.probes import load_probes
-from workers.encoding import Encoder, Encoding, FineTune, ResidentBase, content_sha, read_finetune
+from catalog.spaces.probes import load_probes
+from workers.encoding.encoder import Encoder, Encoding
+from workers.encoding.resident_base import ResidentBase
+from workers.finetunes.content import content_sha
+from workers.finetunes.reading import FineTune, read_finetune
 
 console = Console(stderr=True)
 app = typer.Typer(add_completion=False)

@@ -6,7 +6,7 @@ import socket
 import sys
 
 from catalog.database import Database
-from catalog.repository import workers
+from catalog.jobs.repository import workers
 from catalog.settings import settings
 
 

@@ -10,12 +10,16 @@ from typing import Any
 
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
-from catalog import builds, crawling, groups, maps, refits
+from catalog.clusters import service as cluster_service
 from catalog.errors import CatalogError
+from catalog.hub_sync import crawls as crawl_service
+from catalog.index import schedule as index_schedule
+from catalog.maintenance.sweep import sweep
+from catalog.maps import schedule as map_schedule
 from catalog.queue import CLUSTERS_FIT, INDEX_BUILD, INGEST, MAP_DRAW, SWEEP, celery
 from catalog.settings import settings
-from catalog.sweeper import sweep
-from workers.runtime import Runtime
+from catalog.vectors import refresh_policy
+from workers.bootstrap import Runtime
 
 app = celery  # the name that `celery --app` looks for
 log = logging.getLogger(__name__)
@@ -72,11 +76,11 @@ def run_sweep() -> None:
         log.info("swept: %s released, %s rung", len(done.released), len(done.rung))
     if runtime().upkeep_is_paused():
         return
-    builds.ring_for_due(runtime().database, builds.Policy(conf.index_exact_bytes), conf.index_dir)
-    crawling.begin_anew(runtime().database)
-    policy = refits.Policy(share=conf.refit_share, quiet=conf.refit_quiet)
-    groups.ring_for_due(runtime().database, policy)
-    maps.ring_for_due(runtime().database, policy)
+    index_schedule.ring_for_due(runtime().database, index_schedule.Policy(conf.index_exact_bytes), conf.index_dir)
+    crawl_service.begin_anew(runtime().database)
+    policy = refresh_policy.Policy(share=conf.refit_share, quiet=conf.refit_quiet)
+    cluster_service.ring_for_due(runtime().database, policy)
+    map_schedule.ring_for_due(runtime().database, policy)
 
 
 @celery.task(name=INDEX_BUILD)

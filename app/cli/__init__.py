@@ -9,20 +9,20 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from app.cli import (
-    cluster_commands,
-    commands,
-    compose_commands,
-    crawl_commands,
-    job_commands,
-    map_commands,
-    merge_commands,
-    model_commands,
-    reindex_commands,
-    selection_commands,
-    task_commands,
-)
-from app.cli.deployment import Deployment
+from app.cli import console
+from app.cli.commands import arithmetic as arithmetic_commands
+from app.cli.commands import clusters as cluster_commands
+from app.cli.commands import crawls as crawl_commands
+from app.cli.commands import ingest as ingest_commands
+from app.cli.commands import jobs as job_commands
+from app.cli.commands import maps as map_commands
+from app.cli.commands import merges as merge_commands
+from app.cli.commands import models as model_commands
+from app.cli.commands import offline as offline_commands
+from app.cli.commands import reindexes as reindex_commands
+from app.cli.commands import selections as selection_commands
+from app.cli.commands import tasks as task_commands
+from app.deployment.local import Deployment
 from catalog.errors import CatalogError
 from catalog.settings import settings
 
@@ -38,31 +38,31 @@ cli = typer.Typer(
 def up(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
-    as_json: commands.AsJson = False,
+    as_json: console.AsJson = False,
 ) -> None:
     """Run the API, a worker and beat; Postgres and Valkey too where DATABASE_URL and REDIS_URL are not set."""
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     conf = settings().model_copy(update=given)
     with Deployment(conf) as deployment:
         if as_json:
-            commands.print_json({"api": deployment.url, "openapi": f"{deployment.url}/docs"})
+            console.print_json({"api": deployment.url, "openapi": f"{deployment.url}/docs"})
         else:
-            commands.out.print(
+            console.out.print(
                 f"API      {deployment.url}\nOpenAPI  {deployment.url}/docs\nLogs     {conf.data_dir}/logs"
             )
-            commands.out.print("Ctrl-C stops everything.")
+            console.out.print("Ctrl-C stops everything.")
         sys.stdout.flush()
         deployment.supervisor.wait()
 
 
-cli.command()(commands.add)
-cli.command()(commands.status)
-cli.command()(commands.show)
-cli.command()(commands.neighbors)
+cli.command()(ingest_commands.add)
+cli.command()(ingest_commands.status)
+cli.command()(model_commands.show)
+cli.command()(model_commands.neighbors)
 cli.command()(model_commands.search)
 cli.command()(model_commands.revisions)
-cli.command()(compose_commands.compose)
-cli.add_typer(compose_commands.vectors, name="vectors")
+cli.command()(arithmetic_commands.compose)
+cli.add_typer(arithmetic_commands.vectors, name="vectors")
 cli.command()(task_commands.task)
 cli.add_typer(task_commands.tasks, name="tasks")
 cli.command()(selection_commands.select)
@@ -80,7 +80,11 @@ cli.add_typer(job_commands.queue, name="queue")
 cli.command()(cluster_commands.cluster)
 cli.add_typer(cluster_commands.clusters, name="clusters")
 cli.command("map")(map_commands.draw_map)
-for handed_on in (commands.embed, commands.evaluate, commands.study):  # the workers' own commands
+for handed_on in (
+    offline_commands.embed,
+    offline_commands.evaluate,
+    offline_commands.study,
+):  # the workers' own commands
     cli.command(
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
     )(handed_on)  # fmt: skip
@@ -92,5 +96,5 @@ def main() -> None:
     try:
         cli()
     except CatalogError as error:
-        commands.notes.print(f"[red]{error.code}[/]: {escape(str(error))}", soft_wrap=True)
+        console.notes.print(f"[red]{error.code}[/]: {escape(str(error))}", soft_wrap=True)
         sys.exit(1)

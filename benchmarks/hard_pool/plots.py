@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from benchmarks.hard_pool.representations import Embedded, Floats, hard, representations
-from catalog.geometry import denoised
+from catalog.geometry.transforms import denoised
 from workers.evaluation import measures
 
 mpl.use("Agg")

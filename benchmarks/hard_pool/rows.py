@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from catalog.examples import Example
-from workers.tuning.rows import Row as Tokens
+from catalog.tasks.examples import Example
+from workers.tasks.token_rows import Row as Tokens
 
 MAX_TOKENS = 160
 MAX_ANSWER = 96

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from benchmarks.hard_pool.preferences import dpo_loss
 from benchmarks.hard_pool.recipes import Recipe
 from benchmarks.hard_pool.rows import Row, encode, grouped
-from workers.tuning.rows import IGNORED, Batch, collate
+from workers.tasks.token_rows import IGNORED, Batch, collate
 
 BASE_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 BATCH = 4

@@ -21,9 +21,11 @@ import torch
 import typer
 
 from catalog.errors import CatalogError
-from catalog.probes import ProbeSet
-from workers.encoding import Encoder, ResidentBase, read_finetune
+from catalog.spaces.probes import ProbeSet
+from workers.encoding.encoder import Encoder
+from workers.encoding.resident_base import ResidentBase
 from workers.evaluation.studies.probe_sets import generic_probes
+from workers.finetunes.reading import read_finetune
 
 LAYERS = (12, 15, 18, 21, 24, 27)
 DEFAULT = 5  # probes of the default set

@@ -54,9 +54,9 @@ def _in_use(catalog: Catalog, data: Data, rivals: float) -> dict[str, Any]:
         report[part.__name__] = part(catalog)
         _say(report[part.__name__])
     if rivals:
-        from benchmarks.index import rivals as others  # the packages of the extra `bench`
+        from benchmarks.index import rivals as index_rivals  # the packages of the extra `bench`
 
-        report["rivals"] = others.measure(data, catalog.servers.database_url, rivals, _say)
+        report["rivals"] = index_rivals.measure(data, catalog.servers.database_url, rivals, _say)
     return report
 
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.cli.embedded import EmbeddedServers
-from app.cli.processes import migrate
+from app.deployment.embedded import EmbeddedServers
+from app.deployment.processes import migrate
 from benchmarks.filling import SPACE, fill
 from benchmarks.index.data import Data
 from catalog.database import Database
-from catalog.index import Follower
-from catalog.repository import snapshots
+from catalog.index import repository as snapshots
+from catalog.index.follower import Follower
 from catalog.settings import settings
 
 SPACE_ID = 1
@@ -47,7 +47,7 @@ class Catalog:
 
     def start_build(self) -> subprocess.Popen[bytes]:
         """A builder as workers start it. It builds when enough has changed."""
-        return subprocess.Popen([sys.executable, "-m", "catalog.build_index", str(SPACE_ID)], env=self.env)
+        return subprocess.Popen([sys.executable, "-m", "workers.maintenance", "index", str(SPACE_ID)], env=self.env)
 
     def build(self) -> dict[str, Any]:
         """What the first main segment costs; nothing where a space is too small for one."""

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from app.cli.processes import api, in_this_environment
+from app.deployment.processes import api, in_this_environment
 from benchmarks.filling import SPACE, fill
 from benchmarks.index.catalogs import SPACE_ID, Catalog
 from benchmarks.index.data import Data
 from benchmarks.index.measuring import K, Times
 from catalog.database import Database
-from catalog.index import SpaceIndex
+from catalog.index.space_index import SpaceIndex
 
 INSERTS_A_SECOND = 100
 SECONDS_OF_INSERTS = 20

@@ -11,8 +11,9 @@ import numpy as np
 from benchmarks.index.catalogs import SPACE_ID, Catalog
 from benchmarks.index.data import QUERIES, Data
 from benchmarks.index.measuring import K, Times, one_thread, recall
-from catalog.index import Filters, SpaceIndex
-from catalog.repository import vector_stream
+from catalog.index.filters import Filters
+from catalog.index.space_index import SpaceIndex
+from catalog.vectors.repository import stream as vector_stream
 
 SCANS = 100  # exact scans that are timed
 FILTERS = {"1%": Filters(tags=("some",)), "0.1%": Filters(tags=("rare",))}

@@ -30,14 +30,16 @@ from benchmarks.selections.picture import draw
 from benchmarks.selections.tasks import Task, all_tasks
 from benchmarks.tasks import EXAMPLES, unit
 from catalog.errors import CatalogError
-from catalog.probes import load_probes
-from catalog.proposing import Arm, Candidates, propose
-from catalog.recipe import Recipe
-from workers.encoding import Encoder, ResidentBase, read_finetune
-from workers.selecting.composing import Part, compose, part_of, weighted
-from workers.selecting.work import SHOTS
-from workers.tuning import Trainer
-from workers.tuning.scoring import Scorer
+from catalog.selections.strategies import Arm, Candidates, propose
+from catalog.spaces.probes import load_probes
+from catalog.tasks.training_config import Recipe
+from workers.encoding.encoder import Encoder
+from workers.encoding.resident_base import ResidentBase
+from workers.finetunes.reading import read_finetune
+from workers.selections.runner import SHOTS
+from workers.selections.weights import Part, compose, part_of, weighted
+from workers.tasks.scoring import Scorer
+from workers.tasks.trainer import Trainer
 
 FEATURE = "delta_layers"
 notes = Console(stderr=True)

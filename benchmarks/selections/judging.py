@@ -11,11 +11,12 @@ import numpy as np
 
 from benchmarks.selections.tasks import Task
 from catalog.errors import CatalogError
-from workers.encoding import Encoder, FineTune
-from workers.encoding.prompts import plan_choices
+from workers.encoding.encoder import Encoder
+from workers.encoding.token_plan import plan_choices
 from workers.encoding.trace import Trace
-from workers.tuning.rows import encode
-from workers.tuning.scoring import losses_of
+from workers.finetunes.reading import FineTune
+from workers.tasks.scoring import losses_of
+from workers.tasks.token_rows import encode
 
 RESAMPLES = 10_000
 

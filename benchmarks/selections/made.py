@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from itertools import pairwise
 
-from catalog.examples import Example
+from catalog.tasks.examples import Example
 
 Make = Callable[[random.Random], tuple[str, str]]
 PEOPLE = ("Ada", "Bo", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana", "Ivo", "Jun")

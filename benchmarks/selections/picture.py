@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from catalog.proposing import Arm
+from catalog.selections.strategies import Arm
 from workers.evaluation.plots import new_figure, save
 
 CHOSEN = (Arm.NEAREST, Arm.ANCHORED, Arm.DIVERSE)

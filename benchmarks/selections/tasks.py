@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.selections import made
-from catalog.examples import Example
+from catalog.tasks.examples import Example
 
 SHOWN = 15  # rows that a task is told by
 UNSEEN = 560  # rows of a domain before this one may have been trained on by the pool

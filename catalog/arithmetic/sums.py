@@ -15,11 +15,10 @@ from sqlalchemy.orm import Session
 
 from catalog.arithmetic.expressions import parse
 from catalog.arithmetic.terms import Meaning, resolve
+from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.errors import NothingLeft
 from catalog.tables import SpaceRow
-from catalog.viewers import PUBLIC, Viewer
-
-ROUNDING = 1e-6  # of the terms' norms: a sum of float32 vectors that is shorter holds no digit that is right
+from catalog.vectors.numeric import ROUNDING
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,10 @@ from difflib import get_close_matches
 import numpy as np
 from sqlalchemy.orm import Session
 
+from catalog.arithmetic import repository as stored_vectors
 from catalog.arithmetic.expressions import Name, Place, Term, written
+from catalog.auth.viewer import Viewer
+from catalog.clusters.repository import clusters
 from catalog.errors import (
     AmbiguousTerm,
     CatalogError,
@@ -27,12 +30,15 @@ from catalog.errors import (
     TaskNotDone,
     TermNotFound,
 )
-from catalog.refs import RepoRef
-from catalog.repository import clusters, merges, models, spaces, stored_vectors, tasks, vectors
-from catalog.spaces import PREFERRED
+from catalog.merges import repository as merges
+from catalog.models.repo_ref import RepoRef
+from catalog.models.repository import models
+from catalog.spaces import repository as spaces
+from catalog.spaces.contract import PREFERRED
 from catalog.tables import Model, SpaceRow
-from catalog.viewers import Viewer
-from catalog.words import query as words_query
+from catalog.tables.model_words import query as words_query
+from catalog.tasks import repository as tasks
+from catalog.vectors.repository import vectors
 
 NEAR = 3  # names suggested in place of an unknown one
 LOOKED_AT = 200  # models of an owner that a misspelt name is compared with

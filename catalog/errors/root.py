@@ -25,3 +25,7 @@ class CatalogError(Exception):
 def described(error: Exception) -> tuple[str, str]:
     """The code and the sentence that are stored of an error; one that was not raised on purpose has only its repr."""
     return (error.code, str(error)) if isinstance(error, CatalogError) else (CatalogError.code, repr(error))
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.index.columns import NumberColumn, TagColumn, TextColumn
 from catalog.index.filters import NO_FILTERS, Filters
 from catalog.index.private import PrivateModels
-from catalog.repository.attributes import Attributes
-from catalog.viewers import PUBLIC, Viewer
+from catalog.models.repository.attributes import Attributes
 
 REMEMBERED = 64  # masks
 

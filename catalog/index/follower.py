@@ -14,16 +14,19 @@ from queue import Empty, SimpleQueue
 
 import numpy as np
 
+from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.database import Database
 from catalog.errors import DatabaseUnavailable, IndexDamaged, IndexNotLoaded
+from catalog.geometry import repository as geometries
+from catalog.index import repository as snapshots
 from catalog.index.attributes import AttributeColumns
 from catalog.index.filters import Filters
-from catalog.index.loading import PAGE, Loaded, Loader, brought_up
-from catalog.index.mapped import MappedSegment
+from catalog.index.loader import PAGE, Loaded, Loader, brought_up
+from catalog.index.mapped_segment import MappedSegment
 from catalog.index.space_index import SpaceIndex
-from catalog.repository import attributes, geometries, snapshots, vectors
+from catalog.models.repository import attributes
 from catalog.tables import IndexSnapshot
-from catalog.viewers import PUBLIC, Viewer
+from catalog.vectors.repository import feed
 
 MEMORY = 4 * 2**30  # bytes
 ATTRIBUTES_PAGE = 10_000  # models whose attributes are read at once
@@ -142,7 +145,7 @@ class Follower:
             with self._lock:
                 indexes = dict(self._indexes)
             with self._database.transaction() as session:
-                page = vectors.changes_of(session, {each: index.covered_seq for each, index in indexes.items()}, PAGE)
+                page = feed.changes_of(session, {each: index.covered_seq for each, index in indexes.items()}, PAGE)
                 published = snapshots.newest(session, indexes)
                 for space_id, numbers in geometries.newest(session, indexes).items():
                     index = indexes[space_id]

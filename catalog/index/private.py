@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from catalog.repository.attributes import Attributes
-from catalog.viewers import Viewer
+from catalog.auth.viewer import Viewer
+from catalog.models.repository.attributes import Attributes
 
 
 class PrivateModels:

@@ -8,7 +8,8 @@ from typing import Protocol
 import faiss
 import numpy as np
 
-from catalog.index.rows import Rows
+from catalog.index.row_bitmap import Rows
+from catalog.vectors.numeric import normalised
 
 
 @dataclass(frozen=True)
@@ -96,24 +97,3 @@ class SortedIds:
         places = np.minimum(np.searchsorted(self._ids, wanted), len(self._ids) - 1)
         places = places[self._ids[places] == wanted]
         return places if self._order is None else self._order[places]
-
-
-def normalised(vectors: np.ndarray) -> np.ndarray:
-    """Rows of length 1, float32 (n, d); a row of zeros stays one."""
-    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    return (vectors / norms(vectors)[..., None]).astype(np.float32, copy=False)
-
-
-def norms(vectors: np.ndarray) -> np.ndarray:
-    """Lengths (n,) of vectors float32 (n, d), 1 for zeros."""
-    squares = np.einsum("...d,...d->...", vectors, vectors)
-    if np.any((squares < 1e-20) | (squares > 1e20)):  # those of very small and very large entries do not fit in float32
-        squares = np.einsum("...d,...d->...", vectors, vectors, dtype=np.float64)
-    return np.where(squares > 0, np.sqrt(squares), 1)
-
-
-def products(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """Inner products (n,) of vectors (n, d) with a query (d,), in this thread alone: BLAS divides even one query among
-    threads, which wait for each other where the cores have other work to do.
-    """
-    return np.einsum("nd,d->n", vectors, query)

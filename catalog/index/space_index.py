@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from catalog.errors import InvalidVector, SpaceMismatch
-from catalog.index.mapped import MappedSegment
-from catalog.index.rows import Rows
-from catalog.index.segment import FlatSegment, Found, Segment, normalised
-from catalog.repository.geometries import Fitted, Place
-from catalog.repository.vectors import Change
+from catalog.geometry.repository import Fitted, Place
+from catalog.index.mapped_segment import MappedSegment
+from catalog.index.row_bitmap import Rows
+from catalog.index.segment import FlatSegment, Found, Segment
+from catalog.vectors.numeric import checked, normalised
+from catalog.vectors.repository.feed import Change
 
 FRESH_BYTES = 4 * 2**20  # the last fresh segment is made anew by each refresh; past this it is left and one begun
 
@@ -236,17 +236,6 @@ class SpaceIndex:
             fresh=tuple(part for part in fresh if len(part)),
             departed=departed,
         )
-
-
-def checked(vector: np.ndarray, dimension: int) -> np.ndarray:
-    """A vector that came from outside, as float32 (d,). Raises `SpaceMismatch` and `InvalidVector`."""
-    if vector.shape != (dimension,):
-        raise SpaceMismatch(f"The vector has {vector.size} entries; those of this space have {dimension}.")
-    with np.errstate(over="ignore"):
-        vector = vector.astype(np.float32)
-    if not np.isfinite(vector).all() or not vector.any():
-        raise InvalidVector("A vector needs finite float32 entries, at least one of them not zero.")
-    return vector
 
 
 def _pieces(part: _Part, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
-from catalog.index.files import Tuned
-from catalog.index.lists import Lists
-from catalog.index.reduction import principal_axes
+from catalog.index.ivf import Lists
+from catalog.index.manifest import Tuned
+from catalog.vectors.reduction import principal_axes
 
 WANTED_RECALL = 0.99
 MARGIN = 0.005  # what the queries held out here and other ones may differ by

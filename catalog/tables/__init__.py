@@ -1,15 +1,73 @@
-# ruff: noqa: F403
 """The tables. Vectors and activations are little-endian float32 bytes whose length the database checks."""
 
-from catalog import words as words
-from catalog.tables.archives import *
-from catalog.tables.base import *
-from catalog.tables.crawls import *
-from catalog.tables.derived import *
-from catalog.tables.jobs import *
-from catalog.tables.merges import *
-from catalog.tables.models import *
-from catalog.tables.reindexes import *
-from catalog.tables.selections import *
-from catalog.tables.stored import *
-from catalog.tables.tasks import *
+from catalog.tables import model_words as model_words
+from catalog.tables.archives import Archive, ArchivePiece
+from catalog.tables.base import Base, change_seq, claim_turn, cluster_number, one_of
+from catalog.tables.crawls import Crawl, CrawlState, FormerName
+from catalog.tables.derived import (
+    Cluster,
+    ClusterMember,
+    ClusterRun,
+    FittedGeometry,
+    IndexSnapshot,
+    Map,
+    MapAttempt,
+    RunState,
+)
+from catalog.tables.jobs import ACTIVE, RUNNING, Job, JobEvent, JobState, PausedQueue, Priority, Worker
+from catalog.tables.merges import Merge, MergeVector
+from catalog.tables.models import BaseActivations, Model, ModelAccess, ModelState, Revision, Source, SpaceRow, Vector
+from catalog.tables.reindexes import ACTIVE_REINDEX, Reindex, ReindexMove, ReindexState, Stage
+from catalog.tables.selections import Selection
+from catalog.tables.stored import StoredVector, VectorOrigin
+from catalog.tables.tasks import Task, TaskRun, TaskVector
+
+__all__ = [
+    "ACTIVE",
+    "ACTIVE_REINDEX",
+    "RUNNING",
+    "Archive",
+    "ArchivePiece",
+    "Base",
+    "BaseActivations",
+    "Cluster",
+    "ClusterMember",
+    "ClusterRun",
+    "Crawl",
+    "CrawlState",
+    "FittedGeometry",
+    "FormerName",
+    "IndexSnapshot",
+    "Job",
+    "JobEvent",
+    "JobState",
+    "Map",
+    "MapAttempt",
+    "Merge",
+    "MergeVector",
+    "Model",
+    "ModelAccess",
+    "ModelState",
+    "PausedQueue",
+    "Priority",
+    "Reindex",
+    "ReindexMove",
+    "ReindexState",
+    "Revision",
+    "RunState",
+    "Selection",
+    "Source",
+    "SpaceRow",
+    "Stage",
+    "StoredVector",
+    "Task",
+    "TaskRun",
+    "TaskVector",
+    "Vector",
+    "VectorOrigin",
+    "Worker",
+    "change_seq",
+    "claim_turn",
+    "cluster_number",
+    "one_of",
+]

@@ -34,7 +34,7 @@ class Crawl(Base):
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    source: Mapped[dict[str, Any]] = mapped_column(JSONB)  # `catalog.crawling.Source`
+    source: Mapped[dict[str, Any]] = mapped_column(JSONB)  # `catalog.hub_sync.crawls.Source`
     ids: Mapped[list[str] | None] = mapped_column(JSONB(none_as_null=True))  # what a collection held, or a file
     state: Mapped[str] = mapped_column(server_default=CrawlState.QUEUED)
     dry_run: Mapped[bool]

@@ -175,8 +175,8 @@ class MapAttempt(Base):
 
 
 class FittedGeometry(Base):
-    """A geometry fitted to a space's unit vectors (`catalog.geometry`), as an npz; in a space that spans bases to those
-    of one `base_repo`. The newest of a kind and base is in use.
+    """A geometry fitted to a space's unit vectors (`catalog.geometry.transforms`), as an npz; in a space that spans
+    bases to those of one `base_repo`. The newest of a kind and base is in use.
     """
 
     __tablename__ = "geometries"

@@ -55,7 +55,7 @@ class Worker(Base):
     host: Mapped[str]
     pid: Mapped[int]
     device: Mapped[str]
-    process: Mapped[str | None]  # its `catalog.processes.identity`
+    process: Mapped[str | None]  # its `catalog.jobs.processes.identity`
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
     stopped_at: Mapped[datetime | None]

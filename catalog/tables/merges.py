@@ -25,10 +25,10 @@ class Merge(Base):
     viewer: Mapped[str | None]  # the submitter that alone may see it, by the hash of its key; null: everybody
     base_repo: Mapped[str]
     base_sha: Mapped[str]
-    method: Mapped[str]  # of `catalog.merging.blends.METHODS`
+    method: Mapped[str]  # of `catalog.merges.methods.METHODS`
     settings: Mapped[dict[str, Any]] = mapped_column(JSONB)  # that bear on the method
     parts: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)  # model_id, repo_id, sha, weight, licence, datasets
-    plan: Mapped[dict[str, Any]] = mapped_column(JSONB)  # `catalog.merging.plans.as_dict`
+    plan: Mapped[dict[str, Any]] = mapped_column(JSONB)  # `catalog.merges.plans.as_dict`
     figures: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # what the job measured
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

@@ -42,8 +42,8 @@ class Source(StrEnum):
 
 
 class SpaceRow(Base):
-    """One embedding contract (`catalog.spaces.Space`) and what was measured of it. Of the spaces of a base and feature
-    one is `serving`: what questions use that name none.
+    """One embedding contract (`catalog.spaces.contract.Space`) and what was measured of it. Of the spaces of a base and
+    feature one is `serving`: what questions use that name none.
     """
 
     __tablename__ = "spaces"
@@ -128,11 +128,11 @@ class Model(Base):
     hub_updated_at: Mapped[datetime | None]
     hub_id: Mapped[str | None] = mapped_column(index=True)  # the Hub's own, which outlives a rename
     hub_sha: Mapped[str | None]  # the newest commit that a crawl or the webhook told of, embedded or not
-    cluster: Mapped[int | None]  # what searches filter by, see catalog/groups.py
-    card: Mapped[str | None]  # the words of its card, at most `workers.encoding.card.MAX_WORDS` characters
+    cluster: Mapped[int | None]  # what searches filter by, see catalog/clusters/service.py
+    card: Mapped[str | None]  # the words of its card, at most `workers.finetunes.card.MAX_WORDS` characters
     words: Mapped[str] = mapped_column(
         TSVECTOR, Computed("model_words(repo_id, tags, card)", persisted=True), deferred=True
-    )  # what its text is searched by, see catalog/words.py
+    )  # what its text is searched by, see catalog/tables/model_words.py
     seq: Mapped[int | None] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())

@@ -50,7 +50,7 @@ class Reindex(Base):
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    selection: Mapped[dict[str, Any]] = mapped_column(JSONB)  # `catalog.reindexing.Selection`
+    selection: Mapped[dict[str, Any]] = mapped_column(JSONB)  # `catalog.reindexes.service.Selection`
     state: Mapped[str] = mapped_column(server_default=ReindexState.RUNNING)
     stage: Mapped[str | None] = mapped_column(server_default=Stage.QUEUEING)
     contract: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True))  # what its workers measure

@@ -26,9 +26,9 @@ class Selection(Base):
     viewer: Mapped[str | None]  # the submitter that alone may see it, by the hash of its key; null: everybody
     base_repo: Mapped[str]
     count: Mapped[int]  # of the modules in a set
-    arms: Mapped[list[str]] = mapped_column(JSONB)  # of `catalog.proposing.Arm`
+    arms: Mapped[list[str]] = mapped_column(JSONB)  # of `catalog.selections.strategies.Arm`
     seeds: Mapped[int]  # how many, from `seed` on
     seed: Mapped[int]
     budget: Mapped[int]  # weights that are tried for a set
-    figures: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # of `workers.selecting.figures`
+    figures: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # of `workers.selections.results`
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

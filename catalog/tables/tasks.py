@@ -31,7 +31,7 @@ class Task(Base):
     keep_adapter: Mapped[bool] = mapped_column(server_default=text("false"))  # that of all examples, as an archive
     verify: Mapped[int]  # how many of the models that it finds are scored on examples held back
     seed: Mapped[int]
-    recipe: Mapped[dict[str, Any]] = mapped_column(JSONB)  # `catalog.recipe.Recipe`
+    recipe: Mapped[dict[str, Any]] = mapped_column(JSONB)  # `catalog.tasks.training_config.Recipe`
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     runs: Mapped[list[TaskRun]] = relationship(order_by="TaskRun.id", viewonly=True, lazy="selectin")

@@ -8,12 +8,12 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from app.cli.embedded import EmbeddedServers
+from app.deployment.embedded import EmbeddedServers
 from app.main import create_app
 from catalog.database import Database
 from catalog.settings import settings
-from tests.serving import serving
-from tests.waiting import wait_until
+from tests.support.api import url  # noqa: F401  (a fixture)
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="session")
@@ -31,15 +31,3 @@ def api(application: FastAPI, database: Database) -> Iterator[TestClient]:
         yield client
     application.state.settings = conf  # tests put others in their place
     application.dependency_overrides.clear()
-
-
-def refresh(api: TestClient) -> None:
-    api.app.state.services.index.catch_up()
-
-
-@pytest.fixture
-def url(database: Database) -> Iterator[str]:
-    """Address of an API that listens, and follows the change feed."""
-    conf = settings().model_copy(update={"feed_interval": 0.01})
-    with serving(create_app(conf)) as address:
-        yield address

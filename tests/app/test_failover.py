@@ -13,15 +13,15 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 from sqlalchemy.exc import DataError, InternalError
 
-from app.cli.embedded import EmbeddedServers
+from app.deployment.embedded import EmbeddedServers
 from app.main import create_app
 from catalog.database import Database
 from catalog.errors import DatabaseUnavailable
 from catalog.settings import settings
-from tests.app.documented import documented_problem
-from tests.catalog import entries
-from tests.outage import without_its_table
-from tests.waiting import wait_until
+from tests.support import catalog as entries
+from tests.support.outage import without_its_table
+from tests.support.problem_documents import documented_problem
+from tests.support.waiting import wait_until
 
 LIMIT = 20  # seconds
 

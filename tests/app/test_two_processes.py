@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.cli import processes
+from app.deployment import processes
 from catalog.database import Database
-from tests.catalog import entries
-from tests.ports import free_port
-from tests.waiting import LIMIT, wait_until
+from tests.support import catalog as entries
+from tests.support.ports import free_port
+from tests.support.waiting import LIMIT, wait_until
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from app.cli import commands
+from app.cli import console
 from benchmarks.arithmetic import rows, store_domains, wait_until_found
 from catalog.database import Database
-from tests.app.conftest import url  # noqa: F401  (a fixture)
-from tests.catalog import entries
+from tests.support import catalog as entries
+from tests.support.api import url  # noqa: F401  (a fixture)
 
 DOMAINS = ("law", "math", "code", "chat")
 
@@ -33,7 +33,7 @@ def test_every_mixture_is_ranked_among_the_sums_of_two(
     orthogonal: tuple[list[str], list[str]],
 ):
     pool, mixtures = orthogonal
-    with commands.connect(url) as client:
+    with console.connect(url) as client:
         [space] = client.get("/v1/spaces")["spaces"]
         wait_until_found(client, [*pool, *mixtures], space)
         found = list(rows(client, store_domains(client, pool, space), mixtures, space, unit=False))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.downloads import adapter, most_in_a_second, wrong_base
-from tests.hub_server import ScriptedHub
+from tests.support.hub_server import ScriptedHub
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.embed import app, judge
-from tests import pico
+from tests.support import pico
 
 
 @pytest.fixture(scope="module")

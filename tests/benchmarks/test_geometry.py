@@ -10,26 +10,9 @@ import pytest
 
 from benchmarks.geometry import candidates, choose, cosine_distance, folds, judge, right
 from benchmarks.hard_pool.representations import Embedded, easy, hard, representations, unit
+from tests.support.silhouette import plain_silhouette
 
 SHIPPED = Path(__file__).parents[2] / "benchmarks" / "hard_pool"
-
-
-def plain_silhouette(vectors: np.ndarray, labels: np.ndarray) -> float:
-    """Rousseeuw's silhouette with distance clip(1 - cos, 0, 1), model by model, from its definition."""
-    found = []
-    for mine in range(len(labels)):
-        away = [
-            min(1.0, max(0.0, 1 - float(vectors[mine] @ other / np.linalg.norm(vectors[mine]) / np.linalg.norm(other))))
-            for other in vectors
-        ]
-        of = {
-            label: np.mean([away[place] for place in range(len(labels)) if labels[place] == label and place != mine])
-            for label in set(labels)
-        }
-        a = of.pop(labels[mine])
-        b = min(of.values())
-        found.append((b - a) / max(a, b))
-    return float(np.mean(found))
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from benchmarks.merges import FEATURES, merged, summary, turned
-from catalog.merging.blends import Blend
-from catalog.probes import ProbeSet
-from tests.pico import BASE_ID, make_adapter, make_base
-from workers.encoding import Encoder, ResidentBase, read_finetune
+from catalog.merges.methods import Blend
+from catalog.spaces.probes import ProbeSet
+from tests.support.pico import BASE_ID, make_adapter, make_base
+from workers.encoding.encoder import Encoder
+from workers.encoding.resident_base import ResidentBase
+from workers.finetunes.reading import read_finetune
 
 
 def test_turned_factors_are_others_of_the_same_adapter(tmp_path: Path):

@@ -11,12 +11,13 @@ from transformers import AutoModelForCausalLM
 from benchmarks.selections import made, picture
 from benchmarks.selections.judging import Judge, interval, summary
 from benchmarks.selections.tasks import Task
-from catalog.examples import Example
-from catalog.probes import ProbeSet
-from catalog.proposing import Arm
-from tests.pico import BASE_ID, make_base
-from workers.encoding import Encoder, ResidentBase
-from workers.tuning.scoring import Scorer
+from catalog.selections.strategies import Arm
+from catalog.spaces.probes import ProbeSet
+from catalog.tasks.examples import Example
+from tests.support.pico import BASE_ID, make_base
+from workers.encoding.encoder import Encoder
+from workers.encoding.resident_base import ResidentBase
+from workers.tasks.scoring import Scorer
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.hard_pool.representations import Embedded, easy, hard, representations
 from benchmarks.served_geometries import Served, study, turns
-from catalog.geometry import DEFAULTS_BY_FEATURE
-from tests.benchmarks.test_geometry import plain_silhouette
+from catalog.geometry.transforms import DEFAULTS_BY_FEATURE
+from tests.support.silhouette import plain_silhouette
 
 PAGE = Path(__file__).parents[2] / "docs" / "representation.md"
 

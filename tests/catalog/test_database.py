@@ -4,10 +4,10 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import IntegrityError
 
-from app.cli.embedded import EmbeddedServers
+from app.deployment.embedded import EmbeddedServers
 from catalog.database import Database, after_commit
 from catalog.errors import DatabaseUnavailable, ModelNotFound
-from catalog.repository import models
+from catalog.models.repository import models
 from catalog.tables import Model, Source
 
 

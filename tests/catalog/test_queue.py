@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from app.cli.embedded import EmbeddedServers
+from app.deployment.embedded import EmbeddedServers
 from catalog.database import Database
 from catalog.queue import ENCODE_QUEUE, INGEST, broker_answers, celery, ring, ring_after_commit
-from tests.outage import away
+from tests.support.outage import away
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from catalog.auth.viewer import LEAST_KEY
 from catalog.errors import Misconfigured, NotRunning
 from catalog.settings import Settings, with_driver
-from catalog.viewers import LEAST_KEY
 
 FIELDS = Settings.model_fields
 

@@ -10,11 +10,11 @@ from alembic.config import Config
 from sqlalchemy import Engine, create_engine, insert, inspect, make_url, text
 from sqlalchemy.exc import IntegrityError
 
-from app.cli.embedded import EmbeddedServers
+from app.deployment.embedded import EmbeddedServers
 from catalog.database import Database
-from catalog.repository import spaces
+from catalog.spaces import repository as spaces
 from catalog.tables import Base, BaseActivations, StoredVector, Vector
-from tests.catalog.entries import SPACE, put_revision
+from tests.support.catalog import SPACE, put_revision
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 

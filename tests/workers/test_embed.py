@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests import pico
+from tests.support import pico
 from workers.embed import app
-from workers.encoding import content_sha
+from workers.finetunes.content import content_sha
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 

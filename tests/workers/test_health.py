@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from catalog.repository import workers
+from catalog.jobs.repository import workers
 from workers.health import beats
 
 

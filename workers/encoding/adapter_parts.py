@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from catalog.errors import InvalidAdapterConfig, ShapeMismatch
-from workers.encoding.finetune import FineTune
-from workers.encoding.head import NAMES as HEADS
-from workers.encoding.lora_config import EXPERT, KEY, PREFIX
-from workers.encoding.peft_kinds import KINDS
+from workers.encoding.output_head import NAMES as HEADS
+from workers.finetunes.finetune import FineTune
+from workers.finetunes.lora_config import EXPERT, KEY, PREFIX
+from workers.finetunes.peft_kinds import KINDS
 
 SHARED = "base_model."  # begins the names of tensors that all layers share
 OTHER_HEADS = ("score", "classifier", "v_head")  # of classifiers and reward models; no feature reads through them

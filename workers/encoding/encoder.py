@@ -11,22 +11,22 @@ import torch
 from torch import Tensor
 
 from catalog.errors import CatalogError, InvalidInput, NonFiniteVector
-from catalog.probes import ProbeSet
-from catalog.spaces import Space
+from catalog.spaces.contract import Space
+from catalog.spaces.probes import ProbeSet
 from workers.encoding import kernels
-from workers.encoding.base import ResidentBase
 from workers.encoding.continuations import CONTINUATIONS
 from workers.encoding.explanation import Explanation, explain
 from workers.encoding.features import Feature, find_feature
 from workers.encoding.features.base import MIDDLE
-from workers.encoding.finetune import FineTune
-from workers.encoding.full import FullPath
+from workers.encoding.full_path import FullPath
 from workers.encoding.guard import BaseGuard
-from workers.encoding.lora import LoraPath
+from workers.encoding.lora_path import LoraPath
 from workers.encoding.peft_path import PeftPath
 from workers.encoding.prompt_path import PromptPath
-from workers.encoding.prompts import TokenPlan, plan_tokens
+from workers.encoding.resident_base import ResidentBase
+from workers.encoding.token_plan import TokenPlan, plan_tokens
 from workers.encoding.trace import Trace, join, run
+from workers.finetunes.finetune import FineTune
 
 ENCODER_VERSION = "1"
 EXPLAINED = "delta_activations"

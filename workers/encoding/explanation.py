@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from workers.encoding.head import Head
+from workers.encoding.output_head import Head
 
 COUNT = 20
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from catalog.errors import UnsupportedBase
-from workers.encoding.prompts import PROMPT, TokenPlan
+from workers.encoding.token_plan import PROMPT, TokenPlan
 
 NAME = "deltadex_packed"
 ROW_TOKENS = 256  # of branches beside one another: scores grow with the square, and the prompt comes once a row

@@ -19,17 +19,17 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from catalog.errors import CatalogError, InvalidAdapterConfig, ShapeMismatch, UnsupportedAdapter
+from catalog.errors.root import first_line
 from workers.encoding.adapter_parts import Parts, put_weights, sort_parts, tied_embedding
-from workers.encoding.base import ResidentBase
-from workers.encoding.finetune import FineTune
 from workers.encoding.guard import BaseGuard, restored
-from workers.encoding.head import Head
-from workers.encoding.loading import first_line
-from workers.encoding.lora import applied, fit, fit_head
-from workers.encoding.lora_config import PREFIX
-from workers.encoding.peft_kinds import expert_settings, feedforward_settings, lora_settings, peft_config
-from workers.encoding.prompts import TokenPlan
+from workers.encoding.lora_path import applied, fit, fit_head
+from workers.encoding.output_head import Head
+from workers.encoding.resident_base import ResidentBase
+from workers.encoding.token_plan import TokenPlan
 from workers.encoding.trace import Trace, run
+from workers.finetunes.finetune import FineTune
+from workers.finetunes.lora_config import PREFIX
+from workers.finetunes.peft_kinds import expert_settings, feedforward_settings, lora_settings, peft_config
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,10 +18,10 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from catalog.errors import CatalogError, InvalidAdapterConfig, ShapeMismatch, UnsupportedAdapter
 from workers.encoding import packing
-from workers.encoding.base import ResidentBase
-from workers.encoding.finetune import FineTune
-from workers.encoding.prompts import PROMPT, TokenPlan
+from workers.encoding.resident_base import ResidentBase
+from workers.encoding.token_plan import PROMPT, TokenPlan
 from workers.encoding.trace import Trace, run
+from workers.finetunes.finetune import FineTune
 
 PREFIXED = "deltadex_prefixed"
 KEY = "prompt_embeddings"

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from workers.encoding.head import Head
+from workers.encoding.output_head import Head
 from workers.encoding.packing import Packing
-from workers.encoding.prompts import TokenPlan
-from workers.stopping import check
+from workers.encoding.token_plan import TokenPlan
+from workers.process.cancellation import check
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ def _joined(states: Iterable[Tensor | None]) -> Tensor | None:
 def run(model: PreTrainedModel, plan: TokenPlan, models: int) -> list[Trace]:
     """The traces of K models that share the resident weights and differ by the hooks that are on them now.
 
-    Raises `Stopped` between two layers once the work is given up (`workers.stopping`).
+    Raises `Stopped` between two layers once the work is given up (`workers.process.cancellation`).
     """
     watched = _watched(model, plan)
     with torch.inference_mode(), _heeding(model), watched as seen, _sparing(model, plan, models):

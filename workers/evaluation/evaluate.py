@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from catalog.probes import load_probes
+from catalog.spaces.probes import load_probes
 from workers.encoding.guard import BaseGuard
 from workers.evaluation import options, plots, report
 from workers.evaluation.bootstrap import COVERAGE, RESAMPLES

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from workers.encoding import FineTune, ResidentBase
 from workers.encoding.guard import BaseGuard
-from workers.encoding.head import Head
-from workers.encoding.lora import applied, fit, fit_head
-from workers.encoding.prompts import MAX_TOKENS
+from workers.encoding.lora_path import applied, fit, fit_head
+from workers.encoding.output_head import Head
+from workers.encoding.resident_base import ResidentBase
+from workers.encoding.token_plan import MAX_TOKENS
 from workers.evaluation.running import tuned
+from workers.finetunes.reading import FineTune
 
 ROWS = 48  # prompts of several models in one batch
 

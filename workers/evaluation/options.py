@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from catalog.errors import CatalogError
 from catalog.settings import settings
-from workers.encoding import ResidentBase
+from workers.encoding.resident_base import ResidentBase
 from workers.evaluation.labels import check_groups, read_labels
 from workers.evaluation.pool import Pool, Tell, gather, load_base
 

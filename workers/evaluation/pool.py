@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from catalog.errors import CatalogError, InvalidLabels, InvalidRepoId
-from catalog.refs import RepoRef
+from catalog.models.repo_ref import RepoRef
 from catalog.settings import Settings
+from workers.bases.resolver import BaseResolver
 from workers.embed import named
-from workers.encoding import FineTune, ResidentBase, content_sha, read_finetune
+from workers.encoding.resident_base import ResidentBase
 from workers.evaluation.labels import Labelled
 from workers.evaluation.measures import Ints
-from workers.hub import Hub
-from workers.resolver import BaseResolver
+from workers.finetunes.content import content_sha
+from workers.finetunes.reading import FineTune, read_finetune
+from workers.hub.client import Hub
 
 Tell = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 

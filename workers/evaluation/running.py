@@ -12,13 +12,14 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from catalog.errors import InvalidModelConfig, ShapeMismatch, UnsupportedAdapter
-from workers.encoding import FineTune, ResidentBase
 from workers.encoding.adapter_parts import sort_parts
 from workers.encoding.guard import BaseGuard, restored
-from workers.encoding.head import Head, load_head
-from workers.encoding.loading import clean_view, load_config, load_headless
-from workers.encoding.lora import fit
+from workers.encoding.lora_path import fit
+from workers.encoding.model_loading import clean_view, load_config, load_headless
+from workers.encoding.output_head import Head, load_head
 from workers.encoding.peft_path import attached, tuned_head
+from workers.encoding.resident_base import ResidentBase
+from workers.finetunes.reading import FineTune
 
 LAYERS = (nn.Linear, nn.Embedding, Conv1D)
 
@@ -98,7 +99,7 @@ def _alike(one: nn.Module, other: nn.Module) -> bool:
 
 
 def _hooked(module: nn.Module) -> bool:
-    return any(type(hook).__module__ == "workers.encoding.lora" for hook in module._forward_hooks.values())
+    return any(type(hook).__module__ == "workers.encoding.lora_path" for hook in module._forward_hooks.values())
 
 
 def _overlap(new: Tensor, old: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from catalog.probes import load_probes
+from catalog.spaces.probes import load_probes
 from workers.embed import parse_layer
-from workers.encoding import Encoder
+from workers.encoding.encoder import Encoder
 from workers.evaluation import options, report
 from workers.evaluation.representations.delta import encode
 from workers.evaluation.studies.additivity import check_mixtures, study_additivity

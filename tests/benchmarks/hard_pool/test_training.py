@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.hard_pool import __main__ as command
+from benchmarks.hard_pool import __main__
 from benchmarks.hard_pool.recipes import Recipe
 from benchmarks.hard_pool.rows import Row, encode, grouped
 from benchmarks.hard_pool.training import answer_likelihoods, load, train_preferred, train_supervised
-from tests import pico
-from workers.encoding import Encoder, ResidentBase, read_finetune
-from workers.tuning.rows import IGNORED, collate
+from tests.support import pico
+from workers.encoding.encoder import Encoder
+from workers.encoding.resident_base import ResidentBase
+from workers.finetunes.reading import read_finetune
+from workers.tasks.token_rows import IGNORED, collate
 
 ROWS = [Row("Add.", f"{number} + 1", str(number + 1)) for number in range(8)]
 LORA = Recipe("math-1", "math", "lora", 2, "qv", 1e-3, 0, 8, 1)
@@ -49,8 +51,8 @@ def test_two_steps_of_every_kind_move_the_base(
             return train_preferred(base, recipe, [(row, polite(row)) for row in ROWS])
         return train_supervised(base, recipe, ROWS)
 
-    monkeypatch.setattr(command, "train", train)
-    command.make(recipe, base, tmp_path, tmp_path)
+    monkeypatch.setattr(__main__, "train", train)
+    __main__.make(recipe, base, tmp_path, tmp_path)
 
     report = json.loads((tmp_path / recipe.name / "training.json").read_text())
     [encoded] = encoder(base).encode([read_finetune(tmp_path / recipe.name)])
@@ -59,7 +61,7 @@ def test_two_steps_of_every_kind_move_the_base(
 
 
 def encoder(base: Path) -> Encoder:
-    from catalog.probes import load_probes
+    from catalog.spaces.probes import load_probes
 
     return Encoder(ResidentBase.load(base, pico.BASE_ID, "0" * 40), load_probes())
 
@@ -97,9 +99,9 @@ def test_an_epoch_has_every_row_once_beside_rows_of_near_length():
 
 def test_what_is_finished_or_held_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     made: list[str] = []
-    monkeypatch.setattr(command, "recipes", lambda: [LORA, replace(LORA, name="math-2"), replace(LORA, name="math-3")])
-    monkeypatch.setattr(command, "make", lambda recipe, *folders: made.append(recipe.name))
+    monkeypatch.setattr(__main__, "recipes", lambda: [LORA, replace(LORA, name="math-2"), replace(LORA, name="math-3")])
+    monkeypatch.setattr(__main__, "make", lambda recipe, *folders: made.append(recipe.name))
     (tmp_path / "math-1").mkdir()
-    with command.held(tmp_path / ".math-2.lock"):
-        command.main(tmp_path, tmp_path, tmp_path, threads=torch.get_num_threads())
+    with __main__.held(tmp_path / ".math-2.lock"):
+        __main__.main(tmp_path, tmp_path, tmp_path, threads=torch.get_num_threads())
     assert made == ["math-3"]

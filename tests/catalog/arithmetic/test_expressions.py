@@ -2,15 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from catalog.arithmetic.expressions import (
-    MAX_DEPTH,
-    MAX_LENGTH,
-    MAX_NAME,
-    MAX_TERMS,
-    check_name,
-    parse,
-    written,
-)
+from catalog.arithmetic.expressions import MAX_DEPTH, MAX_LENGTH, MAX_NAME, MAX_TERMS, check_name, parse, written
 from catalog.errors import InvalidExpression, InvalidName
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catalog import composing
+from catalog.arithmetic import service as arithmetic_service
 from catalog.arithmetic import sums
 from catalog.database import Database
 from catalog.errors import (
@@ -21,11 +21,14 @@ from catalog.errors import (
     SpaceNotFound,
     TermNotFound,
 )
-from catalog.repository import names, spaces, vectors
-from catalog.repository.models import get
-from catalog.repository.spaces import BaseTable
-from tests.catalog import entries, groups
-from tests.catalog.entries import SPACE
+from catalog.models.repository import names
+from catalog.models.repository.models import get
+from catalog.spaces import repository as spaces
+from catalog.spaces.repository import BaseTable
+from catalog.vectors.repository import feed
+from tests.support import catalog as entries
+from tests.support import clusters
+from tests.support.catalog import SPACE
 
 LAYERS = dataclasses.replace(SPACE, feature="delta_layers")
 LOGITS = dataclasses.replace(SPACE, feature="delta_logits")
@@ -38,7 +41,7 @@ def compute(database: Database, text: str, **how) -> sums.Sum:
 
 
 def save(database: Database, name: str, vector: Sequence[float], space: str | None = SPACE.key) -> None:
-    composing.save_vector(database, name, list(vector), space_key=space, note=None)
+    arithmetic_service.save_vector(database, name, list(vector), space_key=space, note=None)
 
 
 @pytest.fixture
@@ -118,7 +121,7 @@ def test_a_name_that_cannot_be_added_is_pointed_at(
 def test_a_model_is_found_by_a_name_that_it_had(database: Database):
     entries.put(database, "old/name", [1, 2])
     with database.transaction() as session:
-        vectors.lock_feed(session)
+        feed.lock_feed(session)
         names.rename(session, get(session, "old/name"), "new/name")
     [term] = compute(database, "old/name").terms
     assert term.meaning.full == "new/name"
@@ -158,9 +161,9 @@ def test_the_newest_revision_is_what_a_model_stands_for(database: Database):
 
 
 def test_a_cluster_is_as_long_as_its_members_are_on_average(database: Database, tmp_path: Path):
-    groups.fill(database)
-    groups.cluster(database, tmp_path)
-    found_in = groups.filters(database)
+    clusters.fill(database)
+    clusters.cluster(database, tmp_path)
+    found_in = clusters.filters(database)
     name = found_in["owner/tiny-law-0"]
     members = [model for model, cluster in found_in.items() if cluster == name]
     mean = compute(database, f"({' + '.join(members)})/{len(members)}")
@@ -175,12 +178,12 @@ def test_a_cluster_is_as_long_as_its_members_are_on_average(database: Database, 
 
 
 def test_the_noise_of_a_cluster_is_that_of_unit_vectors_at_its_length(database: Database, tmp_path: Path):
-    groups.fill(database)
-    groups.cluster(database, tmp_path)
+    clusters.fill(database)
+    clusters.cluster(database, tmp_path)
     put_floor(database, 0.1)
-    number = groups.filters(database)["owner/tiny-law-0"]
-    norms = np.array([np.linalg.norm(groups.vector(0, each)) for each in range(4)])
-    units = np.stack([groups.vector(0, each) for each in range(4)]) / norms[:, None]
+    number = clusters.filters(database)["owner/tiny-law-0"]
+    norms = np.array([np.linalg.norm(clusters.vector(0, each)) for each in range(4)])
+    units = np.stack([clusters.vector(0, each) for each in range(4)]) / norms[:, None]
 
     found = compute(database, f"cluster:{number}").noise_floor
 
@@ -190,11 +193,11 @@ def test_the_noise_of_a_cluster_is_that_of_unit_vectors_at_its_length(database: 
 
 
 def test_a_name_of_two_things_is_refused_with_their_full_forms(database: Database, tmp_path: Path):
-    groups.fill(database)
-    groups.cluster(database, tmp_path)
-    number = groups.filters(database)["owner/tiny-law-0"]
+    clusters.fill(database)
+    clusters.cluster(database, tmp_path)
+    number = clusters.filters(database)["owner/tiny-law-0"]
     title = compute(database, f"cluster:{number}").terms[0].meaning.title
-    save(database, title, [1.0] * groups.DIMENSION)
+    save(database, title, [1.0] * clusters.DIMENSION)
 
     with pytest.raises(AmbiguousTerm, match=rf"vector:{title}, cluster:{number}") as caught:
         compute(database, f"owner/tiny-law-0 + {title}")
@@ -204,9 +207,9 @@ def test_a_name_of_two_things_is_refused_with_their_full_forms(database: Databas
 
 
 def test_a_name_that_means_one_thing_in_the_space_that_is_named_is_that(database: Database, tmp_path: Path):
-    groups.fill(database)
-    groups.cluster(database, tmp_path)
-    title = compute(database, f"cluster:{groups.filters(database)['owner/tiny-law-0']}").terms[0].meaning.title
+    clusters.fill(database)
+    clusters.cluster(database, tmp_path)
+    title = compute(database, f"cluster:{clusters.filters(database)['owner/tiny-law-0']}").terms[0].meaning.title
     entries.put(database, "owner/one", [1, 0], space=LAYERS)
     save(database, title, [1, 0], LAYERS.key)
 

@@ -9,12 +9,10 @@ import pytest
 
 from benchmarks.filling import fill
 from benchmarks.pool_like import PoolLike
-from catalog.builds import Policy
 from catalog.database import Database
-from catalog.index.build import Builder
-from catalog.repository import snapshots
-
-COUNT, DIMENSION = 1_500, 32
+from catalog.index.builder import Builder
+from catalog.index.schedule import Policy
+from tests.support.index import COUNT, DIMENSION
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +32,3 @@ def filled(database: Database, pool: np.ndarray) -> Database:
 def builder(filled: Database, tmp_path: Path) -> Builder:
     """Builds from 100 kB of vectors on."""
     return Builder(filled, tmp_path / "index", Policy(exact_bytes=100_000, rows=100))
-
-
-def again(builder: Builder) -> int | None:
-    """Build now, whatever was put off."""
-    with builder.database.transaction() as session:
-        snapshots.postpone(session, 1, 0)
-    return builder.build(1, force=True)

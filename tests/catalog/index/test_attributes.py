@@ -8,7 +8,7 @@ import pytest
 
 from catalog.index.attributes import REMEMBERED, AttributeColumns
 from catalog.index.filters import Filters
-from catalog.repository.attributes import Attributes
+from catalog.models.repository.attributes import Attributes
 
 PLAIN = Attributes(1, 1, "ann", "base/one", "lora", "mit", ["x"], 10, 1, 1_700_000_000.0, 7)
 

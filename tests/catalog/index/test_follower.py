@@ -8,15 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from app.cli.embedded import EmbeddedServers
+from app.deployment.embedded import EmbeddedServers
 from catalog.database import Database
 from catalog.errors import IndexNotLoaded
-from catalog.index import Follower, follower
-from catalog.repository import vectors
-from tests.catalog import entries
-from tests.catalog.entries import SPACE
-from tests.outage import away
-from tests.waiting import wait_until
+from catalog.index import follower
+from catalog.index.follower import Follower
+from catalog.vectors.repository import feed
+from tests.support import catalog as entries
+from tests.support.catalog import SPACE
+from tests.support.outage import away
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_an_index_that_became_empty_knows_how_far_it_has_read(database: Database
     still.catch_up()
 
     with database.transaction() as session:
-        assert still.index(1, 2).covered_seq == vectors.last_seq(session)
+        assert still.index(1, 2).covered_seq == feed.last_seq(session)
 
 
 def test_a_space_of_nothing_but_tombstones_is_empty(database: Database, still: Follower):

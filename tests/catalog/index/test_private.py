@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
+from catalog.auth import repository as access
+from catalog.auth.viewer import EVERYTHING, PUBLIC, Viewer
 from catalog.database import Database
-from catalog.index import NO_FILTERS, Filters, Follower
 from catalog.index.attributes import AttributeColumns
-from catalog.index.build import Builder
-from catalog.repository import access, vectors
-from catalog.repository.attributes import Attributes
-from catalog.viewers import EVERYTHING, PUBLIC, Viewer
-from tests.catalog import entries
-from tests.catalog.index.conftest import DIMENSION
+from catalog.index.builder import Builder
+from catalog.index.filters import NO_FILTERS, Filters
+from catalog.index.follower import Follower
+from catalog.models.repository.attributes import Attributes
+from catalog.vectors.repository import feed
+from tests.support import catalog as entries
+from tests.support.index import DIMENSION
 
 ME, YOU = Viewer("me"), Viewer("you")
 VIEWERS = [PUBLIC, ME, YOU, EVERYTHING]
@@ -25,7 +27,7 @@ VIEWERS = [PUBLIC, ME, YOU, EVERYTHING]
 def hide(database: Database) -> None:
     """Every third model is private; of these I may see every other."""
     with database.transaction() as session:
-        vectors.lock_feed(session)
+        feed.lock_feed(session)
         session.execute(text("UPDATE models SET private = true, state = 'indexed' WHERE id % 3 = 0"))
         for model_id in session.execute(text("SELECT id FROM models WHERE private ORDER BY id")).scalars().all():
             access.grant(session, model_id, "me" if model_id % 6 == 0 else "somebody")

@@ -5,8 +5,9 @@ import gc
 import numpy as np
 import pytest
 
-from catalog.index.rows import Rows
-from catalog.index.segment import FlatSegment, normalised
+from catalog.index.row_bitmap import Rows
+from catalog.index.segment import FlatSegment
+from catalog.vectors.numeric import normalised
 
 NONE = np.empty(0, np.int64)
 EAST = np.array([1, 0], np.float32)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from catalog.errors import InvalidVector, SpaceMismatch
-from catalog.index import SpaceIndex, space_index
-from catalog.repository.vectors import Change
-from tests.waiting import LIMIT, wait_until
+from catalog.index import space_index
+from catalog.index.space_index import SpaceIndex
+from catalog.vectors.repository.feed import Change
+from tests.support.waiting import LIMIT, wait_until
 
 DIMENSION = 16
 

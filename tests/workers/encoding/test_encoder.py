@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from catalog.errors import InvalidInput, UnknownFeature
-from catalog.probes import ProbeSet
-from tests import pico
-from tests.workers.encoding.pico_models import PROBES, load, load_with
-from workers.encoding import ENCODER_VERSION, Encoder, Encoding, ResidentBase, read_finetune
+from catalog.spaces.probes import ProbeSet
+from tests.support import pico
+from tests.support.pico_models import PROBES, load, load_with
 from workers.encoding.continuations import CONTINUATIONS
-from workers.encoding.encoder import resolve_layer
+from workers.encoding.encoder import ENCODER_VERSION, Encoder, Encoding, resolve_layer
 from workers.encoding.features import FEATURES
+from workers.encoding.resident_base import ResidentBase
+from workers.finetunes.reading import read_finetune
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ import torch
 from transformers import AutoTokenizer
 
 from catalog.errors import UnknownFeature
-from tests.workers.encoding.pico_adapters import publish
-from tests.workers.encoding.pico_models import (
+from tests.support.pico_adapters import publish
+from tests.support.pico_models import (
     ARCHITECTURES,
     EACH_ARCHITECTURE,
     PROBES,
@@ -24,11 +24,13 @@ from tests.workers.encoding.pico_models import (
     make_base,
     relative_error,
 )
-from workers.encoding import Encoder, Encoding, ResidentBase, read_finetune
 from workers.encoding.continuations import CONTINUATIONS, FILE, load_continuations
+from workers.encoding.encoder import Encoder, Encoding
 from workers.encoding.features import FEATURES, find_feature
 from workers.encoding.features.base import MIDDLE
 from workers.encoding.features.delta_logits import WIDTH, hashes, sketch
+from workers.encoding.resident_base import ResidentBase
+from workers.finetunes.reading import read_finetune
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 

@@ -10,10 +10,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from tests.workers.encoding.pico_adapters import KINDS, TASK, grow, publish
-from tests.workers.encoding.pico_models import PROBES, disturb, load, load_with, make_adapter, make_base, relative_error
-from workers.encoding import Encoder, ResidentBase, read_finetune
+from tests.support.pico_adapters import KINDS, TASK, grow, publish
+from tests.support.pico_models import PROBES, disturb, load, load_with, make_adapter, make_base, relative_error
 from workers.encoding.continuations import CONTINUATIONS
+from workers.encoding.encoder import Encoder
+from workers.encoding.resident_base import ResidentBase
+from workers.finetunes.reading import read_finetune
 
 VOCABULARY = 258
 

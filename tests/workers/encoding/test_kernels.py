@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from tests.workers.encoding.pico_adapters import publish
-from tests.workers.encoding.pico_models import ARCHITECTURES, EACH_ARCHITECTURE, PROBES, make_base
-from workers.encoding import Encoder, Encoding, ResidentBase, kernels, read_finetune
+from tests.support.pico_adapters import publish
+from tests.support.pico_models import ARCHITECTURES, EACH_ARCHITECTURE, PROBES, make_base
+from workers.encoding import kernels
+from workers.encoding.encoder import Encoder, Encoding
 from workers.encoding.kernels import FastLinear, GatedMLP, MixedConv1D
+from workers.encoding.resident_base import ResidentBase
 from workers.encoding.trace import run
+from workers.finetunes.reading import read_finetune
 
 FEATURE = "delta_activations"
 TWINS = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3")

@@ -13,11 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from catalog.errors import BaseDisturbed, CatalogError, InvalidAdapterConfig, ShapeMismatch, UnsupportedAdapter
-from tests.workers.encoding.pico_adapters import TASK, grow, publish
-from tests.workers.encoding.pico_models import PROBES, load_with, make_adapter, make_base, reference, relative_error
-from workers.encoding import Encoder, ResidentBase, read_finetune
+from tests.support.pico_adapters import TASK, grow, publish
+from tests.support.pico_models import PROBES, load_with, make_adapter, make_base, reference, relative_error
+from workers.encoding.encoder import Encoder
 from workers.encoding.guard import BaseGuard, checksum, restored
-from workers.encoding.peft_kinds import peft_config
+from workers.encoding.resident_base import ResidentBase
+from workers.finetunes.peft_kinds import peft_config
+from workers.finetunes.reading import read_finetune
 
 FEATURE = "delta_activations"
 SEQUENCE = ("lora", "dora", "modules_to_save", "ia3", "larger_vocabulary", "oft", "prefix_tuning", "ln_tuning")

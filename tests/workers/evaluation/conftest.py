@@ -5,13 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import pico
-from tests.workers.encoding.conftest import one_thread  # noqa: F401  (a fixture)
-from workers.encoding import ResidentBase
+from tests.support import pico
+from tests.support.evaluation import LABELS, PROBES
+from tests.support.threads import one_thread  # noqa: F401  (a fixture)
+from workers.encoding.resident_base import ResidentBase
 from workers.evaluation.pool import Pool
-
-LABELS = ("red", "red", "red", "blue", "blue", "blue")
-PROBES = ("Please answer.", "a longer request: Input.")
 
 
 @pytest.fixture(scope="package")

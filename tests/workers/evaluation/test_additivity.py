@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from catalog.errors import InvalidLabels
-from tests import pico
+from tests.support import pico
 from workers.evaluation.labels import Labelled
 from workers.evaluation.pool import Pool
 from workers.evaluation.studies.additivity import GEOMETRIES, additivity_rows, blend, check_mixtures

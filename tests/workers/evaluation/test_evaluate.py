@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests import pico
+from tests.support import pico
+from tests.support.evaluation import LABELS
 from tests.workers.evaluation import recomputed
-from tests.workers.evaluation.conftest import LABELS
 from workers.evaluation import sentence_encoder
 from workers.evaluation.evaluate import app
 from workers.evaluation.representations import REPRESENTATIONS

@@ -11,12 +11,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from catalog.probes import load_probes
 from catalog.settings import Settings
+from catalog.spaces.probes import load_probes
 from tests.workers.evaluation import recomputed
-from workers.encoding import Encoder, ResidentBase
 from workers.encoding.continuations import Continuations
+from workers.encoding.encoder import Encoder
 from workers.encoding.guard import BaseGuard
+from workers.encoding.resident_base import ResidentBase
 from workers.evaluation.evaluate import app
 from workers.evaluation.labels import check_groups, read_labels
 from workers.evaluation.pool import Pool, gather, load_base

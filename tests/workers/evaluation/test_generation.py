@@ -9,11 +9,12 @@ import torch
 from transformers import AutoTokenizer
 
 from catalog.errors import UnsupportedAdapter
-from tests.workers.encoding.pico_adapters import publish
-from tests.workers.encoding.pico_models import disturb, load, load_with, make_base
-from workers.encoding import ResidentBase, read_finetune
+from tests.support.pico_adapters import publish
+from tests.support.pico_models import disturb, load, load_with, make_base
 from workers.encoding.guard import BaseGuard
+from workers.encoding.resident_base import ResidentBase
 from workers.evaluation.generation import answers
+from workers.finetunes.reading import read_finetune
 
 PROMPTS = ("Please answer.", "a", "The longest of the three prompts reads on.")
 LENGTH = 6

@@ -6,8 +6,8 @@ import pytest
 
 from catalog.errors import CatalogError, InvalidLabels, NothingToEmbed, RepoNotFound
 from catalog.settings import Settings
-from tests import pico
-from tests.hub_server import HubServer
+from tests.support import pico
+from tests.support.hub_server import HubServer
 from workers.evaluation.labels import Labelled, read_labels
 from workers.evaluation.pool import Pool, gather, load_base
 

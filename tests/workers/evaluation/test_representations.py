@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from catalog.errors import UnknownFeature, UnsupportedAdapter
-from catalog.probes import ProbeSet
-from tests import pico
-from tests.workers.evaluation.conftest import PROBES
-from workers.encoding import Encoder, ResidentBase
+from catalog.spaces.probes import ProbeSet
+from tests.support import pico
+from tests.support.evaluation import PROBES
+from workers.encoding.encoder import Encoder
 from workers.encoding.guard import BaseGuard
+from workers.encoding.resident_base import ResidentBase
 from workers.evaluation.pool import Pool
 from workers.evaluation.representations import REPRESENTATIONS, Dense, Made, Masks, Setting, find_representation
 from workers.evaluation.sentence_encoder import SentenceEncoder

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from catalog.errors import UnsupportedAdapter
-from tests.workers.encoding.pico_adapters import publish
-from tests.workers.encoding.pico_models import disturb, load, load_with, make_base
-from workers.encoding import ResidentBase, read_finetune
+from tests.support.pico_adapters import publish
+from tests.support.pico_models import disturb, load, load_with, make_base
 from workers.encoding.guard import BaseGuard
+from workers.encoding.resident_base import ResidentBase
 from workers.evaluation.representations.salient_mask import salient
 from workers.evaluation.running import weight_changes
+from workers.finetunes.reading import read_finetune
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 

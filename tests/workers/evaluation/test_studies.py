@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from catalog.probes import ProbeSet, load_probes
+from catalog.spaces.probes import ProbeSet, load_probes
 from tests.workers.evaluation import recomputed
-from workers.encoding import Encoder, ResidentBase
+from workers.encoding.encoder import Encoder
+from workers.encoding.resident_base import ResidentBase
 from workers.evaluation.pool import Pool
 from workers.evaluation.representations.delta import encode
 from workers.evaluation.studies.probe_sets import generic_probes, probe_kinds

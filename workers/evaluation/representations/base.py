@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from catalog.probes import ProbeSet
-from workers.encoding import ResidentBase
+from catalog.spaces.probes import ProbeSet
 from workers.encoding.guard import BaseGuard
+from workers.encoding.resident_base import ResidentBase
 from workers.evaluation.measures import Floats
 from workers.evaluation.pool import Pool, Tell
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from catalog.errors import CatalogError
 from workers.embed import named
-from workers.encoding import Encoder
+from workers.encoding.encoder import Encoder
 from workers.evaluation.pool import Pool, Tell
 from workers.evaluation.representations.base import Dense, Made, Representation, Setting
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from catalog.probes import ProbeSet, load_probes
+from catalog.spaces.probes import ProbeSet, load_probes
 
 FOLDER = Path(__file__).parents[1] / "probe_sets"
 

@@ -7,8 +7,9 @@ from functools import partial
 import numpy as np
 
 from catalog.errors import InvalidProbeSet
-from catalog.probes import ProbeSet
-from workers.encoding import Encoder, ResidentBase
+from catalog.spaces.probes import ProbeSet
+from workers.encoding.encoder import Encoder
+from workers.encoding.resident_base import ResidentBase
 from workers.evaluation import measures, plots
 from workers.evaluation.pool import Pool, Tell
 from workers.evaluation.representations.delta import encode

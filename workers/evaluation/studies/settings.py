@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from catalog.probes import ProbeSet
-from workers.encoding import Encoder, ResidentBase
-from workers.encoding.encoder import resolve_layer
+from catalog.spaces.probes import ProbeSet
+from workers.encoding.encoder import Encoder, resolve_layer
+from workers.encoding.resident_base import ResidentBase
 from workers.evaluation import plots
 from workers.evaluation.pool import Pool, Tell
 from workers.evaluation.representations.delta import encode

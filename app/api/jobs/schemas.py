@@ -1,0 +1,76 @@
+"""Jobs and workers, as JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, Self
+
+from pydantic import BaseModel, Field
+
+from app.api.schemas import PageQuery
+from catalog import tables
+from catalog.tables import JobState
+
+PRIORITIES: tuple[Literal["person", "webhook", "crawl"], ...] = ("person", "webhook", "crawl")  # by their numbers
+
+OVER = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+
+class JobsQuery(PageQuery):
+    state: JobState | None = None
+
+
+class JobError(BaseModel):
+    code: str
+    message: str
+
+    @classmethod
+    def of(cls, code: str | None, message: str | None) -> Self | None:
+        return cls(code=code, message=message or "") if code else None
+
+
+class Job(BaseModel):
+    id: int
+    repo_id: str
+    revision: str | None = Field(description="As it was asked for.")
+    sha: str | None = Field(description="The commit that was embedded.")
+    state: JobState
+    priority: Literal["person", "webhook", "crawl"]
+    progress: float = Field(ge=0, le=1)
+    attempts: int
+    error: JobError | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, job: tables.Job) -> Self:
+        error = JobError.of(job.error_code, job.error_message)
+        return cls(
+            id=job.id,
+            repo_id=job.model.repo_id,
+            revision=job.requested_revision,
+            sha=job.sha,
+            state=JobState(job.state),
+            priority=PRIORITIES[job.priority],
+            progress=job.progress,
+            attempts=job.attempts,
+            error=error,
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+        )
+
+
+class Jobs(BaseModel):
+    jobs: list[Job]
+    next_cursor: str | None
+
+
+class Worker(BaseModel):
+    id: int
+    host: str
+    pid: int
+    device: str
+    started_at: datetime
+    heartbeat_at: datetime

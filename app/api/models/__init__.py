@@ -1,0 +1,1 @@
+"""Models, their revisions and who may see them."""

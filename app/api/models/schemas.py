@@ -1,0 +1,110 @@
+"""Models, their revisions and what is measured of them, as JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.schemas import NO_NUL, PageQuery, Space, Strict
+from catalog import tables
+from catalog.tables import ModelState
+from catalog.vectors.repository import vectors
+
+
+class Submission(Strict):
+    repo_id: str = Field(max_length=200, examples=["HuggingFaceTB/SmolLM2-135M-Instruct-lora"])
+    revision: str | None = Field(None, max_length=255, description="Branch, tag or commit; the main branch without.")
+
+
+class ModelsQuery(PageQuery):
+    base: str | None = Field(None, max_length=200, pattern=NO_NUL, description="Repo id of the base model.")
+    owner: str | None = Field(None, max_length=100, pattern=NO_NUL)
+    state: ModelState | None = None
+    q: str | None = Field(
+        None, min_length=1, max_length=200, pattern=NO_NUL,
+        description="Words of the name, the tags or the card; all of them, the last may be begun. The best come first.",
+    )  # fmt: skip
+
+
+class BaseModelRef(BaseModel):
+    repo_id: str
+    sha: str
+    evidence: dict = Field(description="How it was found out.")
+
+
+class Revision(BaseModel):
+    sha: str
+    kind: str = Field(examples=["lora"])
+    base: BaseModelRef
+    created_at: datetime
+
+    @classmethod
+    def of(cls, revision: tables.Revision) -> Self:
+        base = BaseModelRef(repo_id=revision.base_repo, sha=revision.base_sha, evidence=revision.base_evidence)
+        return cls(sha=revision.sha, kind=revision.kind, base=base, created_at=revision.created_at)
+
+
+class Metadata(BaseModel):
+    """What the Hub tells of a model; null is what it does not."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    licence: str | None
+    tags: list[str]
+    datasets: list[str]
+    languages: list[str]
+    downloads: int | None
+    likes: int | None
+    hub_created_at: datetime | None
+    hub_updated_at: datetime | None
+
+
+class Model(BaseModel):
+    repo_id: str
+    source: Literal["hub", "folder"]
+    private: bool = Field(description="Read with a user's token: shown to the keys that may see it.")
+    state: ModelState
+    revision: Revision | None
+    metadata: Metadata
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, model: tables.Model) -> Self:
+        return cls(
+            repo_id=model.repo_id,
+            source="hub" if model.source == tables.Source.HUB else "folder",
+            private=model.private,
+            state=ModelState(model.state),
+            revision=Revision.of(model.revision) if model.revision else None,
+            metadata=Metadata.model_validate(model),
+            created_at=model.created_at,
+            updated_at=model.updated_at,
+        )
+
+
+class Embedding(BaseModel):
+    """What is known of a model in one space."""
+
+    space: Space
+    norm: float = Field(description="How far the model moved its base.")
+    noise_floor: float = Field(description="The norm under which a shift is rounding and no learning.")
+    no_shift: bool
+    explanation: dict | None = Field(description="Tokens that the shift promotes and suppresses most.")
+
+
+class ModelDetail(Model):
+    card: str | None = Field(description="The words of its card.")
+    embeddings: list[Embedding]
+
+    @classmethod
+    def with_embeddings(cls, model: tables.Model, measured: list[vectors.Measured]) -> Self:
+        embeddings = [Embedding.model_validate(each, from_attributes=True) for each in measured]
+        return cls(**Model.of(model).model_dump(), card=model.card, embeddings=embeddings)
+
+
+class Models(BaseModel):
+    models: list[Model]
+    next_cursor: str | None

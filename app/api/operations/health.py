@@ -1,0 +1,72 @@
+"""Routes: is the process up, and can it serve?"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response, status
+from sqlalchemy import text
+
+from app.api.limits import no_query
+from app.api.operations import schemas
+from app.api.problems import problems
+from app.api.services.services import Services, ServicesDep
+from catalog.errors import DatabaseUnavailable
+from catalog.index import repository as snapshots
+from catalog.queue import broker_answers
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz", dependencies=[no_query], responses=problems())
+def alive() -> dict[str, str]:
+    """The process is up."""
+    return {"status": "up"}
+
+
+@router.get(
+    "/readyz",
+    dependencies=[no_query],
+    responses={**problems(), 503: {"model": schemas.Readiness, "description": "Something is missing."}},
+)
+def ready(services: ServicesDep, response: Response) -> schemas.Readiness:
+    """Database, broker and index, each with what is missing."""
+    checks = {"database": _database(services), "broker": _broker(), "index": _index(services)}
+    missing = [name for name, check in checks.items() if not check.ok]
+    if missing:
+        response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    return schemas.Readiness(ready=not missing, missing=missing, checks=checks)
+
+
+def _database(services: Services) -> schemas.Check:
+    try:
+        with services.database.transaction() as session:
+            session.execute(text("SELECT 1"))
+    except DatabaseUnavailable:
+        return schemas.Check(ok=False, detail="Postgres does not answer at DATABASE_URL.")
+    return schemas.Check(ok=True, detail="Postgres answers.")
+
+
+def _broker() -> schemas.Check:
+    if broker_answers():
+        return schemas.Check(ok=True, detail="Redis answers.")
+    return schemas.Check(ok=False, detail="Redis does not answer at REDIS_URL; submissions wait for the sweeper.")
+
+
+def _index(services: Services) -> schemas.Check:
+    if not services.index.loaded:
+        return schemas.Check(ok=False, detail="The index is still being read from Postgres.")
+    problems = _index_problems(services)
+    if not problems:
+        return schemas.Check(ok=True, detail="The index is loaded.")
+    return schemas.Check(ok=True, detail="Searches are answered, but: " + " ".join(problems))
+
+
+def _index_problems(services: Services) -> list[str]:
+    """What was fallen back from, and which builds failed. None of it keeps a search from being answered."""
+    reports = services.index.report()
+    problems = [f"space {report.space_id}: {report.problem}" for report in reports if report.problem]
+    try:
+        with services.database.transaction() as session:
+            errors = snapshots.build_errors(session, [report.space_id for report in reports])
+    except DatabaseUnavailable:
+        return problems
+    return problems + [f"space {space_id}: its last build failed: {error}" for space_id, error in errors.items()]

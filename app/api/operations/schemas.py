@@ -1,0 +1,25 @@
+"""Counts and health, as JSON."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from app.api.jobs.schemas import Worker
+from catalog.tables import JobState, ModelState
+
+
+class Stats(BaseModel):
+    models: dict[ModelState, int]
+    jobs: dict[JobState, int]
+    workers: list[Worker]
+
+
+class Check(BaseModel):
+    ok: bool
+    detail: str
+
+
+class Readiness(BaseModel):
+    ready: bool
+    missing: list[str]
+    checks: dict[str, Check]

@@ -1,0 +1,1 @@
+"""Selections of adapters to compose."""

@@ -1,0 +1,1 @@
+"""Objects that the whole process shares."""

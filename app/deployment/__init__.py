@@ -1,0 +1,1 @@
+"""`deltadex up`: the servers and processes of one machine."""

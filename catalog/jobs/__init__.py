@@ -1,0 +1,1 @@
+"""The queue in Postgres: submit, claim, attempt, recover, control."""

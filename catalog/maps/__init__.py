@@ -1,0 +1,1 @@
+"""The two-dimensional map: laid out and shown."""

@@ -1,0 +1,1 @@
+"""Merges: planned and recorded."""

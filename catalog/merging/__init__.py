@@ -1,1 +1,0 @@
-"""Merges of adapters: what can be asked, and what can be told before anything is computed."""

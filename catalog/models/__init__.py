@@ -1,0 +1,1 @@
+"""Fine-tunes by name: revisions, former names, attributes."""

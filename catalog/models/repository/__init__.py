@@ -1,0 +1,1 @@
+"""Statements on models, their names, revisions and attributes."""

@@ -1,0 +1,1 @@
+"""Measuring anew beside what serves, and the cutover."""

@@ -1,0 +1,1 @@
+"""Which set of adapters to compose."""

@@ -1,0 +1,1 @@
+"""The embedding contract, and what was measured of bases."""

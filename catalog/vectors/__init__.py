@@ -1,0 +1,1 @@
+"""Vectors, the change feed, shared numerics, and when derived data is stale."""

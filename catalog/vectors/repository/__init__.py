@@ -1,0 +1,1 @@
+"""Statements on vectors and the change feed."""

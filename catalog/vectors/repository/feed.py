@@ -1,0 +1,147 @@
+"""The change feed.
+
+Every write of a vector draws its `seq` under one advisory lock that is held until the commit, so numbers become
+visible in their order: a reader that asks for `seq > last` can never miss a row that was committed late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy import func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from catalog.auth.repository import PUBLIC_VECTORS
+from catalog.spaces import repository as spaces
+from catalog.tables import Revision, SpaceRow, Vector, change_seq
+
+_FEED_LOCK = 0x64656C7461  # "delta"
+
+_CHANGES_OF = """
+    SELECT vectors.seq, vectors.space_id, vectors.model_id,
+        CASE WHEN deleted OR no_shift THEN NULL ELSE data END AS data
+    FROM unnest(cast(:spaces AS bigint[]), cast(:positions AS bigint[])) AS place (space_id, seq)
+    JOIN vectors ON vectors.space_id = place.space_id AND vectors.seq > place.seq
+    {where}
+    ORDER BY vectors.seq LIMIT :limit
+"""
+_OF_ALL, _OF_PUBLIC = text(_CHANGES_OF.format(where="")), text(_CHANGES_OF.format(where=f"WHERE {PUBLIC_VECTORS}"))
+
+_TOUCHED = text(f"""
+    SELECT DISTINCT ON (model_id) model_id, seq, deleted OR no_shift
+    FROM vectors WHERE space_id = :space_id AND seq > :after AND {PUBLIC_VECTORS} ORDER BY model_id, seq DESC
+""")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One entry of the feed. `vector` is float32 (d,), or None when the model left the space."""
+
+    seq: int
+    space_id: int
+    model_id: int
+    vector: np.ndarray | None
+
+
+def lock_feed(session: Session) -> None:
+    """Wait for the turn to write to the feed; held until the transaction ends."""
+    session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _FEED_LOCK})
+
+
+def store(
+    session: Session,
+    space: SpaceRow,
+    revision: Revision,
+    vector: np.ndarray,
+    *,
+    norm: float,
+    no_shift: bool,
+    explanation: dict | None = None,
+) -> int:
+    """Write a revision's vector and append it to the feed. The caller holds `lock_feed`. Returns the seq."""
+    values: dict[str, Any] = {
+        "model_id": revision.model_id,
+        "dimension": vector.size,
+        "data": vector.astype("<f4").tobytes(),
+        "norm": norm,
+        "no_shift": no_shift,
+        "explanation": explanation,
+        "deleted": False,
+        "seq": session.execute(select(change_seq.next_value())).scalar_one(),
+    }
+    statement = insert(Vector).values(space_id=space.id, revision_id=revision.id, **values)
+    session.execute(statement.on_conflict_do_update(index_elements=["space_id", "revision_id"], set_=values))
+    return values["seq"]
+
+
+def republish(session: Session, revision_id: int) -> None:
+    """Append a revision's vectors to the feed once more, so that they replace what is indexed of the model."""
+    lock_feed(session)
+    homes = select(SpaceRow.id).where(spaces.is_home())
+    statement = update(Vector).where(Vector.revision_id == revision_id, Vector.space_id.in_(homes))
+    session.execute(statement.values(seq=change_seq.next_value(), deleted=False))
+
+
+def remove(session: Session, model_id: int) -> None:
+    """Turn all vectors of a model into tombstones of the feed."""
+    lock_feed(session)
+    session.execute(update(Vector).where(Vector.model_id == model_id).values(seq=change_seq.next_value(), deleted=True))
+
+
+def retire(session: Session, model_id: int, base_repo: str) -> None:
+    """Turn a model's vectors in the spaces of other bases into tombstones: it is a fine-tune of this one now. Those on
+    another commit of the same base stay. The caller holds `lock_feed`.
+    """
+    elsewhere = select(SpaceRow.id).where(SpaceRow.base_repo != base_repo)
+    statement = update(Vector).where(Vector.model_id == model_id, Vector.space_id.in_(elsewhere), ~Vector.deleted)
+    session.execute(statement.values(seq=change_seq.next_value(), deleted=True))
+
+
+def changes(session: Session, after: int, limit: int) -> list[Change]:
+    """The next entries of the feed, at most `limit`, in the order of `seq`."""
+    gone = Vector.deleted | Vector.no_shift
+    statement = (
+        select(Vector.seq, Vector.space_id, Vector.model_id, gone, Vector.data)
+        .where(Vector.seq > after)
+        .order_by(Vector.seq)
+        .limit(limit)
+    )
+    return [
+        Change(seq, space_id, model_id, None if is_gone else np.frombuffer(data, dtype="<f4"))
+        for seq, space_id, model_id, is_gone, data in session.execute(statement)
+    ]
+
+
+def changes_of(session: Session, positions: Mapping[int, int], limit: int, *, public: bool = False) -> list[Change]:
+    """The next entries of some spaces (by id), of each those after its own position, in the order of `seq`; with
+    `public` those of public models alone.
+    """
+    if not positions:
+        return []
+    places = {"spaces": list(positions), "positions": list(positions.values()), "limit": limit}
+    return [
+        Change(seq, space_id, model_id, None if data is None else np.frombuffer(data, dtype="<f4"))
+        for seq, space_id, model_id, data in session.execute(_OF_PUBLIC if public else _OF_ALL, places)
+    ]
+
+
+@dataclass(frozen=True)
+class Touched:
+    """A model whose newest vector in a space is the change `seq`, or which left the space with it."""
+
+    model_id: int
+    seq: int
+    gone: bool
+
+
+def touched(session: Session, space_id: int, after: int) -> list[Touched]:
+    """The public models of a space that changed after a place of the feed, each once."""
+    return [Touched(*row) for row in session.execute(_TOUCHED, {"space_id": space_id, "after": after})]
+
+
+def last_seq(session: Session) -> int:
+    return session.execute(select(func.coalesce(func.max(Vector.seq), 0))).scalar_one()

@@ -1,0 +1,34 @@
+"""Commands of the workers' that the app hands on: it never imports torch."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import cli
+from app.cli.commands import offline as offline_commands
+from catalog.errors import MissingExtra
+
+COMMANDS = {
+    "embed": "workers.embed",
+    "evaluate": "workers.evaluation.evaluate",
+    "study": "workers.evaluation.study",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_process_becomes_the_workers_command_with_all_arguments(command: str, monkeypatch: pytest.MonkeyPatch):
+    became: list[list[str]] = []
+    monkeypatch.setattr(offline_commands.os, "execv", lambda program, arguments: became.append([program, *arguments]))
+    result = CliRunner().invoke(cli, [command, "kinds", "--out", "here", "--help"])
+    assert result.exit_code == 0, result.output
+    assert became == [[sys.executable, sys.executable, "-m", COMMANDS[command], "kinds", "--out", "here", "--help"]]
+
+
+def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(offline_commands, "find_spec", lambda name: None)
+    result = CliRunner().invoke(cli, ["evaluate", "labels.csv"])
+    assert isinstance(result.exception, MissingExtra)
+    assert "deltadex[worker]" in str(result.exception)

@@ -1,0 +1,93 @@
+"""`deltadex up`, told to stop twice while a worker trains, and started again: nothing is lost and nobody is blamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from app.client import Client
+from catalog.errors import CatalogError
+from tests.support import pico
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
+
+EXAMPLES = [{"instruction": f"Repeat {number}.", "output": str(number) * 40} for number in range(100)]
+TASKS = 4  # more than are done before the first is seen to run
+
+
+@pytest.fixture
+def data(pico_base: Path) -> Iterator[Path]:
+    # not under pytest's own folder, which a second session closes to root's Postgres
+    with TemporaryDirectory(prefix="deltadex-") as folder:
+        shutil.copytree(pico_base, Path(folder) / "bases")
+        yield Path(folder)
+
+
+def deltadex(data: Path, *words: str) -> subprocess.Popen[str]:
+    """The command, on the servers of that data directory whatever those of the tests are."""
+    env = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
+    env |= {"DELTADEX_DATA_DIR": str(data), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", "from app.cli import main; main()", *words]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@contextmanager
+def deltadex_up(data: Path) -> Iterator[tuple[subprocess.Popen[str], Client]]:
+    port = str(free_port())
+    with deltadex(data, "up", "--port", port, "--json") as process:
+        try:
+            with Client(f"http://127.0.0.1:{port}") as client:
+                wait_until(lambda: process.poll() is not None or is_ready(client), "the API is ready", limit=100)
+                assert process.poll() is None, process.stderr.read()
+                yield process, client
+        finally:
+            process.kill()
+
+
+def is_ready(client: Client) -> bool:
+    try:
+        return client.readiness()["ready"]
+    except CatalogError:
+        return False
+
+
+def stop(process: subprocess.Popen[str], *signals: signal.Signals) -> str:
+    """Send them; what it then writes to standard error."""
+    for number in signals:
+        process.send_signal(number)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, told
+    return told
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(400)
+def test_two_signals_while_tasks_train_cost_them_no_attempt(data: Path, tmp_path: Path):
+    with deltadex_up(data) as (process, client):
+        with deltadex(data, "add", str(pico.make_adapter(tmp_path / "one"))) as adding:
+            assert adding.wait(100) == 0
+        jobs = [client.post("/v1/tasks", {"examples": EXAMPLES})["runs"][0]["job"] for _ in range(TASKS)]
+
+        def states() -> list[str]:
+            return [client.get(f"/v1/jobs/{job}")["state"] for job in jobs]
+
+        wait_until(lambda: "encoding" in states(), "a task trains")
+        stop(process, signal.SIGTERM, signal.SIGTERM)
+
+    with deltadex_up(data) as (process, client):
+        assert len(client.get("/v1/stats")["workers"]) <= 1  # the one of before is not shown
+        ended = client.wait_for(jobs, lambda _: None)
+        stop(process, signal.SIGINT)
+
+    assert {job["state"] for job in ended} == {"done"}
+    outcomes = [[attempt["outcome"] for attempt in job["history"]] for job in ended]
+    assert sorted(set(map(tuple, outcomes))) == [("done",), ("released", "done")]

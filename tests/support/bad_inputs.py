@@ -1,0 +1,352 @@
+"""A corpus of folders that nobody should be able to hurt a worker with, each with the error that it must end as.
+
+Every maker starts from a good adapter of `pico.make_base` (or a full model) and spoils one thing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.support import pico
+
+LIMIT = 4 * 2**20  # bytes of a file, for whoever reads the corpus
+FILES = 10_001
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+Q = "base_model.model.model.layers.0.self_attn.q_proj"
+V = "base_model.model.model.layers.1.self_attn.v_proj"
+SLOW_PATTERN = r"((((\w|.)+)+)+)+,"
+
+
+@dataclass(frozen=True)
+class BadInput:
+    make: Callable[[Path], object]
+    code: str
+
+
+class Canary:
+    """A pickle of it leaves a file behind when it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return os.mkdir, (str(self._path),)
+
+
+def canary_of(folder: Path) -> Path:
+    return folder.parent / f"{folder.name}-was-executed"
+
+
+# ways to spoil an adapter
+
+
+def config(**settings: Any) -> Callable[[Path], object]:
+    def make(folder: Path) -> None:
+        path = pico.make_adapter(folder) / CONFIG
+        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+    return make
+
+
+def config_text(content: str | bytes) -> Callable[[Path], object]:
+    def make(folder: Path) -> None:
+        path = pico.make_adapter(folder) / CONFIG
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return make
+
+
+def tensors(change: Callable[[dict[str, torch.Tensor]], object], **settings: Any) -> Callable[[Path], object]:
+    def make(folder: Path) -> None:
+        config(**settings)(folder)
+        held = load_file(folder / WEIGHTS)
+        change(held)
+        save_file(held, folder / WEIGHTS)
+
+    return make
+
+
+def header(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    """Changes what the header says; the tensors' bytes stay."""
+
+    def make(folder: Path) -> None:
+        content = (pico.make_adapter(folder) / WEIGHTS).read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        entries = json.loads(content[8 : 8 + length])
+        change(entries)
+        write_raw(folder, json.dumps(entries).encode(), content[8 + length :])
+
+    return make
+
+
+def raw(head: bytes, data: bytes = b"", length: int | None = None) -> Callable[[Path], object]:
+    return lambda folder: write_raw(pico.make_adapter(folder), head, data, length)
+
+
+def write_raw(folder: Path, head: bytes, data: bytes, length: int | None = None) -> None:
+    claimed = len(head) if length is None else length
+    (folder / WEIGHTS).write_bytes(claimed.to_bytes(8, "little") + head + data)
+
+
+def cut(folder: Path) -> None:
+    path = pico.make_adapter(folder) / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def pickled(name: str) -> Callable[[Path], object]:
+    def make(folder: Path) -> None:
+        (pico.make_adapter(folder) / WEIGHTS).unlink()
+        (folder / name).write_bytes(pickle.dumps(Canary(canary_of(folder))))
+
+    return make
+
+
+def disguised_pickle(folder: Path) -> None:
+    """What torch.save writes, under the name of a safetensors file."""
+    with zipfile.ZipFile(pico.make_adapter(folder) / WEIGHTS, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(Canary(canary_of(folder))))
+
+
+def many_files(folder: Path) -> None:
+    pico.make_adapter(folder)
+    for number in range(FILES):
+        (folder / f"{number}.part").touch()
+
+
+def oversized(folder: Path) -> None:
+    with (pico.make_adapter(folder) / WEIGHTS).open("r+b") as stream:
+        stream.truncate(LIMIT + 1)
+
+
+def sparse_header(folder: Path) -> None:
+    """A header that is as long as it claims, and would be parsed for minutes."""
+    path = pico.make_adapter(folder) / WEIGHTS
+    path.write_bytes((LIMIT - 8).to_bytes(8, "little") + b"[" * (LIMIT - 8))
+
+
+def linked(name: str) -> Callable[[Path], object]:
+    def make(folder: Path) -> None:
+        elsewhere = pico.make_adapter(folder.parent / f"{folder.name}-elsewhere")
+        (pico.make_adapter(folder) / name).unlink()
+        (folder / name).symlink_to(elsewhere / name)
+
+    return make
+
+
+def pipe(folder: Path) -> None:
+    (pico.make_adapter(folder) / WEIGHTS).unlink()
+    os.mkfifo(folder / WEIGHTS)
+
+
+def nothing(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "README.md").write_text("Weights will follow.")
+
+
+# ways to spoil a full model
+
+
+def full(change: Callable[[Path], object], **settings: Any) -> Callable[[Path], object]:
+    def make(folder: Path) -> None:
+        pico.make_base(folder, seed=1)
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+        (folder / "README.md").write_text(f"---\nbase_model: {pico.BASE_ID}\n---\n")
+        change(folder)
+
+    return make
+
+
+def with_code(folder: Path) -> None:
+    (folder / "modeling.py").write_text(f"import os; os.mkdir({str(canary_of(folder))!r})")
+
+
+def with_index(shard: str) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+        shutil.copyfile(folder / "model-00001-of-00001.safetensors", folder.parent / f"{folder.name}-outside")
+        names = load_file(folder / "model-00001-of-00001.safetensors")
+        index = {"weight_map": dict.fromkeys(names, shard)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    return change
+
+
+def corrupt_model(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def set_value(name: str, value: float) -> Callable[[dict[str, torch.Tensor]], object]:
+    return lambda held: held[f"{name}.lora_B.weight"][3].fill_(value)
+
+
+def widen(held: dict[str, torch.Tensor]) -> None:
+    for name in [name for name in held if "lora_A" in name]:
+        held[name] = torch.ones(4, 48)
+
+
+def entry(**changes: Any) -> Callable[[dict[str, Any]], object]:
+    """Changes one tensor's entry in a header."""
+    return lambda entries: entries[f"{Q}.lora_A.weight"].update(changes)
+
+
+def rename(name: str) -> Callable[[dict[str, Any]], object]:
+    """Changes one tensor's name in a header."""
+    return lambda entries: entries.update({name: entries.pop(f"{Q}.lora_A.weight")})
+
+
+def overlap(entries: dict[str, Any]) -> None:
+    first, second = f"{Q}.lora_A.weight", f"{Q}.lora_B.weight"
+    entries[second]["data_offsets"] = entries[first]["data_offsets"]
+
+
+FOLDERS: dict[str, BadInput] = {
+    # pickles
+    "adapter_in_a_pickle": BadInput(pickled("adapter_model.bin"), "pickled_weights"),
+    "checkpoint_in_a_pickle": BadInput(pickled("pytorch_model.pt"), "pickled_weights"),
+    "pickle_named_safetensors": BadInput(disguised_pickle, "corrupt_weights"),
+    # headers
+    "header_longer_than_the_file": BadInput(raw(b"{}", length=2**40), "corrupt_weights"),
+    "header_length_of_all_ones": BadInput(raw(b"{}", length=2**64 - 1), "corrupt_weights"),
+    "header_of_brackets": BadInput(sparse_header, "corrupt_weights"),
+    "header_that_is_no_json": BadInput(raw(b"{" * 100), "corrupt_weights"),
+    "header_that_is_a_list": BadInput(raw(b"[]"), "corrupt_weights"),
+    "header_without_tensors": BadInput(raw(b"{}"), "invalid_adapter_config"),
+    "empty_file": BadInput(lambda folder: (pico.make_adapter(folder) / WEIGHTS).write_bytes(b""), "corrupt_weights"),
+    "overlapping_offsets": BadInput(header(overlap), "corrupt_weights"),
+    "offsets_with_a_hole": BadInput(header(lambda entries: entries.pop(f"{Q}.lora_A.weight")), "corrupt_weights"),
+    "offsets_beyond_the_end": BadInput(header(entry(data_offsets=[0, 2**50])), "corrupt_weights"),
+    "offsets_backwards": BadInput(header(entry(data_offsets=[512, 0])), "corrupt_weights"),
+    "offsets_below_zero": BadInput(header(entry(data_offsets=[-512, 0])), "corrupt_weights"),
+    "shape_larger_than_the_bytes": BadInput(header(entry(shape=[4, 2**40])), "corrupt_weights"),
+    "shape_that_overflows": BadInput(header(entry(shape=[2**32, 2**32, 2**32])), "corrupt_weights"),
+    "shape_below_zero": BadInput(header(entry(shape=[-4, -32])), "corrupt_weights"),
+    "shape_of_words": BadInput(header(entry(shape=["4", "32"])), "corrupt_weights"),
+    "shape_of_a_thousand_dimensions": BadInput(header(entry(shape=[1] * 1000 + [4, 32])), "corrupt_weights"),
+    "shape_of_numbers_of_thousands_of_digits": BadInput(header(entry(shape=[10**4000] * 100)), "corrupt_weights"),
+    "offsets_of_thousands_of_digits": BadInput(header(entry(data_offsets=[0, 10**4299])), "corrupt_weights"),
+    "name_of_a_thousand_characters": BadInput(header(rename("a" * 1000)), "corrupt_weights"),
+    "name_that_is_a_pattern": BadInput(header(rename(f"{Q}.(((a+)+)+)+.lora_A.weight")), "corrupt_weights"),
+    "name_that_is_a_template": BadInput(header(rename(rf"{Q}.lora_A.\g<0>")), "corrupt_weights"),
+    "dtype_that_is_none": BadInput(header(entry(dtype="F7")), "corrupt_weights"),
+    "dtype_of_another_size": BadInput(header(entry(dtype="F64")), "corrupt_weights"),
+    "entry_that_is_a_word": BadInput(header(lambda entries: entries.update(word="word")), "corrupt_weights"),
+    "truncated": BadInput(cut, "corrupt_weights"),
+    # values
+    "nan": BadInput(tensors(set_value(Q, float("nan"))), "non_finite_weights"),
+    "infinity": BadInput(tensors(set_value(V, float("inf"))), "non_finite_weights"),
+    "vector_beyond_float32": BadInput(tensors(set_value(V, 3e38)), "non_finite_vector"),
+    "matrices_of_integers": BadInput(
+        tensors(lambda held: held.update({f"{Q}.lora_A.weight": torch.ones(4, 32, dtype=torch.int32)})),
+        "invalid_adapter_config",
+    ),
+    # LoRA that is none
+    "rank_0": BadInput(config(r=0), "invalid_adapter_config"),
+    "rank_below_0": BadInput(config(r=-4), "invalid_adapter_config"),
+    "rank_100_000": BadInput(config(r=100_000), "invalid_adapter_config"),
+    "rank_of_a_word": BadInput(config(r="four"), "invalid_adapter_config"),
+    "rank_unlike_the_tensors": BadInput(config(r=8), "invalid_adapter_config"),
+    "alpha_infinite": BadInput(config(lora_alpha=float("inf")), "invalid_adapter_config"),
+    "pattern_that_takes_hours": BadInput(
+        config(rank_pattern={SLOW_PATTERN: 4, ".*": 8}), "invalid_adapter_config"
+    ),  # the first matches nothing, and the second says a wrong rank
+    "pattern_that_looks_ahead": BadInput(config(rank_pattern={"(?!k_proj).*": 4}), "invalid_adapter_config"),
+    "pattern_that_fills_the_memory": BadInput(config(rank_pattern={"x{1000}" * 50: 4}), "invalid_adapter_config"),
+    "missing_a": BadInput(tensors(lambda held: held.pop(f"{Q}.lora_A.weight")), "invalid_adapter_config"),
+    "missing_b": BadInput(tensors(lambda held: held.pop(f"{V}.lora_B.weight")), "invalid_adapter_config"),
+    "vector_in_place_of_a_matrix": BadInput(
+        tensors(lambda held: held.update({f"{Q}.lora_A.weight": torch.ones(4)})), "invalid_adapter_config"
+    ),
+    "rank_0_in_the_tensors": BadInput(
+        tensors(lambda held: held.update({f"{Q}.lora_A.weight": torch.ones(0, 32)})), "invalid_adapter_config"
+    ),
+    # other kinds
+    "unknown_peft_type": BadInput(config(peft_type="NO_SUCH_TYPE"), "unsupported_adapter"),
+    "peft_type_of_a_list": BadInput(config(peft_type=["LORA"]), "unsupported_adapter"),
+    "init_that_changed_the_base": BadInput(config(init_lora_weights="pissa_niter_4"), "unsupported_adapter"),
+    "loha_of_lora_tensors": BadInput(config(peft_type="LOHA"), "shape_mismatch"),
+    "loha_without_memory": BadInput(
+        tensors(
+            lambda held: (
+                held.clear(),
+                held.update({f"{Q}.hada_w{one}_{side}": torch.ones(4, 4) for one in "12" for side in "ab"}),
+            ),
+            peft_type="LOHA",
+            r=8192,
+        ),
+        "shape_mismatch",
+    ),
+    "experts_that_are_not_there": BadInput(
+        tensors(
+            lambda held: held.update(
+                {f"{Q.replace('self_attn.q_proj', 'mlp.experts')}.lora_A.weight": torch.ones(4, 8)}
+            ),
+            target_parameters=["experts.down_proj"],
+        ),
+        "shape_mismatch",
+    ),
+    "prompt_of_a_billion_tokens": BadInput(
+        tensors(
+            lambda held: (held.clear(), held.update(prompt_embeddings=torch.ones(3, 32))),
+            peft_type="PROMPT_TUNING",
+            num_virtual_tokens=10**9,
+        ),
+        "invalid_adapter_config",
+    ),
+    # bases
+    "wrong_base": BadInput(tensors(widen), "shape_mismatch"),
+    "base_with_too_few_layers": BadInput(
+        tensors(lambda held: held.update({name.replace(".1.", ".7."): held.pop(name) for name in list(held)})),
+        "shape_mismatch",
+    ),
+    "base_on_somebodys_disk": BadInput(tensors(widen, base_model_name_or_path="../../secret"), "base_unresolved"),
+    "base_with_a_zero_byte": BadInput(tensors(widen, base_model_name_or_path="pico/\0llama"), "base_unresolved"),
+    "base_that_is_a_number": BadInput(tensors(widen, base_model_name_or_path=7), "base_unresolved"),
+    # code
+    "auto_map": BadInput(config(auto_map={"AutoModel": "modeling.Model"}), "remote_code"),
+    "trust_remote_code": BadInput(config(trust_remote_code=True), "remote_code"),
+    "full_with_auto_map": BadInput(full(with_code, auto_map={"AutoModel": "modeling.Model"}), "remote_code"),
+    "full_with_trust_remote_code": BadInput(full(with_code, trust_remote_code=True), "remote_code"),
+    # JSON
+    "config_of_a_list": BadInput(config_text("[]"), "invalid_adapter_config"),
+    "config_of_a_word": BadInput(config_text('"LORA"'), "invalid_adapter_config"),
+    "config_cut_off": BadInput(config_text('{"peft_type": "LO'), "invalid_adapter_config"),
+    "config_of_brackets": BadInput(config_text("[" * 1_000_000), "invalid_adapter_config"),
+    "config_of_a_hundred_levels": BadInput(config_text('{"r":' * 100 + "4" + "}" * 100), "invalid_adapter_config"),
+    "config_that_is_no_text": BadInput(config_text(b"\xff\xfe\x00"), "invalid_adapter_config"),
+    "config_of_five_megabytes": BadInput(config_text(b" " * 5 * 2**20 + b"{}"), "file_too_large"),
+    "full_with_a_config_of_a_list": BadInput(
+        full(lambda folder: (folder / "config.json").write_text("[]")), "invalid_model_config"
+    ),
+    # files
+    "many_files": BadInput(many_files, "too_many_files"),
+    "file_over_the_limit": BadInput(oversized, "file_too_large"),
+    "linked_config": BadInput(linked(CONFIG), "unsafe_path"),
+    "linked_weights": BadInput(linked(WEIGHTS), "unsafe_path"),
+    "pipe_in_place_of_weights": BadInput(pipe, "nothing_to_embed"),
+    "nothing": BadInput(nothing, "nothing_to_embed"),
+    # full models
+    "full_truncated": BadInput(full(corrupt_model), "corrupt_weights"),
+    "full_quantised": BadInput(full(str, quantization_config={"quant_method": "gptq"}), "quantised_weights"),
+    "full_quantised_in_a_part": BadInput(
+        full(
+            str, text_config={"quantization_config": {"quant_method": "fp8", "modules_to_not_convert": [SLOW_PATTERN]}}
+        ),
+        "quantised_weights",
+    ),
+    "index_out_of_the_folder": BadInput(full(with_index("../index_out_of_the_folder-outside")), "corrupt_weights"),
+    "index_of_an_absolute_path": BadInput(full(with_index("/dev/zero")), "corrupt_weights"),
+    "index_of_a_missing_shard": BadInput(full(with_index("model-00002-of-00002.safetensors")), "corrupt_weights"),
+}

@@ -1,0 +1,84 @@
+"""Private and gated repos, and a worker that ingests them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
+from sqlalchemy import func, select, update
+
+from catalog.auth.hub_tokens import TokenBox
+from catalog.auth.viewer import EVERYTHING, PUBLIC, Viewer
+from catalog.database import Database
+from catalog.jobs.quotas import Quota
+from catalog.jobs.repository import jobs, workers
+from catalog.jobs.submissions import submit_repo
+from catalog.models.repo_ref import RepoRef
+from catalog.models.repository import models
+from catalog.spaces.probes import load_probes
+from catalog.tables import Job, Model
+from tests.support import pico
+from tests.support.hub_server import ScriptedHub
+from workers.bases.residents import Contract, ResidentBases
+from workers.bases.resolver import BaseResolver
+from workers.hub.client import Hub
+from workers.ingest.fetcher import Fetcher
+from workers.ingest.pipeline import Pace, Pipeline, RetryPolicy
+
+PRIVATE, GATED = {"private": True, "gated": False}, {"private": False, "gated": "auto"}
+
+
+@dataclass
+class Worker:
+    database: Database
+    pipeline: Pipeline
+    tokens: TokenBox
+    fetcher: Fetcher
+    worker_id: int
+
+    def submit(self, repo_id: str, quota: Quota | None = None, token: str | None = None) -> Job:
+        sealed = self.tokens.seal(SecretStr(token), quota.submitter) if token and quota else None
+        return submit_repo(self.database, RepoRef(repo_id), quota, sealed)
+
+    def ingest(self, job: Job) -> Job:
+        """The job as one attempt leaves it."""
+        with self.database.transaction() as session:
+            session.execute(update(Job).values(available_at=func.now()))  # whatever an earlier attempt has to wait for
+        self.pipeline.ingest(job.id)
+        return self.job(job.id)
+
+    def job(self, job_id: int) -> Job:
+        with self.database.transaction() as session:
+            return jobs.get(session, job_id, EVERYTHING)
+
+    def read(self, repo_id: str, quota: Quota | None = None, token: str | None = None) -> Job:
+        return self.ingest(self.submit(repo_id, quota, token))
+
+    def seen(self, repo_id: str, viewer: Viewer = PUBLIC) -> Model | None:
+        with self.database.transaction() as session:
+            return models.find(session, repo_id, viewer)
+
+    def rows(self, repo_id: str) -> list[bool]:
+        """Which rows a repo has: private or not."""
+        with self.database.transaction() as session:
+            return sorted(session.scalars(select(Model.private).where(Model.repo_id == repo_id)))
+
+
+def make_worker(database: Database, bases: Path, tmp_path: Path, scripted_hub: ScriptedHub) -> Worker:
+    with database.transaction() as session:
+        worker_id = workers.register(session, "here", 1, "cpu")
+    hub = Hub(scripted_hub.url, None, tmp_path / "downloads", timeout=5, max_file_bytes=10**9, max_repo_files=100)
+    contract, tokens = Contract(load_probes()), TokenBox(SecretStr(Fernet.generate_key().decode()))
+    resolver = BaseResolver(hub, bases)
+    fetcher = Fetcher(database, hub, resolver, contract, max_file_bytes=10**9, tokens=tokens)
+    resident = ResidentBases(database, contract, 10**9)
+    pipeline = Pipeline(database, fetcher, resident, worker_id, pace=Pace(), retries=RetryPolicy(3, base=100))
+    return Worker(database, pipeline, tokens, fetcher, worker_id)
+
+
+def publish(hub: ScriptedHub, repo_id: str, folder: Path, told: Mapping[str, object], **adapter) -> None:
+    made = pico.make_adapter(folder, **adapter)
+    hub.publishes(repo_id, {path.name: path.read_bytes() for path in made.iterdir()}, told=told)

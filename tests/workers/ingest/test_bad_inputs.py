@@ -1,0 +1,205 @@
+"""Each bad input ends as its own typed error; memory stays bounded, nothing is executed, the next job runs."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from app.deployment.embedded import EmbeddedServers
+from catalog.database import Database
+from catalog.jobs.repository import jobs, workers
+from catalog.jobs.submissions import submit_folder, submit_repo
+from catalog.models.repo_ref import RepoRef
+from catalog.spaces.probes import load_probes
+from catalog.tables import Base, JobState
+from tests.support import pico, read_bad_inputs
+from tests.support.bad_inputs import FOLDERS, LIMIT, canary_of
+from tests.support.hub_server import Answer, ScriptedHub
+from workers.bases.residents import Contract, ResidentBases
+from workers.bases.resolver import BaseResolver
+from workers.hub.client import Hub
+from workers.ingest.fetcher import Fetcher
+from workers.ingest.pipeline import Pace, Pipeline, RetryPolicy
+
+ADDRESS_SPACE = 1 << 30  # bytes beyond what the process has when it begins to read
+READER = Path(read_bad_inputs.__file__)
+
+
+def make_pipeline(database: Database, bases_dir: Path, downloads: Path, endpoint: str) -> Pipeline:
+    with database.transaction() as session:
+        worker_id = workers.register(session, "here", 1, "cpu")
+    hub = Hub(endpoint, None, downloads, timeout=30, max_file_bytes=LIMIT, max_repo_files=10_000)
+    contract = Contract(load_probes())
+    fetcher = Fetcher(database, hub, BaseResolver(hub, bases_dir), contract, max_file_bytes=LIMIT)
+    bases = ResidentBases(database, contract, 10**9)
+    return Pipeline(database, fetcher, bases, worker_id, pace=Pace(batch=4), retries=RetryPolicy(3, 100))
+
+
+def ended(database: Database, job_id: int) -> tuple[JobState, int, str | None]:
+    with database.transaction() as session:
+        job = jobs.get(session, job_id)
+        return job.state, job.attempts, job.error_code
+
+
+# folders
+
+
+@dataclass(frozen=True)
+class Outcome:
+    bad: tuple[JobState, int, str | None]
+    next: tuple[JobState, int, str | None]
+    executed: bool
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    servers: EmbeddedServers, pico_base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Outcome]]:
+    """What became of every folder of the corpus, and of a good one after each, in one worker."""
+    database, folder, found = Database(servers.database_url), tmp_path_factory.mktemp("bad"), {}
+    with database.transaction() as session:
+        session.execute(text(f"TRUNCATE {', '.join(Base.metadata.tables)} RESTART IDENTITY CASCADE"))
+    pipeline = make_pipeline(database, pico_base, folder / "downloads", "http://127.0.0.1:9")
+    for seed, (name, bad_input) in enumerate(FOLDERS.items()):
+        bad_input.make(folder / name)
+        bad = submit_folder(database, folder / name)
+        pipeline.ingest(bad.id)
+        good = submit_folder(database, pico.make_adapter(folder / f"good{seed}", seed=seed))
+        pipeline.ingest(good.id)
+        found[name] = Outcome(ended(database, bad.id), ended(database, good.id), canary_of(folder / name).exists())
+    yield found
+    database.close()
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_bad_folder_ends_as_its_own_error(outcomes: dict[str, Outcome], name: str):
+    assert outcomes[name].bad == (JobState.FAILED, 1, FOLDERS[name].code)
+
+
+def test_the_next_job_runs_after_each(outcomes: dict[str, Outcome]):
+    assert {outcome.next for outcome in outcomes.values()} == {(JobState.DONE, 1, None)}
+
+
+def test_nothing_is_executed(outcomes: dict[str, Outcome]):
+    assert not [name for name, outcome in outcomes.items() if outcome.executed]
+
+
+def test_bad_folders_spoil_no_good_one_of_their_batch(database: Database, pico_base: Path, tmp_path: Path):
+    submitted = {}
+    for name in ("nan", "vector_beyond_float32", "loha_of_lora_tensors", "missing_a", "wrong_base"):
+        FOLDERS[name].make(tmp_path / name)
+        submitted[name] = submit_folder(database, tmp_path / name)
+    good = [submit_folder(database, pico.make_adapter(tmp_path / f"good{seed}", seed=seed)) for seed in range(2)]
+    make_pipeline(database, pico_base, tmp_path / "downloads", "http://127.0.0.1:9").ingest(good[0].id)
+    assert {name: ended(database, job.id)[2] for name, job in submitted.items()} == {
+        name: FOLDERS[name].code for name in submitted
+    }
+    assert [ended(database, job.id)[0] for job in good] == [JobState.DONE, JobState.DONE]
+
+
+def test_a_canary_would_tell(tmp_path: Path):
+    """The corpus could execute something: opening its pickle does."""
+    FOLDERS["adapter_in_a_pickle"].make(tmp_path / "one")
+    pickle.loads((tmp_path / "one" / "adapter_model.bin").read_bytes())
+    assert canary_of(tmp_path / "one").exists()
+
+
+# memory
+
+
+def read_all(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.support.read_bad_inputs", str(folder), str(ADDRESS_SPACE), *arguments]
+    root = Path(__file__).parents[3]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=100, check=False)
+
+
+@pytest.mark.exhaustive
+def test_no_bad_input_takes_more_memory_than_it_has_bytes_for(tmp_path: Path):
+    """Read and encoded in a process of limited address space: a claim that was believed would be a MemoryError."""
+    done = read_all(tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    # nobody looks for a base there: it is given
+    expected = {name: bad.code.replace("base_unresolved", "shape_mismatch") for name, bad in FOLDERS.items()}
+    assert found == expected
+
+
+@pytest.mark.exhaustive
+def test_a_claim_that_was_believed_would_be_seen(tmp_path: Path):
+    done = read_all(tmp_path, "--believe")
+    assert done.returncode != 0
+    assert "MemoryError" in done.stderr or "allocate memory" in done.stderr
+
+
+# the Hub
+
+
+@pytest.fixture
+def hub_pipeline(database: Database, pico_base: Path, tmp_path: Path, scripted_hub: ScriptedHub) -> Pipeline:
+    return make_pipeline(database, pico_base, tmp_path / "downloads", scripted_hub.url)
+
+
+def ingest_repo(database: Database, pipeline: Pipeline, repo_id: str) -> tuple[JobState, int, str | None]:
+    job = submit_repo(database, RepoRef(repo_id))
+    pipeline.ingest(job.id)
+    return ended(database, job.id)
+
+
+def test_a_repo_of_50_000_files_is_refused_by_its_listing(
+    database: Database, hub_pipeline: Pipeline, scripted_hub: ScriptedHub
+):
+    files = {f"file-{number}.json": 10 for number in range(50_000)}
+    scripted_hub.lists("o/many", {"adapter_config.json": 10, "adapter_model.safetensors": 10, **files})
+    assert ingest_repo(database, hub_pipeline, "o/many") == (JobState.FAILED, 1, "too_many_files")
+    assert len(scripted_hub.requests) == 1
+
+
+def test_a_repos_file_over_the_limit_is_not_asked_for(
+    database: Database, hub_pipeline: Pipeline, scripted_hub: ScriptedHub
+):
+    scripted_hub.lists("o/large", {"adapter_config.json": 10, "adapter_model.safetensors": LIMIT + 1})
+    assert ingest_repo(database, hub_pipeline, "o/large") == (JobState.FAILED, 1, "file_too_large")
+    assert len(scripted_hub.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../../.bashrc", "/etc/cron.d/job", "a/../../b.json", "C:\\run.json", "..\\x.json", "a//b.json", "a\0.json"],
+)
+def test_path_tricks_in_a_repo_are_refused(
+    database: Database, hub_pipeline: Pipeline, scripted_hub: ScriptedHub, path: str
+):
+    scripted_hub.lists("o/tricks", {"adapter_config.json": 10, "adapter_model.safetensors": 10, path: 10})
+    assert ingest_repo(database, hub_pipeline, "o/tricks") == (JobState.FAILED, 1, "unsafe_path")
+    assert len(scripted_hub.requests) == 1
+
+
+def test_a_gated_repo_says_so(database: Database, hub_pipeline: Pipeline, scripted_hub: ScriptedHub):
+    scripted_hub.answer("/api/models/o/gated", Answer(403, {"X-Error-Code": "GatedRepo"}))
+    assert ingest_repo(database, hub_pipeline, "o/gated") == (JobState.FAILED, 1, "repo_gated")
+
+
+def test_a_repo_of_pickles_is_refused_by_its_listing(
+    database: Database, hub_pipeline: Pipeline, scripted_hub: ScriptedHub
+):
+    scripted_hub.lists("o/pickled", {"adapter_config.json": 10, "adapter_model.bin": 10})
+    assert ingest_repo(database, hub_pipeline, "o/pickled") == (JobState.FAILED, 1, "pickled_weights")
+    assert len(scripted_hub.requests) == 1
+
+
+def test_after_bad_repos_the_next_folder_runs(
+    database: Database, hub_pipeline: Pipeline, scripted_hub: ScriptedHub, tmp_path: Path
+):
+    scripted_hub.lists("o/pickled", {"adapter_config.json": 10, "adapter_model.bin": 10})
+    ingest_repo(database, hub_pipeline, "o/pickled")
+    good = submit_folder(database, pico.make_adapter(tmp_path / "good"))
+    hub_pipeline.ingest(good.id)
+    assert ended(database, good.id)[0] == JobState.DONE

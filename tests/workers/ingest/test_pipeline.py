@@ -1,0 +1,435 @@
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+
+import pytest
+import redis
+from sqlalchemy import func, update
+
+from app.deployment.embedded import EmbeddedServers
+from catalog.clusters import service as cluster_service
+from catalog.clusters.parameters import Parameters
+from catalog.clusters.runner import Grouper
+from catalog.database import Database
+from catalog.hub_sync.removals import remove
+from catalog.jobs import control as job_control
+from catalog.jobs import submissions
+from catalog.jobs.repository import attempts, claims, jobs, workers
+from catalog.jobs.submissions import submit_folder
+from catalog.models.repository import models
+from catalog.queue import ENCODE_QUEUE
+from catalog.tables import Job, JobState, ModelState, Priority
+from catalog.vectors.repository import feed, vectors
+from tests.support import pico
+from tests.support.pipeline import make_pipeline
+from workers.bases.residents import ResidentBases
+from workers.ingest.pipeline import Pace, Pipeline
+
+OTHER = "pico/other"
+
+
+@pytest.fixture
+def pipeline(database: Database, pico_base: Path, tmp_path: Path) -> Pipeline:
+    return make_pipeline(database, pico_base, tmp_path)
+
+
+def test_a_folder_becomes_a_vector(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "one"))
+
+    assert pipeline.ingest(job.id) == 1
+
+    with database.transaction() as session:
+        ended = jobs.get(session, job.id)
+        stored = vectors.newest(session, "local/one", features=("delta_activations",))
+    assert (ended.state, ended.progress, ended.error_code) == (JobState.DONE, 1, None)
+    assert stored.vector.shape == (pico.HIDDEN,)
+    assert stored.model.state == ModelState.INDEXED
+    assert stored.revision.base_repo == pico.BASE_ID
+
+
+def test_the_words_of_a_card_are_stored(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+    folder = pico.make_adapter(tmp_path / "one")
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nAnswers about contracts.\n")
+
+    pipeline.ingest(submit_folder(database, folder).id)
+
+    with database.transaction() as session:
+        assert models.get(session, "local/one").card == "Answers about contracts."
+
+
+def test_a_model_is_put_with_the_nearest_cluster_when_it_is_stored(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    for seed in range(3):
+        pipeline.ingest(submit_folder(database, pico.make_adapter(tmp_path / f"m{seed}", seed=seed)).id)
+    run, space = cluster_service.ask(database, Parameters("kmeans", clusters=1))
+    Grouper(database, tmp_path).run(space.id)
+
+    shutil.copytree(tmp_path / "m0", tmp_path / "twin")
+    pipeline.ingest(submit_folder(database, tmp_path / "twin").id)
+
+    twin, first = (cluster_service.of_model(database, f"local/{name}") for name in ("twin", "m0"))
+    assert (twin.run_id, twin.cluster_id, twin.placed) == (run.id, first.cluster_id, True)
+    with database.transaction() as session:
+        assert models.get(session, "local/twin").cluster == first.cluster_id
+
+
+def test_one_bell_is_enough_for_all_that_waits(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+    found = [submit_folder(database, pico.make_adapter(tmp_path / f"m{seed}", seed=seed)) for seed in range(6)]
+
+    assert pipeline.ingest(found[5].id) == 6
+    assert pipeline.ingest(found[5].id) == 0
+    with database.transaction() as session:
+        assert jobs.counts(session)[JobState.DONE] == 6
+
+
+def test_a_paused_queue_is_left_alone_and_rings_no_bell(
+    database: Database, pipeline: Pipeline, tmp_path: Path, servers: EmbeddedServers
+) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "one"))
+    job_control.pause(database, "encode")
+    with redis.Redis.from_url(servers.redis_url) as broker:
+        broker.flushdb()
+        assert pipeline.ingest(job.id) == 0
+        assert broker.llen(ENCODE_QUEUE) == 0
+        job_control.resume(database, "encode")
+        assert broker.llen(ENCODE_QUEUE) == 1
+    assert pipeline.ingest(job.id) == 1
+
+
+def test_a_bad_adapter_fails_alone(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+    good = submit_folder(database, pico.make_adapter(tmp_path / "good"))
+    weights = pico.make_adapter(tmp_path / "cut") / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    bad = submit_folder(database, tmp_path / "cut")
+
+    pipeline.ingest(good.id)
+
+    with database.transaction() as session:
+        assert jobs.get(session, good.id).state == JobState.DONE
+        failed = jobs.get(session, bad.id)
+        assert (failed.state, failed.error_code) == (JobState.FAILED, "corrupt_weights")
+        assert models.get(session, "local/cut").state == ModelState.FAILED
+
+
+def test_an_adapter_that_moves_nothing_is_stored_as_no_shift(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "still", scale=0))
+
+    pipeline.ingest(job.id)
+
+    with database.transaction() as session:
+        assert vectors.newest(session, "local/still", features=("delta_activations",)).no_shift
+        assert models.get(session, "local/still").state == ModelState.NO_SHIFT
+
+
+def test_the_same_content_is_not_embedded_twice(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+    folder = pico.make_adapter(tmp_path / "one")
+    pipeline.ingest(submit_folder(database, folder).id)
+    with database.transaction() as session:
+        before = feed.last_seq(session)
+
+    again = submit_folder(database, folder)
+    pipeline.ingest(again.id)
+
+    with database.transaction() as session:
+        assert jobs.get(session, again.id).state == JobState.DONE
+        assert feed.last_seq(session) == before
+
+
+def test_new_content_replaces_the_vector_and_old_content_brings_it_back(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    folder = pico.make_adapter(tmp_path / "one", seed=1)
+    found = []
+    for seed in (1, 2, 1):
+        pico.make_adapter(folder, seed=seed)
+        pipeline.ingest(submit_folder(database, folder).id)
+        with database.transaction() as session:
+            found.append(vectors.newest(session, "local/one", features=("delta_activations",)))
+
+    first, second, third = found
+    assert first.revision.sha != second.revision.sha
+    assert not (first.vector == second.vector).all()
+    assert third.revision.sha == first.revision.sha
+    assert (third.vector == first.vector).all()
+    assert third.revision.current
+
+
+def test_an_unresolved_base_fails_with_its_own_code(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "lost", base=None, hidden=48))
+
+    pipeline.ingest(job.id)
+
+    with database.transaction() as session:
+        assert jobs.get(session, job.id).error_code == "base_unresolved"
+
+
+def test_a_transient_error_queues_the_job_again_until_attempts_run_out(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "away", base="somebody/elsewhere"))
+    states = []
+    for _ in range(3):
+        with database.transaction() as session:
+            session.execute(update(Job).values(available_at=func.now()))  # do not wait for the backoff
+        pipeline.ingest(job.id)
+        with database.transaction() as session:
+            now = jobs.get(session, job.id)
+            states.append((now.state, now.attempts, now.error_code))
+
+    assert states == [
+        (JobState.QUEUED, 1, "hub_unavailable"),
+        (JobState.QUEUED, 2, "hub_unavailable"),
+        (JobState.FAILED, 3, "hub_unavailable"),
+    ]
+
+
+def test_what_a_dead_call_left_behind_is_released_by_the_next(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    left = submit_folder(database, pico.make_adapter(tmp_path / "left", seed=1))
+    with database.transaction() as session:
+        claims.claim(session, left.id, worker_id=1, batch=1)
+
+    pipeline.ingest(submit_folder(database, pico.make_adapter(tmp_path / "next", seed=2)).id)
+
+    with database.transaction() as session:
+        assert jobs.get(session, left.id).state == JobState.DONE
+
+
+def test_a_result_is_thrown_away_when_the_job_was_taken_over(
+    database: Database, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "one"))
+    with database.transaction() as session:
+        other = workers.register(session, "elsewhere", 2, "cpu")
+    get = ResidentBases.get
+
+    def taken_over(self: ResidentBases, base: object) -> object:
+        with database.transaction() as session:
+            attempts.release(session, [1])
+            claims.claim(session, job.id, other, batch=1)
+        return get(self, base)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ResidentBases, "get", taken_over)
+    pipeline.ingest(job.id)
+
+    with database.transaction() as session:
+        assert jobs.get(session, job.id).worker_id == other
+        assert feed.last_seq(session) == 0
+
+
+def submit_pair(database: Database, folder: Path, seed: int) -> list[int]:
+    """Three models of each of two bases, submitted in turn; job ids in that order."""
+    bases = (pico.BASE_ID, OTHER) * 3
+    folders = [pico.make_adapter(folder / f"m{n}", seed=seed + n, base=base) for n, base in enumerate(bases)]
+    return [submit_folder(database, each).id for each in folders]
+
+
+def in_order_of_ending(database: Database, job_ids: list[int]) -> list[str]:
+    """The bases of the jobs, as they were finished."""
+    with database.transaction() as session:
+        ended = [jobs.get(session, job_id) for job_id in job_ids]
+        assert {job.state for job in ended} == {JobState.DONE}
+        return [job.base_hint or "" for job in sorted(ended, key=lambda job: (job.finished_at, job.id))]
+
+
+@pytest.fixture
+def two_bases(pico_base: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "bases"
+    shutil.copytree(pico_base, folder)
+    pico.make_base(folder / OTHER, seed=1)
+    return folder
+
+
+def test_jobs_whose_base_is_in_memory_go_first(database: Database, two_bases: Path, tmp_path: Path) -> None:
+    pipeline = make_pipeline(database, two_bases, tmp_path, budget=1, pace=Pace(batch=1))
+    pipeline.ingest(submit_pair(database, tmp_path, seed=0)[0])  # their bases are known from here on
+    again = submit_pair(database, tmp_path, seed=10)
+
+    pipeline.ingest(again[0])
+
+    switches = in_order_of_ending(database, again)
+    assert sorted(switches) == [pico.BASE_ID] * 3 + [OTHER] * 3
+    # at most one job goes astray on each side: the next batch is claimed while a base is being loaded
+    assert sum(a != b for a, b in itertools.pairwise(switches)) <= 2
+
+
+def test_no_job_waits_for_ever_because_its_base_is_not_in_memory(
+    database: Database, two_bases: Path, tmp_path: Path
+) -> None:
+    pipeline = make_pipeline(database, two_bases, tmp_path, budget=1, pace=Pace(batch=1, patience=0))
+    pipeline.ingest(submit_pair(database, tmp_path, seed=0)[0])
+    again = submit_pair(database, tmp_path, seed=10)
+
+    pipeline.ingest(again[0])
+
+    assert in_order_of_ending(database, again) == [pico.BASE_ID, OTHER] * 3
+
+
+def test_a_job_whose_base_turns_out_to_be_another_is_put_back_while_there_is_work_for_the_one_in_memory(
+    database: Database, two_bases: Path, tmp_path: Path
+) -> None:
+    pipeline = make_pipeline(database, two_bases, tmp_path, budget=1, pace=Pace(batch=1))
+    pipeline.ingest(submit_folder(database, pico.make_adapter(tmp_path / "first")).id)
+    found = submit_pair(database, tmp_path, seed=20)
+
+    pipeline.ingest(found[0])
+
+    with database.transaction() as session:
+        ended = [jobs.get(session, job_id) for job_id in found]
+    assert [(job.state, job.attempts) for job in ended] == [(JobState.DONE, 1)] * 6
+    assert OTHER in {job.base_hint for job in ended}
+
+
+def test_what_a_stranger_wrote_is_stored_also_where_postgres_would_not_take_it(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "odd", base="a\0b\ud800"))
+
+    pipeline.ingest(job.id)
+
+    with database.transaction() as session:
+        assert jobs.get(session, job.id).state == JobState.DONE
+        assert models.get(session, "local/odd").revision.base_evidence["declared"] == "a\ufffdb?"
+
+
+def test_a_vector_comes_with_its_explanation(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "told"))
+
+    pipeline.ingest(job.id)
+
+    with database.transaction() as session:
+        (measured,) = vectors.measured(session, job.model_id)
+    assert measured.norm > measured.noise_floor > 0
+    assert [len(measured.explanation[side]) for side in ("promoted", "suppressed")] == [20, 20]
+    assert measured.explanation["promoted"][0]["shift"] > 0 > measured.explanation["suppressed"][0]["shift"]
+
+
+def test_a_model_retrained_on_another_base_leaves_the_space_of_the_old_one(
+    database: Database, two_bases: Path, tmp_path: Path
+) -> None:
+    pipeline = make_pipeline(database, two_bases, tmp_path)
+    folder = pico.make_adapter(tmp_path / "moving", seed=1)
+    pipeline.ingest(submit_folder(database, folder).id)
+    pico.make_adapter(folder, seed=2, base=OTHER)
+
+    pipeline.ingest(submit_folder(database, folder).id)
+
+    with database.transaction() as session:
+        left, arrived = feed.changes(session, after=1, limit=10)
+        assert vectors.newest(session, "local/moving", features=("delta_activations",)).space.base_repo == OTHER
+    assert left.vector is None
+    assert arrived.vector is not None
+    assert left.space_id != arrived.space_id
+
+
+def test_a_local_full_fine_tune_is_measured_against_the_base_that_its_card_names(
+    database: Database, pipeline: Pipeline, pico_base: Path, tmp_path: Path
+) -> None:
+    pico.make_base(tmp_path / "whole", seed=3)
+    (tmp_path / "whole" / "README.md").write_text(f"---\nbase_model: {pico.BASE_ID}\n---\n")
+    job = submit_folder(database, tmp_path / "whole")
+
+    pipeline.ingest(job.id)
+
+    with database.transaction() as session:
+        model = models.get(session, "local/whole")
+        assert (model.state, model.revision.kind, model.revision.base_repo) == ("indexed", "full", pico.BASE_ID)
+
+
+def test_a_folder_of_checkpoints_is_known_by_the_newest_of_them(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    shas = []
+    for number in (9, 10):
+        pico.make_adapter(tmp_path / "run" / f"checkpoint-{number}", seed=number)
+        job = submit_folder(database, tmp_path / "run")
+        pipeline.ingest(job.id)
+        with database.transaction() as session:
+            ended = jobs.get(session, job.id)
+            assert ended.state == JobState.DONE, ended.error_message
+            shas.append(ended.sha)
+    assert shas[0] != shas[1]
+
+
+@pytest.mark.usefixtures("four_continuations")
+def test_nothing_is_embedded_twice_whatever_the_features(database: Database, pico_base: Path, tmp_path: Path) -> None:
+    features = ("delta_activations", "delta_weighted_activations", "delta_logits", "delta_meaning")
+    pipeline = make_pipeline(database, pico_base, tmp_path, features=features)
+    folder = pico.make_adapter(tmp_path / "one")
+    pipeline.ingest(submit_folder(database, folder).id)
+    with database.transaction() as session:
+        before = feed.last_seq(session)
+
+    pipeline.ingest(submit_folder(database, folder).id)
+
+    with database.transaction() as session:
+        assert feed.last_seq(session) == before
+        assert len(feed.changes(session, after=0, limit=10)) == len(features)
+
+
+def tell(database: Database, repo_id: str, sha: str) -> None:
+    """What a crawl or the webhook does with news of a repo."""
+    with database.transaction() as session:
+        model = models.get(session, repo_id)
+        models.set_hub_sha(session, model.id, sha)
+        submissions.enqueue(session, model, None, Priority.WEBHOOK)
+
+
+def waiting(database: Database) -> int:
+    with database.transaction() as session:
+        return jobs.counts(session)[JobState.QUEUED]
+
+
+def test_news_that_finds_a_job_running_is_followed_by_another(
+    database: Database, pico_base: Path, tmp_path: Path
+) -> None:
+    pipeline = make_pipeline(database, pico_base, tmp_path, pace=Pace(batch=4, drain=-1))
+    job = submit_folder(database, pico.make_adapter(tmp_path / "one"))
+    fetch = pipeline._fetcher.fetch
+
+    def fetch_and_hear(*arguments: object, **named: object) -> object:
+        fetched = fetch(*arguments, **named)
+        tell(database, "local/one", "9" * 40)
+        return fetched
+
+    pipeline._fetcher.fetch = fetch_and_hear
+    pipeline.ingest(job.id)
+    assert waiting(database) == 1  # the news found the job active, and made none itself
+
+    pipeline._fetcher.fetch = fetch
+    with database.transaction() as session:
+        following = jobs.page(session)[0]
+    pipeline.ingest(following.id)
+    assert waiting(database) == 0  # told no more, so this is the end of it
+
+
+def test_news_that_finds_a_job_queued_is_in_it(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "one"))
+    tell(database, "local/one", "9" * 40)
+
+    pipeline.ingest(job.id)
+
+    assert waiting(database) == 0
+
+
+def test_what_was_removed_comes_back_whole_when_it_is_submitted_again(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    folder = pico.make_adapter(tmp_path / "one")
+    (folder / "README.md").write_text("Answers about contracts.\n")
+    pipeline.ingest(submit_folder(database, folder).id)
+    with database.transaction() as session:
+        assert remove(session, models.get(session, "local/one"))
+
+    pipeline.ingest(submit_folder(database, folder).id)
+
+    with database.transaction() as session:
+        model = models.get(session, "local/one")
+        assert (model.state, model.card) == (ModelState.INDEXED, "Answers about contracts.")
+        assert vectors.is_indexed(session, model.id, model.revision.sha)

@@ -1,0 +1,75 @@
+"""A job that kills its worker, among innocent ones, with workers in processes of their own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from catalog.database import Database
+from catalog.jobs.recovery import recover
+from catalog.jobs.repository import claims, jobs
+from catalog.jobs.submissions import submit_folder
+from catalog.models.repository import models
+from catalog.tables import JobState, ModelState
+from tests.support import pico
+
+# a worker whose encoder dies of one model, as a native library would: at once, and without a word
+WORKER = """
+import os, signal, sys
+from pathlib import Path
+from catalog.database import Database
+from catalog.jobs.repository import claims
+from tests.support.pipeline import make_pipeline
+from workers.encoding.encoder import Encoder
+
+encode = Encoder.encode
+
+def deadly(encoder, finetunes):
+    if any(finetune.folder.name == "poison" for finetune in finetunes):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return encode(encoder, finetunes)
+
+Encoder.encode = deadly
+database = Database(sys.argv[1])
+pipeline = make_pipeline(database, Path(sys.argv[2]), Path(sys.argv[3]))
+with database.transaction() as session:
+    due = claims.oldest_due(session)
+pipeline.ingest(due)
+"""
+
+
+def run_worker(database: Database, bases: Path, folder: Path) -> int:
+    command = [sys.executable, "-c", WORKER, database.url, str(bases), str(folder)]
+    return subprocess.run(command, cwd=Path(__file__).parents[3], timeout=100, check=False).returncode
+
+
+@pytest.mark.exhaustive
+def test_the_poisonous_one_is_found_and_its_neighbours_are_done(database: Database, pico_base: Path, tmp_path: Path):
+    innocent = [submit_folder(database, pico.make_adapter(tmp_path / f"m{n}", seed=n)).id for n in range(3)]
+    poison = submit_folder(database, pico.make_adapter(tmp_path / "poison", seed=9)).id
+
+    ends = []
+    for _ in range(6):
+        ends.append(run_worker(database, pico_base, tmp_path))
+        recover(database, silence=0, deadly=2)
+        with database.transaction() as session:
+            if claims.oldest_due(session) is None:
+                break
+
+    with database.transaction() as session:
+        assert {jobs.get(session, job_id).state for job_id in innocent} == {JobState.DONE}
+        found = jobs.get(session, poison)
+        assert models.get(session, "local/poison").state == ModelState.FAILED
+        assert session.execute(text("SELECT count(*) FROM vectors")).scalar_one() == len(innocent)
+    assert (found.state, found.error_code, found.deaths) == (JobState.FAILED, "quarantined", 2)
+    assert ends.count(-signal.SIGKILL) == 2
+    assert [(each["outcome"], each["state"], each["beside"]) for each in found.history] == [
+        ("worker died", "encoding", 3),
+        ("worker died", "encoding", 0),
+    ]
+    assert len({each["worker_id"] for each in found.history}) == 2

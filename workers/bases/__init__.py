@@ -1,0 +1,1 @@
+"""Which base a fine-tune has, and which bases are in memory."""

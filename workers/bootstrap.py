@@ -1,0 +1,160 @@
+"""A worker process's parts, put together once."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from catalog.auth.hub_tokens import TokenBox
+from catalog.database import Database
+from catalog.errors import InvalidInput
+from catalog.jobs.recovery import recover
+from catalog.jobs.repository import queues
+from catalog.settings import Settings
+from catalog.spaces import repository as spaces
+from catalog.spaces.probes import load_probes
+from workers.bases.residents import Contract, ResidentBases
+from workers.bases.resolver import BaseResolver
+from workers.hub.client import Hub
+from workers.hub.listing import HubListing
+from workers.hub.rate_limits import SharedLimits
+from workers.ingest.fetcher import Fetcher
+from workers.ingest.pipeline import Pace, Pipeline, RetryPolicy
+from workers.maintenance.crawler import Crawler
+from workers.maintenance.reindexer import Reindexer
+from workers.maintenance.subprocesses import CLUSTERS, INDEX, MAP, Builder
+from workers.process import scratch
+from workers.process.heartbeat import Heartbeat
+from workers.process.memory import memory_in_use
+from workers.process.orderly_stop import OrderlyStop
+
+log = logging.getLogger(__name__)
+
+
+class Runtime:
+    """The database, the heartbeat and the pipeline of one worker. Making one contacts nobody.
+
+    Raises `UnknownFeature`, `InvalidProbeSet`, `InvalidInput`, `Misconfigured` where the settings cannot be followed.
+    """
+
+    def __init__(self, conf: Settings) -> None:
+        self.settings = conf
+        self._contract = Contract(
+            load_probes(conf.probes), conf.features, conf.layer, dtype=conf.dtype, device=conf.device
+        )
+        measured = self._contract.spaces()  # a feature that is misspelt stops the worker, not each job
+        self._tokens = TokenBox(conf.token_key, conf.token_max_age)
+        self._aliases = _read_aliases(conf.base_aliases)
+        self.database = Database(conf.require_database_url())
+        self.heartbeat = Heartbeat(
+            self.database, conf.device, conf.heartbeat_interval, report=self._report, after=self._recover
+        )
+        self.indexes = Builder(INDEX)
+        self.clusters = Builder(CLUSTERS)
+        self.maps = Builder(MAP)
+        self._limits = SharedLimits(
+            conf.require_redis_url(), conf.hf_endpoint, rate=conf.hub_rate, downloads=conf.hub_downloads_all
+        )
+        listing = HubListing(conf.hf_endpoint, _secret(conf.hf_token), timeout=conf.hub_timeout, limits=self._limits)
+        self.crawler = Crawler(self.database, listing, queue=conf.crawl_queue)
+        self.reindexer = Reindexer(self.database, measured, queue=conf.crawl_queue, exact_bytes=conf.index_exact_bytes)
+        self._pipeline: Pipeline | None = None
+        self.orderly_stop = OrderlyStop(self._give_up, self.heartbeat.sign_off, self._activity)
+
+    def start(self) -> None:
+        self.orderly_stop.start()
+        if left := scratch.sweep():
+            log.info("deleted %s folders of workers that were killed", left)
+        self.heartbeat.start()
+        self.crawler.start()
+        self.reindexer.start()
+
+    def stop(self) -> None:
+        self.crawler.stop()
+        self.reindexer.stop()
+        for builder in (self.indexes, self.clusters, self.maps):
+            builder.stop()
+        self.heartbeat.stop()
+        self.database.close()
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Raises `DatabaseUnavailable` while this worker could not register."""
+        if self._pipeline is None:
+            self._pipeline = self._assemble(self.heartbeat.worker_id())
+        return self._pipeline
+
+    def upkeep_is_paused(self) -> bool:
+        with self.database.transaction() as session:
+            return queues.is_paused(session, queues.UPKEEP)
+
+    def _give_up(self) -> None:
+        """Have everything end that runs here; does not wait for it."""
+        if self._pipeline is not None:
+            self._pipeline.stop()
+        self.crawler.stop()
+        self.reindexer.give_up()
+        for builder in (self.indexes, self.clusters, self.maps):
+            builder.give_up()
+
+    def _activity(self) -> str:
+        return self._pipeline.activity if self._pipeline else "waiting for its first job"
+
+    def _report(self) -> dict[str, object]:
+        resident = self._pipeline.resident if self._pipeline else []
+        return {"activity": self._activity(), "bases": resident, "memory": memory_in_use(self.settings.device)}
+
+    def _pinned(self, base_repo: str) -> str | None:
+        with self.database.transaction() as session:
+            return spaces.pinned(session, base_repo)
+
+    def _recover(self) -> None:
+        recovered = recover(self.database, silence=self.settings.silence, deadly=self.settings.deadly)
+        if recovered.released or recovered.quarantined:
+            log.warning("took %s from dead workers, quarantined %s", recovered.released, recovered.quarantined)
+
+    def _assemble(self, worker_id: int) -> Pipeline:
+        conf = self.settings
+        hub = Hub(
+            conf.hf_endpoint,
+            _secret(conf.hf_token),
+            conf.downloads_dir,
+            timeout=conf.hub_timeout,
+            max_file_bytes=conf.max_file_bytes,
+            max_repo_files=conf.max_repo_files,
+            budget=conf.downloads_budget or None,
+            downloads=conf.hub_downloads,
+            limits=self._limits,
+        )
+        contract = self._contract
+        fetcher = Fetcher(
+            self.database,
+            hub,
+            BaseResolver(hub, conf.bases_dir, self._aliases, self._pinned),
+            contract,
+            max_file_bytes=conf.max_file_bytes,
+            tokens=self._tokens,
+        )
+        bases = ResidentBases(self.database, contract, conf.base_memory)
+        retries = RetryPolicy(conf.max_attempts, conf.retry_base, conf.deadly)
+        pace = Pace(batch=conf.batch, patience=conf.base_patience)
+        return Pipeline(self.database, fetcher, bases, worker_id, pace=pace, retries=retries)
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() if value else None
+
+
+def _read_aliases(path: Path | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"DELTADEX_BASE_ALIASES: {path} cannot be read as JSON: {error}.") from error
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content.values()):
+        raise InvalidInput(f"DELTADEX_BASE_ALIASES: {path} is not a JSON object of repo ids, mirror to original.")
+    return content

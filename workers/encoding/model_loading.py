@@ -1,0 +1,138 @@
+"""Loading whole models out of folders that strangers filled."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from catalog.errors import CatalogError, CorruptWeights, Refused
+from catalog.errors.root import first_line
+from workers.encoding import kernels, packing
+from workers.process.scratch import scratch
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+COUNTS = re.compile(r"layer|expert|block|depth")  # settings by which a config asks for so many modules
+MAX_COUNT = 4096
+# settings that name code (kernels from the Hub, classes in the repo) or other files, change classes for the whole
+# process, or hold regular expressions that transformers would match
+CODE = re.compile(
+    r"^_|implementation|kernel|auto_map|trust_remote_code|custom_pipelines|transformers_weights|fusion_config"
+    r"|quantization_config"
+)
+
+
+@contextmanager
+def clean_view(folder: Path, names: Sequence[str], config: Mapping[str, Any]) -> Iterator[Path]:
+    """A folder of ours with links to the named weights and a config in which nothing names code.
+
+    transformers looks at whatever else lies beside a model, and would follow an `adapter_config.json` to the Hub.
+    """
+    with scratch() as view:
+        (view / "config.json").write_text(json.dumps(_without_code(config)), encoding="utf-8")
+        for name in names:
+            if name.endswith(".safetensors") or name.endswith(".safetensors.index.json"):
+                (view / name).symlink_to((folder / name).resolve())
+        yield view
+
+
+def load_config(view: Path, shapes: Shapes, refused: type[Refused]) -> PreTrainedConfig:
+    """A model's config, once it is known not to ask for more than the files hold; raises `refused`."""
+    try:
+        config = AutoConfig.from_pretrained(view, local_files_only=True, trust_remote_code=False)
+        for name, count in _counts(config.to_dict()):
+            if count > max(len(shapes), MAX_COUNT):
+                raise refused(f"The config asks for {name} = {count:,}, and the files hold {len(shapes):,} tensors.")
+        with torch.device("meta"):
+            empty = AutoModel.from_config(config, trust_remote_code=False, attn_implementation="eager")
+    except CatalogError:
+        raise
+    except Exception as error:  # every config's validators raise classes of their own
+        raise refused(f"transformers cannot make anything of the config: {first_line(error)}") from error
+    asked = sum(tensor.numel() for tensor in (*empty.parameters(), *empty.buffers()))
+    held = sum(math.prod(shape) for shape in shapes.values())
+    if asked > held + MAX_COUNT * MAX_COUNT:  # buffers are no part of the files, and are small
+        raise refused(f"The config asks for {asked:,} numbers, and the files hold {held:,}.")
+    return config
+
+
+def load_headless(
+    view: Path, config: PreTrainedConfig, dtype: str, refused: type[Refused], **placement: Any
+) -> PreTrainedModel:
+    """The model without its output head, ready to be run; `placement` is `device_map` and what goes with it.
+
+    Raises `CorruptWeights` and `refused`.
+    """
+    model: Any = _load(AutoModel, view, config, dtype, refused, attn_implementation="eager", **placement)
+    kernels.install(model, DTYPES[dtype])
+    packing.install(model)
+    for module in model.modules():
+        if hasattr(module, "_old_forward"):  # what accelerate's hooks call; `kernels` may have changed the class since
+            module._old_forward = MethodType(type(module).forward, module)
+    return model.requires_grad_(False).eval()
+
+
+def load_whole(view: Path, config: PreTrainedConfig, dtype: str, refused: type[Refused]) -> PreTrainedModel:
+    """The model with its output head, as transformers has it, to be trained further.
+
+    Raises `CorruptWeights` and `refused`.
+    """
+    return _load(AutoModelForCausalLM, view, config, dtype, refused)
+
+
+def _load(
+    kind: Any, view: Path, config: PreTrainedConfig, dtype: str, refused: type[Refused], **options: Any
+) -> PreTrainedModel:
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # it warns of each head that we leave out
+    try:
+        model, info = kind.from_pretrained(
+            view,
+            config=config,
+            dtype=DTYPES[dtype],
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    except SafetensorError as error:
+        raise CorruptWeights(f"The weights cannot be read: {error}.") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "memory" in str(error):
+            raise
+        raise refused(f"transformers cannot load the model: {first_line(error)}") from error
+    # transformers fills in what the files lack with random numbers
+    if info["missing_keys"]:
+        raise refused(f"The files lack weights that the config asks for: {_some(info['missing_keys'])}.")
+    return model
+
+
+def _without_code(config: Any) -> Any:
+    if isinstance(config, Mapping):
+        return {key: _without_code(value) for key, value in config.items() if not CODE.search(str(key))}
+    return config
+
+
+def _counts(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _counts(value)
+        elif type(value) is int and COUNTS.search(key):
+            yield key, value
+
+
+def _some(names: Any) -> str:
+    return ", ".join(sorted(names)[:3])

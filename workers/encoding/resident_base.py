@@ -1,0 +1,104 @@
+"""The resident base: one headless model that every fine-tune of it is measured against, never mutated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from catalog.errors import NothingToEmbed, UnsupportedBase
+from catalog.errors.root import first_line
+from workers.encoding.model_loading import DTYPES, clean_view, load_config, load_headless, load_whole
+from workers.encoding.output_head import Head, input_embeddings, load_head
+from workers.finetunes.finetune import MAX_CONFIG_BYTES, quantisation
+from workers.finetunes.json_file import read_object
+from workers.finetunes.safetensors_file import read_header
+
+
+@dataclass(frozen=True, eq=False)
+class ResidentBase:
+    """A base model in memory: `AutoModel` (no output head), in evaluation mode, without gradients.
+
+    `repo` and `sha` name it in every space. In a reduced `dtype` the matrix products run in that dtype and the rest in
+    float32 (see `kernels`).
+    """
+
+    folder: Path
+    repo: str
+    sha: str
+    dtype: str
+    device: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @classmethod
+    def load(cls, folder: Path, repo: str, sha: str, *, dtype: str = "float32", device: str = "cpu") -> ResidentBase:
+        """Loads a base from a folder of safetensors; nothing is downloaded and no code of the folder runs.
+
+        Raises `NothingToEmbed`, `CorruptWeights`, `UnsupportedBase`.
+        """
+        folder = Path(folder)
+        if dtype not in DTYPES:
+            raise UnsupportedBase(f"{dtype} is no dtype that a base is loaded in: choose from {', '.join(DTYPES)}.")
+        if not list(folder.glob("*.safetensors")) or not (folder / "config.json").is_file():
+            raise NothingToEmbed(f"{folder.name} holds no config.json with safetensors files.")
+        return cls(folder, repo, sha, dtype, device, _load_model(folder, dtype, device), _load_tokenizer(folder))
+
+    @property
+    def hidden_size(self) -> int:
+        return self.model.config.get_text_config().hidden_size
+
+    @property
+    def vocabulary(self) -> int:
+        return len(input_embeddings(self.model))
+
+    @property
+    def layers(self) -> int:
+        """How many decoder layers there are; `hidden_states` has one more entry."""
+        return self.model.config.get_text_config().num_hidden_layers
+
+    @cached_property
+    def head(self) -> Head:
+        """The output head, loaded when first asked for; raises `UnsupportedBase`."""
+        return load_head(self.folder, self.model, self.device)
+
+    @property
+    def nbytes(self) -> int:
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        return sum(tensor.nbytes for tensor in tensors)
+
+
+def load_for_training(folder: Path, dtype: str, device: str) -> PreTrainedModel:
+    """A base with its output head, in a copy of its own that may be changed. Raises what `ResidentBase.load` does."""
+    with _checked(folder) as (view, config):
+        whole: Any = load_whole(view, config, dtype, UnsupportedBase)
+        return whole.to(device)
+
+
+def _load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
+    with _checked(folder) as (view, config):
+        model: Any = load_headless(view, config, dtype, UnsupportedBase)
+        return model.to(device)
+
+
+@contextmanager
+def _checked(folder: Path) -> Iterator[tuple[Path, PreTrainedConfig]]:
+    """A clean view of the folder, and its config."""
+    content = read_object(folder / "config.json", UnsupportedBase, max_bytes=MAX_CONFIG_BYTES)
+    if quantisation(content):
+        raise UnsupportedBase(f"{folder.name} is quantised; use the unquantised model that it was made from.")
+    shapes = {name: entry.shape for file in folder.glob("*.safetensors") for name, entry in read_header(file).items()}
+    with clean_view(folder, [path.name for path in folder.iterdir()], content) as view:
+        yield view, load_config(view, shapes, UnsupportedBase)
+
+
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # each tokenizer backend raises classes of its own
+        raise UnsupportedBase(f"{folder.name} holds no tokenizer that can be loaded: {first_line(error)}") from error

@@ -1,0 +1,258 @@
+"""The first half of an ingest: from a job to a verified fine-tune and the folder of its base."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from catalog.auth.hub_tokens import TokenBox
+from catalog.database import Database
+from catalog.errors import (
+    BaseUnresolved,
+    ContractDiffers,
+    FileTooLarge,
+    FolderUnreadable,
+    MergeIncompatible,
+    RevisionNotFound,
+)
+from catalog.jobs import private_models
+from catalog.jobs.repository import attempts, jobs
+from catalog.jobs.submissions import follow_up
+from catalog.models.repository import models
+from catalog.models.repository.models import Metadata
+from catalog.reindexes.repository import reindexes
+from catalog.reindexes.service import contract_told
+from catalog.tables import ACTIVE_REINDEX, Job, JobState, Model, ModelState, Source
+from catalog.vectors.repository import feed, vectors
+from workers.bases.residents import Contract
+from workers.bases.resolver import BaseResolver, ResolvedBase
+from workers.finetunes.card import words_of_card
+from workers.finetunes.content import content_sha
+from workers.finetunes.reading import FineTune, find_finetune, read_finetune
+from workers.hub.client import Hub, Progress, RepoSnapshot, Taking
+from workers.hub.rate_limits import Stop
+from workers.hub.remote_headers import screen
+from workers.process.cancellation import check, given_up
+from workers.process.file_locks import Hold
+
+SHARE = 0.5  # of a job's progress
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A job with everything that encoding needs."""
+
+    job: Job
+    sha: str
+    finetune: FineTune
+    base: ResolvedBase
+    metadata: Metadata | None = None  # a folder has none
+    card: str | None = None  # its words
+    hold: Hold = field(default_factory=Hold)  # on the downloaded files, until they have been read
+
+
+class Fetcher:
+    """Resolves, downloads and verifies; called from several threads."""
+
+    def __init__(
+        self,
+        database: Database,
+        hub: Hub,
+        resolver: BaseResolver,
+        contract: Contract,
+        *,
+        max_file_bytes: int,
+        tokens: TokenBox | None = None,
+    ) -> None:
+        self._database = database
+        self._hub = hub
+        self._resolver = resolver
+        self._contract = contract
+        self._max_file_bytes = max_file_bytes
+        self._tokens = tokens or TokenBox()
+        self._resolving = threading.Lock()
+
+    def fetch(self, job: Job, worker_id: int, stop: Stop | None = None) -> Fetched | None:
+        """None when that commit has its vectors already: then the job is done. Raises `CatalogError`s of every kind,
+        `DownloadStopped` among them where `stop` said so. The result's `hold` is the caller's to release.
+        """
+        hold = Hold()
+        try:
+            return self._fetch(job, worker_id, Taking(stop=stop, hold=hold), hold)
+        except BaseException:
+            hold.release()
+            raise
+
+    def _fetch(self, job: Job, worker_id: int, taking: Taking, hold: Hold) -> Fetched | None:
+        if job.model.source == Source.HUB:
+            return self._fetch_repo(job, worker_id, taking, hold)
+        folder = self._local_folder(job)
+        sha = content_sha(folder)
+        if self._needless(job, worker_id, sha) or self._done_before(job, worker_id, sha, None):
+            return None
+        finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
+        base = self._resolve(finetune, None, taking, job)
+        return Fetched(job, sha, finetune, base, None, words_of_card(folder / "README.md"), hold)
+
+    def _fetch_repo(self, job: Job, worker_id: int, taking: Taking, hold: Hold) -> Fetched | None:
+        own = self._hub.seen_with(self._tokens.open(job.token, job.viewer)) if job.viewer is not None else None
+        hub = own or self._hub
+        snapshot = hub.resolve(job.model.repo_id, job.requested_revision)
+        found: Job | None = job
+        if own is not None:  # whatever an earlier attempt found
+            found = (
+                None if self._public_already(job, worker_id, snapshot) else self._meant(job, worker_id, private=True)
+            )
+        if found is None or self._needless(found, worker_id, snapshot.sha):
+            return None
+        to_be_public = own is not None and snapshot.public
+        if not to_be_public and self._done_before(found, worker_id, snapshot.sha, snapshot.metadata):
+            return None
+        # whatever its configs and headers can tell against it is found before its weights are fetched
+        base = self._resolve(screen(hub, snapshot, taking), snapshot.card_base, taking, found, own)
+        if to_be_public and base.public:
+            found = self._meant(found, worker_id, private=False)
+            if found is None or self._done_before(found, worker_id, snapshot.sha, snapshot.metadata):
+                return None
+        folder = hub.fetch_finetune(snapshot, replace(taking, progress=self._shower(found, worker_id)))
+        finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
+        return Fetched(
+            found, snapshot.sha, finetune, base, snapshot.metadata, words_of_card(folder / "README.md"), hold
+        )
+
+    def _public_already(self, job: Job, worker_id: int, snapshot: RepoSnapshot) -> bool:
+        """A commit that everybody can see as it is stays so, whoever reads it again: then the job is done."""
+        with self._database.transaction() as session:
+            feed.lock_feed(session)
+            model = models.find(session, job.model.repo_id)
+            if model is None or model.state == ModelState.REMOVED:
+                return False
+            revision = vectors.embedded(session, model.id, snapshot.sha, self._contract.spaces())
+            if revision is None or not revision.current:
+                return False
+            moved = private_models.mean(session, job, worker_id, private=False)
+            if moved is not None and attempts.finish(session, job.id, worker_id, snapshot.sha):
+                private_models.settle(session, moved)
+        return True
+
+    def _meant(self, job: Job, worker_id: int, *, private: bool) -> Job | None:
+        with self._database.transaction() as session:
+            return private_models.mean(session, job, worker_id, private=private)
+
+    def _resolve(
+        self, finetune: FineTune, card_base: str | None, taking: Taking, job: Job, own: Hub | None = None
+    ) -> ResolvedBase:
+        with self._resolving:  # eight adapters of one new base would each download it
+            return self._resolver.resolve(
+                declared=finetune.declared_base,
+                card_base=card_base or finetune.card_base,
+                shapes=finetune.shapes,
+                taking=taking,
+                own=own,
+                newest=job.measures_anew,
+            )
+
+    def base(self, repo: str, sha: str) -> ResolvedBase:
+        """A base at the commit at which it is indexed. Raises `BaseUnresolved` where it is at another by now, and what
+        resolving raises.
+        """
+        with self._resolving:
+            found = self._resolver.resolve(declared=repo, card_base=None, taking=Taking(stop=given_up))
+        if (found.repo, found.sha) != (repo, sha):
+            raise BaseUnresolved(
+                f"{repo} is at {found.sha[:12]} here, and what is indexed was measured at {sha[:12]}: reindex it."
+            )
+        return found
+
+    def again(self, model: Model, hold: Hold, *, public: bool = False) -> FineTune:
+        """An indexed model's current revision, downloaded if it is not here any more. `hold` is the caller's to
+        release. Raises what fetching raises; with `public`, for weights that are handed on, `MergeIncompatible` where
+        the Hub does not show them to everybody.
+        """
+        revision = model.revision
+        if revision is None:
+            raise RevisionNotFound(f"{model.repo_id} has no revision that is indexed.")
+        if model.source == Source.FOLDER:
+            folder = Path(model.folder or "")
+        else:
+            snapshot = self._hub.resolve(model.repo_id, revision.sha)
+            if public and not snapshot.public:
+                raise MergeIncompatible(
+                    f"The files of {model.repo_id} are gated or private on the Hub, and only the service's own token "
+                    "reads them: merge it where you may read it."
+                )
+            folder = self._hub.fetch_finetune(snapshot, Taking(stop=given_up, hold=hold))
+        return read_finetune(folder, max_file_bytes=self._max_file_bytes)
+
+    def _local_folder(self, job: Job) -> Path:
+        """The part of a folder on this machine that counts, its sizes checked before a byte is read."""
+        top = Path(job.model.folder or "")
+        if not top.is_dir():
+            raise FolderUnreadable(f"{top} is not a folder that this worker can read.")
+        folder = find_finetune(top)
+        for file in folder.iterdir():
+            if file.is_file() and (size := file.stat().st_size) > self._max_file_bytes:
+                raise FileTooLarge(f"{file.name} has {size:,} bytes; the limit is {self._max_file_bytes:,}.")
+        return folder
+
+    def _needless(self, job: Job, worker_id: int, sha: str) -> bool:
+        """Whether what a reindex asked for is of no use any more: then the job has ended. Raises `ContractDiffers`, and
+        `RevisionNotFound` where a folder holds something else by now.
+        """
+        if not job.measures_anew or job.reindex_id is None:
+            return False
+        with self._database.transaction() as session:
+            reindex = reindexes.get(session, job.reindex_id)
+            if reindex.state not in ACTIVE_REINDEX:
+                jobs.cancel(session, job.id)
+                return True
+            revision = models.current_revision(session, job.model_id)
+            if revision is None or revision.sha != job.requested_revision:  # the newer one is carried over
+                attempts.finish(session, job.id, worker_id, job.requested_revision or sha)
+                return True
+        if reindex.contract != contract_told(self._contract.spaces()):
+            raise ContractDiffers(
+                f"Reindex {reindex.id} measures under another contract than this worker. Run all workers with the same "
+                "version and settings, then retry the job."
+            )
+        if sha != job.requested_revision:
+            raise RevisionNotFound(
+                f"{job.model.folder} holds other files than those that are indexed. Add it again with `deltadex add`."
+            )
+        return False
+
+    def _done_before(self, job: Job, worker_id: int, sha: str, metadata: Metadata | None) -> bool:
+        if job.measures_anew:
+            return False
+        if job.model.state == ModelState.REMOVED:  # its card is gone, and its vectors are tombstones: all of it anew
+            return False
+        with self._database.transaction() as session:
+            revision = vectors.embedded(session, job.model_id, sha, self._contract.spaces())
+            if revision is None:
+                return False
+            feed.lock_feed(session)  # before any row of the model: whoever stores has it first, too
+            if not attempts.finish(session, job.id, worker_id, sha):
+                return True
+            private_models.settle(session, job)
+            if metadata is not None:
+                models.describe(session, job.model_id, metadata)
+            if not revision.current:
+                models.restore(session, revision)
+                feed.republish(session, revision.id)
+            follow_up(session, job, sha)
+        return True
+
+    def _shower(self, job: Job, worker_id: int) -> Progress:
+        shown = 0.0
+
+        def show(done: int, total: int) -> None:
+            nonlocal shown
+            check()
+            progress = SHARE * done / max(total, 1)
+            if progress - shown >= 0.05:
+                shown = progress
+                with self._database.transaction() as session:
+                    attempts.advance(session, [job.id], worker_id, JobState.FETCHING, min(progress, SHARE))
+
+        return show

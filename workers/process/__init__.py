@@ -1,0 +1,1 @@
+"""What any worker process needs."""

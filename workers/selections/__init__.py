@@ -1,0 +1,1 @@
+"""Composing selections of adapters and measuring them."""

@@ -1,5 +1,0 @@
-"""From a few examples to an adapter, and from an adapter to what it makes of examples."""
-
-from workers.tuning.trainer import Trainer
-
-__all__ = ["Trainer"]

@@ -10,7 +10,7 @@ from threading import Event, Thread
 from fastapi import FastAPI
 
 from app.api import limits, problems
-from app.api.auth.viewer import VaryByKey
+from app.api.auth.viewer import VaryByKeyMiddleware
 from app.api.clusters import routes as cluster_routes
 from app.api.crawls import routes as crawl_routes
 from app.api.jobs import admin_routes as job_admin_routes
@@ -76,7 +76,7 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)
-    app.add_middleware(limits.BodyLimit)
-    app.add_middleware(VaryByKey)
+    app.add_middleware(limits.BodyLimitMiddleware)
+    app.add_middleware(VaryByKeyMiddleware)
 
     return app

@@ -31,8 +31,10 @@ from workers.bases.residents import Contract, Resident, ResidentBases
 from workers.bases.resolver import BaseResolver, ResolvedBase
 from workers.finetunes.reading import FineTune
 from workers.hub.client import Hub
+from workers.ingest.claimer import Pace
 from workers.ingest.fetcher import Fetcher
-from workers.ingest.pipeline import Pace, Pipeline, RetryPolicy
+from workers.ingest.pipeline import Pipeline
+from workers.process.retries import RetryPolicy
 
 POOL = Path(__file__).parents[1] / "examples" / "pool"
 NO_LIMIT = 2**40  # bytes
@@ -75,7 +77,7 @@ def run(bases_dir: Path, rounds: int, batch: int) -> dict[str, object]:
         fetcher = Fetcher(database, hub, BaseResolver(hub, bases_dir), contract, max_file_bytes=NO_LIMIT)
         bases = TimedBases(database, contract, NO_LIMIT)
         retries = RetryPolicy(max_attempts=1, base=1)
-        pipeline = Pipeline(database, fetcher, bases, worker_id, pace=Pace(batch=batch), retries=retries)
+        pipeline = Pipeline(database, fetcher, bases, worker_id, runners={}, pace=Pace(batch=batch), retries=retries)
         folders = sorted(each for each in POOL.iterdir() if each.is_dir())
         measured = []
         for _ in range(rounds + 1):

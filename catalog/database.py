@@ -5,11 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg.errors import ReadOnlySqlTransaction
-from sqlalchemy import ColumnElement, Connection, ExceptionContext, create_engine, event, func, make_url
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    ExceptionContext,
+    SQLColumnExpression,
+    create_engine,
+    event,
+    func,
+    make_url,
+    text,
+)
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -61,6 +71,11 @@ class Database:
         """
         with _reachable(), self._autocommit.connect() as connection:
             yield connection
+
+    def ping(self) -> None:
+        """Raises `DatabaseUnavailable`."""
+        with self.reading() as connection:
+            connection.execute(text("SELECT 1"))
 
     def close(self) -> None:
         self.engine.dispose()
@@ -118,5 +133,9 @@ def _all_storable(value: Any) -> Any:
     return [_all_storable(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def seconds(value: float) -> ColumnElement[timedelta]:
+NOW: ColumnElement[datetime] = func.now()  # when the transaction began, by the clock of the server
+
+
+def seconds(value: float | SQLColumnExpression[Any]) -> ColumnElement[timedelta]:
+    """An interval for a statement."""
     return func.make_interval(0, 0, 0, 0, 0, 0, value)

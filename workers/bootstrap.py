@@ -13,23 +13,31 @@ from catalog.database import Database
 from catalog.errors import InvalidInput
 from catalog.jobs.recovery import recover
 from catalog.jobs.repository import queues
+from catalog.queue import UPKEEP_QUEUE
 from catalog.settings import Settings
 from catalog.spaces import repository as spaces
 from catalog.spaces.probes import load_probes
+from catalog.tables import Source
 from workers.bases.residents import Contract, ResidentBases
 from workers.bases.resolver import BaseResolver
 from workers.hub.client import Hub
 from workers.hub.listing import HubListing
 from workers.hub.rate_limits import SharedLimits
+from workers.ingest.claimer import Pace
+from workers.ingest.exclusive import JobRunner
 from workers.ingest.fetcher import Fetcher
-from workers.ingest.pipeline import Pace, Pipeline, RetryPolicy
+from workers.ingest.pipeline import Pipeline
 from workers.maintenance.crawler import Crawler
 from workers.maintenance.reindexer import Reindexer
 from workers.maintenance.subprocesses import CLUSTERS, INDEX, MAP, Builder
+from workers.merges.runner import MergeRunner
 from workers.process import scratch
 from workers.process.heartbeat import Heartbeat
 from workers.process.memory import memory_in_use
 from workers.process.orderly_stop import OrderlyStop
+from workers.process.retries import RetryPolicy
+from workers.selections.runner import SelectionRunner
+from workers.tasks.runner import TaskRunner
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +97,7 @@ class Runtime:
 
     def upkeep_is_paused(self) -> bool:
         with self.database.transaction() as session:
-            return queues.is_paused(session, queues.UPKEEP)
+            return queues.is_paused(session, UPKEEP_QUEUE)
 
     def _give_up(self) -> None:
         """Have everything end that runs here; does not wait for it."""
@@ -141,7 +149,17 @@ class Runtime:
         bases = ResidentBases(self.database, contract, conf.base_memory)
         retries = RetryPolicy(conf.max_attempts, conf.retry_base, conf.deadly)
         pace = Pace(batch=conf.batch, patience=conf.base_patience)
-        return Pipeline(self.database, fetcher, bases, worker_id, pace=pace, retries=retries)
+        runners = job_runners(self.database, bases, fetcher, worker_id)
+        return Pipeline(self.database, fetcher, bases, worker_id, runners=runners, pace=pace, retries=retries)
+
+
+def job_runners(database: Database, bases: ResidentBases, fetcher: Fetcher, worker_id: int) -> dict[Source, JobRunner]:
+    """The runners of the jobs that have a worker for themselves, by the source of their models."""
+    return {
+        Source.EXAMPLES: TaskRunner(database, bases, fetcher, worker_id),
+        Source.SELECTION: SelectionRunner(database, bases, fetcher, worker_id),
+        Source.MERGE: MergeRunner(database, bases, fetcher, worker_id),
+    }
 
 
 def _secret(value: SecretStr | None) -> str | None:

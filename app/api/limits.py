@@ -19,7 +19,7 @@ LARGE = frozenset(
 )
 
 
-class BodyLimit:
+class BodyLimitMiddleware:
     """Refuses a body of more than `MAX_BODY` bytes, of most routes than `SMALL_BODY`. The length in the header is a
     claim: it counts what arrives.
     """

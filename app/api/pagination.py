@@ -6,11 +6,23 @@ import base64
 import binascii
 import re
 import struct
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from catalog.errors import InvalidCursor
 
+Row = TypeVar("Row")
+
 _ID = re.compile(rb"[0-9]{1,19}")  # looked at before it is made a number: that takes time and has a limit of its own
 _OURS = "That cursor is not one of ours. Take `next_cursor` of the page before."
+
+
+def next_cursor(rows: Sequence[Row], limit: int, position: Callable[[Row], int | tuple[float, int]]) -> str | None:
+    """The cursor behind the last row of a full page; None where fewer came than were asked for, for the list ends."""
+    if len(rows) < limit:
+        return None
+    last = position(rows[-1])
+    return encode(last) if isinstance(last, int) else encode_scored(*last)
 
 
 def encode(last_id: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -15,11 +16,26 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from catalog.errors import BodyTooLarge, CatalogError, DatabaseUnavailable, InvalidInput, Unavailable
+from catalog.errors import (
+    AmbiguousTerm,
+    BodyTooLarge,
+    CatalogError,
+    DatabaseUnavailable,
+    InvalidExpression,
+    InvalidInput,
+    MergeNotDone,
+    NothingLeft,
+    TaskNotDone,
+    TermNotFound,
+    Unavailable,
+)
 
 MEDIA_TYPE = "application/problem+json"
 MAX_FIELDS = 20  # problems listed of one request, which may hold nothing but mistakes
 MAX_TOLD = 300  # characters of a field's name, or of what is wrong with it: a name may be as long as a body
+
+# what the value of an expression may raise
+OF_AN_EXPRESSION = (InvalidExpression, TermNotFound, TaskNotDone, MergeNotDone, AmbiguousTerm, NothingLeft)
 
 # what the framework says of a body, by its status there
 _OF_THE_BODY = {
@@ -66,52 +82,56 @@ def problems(*errors: type[CatalogError]) -> dict[int | str, dict[str, Any]]:
 
 def install(app: FastAPI) -> None:
     """Render every error of the app as a problem document, and put its schema into the OpenAPI page."""
+    app.add_exception_handler(CatalogError, _catalog_error)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
+    app.add_exception_handler(Exception, _unexpected)
+    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
 
-    @app.exception_handler(CatalogError)
-    def _catalog_error(request: Request, error: CatalogError) -> JSONResponse:
-        headers = {}
-        if isinstance(error, Unavailable) and error.retry_after is not None:
-            headers["Retry-After"] = str(math.ceil(error.retry_after))
-        members: dict[str, Any] = dict(zip(("position", "length"), error.place, strict=True)) if error.place else {}
-        return _render(request, error.status, error.code, error.title, error.message, members, headers)
 
-    @app.exception_handler(RequestValidationError)
-    def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        fields = [
-            {"field": ".".join(map(str, problem["loc"]))[:MAX_TOLD], "message": problem["msg"][:MAX_TOLD]}
-            for problem in error.errors()[:MAX_FIELDS]
-        ]
-        detail = "; ".join(f"{field['field']}: {field['message']}" for field in fields)
-        return _render(request, InvalidInput.status, InvalidInput.code, InvalidInput.title, detail, {"errors": fields})
+def _catalog_error(request: Request, error: CatalogError) -> JSONResponse:
+    headers = {}
+    if isinstance(error, Unavailable) and error.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
+    members: dict[str, Any] = dict(zip(("position", "length"), error.place, strict=True)) if error.place else {}
+    return _render(request, error.status, error.code, error.title, error.message, members, headers)
 
-    @app.exception_handler(HTTPException)
-    def _http_error(request: Request, error: HTTPException) -> JSONResponse:
-        if error.status_code in _OF_THE_BODY:
-            return _catalog_error(request, _OF_THE_BODY[error.status_code])
-        status = HTTPStatus(error.status_code)
-        detail = f"{request.method} {request.url.path}: {status.description or status.phrase}."
-        headers = dict(error.headers or {})
-        return _render(request, status, status.name.lower(), status.phrase, detail, headers=headers)
 
-    @app.exception_handler(Exception)
-    def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        detail = "Something went wrong here; it was logged. Try again, and report it if it stays."
-        return _render(request, CatalogError.status, CatalogError.code, CatalogError.title, detail)
+def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    fields = [
+        {"field": ".".join(map(str, problem["loc"]))[:MAX_TOLD], "message": problem["msg"][:MAX_TOLD]}
+        for problem in error.errors()[:MAX_FIELDS]
+    ]
+    detail = "; ".join(f"{field['field']}: {field['message']}" for field in fields)
+    return _render(request, InvalidInput.status, InvalidInput.code, InvalidInput.title, detail, {"errors": fields})
 
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            definition = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-            components = schema.setdefault("components", {}).setdefault("schemas", {})
-            components.update(definition.pop("$defs", {}))
-            components["Problem"] = definition
-            for unused in ("HTTPValidationError", "ValidationError"):
-                components.pop(unused, None)
-            app.openapi_schema = schema
-        return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign]
+def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+    if error.status_code in _OF_THE_BODY:
+        return _catalog_error(request, _OF_THE_BODY[error.status_code])
+    status = HTTPStatus(error.status_code)
+    detail = f"{request.method} {request.url.path}: {status.description or status.phrase}."
+    headers = dict(error.headers or {})
+    return _render(request, status, status.name.lower(), status.phrase, detail, headers=headers)
+
+
+def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    detail = "Something went wrong here; it was logged. Try again, and report it if it stays."
+    return _render(request, CatalogError.status, CatalogError.code, CatalogError.title, detail)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        definition = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        components = schema.setdefault("components", {}).setdefault("schemas", {})
+        components.update(definition.pop("$defs", {}))
+        components["Problem"] = definition
+        for unused in ("HTTPValidationError", "ValidationError"):
+            components.pop(unused, None)
+        app.openapi_schema = schema
+    return app.openapi_schema
 
 
 def _render(

@@ -21,6 +21,7 @@ class _FirstMistake(FailFast):
 
 FIRST_MISTAKE = _FirstMistake()  # of a list, which may hold nothing but mistakes: an error each would take gigabytes
 
+Id = Annotated[int, Path(ge=1, lt=2**63)]
 OwnerName = Annotated[str, Path(max_length=200)]
 ModelName = Annotated[str, Path(max_length=200)]
 SpaceName = Annotated[

@@ -55,35 +55,28 @@ def up(
         deployment.supervisor.wait()
 
 
-cli.command()(ingest_commands.add)
-cli.command()(ingest_commands.status)
-cli.command()(model_commands.show)
-cli.command()(model_commands.neighbors)
-cli.command()(model_commands.search)
-cli.command()(model_commands.revisions)
-cli.command()(arithmetic_commands.compose)
-cli.add_typer(arithmetic_commands.vectors, name="vectors")
-cli.command()(task_commands.task)
-cli.add_typer(task_commands.tasks, name="tasks")
-cli.command()(selection_commands.select)
-cli.add_typer(selection_commands.selections, name="selections")
-cli.command()(merge_commands.merge)
-cli.add_typer(merge_commands.merges, name="merges")
-cli.command()(crawl_commands.crawl)
-cli.add_typer(crawl_commands.crawls, name="crawls")
-cli.command()(reindex_commands.reindex)
-cli.add_typer(reindex_commands.reindexes, name="reindexes")
-cli.command()(job_commands.cancel)
-cli.command()(job_commands.retry)
-cli.command()(job_commands.workers)
-cli.add_typer(job_commands.queue, name="queue")
-cli.command()(cluster_commands.cluster)
-cli.add_typer(cluster_commands.clusters, name="clusters")
+for command in (
+    ingest_commands.add, ingest_commands.status, model_commands.show, model_commands.neighbors, model_commands.search,
+    model_commands.revisions, arithmetic_commands.compose, task_commands.task, selection_commands.select,
+    merge_commands.merge, crawl_commands.crawl, reindex_commands.reindex, job_commands.cancel, job_commands.retry,
+    job_commands.workers, cluster_commands.cluster,
+):  # fmt: skip
+    cli.command()(command)
 cli.command("map")(map_commands.draw_map)
+for name, group in {
+    "vectors": arithmetic_commands.vectors,
+    "tasks": task_commands.tasks,
+    "selections": selection_commands.selections,
+    "merges": merge_commands.merges,
+    "crawls": crawl_commands.crawls,
+    "reindexes": reindex_commands.reindexes,
+    "queue": job_commands.queue,
+    "clusters": cluster_commands.clusters,
+}.items():
+    cli.add_typer(group, name=name)
 for handed_on in (
     offline_commands.embed,
     offline_commands.evaluate,
-    offline_commands.study,
 ):  # the workers' own commands
     cli.command(
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False

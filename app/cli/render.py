@@ -28,6 +28,11 @@ def state(name: str) -> str:
     return f"[{style}]{name}[/]"
 
 
+def error(found: dict[str, Any], before: str = "") -> str:
+    """The code and the sentence of what failed, with something before them; empty where nothing failed."""
+    return escape(f"{before}{found['error']['code']}: {found['error']['message']}") if found["error"] else ""
+
+
 def table_of(*columns: str) -> Table:
     """A table that breaks what is too long for its column instead of hiding it."""
     table = Table(box=box.SIMPLE)
@@ -39,17 +44,15 @@ def table_of(*columns: str) -> Table:
 def jobs(found: Iterable[dict[str, Any]]) -> Table:
     table = table_of("job", "model", "state", "progress", "attempts", "error")
     for job in found:
-        error = escape(f"{job['error']['code']}: {job['error']['message']}") if job["error"] else ""
         row = (str(job["id"]), job["repo_id"], state(job["state"]), f"{job['progress']:.0%}", str(job["attempts"]))
-        table.add_row(*row, error)
+        table.add_row(*row, error(job))
     return table
 
 
 def event(told: dict[str, Any]) -> str:
     """One line."""
-    error = f"  {told['error']['code']}: {told['error']['message']}" if told["error"] else ""
     at = told["at"][11:19]  # hours, minutes, seconds
-    return f"{at}  {told['job']}  {told['repo_id']}  {state(told['state'])} {told['progress']:.0%}{escape(error)}"
+    return f"{at}  {told['job']}  {told['repo_id']}  {state(told['state'])} {told['progress']:.0%}{error(told, '  ')}"
 
 
 def history(job: dict[str, Any]) -> Table:

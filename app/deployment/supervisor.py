@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 CHILD_INTERVAL = 0.1  # seconds between looks at the children
 CHECK_INTERVAL = 2.0  # seconds between calls of `check`
-STOP_LIMIT = 8.5  # seconds; a worker hands its jobs back within them
+STOP_LIMIT = 7.0  # seconds; a worker hands its jobs back within them
 PATIENCE = 1.0  # seconds before those are named that have not ended
 
 

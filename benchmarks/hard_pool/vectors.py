@@ -20,11 +20,11 @@ import numpy as np
 import torch
 import typer
 
+from benchmarks.studies.probe_sets import generic_probes
 from catalog.errors import CatalogError
 from catalog.spaces.probes import ProbeSet
 from workers.encoding.encoder import Encoder
 from workers.encoding.resident_base import ResidentBase
-from workers.evaluation.studies.probe_sets import generic_probes
 from workers.finetunes.reading import read_finetune
 
 LAYERS = (12, 15, 18, 21, 24, 27)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Select, func, or_, select, true
+from sqlalchemy import Select, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from catalog.auth.viewer import Viewer
 from catalog.database import storable
 from catalog.errors import NameTaken, TooManyVectors, VectorNotFound
+from catalog.repository import owned_by
 from catalog.tables import SpaceRow, StoredVector
 
 MOST = 10_000  # stored at once: whoever can ask can store
@@ -53,7 +54,11 @@ def page(session: Session, viewer: Viewer, *, after: int, limit: int) -> list[tu
 
 
 def names(session: Session, viewer: Viewer) -> list[str]:
-    return list(session.scalars(select(StoredVector.name).where(_visible(viewer)).order_by(StoredVector.id)))
+    return list(
+        session.scalars(
+            select(StoredVector.name).where(owned_by(StoredVector.viewer, viewer)).order_by(StoredVector.id)
+        )
+    )
 
 
 def remove(session: Session, name: str, viewer: Viewer) -> tuple[StoredVector, SpaceRow]:
@@ -66,11 +71,4 @@ def remove(session: Session, name: str, viewer: Viewer) -> tuple[StoredVector, S
 
 def _shown(viewer: Viewer) -> Select[StoredVector, SpaceRow]:
     statement = select(StoredVector, SpaceRow).join(SpaceRow, SpaceRow.id == StoredVector.space_id)
-    return statement.where(_visible(viewer))
-
-
-def _visible(viewer: Viewer) -> ColumnElement[bool]:
-    """Everybody's, and the viewer's own."""
-    if viewer.everything:
-        return true()
-    return or_(StoredVector.viewer.is_(None), StoredVector.viewer == viewer.submitter)
+    return statement.where(owned_by(StoredVector.viewer, viewer))

@@ -16,6 +16,7 @@ from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.database import Database, storable
 from catalog.errors import CatalogError, NoShift
 from catalog.index.follower import Follower
+from catalog.models.repo_ref import RepoRef
 from catalog.models.repository import models
 from catalog.search import service as search_service
 from catalog.search.service import Answer, Options
@@ -55,6 +56,19 @@ class Composed:
     total: Sum
     answer: Answer
     compared: list[Compared]
+
+
+def search(
+    database: Database, index: Follower, query: Question | list[float] | RepoRef, options: Options
+) -> Composed | Answer:
+    """The models nearest to a sum, to a vector, or to a model. Raises what `by_expression`, `search_service.by_vector`
+    and `search_service.by_model` raise.
+    """
+    if isinstance(query, Question):
+        return by_expression(database, index, query, options)
+    if isinstance(query, RepoRef):
+        return search_service.by_model(database, index, query.repo_id, options)
+    return search_service.by_vector(database, index, query, options)
 
 
 def by_expression(database: Database, index: Follower, question: Question, options: Options) -> Composed:
@@ -109,6 +123,46 @@ def _mixtures(session: Session, total: Sum, viewer: Viewer) -> list[Stored]:
     names = [name for name in names if name not in own][:MOST_MIXTURES]
     found = vectors.newest_of(session, names, space_key=total.space.key, viewer=viewer) if names else {}
     return [each for each in found.values() if not isinstance(each, CatalogError) and not each.no_shift]
+
+
+def get(database: Database, name: str, viewer: Viewer = PUBLIC) -> tuple[StoredVector, SpaceRow]:
+    """Raises `VectorNotFound`."""
+    with database.transaction() as session:
+        return stored_vectors.get(session, name, viewer)
+
+
+def page(
+    database: Database, *, after: int | None, limit: int, viewer: Viewer = PUBLIC
+) -> list[tuple[StoredVector, SpaceRow]]:
+    """Up to `limit` stored vectors with an id above `after`, the oldest first."""
+    with database.transaction() as session:
+        return stored_vectors.page(session, viewer, after=after or 0, limit=limit)
+
+
+def delete(database: Database, name: str, viewer: Viewer = PUBLIC) -> tuple[StoredVector, SpaceRow]:
+    """Returns what it was. Raises `VectorNotFound`."""
+    with database.transaction() as session:
+        return stored_vectors.remove(session, name, viewer)
+
+
+def save(
+    database: Database,
+    name: str,
+    value: str | list[float],
+    *,
+    space_key: str | None,
+    unit_terms: bool,
+    note: str | None,
+    viewer: Viewer = PUBLIC,
+) -> tuple[StoredVector, SpaceRow]:
+    """What an expression comes to now, or a vector, under a name. Raises what `save_expression` and `save_vector`
+    raise.
+    """
+    if isinstance(value, str):
+        return save_expression(
+            database, name, value, space_key=space_key, unit_terms=unit_terms, note=note, viewer=viewer
+        )
+    return save_vector(database, name, value, space_key=space_key, note=note, viewer=viewer)
 
 
 def save_expression(

@@ -34,7 +34,7 @@ from catalog.merges import repository as merges
 from catalog.models.repo_ref import RepoRef
 from catalog.models.repository import models
 from catalog.spaces import repository as spaces
-from catalog.spaces.contract import PREFERRED
+from catalog.spaces.contract import PREFERRED, preference_rank
 from catalog.tables import Model, SpaceRow
 from catalog.tables.model_words import query as words_query
 from catalog.tasks import repository as tasks
@@ -86,7 +86,7 @@ def resolve(session: Session, terms: Sequence[Term], space_key: str | None, view
 def preferred(session: Session, viewer: Viewer) -> list[SpaceRow]:
     """The spaces of the preferred features: those that serve first, of these the best feature, the newest of each."""
     found = [space for space in spaces.page(session, viewer) if space.feature in PREFERRED]
-    return sorted(found, key=lambda space: (not space.serving, PREFERRED.index(space.feature)))
+    return sorted(found, key=lambda space: (not space.serving, preference_rank(space.feature)))
 
 
 @contextmanager

@@ -10,7 +10,8 @@ import numpy as np
 
 from catalog.clusters import algorithms, quality
 from catalog.clusters.parameters import Parameters
-from catalog.vectors.reduction import normalised, reduce
+from catalog.vectors.numeric import unit_rows
+from catalog.vectors.reduction import reduce
 
 INSIDE = 0.99  # share of a cluster's members that its radius takes in
 BLOCK = 4_096  # rows looked at at once
@@ -86,7 +87,7 @@ def centres(unit: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarra
         order = np.argsort(part, kind="stable")
         groups, firsts = np.unique(part[order], return_index=True)
         sums[groups] += np.add.reduceat(block[order], firsts, axis=0)
-    centroids = normalised(sums[:count])
+    centroids = unit_rows(sums[:count]).astype(np.float32, copy=False)
     similarity = np.full(len(unit), np.nan)
     for start in range(0, len(unit), BLOCK):
         part = labels[start : start + BLOCK]

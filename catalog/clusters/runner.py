@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sqlalchemy.orm import Session
@@ -21,7 +22,7 @@ from catalog.clusters.repository import clusters
 from catalog.clusters.repository import members as cluster_members
 from catalog.clusters.repository import runs as cluster_runs
 from catalog.database import Database
-from catalog.errors import CatalogError, WorkerLost, described
+from catalog.errors import CatalogError, WorkerLost
 from catalog.geometry import repository as geometries
 from catalog.geometry import transforms
 from catalog.geometry.repository import Place
@@ -63,15 +64,14 @@ class Grouper:
                     return None
                 if run.attempts > ATTEMPTS:
                     error = WorkerLost(f"The process died {ATTEMPTS} times while it ran; its log may say why.")
-                    cluster_runs.fail(session, run.id, error.code, error.message)
+                    cluster_runs.fail(session, run.id, error)
                     return None
                 space = session.get_one(SpaceRow, space_id)
             try:
                 self._run(run, space)
             except Exception as error:
-                code, message = described(error)
                 with self.database.transaction() as session:
-                    cluster_runs.fail(session, run.id, code, message)
+                    cluster_runs.fail(session, run.id, error)
                 raise
             return run.id
 
@@ -90,7 +90,7 @@ class Grouper:
         self._tell(run, "publishing")
         with self.database.transaction() as session:
             feed.lock_feed(session)  # nobody stores a vector between this and the swap
-            _publish(session, run, space, model_ids, found, explanations, covered, started)
+            _publish(session, _Result(run, space, model_ids, found, explanations, covered, started))
             for place, (fit, count) in fitted.items():
                 geometries.store(session, space.id, place, fit, count)
         log.info("space %s: %s clusters of %s models", space.id, len(found.centroids), len(model_ids))
@@ -131,51 +131,36 @@ def _told(row: cluster_members.Told) -> naming.Told:
     return naming.Told(row.repo_id.split("/", 1)[-1], row.card or "", tuple(row.tags), tokens)
 
 
-def _publish(
-    session: Session,
-    run: ClusterRun,
-    space: SpaceRow,
-    model_ids: np.ndarray,
-    found: Clustering,
-    explanations: list[dict],
-    covered: int,
-    started: float,
-) -> None:
+@dataclass(frozen=True)
+class _Result:
+    """What a run found of the models (n,) that it clustered: their clusters, what explains each of these, and the last
+    change that it covers. `started` is on the clock of `time.monotonic`.
+    """
+
+    run: ClusterRun
+    space: SpaceRow
+    model_ids: np.ndarray
+    clustering: Clustering
+    explanations: list[dict]
+    covered_seq: int
+    started: float
+
+
+def _publish(session: Session, result: _Result) -> None:
     """Store a run's clusters and show them in place of the last ones. The caller holds `vectors.lock_feed`."""
+    run, space, found = result.run, result.space, result.clustering
     last = cluster_runs.current(session, space.id)
-    kept_numbers, stability = _against(session, last, model_ids, found)
+    kept_numbers, stability = _against(session, last, result.model_ids, found)
     fresh = iter(clusters.numbers(session, kept_numbers.count(None)))
     numbers = [number if number is not None else next(fresh) for number in kept_numbers]
-    given = clusters.given_names(session, last.id) if last else {}
-    names = naming.names(explanations, [given.get(number) for number in numbers])
-    rows = [
-        {
-            "run_id": run.id,
-            "cluster_id": number,
-            "name": names[place],
-            "medoid_id": int(model_ids[found.medoid[place]]),
-            "size": int(found.sizes[place]),
-            "cohesion": float(found.cohesion[place]),
-            "radius": float(found.radius[place]),
-            "dimension": space.dimension,
-            "centroid": found.centroids[place].astype("<f4").tobytes(),
-            "explanation": explanations[place],
-        }
-        for place, number in enumerate(numbers)
-    ]
-    clusters.store(session, rows)
-    labels = [numbers[label] if label >= 0 else None for label in found.labels.tolist()]
-    cosines = [None if np.isnan(cosine) else cosine for cosine in found.similarity.tolist()]
-    cluster_members.store(session, run.id, model_ids, labels, cosines)
-    known = clusters.centroids(session, run.id)
-    for change in feed.changes_of(session, {space.id: covered}, ARRIVALS, public=True):
-        put(session, known, change.model_id, change.vector)
+    clusters.store(session, _cluster_rows(session, result, last, numbers))
+    _store_members(session, result, numbers)
     cluster_runs.finish(
         session,
         run,
         parameters=found.parameters.as_dict(),
-        covered_seq=covered,
-        models=len(model_ids),
+        covered_seq=result.covered_seq,
+        models=len(result.model_ids),
         clusters=len(numbers),
         sizes=found.sizes.tolist(),
         noise_share=found.noise_share,
@@ -183,11 +168,46 @@ def _publish(
         stability=stability,
         compared_with=last.id if last else None,
         figures=found.figures,
-        seconds=time.monotonic() - started,
+        seconds=time.monotonic() - result.started,
     )
     if spaces.leads(session, space):
         cluster_members.show(session, run.id, space.id)
     clusters.forget_all_but(session, space.id, KEPT)
+
+
+def _cluster_rows(
+    session: Session, result: _Result, last: ClusterRun | None, numbers: list[int]
+) -> list[dict[str, Any]]:
+    """As they are stored. A cluster that keeps its number keeps its name."""
+    found = result.clustering
+    given = clusters.given_names(session, last.id) if last else {}
+    names = naming.names(result.explanations, [given.get(number) for number in numbers])
+    return [
+        {
+            "run_id": result.run.id,
+            "cluster_id": number,
+            "name": names[index],
+            "medoid_id": int(result.model_ids[found.medoid[index]]),
+            "size": int(found.sizes[index]),
+            "cohesion": float(found.cohesion[index]),
+            "radius": float(found.radius[index]),
+            "dimension": result.space.dimension,
+            "centroid": found.centroids[index].astype("<f4").tobytes(),
+            "explanation": result.explanations[index],
+        }
+        for index, number in enumerate(numbers)
+    ]
+
+
+def _store_members(session: Session, result: _Result, numbers: list[int]) -> None:
+    """Where each model is, and those that came while the run was at work."""
+    found = result.clustering
+    labels = [numbers[label] if label >= 0 else None for label in found.labels.tolist()]
+    cosines = [None if np.isnan(cosine) else cosine for cosine in found.similarity.tolist()]
+    cluster_members.store(session, result.run.id, result.model_ids, labels, cosines)
+    known = clusters.centroids(session, result.run.id)
+    for change in feed.changes_of(session, {result.space.id: result.covered_seq}, ARRIVALS, public=True):
+        put(session, known, change.model_id, change.vector)
 
 
 def _against(

@@ -13,6 +13,7 @@ from catalog.clusters.quality import adjusted_rand
 from catalog.clusters.repository import clusters
 from catalog.clusters.repository import members as cluster_members
 from catalog.clusters.repository import runs as cluster_runs
+from catalog.clusters.repository.members import Placement
 from catalog.database import Database, after_commit
 from catalog.errors import NotClustered
 from catalog.models.repository import models
@@ -87,9 +88,41 @@ def detail(database: Database, cluster_id: int, run_id: int | None = None) -> De
         return Detail(cluster, run, medoid, cluster_members.page(session, run.id, cluster_id, limit=CLOSEST))
 
 
-def of_model(
-    database: Database, repo_id: str, space_key: str | None = None, viewer: Viewer = PUBLIC
-) -> cluster_members.Placement:
+def members(
+    database: Database,
+    cluster_id: int,
+    run_id: int | None = None,
+    *,
+    after: tuple[float, int] | None,
+    limit: int,
+) -> tuple[ClusterRun, list[tuple[ClusterMember, str]]]:
+    """The run that the members are of, and up to `limit` of these with their repo ids, the closest to the centroid
+    first. Raises `ClusterNotFound`.
+    """
+    with database.transaction() as session:
+        _, run, _ = clusters.newest(session, cluster_id, run_id)
+        return run, cluster_members.page(session, run.id, cluster_id, after=after, limit=limit)
+
+
+def runs(
+    database: Database, space_key: str | None = None, *, before: int | None, limit: int
+) -> list[tuple[ClusterRun, str]]:
+    """Up to `limit` runs with an id below `before`, the newest first, each with its space's key. Raises
+    `SpaceNotFound`.
+    """
+    with database.transaction() as session:
+        space_id = spaces.get(session, space_key).id if space_key else None
+        return cluster_runs.page(session, space_id=space_id, before=before, limit=limit)
+
+
+def run(database: Database, run_id: int) -> tuple[ClusterRun, str]:
+    """A run, and its space's key. Raises `RunNotFound`."""
+    with database.transaction() as session:
+        found = cluster_runs.get(session, run_id)
+        return found, session.get_one(SpaceRow, found.space_id).key
+
+
+def of_model(database: Database, repo_id: str, space_key: str | None = None, viewer: Viewer = PUBLIC) -> Placement:
     """Where a model is; a private one is in no cluster. Raises `ModelNotFound`, `NotClustered`, `SpaceNotFound`."""
     with database.transaction() as session:
         model = models.get(session, repo_id, viewer)

@@ -21,13 +21,13 @@ CatalogError
 │   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantisedWeights
 │   ├── MergeIncompatible, NoCandidates
 │   ├── ShapeMismatch, BaseUnresolved, UnsupportedBase, NativeCodeFailed
-│   └── WorkerLost, Quarantined, ExamplesGone, TokenExpired
+│   └── Quarantined, ExamplesGone, TokenExpired
 ├── Forbidden                       not for whoever asks
 │   └── AdminOnly, AdminKeyRequired, KeyRequired, TokensOff, WebhookOff, WebhookSecretWrong
 ├── Misconfigured                   this machine lacks what the settings ask for
 │   └── MissingExtra, ServerFailed
 └── Unavailable                     transient; an ingest is retried with backoff
-    ├── HubUnavailable, HubRateLimited, DownloadStopped, DiskFull, OutOfMemory, DeadlineExceeded, BaseDisturbed
+    ├── HubUnavailable, HubRateLimited, DownloadStopped, DiskFull, OutOfMemory, WorkerLost, BaseDisturbed
     ├── TooManyJobs, TokenUnreadable, ContractDiffers
     └── DatabaseUnavailable, IndexNotLoaded, IndexDamaged, NotRunning
 """
@@ -36,7 +36,6 @@ from catalog.errors.conditions import (
     BaseDisturbed,
     ContractDiffers,
     DatabaseUnavailable,
-    DeadlineExceeded,
     DiskFull,
     DownloadStopped,
     HubRateLimited,
@@ -51,6 +50,7 @@ from catalog.errors.conditions import (
     TokenUnreadable,
     TooManyJobs,
     Unavailable,
+    WorkerLost,
 )
 from catalog.errors.ingests import (
     BaseUnresolved,
@@ -80,7 +80,6 @@ from catalog.errors.ingests import (
     UnsafePath,
     UnsupportedAdapter,
     UnsupportedBase,
-    WorkerLost,
 )
 from catalog.errors.requests import (
     AdminKeyRequired,
@@ -143,7 +142,7 @@ from catalog.errors.requests import (
     WebhookOff,
     WebhookSecretWrong,
 )
-from catalog.errors.root import CatalogError, described, first_line
+from catalog.errors.root import CatalogError, first_line
 
 __all__ = [
     "AdminKeyRequired",
@@ -162,7 +161,6 @@ __all__ = [
     "CrawlNotFound",
     "CrawlOver",
     "DatabaseUnavailable",
-    "DeadlineExceeded",
     "DiskFull",
     "DownloadStopped",
     "ExamplesGone",
@@ -252,6 +250,5 @@ __all__ = [
     "WebhookOff",
     "WebhookSecretWrong",
     "WorkerLost",
-    "described",
     "first_line",
 ]

@@ -126,11 +126,6 @@ class NativeCodeFailed(Refused):
     title = "A native library gave up"
 
 
-class WorkerLost(Refused):
-    code = "worker_lost"
-    title = "Worker lost"
-
-
 class TokenExpired(Refused):
     code = "token_expired"
     title = "Token forgotten"

@@ -1,4 +1,4 @@
-"""The root of the errors, and what is stored of one."""
+"""The root of the errors."""
 
 from __future__ import annotations
 
@@ -20,11 +20,6 @@ class CatalogError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
-
-
-def described(error: Exception) -> tuple[str, str]:
-    """The code and the sentence that are stored of an error; one that was not raised on purpose has only its repr."""
-    return (error.code, str(error)) if isinstance(error, CatalogError) else (CatalogError.code, repr(error))
 
 
 def first_line(error: BaseException) -> str:

@@ -123,6 +123,19 @@ def start(database: Database, source: Source, limits: Limits) -> Crawl:
         return crawls.add(session, source=source.stored(), ids=ids, **asdict(limits))
 
 
+def get(database: Database, crawl_id: int, heartbeat_limit: float) -> tuple[Crawl, Estimate]:
+    """A crawl, and what it costs with the workers of now. Raises `CrawlNotFound`."""
+    with database.transaction() as session:
+        crawl = crawls.get(session, crawl_id)
+        return crawl, estimate(session, crawl, heartbeat_limit)
+
+
+def page(database: Database, *, before: int | None, limit: int) -> list[Crawl]:
+    """Up to `limit` crawls with an id below `before`, the newest first."""
+    with database.transaction() as session:
+        return crawls.page(session, before=before, limit=limit)
+
+
 def pause(database: Database, crawl_id: int) -> Crawl:
     """What is under way is not stored any more. Raises `CrawlNotFound` and `CrawlOver`."""
     return _moved(database, crawl_id, (*crawls.ACTIVE, CrawlState.PAUSED), CrawlState.PAUSED)

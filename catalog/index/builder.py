@@ -17,6 +17,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from catalog.database import Database
+from catalog.error_record import ErrorRecord
 from catalog.errors import CatalogError, DiskFull
 from catalog.index import manifest as index_manifest
 from catalog.index import repository as snapshots
@@ -26,7 +27,7 @@ from catalog.index.ivf import Lists
 from catalog.index.manifest import IDS, LISTS, FileRecord, Manifest
 from catalog.settings import settings
 from catalog.tables import IndexSnapshot, SpaceRow
-from catalog.vectors.numeric import normalised
+from catalog.vectors.numeric import normalized
 from catalog.vectors.repository import stream as vector_stream
 
 KEPT = 2  # generations
@@ -63,9 +64,8 @@ class Builder:
             except Exception as error:
                 known = as_disk_full(error)
                 with self.database.transaction() as session:
-                    failure = known or error
-                    text = f"{failure.code}: {failure}" if isinstance(failure, CatalogError) else repr(failure)
-                    snapshots.postpone(session, space_id, RETRY_AFTER, text)
+                    failure = ErrorRecord.from_error(known or error)
+                    snapshots.postpone(session, space_id, RETRY_AFTER, str(failure))
                 if known is not None:
                     raise known from error
                 raise
@@ -134,7 +134,7 @@ def _load(session: Session, space: SpaceRow, work: Path) -> tuple[np.ndarray, np
     for ids, block in _unhurried(vector_stream.stream(session, space.id, space.dimension)):
         taken = min(len(ids), room - filled)  # what does not fit any more is in the feed
         model_ids[filled : filled + taken] = ids[:taken]
-        vectors[filled : filled + taken] = normalised(block[:taken])
+        vectors[filled : filled + taken] = normalized(block[:taken])
         filled += taken
     return model_ids[:filled].copy(), np.asarray(vectors)[:filled]
 

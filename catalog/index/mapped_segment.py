@@ -17,7 +17,7 @@ from catalog.index.ivf import Lists
 from catalog.index.manifest import IDS, LISTS, Manifest, check_content
 from catalog.index.row_bitmap import Rows
 from catalog.index.segment import NOTHING, Found, SortedIds
-from catalog.vectors.numeric import normalised, norms, products
+from catalog.vectors.numeric import normalized, norms, products
 
 FEW = 0.9  # a filter that keeps more than this share is a search of the whole that passes some rows over
 
@@ -117,7 +117,7 @@ class MappedSegment:
         model_ids, vectors = self._source(self.model_ids[rows])
         found = np.zeros((len(rows), self.manifest.dimension), np.float32)
         order = np.argsort(rows)
-        found[order[np.searchsorted(rows[order], self.rows_of(model_ids))]] = normalised(vectors)
+        found[order[np.searchsorted(rows[order], self.rows_of(model_ids))]] = normalized(vectors)
         return found
 
     def _probes(self, k: int) -> int:

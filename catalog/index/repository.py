@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.orm import Session
 
+from catalog import database, locks
+from catalog.locks import Lock
 from catalog.tables import IndexSnapshot, SpaceRow
-
-_BUILD_LOCK = 0x696E646578  # "index"; the space's id is added
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,12 @@ def due(session: Session, *, exact_bytes: int, rows: int, share: float, space_id
 
 def try_lock(session: Session, space_id: int) -> bool:
     """Become the only builder of a space until the transaction ends; False where somebody is."""
-    lock = {"lock": _BUILD_LOCK + space_id}
-    return session.execute(text("SELECT pg_try_advisory_xact_lock(:lock)"), lock).scalar_one()
+    return locks.try_acquire(session, Lock.INDEX, space_id)
 
 
-def postpone(session: Session, space_id: int, seconds: float, error: str | None = None) -> None:
-    """No build of that space for a while, and what went wrong with the last one."""
-    later = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+def postpone(session: Session, space_id: int, delay: float, error: str | None = None) -> None:
+    """No build of that space for `delay` seconds, and what went wrong with the last one."""
+    later = func.now() + database.seconds(delay)
     session.execute(update(SpaceRow).where(SpaceRow.id == space_id).values(build_after=later, build_error=error))
 
 

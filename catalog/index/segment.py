@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 
 from catalog.index.row_bitmap import Rows
-from catalog.vectors.numeric import normalised
+from catalog.vectors.numeric import normalized
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class FlatSegment:
         self.model_ids = model_ids
         self.seqs = seqs
         self._index = faiss.IndexFlatIP(vectors.shape[1])
-        self._index.add(normalised(vectors))
+        self._index.add(normalized(vectors))
         self._sorted = SortedIds(model_ids)
 
     def __len__(self) -> int:

@@ -14,7 +14,7 @@ from catalog.geometry.repository import Fitted, Place
 from catalog.index.mapped_segment import MappedSegment
 from catalog.index.row_bitmap import Rows
 from catalog.index.segment import FlatSegment, Found, Segment
-from catalog.vectors.numeric import checked, normalised
+from catalog.vectors.numeric import checked, normalized
 from catalog.vectors.repository.feed import Change
 
 FRESH_BYTES = 4 * 2**20  # the last fresh segment is made anew by each refresh; past this it is left and one begun
@@ -206,7 +206,7 @@ class SpaceIndex:
 
     def query(self, vector: np.ndarray) -> np.ndarray:
         """A vector (d,) as it is compared: float32, of length 1. Raises as `search`."""
-        return normalised(checked(vector, self.dimension))
+        return normalized(checked(vector, self.dimension))
 
     def _take_in(
         self,

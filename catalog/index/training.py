@@ -21,6 +21,8 @@ HELD_OUT = 400  # queries; a fifth of the vectors where there are fewer
 FEWEST_AXES, MOST_AXES = 64, 512
 LEAST_SAVED = 2  # axes are no gain unless there are so many times fewer than coordinates
 AXES_SAMPLE = 16_384  # vectors that the axes are found from
+OVERSAMPLED = 32  # axes more than wanted, so that those wanted are right
+POWERS = 2  # power iterations of the decomposition
 POINTS_PER_LIST = 64  # that k-means sees
 ITERATIONS = 10
 CHUNK = 1_024  # rows taken at once: arrays so small are used again, where large ones are new pages each time
@@ -83,7 +85,9 @@ def _axes(sample: np.ndarray, generator: np.random.Generator) -> Iterator[np.nda
     """Axes (r, d) to try, more and more of them; at last None, for all coordinates."""
     count = FEWEST_AXES
     while count <= min(MOST_AXES, sample.shape[1] // LEAST_SAVED):
-        yield principal_axes(sample, count, generator)
+        seed = int(generator.integers(2**32))
+        axes = principal_axes(sample, count, seed, oversampled=OVERSAMPLED, iterations=POWERS)
+        yield np.ascontiguousarray(axes)
         count *= 2
     yield None
 

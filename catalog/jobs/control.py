@@ -11,7 +11,7 @@ from catalog.errors import JobOver, NotRetriable, Quarantined, TokenRequired
 from catalog.jobs.quotas import Quota
 from catalog.jobs.repository import claims, jobs, queues
 from catalog.jobs.repository.queues import QueueReport
-from catalog.queue import ring_after_commit
+from catalog.queue import ENCODE_QUEUE, ring_after_commit
 from catalog.tables import ACTIVE, Job, JobState
 
 SUBMIT_AGAIN = "It came with a token of the Hub, which is not kept: submit the model again, with the token."
@@ -74,7 +74,7 @@ def pause(database: Database, name: str) -> QueueReport:
 def resume(database: Database, name: str) -> QueueReport:
     with database.transaction() as session:
         queues.resume(session, name)
-        if name == queues.ENCODE and (waiting := claims.oldest_due(session)) is not None:
+        if name == ENCODE_QUEUE and (waiting := claims.oldest_due(session)) is not None:
             ring_after_commit(session, waiting)
     return queue(database, name)
 

@@ -35,7 +35,7 @@ def withdraw(session: Session, model: Model) -> None:
         access.revoke(session, model.id)
 
 
-def mean(session: Session, job: Job, worker_id: int, *, private: bool) -> Job | None:
+def assign(session: Session, job: Job, worker_id: int, *, private: bool) -> Job | None:
     """Have a running job be for the private or the public model of its repo. None when it is not this worker's any
     more.
     """

@@ -14,7 +14,7 @@ from catalog.jobs.repository import jobs
 from catalog.models.repo_ref import LOCAL_OWNER, RepoRef
 from catalog.models.repository import models
 from catalog.queue import ring_after_commit
-from catalog.tables import Job, JobState, Model, ModelState, Priority, Source
+from catalog.tables import TERMINAL, Job, Model, ModelState, Priority, Source
 from catalog.vectors.repository import vectors
 
 
@@ -133,4 +133,4 @@ def submit_folder(database: Database, folder: Path, name: str | None = None) -> 
 
 def is_over(job: Job) -> bool:
     """Whether a job has reached a state that it will not leave by itself."""
-    return job.state in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+    return job.state in TERMINAL

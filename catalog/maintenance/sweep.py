@@ -9,7 +9,7 @@ from catalog.database import Database
 from catalog.jobs.recovery import RINGS_A_SWEEP, recover
 from catalog.jobs.repository import events as job_events
 from catalog.jobs.repository import queues, recovery
-from catalog.queue import ring_after_commit
+from catalog.queue import ENCODE_QUEUE, ring_after_commit
 from catalog.tasks import repository as tasks
 
 FORGOTTEN_A_SWEEP = 20_000  # events
@@ -40,7 +40,7 @@ def sweep(
     with database.transaction() as session:
         recovery.forget_tokens(session, token_max_age, expired())
     with database.transaction() as session:
-        if not queues.is_paused(session, queues.ENCODE):
+        if not queues.is_paused(session, ENCODE_QUEUE):
             rung = recovery.due_for_ringing(session, ring_again_after, RINGS_A_SWEEP)
         for job_id in rung:
             ring_after_commit(session, job_id)

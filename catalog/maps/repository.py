@@ -11,16 +11,16 @@ from sqlalchemy import Text, bindparam, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
+from catalog import locks
 from catalog.auth.repository import PUBLIC_VECTORS
-from catalog.database import storable
+from catalog.error_record import ErrorRecord
+from catalog.locks import Lock
 from catalog.spaces.contract import PREFERRED, features_named
 from catalog.tables import Map, MapAttempt
 
 KEPT = 2  # maps of a space: the one shown, and the one before it
 PARTS = 255  # that a share is stored in
 LONGEST_WAIT = 86_400.0  # seconds before a drawing that keeps failing is tried again
-MAX_MESSAGE = 4_000  # characters of an error that are stored
-_DRAW_LOCK = 0x6D617073  # "maps"; the space's id is added
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def note_attempt(session: Session, space_id: int) -> None:
     )
 
 
-def fail(session: Session, space_id: int, code: str, message: str) -> None:
-    values = {"error_code": code, "error_message": storable(message)[:MAX_MESSAGE]}
+def fail(session: Session, space_id: int, error: Exception) -> None:
+    values = ErrorRecord.from_error(error).columns()
     session.execute(update(MapAttempt).where(MapAttempt.space_id == space_id).values(values))
 
 
@@ -95,8 +95,7 @@ def arrays(row: Map) -> Drawn:
 
 def try_lock(session: Session, space_id: int) -> bool:
     """Become the only one that draws a space until the transaction ends; False where somebody does."""
-    lock = {"lock": _DRAW_LOCK + space_id}
-    return session.execute(text("SELECT pg_try_advisory_xact_lock(:lock)"), lock).scalar_one()
+    return locks.try_acquire(session, Lock.MAP, space_id)
 
 
 _COVERED = text("""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from catalog.database import Database
-from catalog.errors import CatalogError, described
+from catalog.errors import CatalogError
 from catalog.maps import repository as maps
 from catalog.maps.layout import lay_out
 from catalog.maps.repository import Drawn
@@ -43,9 +43,8 @@ class Drawer:
             try:
                 return self._draw(space)
             except Exception as error:
-                code, message = described(error)
                 with self.database.transaction() as session:
-                    maps.fail(session, space_id, code, message)
+                    maps.fail(session, space_id, error)
                 raise
 
     def _draw(self, space: SpaceRow) -> int:

@@ -16,7 +16,7 @@ from catalog.merges import notes
 from catalog.merges.methods import Blend
 from catalog.merges.notes import Note, Pair
 from catalog.merges.parts import Part, rank_of, read
-from catalog.spaces.contract import PREFERRED
+from catalog.spaces.contract import preference_rank
 from catalog.tables import SpaceRow
 from catalog.vectors.numeric import ROUNDING, cosine
 
@@ -84,8 +84,7 @@ def _shared_spaces(parts: Sequence[Part]) -> list[SpaceRow]:
     """Those in which all parts have a vector: those that serve first, of these the features that searches prefer."""
     shared = set.intersection(*({*part.vectors} for part in parts))
     found = [each.space for each in parts[0].vectors.values() if each.space.id in shared]
-    order = {feature: place for place, feature in enumerate(PREFERRED)}
-    found.sort(key=lambda space: (not space.serving, order.get(space.feature, len(order)), -space.id))
+    found.sort(key=lambda space: (not space.serving, preference_rank(space.feature), -space.id))
     if not found:
         raise SpaceMismatch("The parts have no space in common: reindex them, so that one contract measures them all.")
     return found

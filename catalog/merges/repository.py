@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, delete, func, or_, select, true, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from catalog import repository
 from catalog.auth.viewer import EVERYTHING, Viewer
 from catalog.errors import MergeNotFound, NameTaken
 from catalog.models.repository import models
+from catalog.repository import by_id_or_name, newest_first, owned_by
 from catalog.tables import Job, Merge, MergeVector, Model, Source, SpaceRow
 
 
@@ -43,31 +45,24 @@ def of_model(session: Session, model_id: int) -> Merge:
 
 def find(session: Session, name: str, viewer: Viewer) -> Merge | None:
     """By number or name: the viewer's own of that name, or else everybody's."""
-    if name.isascii() and name.isdigit():
-        merge = session.get(Merge, int(name)) if len(name) < 19 else None
-        return merge if merge is not None and viewer.sees(merge.viewer) else None
-    named = select(Merge).where(Merge.name == name, _visible(viewer)).order_by(Merge.viewer.is_(None), Merge.id)
-    return session.scalars(named).first()
+    return by_id_or_name(session, Merge, name, viewer)
 
 
 def names(session: Session, viewer: Viewer, limit: int) -> list[str]:
     """Of the newest merges that have one."""
-    named = select(Merge.name).where(Merge.name.is_not(None), _visible(viewer)).order_by(Merge.id.desc())
+    named = select(Merge.name).where(Merge.name.is_not(None), owned_by(Merge.viewer, viewer)).order_by(Merge.id.desc())
     return [name for name in session.scalars(named.limit(limit)) if name is not None]
 
 
 def page(session: Session, viewer: Viewer, *, before: int | None, limit: int) -> list[Merge]:
     """Up to `limit` merges with an id below `before`, newest first."""
-    statement = select(Merge).where(_visible(viewer)).order_by(Merge.id.desc()).limit(limit)
-    if before is not None:
-        statement = statement.where(Merge.id < before)
-    return list(session.scalars(statement))
+    statement = select(Merge).where(owned_by(Merge.viewer, viewer))
+    return list(session.scalars(newest_first(statement, Merge.id, before, limit)))
 
 
 def jobs_of(session: Session, found: Sequence[Merge]) -> dict[int, Job]:
     """The job of each, by the merge."""
-    by_model = {merge.model_id: merge.id for merge in found}
-    return {by_model[job.model_id]: job for job in session.scalars(select(Job).where(Job.model_id.in_(by_model)))}
+    return repository.jobs_of(session, {merge.model_id: merge.id for merge in found})
 
 
 def job_of(session: Session, merge: Merge) -> Job:
@@ -110,8 +105,3 @@ def _store_vectors(session: Session, merge_id: int, vectors: Mapping[int, np.nda
     for space_id, vector in vectors.items():
         values = {"dimension": vector.size, "data": vector.astype("<f4").tobytes(), "predicted": predicted}
         session.execute(insert(MergeVector).values(merge_id=merge_id, space_id=space_id, **values))
-
-
-def _visible(viewer: Viewer) -> ColumnElement[bool]:
-    """Everybody's, and the viewer's own."""
-    return true() if viewer.everything else or_(Merge.viewer.is_(None), Merge.viewer == viewer.submitter)

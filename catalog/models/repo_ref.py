@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from catalog.errors import InvalidRepoId, InvalidRevision
 
-_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+REPO_ID_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"  # an owner or a name
 _REVISION = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._/+-]{0,254})")
 _SHA = re.compile(r"[0-9a-f]{40}")
 LOCAL_OWNER = "local"  # folders that are on no hub; the HTTP API refuses to fetch this owner
@@ -25,7 +25,7 @@ class RepoRef:
 
     def __post_init__(self) -> None:
         parts = self.repo_id.split("/")
-        if len(parts) != 2 or not all(_PART.fullmatch(part) and ".." not in part for part in parts):
+        if len(parts) != 2 or not all(re.fullmatch(REPO_ID_PART, part) and ".." not in part for part in parts):
             raise InvalidRepoId(
                 f"{self.repo_id[:200]!r} is not a repo id. Write OWNER/NAME, letters, digits and . _ - only."
             )

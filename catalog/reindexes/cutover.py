@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from catalog.clusters.repository import members as cluster_members
 from catalog.clusters.repository import runs as cluster_runs
-from catalog.database import Database
+from catalog.database import NOW, Database
 from catalog.errors import ReindexIncomplete, ReindexNotReady, ReindexOver
 from catalog.reindexes.readiness import missing
 from catalog.reindexes.repository import backfill, reindexes
@@ -45,7 +44,7 @@ def switch(database: Database, reindex_id: int, *, force: bool = False, exact_by
         row.switched = [{"old": _id(pair.old), "new": _id(pair.new)} for pair in found]
         row.switched_seq = feed.last_seq(session)
         row.state, row.stage = SWITCHED, None
-        row.switched_at = row.finished_at = func.now()
+        row.switched_at = row.finished_at = NOW
         session.flush()
         return reindexes.get(session, reindex_id)
 
@@ -81,7 +80,7 @@ def _switch_back(session: Session, row: Reindex, force: bool) -> Reindex:
         _carry_back(session, pair, row)
     _lose(session, row, back, force)
     _serve(session, row, back)
-    row.state, row.finished_at = ReindexState.ROLLED_BACK, func.now()
+    row.state, row.finished_at = ReindexState.ROLLED_BACK, NOW
     session.flush()
     return reindexes.get(session, row.id)
 
@@ -145,7 +144,7 @@ def _throw_away(database: Database, reindex_id: int, state: ReindexState) -> Rei
     with database.transaction() as session:
         row = reindexes.get(session, reindex_id)
         states = (*ACTIVE_REINDEX, ReindexState.FAILED)
-        values = {"stage": Stage.DISCARDING, "finished_at": func.now()}
+        values = {"stage": Stage.DISCARDING, "finished_at": NOW}
         if not reindexes.change(session, reindex_id, states, state, **values):
             raise ReindexOver(f"Reindex {reindex_id} is {row.state}.")
         return reindexes.get(session, reindex_id)

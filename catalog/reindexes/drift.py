@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-TINY = 1e-12
+from catalog.vectors.numeric import TINY, unit_rows
+
 PERCENTILES = (5, 25, 50, 75, 95)
 MOST = 10  # models named as those that moved most
 BINS = 10  # of the histogram of overlaps, over 0 to 1
@@ -69,16 +70,11 @@ def drift(old: np.ndarray, new: np.ndarray, k: int = 10) -> Drift | None:
 
 def nearest(vectors: np.ndarray, k: int) -> np.ndarray:
     """Rows of the k nearest by cosine of each (n, d), itself left out, the nearest first: (n, k)."""
-    unit = _unit(vectors)
+    unit = unit_rows(vectors.astype(np.float64))
     cosines = unit @ unit.T
     np.fill_diagonal(cosines, -np.inf)
     return np.argsort(-cosines, axis=1, kind="stable")[:, :k]
 
 
 def _cosines(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    return np.asarray((_unit(old) * _unit(new)).sum(axis=1))
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    wide = vectors.astype(np.float64)
-    return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), TINY))
+    return np.asarray((unit_rows(old.astype(np.float64)) * unit_rows(new.astype(np.float64))).sum(axis=1))

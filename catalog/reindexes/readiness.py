@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, func
+from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from catalog.clusters.parameters import Parameters
 from catalog.clusters.repository import runs as cluster_runs
-from catalog.database import Database, after_commit
+from catalog.database import NOW, Database, after_commit
 from catalog.index import repository as snapshots
 from catalog.maps import repository as maps
 from catalog.models.repository import models
@@ -19,7 +19,8 @@ from catalog.queue import CLUSTERS_FIT, MAP_DRAW, ring_build, ring_fit
 from catalog.reindexes.drift import Drift, drift
 from catalog.reindexes.repository import backfill, reindexes
 from catalog.reindexes.repository.backfill import Pair
-from catalog.tables import Reindex, ReindexState, SpaceRow, Stage
+from catalog.reindexes.repository.reindexes import Failures
+from catalog.tables import JobState, Reindex, ReindexState, SpaceRow, Stage
 from catalog.vectors import refresh_policy
 from catalog.vectors.repository import stream as vector_stream
 
@@ -70,7 +71,7 @@ def build(database: Database, reindex_id: int, exact_bytes: int) -> bool:
         if lacking:
             return False
         told = report(database, session, row, pairs)
-        values = {"stage": None, "report": told, "ready_at": func.now()}
+        values = {"stage": None, "report": told, "ready_at": NOW}
         return row.stage == Stage.BUILDING and reindexes.change(
             session, reindex_id, (ReindexState.RUNNING,), ReindexState.READY, **values
         )
@@ -163,8 +164,33 @@ def drift_report(database: Database, reindex_id: int) -> tuple[bool, list[dict[s
 def parts_left(database: Database, reindex_id: int, exact_bytes: int) -> list[dict[str, str]]:
     """What is still to be built of which space, for people."""
     with database.transaction() as session:
+        return _parts_left(session, reindexes.get(session, reindex_id), exact_bytes)
+
+
+def _parts_left(session: Session, row: Reindex, exact_bytes: int) -> list[dict[str, str]]:
+    if row.stage != Stage.BUILDING:
+        return []
+    found = missing(session, row, backfill.pairs(session, row.id), exact_bytes)
+    return [{"space": each.space.key, "part": each.part} for each in found]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A reindex, its jobs by state, those that failed by their error, and what is still to be built."""
+
+    reindex: Reindex
+    jobs: dict[JobState, int]
+    failures: list[Failures]
+    parts_left: list[dict[str, str]]
+
+
+def progress(database: Database, reindex_id: int, exact_bytes: int) -> Progress:
+    """Raises `ReindexNotFound`."""
+    with database.transaction() as session:
         row = reindexes.get(session, reindex_id)
-        if row.stage != Stage.BUILDING:
-            return []
-        found = missing(session, row, backfill.pairs(session, reindex_id), exact_bytes)
-        return [{"space": each.space.key, "part": each.part} for each in found]
+        return Progress(
+            row,
+            reindexes.job_counts(session, reindex_id),
+            reindexes.failures(session, reindex_id),
+            _parts_left(session, row, exact_bytes),
+        )

@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from sqlalchemy import func
 from sqlalchemy.orm import Session
 
-from catalog.database import Database
+from catalog.database import NOW, Database
 from catalog.errors import InvalidInput, ReindexActive
 from catalog.jobs.repository import claims
 from catalog.jobs.submissions import enqueue
@@ -25,7 +24,7 @@ from catalog.reindexes.repository import backfill, reindexes
 from catalog.reindexes.repository.backfill import Pair
 from catalog.reindexes.repository.reindexes import Selected
 from catalog.spaces import repository as spaces
-from catalog.spaces.contract import Space
+from catalog.spaces.contract import Space, contract_told
 from catalog.tables import ModelState, Priority, Reindex, ReindexState, SpaceRow, Stage
 from catalog.vectors.repository import feed
 
@@ -33,7 +32,6 @@ LOOKED_AT = 500  # models that a page looks at
 PAGE = 100  # jobs that it makes at most
 CARRIED = 500  # vectors that are copied, or become tombstones, in one transaction
 RINGS_A_PAGE = 16  # one bell is enough for a worker to go through all that waits
-CONTRACT = ("feature", "layer", "probe_set", "dtype", "encoder_version")  # of a space, what a worker brings
 
 
 @dataclass(frozen=True)
@@ -78,12 +76,6 @@ class Selection:
         return Selected("base" if space.base_repo else "all", "space", values)
 
 
-def contract_told(contract: Sequence[Space]) -> list[dict[str, Any]]:
-    """What a worker measures, whatever the base, in the order of the features."""
-    told = ({name: getattr(space, name) for name in CONTRACT} for space in contract)
-    return sorted(told, key=lambda each: str(each["feature"]))
-
-
 def start(database: Database, selection: Selection) -> Reindex:
     """Raises `SpaceNotFound`, and `ReindexActive` while another one runs or waits for its switch."""
     with database.transaction() as session:
@@ -92,6 +84,12 @@ def start(database: Database, selection: Selection) -> Reindex:
             raise ReindexActive(f"Reindex {other.id} is {other.state}: switch to it, roll it back or cancel it first.")
         selection.selected(session, [])
         return reindexes.add(session, selection.stored())
+
+
+def page(database: Database, *, before: int | None, limit: int) -> list[Reindex]:
+    """Up to `limit` reindexes with an id below `before`, the newest first."""
+    with database.transaction() as session:
+        return reindexes.page(session, before=before, limit=limit)
 
 
 def queue(database: Database, reindex_id: int, contract: Sequence[Space]) -> bool:
@@ -144,7 +142,7 @@ def carry(database: Database, reindex_id: int) -> bool:
             row.stage, row.settled_seq = Stage.BUILDING, feed.last_seq(session)
             if not found:  # its models were not indexed before: they are where all others are
                 row.state, row.stage = ReindexState.SWITCHED, None
-                row.finished_at = row.switched_at = func.now()
+                row.finished_at = row.switched_at = NOW
     return False
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from catalog.geometry.transforms import Geometry
 from catalog.index.space_index import Hits, SpaceIndex, joined
 from catalog.search.diversity import diverse, representatives
-from catalog.vectors.numeric import normalised, norms, products
+from catalog.vectors.numeric import normalized, norms, products
 
 NOTHING = (np.empty(0, np.int64), np.empty(0, np.float32))
 POOL = 4  # times k: the neighbours that a varied choice is made among, and
@@ -124,7 +124,7 @@ def _compared(hits: Hits, geometry: Geometry | Across | None) -> np.ndarray:
     vectors = hits.vectors()
     for each, allowed in geometry.parts if isinstance(geometry, Across) else ():
         of_it = slice(None) if allowed is None else allowed.take(hits.model_ids, mode="clip")
-        vectors[of_it] = normalised(each.apply(vectors[of_it]))
+        vectors[of_it] = normalized(each.apply(vectors[of_it]))
     return vectors
 
 

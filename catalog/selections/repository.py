@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, delete, func, or_, select, true, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from catalog import repository
 from catalog.auth.viewer import EVERYTHING, Viewer
 from catalog.errors import SelectionNotFound
 from catalog.models.repository import models
+from catalog.repository import newest_first, owned_by
 from catalog.tables import Job, Model, ModelState, Revision, Selection, Source
 
 KIND = "lora"  # that has a weight in a sum
@@ -40,17 +42,13 @@ def of_model(session: Session, model_id: int) -> Selection:
 
 def page(session: Session, viewer: Viewer, *, before: int | None, limit: int) -> list[Selection]:
     """Up to `limit` with an id below `before`, newest first."""
-    statement = select(Selection).where(_visible(viewer)).order_by(Selection.id.desc()).limit(limit)
-    if before is not None:
-        statement = statement.where(Selection.id < before)
-    return list(session.scalars(statement))
+    statement = select(Selection).where(owned_by(Selection.viewer, viewer))
+    return list(session.scalars(newest_first(statement, Selection.id, before, limit)))
 
 
 def jobs_of(session: Session, found: Sequence[Selection]) -> dict[int, Job]:
     """The job of each, by the selection."""
-    of_models = {selection.model_id: selection.id for selection in found}
-    each_job = session.scalars(select(Job).where(Job.model_id.in_(of_models)))
-    return {of_models[job.model_id]: job for job in each_job}
+    return repository.jobs_of(session, {selection.model_id: selection.id for selection in found})
 
 
 def job_of(session: Session, selection: Selection) -> Job:
@@ -86,8 +84,3 @@ def choosable(session: Session, base_repo: str) -> np.ndarray:
 
 def _missing(selection_id: int) -> SelectionNotFound:
     return SelectionNotFound(f"There is no selection {selection_id}. GET /v1/selections lists them.")
-
-
-def _visible(viewer: Viewer) -> ColumnElement[bool]:
-    """Everybody's, and the viewer's own."""
-    return true() if viewer.everything else or_(Selection.viewer.is_(None), Selection.viewer == viewer.submitter)

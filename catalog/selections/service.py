@@ -19,7 +19,8 @@ from catalog.selections.strategies import CROWD, Arm, Candidates
 from catalog.tables import Job, Model, Selection, SpaceRow, Task, TaskRun
 from catalog.tasks import repository as tasks
 from catalog.tasks.nearest import leading
-from catalog.tasks.uncertainty import TINY, similarities
+from catalog.tasks.uncertainty import similarities
+from catalog.vectors.numeric import unit_rows
 from catalog.vectors.repository import stream as vector_stream
 
 
@@ -116,8 +117,7 @@ def _unit_vectors(session: Session, space: SpaceRow, ids: np.ndarray) -> np.ndar
     found, vectors = vector_stream.newest_of(session.connection(), space.id, space.dimension, ids)
     of_models = dict(zip(found.tolist(), vectors, strict=True))
     some = np.array([of_models.get(model_id, np.zeros(space.dimension)) for model_id in ids.tolist()], np.float32)
-    some = some.reshape(-1, space.dimension)
-    return np.asarray(some / np.maximum(np.linalg.norm(some, axis=1, keepdims=True), TINY))
+    return unit_rows(some.reshape(-1, space.dimension))
 
 
 def _done(session: Session, task: Task, base: str | None) -> TaskRun:

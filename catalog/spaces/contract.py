@@ -6,11 +6,20 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 # features by which models are compared where nobody says, the best by measurement first (docs/representation.md)
 PREFERRED = ("delta_layers", "delta_activations")
 
+
+def preference_rank(feature: str) -> int:
+    """The place of a feature among the preferred ones, from 0; all others stand behind them."""
+    return PREFERRED.index(feature) if feature in PREFERRED else len(PREFERRED)
+
+
+BROUGHT_BY_WORKERS = ("feature", "layer", "probe_set", "dtype", "encoder_version")  # of a space, whatever the base
 KEY = re.compile("[0-9a-f]{64}")
 NAME = f"^({KEY.pattern}|[a-z][a-z_]{{0,62}})$"  # how a space may be named: by its key, or by its feature
 
@@ -50,3 +59,9 @@ class Space:
 
     def as_dict(self) -> dict[str, object]:
         return {**dataclasses.asdict(self), "key": self.key}
+
+
+def contract_told(contract: Sequence[Space]) -> list[dict[str, Any]]:
+    """What a worker measures, whatever the base, in the order of the features."""
+    told = ({name: getattr(space, name) for name in BROUGHT_BY_WORKERS} for space in contract)
+    return sorted(told, key=lambda each: str(each["feature"]))

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, aliased
 from catalog.auth.repository import space_visible
 from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.errors import SpaceNotFound
-from catalog.spaces.contract import PREFERRED, Space, features_named
+from catalog.spaces.contract import PREFERRED, Space, features_named, preference_rank
 from catalog.tables import BaseActivations, SpaceRow
 
 
@@ -123,7 +123,7 @@ def pinned(session: Session, base_repo: str) -> str | None:
 
 
 # the place of a space's feature among the preferred ones, from 0; a condition and an order of statements
-preference = case({name: place for place, name in enumerate(PREFERRED)}, value=SpaceRow.feature)
+preference = case({name: preference_rank(name) for name in PREFERRED}, value=SpaceRow.feature)
 
 
 def newest(session: Session) -> SpaceRow:

@@ -14,7 +14,7 @@ from catalog.tables.derived import (
     MapAttempt,
     RunState,
 )
-from catalog.tables.jobs import ACTIVE, RUNNING, Job, JobEvent, JobState, PausedQueue, Priority, Worker
+from catalog.tables.jobs import ACTIVE, RUNNING, TERMINAL, Job, JobEvent, JobState, PausedQueue, Priority, Worker
 from catalog.tables.merges import Merge, MergeVector
 from catalog.tables.models import BaseActivations, Model, ModelAccess, ModelState, Revision, Source, SpaceRow, Vector
 from catalog.tables.reindexes import ACTIVE_REINDEX, Reindex, ReindexMove, ReindexState, Stage
@@ -26,6 +26,7 @@ __all__ = [
     "ACTIVE",
     "ACTIVE_REINDEX",
     "RUNNING",
+    "TERMINAL",
     "Archive",
     "ArchivePiece",
     "Base",

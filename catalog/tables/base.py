@@ -32,11 +32,11 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: DateTime(timezone=True), int: BigInteger, str: Text}  # noqa: RUF012
 
 
-# numbers the change feed; drawn under an advisory lock, see repository/vectors.py
+# numbers the change feed; drawn under an advisory lock, see catalog/vectors/repository/feed.py
 change_seq = Sequence("change_seq", metadata=Base.metadata, start=1)
 
 # numbers clusters, over all spaces; a cluster keeps its number from run to run while most of its members do
 cluster_number = Sequence("cluster_number", metadata=Base.metadata, start=1)
 
-# counts claims over all workers: some of them go to the job that has waited longest, see repository/claims.py
+# counts claims over all workers: some go to the job that has waited longest, see catalog/jobs/repository/claims.py
 claim_turn = Sequence("claim_turn", metadata=Base.metadata, start=1)

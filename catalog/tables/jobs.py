@@ -31,7 +31,7 @@ class JobState(StrEnum):
 
 
 class Priority(IntEnum):
-    """Whose wish a job is: what has the smaller number is claimed first (`repository/claims.py` says how far)."""
+    """Whose wish a job is: the smaller number is claimed first, as far as `catalog.jobs.repository.claims` says."""
 
     PERSON = 0
     WEBHOOK = 1
@@ -40,6 +40,7 @@ class Priority(IntEnum):
 
 RUNNING = (JobState.FETCHING, JobState.ENCODING)
 ACTIVE = (JobState.QUEUED, *RUNNING)
+TERMINAL = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 
 def _quoted(states: tuple[JobState, ...]) -> str:

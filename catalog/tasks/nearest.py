@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from catalog.geometry import repository as geometries
 from catalog.geometry.transforms import Geometry
 from catalog.models.repository import models
-from catalog.spaces.contract import PREFERRED
+from catalog.spaces.contract import preference_rank
 from catalog.tables import Model, SpaceRow
 from catalog.tasks.uncertainty import similarities
 from catalog.vectors.repository import stream as vector_stream
@@ -18,8 +18,7 @@ from catalog.vectors.repository import stream as vector_stream
 
 def leading(measured: Sequence[tuple[SpaceRow, np.ndarray]]) -> tuple[SpaceRow, np.ndarray]:
     """Of a run's spaces that of the most preferred feature, and its vectors (1 + h, d)."""
-    order = {feature: place for place, feature in enumerate(PREFERRED)}
-    return min(measured, key=lambda each: order.get(each[0].feature, len(order)))
+    return min(measured, key=lambda each: preference_rank(each[0].feature))
 
 
 def nearest(
@@ -28,7 +27,7 @@ def nearest(
     """The public models nearest to a task in the geometry that searches use unasked, compared with all: for a worker,
     which has no index.
     """
-    feature = next(name for name in (*PREFERRED, *measured) if name in measured)
+    feature = min(measured, key=preference_rank)
     space, whole = homes[feature], measured[feature][0]
     fitted = geometries.default(session, space)
     geometry = fitted.geometry if fitted else Geometry()

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, delete, func, or_, select, true, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from catalog import repository
 from catalog.auth.viewer import EVERYTHING, Viewer
 from catalog.database import seconds
 from catalog.errors import NameTaken, TaskNotFound
 from catalog.models.repository import models
+from catalog.repository import by_id_or_name, newest_first, owned_by
 from catalog.tables import ACTIVE, Job, JobState, Model, Selection, Source, SpaceRow, Task, TaskRun, TaskVector
 
 RETRIABLE = 7 * 86_400  # seconds for which a job that failed or was cancelled can be retried with its task's examples
@@ -43,11 +45,7 @@ def get(session: Session, task_id: int, viewer: Viewer = EVERYTHING) -> Task:
 
 def find(session: Session, name: str, viewer: Viewer) -> Task | None:
     """By number or name: the viewer's own of that name, or else everybody's."""
-    if name.isascii() and name.isdigit():
-        task = session.get(Task, int(name)) if len(name) < 19 else None
-        return task if task is not None and viewer.sees(task.viewer) else None
-    named = select(Task).where(Task.name == name, _visible(viewer)).order_by(Task.viewer.is_(None), Task.id)
-    return session.scalars(named).first()
+    return by_id_or_name(session, Task, name, viewer)
 
 
 def hold(session: Session, task_id: int) -> bool:
@@ -58,7 +56,7 @@ def hold(session: Session, task_id: int) -> bool:
 
 def names(session: Session, viewer: Viewer, limit: int) -> list[str]:
     """Of the newest tasks that have one."""
-    named = select(Task.name).where(Task.name.is_not(None), _visible(viewer)).order_by(Task.id.desc())
+    named = select(Task.name).where(Task.name.is_not(None), owned_by(Task.viewer, viewer)).order_by(Task.id.desc())
     return [name for name in session.scalars(named.limit(limit)) if name is not None]
 
 
@@ -70,17 +68,13 @@ def run_of(session: Session, model_id: int) -> tuple[Task, TaskRun]:
 
 def page(session: Session, viewer: Viewer, *, before: int | None, limit: int) -> list[Task]:
     """Up to `limit` tasks with an id below `before`, newest first."""
-    statement = select(Task).where(_visible(viewer)).order_by(Task.id.desc()).limit(limit)
-    if before is not None:
-        statement = statement.where(Task.id < before)
-    return list(session.scalars(statement))
+    statement = select(Task).where(owned_by(Task.viewer, viewer))
+    return list(session.scalars(newest_first(statement, Task.id, before, limit)))
 
 
 def jobs_of(session: Session, found: Sequence[Task]) -> dict[int, Job]:
     """The job of each of their runs, by the run."""
-    runs = {run.model_id: run.id for task in found for run in task.runs}
-    each_job = session.scalars(select(Job).where(Job.model_id.in_(runs)))
-    return {runs[job.model_id]: job for job in each_job}
+    return repository.jobs_of(session, {run.model_id: run.id for task in found for run in task.runs})
 
 
 def jobs_of_one(session: Session, task: Task) -> dict[int, Job]:
@@ -145,8 +139,3 @@ def remove(session: Session, task: Task) -> None:
 
 def _missing(task_id: int) -> TaskNotFound:
     return TaskNotFound(f"There is no task {task_id}. GET /v1/tasks lists them.")
-
-
-def _visible(viewer: Viewer) -> ColumnElement[bool]:
-    """Everybody's, and the viewer's own."""
-    return true() if viewer.everything else or_(Task.viewer.is_(None), Task.viewer == viewer.submitter)

@@ -8,10 +8,10 @@ import numpy as np
 from scipy.stats import t as student
 
 from catalog.geometry.transforms import Geometry
+from catalog.vectors.numeric import unit_rows
 
 HALVES = 4  # two pairs of complementary ones
 CONFIDENCE = 0.95
-TINY = 1e-12
 
 
 def parts(count: int, seed: int, halves: int = HALVES) -> list[list[int]]:
@@ -28,7 +28,7 @@ def parts(count: int, seed: int, halves: int = HALVES) -> list[list[int]]:
 
 def similarities(geometry: Geometry, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     """Cosines (m, n) of vectors (m, d) and (n, d), in a geometry."""
-    ours, theirs = (_unit(geometry.apply(_unit(each))) for each in (ours, theirs))
+    ours, theirs = (unit_rows(geometry.apply(unit_rows(each))) for each in (ours, theirs))
     return ours @ theirs.T
 
 
@@ -44,7 +44,3 @@ def half_width(cosines: np.ndarray) -> np.ndarray:
         return np.full(cosines.shape[1], math.inf)
     differences = (cosines[0 : 2 * pairs : 2] - cosines[1 : 2 * pairs : 2]) / 2  # (pairs, n)
     return student.ppf((1 + CONFIDENCE) / 2, pairs) * np.sqrt((differences**2).mean(axis=0))
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), TINY)

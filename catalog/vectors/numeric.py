@@ -10,10 +10,16 @@ ROUNDING = 1e-6  # of the terms' norms: a sum of float32 vectors that is shorter
 TINY = 1e-12
 
 
-def normalised(vectors: np.ndarray) -> np.ndarray:
+def normalized(vectors: np.ndarray) -> np.ndarray:
     """Rows of length 1, float32 (n, d); a row of zeros stays one."""
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     return (vectors / norms(vectors)[..., None]).astype(np.float32, copy=False)
+
+
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows (n, d) of length 1, in the precision that they came in; a row of zeros stays one."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(lengths > 0, lengths, 1))
 
 
 def norms(vectors: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from catalog.tables import SpaceRow
-from catalog.vectors.reduction import normalised
+from catalog.vectors.numeric import unit_rows
 from catalog.vectors.repository import stream as vector_stream
 
 IN_MEMORY = 256 * 2**20  # bytes of float32 vectors above which they are kept as float16 in a file
@@ -33,6 +33,6 @@ def load(session: Session, space: SpaceRow, folder: Path) -> tuple[np.ndarray, n
     for ids, block in vector_stream.stream(session, space.id, space.dimension, public=True):
         taken = min(len(ids), count - filled)
         model_ids[filled : filled + taken] = ids[:taken]
-        unit[filled : filled + taken] = normalised(block[:taken])
+        unit[filled : filled + taken] = unit_rows(block[:taken])
         filled += taken
     return model_ids[:filled], unit[:filled]

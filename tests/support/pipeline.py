@@ -1,33 +1,85 @@
-"""A worker's pipeline without a Hub."""
+"""A worker's pipeline and its parts, put together over a folder of bases."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from catalog.auth.hub_tokens import TokenBox
 from catalog.database import Database
 from catalog.jobs.repository import workers
 from catalog.spaces.probes import load_probes
+from catalog.tables import Source
 from workers.bases.residents import Contract, ResidentBases
 from workers.bases.resolver import BaseResolver
+from workers.bootstrap import job_runners
 from workers.hub.client import Hub
+from workers.ingest.claimer import Pace
+from workers.ingest.exclusive import JobRunner
 from workers.ingest.fetcher import Fetcher
-from workers.ingest.pipeline import Pace, Pipeline, RetryPolicy
+from workers.ingest.pipeline import Pipeline
+from workers.process.retries import RetryPolicy
+
+NOWHERE = "http://127.0.0.1:9"  # no Hub answers there
+NO_LIMIT = 10**9
+
+Runners = Callable[[Database, ResidentBases, Fetcher, int], Mapping[Source, JobRunner]]
 
 
-def make_pipeline(
+@dataclass(frozen=True)
+class Parts:
+    """A pipeline, and what it was made of."""
+
+    pipeline: Pipeline
+    fetcher: Fetcher
+    resolver: BaseResolver
+    bases: ResidentBases
+    contract: Contract
+    worker_id: int
+
+
+def assemble(
     database: Database,
     bases_dir: Path,
     tmp_path: Path,
     *,
-    budget: int = 10**9,
+    endpoint: str = NOWHERE,
+    timeout: float = 30,
+    max_file_bytes: int = NO_LIMIT,
+    max_repo_files: int = 100,
+    contract: Contract | None = None,
+    aliases: Mapping[str, str] | None = None,
+    tokens: TokenBox | None = None,
+    budget: int = NO_LIMIT,
+    fetcher_class: type[Fetcher] = Fetcher,
+    runners: Runners = job_runners,
     pace: Pace | None = None,
-    features: Sequence[str] = ("delta_activations",),
-) -> Pipeline:
+    retries: RetryPolicy | None = None,
+) -> Parts:
+    """Register a worker and make its pipeline; what it downloads lies in `tmp_path`, in the folder `downloads`."""
     with database.transaction() as session:
         worker_id = workers.register(session, "here", 1, "cpu")
-    hub = Hub("http://127.0.0.1:9", None, tmp_path / "downloads", timeout=30, max_file_bytes=10**9, max_repo_files=100)
-    contract = Contract(load_probes(), features)
-    fetcher = Fetcher(database, hub, BaseResolver(hub, bases_dir), contract, max_file_bytes=10**9)
+    downloads = tmp_path / "downloads"
+    limits = {"max_file_bytes": max_file_bytes, "max_repo_files": max_repo_files}
+    hub = Hub(endpoint, None, downloads, timeout=timeout, **limits)
+    contract = contract or Contract(load_probes())
+    resolver = BaseResolver(hub, bases_dir, aliases)
+    fetcher = fetcher_class(database, hub, resolver, contract, max_file_bytes=max_file_bytes, tokens=tokens)
     bases = ResidentBases(database, contract, budget)
-    return Pipeline(database, fetcher, bases, worker_id, pace=pace or Pace(batch=4), retries=RetryPolicy(3, 100))
+    pipeline = Pipeline(
+        database,
+        fetcher,
+        bases,
+        worker_id,
+        runners=runners(database, bases, fetcher, worker_id),
+        pace=pace or Pace(batch=4),
+        retries=retries or RetryPolicy(3, base=100),
+    )
+    return Parts(pipeline, fetcher, resolver, bases, contract, worker_id)
+
+
+def make_pipeline(database: Database, bases_dir: Path, tmp_path: Path, **settings: Any) -> Pipeline:
+    """The pipeline alone; `settings` as for `assemble`."""
+    return assemble(database, bases_dir, tmp_path, **settings).pipeline

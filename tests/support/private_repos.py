@@ -14,19 +14,17 @@ from catalog.auth.hub_tokens import TokenBox
 from catalog.auth.viewer import EVERYTHING, PUBLIC, Viewer
 from catalog.database import Database
 from catalog.jobs.quotas import Quota
-from catalog.jobs.repository import jobs, workers
+from catalog.jobs.repository import jobs
 from catalog.jobs.submissions import submit_repo
 from catalog.models.repo_ref import RepoRef
 from catalog.models.repository import models
-from catalog.spaces.probes import load_probes
 from catalog.tables import Job, Model
 from tests.support import pico
 from tests.support.hub_server import ScriptedHub
-from workers.bases.residents import Contract, ResidentBases
-from workers.bases.resolver import BaseResolver
-from workers.hub.client import Hub
+from tests.support.pipeline import assemble
+from workers.ingest.claimer import Pace
 from workers.ingest.fetcher import Fetcher
-from workers.ingest.pipeline import Pace, Pipeline, RetryPolicy
+from workers.ingest.pipeline import Pipeline
 
 PRIVATE, GATED = {"private": True, "gated": False}, {"private": False, "gated": "auto"}
 
@@ -68,15 +66,9 @@ class Worker:
 
 
 def make_worker(database: Database, bases: Path, tmp_path: Path, scripted_hub: ScriptedHub) -> Worker:
-    with database.transaction() as session:
-        worker_id = workers.register(session, "here", 1, "cpu")
-    hub = Hub(scripted_hub.url, None, tmp_path / "downloads", timeout=5, max_file_bytes=10**9, max_repo_files=100)
-    contract, tokens = Contract(load_probes()), TokenBox(SecretStr(Fernet.generate_key().decode()))
-    resolver = BaseResolver(hub, bases)
-    fetcher = Fetcher(database, hub, resolver, contract, max_file_bytes=10**9, tokens=tokens)
-    resident = ResidentBases(database, contract, 10**9)
-    pipeline = Pipeline(database, fetcher, resident, worker_id, pace=Pace(), retries=RetryPolicy(3, base=100))
-    return Worker(database, pipeline, tokens, fetcher, worker_id)
+    tokens = TokenBox(SecretStr(Fernet.generate_key().decode()))
+    made = assemble(database, bases, tmp_path, endpoint=scripted_hub.url, timeout=5, tokens=tokens, pace=Pace())
+    return Worker(database, made.pipeline, tokens, made.fetcher, made.worker_id)
 
 
 def publish(hub: ScriptedHub, repo_id: str, folder: Path, told: Mapping[str, object], **adapter) -> None:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalog.errors import InvalidInput
+from catalog.models.repo_ref import REPO_ID_PART
 
 SHIPPED = Path(__file__).with_name("aliases.json")
 
-_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
-_REPO_ID = re.compile(rf"(?:{_PART}/)?{_PART}")  # the oldest models on the Hub have no owner: gpt2
+_REPO_ID = re.compile(rf"(?:{REPO_ID_PART}/)?{REPO_ID_PART}")  # the oldest models on the Hub have no owner: gpt2
 _ON_SOME_DISK = re.compile(r"[/\\~.]|[A-Za-z]:[/\\]")
-_IN_A_CACHE = re.compile(rf"models--(?:({_PART})--)?({_PART})(?=[/\\]|$)")  # the Hub client's own folder names
+# the Hub client's own folder names
+_IN_A_CACHE = re.compile(rf"models--(?:({REPO_ID_PART})--)?({REPO_ID_PART})(?=[/\\]|$)")
 _HUB_URL = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/")
 _QUANTISED = re.compile(r"(?:-unsloth)?-bnb-[48]bit|-AWQ|-GPTQ(?:-Int[48])?", re.IGNORECASE)
 _SHOWN = 200  # characters of a claim

@@ -23,9 +23,9 @@ from catalog.errors import (
 )
 from workers.bases.names import AliasTable, Candidate, read_claim
 from workers.finetunes.content import content_sha
-from workers.finetunes.finetune import quantisation
+from workers.finetunes.finetune import refuse_quantised
 from workers.finetunes.shape_fit import Fit, Shape, compare, weight_shapes
-from workers.hub.client import PLAIN, Hub, RepoSnapshot, Taking, read_config
+from workers.hub.client import PLAIN, Hub, RepoSnapshot, Taking, read_base_config
 from workers.hub.remote_headers import remote_shapes
 
 REMEMBERED = 60.0  # seconds for which a base's commit is taken as known; a batch of jobs asks once
@@ -137,7 +137,7 @@ class BaseResolver:
         if not (folder / "config.json").is_file():
             return None
         try:
-            _refuse_quantised(read_config(folder, candidate.repo), candidate.repo)
+            _refuse_quantised(read_base_config(folder, candidate.repo), candidate.repo)
             return self._accepted(candidate, "folder", candidate.repo, self._content_sha(folder), folder, search)
         except Refused as error:
             search.failed(candidate.repo, candidate.source, str(error))
@@ -251,11 +251,8 @@ def _check_fit(fit: Fit, name: str) -> None:
 
 
 def _refuse_quantised(config: Mapping[str, object], name: str) -> None:
-    if method := quantisation(config):
-        raise UnsupportedBase(
-            f"{name} is quantised ({method}), so its activations are not those of the original. "
-            "Name the original in the adapter's config or card, or add an alias from this repo to it."
-        )
+    instead = "the original. Name the original in the adapter's config or card, or add an alias from this repo to it."
+    refuse_quantised(config, name, UnsupportedBase, instead)
 
 
 def _failure(search: _Search) -> Refused:

@@ -1,1 +1,1 @@
-"""How well vectors tell labelled models apart: `deltadex evaluate` and `deltadex study`."""
+"""How well vectors tell labelled models apart: `deltadex evaluate`."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from catalog.errors import InvalidAdapterConfig, InvalidModelConfig, RemoteCode
+from catalog.errors import InvalidAdapterConfig, InvalidModelConfig, Refused, RemoteCode
 from workers.finetunes.json_file import read_object
 from workers.finetunes.lora_config import LoraModule
 
@@ -56,6 +56,12 @@ def read_config(path: Path, error: type[InvalidAdapterConfig | InvalidModelConfi
     if content.get("auto_map") or content.get("trust_remote_code"):
         raise RemoteCode(f"{path.name} asks for code from its repo to run; Deltadex never runs a repo's code.")
     return content
+
+
+def refuse_quantised(config: Mapping[str, Any], name: str, error: type[Refused], instead: str) -> None:
+    """Raises `error`, which says at its end whose activations are wanted, and what to do `instead`."""
+    if method := quantisation(config):
+        raise error(f"{name} is quantised ({method}), so its activations are not those of {instead}")
 
 
 def quantisation(config: Mapping[str, Any]) -> str | None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from catalog.errors import CorruptWeights, InvalidModelConfig, QuantisedWeights
-from workers.finetunes.finetune import FineTune, quantisation, read_config
+from workers.finetunes.finetune import FineTune, read_config, refuse_quantised
 from workers.finetunes.json_file import read_object
 from workers.finetunes.safetensors_file import TensorEntry
 
@@ -22,7 +21,7 @@ FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 def read_model(folder: Path, names: Sequence[str], card_base: str | None, headers: Headers) -> FineTune:
     """`names` are the files of the model that count. Raises what `read_finetune` says of full models."""
     config = read_config(folder / CONFIG, InvalidModelConfig)
-    refuse_quantised(config, folder.name)
+    refuse_quantised(config, folder.name, QuantisedWeights, "what was trained: submit the unquantised model.")
     if not isinstance(config.get("model_type"), str):
         raise InvalidModelConfig(f"{CONFIG} of {folder.name} names no model_type.")
     entries = read_shards(folder, names, headers)
@@ -35,15 +34,6 @@ def read_model(folder: Path, names: Sequence[str], card_base: str | None, header
         shapes={name: entry.shape for name, entry in entries.items()},
         card_base=card_base,
     )
-
-
-def refuse_quantised(config: dict[str, Any], name: str) -> None:
-    """Raises `QuantisedWeights`."""
-    if method := quantisation(config):
-        raise QuantisedWeights(
-            f"{name} is quantised ({method}), so its activations are not those of what was trained: "
-            "submit the unquantised model."
-        )
 
 
 def read_shards(folder: Path, names: Sequence[str], headers: Headers) -> dict[str, TensorEntry]:

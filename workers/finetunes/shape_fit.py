@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from workers.finetunes.lora_config import KEY
 from workers.finetunes.safetensors_file import read_header
 
 Shape = tuple[int, ...]
 
-_LORA = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.default)?(\.weight)?")
 _WEIGHT = re.compile(r"(?P<module>.+?)(\.modules_to_save(\.default)?|\.base_layer)?\.weight")
 # where a checkpoint and the model class built from it name the same module differently, they differ in these
 _PREFIX = re.compile(r"^((base_model|model|transformer|language_model|gpt_neox)\.)+")
@@ -83,7 +83,7 @@ def _weights(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
 def _lora_weights(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     halves: dict[str, dict[str, int]] = {}
     for name, shape in shapes.items():
-        match = _LORA.fullmatch(name)
+        match = KEY.fullmatch(name)
         if match and len(shape) == 2:
             outer = shape[1] if match["side"] == "A" else shape[0]
             halves.setdefault(match["module"], {})[match["side"]] = outer

@@ -179,7 +179,7 @@ class Hub:
         if "config.json" not in self._checked_paths(snapshot):
             raise UnsupportedBase(f"{snapshot.repo_id} has no config.json, so it is not a base model.")
         folder = self.fetch(snapshot, Choice("", ("config.json",)), taking)
-        return read_config(folder, snapshot.repo_id)
+        return read_base_config(folder, snapshot.repo_id)
 
     def first_bytes(self, snapshot: RepoSnapshot, path: str, count: int, taking: Taking = PLAIN) -> tuple[bytes, int]:
         """The first `count` bytes of a file (fewer where it has no more) and the size that the Hub tells of it.
@@ -210,7 +210,7 @@ class Hub:
         return [file.path for file in snapshot.files]
 
 
-def read_config(folder: Path, name: str) -> dict[str, object]:
+def read_base_config(folder: Path, name: str) -> dict[str, object]:
     """`config.json` of the base model `name` in `folder`; raises `UnsupportedBase` where that is not an object."""
     try:
         return read_object(folder / "config.json", UnsupportedBase, max_bytes=MAX_DESCRIBING)

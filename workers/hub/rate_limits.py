@@ -31,6 +31,7 @@ HEADROOM = 1.1  # requests that are late on their way fall into the next ones' s
 PATIENCE = 20.0  # seconds that a request waits for its turn; a job, not a thread, waits longer
 LONGEST_HOLD = 3600.0  # seconds
 LEASE = 60.0  # seconds after which a download that gave no sign of life counts as dead
+RETRIES = 8  # of a call to Redis
 GLANCE = 0.25  # seconds between looks at whether a download may begin, or is given up
 
 _NOW = "local t = redis.call('TIME') local now = t[1] + t[2] / 1000000 "
@@ -97,11 +98,21 @@ class SharedLimits(HubLimits):
     """The limits of everybody who names the same Redis and the same `endpoint`.
 
     `rate` is in requests a second (0: as many as the Hub itself allows), `downloads` how many run at once over all
-    workers. Making one contacts nobody. Methods raise `Unavailable` where Redis does not answer for some seconds.
+    workers; one that gave no sign of life for `lease` seconds counts no more. Making one contacts nobody. Methods raise
+    `Unavailable` where Redis does not answer to the first call and to so many `retries`, which is for some seconds.
     """
 
-    def __init__(self, redis_url: str, endpoint: str, *, rate: float, downloads: int) -> None:
-        retry = Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), 8)
+    def __init__(
+        self,
+        redis_url: str,
+        endpoint: str,
+        *,
+        rate: float,
+        downloads: int,
+        lease: float = LEASE,
+        retries: int = RETRIES,
+    ) -> None:
+        retry = Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), retries)
         self._redis = Redis.from_url(
             redis_url,
             socket_timeout=5,
@@ -113,6 +124,7 @@ class SharedLimits(HubLimits):
         self._turns, self._hold, self._leases = f"{keys}:turn", f"{keys}:hold", f"{keys}:downloads"
         self._spacing = HEADROOM / rate if rate > 0 else 0.0
         self._downloads = downloads
+        self._lease_seconds = lease
         self._take_turn = self._redis.register_script(_TURN)
         self._put_hold = self._redis.register_script(_HOLD)
         self._take_lease = self._redis.register_script(_LEASE)
@@ -149,7 +161,7 @@ class SharedLimits(HubLimits):
 
         def renew() -> None:
             nonlocal renewed
-            if time.monotonic() - renewed > LEASE / 4:
+            if time.monotonic() - renewed > self._lease_seconds / 4:
                 renewed = time.monotonic()
                 self._lease(name)
 
@@ -161,7 +173,7 @@ class SharedLimits(HubLimits):
 
     def _lease(self, name: str) -> bool:
         with _redis_errors():
-            return bool(self._take_lease(keys=[self._leases], args=[name, self._downloads, LEASE]))
+            return bool(self._take_lease(keys=[self._leases], args=[name, self._downloads, self._lease_seconds]))
 
 
 def check_stop(stop: Stop | None) -> None:

@@ -12,34 +12,49 @@ from catalog.tables import Job, JobState
 from workers.bases.residents import ResidentBases
 from workers.ingest.fetcher import Fetcher
 
-TOLD = 0.02  # of the progress; less is not stored
+SMALLEST_STEP = 0.02  # of the progress; less is not stored
+
+Report = Callable[[float], None]  # called with the part of a job that is done, from 0 to 1
+Reporter = Callable[[Database, Job, int], Report]  # makes one for a job of a worker
 
 
-class LoneWork(ABC):
-    """What is done with the jobs of models of one source, one at a time, on the bases in memory."""
+def report_progress(database: Database, job: Job, worker_id: int) -> Report:
+    """Store the progress of a job, for people to see."""
+    stored = 0.0
+
+    def report(progress: float) -> None:
+        nonlocal stored
+        if progress - stored >= SMALLEST_STEP:
+            stored = progress
+            with database.transaction() as session:
+                attempts.advance(session, [job.id], worker_id, JobState.ENCODING, stored)
+
+    return report
+
+
+class JobRunner(ABC):
+    """Runs the jobs of models of one source, one at a time, on the bases in memory."""
 
     title: ClassVar[str]  # of one such job, for people
 
-    def __init__(self, database: Database, bases: ResidentBases, fetcher: Fetcher, worker_id: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        bases: ResidentBases,
+        fetcher: Fetcher,
+        worker_id: int,
+        *,
+        reporter: Reporter = report_progress,
+    ) -> None:
         self._database = database
         self._bases = bases
         self._fetcher = fetcher
         self._worker_id = worker_id
+        self._reporter = reporter
 
     @abstractmethod
-    def do(self, job: Job) -> None:
+    def run(self, job: Job) -> None:
         """Bring a claimed job to its end. Raises `CatalogError`s of every kind, and `Stopped`."""
 
-
-def teller(database: Database, job: Job, worker_id: int) -> Callable[[float], None]:
-    """To be called with the part of a job that is done, from 0 to 1: people see it."""
-    told = 0.0
-
-    def tell(progress: float) -> None:
-        nonlocal told
-        if progress - told >= TOLD:
-            told = progress
-            with database.transaction() as session:
-                attempts.advance(session, [job.id], worker_id, JobState.ENCODING, told)
-
-    return tell
+    def _reports_on(self, job: Job) -> Report:
+        return self._reporter(self._database, job, self._worker_id)

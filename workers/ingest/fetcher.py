@@ -10,21 +10,15 @@ from catalog.auth.hub_tokens import TokenBox
 from catalog.database import Database
 from catalog.errors import (
     BaseUnresolved,
-    ContractDiffers,
     FileTooLarge,
     FolderUnreadable,
     MergeIncompatible,
     RevisionNotFound,
 )
-from catalog.jobs import private_models
-from catalog.jobs.repository import attempts, jobs
-from catalog.jobs.submissions import follow_up
-from catalog.models.repository import models
+from catalog.jobs.admission import Admission, Visibility, admit
+from catalog.jobs.repository import attempts
 from catalog.models.repository.models import Metadata
-from catalog.reindexes.repository import reindexes
-from catalog.reindexes.service import contract_told
-from catalog.tables import ACTIVE_REINDEX, Job, JobState, Model, ModelState, Source
-from catalog.vectors.repository import feed, vectors
+from catalog.tables import Job, JobState, Model, Source
 from workers.bases.residents import Contract
 from workers.bases.resolver import BaseResolver, ResolvedBase
 from workers.finetunes.card import words_of_card
@@ -74,8 +68,9 @@ class Fetcher:
         self._resolving = threading.Lock()
 
     def fetch(self, job: Job, worker_id: int, stop: Stop | None = None) -> Fetched | None:
-        """None when that commit has its vectors already: then the job is done. Raises `CatalogError`s of every kind,
-        `DownloadStopped` among them where `stop` said so. The result's `hold` is the caller's to release.
+        """None when there is nothing to measure (`catalog.jobs.admission`): then the job has ended. Raises
+        `CatalogError`s of every kind, `DownloadStopped` among them where `stop` said so. The result's `hold` is the
+        caller's to release.
         """
         hold = Hold()
         try:
@@ -89,7 +84,7 @@ class Fetcher:
             return self._fetch_repo(job, worker_id, taking, hold)
         folder = self._local_folder(job)
         sha = content_sha(folder)
-        if self._needless(job, worker_id, sha) or self._done_before(job, worker_id, sha, None):
+        if not self._admit(job, worker_id, sha).proceeds:
             return None
         finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
         base = self._resolve(finetune, None, taking, job)
@@ -99,46 +94,32 @@ class Fetcher:
         own = self._hub.seen_with(self._tokens.open(job.token, job.viewer)) if job.viewer is not None else None
         hub = own or self._hub
         snapshot = hub.resolve(job.model.repo_id, job.requested_revision)
-        found: Job | None = job
-        if own is not None:  # whatever an earlier attempt found
-            found = (
-                None if self._public_already(job, worker_id, snapshot) else self._meant(job, worker_id, private=True)
-            )
-        if found is None or self._needless(found, worker_id, snapshot.sha):
-            return None
-        to_be_public = own is not None and snapshot.public
-        if not to_be_public and self._done_before(found, worker_id, snapshot.sha, snapshot.metadata):
+        visibility = _visibility(snapshot, with_token=own is not None)
+        admission = self._admit(job, worker_id, snapshot.sha, visibility, snapshot.metadata)
+        if not admission.proceeds:
             return None
         # whatever its configs and headers can tell against it is found before its weights are fetched
-        base = self._resolve(screen(hub, snapshot, taking), snapshot.card_base, taking, found, own)
-        if to_be_public and base.public:
-            found = self._meant(found, worker_id, private=False)
-            if found is None or self._done_before(found, worker_id, snapshot.sha, snapshot.metadata):
+        base = self._resolve(screen(hub, snapshot, taking), snapshot.card_base, taking, admission.job, own)
+        if visibility is Visibility.UNDECIDED and base.public:
+            admission = self._admit(admission.job, worker_id, snapshot.sha, Visibility.PUBLIC, snapshot.metadata)
+            if not admission.proceeds:
                 return None
-        folder = hub.fetch_finetune(snapshot, replace(taking, progress=self._shower(found, worker_id)))
+        folder = hub.fetch_finetune(snapshot, replace(taking, progress=self._shower(admission.job, worker_id)))
         finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
-        return Fetched(
-            found, snapshot.sha, finetune, base, snapshot.metadata, words_of_card(folder / "README.md"), hold
-        )
+        card = words_of_card(folder / "README.md")
+        return Fetched(admission.job, snapshot.sha, finetune, base, snapshot.metadata, card, hold)
 
-    def _public_already(self, job: Job, worker_id: int, snapshot: RepoSnapshot) -> bool:
-        """A commit that everybody can see as it is stays so, whoever reads it again: then the job is done."""
+    def _admit(
+        self,
+        job: Job,
+        worker_id: int,
+        sha: str,
+        visibility: Visibility = Visibility.UNCHANGED,
+        metadata: Metadata | None = None,
+    ) -> Admission:
+        contract = self._contract.spaces()
         with self._database.transaction() as session:
-            feed.lock_feed(session)
-            model = models.find(session, job.model.repo_id)
-            if model is None or model.state == ModelState.REMOVED:
-                return False
-            revision = vectors.embedded(session, model.id, snapshot.sha, self._contract.spaces())
-            if revision is None or not revision.current:
-                return False
-            moved = private_models.mean(session, job, worker_id, private=False)
-            if moved is not None and attempts.finish(session, job.id, worker_id, snapshot.sha):
-                private_models.settle(session, moved)
-        return True
-
-    def _meant(self, job: Job, worker_id: int, *, private: bool) -> Job | None:
-        with self._database.transaction() as session:
-            return private_models.mean(session, job, worker_id, private=private)
+            return admit(session, job, worker_id, sha, contract, visibility=visibility, metadata=metadata)
 
     def _resolve(
         self, finetune: FineTune, card_base: str | None, taking: Taking, job: Job, own: Hub | None = None
@@ -196,53 +177,6 @@ class Fetcher:
                 raise FileTooLarge(f"{file.name} has {size:,} bytes; the limit is {self._max_file_bytes:,}.")
         return folder
 
-    def _needless(self, job: Job, worker_id: int, sha: str) -> bool:
-        """Whether what a reindex asked for is of no use any more: then the job has ended. Raises `ContractDiffers`, and
-        `RevisionNotFound` where a folder holds something else by now.
-        """
-        if not job.measures_anew or job.reindex_id is None:
-            return False
-        with self._database.transaction() as session:
-            reindex = reindexes.get(session, job.reindex_id)
-            if reindex.state not in ACTIVE_REINDEX:
-                jobs.cancel(session, job.id)
-                return True
-            revision = models.current_revision(session, job.model_id)
-            if revision is None or revision.sha != job.requested_revision:  # the newer one is carried over
-                attempts.finish(session, job.id, worker_id, job.requested_revision or sha)
-                return True
-        if reindex.contract != contract_told(self._contract.spaces()):
-            raise ContractDiffers(
-                f"Reindex {reindex.id} measures under another contract than this worker. Run all workers with the same "
-                "version and settings, then retry the job."
-            )
-        if sha != job.requested_revision:
-            raise RevisionNotFound(
-                f"{job.model.folder} holds other files than those that are indexed. Add it again with `deltadex add`."
-            )
-        return False
-
-    def _done_before(self, job: Job, worker_id: int, sha: str, metadata: Metadata | None) -> bool:
-        if job.measures_anew:
-            return False
-        if job.model.state == ModelState.REMOVED:  # its card is gone, and its vectors are tombstones: all of it anew
-            return False
-        with self._database.transaction() as session:
-            revision = vectors.embedded(session, job.model_id, sha, self._contract.spaces())
-            if revision is None:
-                return False
-            feed.lock_feed(session)  # before any row of the model: whoever stores has it first, too
-            if not attempts.finish(session, job.id, worker_id, sha):
-                return True
-            private_models.settle(session, job)
-            if metadata is not None:
-                models.describe(session, job.model_id, metadata)
-            if not revision.current:
-                models.restore(session, revision)
-                feed.republish(session, revision.id)
-            follow_up(session, job, sha)
-        return True
-
     def _shower(self, job: Job, worker_id: int) -> Progress:
         shown = 0.0
 
@@ -256,3 +190,9 @@ class Fetcher:
                     attempts.advance(session, [job.id], worker_id, JobState.FETCHING, min(progress, SHARE))
 
         return show
+
+
+def _visibility(snapshot: RepoSnapshot, *, with_token: bool) -> Visibility:
+    if not with_token:
+        return Visibility.UNCHANGED
+    return Visibility.UNDECIDED if snapshot.public else Visibility.PRIVATE

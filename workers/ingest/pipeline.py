@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -26,32 +26,19 @@ from workers.bases.residents import Resident, ResidentBases
 from workers.bases.resolver import ResolvedBase
 from workers.encoding.encoder import Encoding
 from workers.finetunes.reading import FineTune
-from workers.ingest.exclusive import LoneWork
+from workers.ingest.claimer import Claimer, Pace
+from workers.ingest.exclusive import JobRunner
 from workers.ingest.fetcher import SHARE, Fetched, Fetcher
 from workers.ingest.storing import Shelf
-from workers.merges.runner import MergeWork
 from workers.process.cancellation import Stopped, heeding
 from workers.process.claim_monitor import Claim, Watch
 from workers.process.retries import RetryPolicy, as_catalog_error, failures_before, patiently
-from workers.selections.runner import SelectionWork
-from workers.tasks.runner import TaskWork
 
 IDLE = "waiting for a job"
 TICK = 0.2  # seconds between looks whether a download's job is lost
 ENDS_PROCESS = (KeyboardInterrupt, SystemExit)  # what asks the process to end says nothing about a job
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How much a worker takes on: `batch` jobs at once; after `drain` seconds it looks at its other messages; a job
-    waits at most `patience` seconds because others have their base in memory.
-    """
-
-    batch: int = 8
-    drain: float = 60.0
-    patience: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -76,21 +63,24 @@ class InHand:
 
 @dataclass(frozen=True)
 class Batch:
-    """What was claimed at once, and of it what is to be encoded. One `alone` is the only one; with `work`, it is no
-    fine-tune to be fetched.
+    """What was claimed at once, and of it what is to be encoded. One `alone` is the only one; with `exclusive`, it is
+    run by the runner of its source.
     """
 
     claimed: int
     alone: bool
     fetched: list[InHand]
-    work: tuple[LoneWork, Job, Claim] | None = None
+    exclusive: tuple[JobRunner, Job, Claim] | None = None
 
 
 NOTHING = Batch(0, False, [])
 
 
 class Pipeline:
-    """What a worker does with a doorbell. One call at a time; the next batch is fetched while one is encoded."""
+    """What a worker does with a doorbell. One call at a time; the next batch is fetched while one is encoded.
+
+    A job of a source that is among the `runners` is run by its runner, alone; all others are fetched and encoded.
+    """
 
     def __init__(
         self,
@@ -99,14 +89,11 @@ class Pipeline:
         bases: ResidentBases,
         worker_id: int,
         *,
+        runners: Mapping[Source, JobRunner],
         pace: Pace,
         retries: RetryPolicy,
     ) -> None:
-        self._lone: dict[str, LoneWork] = {
-            Source.EXAMPLES: TaskWork(database, bases, fetcher, worker_id),
-            Source.SELECTION: SelectionWork(database, bases, fetcher, worker_id),
-            Source.MERGE: MergeWork(database, bases, fetcher, worker_id),
-        }
+        self._runners = runners
         self._database = database
         self._fetcher = fetcher
         self._bases = bases
@@ -115,8 +102,8 @@ class Pipeline:
         self._retries = retries
         self._shelf = Shelf()
         self._watch = Watch(database, worker_id)
-        self._next: int | None = None  # one that wants to be alone, and was next while others were in hand
         self._stopping = False
+        self._claimer = Claimer(database, bases, worker_id, pace, lambda: self._stopping)
         self.activity = IDLE  # what it does now, for people
 
     @property
@@ -159,8 +146,8 @@ class Pipeline:
                     coming = None if late or batch.alone else ahead.submit(self._take_batch, alone=False)
                     try:
                         self._embed_all(batch.fetched)
-                        if batch.work:
-                            self._do_alone(*batch.work)
+                        if batch.exclusive:
+                            self._run_alone(*batch.exclusive)
                     finally:
                         for each in batch.fetched:
                             each.fetched.hold.release()
@@ -172,34 +159,20 @@ class Pipeline:
         return total
 
     def _take_batch(self, *, alone: bool) -> Batch:
-        claimed = self._claim(alone)
+        claimed = self._claimer.claim(alone=alone)
         self.activity = f"fetching {len(claimed)}" if alone and claimed else self.activity
         taken = [self._watch.take(job.id) for job in claimed]
-        if claimed and (work := self._lone.get(claimed[0].model.source)):
-            return Batch(1, True, [], (work, claimed[0], taken[0]))
+        if claimed and (runner := self._runners.get(Source(claimed[0].model.source))):
+            return Batch(1, True, [], (runner, claimed[0], taken[0]))
+        suspect = any(job.deaths for job in claimed)
+        return Batch(len(claimed), suspect, self._fetch_all(claimed, taken))
+
+    def _fetch_all(self, claimed: Sequence[Job], taken: Sequence[Claim]) -> list[InHand]:
         pool = ThreadPoolExecutor(self._pace.batch, "fetch")
         futures = [pool.submit(self._fetch, job, claim) for job, claim in zip(claimed, taken, strict=True)]
         pool.shutdown(wait=False)  # a lost job's download ends by itself; nobody waits for it
         found = [_unless_lost(future, claim) for future, claim in zip(futures, taken, strict=True)]
-        lonely = any(job.deaths for job in claimed)
-        return Batch(len(claimed), lonely, [each for each in found if each is not None])
-
-    def _claim(self, alone: bool) -> list[Job]:
-        """A batch, or with `alone` one that wants that; without it, such a one waits until nothing is in hand."""
-        while not self._stopping:
-            with self._database.transaction() as session:
-                first, self._next = self._next if alone else None, None
-                if first is None:
-                    due = claims.next_due(session, self._bases.repos, self._pace.patience)
-                    if due is None:
-                        return []
-                    if due.alone and not alone:
-                        self._next = due.job_id
-                        return []
-                    first = due.job_id
-                if claimed := claims.claim(session, first, self._worker_id, self._pace.batch):
-                    return claimed
-        return []
+        return [each for each in found if each is not None]
 
     def _embed_all(self, fetched: Sequence[InHand]) -> None:
         groups: dict[tuple[str, str], list[InHand]] = defaultdict(list)
@@ -282,11 +255,11 @@ class Pipeline:
             for each, _ in encoded:
                 self._settle(each.job, error)
 
-    def _do_alone(self, work: LoneWork, job: Job, claim: Claim) -> None:
-        self.activity = f"{work.title} on {job.base_hint}"
+    def _run_alone(self, runner: JobRunner, job: Job, claim: Claim) -> None:
+        self.activity = f"{runner.title} on {job.base_hint}"
         try:
             with heeding(lambda: claim.lost):
-                work.do(job)
+                runner.run(job)
         except Stopped:
             return
         except ENDS_PROCESS:

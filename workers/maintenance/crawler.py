@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 
 from sqlalchemy.orm import Session
 
@@ -17,6 +16,7 @@ from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited, Un
 from catalog.hub_sync import crawls as crawl_service
 from catalog.hub_sync.crawls import PAGE, Page, Source
 from catalog.hub_sync.repository import crawls
+from catalog.periodic import PeriodicThread
 from catalog.tables import Crawl
 from workers.hub.listing import HubListing
 
@@ -35,15 +35,16 @@ class Crawler:
         self._database = database
         self._listing = listing
         self._queue = queue
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="crawler", daemon=True)
+        self._thread = PeriodicThread("crawler", self.step, LOOK)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """A request to the Hub that is under way is not waited for: its answer is dropped."""
-        self._stopping.set()
+        """Take no further page. A request to the Hub that is under way is not waited for, as it may take as long as the
+        Hub likes: its answer is dropped.
+        """
+        self._thread.give_up()
 
     def step(self) -> bool:
         """Take one page of one crawl. False where there is nothing to do now, or another process does it."""
@@ -65,15 +66,16 @@ class Crawler:
 
     def _take(self, crawl: Crawl) -> None:
         try:
-            page = self._ask(crawl)
-            if not self._stopping.is_set():
+            page = self.ask(crawl)
+            if not self._thread.stopping:
                 crawl_service.take(self._database, crawl, page)
         except DatabaseUnavailable:
             raise
         except Exception as error:
             self._put_off(crawl, error)
 
-    def _ask(self, crawl: Crawl) -> Page:
+    def ask(self, crawl: Crawl) -> Page:
+        """The next page of a crawl, from the Hub. Raises what `HubListing` raises."""
         source = Source.of(crawl)
         if crawl.ids is not None:
             return self._one(crawl.ids, int(crawl.cursor or 0))
@@ -102,19 +104,6 @@ class Crawler:
                 crawls.fail(session, crawl.id, error)
             else:
                 crawls.defer(session, crawl.id, error, _delay(crawl.attempts, error))
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                busy = self.step()
-            except CatalogError as error:
-                log.warning("the crawler waits: %s: %s", error.code, error)
-                busy = False
-            except Exception:
-                log.exception("the crawler goes on after an error that has no name")
-                busy = False
-            if not busy:
-                self._stopping.wait(LOOK)
 
 
 def _delay(attempts: int, error: CatalogError) -> float:

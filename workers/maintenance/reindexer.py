@@ -6,13 +6,13 @@ All that it knows is in the reindex's row, so it may be killed at any moment.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Sequence
 
 from catalog.database import Database
 from catalog.errors import CatalogError, DatabaseUnavailable
 from catalog.hub_sync.repository import crawls
+from catalog.periodic import PeriodicThread
 from catalog.reindexes import readiness
 from catalog.reindexes import service as reindex_service
 from catalog.reindexes.repository import reindexes
@@ -45,20 +45,18 @@ class Reindexer:
         self._exact_bytes = exact_bytes
         self._build_look = build_look
         self._looked = -build_look
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reindexer", daemon=True)
+        self._thread = PeriodicThread("reindexer", self.step, LOOK)
 
     def start(self) -> None:
         self._thread.start()
 
     def give_up(self) -> None:
-        """Begin no further step."""
-        self._stopping.set()
+        """Begin no further step; does not wait for the one under way."""
+        self._thread.give_up()
 
     def stop(self) -> None:
-        self.give_up()
-        if self._thread.ident is not None:
-            self._thread.join()
+        """Begin no further step, and wait for the end of the one under way."""
+        self._thread.stop()
 
     def step(self) -> bool:
         """A page of each reindex. False where there is nothing to do now, or another process does it."""
@@ -101,16 +99,3 @@ class Reindexer:
     def _has_room(self) -> bool:
         with self._database.transaction() as session:
             return crawls.waiting_jobs(session, self._queue) + reindex_service.PAGE <= self._queue
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                busy = self.step()
-            except CatalogError as error:
-                log.warning("the reindexer waits: %s: %s", error.code, error)
-                busy = False
-            except Exception:
-                log.exception("the reindexer goes on after an error that has no name")
-                busy = False
-            if not busy:
-                self._stopping.wait(LOOK)

@@ -5,20 +5,25 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections.abc import Sequence
 
 INDEX, CLUSTERS, MAP = "index", "clusters", "map"
+COMMAND = (sys.executable, "-m", "workers.maintenance")
 
 log = logging.getLogger(__name__)
 
 
 class Builder:
-    """Runs `python -m workers.maintenance NAME SPACE_ID`, one at a time. What is asked for meanwhile is asked for
-    again by the next sweep.
-    """
+    """Runs `COMMAND NAME SPACE_ID`, one at a time. What is asked for meanwhile is asked for again by the next sweep."""
 
-    def __init__(self, name: str) -> None:
-        self._command = (sys.executable, "-m", "workers.maintenance", name)
+    def __init__(self, name: str, command: Sequence[str] = COMMAND) -> None:
+        self._command = (*command, name)
         self._running: subprocess.Popen[bytes] | None = None
+
+    @property
+    def last(self) -> subprocess.Popen[bytes] | None:
+        """The process that was started last, whether it has ended or not."""
+        return self._running
 
     def start(self, space_id: int) -> bool:
         """False while another one runs."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import nn
 from catalog.archives import repository as archives
 from catalog.arithmetic.additivity import residual
 from catalog.auth.viewer import PUBLIC
+from catalog.database import Database
 from catalog.errors import CatalogError, MergeIncompatible, RevisionNotFound
 from catalog.jobs.repository import attempts
 from catalog.merges import repository as merges
@@ -23,12 +26,13 @@ from catalog.spaces import repository as spaces
 from catalog.tables import Job, Merge, Model, Source
 from catalog.vectors.numeric import cosine
 from catalog.vectors.repository import vectors
-from workers.bases.residents import Resident
+from workers.bases.residents import Resident, ResidentBases
 from workers.encoding.encoder import Encoding
 from workers.encoding.lora_path import names_in_causal_lm
 from workers.finetunes.content import content_sha
 from workers.finetunes.reading import FineTune, read_finetune
-from workers.ingest.exclusive import LoneWork, teller
+from workers.ingest.exclusive import JobRunner, Reporter, report_progress
+from workers.ingest.fetcher import Fetcher
 from workers.merges import adapter_writer
 from workers.merges.combining import Modules, combine
 from workers.process.cancellation import check
@@ -40,16 +44,29 @@ from workers.process.zip_archive import packed
 FETCHED, MERGED = 0.3, 0.9  # of a job's progress
 
 
-class MergeWork(LoneWork):
-    """Does the jobs of merges, one at a time; no base is touched but to measure the result on it."""
+class MergeRunner(JobRunner):
+    """Runs the jobs of merges, one at a time; no base is touched but to measure the result on it."""
 
     title = "a merge"
 
-    def do(self, job: Job) -> None:
+    def __init__(
+        self,
+        database: Database,
+        bases: ResidentBases,
+        fetcher: Fetcher,
+        worker_id: int,
+        *,
+        reporter: Reporter = report_progress,
+        pack: Callable[[Path], AbstractContextManager[BinaryIO]] = packed,
+    ) -> None:
+        super().__init__(database, bases, fetcher, worker_id, reporter=reporter)
+        self._pack = pack
+
+    def run(self, job: Job) -> None:
         with self._database.transaction() as session:
             merge = merges.of_model(session, job.model_id)
         blend = blend_of(merge)
-        tell = teller(self._database, job, self._worker_id)
+        tell = self._reports_on(job)
         times = [time.monotonic()]
         with Hold() as hold, scratch() as top:
             parts = self._fetch(merge, hold, tell)
@@ -77,7 +94,7 @@ class MergeWork(LoneWork):
                 "bytes": sum(file.stat().st_size for file in made.iterdir()),
                 "seconds": dict(zip(("fetching", "merging", "measuring"), spent, strict=True)),
             }
-            with packed(made) as file:
+            with self._pack(made) as file:
                 patiently(lambda: self._store(job, merge, resident, encoding, figures, file))
 
     def _fetch(self, merge: Merge, hold: Hold, tell: Callable[[float], None]) -> list[FineTune]:

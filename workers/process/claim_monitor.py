@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import Self
 
 from catalog.database import Database
 from catalog.jobs.repository import claims
+from catalog.periodic import PeriodicThread
 
 INTERVAL = 0.5  # seconds
-
-log = logging.getLogger(__name__)
 
 
 class Claim:
@@ -43,19 +41,15 @@ class Watch:
         self._claims: dict[int, Claim] = {}
         self._lock = threading.Lock()
         self._gave_up = False
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = PeriodicThread("claim monitor", self.look, INTERVAL)
 
     def __enter__(self) -> Self:
-        self._over.clear()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = PeriodicThread("claim monitor", self.look, INTERVAL)  # a thread runs once only
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.stop()
         self._claims.clear()
 
     def take(self, job_id: int) -> Claim:
@@ -85,10 +79,3 @@ class Watch:
             claimed[job_id].lose()
         with self._lock:
             self._claims = {job_id: claim for job_id, claim in self._claims.items() if not claim.lost}
-
-    def _run(self) -> None:
-        while not self._over.wait(INTERVAL):
-            try:
-                self.look()
-            except Exception as error:
-                log.warning("cannot tell whether jobs were cancelled; trying again: %s", error)

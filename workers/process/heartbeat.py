@@ -12,6 +12,7 @@ from catalog.database import Database
 from catalog.errors import DatabaseUnavailable
 from catalog.jobs.processes import identity
 from catalog.jobs.repository import attempts, workers
+from catalog.periodic import PeriodicThread
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,7 @@ class Heartbeat:
         self._after = after
         self._worker_id: int | None = None
         self._registered = threading.Event()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread = PeriodicThread("heartbeat", self._step, self._pause)
 
     def start(self) -> None:
         self._thread.start()
@@ -55,8 +55,7 @@ class Heartbeat:
 
     def stop(self) -> None:
         """End the thread and sign off."""
-        self._stopping.set()
-        self._thread.join()
+        self._thread.stop()
         self.sign_off()
 
     def sign_off(self) -> None:
@@ -72,16 +71,12 @@ class Heartbeat:
         except DatabaseUnavailable:
             log.warning("Postgres is away: the sweeper will take this worker's jobs back")
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._beat()
-                self._after()
-            except DatabaseUnavailable:
-                log.warning("no heartbeat: Postgres does not answer")
-            except Exception:
-                log.exception("the heartbeat goes on after an error that has no name")
-            self._stopping.wait(self._interval if self._registered.is_set() else min(self._interval, 1))
+    def _step(self) -> None:
+        self._beat()
+        self._after()
+
+    def _pause(self) -> float:
+        return self._interval if self._registered.is_set() else min(self._interval, 1)
 
     def _beat(self) -> None:
         with self._database.transaction() as session:

@@ -8,8 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 
-GRACE = 6.0  # seconds for the work to reach its next step
-SIGN_OFF = 2.0  # seconds more for Postgres to hear of it
+GRACE = 5.0  # seconds for the work to reach its next step
+SIGN_OFF = 1.5  # seconds more for Postgres to hear of it
 
 log = logging.getLogger(__name__)
 

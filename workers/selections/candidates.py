@@ -16,7 +16,7 @@ from workers.process.cancellation import check
 from workers.process.file_locks import Hold
 from workers.selections.weights import Part, part_of
 
-MOST_REFUSED = 20  # that cannot be had, before a selection is given up
+MAX_REFUSED = 20  # that cannot be had, before a selection is given up
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +32,20 @@ class Modules:
     way, and others are proposed in their places.
     """
 
-    def __init__(self, database: Database, fetcher: Fetcher, base: ResidentBase, candidates: Candidates) -> None:
+    def __init__(
+        self,
+        database: Database,
+        fetcher: Fetcher,
+        base: ResidentBase,
+        candidates: Candidates,
+        *,
+        max_refused: int = MAX_REFUSED,
+    ) -> None:
         self._database = database
         self._fetcher = fetcher
         self._base = base
         self._candidates = candidates
+        self._max_refused = max_refused
         self._held: dict[int, Part] = {}
         self.left_out: dict[str, str] = {}
 
@@ -47,7 +56,7 @@ class Modules:
     def propose(self, arms: Sequence[Arm], count: int, seed: int) -> dict[Arm, list[Module]]:
         """Each arm's set. Raises `NoCandidates`, `Stopped`, and what fetching raises when it may pass."""
         while True:
-            if not len(self) or len(self.left_out) > MOST_REFUSED:
+            if not len(self) or len(self.left_out) > self._max_refused:
                 raise NoCandidates(self._reason())
             wanted = {arm: propose(arm, self._candidates, count, seed) for arm in arms}
             refused = self._hold({model_id for ids in wanted.values() for model_id in ids})

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from catalog.database import Database
 from catalog.errors import CatalogError, ExamplesGone, NonFiniteWeights
 from catalog.jobs.repository import attempts
 from catalog.selections import repository as selections
@@ -19,12 +20,14 @@ from catalog.tasks.examples import Example, hold_back
 from catalog.tasks.nearest import leading
 from catalog.tasks.service import HELD_BACK
 from catalog.tasks.training_config import Recipe
+from workers.bases.residents import ResidentBases
 from workers.encoding.encoder import Encoder
 from workers.finetunes.reading import FineTune
-from workers.ingest.exclusive import LoneWork, teller
+from workers.ingest.exclusive import JobRunner, Reporter, report_progress
+from workers.ingest.fetcher import Fetcher
 from workers.process.retries import patiently
 from workers.selections import results
-from workers.selections.candidates import Modules
+from workers.selections.candidates import MAX_REFUSED, Modules
 from workers.selections.results import Tried
 from workers.selections.weights import compose, weighted
 from workers.tasks.scoring import Scorer
@@ -32,12 +35,25 @@ from workers.tasks.scoring import Scorer
 SHOTS = 5  # examples that a set is composed on, as in LoRAHub
 
 
-class SelectionWork(LoneWork):
-    """Does the jobs of selections, one at a time, on the bases in memory."""
+class SelectionRunner(JobRunner):
+    """Runs the jobs of selections, one at a time, on the bases in memory."""
 
     title = "a selection"
 
-    def do(self, job: Job) -> None:
+    def __init__(
+        self,
+        database: Database,
+        bases: ResidentBases,
+        fetcher: Fetcher,
+        worker_id: int,
+        *,
+        reporter: Reporter = report_progress,
+        max_refused: int = MAX_REFUSED,
+    ) -> None:
+        super().__init__(database, bases, fetcher, worker_id, reporter=reporter)
+        self._max_refused = max_refused
+
+    def run(self, job: Job) -> None:
         start = time.monotonic()
         with self._database.transaction() as session:
             selection = selections.of_model(session, job.model_id)
@@ -48,8 +64,8 @@ class SelectionWork(LoneWork):
         if task.examples is None:
             raise ExamplesGone(f"The examples of task {task.id} have been forgotten: ask it again, to keep them.")
         encoder = self._bases.get(self._fetcher.base(run.base_repo, run.base_sha)).encoder
-        modules = Modules(self._database, self._fetcher, encoder.base, candidates)
-        found = measure(encoder, modules, selection, task, teller(self._database, job, self._worker_id))
+        modules = Modules(self._database, self._fetcher, encoder.base, candidates, max_refused=self._max_refused)
+        found = measure(encoder, modules, selection, task, self._reports_on(job))
         found |= {"seconds": round(time.monotonic() - start, 2), "candidates": len(candidates)}
 
         def store() -> None:

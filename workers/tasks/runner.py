@@ -28,7 +28,7 @@ from catalog.tasks.uncertainty import parts
 from workers.bases.residents import Resident
 from workers.encoding.encoder import Encoder
 from workers.finetunes.reading import read_finetune
-from workers.ingest.exclusive import LoneWork, teller
+from workers.ingest.exclusive import JobRunner
 from workers.process.cancellation import check
 from workers.process.file_locks import Hold
 from workers.process.retries import patiently
@@ -49,12 +49,12 @@ class Measured:
     losses: list[tuple[float, float]]
 
 
-class TaskWork(LoneWork):
-    """Does the jobs of tasks, one at a time, on the bases in memory."""
+class TaskRunner(JobRunner):
+    """Runs the jobs of tasks, one at a time, on the bases in memory."""
 
     title = "a task"
 
-    def do(self, job: Job) -> None:
+    def run(self, job: Job) -> None:
         start = time.monotonic()
         with self._database.transaction() as session:
             task, run = tasks.run_of(session, job.model_id)
@@ -64,7 +64,7 @@ class TaskWork(LoneWork):
         kept, held = hold_back(examples, HELD_BACK) if task.verify else (examples, [])
         resident = self._bases.get(self._fetcher.base(run.base_repo, run.base_sha))
         recipe = Recipe(**task.recipe)
-        tell, share = teller(self._database, job, self._worker_id), 0.8 if held else 1.0
+        tell, share = self._reports_on(job), 0.8 if held else 1.0
         with scratch() as folder:
             adapter = folder / "0"  # that of all examples
             measured = measure(resident.encoder, kept, recipe, task.seed, folder, lambda done: tell(done * share))

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader
 
+from app.api.settings import SettingsDep
 from catalog.errors import AdminKeyRequired, AdminOnly
 from catalog.settings import Settings
 
@@ -18,13 +19,12 @@ key_header = APIKeyHeader(name=KEY_HEADER, auto_error=False, description="`ADMIN
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
 
-def require_admin(request: Request, key: Annotated[str | None, Depends(key_header)]) -> None:
+def require_admin(request: Request, settings: SettingsDep, key: Annotated[str | None, Depends(key_header)]) -> None:
     """Raises `AdminKeyRequired` for a key that is missing or wrong, and where none is set `AdminOnly` for whoever does
     not ask from this machine.
     """
-    conf: Settings = request.app.state.settings
-    if conf.admin_api_key is not None:
-        if not is_the_admins(conf, key):
+    if settings.admin_api_key is not None:
+        if not is_the_admins(settings, key):
             raise AdminKeyRequired(f"Send the admin key (ADMIN_API_KEY of the API) in the header {KEY_HEADER}.")
     elif not _from_this_machine(request):
         raise AdminOnly(
@@ -32,9 +32,9 @@ def require_admin(request: Request, key: Annotated[str | None, Depends(key_heade
         )
 
 
-def is_the_admins(conf: Settings, key: str | None) -> bool:
+def is_the_admins(settings: Settings, key: str | None) -> bool:
     """Whether that is the key of `ADMIN_API_KEY`, where one is set; it takes as long for every key."""
-    expected = conf.admin_api_key.get_secret_value() if conf.admin_api_key is not None else ""
+    expected = settings.admin_api_key.get_secret_value() if settings.admin_api_key is not None else ""
     return bool(expected) and hmac.compare_digest(expected.encode(), (key or "").encode())
 
 
@@ -48,3 +48,4 @@ def _from_this_machine(request: Request) -> bool:
 
 
 admin = Depends(require_admin)
+FOR_ADMINS = (AdminOnly, AdminKeyRequired)  # what `admin` raises

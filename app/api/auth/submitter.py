@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader
 
+from app.api.settings import SettingsDep
 from catalog.auth.hub_tokens import TokenBox, read_token
 from catalog.auth.viewer import check_key
 from catalog.errors import KeyRequired
@@ -37,8 +38,8 @@ async def _key(given: Annotated[str | None, Depends(key_header)]) -> str | None:
 KeyDep = Annotated[str | None, Depends(_key)]
 
 
-async def _quota(request: Request, key: KeyDep) -> Quota:
-    return Quota.of_key(key, request.app.state.settings.max_active_jobs)
+async def _quota(settings: SettingsDep, key: KeyDep) -> Quota:
+    return Quota.of_key(key, settings.max_active_jobs)
 
 
 QuotaDep = Annotated[Quota, Depends(_quota)]

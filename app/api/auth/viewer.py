@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.auth import admin, submitter
+from app.api.settings import SettingsDep
 from catalog.auth.viewer import EVERYTHING, Viewer
 
 
 async def _viewer(
-    request: Request,
+    settings: SettingsDep,
     key: submitter.KeyDep,
     admin_key: Annotated[str | None, Depends(admin.key_header)],
 ) -> Viewer:
     """Being on this machine does not make an admin here: whoever looks without a key is nobody in particular."""
-    if admin.is_the_admins(request.app.state.settings, admin_key):
+    if admin.is_the_admins(settings, admin_key):
         return EVERYTHING
     return Viewer.of_key(key)
 
@@ -26,7 +27,7 @@ async def _viewer(
 ViewerDep = Annotated[Viewer, Depends(_viewer)]
 
 
-class VaryByKey:
+class VaryByKeyMiddleware:
     """Tells caches that an answer is for whoever sent the same keys, errors too."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, status
+from fastapi import APIRouter, Query, status
 
 from app.api import pagination
 from app.api import schemas as shared_schemas
-from app.api.auth.admin import admin
+from app.api.auth.admin import FOR_ADMINS, admin
 from app.api.auth.viewer import ViewerDep
 from app.api.clusters import schemas
 from app.api.limits import no_query
 from app.api.problems import problems
-from app.api.schemas import ModelName, OwnerName
+from app.api.schemas import Id, ModelName, OwnerName
 from app.api.services.services import ServicesDep
 from catalog.clusters import service as cluster_service
-from catalog.clusters.repository import clusters
-from catalog.clusters.repository import members as cluster_members
-from catalog.clusters.repository import runs as cluster_runs
 from catalog.errors import (
-    AdminKeyRequired,
-    AdminOnly,
     BodyTooLarge,
     ClusterNotFound,
     InvalidCursor,
@@ -33,11 +28,8 @@ from catalog.errors import (
     WeakKey,
 )
 from catalog.models.repo_ref import RepoRef
-from catalog.spaces import repository as spaces
-from catalog.tables import SpaceRow
 
 router = APIRouter(prefix="/v1", tags=["clusters"])
-Number = Annotated[int, Path(ge=1, lt=2**63)]
 
 
 @router.get("/clusters", responses=problems(NotClustered, SpaceNotFound))
@@ -49,23 +41,21 @@ def overview(query: Annotated[shared_schemas.SpaceQuery, Query()], services: Ser
 @router.get("/clusters/runs", responses=problems(InvalidCursor, SpaceNotFound))
 def runs(query: Annotated[schemas.RunsQuery, Query()], services: ServicesDep) -> schemas.Runs:
     """All runs, the newest first: those that wait, work, failed, and what each found."""
-    with services.database.transaction() as session:
-        space_id = spaces.get(session, query.space).id if query.space else None
-        found = cluster_runs.page(session, space_id=space_id, before=pagination.decode(query.cursor), limit=query.limit)
-    more = pagination.encode(found[-1][0].id) if len(found) == query.limit else None
+    found = cluster_service.runs(
+        services.database, query.space, before=pagination.decode(query.cursor), limit=query.limit
+    )
+    more = pagination.next_cursor(found, query.limit, lambda row: row[0].id)
     return schemas.Runs(runs=[schemas.Run.of(run, key) for run, key in found], next_cursor=more)
 
 
 @router.get("/clusters/runs/{run_id}", dependencies=[no_query], responses=problems(RunNotFound))
-def one_run(run_id: Number, services: ServicesDep) -> schemas.Run:
+def one_run(run_id: Id, services: ServicesDep) -> schemas.Run:
     """A run: how far it is, or what it found."""
-    with services.database.transaction() as session:
-        run = cluster_runs.get(session, run_id)
-        return schemas.Run.of(run, session.get_one(SpaceRow, run.space_id).key)
+    return schemas.Run.of(*cluster_service.run(services.database, run_id))
 
 
 @router.get("/clusters/runs/{run_id}/compare/{other_id}", dependencies=[no_query], responses=problems(RunNotFound))
-def compare(run_id: Number, other_id: Number, services: ServicesDep) -> schemas.RunComparison:
+def compare(run_id: Id, other_id: Id, services: ServicesDep) -> schemas.RunComparison:
     """How alike two runs are, over the models that both clustered."""
     found = cluster_service.compare(services.database, run_id, other_id)
     return schemas.RunComparison(
@@ -74,27 +64,19 @@ def compare(run_id: Number, other_id: Number, services: ServicesDep) -> schemas.
 
 
 @router.get("/clusters/{cluster_id}", responses=problems(ClusterNotFound))
-def one(
-    cluster_id: Number, query: Annotated[schemas.RunQuery, Query()], services: ServicesDep
-) -> schemas.ClusterDetail:
+def one(cluster_id: Id, query: Annotated[schemas.RunQuery, Query()], services: ServicesDep) -> schemas.ClusterDetail:
     """A cluster: its name, what sets it apart, its medoid and closest members."""
     return schemas.ClusterDetail.with_members(cluster_service.detail(services.database, cluster_id, query.run))
 
 
 @router.get("/clusters/{cluster_id}/members", responses=problems(ClusterNotFound, InvalidCursor))
-def members(
-    cluster_id: Number, query: Annotated[schemas.MembersQuery, Query()], services: ServicesDep
-) -> schemas.Members:
+def members(cluster_id: Id, query: Annotated[schemas.MembersQuery, Query()], services: ServicesDep) -> schemas.Members:
     """The members of a cluster, the closest to its centroid first."""
-    with services.database.transaction() as session:
-        _, run, _ = clusters.newest(session, cluster_id, query.run)
-        after = pagination.decode_scored(query.cursor)
-        found = cluster_members.page(session, run.id, cluster_id, after=after, limit=query.limit)
-    last = found[-1][0] if len(found) == query.limit else None
+    after = pagination.decode_scored(query.cursor)
+    run, found = cluster_service.members(services.database, cluster_id, query.run, after=after, limit=query.limit)
+    more = pagination.next_cursor(found, query.limit, lambda row: (row[0].similarity or 0.0, row[0].model_id))
     return schemas.Members(
-        run=run.id,
-        members=[schemas.Member.of(member, repo_id) for member, repo_id in found],
-        next_cursor=pagination.encode_scored(last.similarity or 0.0, last.model_id) if last else None,
+        run=run.id, members=[schemas.Member.of(member, repo_id) for member, repo_id in found], next_cursor=more
     )
 
 
@@ -120,7 +102,7 @@ def of_model(
     tags=["admin"],
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query, admin],
-    responses=problems(SpaceNotFound, AdminOnly, AdminKeyRequired, BodyTooLarge),
+    responses=problems(SpaceNotFound, BodyTooLarge, *FOR_ADMINS),
 )
 def fit(request: schemas.FitRequest, services: ServicesDep) -> schemas.Run:
     """Ask for the clusters of a space to be found anew; while a run waits or works there, it is given again."""

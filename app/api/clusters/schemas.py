@@ -12,7 +12,7 @@ from app.api.schemas import PageQuery, Space, SpaceName, Strict
 from catalog import tables
 from catalog.clusters import service as cluster_service
 from catalog.clusters.parameters import DIMENSIONS, Algorithm, Parameters
-from catalog.clusters.repository.members import Placement
+from catalog.clusters.service import Placement
 
 
 class RunsQuery(PageQuery):
@@ -69,7 +69,7 @@ class Run(BaseModel):
 
     @classmethod
     def of(cls, run: tables.ClusterRun, space_key: str) -> Self:
-        error = JobError(code=run.error_code, message=run.error_message or "") if run.error_code else None
+        error = JobError.of(run.error_code, run.error_message)
         own = {name: getattr(run, name) for name in cls.model_fields if name not in ("space", "error")}
         return cls(**own, space=space_key, error=error)
 

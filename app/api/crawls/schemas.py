@@ -83,7 +83,6 @@ class Crawl(BaseModel):
 
     @classmethod
     def of(cls, crawl: tables.Crawl, estimate: crawl_service.Estimate | None = None) -> Self:
-        error = JobError(code=crawl.error_code, message=crawl.error_message or "") if crawl.error_code else None
         elsewhere = ("ids", "limit", "every_hours", "error", "estimate")
         own = {name: getattr(crawl, name) for name in cls.model_fields if name not in elsewhere}
         return cls(
@@ -91,7 +90,7 @@ class Crawl(BaseModel):
             ids=len(crawl.ids) if crawl.ids is not None else None,
             limit=crawl.max_models,
             every_hours=crawl.every / 3600 if crawl.every else None,
-            error=error,
+            error=JobError.of(crawl.error_code, crawl.error_message),
             estimate=_estimate(estimate),
         )
 

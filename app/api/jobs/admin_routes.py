@@ -6,16 +6,17 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, status
 
-from app.api.auth.admin import admin
+from app.api.auth.admin import FOR_ADMINS, admin
 from app.api.jobs import detail_schemas as job_detail_schemas
 from app.api.jobs import schemas
 from app.api.limits import no_query
 from app.api.problems import problems
+from app.api.schemas import Id
 from app.api.services.services import ServicesDep
-from catalog.errors import AdminKeyRequired, AdminOnly, BodyTooLarge, JobNotFound, NotRetriable, TokenRequired
+from app.api.settings import SettingsDep
+from catalog.errors import BodyTooLarge, JobNotFound, NotRetriable, TokenRequired
 from catalog.jobs import control as job_control
-from catalog.jobs.repository import jobs, queues, workers
-from catalog.settings import settings
+from catalog.jobs import service as job_service
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[no_query, admin])
 QueueName = Annotated[
@@ -23,31 +24,29 @@ QueueName = Annotated[
 ]
 
 
-@router.get("/queues", responses=problems(AdminOnly, AdminKeyRequired))
+@router.get("/queues", responses=problems(*FOR_ADMINS))
 def list_queues(services: ServicesDep) -> job_detail_schemas.Queues:
     """The queues: which are paused, and what waits and runs."""
-    with services.database.transaction() as session:
-        return job_detail_schemas.Queues(queues=[job_detail_schemas.Queue.of(each) for each in queues.report(session)])
+    reports = job_service.queue_reports(services.database)
+    return job_detail_schemas.Queues(queues=[job_detail_schemas.Queue.of(report) for report in reports])
 
 
-@router.post("/queues/{name}/pause", responses=problems(AdminOnly, AdminKeyRequired))
+@router.post("/queues/{name}/pause", responses=problems(*FOR_ADMINS))
 def pause(name: QueueName, services: ServicesDep) -> job_detail_schemas.Queue:
     """Have nothing more taken from a queue. What runs goes on to its end; then the queue is `drained`."""
     return job_detail_schemas.Queue.of(job_control.pause(services.database, name))
 
 
-@router.post("/queues/{name}/resume", responses=problems(AdminOnly, AdminKeyRequired))
+@router.post("/queues/{name}/resume", responses=problems(*FOR_ADMINS))
 def resume(name: QueueName, services: ServicesDep) -> job_detail_schemas.Queue:
     """Have a paused queue worked on again."""
     return job_detail_schemas.Queue.of(job_control.resume(services.database, name))
 
 
-@router.get("/workers", responses=problems(AdminOnly, AdminKeyRequired))
-def list_workers(services: ServicesDep) -> job_detail_schemas.WorkerDetails:
+@router.get("/workers", responses=problems(*FOR_ADMINS))
+def list_workers(services: ServicesDep, settings: SettingsDep) -> job_detail_schemas.WorkerDetails:
     """The workers whose heart beats: device, bases in memory, memory, and what each does now."""
-    with services.database.transaction() as session:
-        alive = workers.alive(session, settings().heartbeat_limit)
-        running = jobs.running_of(session, [worker.id for worker in alive])
+    alive, running = job_service.workers_alive(services.database, settings.heartbeat_limit)
     return job_detail_schemas.WorkerDetails(
         workers=[job_detail_schemas.WorkerDetail.with_jobs(worker, running) for worker in alive]
     )
@@ -56,7 +55,7 @@ def list_workers(services: ServicesDep) -> job_detail_schemas.WorkerDetails:
 @router.post(
     "/jobs/retry",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=problems(AdminOnly, AdminKeyRequired, BodyTooLarge),
+    responses=problems(BodyTooLarge, *FOR_ADMINS),
 )
 def retry_by_code(request: job_detail_schemas.RetryRequest, services: ServicesDep) -> job_detail_schemas.Retried:
     """Queue all jobs again that failed with an error; not those whose model and revision were asked for since."""
@@ -66,8 +65,8 @@ def retry_by_code(request: job_detail_schemas.RetryRequest, services: ServicesDe
 @router.post(
     "/jobs/{job_id}/retry",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=problems(AdminOnly, AdminKeyRequired, JobNotFound, NotRetriable, TokenRequired),
+    responses=problems(JobNotFound, NotRetriable, TokenRequired, *FOR_ADMINS),
 )
-def retry(job_id: Annotated[int, Path(ge=1, lt=2**63)], services: ServicesDep) -> schemas.Job:
+def retry(job_id: Id, services: ServicesDep) -> schemas.Job:
     """Queue a failed, cancelled or quarantined job again."""
     return schemas.Job.of(job_control.retry(services.database, job_id, by_admin=True))

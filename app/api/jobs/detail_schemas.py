@@ -10,8 +10,7 @@ from pydantic import BaseModel, Field
 from app.api.jobs.schemas import Job, JobError, Worker
 from app.api.schemas import NO_NUL, Strict
 from catalog import tables
-from catalog.jobs.repository import events as job_events
-from catalog.jobs.repository import queues
+from catalog.jobs.service import Event, QueueReport
 from catalog.tables import JobState
 
 
@@ -53,7 +52,7 @@ class JobEvent(BaseModel):
     at: datetime
 
     @classmethod
-    def of(cls, event: job_events.Event) -> Self:
+    def of(cls, event: Event) -> Self:
         own = {name: getattr(event, name) for name in ("repo_id", "progress", "attempts", "at")}
         error = JobError.of(event.error_code, event.error_message)
         return cls(job=event.job_id, state=JobState(event.state), error=error, **own)
@@ -97,7 +96,7 @@ class Queue(BaseModel):
     running: int
 
     @classmethod
-    def of(cls, report: queues.QueueReport) -> Self:
+    def of(cls, report: QueueReport) -> Self:
         own = {name: getattr(report, name) for name in ("name", "paused_at", "drained", "queued", "running")}
         return cls(paused=report.paused_at is not None, **own)
 

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path
+from fastapi import APIRouter, Depends, Header
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.api.auth.viewer import ViewerDep
 from app.api.jobs import detail_schemas as job_detail_schemas
-from app.api.jobs import schemas
 from app.api.limits import no_query
 from app.api.problems import problems
+from app.api.schemas import Id
 from app.api.services.services import ServicesDep
 from catalog.errors import DatabaseUnavailable, InvalidCursor, JobNotFound, WeakKey
-from catalog.jobs.repository import events as job_events
-from catalog.jobs.repository import jobs
-from catalog.jobs.repository.events import Event, Place
+from catalog.jobs import service as job_service
+from catalog.jobs.service import Event, Following, Place
 from catalog.jobs.submissions import is_over
-from catalog.tables import Job
+from catalog.tables import TERMINAL, Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 MAX_EVENT_ID = 50  # characters
@@ -32,42 +30,19 @@ LastEventId = Annotated[
 _EVENT_ID = re.compile(r"([0-9]{1,19})-([0-9]{1,19})")  # numbers below 2**63
 
 
-@dataclass(frozen=True)
-class Start:
-    """Where a stream begins. `now` is behind everything that could be read when it did."""
-
-    after: Place
-    now: Place
-    whole: bool  # nothing between `after` and now was forgotten
-    resumed: bool
-    job: Job | None = None
+def _start(services: ServicesDep, last_event_id: LastEventId = None) -> Following:
+    return job_service.follow(services.database, _place(last_event_id))
 
 
-def _start(services: ServicesDep, last_event_id: LastEventId = None) -> Start:
-    asked = _place(last_event_id)
-    with services.database.transaction() as session:
-        now = job_events.head(session)
-        after = min(asked or now, now)
-        return Start(after, now, asked is None or job_events.all_kept(session, after), asked is not None)
-
-
-def _start_of_job(
-    job_id: Annotated[int, Path(ge=1, lt=2**63)],
-    services: ServicesDep,
-    viewer: ViewerDep,
-    last_event_id: LastEventId = None,
-) -> Start:
-    begun = _start(services, last_event_id)
-    with services.database.transaction() as session:
-        job = jobs.get(session, job_id, viewer)
-    return Start(begun.after, begun.now, begun.whole, begun.resumed, job)
+def _start_of_job(job_id: Id, services: ServicesDep, viewer: ViewerDep, last_event_id: LastEventId = None) -> Following:
+    return job_service.follow_job(services.database, job_id, _place(last_event_id), viewer)
 
 
 @router.get(
     "/events", dependencies=[no_query], responses=problems(InvalidCursor, WeakKey), response_class=EventSourceResponse
 )
 async def of_all(
-    start: Annotated[Start, Depends(_start)], services: ServicesDep, viewer: ViewerDep
+    start: Annotated[Following, Depends(_start)], services: ServicesDep, viewer: ViewerDep
 ) -> AsyncIterator[ServerSentEvent]:
     """Every change of every job from now on, as events named `job`.
 
@@ -90,7 +65,7 @@ async def of_all(
     response_class=EventSourceResponse,
 )
 async def of_one(
-    start: Annotated[Start, Depends(_start_of_job)], services: ServicesDep, viewer: ViewerDep
+    start: Annotated[Following, Depends(_start_of_job)], services: ServicesDep, viewer: ViewerDep
 ) -> AsyncIterator[ServerSentEvent]:
     """A job as it is now, or behind `Last-Event-ID` what became of it since; then each change until it is over."""
     assert start.job is not None
@@ -103,13 +78,13 @@ async def of_one(
     try:
         async for event in services.events.follow(start.after, start.job.id, viewer=viewer):
             yield _told(event)
-            if event.place >= start.now and event.state in schemas.OVER:  # one before may have been retried since
+            if event.place >= start.now and event.state in TERMINAL:  # one before may have been retried since
                 return
     except DatabaseUnavailable:
         return
 
 
-def _opening(start: Start) -> list[ServerSentEvent]:
+def _opening(start: Following) -> list[ServerSentEvent]:
     """An id to come back with, also for a client that leaves before anything happens."""
     opening = [ServerSentEvent(id=_id(start.after), retry=1_000, comment="watching")]
     if not start.whole:

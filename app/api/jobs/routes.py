@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, status
+from fastapi import APIRouter, Query, status
 
 from app.api import pagination
 from app.api.auth.submitter import QuotaDep
@@ -13,6 +13,7 @@ from app.api.jobs import detail_schemas as job_detail_schemas
 from app.api.jobs import schemas
 from app.api.limits import no_query
 from app.api.problems import problems
+from app.api.schemas import Id
 from app.api.services.services import ServicesDep
 from catalog.errors import (
     InvalidCursor,
@@ -25,31 +26,28 @@ from catalog.errors import (
     WeakKey,
 )
 from catalog.jobs import control as job_control
-from catalog.jobs.repository import jobs
+from catalog.jobs import service as job_service
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-Number = Annotated[int, Path(ge=1, lt=2**63)]
 
 
 @router.get("", responses=problems(InvalidCursor, WeakKey))
 def page(query: Annotated[schemas.JobsQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Jobs:
     """Jobs, the newest first."""
     before = pagination.decode(query.cursor)
-    with services.database.transaction() as session:
-        found = jobs.page(session, state=query.state, before=before, limit=query.limit, viewer=viewer)
-    more = pagination.encode(found[-1].id) if len(found) == query.limit else None
+    found = job_service.page(services.database, state=query.state, before=before, limit=query.limit, viewer=viewer)
+    more = pagination.next_cursor(found, query.limit, lambda job: job.id)
     return schemas.Jobs(jobs=[schemas.Job.of(job) for job in found], next_cursor=more)
 
 
 @router.get("/{job_id}", dependencies=[no_query], responses=problems(JobNotFound, WeakKey))
-def get(job_id: Number, services: ServicesDep, viewer: ViewerDep) -> job_detail_schemas.JobDetail:
+def get(job_id: Id, services: ServicesDep, viewer: ViewerDep) -> job_detail_schemas.JobDetail:
     """A job: its state, its progress, the error if it failed, and how each attempt at it ended."""
-    with services.database.transaction() as session:
-        return job_detail_schemas.JobDetail.with_history(jobs.get(session, job_id, viewer))
+    return job_detail_schemas.JobDetail.with_history(job_service.get(services.database, job_id, viewer))
 
 
 @router.post("/{job_id}/cancel", dependencies=[no_query], responses=problems(JobNotFound, JobOver, WeakKey))
-def cancel(job_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Job:
+def cancel(job_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Job:
     """End a job, whether it waits or runs: nothing of it is stored. One that was cancelled before stays so."""
     return schemas.Job.of(job_control.cancel(services.database, job_id, viewer))
 
@@ -60,7 +58,7 @@ def cancel(job_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.
     dependencies=[no_query],
     responses=problems(JobNotFound, NotRetriable, Quarantined, TokenRequired, TooManyJobs, WeakKey),
 )
-def retry(job_id: Number, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep) -> schemas.Job:
+def retry(job_id: Id, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep) -> schemas.Job:
     """Queue a failed or cancelled job again. Where the same is being done already, that job is given. One that came
     with a token is to be submitted again: its token was not kept.
     """

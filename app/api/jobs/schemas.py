@@ -13,8 +13,6 @@ from catalog.tables import JobState
 
 PRIORITIES: tuple[Literal["person", "webhook", "crawl"], ...] = ("person", "webhook", "crawl")  # by their numbers
 
-OVER = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
-
 
 class JobsQuery(PageQuery):
     state: JobState | None = None

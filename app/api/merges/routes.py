@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, status
+from fastapi import APIRouter, Query, status
 from fastapi.responses import StreamingResponse
 
 from app.api import pagination, zip_response
@@ -13,7 +13,7 @@ from app.api.auth.viewer import ViewerDep
 from app.api.limits import no_query
 from app.api.merges import schemas
 from app.api.problems import problems
-from app.api.schemas import PageQuery
+from app.api.schemas import Id, PageQuery
 from app.api.services.services import ServicesDep
 from catalog.errors import (
     ArchiveNotFound,
@@ -36,7 +36,6 @@ from catalog.errors import (
 from catalog.merges import service as merge_service
 
 router = APIRouter(prefix="/v1/merges", tags=["merges"])
-Number = Annotated[int, Path(ge=1, lt=2**63)]
 PLANNED = (InvalidRepoId, ModelNotFound, NotIndexed, MergeIncompatible, SpaceMismatch, NothingLeft, BodyTooLarge)
 
 
@@ -66,18 +65,18 @@ def plan(request: schemas.PlanRequest, services: ServicesDep, viewer: ViewerDep)
 def page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Merges:
     """Merges, the newest first."""
     found = merge_service.page(services.database, viewer, before=pagination.decode(query.cursor), limit=query.limit)
-    more = pagination.encode(found[-1][0].id) if len(found) == query.limit else None
+    more = pagination.next_cursor(found, query.limit, lambda row: row[0].id)
     return schemas.Merges(merges=[schemas.Merge.of(*each) for each in found], next_cursor=more)
 
 
 @router.get("/{merge_id}", dependencies=[no_query], responses=problems(MergeNotFound, WeakKey))
-def get(merge_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Merge:
+def get(merge_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Merge:
     """A merge: how far its job is, and what came out beside what was predicted."""
     return schemas.Merge.of(*merge_service.get(services.database, merge_id, viewer))
 
 
 @router.delete("/{merge_id}", dependencies=[no_query], responses=problems(MergeNotFound, WeakKey))
-def delete(merge_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Merge:
+def delete(merge_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Merge:
     """Forget a merge, its job and its adapter; the answer is what it was."""
     return schemas.Merge.of(*merge_service.delete(services.database, merge_id, viewer))
 
@@ -88,14 +87,14 @@ def delete(merge_id: Number, services: ServicesDep, viewer: ViewerDep) -> schema
     response_class=StreamingResponse,
     responses=problems(MergeNotFound, MergeNotDone, ArchiveNotFound, WeakKey) | zip_response.RESPONSE,
 )
-def adapter(merge_id: Number, services: ServicesDep, viewer: ViewerDep) -> StreamingResponse:
+def adapter(merge_id: Id, services: ServicesDep, viewer: ViewerDep) -> StreamingResponse:
     """What was made, its card and a recipe for mergekit: a zip file that PEFT loads unpacked."""
     return zip_response.answer(merge_service.adapter(services.database, merge_id, viewer))
 
 
 @router.get("/{merge_id}/neighbors", responses=problems(MergeNotFound, GeometryNotFitted, IndexNotLoaded, WeakKey))
 def neighbors(
-    merge_id: Number, query: Annotated[schemas.NearFields, Query()], services: ServicesDep, viewer: ViewerDep
+    merge_id: Id, query: Annotated[schemas.NearFields, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> schemas.MergeNeighbors:
     """The models nearest to what was predicted, and to what came out."""
     return schemas.MergeNeighbors.of(

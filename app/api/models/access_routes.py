@@ -8,20 +8,20 @@ from typing import Self
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from app.api.auth.admin import admin
+from app.api.auth.admin import FOR_ADMINS, admin
 from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.schemas import ModelName, OwnerName, Strict
 from app.api.services.services import ServicesDep
 from catalog.auth.viewer import check_key, hash_of_key
-from catalog.errors import AdminKeyRequired, AdminOnly, BodyTooLarge, InvalidRepoId, ModelNotFound, WeakKey
+from catalog.errors import BodyTooLarge, InvalidRepoId, ModelNotFound, WeakKey
 from catalog.jobs import private_models
 from catalog.models.repo_ref import RepoRef
 
 router = APIRouter(
     prefix="/v1/admin/models/{owner}/{name}/access", tags=["admin"], dependencies=[no_query, admin]
 )  # fmt: skip
-_FAILURES = (ModelNotFound, InvalidRepoId, AdminOnly, AdminKeyRequired)
+_FAILURES = (ModelNotFound, InvalidRepoId, *FOR_ADMINS)
 
 
 class Grantee(Strict):

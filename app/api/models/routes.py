@@ -17,8 +17,7 @@ from app.api.models import revision_schemas, schemas
 from app.api.problems import problems
 from app.api.schemas import ModelName, OwnerName
 from app.api.search.schemas import Neighbors, NeighborsQuery
-from app.api.services.services import Services, ServicesDep
-from catalog.auth.viewer import Viewer
+from app.api.services.services import ServicesDep
 from catalog.errors import (
     BodyTooLarge,
     GeometryNotFitted,
@@ -38,11 +37,10 @@ from catalog.errors import (
 )
 from catalog.jobs import submissions
 from catalog.models import history
+from catalog.models import service as model_service
 from catalog.models.repo_ref import RepoRef
-from catalog.models.repository import models
 from catalog.search import service as search_service
-from catalog.tables.model_words import query as words_query
-from catalog.vectors.repository import vectors
+from catalog.vectors import service as vector_service
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -79,47 +77,17 @@ async def submit(
 @router.get("", responses=problems(InvalidCursor, WeakKey))
 def page(query: Annotated[schemas.ModelsQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Models:
     """Models in the order in which they were first submitted; with `q`, those whose text has the words, ranked."""
-    if query.q is not None:
-        return _containing(query.q, query, services, viewer)
-    with services.database.transaction() as session:
-        found = models.page(
-            session,
-            base=query.base,
-            owner=query.owner,
-            state=query.state,
-            after=pagination.decode(query.cursor) or 0,
-            limit=query.limit,
-            viewer=viewer,
-        )
-    more = pagination.encode(found[-1].id) if len(found) == query.limit else None
-    return schemas.Models(models=[schemas.Model.of(model) for model in found], next_cursor=more)
-
-
-def _containing(asked: str, query: schemas.ModelsQuery, services: Services, viewer: Viewer) -> schemas.Models:
-    words, after = words_query(asked), pagination.decode_scored(query.cursor)
-    if words is None:
-        return schemas.Models(models=[], next_cursor=None)
-    with services.database.transaction() as session:
-        found = models.containing(
-            session,
-            words,
-            base=query.base,
-            owner=query.owner,
-            state=query.state,
-            after=after,
-            limit=query.limit,
-            viewer=viewer,
-        )
-    more = pagination.encode_scored(found[-1][1], found[-1][0].id) if len(found) == query.limit else None
-    return schemas.Models(models=[schemas.Model.of(model) for model, _ in found], next_cursor=more)
+    after = pagination.decode_scored(query.cursor) if query.q is not None else pagination.decode(query.cursor)
+    found = model_service.page(services.database, query.filters(), after=after, limit=query.limit, viewer=viewer)
+    more = pagination.next_cursor(found, query.limit, lambda listed: listed.position)
+    return schemas.Models(models=[schemas.Model.of(listed.model) for listed in found], next_cursor=more)
 
 
 @router.get("/{owner}/{name}", dependencies=[no_query], responses=problems(ModelNotFound, InvalidRepoId, WeakKey))
 def get(owner: OwnerName, name: ModelName, services: ServicesDep, viewer: ViewerDep) -> schemas.ModelDetail:
     """A model, its current revision, its base and how that was found, and what is known of it in each space."""
-    with services.database.transaction() as session:
-        model = models.get(session, RepoRef(f"{owner}/{name}").repo_id, viewer)
-        return schemas.ModelDetail.with_embeddings(model, vectors.measured(session, model.id))
+    repo_id = RepoRef(f"{owner}/{name}").repo_id
+    return schemas.ModelDetail.with_embeddings(*vector_service.measured(services.database, repo_id, viewer))
 
 
 @router.get("/{owner}/{name}/revisions", responses=problems(ModelNotFound, InvalidRepoId, InvalidCursor, WeakKey))
@@ -134,7 +102,7 @@ def revisions(
     repo_id = RepoRef(f"{owner}/{name}").repo_id
     before = pagination.decode(query.cursor)
     model, found = history.of_model(services.database, repo_id, before=before, limit=query.limit, viewer=viewer)
-    more = pagination.encode(found[-1].revision.id) if len(found) == query.limit else None
+    more = pagination.next_cursor(found, query.limit, lambda past: past.revision.id)
     return revision_schemas.Revisions.of(model, found, more)
 
 

@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.schemas import NO_NUL, PageQuery, Space, Strict
 from catalog import tables
+from catalog.models.service import ModelFilter
 from catalog.tables import ModelState
-from catalog.vectors.repository import vectors
+from catalog.vectors.service import Measured
 
 
 class Submission(Strict):
@@ -26,6 +27,9 @@ class ModelsQuery(PageQuery):
         None, min_length=1, max_length=200, pattern=NO_NUL,
         description="Words of the name, the tags or the card; all of them, the last may be begun. The best come first.",
     )  # fmt: skip
+
+    def filters(self) -> ModelFilter:
+        return ModelFilter(self.base, self.owner, self.state, self.q)
 
 
 class BaseModelRef(BaseModel):
@@ -100,7 +104,7 @@ class ModelDetail(Model):
     embeddings: list[Embedding]
 
     @classmethod
-    def with_embeddings(cls, model: tables.Model, measured: list[vectors.Measured]) -> Self:
+    def with_embeddings(cls, model: tables.Model, measured: list[Measured]) -> Self:
         embeddings = [Embedding.model_validate(each, from_attributes=True) for each in measured]
         return cls(**Model.of(model).model_dump(), card=model.card, embeddings=embeddings)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Response, status
-from sqlalchemy import text
 
 from app.api.limits import no_query
 from app.api.operations import schemas
 from app.api.problems import problems
 from app.api.services.services import Services, ServicesDep
 from catalog.errors import DatabaseUnavailable
-from catalog.index import repository as snapshots
+from catalog.index import service as index_service
 from catalog.queue import broker_answers
 
 router = APIRouter(tags=["health"])
@@ -38,8 +37,7 @@ def ready(services: ServicesDep, response: Response) -> schemas.Readiness:
 
 def _database(services: Services) -> schemas.Check:
     try:
-        with services.database.transaction() as session:
-            session.execute(text("SELECT 1"))
+        services.database.ping()
     except DatabaseUnavailable:
         return schemas.Check(ok=False, detail="Postgres does not answer at DATABASE_URL.")
     return schemas.Check(ok=True, detail="Postgres answers.")
@@ -65,8 +63,7 @@ def _index_problems(services: Services) -> list[str]:
     reports = services.index.report()
     problems = [f"space {report.space_id}: {report.problem}" for report in reports if report.problem]
     try:
-        with services.database.transaction() as session:
-            errors = snapshots.build_errors(session, [report.space_id for report in reports])
+        errors = index_service.build_errors(services.database, [report.space_id for report in reports])
     except DatabaseUnavailable:
         return problems
     return problems + [f"space {space_id}: its last build failed: {error}" for space_id, error in errors.items()]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
 
 from app.api.services.services import ServicesDep
 from catalog.index.follower import Follower
@@ -23,29 +27,29 @@ GAUGES = (
 )
 
 
+class IndexCollector(Collector):
+    """Reads the figures of the index when it is asked for them; the label is the id of a space."""
+
+    def __init__(self, index: Follower) -> None:
+        self._index = index
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("deltadex_index_loaded", "1 once searches can be answered.", int(self._index.loaded))
+        yield CounterMetricFamily(
+            "deltadex_index_damages_total", "Segments that this process found damaged.", self._index.damages
+        )
+        reports = self._index.report()
+        for name, field, text in GAUGES:
+            family = GaugeMetricFamily(f"deltadex_index_{name}", text, labels=["space_id"])
+            for report in reports:
+                value = getattr(report, field)
+                family.add_metric([str(report.space_id)], int(value is not None) if field == "problem" else value)
+            yield family
+
+
 @router.get("/metrics", response_class=PlainTextResponse)
-def metrics(services: ServicesDep) -> PlainTextResponse:
-    """What this process has loaded; the label is the id of a space."""
-    return PlainTextResponse("\n".join(_lines(services.index)) + "\n", media_type="text/plain; version=0.0.4")
-
-
-def _lines(index: Follower) -> Iterator[str]:
-    yield from _metric("index_loaded", "gauge", "1 once searches can be answered.", [("", int(index.loaded))])
-    yield from _metric(
-        "index_damages_total", "counter", "Segments that this process found damaged.", [("", index.damages)]
-    )
-    reports = index.report()
-    for name, field, text in GAUGES:
-        values = [getattr(report, field) for report in reports]
-        samples = [
-            (f'{{space_id="{report.space_id}"}}', int(value is not None) if field == "problem" else value)
-            for report, value in zip(reports, values, strict=True)
-        ]
-        yield from _metric(f"index_{name}", "gauge", text, samples)
-
-
-def _metric(name: str, kind: str, text: str, samples: list[tuple[str, int]]) -> Iterator[str]:
-    yield f"# HELP deltadex_{name} {text}"
-    yield f"# TYPE deltadex_{name} {kind}"
-    for labels, value in samples:
-        yield f"deltadex_{name}{labels} {value}"
+def metrics(services: ServicesDep) -> Response:
+    """What this process has loaded."""
+    registry = CollectorRegistry()  # an app's own, so that two in one process do not add up
+    registry.register(IndexCollector(services.index))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)

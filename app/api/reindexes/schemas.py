@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -11,7 +10,7 @@ from pydantic import BaseModel, Field
 from app.api.jobs.schemas import JobError
 from app.api.schemas import NO_NUL, Strict
 from catalog import tables
-from catalog.reindexes.repository.reindexes import Failures
+from catalog.reindexes.readiness import Failures, Progress
 from catalog.reindexes.service import Selection
 from catalog.tables import JobState, ReindexState
 
@@ -79,25 +78,22 @@ class Reindex(BaseModel):
     finished_at: datetime | None
 
     @classmethod
-    def of(
-        cls,
-        row: tables.Reindex,
-        jobs: dict[JobState, int] | None = None,
-        failed: Sequence[Failures] | None = None,
-        left: list[dict[str, str]] | None = None,
-    ) -> Self:
-        error = JobError(code=row.error_code, message=row.error_message or "") if row.error_code else None
+    def of(cls, row: tables.Reindex, **progress: Any) -> Self:
         elsewhere = ("jobs", "failed", "left", "error", "selection")
         own = {name: getattr(row, name) for name in cls.model_fields if name not in elsewhere}
         selection = {"all" if name == "everything" else name: value for name, value in row.selection.items()}
         return cls(
             **own,
             selection=selection,
-            jobs=jobs,
-            failed=[Failed.of(each) for each in failed] if failed is not None else None,
-            left=[PartLeft.model_validate(each) for each in left] if left is not None else None,
-            error=error,
+            error=JobError.of(row.error_code, row.error_message),
+            **{"jobs": None, "failed": None, "left": None} | progress,
         )
+
+    @classmethod
+    def with_progress(cls, progress: Progress) -> Self:
+        failed = [Failed.of(each) for each in progress.failures]
+        left = [PartLeft.model_validate(each) for each in progress.parts_left]
+        return cls.of(progress.reindex, jobs=progress.jobs, failed=failed, left=left)
 
 
 class Reindexes(BaseModel):

@@ -7,34 +7,28 @@ from fastapi import APIRouter
 from app.api import schemas
 from app.api.auth.viewer import ViewerDep
 from app.api.limits import no_query
-from app.api.problems import problems
+from app.api.problems import OF_AN_EXPRESSION, problems
 from app.api.search.expression_schemas import Composed
 from app.api.search.schemas import BatchAnswer, BatchAnswers, BatchQuery, Neighbors, SearchQuery
 from app.api.services.services import ServicesDep
 from catalog.arithmetic import service as arithmetic_service
 from catalog.errors import (
-    AmbiguousTerm,
     BodyTooLarge,
     GeometryNotFitted,
     IndexNotLoaded,
-    InvalidExpression,
     InvalidRepoId,
     InvalidVector,
-    MergeNotDone,
     ModelNotFound,
     NoShift,
-    NothingLeft,
     NotIndexed,
     SpaceMismatch,
     SpaceNotFound,
     SpaceRequired,
-    TaskNotDone,
-    TermNotFound,
     WeakKey,
 )
 from catalog.models.repo_ref import RepoRef
 from catalog.search import service as search_service
-from catalog.spaces import repository as spaces
+from catalog.spaces import service as space_service
 
 router = APIRouter(prefix="/v1", tags=["search"])
 
@@ -44,19 +38,14 @@ router = APIRouter(prefix="/v1", tags=["search"])
     dependencies=[no_query],
     responses=problems(
         ModelNotFound, SpaceNotFound, NotIndexed, NoShift, SpaceRequired, SpaceMismatch, InvalidRepoId, InvalidVector,
-        InvalidExpression, TermNotFound, TaskNotDone, MergeNotDone, AmbiguousTerm, NothingLeft, GeometryNotFitted,
-        IndexNotLoaded, BodyTooLarge, WeakKey,
+        *OF_AN_EXPRESSION, GeometryNotFitted, IndexNotLoaded, BodyTooLarge, WeakKey,
     ),
 )  # fmt: skip
 def find(query: SearchQuery, services: ServicesDep, viewer: ViewerDep) -> Composed | Neighbors:
     """The models nearest to a vector of yours, to an indexed model, or to a sum of named vectors."""
     options = query.options(viewer, exclude_own_owner=query.exclude_own_owner)
-    if (question := query.question()) is not None:
-        return Composed.of_sum(arithmetic_service.by_expression(services.database, services.index, question, options))
-    if query.vector is not None:
-        return Neighbors.of(search_service.by_vector(services.database, services.index, query.vector, options))
-    repo_id = RepoRef(query.repo_id or "").repo_id
-    return Neighbors.of(search_service.by_model(services.database, services.index, repo_id, options))
+    found = arithmetic_service.search(services.database, services.index, query.query(), options)
+    return Composed.of_sum(found) if isinstance(found, arithmetic_service.Composed) else Neighbors.of(found)
 
 
 @router.post(
@@ -75,5 +64,4 @@ def find_each(query: BatchQuery, services: ServicesDep, viewer: ViewerDep) -> Ba
 @router.get("/spaces", dependencies=[no_query], responses=problems(WeakKey))
 def page(services: ServicesDep, viewer: ViewerDep) -> schemas.Spaces:
     """The spaces that hold vectors, the newest first."""
-    with services.database.transaction() as session:
-        return schemas.Spaces(spaces=[schemas.Space.of(space) for space in spaces.page(session, viewer)])
+    return schemas.Spaces(spaces=[schemas.Space.of(space) for space in space_service.page(services.database, viewer)])

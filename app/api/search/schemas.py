@@ -11,12 +11,12 @@ from app.api.schemas import FIRST_MISTAKE, MAX_DIMENSION, Space, SpaceName, Stri
 from catalog.arithmetic.service import Question
 from catalog.auth.viewer import Viewer
 from catalog.errors import CatalogError
-from catalog.geometry.repository import Fitted
 from catalog.geometry.transforms import LEAST_OF_A_BASE, RAW, SERVED, STANDARDISED
 from catalog.index.filters import Filters
 from catalog.models.repo_ref import RepoRef
 from catalog.search import service as search_service
 from catalog.search.reranking import Page
+from catalog.search.service import Fitted
 
 MAX_NAMED = 1_000  # names in one list of a filter
 MAX_BATCH = 100  # models asked about at once
@@ -114,10 +114,12 @@ class SearchQuery(SearchFields):
             raise ValueError("`unit_terms`, `include_terms` and `compare` go with an `expression`")
         return self
 
-    def question(self) -> Question | None:
-        """What an expression asks for. Raises `InvalidRepoId`."""
+    def query(self) -> Question | list[float] | RepoRef:
+        """What is asked about. Raises `InvalidRepoId`."""
+        if self.vector is not None:
+            return self.vector
         if self.expression is None:
-            return None
+            return RepoRef(self.repo_id or "")
         compare = RepoRef(self.compare).repo_id if self.compare is not None else None
         return Question(self.expression, self.unit_terms, self.include_terms, compare)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, status
+from fastapi import APIRouter, Query, status
 
 from app.api import pagination
 from app.api.auth.submitter import QuotaDep
 from app.api.auth.viewer import ViewerDep
 from app.api.limits import no_query
 from app.api.problems import problems
-from app.api.schemas import PageQuery
+from app.api.schemas import Id, PageQuery
 from app.api.selections import schemas
 from app.api.services.services import ServicesDep
 from catalog.errors import (
@@ -27,7 +27,6 @@ from catalog.errors import (
 from catalog.selections import service as selection_service
 
 router = APIRouter(prefix="/v1/selections", tags=["selections"])
-Number = Annotated[int, Path(ge=1, lt=2**63)]
 
 
 @router.post(
@@ -49,17 +48,17 @@ def ask(
 def page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Selections:
     """Selections, the newest first."""
     found = selection_service.page(services.database, viewer, before=pagination.decode(query.cursor), limit=query.limit)
-    more = pagination.encode(found[-1][0].id) if len(found) == query.limit else None
+    more = pagination.next_cursor(found, query.limit, lambda row: row[0].id)
     return schemas.Selections(selections=[schemas.Selection.of(*each) for each in found], next_cursor=more)
 
 
 @router.get("/{selection_id}", dependencies=[no_query], responses=problems(SelectionNotFound, WeakKey))
-def get(selection_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Selection:
+def get(selection_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Selection:
     """A selection: how far its job is, and how its arms compare."""
     return schemas.Selection.of(*selection_service.get(services.database, selection_id, viewer))
 
 
 @router.delete("/{selection_id}", dependencies=[no_query], responses=problems(SelectionNotFound, WeakKey))
-def delete(selection_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Selection:
+def delete(selection_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Selection:
     """Forget a selection and its job; the answer is what it was."""
     return schemas.Selection.of(*selection_service.delete(services.database, selection_id, viewer))

@@ -19,8 +19,8 @@ from anyio import CapacityLimiter, to_thread
 from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.database import Database
 from catalog.errors import DatabaseUnavailable
-from catalog.jobs.repository import events as job_events
-from catalog.jobs.repository.events import Event, Place
+from catalog.jobs import service as job_service
+from catalog.jobs.service import Event, Place
 
 INTERVAL = 0.25  # seconds between looks, while anybody watches
 KEPT = 5_000  # events in memory
@@ -93,12 +93,10 @@ class Broadcast:
         return found, passed[-1].place if passed else place
 
     def _page(self, after: Place, job_id: int | None = None) -> list[Event]:
-        with self._database.transaction() as session:
-            return job_events.page(session, after, job_id=job_id, limit=PAGE)
+        return job_service.events_after(self._database, after, job_id=job_id, limit=PAGE)
 
     def _now(self) -> Place:
-        with self._database.transaction() as session:
-            return job_events.head(session)
+        return job_service.newest_place(self._database)
 
     def _head(self, start: Place) -> Place:
         return self._recent[-1].place if self._recent else start

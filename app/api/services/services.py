@@ -14,8 +14,7 @@ from app.api.services.map_body import MapBodies
 from catalog.database import Database
 from catalog.errors import CatalogError
 from catalog.index.follower import Follower
-from catalog.maps.repository import Standing
-from catalog.maps.view import Atlas
+from catalog.maps.view import Atlas, Standing
 
 log = logging.getLogger(__name__)
 

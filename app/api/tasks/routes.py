@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, status
+from fastapi import APIRouter, Query, status
 from fastapi.responses import StreamingResponse
 
 from app.api import pagination, zip_response
@@ -12,7 +12,7 @@ from app.api.auth.submitter import QuotaDep
 from app.api.auth.viewer import ViewerDep
 from app.api.limits import no_query
 from app.api.problems import problems
-from app.api.schemas import PageQuery
+from app.api.schemas import Id, PageQuery
 from app.api.services.services import ServicesDep
 from app.api.tasks import schemas
 from catalog.errors import (
@@ -34,7 +34,6 @@ from catalog.tasks import ranking as task_ranking
 from catalog.tasks import service as task_service
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
-Number = Annotated[int, Path(ge=1, lt=2**63)]
 
 
 @router.post(
@@ -52,18 +51,18 @@ def ask(request: schemas.TaskRequest, services: ServicesDep, quota: QuotaDep, vi
 def page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Tasks:
     """Tasks, the newest first."""
     found = task_service.page(services.database, viewer, before=pagination.decode(query.cursor), limit=query.limit)
-    more = pagination.encode(found[-1][0].id) if len(found) == query.limit else None
+    more = pagination.next_cursor(found, query.limit, lambda row: row[0].id)
     return schemas.Tasks(tasks=[schemas.Task.of(*each) for each in found], next_cursor=more)
 
 
 @router.get("/{task_id}", dependencies=[no_query], responses=problems(TaskNotFound, WeakKey))
-def get(task_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Task:
+def get(task_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Task:
     """A task: how far its jobs are, and what its models scored."""
     return schemas.Task.of(*task_service.get(services.database, task_id, viewer))
 
 
 @router.delete("/{task_id}", dependencies=[no_query], responses=problems(TaskNotFound, WeakKey))
-def delete(task_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas.Task:
+def delete(task_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Task:
     """Forget a task, its jobs, its examples and its vectors; the answer is what it was."""
     return schemas.Task.of(*task_service.delete(services.database, task_id, viewer))
 
@@ -74,7 +73,7 @@ def delete(task_id: Number, services: ServicesDep, viewer: ViewerDep) -> schemas
     responses=problems(TaskNotFound, TaskNotDone, ArchiveNotFound, WeakKey) | zip_response.RESPONSE,
 )
 def adapter(
-    task_id: Number, query: Annotated[schemas.AdapterQuery, Query()], services: ServicesDep, viewer: ViewerDep
+    task_id: Id, query: Annotated[schemas.AdapterQuery, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> StreamingResponse:
     """The adapter that was trained on all examples of a task, where it is kept: a zip file that PEFT loads unpacked."""
     return zip_response.answer(task_service.adapter(services.database, task_id, query.base, viewer))
@@ -85,7 +84,7 @@ def adapter(
     responses=problems(TaskNotFound, TaskNotDone, GeometryNotFitted, IndexNotLoaded, WeakKey),
 )
 def neighbors(
-    task_id: Number, query: Annotated[schemas.TaskNeighborsQuery, Query()], services: ServicesDep, viewer: ViewerDep
+    task_id: Id, query: Annotated[schemas.TaskNeighborsQuery, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> schemas.TaskNeighbors:
     """The models nearest to a task, each with how certain that is, and whether anything here is like it at all."""
     found = task_ranking.rank(services.database, services.index, task_id, query.base, query.options(viewer))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import mimetypes
 from pathlib import Path
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 FOLDER = Path(__file__).parent / "static"
 # scripts, styles and answers of this server alone: names on the map are strangers' words
@@ -16,12 +20,12 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-TYPES = {".js": "text/javascript", ".css": "text/css"}
 
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/")
+@router.get("/map/")
 def home() -> RedirectResponse:
     return RedirectResponse("/map")
 
@@ -31,11 +35,21 @@ def page() -> FileResponse:
     return FileResponse(FOLDER / "index.html", headers=HEADERS, media_type="text/html")
 
 
-def _serve(name: str) -> None:
-    @router.get(f"/map/{name}")
-    def file() -> FileResponse:
-        return FileResponse(FOLDER / name, headers=HEADERS, media_type=TYPES[Path(name).suffix])
+class PageHeadersMiddleware:
+    """Adds the headers of the page to every file of it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
 
 
-for _name in ("map.js", "drawing.js", "points.js", "map.css"):
-    _serve(_name)
+for _suffix, _type in {".js": "text/javascript", ".css": "text/css"}.items():
+    mimetypes.add_type(_type, _suffix)  # a machine's own table may have another, which `nosniff` would refuse
+router.mount("/map", PageHeadersMiddleware(StaticFiles(directory=FOLDER)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from typing import Annotated, Self
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends
 from fastapi.security import APIKeyHeader
 from pydantic import BaseModel, Field
 
@@ -13,10 +13,10 @@ from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.schemas import FIRST_MISTAKE
 from app.api.services.services import ServicesDep
+from app.api.settings import SettingsDep
 from catalog.errors import BodyTooLarge, WebhookOff, WebhookSecretWrong
 from catalog.hub_sync import webhooks as webhook_service
 from catalog.hub_sync.webhooks import HubEvent, Outcome
-from catalog.settings import Settings
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 SECRET_HEADER = "X-Webhook-Secret"
@@ -26,12 +26,11 @@ _secret = APIKeyHeader(
 )
 
 
-def require_secret(request: Request, secret: Annotated[str | None, Depends(_secret)]) -> None:
+def require_secret(settings: SettingsDep, secret: Annotated[str | None, Depends(_secret)]) -> None:
     """Raises `WebhookOff` where no secret is set, and `WebhookSecretWrong`."""
-    conf: Settings = request.app.state.settings
-    if conf.webhook_secret is None or not conf.webhook_secret.get_secret_value():
+    if settings.webhook_secret is None or not settings.webhook_secret.get_secret_value():
         raise WebhookOff("The webhook is off: set DELTADEX_WEBHOOK_SECRET to the secret that the Hub is to send.")
-    if not hmac.compare_digest(conf.webhook_secret.get_secret_value().encode(), (secret or "").encode()):
+    if not hmac.compare_digest(settings.webhook_secret.get_secret_value().encode(), (secret or "").encode()):
         raise WebhookSecretWrong(f"Send the webhook's secret in the header {SECRET_HEADER}.")
 
 

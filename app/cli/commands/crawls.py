@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from app.cli.console import Api, AsJson, connect, notes, out, print_json
-from app.cli.render import state
-from app.client import ADMIN_KEY_HEADER, POLL_INTERVAL, Client
+from app.cli.console import Api, AsJson, admin_headers, connect, notes, out, print_json
+from app.cli.listing import group_with_list
+from app.cli.render import error, state, table_of
+from app.client import POLL_INTERVAL, Client
 from catalog.errors import InvalidInput
 from catalog.models.repo_ref import RepoRef
-from catalog.settings import settings
 
 CRAWLS = "/v1/admin/crawls"
-crawls = typer.Typer(help="Crawls of the Hub: those that run, wait and ran.", invoke_without_command=True)
 Number = Annotated[int, typer.Argument(metavar="ID", help="A crawl's number.")]
 
 
@@ -55,7 +53,7 @@ def crawl(
     }
     body |= {"relations": relation or None, "dry_run": dry_run, "every_hours": every}
     with connect(api) as client:
-        found = client.post(CRAWLS, body, key())
+        found = client.post(CRAWLS, body, admin_headers())
         if wait:
             found = watch(client, found)
     print_json(found) if as_json else out.print(_table([found]), _summary(found))
@@ -71,38 +69,34 @@ def read_ids(file: Path) -> list[str]:
     return found
 
 
-def key() -> dict[str, str]:
-    """The header that admins send."""
-    given = settings().admin_api_key
-    return {ADMIN_KEY_HEADER: given.get_secret_value()} if given else {}
-
-
 def watch(client: Client, found: dict[str, Any]) -> dict[str, Any]:
     """Wait for a crawl, showing how far it is."""
     with notes.status("crawl: queued") as status:
         while found["state"] in ("queued", "running"):
             time.sleep(POLL_INTERVAL)
-            found = client.get(f"{CRAWLS}/{found['id']}", headers=key())
+            found = client.get(f"{CRAWLS}/{found['id']}", headers=admin_headers())
             why = f", waits: {found['error']['code']}" if found["error"] else ""
             status.update(f"crawl {found['id']}: {found['listed']} listed, {found['queued']} queued{why}")
-    return client.get(f"{CRAWLS}/{found['id']}", headers=key())
+    return client.get(f"{CRAWLS}/{found['id']}", headers=admin_headers())
 
 
-@crawls.callback()
-def listed(context: typer.Context, api: Api = None, as_json: AsJson = False) -> None:
-    """Show the crawls, the newest first."""
-    if context.invoked_subcommand is not None:
-        return
-    with connect(api) as client:
-        found = client.get(CRAWLS, headers=key())
-    print_json(found) if as_json else out.print(_table(found["crawls"]))
+def _table(found: Iterable[dict[str, Any]]) -> Table:
+    table = table_of("crawl", "source", "state", "pages", "listed", "queued", "unchanged", "skipped", "error")
+    for each in found:
+        counts = [str(each[name]) for name in ("pages", "listed", "queued", "unchanged", "skipped")]
+        run = f"{each['id']}" + (f" run {each['run']}" if each["every_hours"] else "")
+        table.add_row(run, escape(_source(each)), state(each["state"]), *counts, error(each))
+    return table
+
+
+crawls = group_with_list(CRAWLS, _table, help="Crawls of the Hub: those that run, wait and ran.", as_admin=True)
 
 
 @crawls.command()
 def show(number: Number, api: Api = None, as_json: AsJson = False) -> None:
     """Show a crawl, and what it costs."""
     with connect(api) as client:
-        found = client.get(f"{CRAWLS}/{number}", headers=key())
+        found = client.get(f"{CRAWLS}/{number}", headers=admin_headers())
     print_json(found) if as_json else out.print(_table([found]), _summary(found))
 
 
@@ -126,20 +120,8 @@ def cancel(number: Number, api: Api = None, as_json: AsJson = False) -> None:
 
 def _move(verb: str, number: int, api: str | None, as_json: bool) -> None:
     with connect(api) as client:
-        found = client.post(f"{CRAWLS}/{number}/{verb}", {}, key())
+        found = client.post(f"{CRAWLS}/{number}/{verb}", {}, admin_headers())
     print_json(found) if as_json else out.print(_table([found]))
-
-
-def _table(found: Iterable[dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE)
-    for column in ("crawl", "source", "state", "pages", "listed", "queued", "unchanged", "skipped", "error"):
-        table.add_column(column, overflow="fold")
-    for each in found:
-        counts = [str(each[name]) for name in ("pages", "listed", "queued", "unchanged", "skipped")]
-        error = f"{each['error']['code']}: {each['error']['message']}" if each["error"] else ""
-        run = f"{each['id']}" + (f" run {each['run']}" if each["every_hours"] else "")
-        table.add_row(run, escape(_source(each)), state(each["state"]), *counts, escape(error))
-    return table
 
 
 def _source(found: dict[str, Any]) -> str:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import RenderableType
 from rich.markup import escape
+from rich.table import Table
 
 from app.cli.archive_download import check_free, unpack
 from app.cli.console import Api, AsJson, connect, notes, out, print_json
-from app.cli.render import progress_bar, state, table_of
-from app.client import OVER, Client
+from app.cli.listing import group_with_list
+from app.cli.render import error, state, table_of
+from app.cli.waiting import wait_for_jobs
+from app.client import Client
 from catalog.merges.methods import DEFAULT_METHOD, METHODS
 
 MERGES = "/v1/merges"
-merges = typer.Typer(help="Merges that were asked for.", invoke_without_command=True)
 Number = Annotated[int, typer.Argument(metavar="ID", help="A merge's number.")]
 Count = Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")]
 Folder = Annotated[Path, typer.Option(help="A folder that is new or empty.")]
@@ -70,14 +73,7 @@ def numbers(text: str | None) -> list[float] | None:
 
 def watch(client: Client, found: dict[str, Any]) -> dict[str, Any]:
     """Wait for a merge's job, showing how far it is."""
-    with progress_bar(notes) as bar:
-        line = bar.add_task("merge queued", total=100)
-
-        def show(job: dict[str, Any]) -> None:
-            done = 100 if job["state"] in OVER else 100 * job["progress"]
-            bar.update(line, completed=done, description=f"merge {job['state']}")
-
-        client.wait_for([found["job"]], show)
+    wait_for_jobs(client, {found["job"]: "merge"})
     return client.get(f"{MERGES}/{found['id']}")
 
 
@@ -86,23 +82,17 @@ def fetch(client: Client, number: int, to: Path) -> None:
     notes.print(f"{len(files)} files in {escape(str(to))}")
 
 
-@merges.callback()
-def listed(context: typer.Context, api: Api = None, as_json: AsJson = False) -> None:
-    """Show the merges, the newest first."""
-    if context.invoked_subcommand is not None:
-        return
-    with connect(api) as client:
-        found = client.get(MERGES)
-    if as_json:
-        print_json(found)
-        return
+def _table(found: Iterable[dict[str, Any]]) -> Table:
     table = table_of("merge", "name", "method", "parts", "cosine to prediction", "state")
-    for each in found["merges"]:
+    for each in found:
         parts = " ".join(f"{part['weight']:+g} {part['repo_id']}" for part in each["parts"])
         first = (each["compared"] or [{}])[0].get("cosine")
         cosine = "" if first is None else f"{first:.3f}"
         table.add_row(str(each["id"]), each["name"] or "", each["method"], escape(parts), cosine, state(each["state"]))
-    out.print(table)
+    return table
+
+
+merges = group_with_list(MERGES, _table, help="Merges that were asked for.")
 
 
 @merges.command()
@@ -148,9 +138,8 @@ def _answer(client: Client, found: dict[str, Any], k: int, as_json: bool) -> Non
     if as_json:
         print_json({"merge": found, "neighbors": near})
         return
-    error = f"  {found['error']['code']}: {found['error']['message']}" if found["error"] else ""
     took = f" in {sum(found['seconds'].values()):.1f} s" if found["seconds"] else ""
-    out.print(f"merge {found['id']} by {found['method']}: {state(found['state'])}{took}{escape(error)}")
+    out.print(f"merge {found['id']} by {found['method']}: {state(found['state'])}{took}{error(found, '  ')}")
     out.print(_parts(found["parts"]))
     for each in found["compared"] or []:
         cosine = "none" if each["cosine"] is None else f"{each['cosine']:.4f}"

@@ -1,4 +1,4 @@
-"""`deltadex embed | evaluate | study`: commands of the workers, for which no server is needed."""
+"""`deltadex embed | evaluate`: commands of the workers, for which no server is needed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,6 @@ def embed(context: typer.Context) -> None:
 def evaluate(context: typer.Context) -> None:
     """Measure how well vectors tell a labelled pool apart, beside baselines (see `deltadex evaluate --help`)."""
     become("workers.evaluation.evaluate", context.args)
-
-
-def study(context: typer.Context) -> None:
-    """What the vectors depend on: probes, kinds, layers, dtype, additivity (see `deltadex study --help`)."""
-    become("workers.evaluation.study", context.args)
 
 
 def become(module: str, arguments: Sequence[str]) -> None:

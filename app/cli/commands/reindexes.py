@@ -12,12 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.cli.console import Api, AsJson, admin_headers, connect, notes, out, print_json
-from app.cli.render import progress_bar, state, table_of
+from app.cli.listing import group_with_list
+from app.cli.render import error, progress_bar, state, table_of
 from app.client import POLL_INTERVAL, Client
 
 REINDEXES = "/v1/admin/reindexes"
 BAR = 40  # characters of a histogram's longest bar
-reindexes = typer.Typer(help="Reindexes: the one that runs, and those that ran.", invoke_without_command=True)
 Number = Annotated[int, typer.Argument(metavar="ID", help="A reindex's number.")]
 Force = Annotated[bool, typer.Option("--force", help="Also where something is not built yet, or models would be lost.")]
 
@@ -61,14 +61,18 @@ def watch(client: Client, number: int) -> dict[str, Any]:
             time.sleep(POLL_INTERVAL)
 
 
-@reindexes.callback()
-def listed(context: typer.Context, api: Api = None, as_json: AsJson = False) -> None:
-    """Show the reindexes, the newest first."""
-    if context.invoked_subcommand is not None:
-        return
-    with connect(api) as client:
-        found = client.get(REINDEXES, headers=admin_headers())
-    print_json(found) if as_json else out.print(_table(found["reindexes"]))
+def _table(found: Iterable[dict[str, Any]]) -> Table:
+    table = table_of("reindex", "of", "state", "models", "jobs", "carried", "error")
+    for each in found:
+        selection = " ".join(name if value is True else f"{name} {value}" for name, value in each["selection"].items())
+        standing = state(each["state"]) + (f", {each['stage']}" if each["stage"] else "")
+        models = "" if each["total"] is None else str(each["total"])
+        counts = (models, str(each["queued"]), str(each["carried"]))
+        table.add_row(str(each["id"]), escape(selection), standing, *counts, error(each))
+    return table
+
+
+reindexes = group_with_list(REINDEXES, _table, help="Reindexes: the one that runs, and those that ran.", as_admin=True)
 
 
 @reindexes.command()
@@ -119,18 +123,6 @@ def _show(client: Client, found: dict[str, Any], as_json: bool) -> None:
 def _doing(found: dict[str, Any]) -> str:
     left = ", ".join(sorted({each["part"] for each in found["left"]}))
     return f"{found['stage'] or found['state']}{f' ({left})' if left else ''}"
-
-
-def _table(found: Iterable[dict[str, Any]]) -> Table:
-    table = table_of("reindex", "of", "state", "models", "jobs", "carried", "error")
-    for each in found:
-        selection = " ".join(name if value is True else f"{name} {value}" for name, value in each["selection"].items())
-        standing = state(each["state"]) + (f", {each['stage']}" if each["stage"] else "")
-        models = "" if each["total"] is None else str(each["total"])
-        error = f"{each['error']['code']}: {each['error']['message']}" if each["error"] else ""
-        counts = (models, str(each["queued"]), str(each["carried"]))
-        table.add_row(str(each["id"]), escape(selection), standing, *counts, escape(error))
-    return table
 
 
 def _failed(found: Iterable[dict[str, Any]]) -> Table:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
 from rich.markup import escape
+from rich.table import Table
 
-from app.cli.console import Api, AsJson, connect, notes, out, print_json
-from app.cli.render import progress_bar, state, table_of
-from app.client import OVER, Client
+from app.cli.console import Api, AsJson, connect, out, print_json
+from app.cli.listing import group_with_list
+from app.cli.render import error, state, table_of
+from app.cli.waiting import wait_for_jobs
+from app.client import Client
 from catalog.arithmetic.expressions import written
 from catalog.selections.strategies import Arm
 
 SELECTIONS = "/v1/selections"
-selections = typer.Typer(help="Sets of modules that were tried for tasks.", invoke_without_command=True)
 Number = Annotated[int, typer.Argument(metavar="ID", help="A selection's number.")]
 
 
@@ -52,32 +55,19 @@ def select(
 
 def watch(client: Client, found: dict[str, Any]) -> dict[str, Any]:
     """Wait for a selection's job, showing how far it is."""
-    with progress_bar(notes) as bar:
-        line = bar.add_task(f"{found['base']} queued", total=100)
-
-        def show(job: dict[str, Any]) -> None:
-            done = 100 if job["state"] in OVER else 100 * job["progress"]
-            bar.update(line, completed=done, description=f"{found['base']} {job['state']}")
-
-        client.wait_for([found["job"]], show)
+    wait_for_jobs(client, {found["job"]: found["base"]})
     return client.get(f"{SELECTIONS}/{found['id']}")
 
 
-@selections.callback()
-def listed(context: typer.Context, api: Api = None, as_json: AsJson = False) -> None:
-    """Show the selections, the newest first."""
-    if context.invoked_subcommand is not None:
-        return
-    with connect(api) as client:
-        found = client.get(SELECTIONS)
-    if as_json:
-        print_json(found)
-        return
+def _table(found: Iterable[dict[str, Any]]) -> Table:
     table = table_of("selection", "task", "base", "modules", "seeds", "state")
-    for each in found["selections"]:
+    for each in found:
         row = (str(each["id"]), str(each["task"]), escape(each["base"]), str(each["count"]), str(each["seeds"]))
         table.add_row(*row, state(each["state"]))
-    out.print(table)
+    return table
+
+
+selections = group_with_list(SELECTIONS, _table, help="Sets of modules that were tried for tasks.")
 
 
 @selections.command()
@@ -98,9 +88,8 @@ def _print(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    error = f"  {found['error']['code']}: {found['error']['message']}" if found["error"] else ""
     heading = f"selection {found['id']} for task {found['task']} on {found['base']}"
-    out.print(f"{escape(heading)}: {state(found['state'])}{escape(error)}")
+    out.print(f"{escape(heading)}: {state(found['state'])}{error(found, '  ')}")
     if found["figures"]:
         out.print(_compared(found["figures"]))
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
 from rich.markup import escape
+from rich.table import Table
 
 from app.cli.archive_download import unpack
 from app.cli.console import Api, AsJson, connect, notes, out, print_json
-from app.cli.render import progress_bar, state, table_of
-from app.client import OVER, Client
+from app.cli.listing import group_with_list
+from app.cli.render import error, state, table_of
+from app.cli.waiting import wait_for_jobs
+from app.client import Client
 from catalog.errors import InvalidExamples
 from catalog.tasks.examples import read_rows
 
 TASKS = "/v1/tasks"
-tasks = typer.Typer(help="Tasks that were asked by example.", invoke_without_command=True)
 Number = Annotated[int, typer.Argument(metavar="ID", help="A task's number.")]
 Count = Annotated[int, typer.Option("-k", min=1, help="How many models.")]
 
@@ -67,34 +70,20 @@ def task(
 
 def watch(client: Client, found: dict[str, Any]) -> dict[str, Any]:
     """Wait for a task's jobs, showing how far they are."""
-    with progress_bar(notes) as bar:
-        lines = {run["job"]: bar.add_task(f"{run['base']} queued", total=100) for run in found["runs"]}
-        bases = {run["job"]: run["base"] for run in found["runs"]}
-
-        def show(job: dict[str, Any]) -> None:
-            done = 100 if job["state"] in OVER else 100 * job["progress"]
-            bar.update(lines[job["id"]], completed=done, description=f"{bases[job['id']]} {job['state']}")
-
-        client.wait_for(lines, show)
+    wait_for_jobs(client, {run["job"]: run["base"] for run in found["runs"]})
     return client.get(f"{TASKS}/{found['id']}")
 
 
-@tasks.callback()
-def listed(context: typer.Context, api: Api = None, as_json: AsJson = False) -> None:
-    """Show the tasks, the newest first."""
-    if context.invoked_subcommand is not None:
-        return
-    with connect(api) as client:
-        found = client.get(TASKS)
-    if as_json:
-        print_json(found)
-        return
+def _table(found: Iterable[dict[str, Any]]) -> Table:
     table = table_of("task", "name", "examples", "bases", "state")
-    for each in found["tasks"]:
+    for each in found:
         states = " ".join(state(run["state"]) for run in each["runs"])
         bases = " ".join(run["base"] for run in each["runs"])
         table.add_row(str(each["id"]), each["name"] or "", str(each["examples"]), escape(bases), states)
-    out.print(table)
+    return table
+
+
+tasks = group_with_list(TASKS, _table, help="Tasks that were asked by example.")
 
 
 @tasks.command()
@@ -139,8 +128,7 @@ def _answer(client: Client, found: dict[str, Any], k: int, as_json: bool) -> Non
 
 def _heading(found: dict[str, Any], run: dict[str, Any]) -> str:
     took = f" in {run['seconds']:.0f} s" if run["seconds"] is not None else ""
-    error = f"  {run['error']['code']}: {run['error']['message']}" if run["error"] else ""
-    return f"task {found['id']} on {escape(run['base'])}: {state(run['state'])}{took}{escape(error)}"
+    return f"task {found['id']} on {escape(run['base'])}: {state(run['state'])}{took}{error(run, '  ')}"
 
 
 def _ranking(found: dict[str, Any], run: dict[str, Any]) -> RenderableType:

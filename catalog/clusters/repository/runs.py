@@ -8,15 +8,16 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from catalog.database import storable
+from catalog import locks
+from catalog.error_record import ErrorRecord
 from catalog.errors import RunNotFound
+from catalog.locks import Lock
+from catalog.repository import newest_first
 from catalog.spaces.contract import PREFERRED
 from catalog.spaces.repository import preference
 from catalog.tables import ClusterRun, RunState, SpaceRow
 
-_FIT_LOCK = 0x636C7573746572  # "cluster"; the space's id is added
 _ACTIVE = (RunState.QUEUED, RunState.RUNNING)
-MAX_MESSAGE = 4_000  # characters of an error that are stored
 
 
 def ask(
@@ -46,9 +47,7 @@ def page(session: Session, *, space_id: int | None, before: int | None, limit: i
     statement = select(ClusterRun, SpaceRow.key).join(SpaceRow, SpaceRow.id == ClusterRun.space_id)
     if space_id is not None:
         statement = statement.where(ClusterRun.space_id == space_id)
-    if before is not None:
-        statement = statement.where(ClusterRun.id < before)
-    rows = session.execute(statement.order_by(ClusterRun.id.desc()).limit(limit))
+    rows = session.execute(newest_first(statement, ClusterRun.id, before, limit))
     return [(run, key) for run, key in rows]
 
 
@@ -80,8 +79,7 @@ def waiting(session: Session) -> list[ClusterRun]:
 
 def try_lock(session: Session, space_id: int) -> bool:
     """Become the only one that clusters a space until the transaction ends; False where somebody is."""
-    lock = {"lock": _FIT_LOCK + space_id}
-    return session.execute(text("SELECT pg_try_advisory_xact_lock(:lock)"), lock).scalar_one()
+    return locks.try_acquire(session, Lock.CLUSTERS, space_id)
 
 
 def take(session: Session, space_id: int) -> ClusterRun | None:
@@ -100,8 +98,8 @@ def tell(session: Session, run_id: int, stage: str) -> None:
     session.execute(update(ClusterRun).where(ClusterRun.id == run_id).values(stage=stage))
 
 
-def fail(session: Session, run_id: int, code: str, message: str) -> None:
-    values = {"state": RunState.FAILED, "error_code": code, "error_message": storable(message)[:MAX_MESSAGE]}
+def fail(session: Session, run_id: int, error: Exception) -> None:
+    values = {"state": RunState.FAILED, **ErrorRecord.from_error(error).columns()}
     statement = update(ClusterRun).where(ClusterRun.id == run_id)
     session.execute(statement.values(**values, stage=None, finished_at=func.now()))
 

@@ -8,15 +8,17 @@ from typing import Any
 from sqlalchemy import case, func, null, select, text, update
 from sqlalchemy.orm import Session
 
-from catalog.database import storable
+from catalog import locks
+from catalog.database import seconds
+from catalog.error_record import ErrorRecord
 from catalog.errors import CatalogError, CrawlNotFound
+from catalog.locks import Lock
+from catalog.repository import newest_first
 from catalog.tables import Crawl, CrawlState, Job, JobState
 
-_LEAD = 0x637261776C  # "crawl"
 ACTIVE = (CrawlState.QUEUED, CrawlState.RUNNING)
 _COUNTS = ("listing", "pages", "listed", "queued", "unchanged", "skipped", "size", "sized", "attempts")
 _OF_A_RUN = ("cursor", "wait_until", "error_code", "error_message", "started_at", "finished_at", "next_at")
-MAX_MESSAGE = 4_000  # characters of an error that are stored
 
 
 def add(session: Session, **values: Any) -> Crawl:
@@ -37,10 +39,7 @@ def get(session: Session, crawl_id: int, *, lock: bool = False) -> Crawl:
 
 def page(session: Session, *, before: int | None, limit: int) -> list[Crawl]:
     """Up to `limit` crawls with an id below `before`, newest first."""
-    statement = select(Crawl).order_by(Crawl.id.desc()).limit(limit)
-    if before is not None:
-        statement = statement.where(Crawl.id < before)
-    return list(session.scalars(statement))
+    return list(session.scalars(newest_first(select(Crawl), Crawl.id, before, limit)))
 
 
 def change(session: Session, crawl_id: int, states: Sequence[CrawlState], state: CrawlState, **values: Any) -> bool:
@@ -51,7 +50,7 @@ def change(session: Session, crawl_id: int, states: Sequence[CrawlState], state:
 
 def try_lead(session: Session) -> bool:
     """Become the only process that crawls until the transaction ends; False where there is one."""
-    return session.execute(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _LEAD}).scalar_one()
+    return locks.try_acquire(session, Lock.CRAWLS)
 
 
 def next_due(session: Session, *, room: bool) -> int | None:
@@ -75,10 +74,10 @@ def go_on(session: Session, crawl_id: int) -> Crawl | None:
 
 def defer(session: Session, crawl_id: int, error: CatalogError, delay: float) -> None:
     """The next page could not be had: again in `delay` seconds."""
-    wait_until = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, delay)
+    wait_until = func.now() + seconds(delay)
     change(
         session, crawl_id, ACTIVE, CrawlState.RUNNING,
-        attempts=Crawl.attempts + 1, wait_until=wait_until, **_told(error),
+        attempts=Crawl.attempts + 1, wait_until=wait_until, **ErrorRecord.from_error(error).columns(),
     )  # fmt: skip
 
 
@@ -86,7 +85,7 @@ def fail(session: Session, crawl_id: int, error: CatalogError) -> None:
     """A recurring one begins anew all the same."""
     change(
         session, crawl_id, ACTIVE, CrawlState.FAILED,
-        finished_at=func.now(), next_at=_next_at(), **_told(error),
+        finished_at=func.now(), next_at=_next_at(), **ErrorRecord.from_error(error).columns(),
     )  # fmt: skip
 
 
@@ -127,10 +126,6 @@ def pace(session: Session) -> float | None:
     return session.execute(_PACE).scalar_one_or_none()
 
 
-def _told(error: CatalogError) -> dict[str, str]:
-    return {"error_code": error.code, "error_message": storable(error.message)[:MAX_MESSAGE]}
-
-
 def _next_at() -> Any:
     """Null where it does not recur."""
-    return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, Crawl.every)
+    return func.now() + seconds(Crawl.every)

@@ -9,12 +9,13 @@ from sqlalchemy import ColumnElement, Update, func, null, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, aliased
 
-from catalog.database import seconds, storable
+from catalog.database import seconds
+from catalog.error_record import ErrorRecord
 from catalog.errors import CatalogError
 from catalog.tables import RUNNING, Job, JobState, Worker
 
-MAX_MESSAGE = 4_000  # characters of an error that are stored
-OVER: dict[str, Any] = {"finished_at": func.now(), "token": None}  # of every job that ends: its token is not kept
+# of every job that ends: its token is not kept
+ENDING_VALUES: dict[str, Any] = {"finished_at": func.now(), "token": None}
 
 
 def advance(session: Session, job_ids: Sequence[int], worker_id: int, state: JobState, progress: float) -> list[int]:
@@ -25,7 +26,7 @@ def advance(session: Session, job_ids: Sequence[int], worker_id: int, state: Job
 
 def finish(session: Session, job_id: int, worker_id: int, sha: str | None) -> bool:
     """End a job well. False when it is not this worker's any more: then nothing of its result may be stored."""
-    ended = {"state": JobState.DONE, "progress": 1, "sha": sha, **OVER}
+    ended = {"state": JobState.DONE, "progress": 1, "sha": sha, **ENDING_VALUES}
     statement = _own([job_id], worker_id).values(**ended, history=with_attempt("done"))
     return session.execute(statement.returning(Job.id)).scalar_one_or_none() is not None
 
@@ -33,7 +34,10 @@ def finish(session: Session, job_id: int, worker_id: int, sha: str | None) -> bo
 def fail(session: Session, job_id: int, worker_id: int, error: CatalogError) -> bool:
     """End a job with its error. False when it is not this worker's any more."""
     statement = _own([job_id], worker_id).values(
-        state=JobState.FAILED, history=with_attempt("failed", error), **OVER, **stored(error)
+        state=JobState.FAILED,
+        history=with_attempt("failed", error),
+        **ENDING_VALUES,
+        **ErrorRecord.from_error(error).columns(),
     )
     return session.execute(statement.returning(Job.id)).scalar_one_or_none() is not None
 
@@ -45,7 +49,7 @@ def retry(session: Session, job_id: int, worker_id: int, error: CatalogError, de
         worker_id=None,
         available_at=func.now() + seconds(delay),
         history=with_attempt("failed", error),
-        **stored(error),
+        **ErrorRecord.from_error(error).columns(),
     )
     return session.execute(statement.returning(Job.id)).scalar_one_or_none() is not None
 
@@ -80,27 +84,24 @@ def quarantine(session: Session, worker_ids: Sequence[int], deaths: int, error: 
         state=JobState.FAILED,
         deaths=Job.deaths + 1,
         history=with_attempt("worker died"),
-        **OVER,
-        **stored(error),
+        **ENDING_VALUES,
+        **ErrorRecord.from_error(error).columns(),
     )
     return [(job_id, model_id) for job_id, model_id in session.execute(statement.returning(Job.id, Job.model_id))]
-
-
-def stored(error: CatalogError) -> dict[str, str]:
-    return {"error_code": error.code, "error_message": storable(error.message)[:MAX_MESSAGE]}
 
 
 def with_attempt(outcome: str, error: CatalogError | None = None) -> ColumnElement[Any]:
     """The history with the attempt that ends now: which worker, from when to when, how far it was, beside how many."""
     other = aliased(Job)
+    stored = ErrorRecord.from_error(error) if error else None
     worker = select(func.concat(Worker.host, ":", Worker.pid)).where(Worker.id == Job.worker_id).scalar_subquery()
     beside = select(func.count() - 1).where(other.worker_id == Job.worker_id, other.state.in_(RUNNING))
     line = func.jsonb_build_object(
         *("attempt", Job.attempts, "worker_id", Job.worker_id, "worker", worker),
         *("started_at", Job.started_at, "ended_at", func.now(), "state", Job.state, "progress", Job.progress),
         *("beside", beside.scalar_subquery(), "outcome", outcome),
-        *("code", error.code if error else null()),
-        *("message", storable(error.message)[:MAX_MESSAGE] if error else null()),
+        *("code", stored.code if stored else null()),
+        *("message", stored.message if stored else null()),
     )
     return Job.history.op("||", return_type=JSONB())(func.jsonb_build_array(line))
 

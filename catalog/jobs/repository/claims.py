@@ -15,7 +15,7 @@ from sqlalchemy import Select, func, select, text, update
 from sqlalchemy.orm import Session, contains_eager
 
 from catalog.jobs.repository import queues
-from catalog.jobs.repository.queues import ENCODE
+from catalog.queue import ENCODE_QUEUE
 from catalog.tables import RUNNING, Job, JobState, Model
 
 OLDEST_EVERY = 4
@@ -99,7 +99,7 @@ def next_due(session: Session, resident: Sequence[str], patience: float) -> Due 
     Within a priority that is one that has waited for more than `patience` seconds, else one whose base is `resident`
     (repo ids, as hints), else the one that waits longest.
     """
-    asked = {"oldest_every": OLDEST_EVERY, "patience": patience, "resident": list(resident), "queue": ENCODE}
+    asked = {"oldest_every": OLDEST_EVERY, "patience": patience, "resident": list(resident), "queue": ENCODE_QUEUE}
     row = session.execute(NEXT_DUE, asked).one_or_none()
     return Due(row.id, row.alone) if row else None
 
@@ -111,7 +111,7 @@ def claim(session: Session, job_id: int, worker_id: int, batch: int) -> list[Job
     arrives twice is harmless.
     """
     queues.hold_off_pauses(session)
-    parameters = {"job_id": job_id, "worker_id": worker_id, "more": batch - 1, "queue": ENCODE}
+    parameters = {"job_id": job_id, "worker_id": worker_id, "more": batch - 1, "queue": ENCODE_QUEUE}
     return list(session.scalars(_CLAIMED, parameters, execution_options={"populate_existing": True}))
 
 
@@ -122,7 +122,7 @@ def is_due(session: Session, job_id: int) -> bool:
 
 def oldest_due(session: Session) -> int | None:
     """A job that waits for a worker; None while the queue is paused."""
-    if queues.is_paused(session, ENCODE):
+    if queues.is_paused(session, ENCODE_QUEUE):
         return None
     return session.execute(_due()).scalar_one_or_none()
 

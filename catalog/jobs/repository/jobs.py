@@ -6,14 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Select, case, func, select, text, update
+from sqlalchemy import ColumnElement, Select, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.orm.attributes import set_committed_value
 
+from catalog import locks
 from catalog.auth.viewer import EVERYTHING, PUBLIC, Viewer
 from catalog.errors import JobNotFound, Quarantined, TokenRequired
-from catalog.jobs.repository.attempts import OVER, QUEUED_AGAIN, with_attempt
+from catalog.jobs.repository.attempts import ENDING_VALUES, QUEUED_AGAIN, with_attempt
+from catalog.locks import Lock
+from catalog.repository import newest_first, owned_by
 from catalog.tables import ACTIVE, ACTIVE_REINDEX, RUNNING, Job, JobState, Model, Priority, Reindex, Task, TaskRun
 
 
@@ -133,14 +136,10 @@ def page(
     viewer: Viewer = PUBLIC,
 ) -> list[Job]:
     """Up to `limit` jobs with an id below `before`, newest first."""
-    statement = select(Job).order_by(Job.id.desc()).limit(limit)
-    if not viewer.everything:
-        statement = statement.where(Job.viewer.is_(None) | (Job.viewer == viewer.submitter))
+    statement = select(Job).where(owned_by(Job.viewer, viewer))
     if state is not None:
         statement = statement.where(Job.state == state)
-    if before is not None:
-        statement = statement.where(Job.id < before)
-    return list(session.scalars(statement))
+    return list(session.scalars(newest_first(statement, Job.id, before, limit)))
 
 
 def latest_done(session: Session, model_id: int, sha: str) -> Job | None:
@@ -166,7 +165,7 @@ def quarantined(session: Session, model_id: int, viewer: str | None = None) -> J
 def cancel(session: Session, job_id: int) -> bool:
     """End a job that waits or runs. From here on no worker can store anything of it. False when it was over."""
     running = Job.state.in_(RUNNING)
-    values = {"state": JobState.CANCELLED, **OVER, "error_code": None, "error_message": None}
+    values = {"state": JobState.CANCELLED, **ENDING_VALUES, "error_code": None, "error_message": None}
     history = case((running, with_attempt("cancelled")), else_=Job.history)
     statement = update(Job).where(Job.id == job_id, Job.state.in_(ACTIVE)).values(**values, history=history)
     return session.execute(statement.returning(Job.id)).scalar_one_or_none() is not None
@@ -242,7 +241,7 @@ def count_active(session: Session, submitter: str, limit: int) -> int:
 
 def lock_submitter(session: Session, submitter: str) -> None:
     """Wait for the turn to count a submitter's jobs; held until the transaction ends."""
-    session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:submitter, 0))"), {"submitter": submitter})
+    locks.acquire(session, Lock.SUBMITTER_JOBS, submitter)
 
 
 def withdraw(session: Session, model_id: int) -> list[int]:
@@ -259,9 +258,8 @@ def any_active(session: Session, model_id: int) -> bool:
 def counts(session: Session) -> dict[JobState, int]:
     """How many jobs that everybody may see are in each state."""
     every = select(Job.state, func.count()).group_by(Job.state)
-    hidden = {
-        state: count for state, count in session.execute(every.where(Job.viewer.is_not(None)))
-    }  # few, by an index
+    # few, by an index
+    hidden = {state: count for state, count in session.execute(every.where(Job.viewer.is_not(None)))}
     counted = {JobState(state): count - hidden.get(state, 0) for state, count in session.execute(every)}
     return dict.fromkeys(JobState, 0) | counted
 

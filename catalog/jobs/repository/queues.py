@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from catalog import locks
+from catalog.locks import Lock
+from catalog.queue import ENCODE_QUEUE, UPKEEP_QUEUE
 from catalog.tables import RUNNING, Job, JobState, PausedQueue
-
-ENCODE = "encode"
-UPKEEP = "upkeep"
-_PAUSE_LOCK = 0x7061757365  # "pause"
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class QueueReport:
 
 def hold_off_pauses(session: Session) -> None:
     """A claim that follows in the same transaction is over before a pause begins."""
-    session.execute(text("SELECT pg_advisory_xact_lock_shared(:lock)"), {"lock": _PAUSE_LOCK})
+    locks.acquire_shared(session, Lock.QUEUE_PAUSE)
 
 
 def is_paused(session: Session, name: str) -> bool:
@@ -43,7 +42,7 @@ def is_paused(session: Session, name: str) -> bool:
 
 def pause(session: Session, name: str) -> None:
     """Waits for claims that are on their way; nothing is claimed once this is committed."""
-    session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _PAUSE_LOCK})
+    locks.acquire(session, Lock.QUEUE_PAUSE)
     session.execute(insert(PausedQueue).values(name=name).on_conflict_do_nothing())
 
 
@@ -61,6 +60,6 @@ def report(session: Session) -> list[QueueReport]:
         for states in ((JobState.QUEUED,), RUNNING)
     )
     return [
-        QueueReport(ENCODE, paused.get(ENCODE), queued, running),
-        QueueReport(UPKEEP, paused.get(UPKEEP), 0, 0),
+        QueueReport(ENCODE_QUEUE, paused.get(ENCODE_QUEUE), queued, running),
+        QueueReport(UPKEEP_QUEUE, paused.get(UPKEEP_QUEUE), 0, 0),
     ]

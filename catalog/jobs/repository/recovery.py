@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session
 
 from catalog.database import seconds
+from catalog.error_record import ErrorRecord
 from catalog.errors import CatalogError, Quarantined
 from catalog.jobs.repository import attempts, workers
 from catalog.models.repository import models
@@ -54,7 +55,7 @@ def count_deaths(session: Session, worker_ids: Sequence[int], deadly: int) -> Re
 def forget_tokens(session: Session, max_age: float, error: CatalogError) -> list[int]:
     """End the jobs whose users' tokens are older than `max_age` seconds, and with them the tokens. Returns the jobs."""
     old = update(Job).where(Job.token.is_not(None), Job.token_at < func.now() - seconds(max_age))
-    ended = old.values(state=JobState.FAILED, **attempts.OVER, **attempts.stored(error))
+    ended = old.values(state=JobState.FAILED, **attempts.ENDING_VALUES, **ErrorRecord.from_error(error).columns())
     rows = session.execute(ended.returning(Job.id, Job.model_id)).all()
     models.mark_failed(session, [model_id for _, model_id in rows])
     return [job_id for job_id, _ in rows]

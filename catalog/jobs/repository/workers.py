@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from catalog.database import seconds
 from catalog.jobs.processes import has_ended
 from catalog.tables import Worker
 
@@ -41,6 +42,6 @@ def gone(session: Session) -> list[int]:
 
 def alive(session: Session, limit: float) -> list[Worker]:
     """Workers whose last heartbeat is at most `limit` seconds old, without those of this machine that have ended."""
-    fresh = func.now() - Worker.heartbeat_at <= func.make_interval(0, 0, 0, 0, 0, 0, limit)
+    fresh = func.now() - Worker.heartbeat_at <= seconds(limit)
     found = session.scalars(select(Worker).where(Worker.stopped_at.is_(None), fresh).order_by(Worker.id))
     return [worker for worker in found if worker.process is None or not has_ended(worker.process)]

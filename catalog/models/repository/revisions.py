@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import select, true
 from sqlalchemy.orm import Session, aliased
 
+from catalog.repository import newest_first
 from catalog.tables import Revision, SpaceRow, Vector
 
 
@@ -26,10 +27,8 @@ class Measurement:
 
 def page(session: Session, model_id: int, *, before: int | None, limit: int) -> list[Revision]:
     """Up to `limit` revisions with an id below `before`, newest first."""
-    statement = select(Revision).where(Revision.model_id == model_id).order_by(Revision.id.desc()).limit(limit)
-    if before is not None:
-        statement = statement.where(Revision.id < before)
-    return list(session.scalars(statement))
+    statement = select(Revision).where(Revision.model_id == model_id)
+    return list(session.scalars(newest_first(statement, Revision.id, before, limit)))
 
 
 def measured(session: Session, model_id: int, revision_ids: Sequence[int]) -> dict[int, list[Measurement]]:

@@ -24,9 +24,6 @@ class Pair:
     old: SpaceRow | None
     new: SpaceRow | None
 
-    def other_way(self) -> Pair:
-        return Pair(self.new, self.old)
-
 
 def pairs(session: Session, reindex_id: int) -> list[Pair]:
     """The spaces that a reindex measured, each with the one that serves in its place now."""

@@ -13,20 +13,20 @@ from sqlalchemy import Select, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from catalog.database import storable
+from catalog import locks
+from catalog.error_record import ErrorRecord
 from catalog.errors import CatalogError, ReindexNotFound
 from catalog.jobs.repository.jobs import cancel
+from catalog.locks import Lock
+from catalog.repository import newest_first
 from catalog.tables import ACTIVE, ACTIVE_REINDEX, Job, JobState, Reindex, ReindexMove, ReindexState, Revision, Stage
 
-_LEAD = 0x7265696E646578  # "reindex"
-_START = _LEAD + 1
-MAX_MESSAGE = 4_000  # characters of an error that are stored
 NAMED = 10  # models that are named with an error
 
 
 def lock_start(session: Session) -> None:
     """Wait for the turn to start one; held until the transaction ends."""
-    session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _START})
+    locks.acquire(session, Lock.REINDEX_START)
 
 
 def add(session: Session, selection: dict[str, Any]) -> Reindex:
@@ -47,10 +47,7 @@ def get(session: Session, reindex_id: int, *, lock: bool = False) -> Reindex:
 
 def page(session: Session, *, before: int | None, limit: int) -> list[Reindex]:
     """Up to `limit` reindexes with an id below `before`, newest first."""
-    statement = select(Reindex).order_by(Reindex.id.desc()).limit(limit)
-    if before is not None:
-        statement = statement.where(Reindex.id < before)
-    return list(session.scalars(statement))
+    return list(session.scalars(newest_first(select(Reindex), Reindex.id, before, limit)))
 
 
 def active(session: Session) -> Reindex | None:
@@ -66,7 +63,7 @@ def open_ones(session: Session) -> list[int]:
 
 def try_lead(session: Session) -> bool:
     """Become the only process that works on reindexes until the transaction ends; False where there is one."""
-    return session.execute(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _LEAD}).scalar_one()
+    return locks.try_acquire(session, Lock.REINDEXES)
 
 
 def change(
@@ -78,8 +75,8 @@ def change(
 
 
 def fail(session: Session, reindex_id: int, error: CatalogError) -> None:
-    told = {"error_code": error.code, "error_message": storable(error.message)[:MAX_MESSAGE]}
-    change(session, reindex_id, ACTIVE_REINDEX, ReindexState.FAILED, stage=None, finished_at=func.now(), **told)
+    stored = ErrorRecord.from_error(error).columns()
+    change(session, reindex_id, ACTIVE_REINDEX, ReindexState.FAILED, stage=None, finished_at=func.now(), **stored)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from catalog import locks
 from catalog.auth.repository import PUBLIC_VECTORS
+from catalog.locks import Lock
 from catalog.spaces import repository as spaces
 from catalog.tables import Revision, SpaceRow, Vector, change_seq
-
-_FEED_LOCK = 0x64656C7461  # "delta"
 
 _CHANGES_OF = """
     SELECT vectors.seq, vectors.space_id, vectors.model_id,
@@ -49,7 +49,7 @@ class Change:
 
 def lock_feed(session: Session) -> None:
     """Wait for the turn to write to the feed; held until the transaction ends."""
-    session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _FEED_LOCK})
+    locks.acquire(session, Lock.FEED)
 
 
 def store(

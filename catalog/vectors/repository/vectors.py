@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import case, func, select, true, tuple_
+from sqlalchemy import Select, case, func, select, true, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
@@ -17,6 +17,13 @@ from catalog.models.repository import names
 from catalog.spaces import repository as spaces
 from catalog.spaces.contract import PREFERRED, Space
 from catalog.tables import BaseActivations, Model, Revision, SpaceRow, Vector
+
+# joins a vector with what was measured of its revision's own base in its space
+_OWN_BASE = (
+    (BaseActivations.space_id == Vector.space_id)
+    & (BaseActivations.base_repo == Revision.base_repo)
+    & (BaseActivations.base_sha == Revision.base_sha)
+)
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,49 @@ def newest_of(
 
     Raises `SpaceNotFound` itself.
     """
-    wanted = spaces.named(space_key) if space_key else SpaceRow.feature.in_(features)
-    preferred = case({name: place for place, name in enumerate(features)}, value=SpaceRow.feature)
+    wanted = _Wanted(features, space_key, viewer)
+    found = _look_up(session, repo_ids, wanted)
+    unknown = [repo_id for repo_id, each in found.items() if isinstance(each, ModelNotFound)]
+    renamed = names.current(session, unknown) if unknown else {}
+    if renamed:
+        now = _look_up(session, list(renamed.values()), wanted)
+        found |= {former: now[repo_id] for former, repo_id in renamed.items()}
+    return found
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """In which spaces a vector is looked for, and for whom."""
+
+    features: Sequence[str]
+    space_key: str | None
+    viewer: Viewer
+
+    def __str__(self) -> str:
+        return f"in space {self.space_key}" if self.space_key else f"for {' or '.join(self.features)}"
+
+
+def _look_up(session: Session, repo_ids: Sequence[str], wanted: _Wanted) -> dict[str, Stored | CatalogError]:
+    """As `newest_of`, by the names that models have now."""
+    found: dict[str, Stored | CatalogError] = {repo_id: _unknown(repo_id) for repo_id in repo_ids}
+    missing = False
+    for model, vector, space, revision, noise_floor in session.execute(_newest_statement(repo_ids, wanted)):
+        if vector is None:
+            missing = True
+            found[model.repo_id] = NotIndexed(
+                f"{model.repo_id} has no vector {wanted} yet (it is {model.state}). Look at its job for the reason."
+            )
+        else:
+            found[model.repo_id] = _stored(model, revision, space, vector, noise_floor)
+    if missing and wanted.space_key:
+        spaces.get(session, wanted.space_key, wanted.viewer)  # raises where the space itself is unknown
+    return found
+
+
+def _newest_statement(repo_ids: Sequence[str], wanted: _Wanted) -> Select[Model, Vector, SpaceRow, Revision, float]:
+    """Each model of those names that the viewer sees, with its newest vector; without one where there is none."""
+    in_space = spaces.named(wanted.space_key) if wanted.space_key else SpaceRow.feature.in_(wanted.features)
+    preferred = case({name: place for place, name in enumerate(wanted.features)}, value=SpaceRow.feature)
     # of the revision: the newest one counts alone
     latest = func.max(Vector.seq).over(partition_by=(Vector.revision_id, SpaceRow.serving))
     ranks = (SpaceRow.serving, preferred.label("preference"), latest.label("latest"))
@@ -73,16 +121,11 @@ def newest_of(
         select(Vector.id, Vector.seq, *ranks)
         .select_from(Vector)
         .join(SpaceRow, SpaceRow.id == Vector.space_id)
-        .where(wanted, ~Vector.deleted, Vector.model_id == Model.id)
+        .where(in_space, ~Vector.deleted, Vector.model_id == Model.id)
         .correlate(Model)
         .lateral()
     )
-    own_base = (
-        (BaseActivations.space_id == Vector.space_id)
-        & (BaseActivations.base_repo == Revision.base_repo)
-        & (BaseActivations.base_sha == Revision.base_sha)
-    )
-    statement = (
+    return (
         select(Model, Vector, SpaceRow, Revision, BaseActivations.noise_floor)
         .ext(distinct_on(Model.id))
         .select_from(Model)
@@ -90,8 +133,8 @@ def newest_of(
         .outerjoin(Vector, Vector.id == vectors.c.id)
         .outerjoin(SpaceRow, SpaceRow.id == Vector.space_id)
         .outerjoin(Revision, Revision.id == Vector.revision_id)
-        .outerjoin(BaseActivations, own_base)
-        .where(Model.repo_id.in_(repo_ids), visible(viewer))
+        .outerjoin(BaseActivations, _OWN_BASE)
+        .where(Model.repo_id.in_(repo_ids), visible(wanted.viewer))
         .order_by(
             Model.id,
             vectors.c.serving.desc(),
@@ -100,50 +143,25 @@ def newest_of(
             vectors.c.seq.desc(),
         )
     )
-    found: dict[str, Stored | CatalogError] = {repo_id: _unknown(repo_id) for repo_id in repo_ids}
-    where = f"in space {space_key}" if space_key else f"for {' or '.join(features)}"
-    missing = False
-    for model, vector, space, revision, noise_floor in session.execute(statement):
-        if vector is None:
-            missing = True
-            found[model.repo_id] = NotIndexed(
-                f"{model.repo_id} has no vector {where} yet (it is {model.state}). Look at its job for the reason."
-            )
-            continue
-        values = np.frombuffer(vector.data, dtype="<f4")
-        found[model.repo_id] = Stored(
-            model, revision, space, values, vector.norm, vector.no_shift, vector.explanation, noise_floor
-        )
-    if missing and space_key:
-        spaces.get(session, space_key, viewer)  # raises where the space itself is unknown
-    unknown = [repo_id for repo_id, each in found.items() if isinstance(each, ModelNotFound)]
-    renamed = names.current(session, unknown) if unknown else {}
-    if renamed:
-        now = newest_of(session, list(renamed.values()), features=features, space_key=space_key, viewer=viewer)
-        found |= {former: now[repo_id] for former, repo_id in renamed.items()}
-    return found
 
 
 def in_spaces(session: Session, model: Model) -> list[Stored]:
     """A model's vectors in every space that its current revision has."""
-    own_base = (
-        (BaseActivations.space_id == Vector.space_id)
-        & (BaseActivations.base_repo == Revision.base_repo)
-        & (BaseActivations.base_sha == Revision.base_sha)
-    )
     statement = (
         select(Revision, SpaceRow, Vector, BaseActivations.noise_floor)
         .join(Vector, Vector.revision_id == Revision.id)
         .join(SpaceRow, SpaceRow.id == Vector.space_id)
-        .outerjoin(BaseActivations, own_base)
+        .outerjoin(BaseActivations, _OWN_BASE)
         .where(Revision.model_id == model.id, Revision.current, ~Vector.deleted)
     )
     return [
-        Stored(
-            model, revision, space, np.frombuffer(each.data, "<f4"), each.norm, each.no_shift, each.explanation, floor
-        )
-        for revision, space, each, floor in session.execute(statement)
+        _stored(model, revision, space, vector, floor) for revision, space, vector, floor in session.execute(statement)
     ]
+
+
+def _stored(model: Model, revision: Revision, space: SpaceRow, row: Vector, noise_floor: float | None) -> Stored:
+    values = np.frombuffer(row.data, dtype="<f4")
+    return Stored(model, revision, space, values, row.norm, row.no_shift, row.explanation, noise_floor)
 
 
 def _unknown(repo_id: str) -> ModelNotFound:
@@ -165,16 +183,11 @@ def measured(session: Session, model_id: int) -> list[Measured]:
     """The vectors of a model's current revision in the serving spaces, without their numbers, the newest space first;
     in all others where no space with it serves.
     """
-    own_base = (
-        (BaseActivations.space_id == Vector.space_id)
-        & (BaseActivations.base_repo == Revision.base_repo)
-        & (BaseActivations.base_sha == Revision.base_sha)
-    )
     statement = (
         select(SpaceRow, Vector.norm, BaseActivations.noise_floor, Vector.no_shift, Vector.explanation)
         .join(Vector, Vector.space_id == SpaceRow.id)
         .join(Revision, Revision.id == Vector.revision_id)
-        .join(BaseActivations, own_base)
+        .join(BaseActivations, _OWN_BASE)
         .where(Vector.model_id == model_id, Revision.current, ~Vector.deleted)
         .order_by(SpaceRow.id.desc())
     )

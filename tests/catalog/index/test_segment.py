@@ -7,7 +7,7 @@ import pytest
 
 from catalog.index.row_bitmap import Rows
 from catalog.index.segment import FlatSegment
-from catalog.vectors.numeric import normalised
+from catalog.vectors.numeric import normalized
 
 NONE = np.empty(0, np.int64)
 EAST = np.array([1, 0], np.float32)
@@ -75,16 +75,16 @@ def test_hidden_rows_stay_hidden_when_python_cleans_up():
 
 @pytest.mark.parametrize("scale", [1e-44, 1e-30, 1, 1e30, 1e38])
 def test_length_does_not_matter_however_small_or_great(scale: float):
-    unit = normalised(np.array([[1, 0], [1, 1]], dtype=np.float64) * scale)
+    unit = normalized(np.array([[1, 0], [1, 1]], dtype=np.float64) * scale)
     assert unit.dtype == np.float32
     np.testing.assert_allclose(unit, [[1, 0], [0.5**0.5, 0.5**0.5]], rtol=1e-6)
 
 
 def test_zeros_stay_zeros():
-    assert normalised(np.zeros((2, 3))).tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert normalized(np.zeros((2, 3))).tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
 def test_what_goes_in_is_left_as_it_was():
     vectors = np.array([[3, 4]], dtype=np.float32)
-    normalised(vectors)
+    normalized(vectors)
     assert vectors.tolist() == [[3, 4]]

@@ -154,7 +154,7 @@ def test_it_says_why_there_is_none(database: Database, atlas: Atlas):
     with pytest.raises(NotMapped, match="is being drawn"):
         atlas.standing()
     with database.transaction() as session:
-        maps.fail(session, SPACE_ID, "internal_error", "no room")
+        maps.fail(session, SPACE_ID, MemoryError("no room"))
     with pytest.raises(NotMapped, match="no room"):
         atlas.standing()
 

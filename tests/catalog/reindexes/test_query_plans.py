@@ -15,6 +15,7 @@ from catalog.reindexes import service as reindex_service
 from catalog.reindexes.repository import backfill, reindexes
 from catalog.reindexes.service import Selection
 from catalog.spaces import repository as spaces
+from catalog.spaces.contract import contract_told
 from catalog.tables import Reindex
 from tests.support.catalog import SPACE
 from tests.support.query_plans import know_all_tables, scans
@@ -53,7 +54,7 @@ def full(database: Database) -> Database:
 
 def select(selection: Selection, after: int = 5_000) -> Callable[[Session], object]:
     def work(session: Session) -> object:
-        told = reindex_service.contract_told(contract())
+        told = contract_told(contract())
         return reindexes.candidates(session, selection.selected(session, told), after, reindex_service.LOOKED_AT)
 
     return work

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from catalog.search.diversity import BLOCK, diverse, representatives
-from catalog.vectors.numeric import normalised
+from catalog.vectors.numeric import normalized
 
 
 def unit(*rows: list[float]) -> np.ndarray:
-    return normalised(np.array(rows, np.float32))
+    return normalized(np.array(rows, np.float32))
 
 
 def slow_representatives(vectors: np.ndarray, least: float, most: int) -> list[int]:
@@ -42,7 +42,7 @@ def test_it_stops_at_the_most_that_are_wanted():
 @pytest.mark.parametrize("most", [3, 40, 1_000])
 def test_it_is_the_same_as_going_through_them_one_by_one(seed: int, most: int):
     random = np.random.default_rng(seed)
-    vectors = normalised(random.standard_normal((2 * BLOCK + 50, 4)))
+    vectors = normalized(random.standard_normal((2 * BLOCK + 50, 4)))
     assert representatives(vectors, 0.9, most).tolist() == slow_representatives(vectors, 0.9, most)
 
 
@@ -62,8 +62,8 @@ def test_with_diversity_a_copy_waits():
 
 def test_the_formula_is_that_of_the_paper():
     random = np.random.default_rng(0)
-    vectors = normalised(random.standard_normal((30, 5)))
-    query = normalised(random.standard_normal(5))
+    vectors = normalized(random.standard_normal((30, 5)))
+    query = normalized(random.standard_normal(5))
     cosines, diversity = vectors @ query, 0.4
     order: list[int] = []
     while len(order) < 10:

@@ -93,7 +93,7 @@ def test_a_run_that_failed_is_not_tried_again_at_once(database: Database):
     age(database, 31)
     run, _ = cluster_service.ask(database, Parameters())
     with database.transaction() as session:
-        cluster_runs.fail(session, run.id, "internal_error", "no room")
+        cluster_runs.fail(session, run.id, MemoryError("no room"))
     assert not rung(database)
     with database.transaction() as session:
         later = {"seconds": AFTER_FAILURE + 1}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.workers.evaluation import recomputed
+from tests.support import recomputed
 from workers.evaluation.representations import REPRESENTATIONS
 
 DOCS = Path(__file__).parents[3] / "docs"

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.support import pico
+from tests.support import pico, recomputed
 from tests.support.evaluation import LABELS
-from tests.workers.evaluation import recomputed
 from workers.evaluation import sentence_encoder
 from workers.evaluation.evaluate import app
 from workers.evaluation.representations import REPRESENTATIONS

@@ -1,4 +1,4 @@
-"""The example pool and its mixtures, on the demo's base: real adapters, about twenty seconds on two cores."""
+"""The example pool, on the demo's base: real adapters, about twenty seconds on two cores."""
 
 from __future__ import annotations
 
@@ -13,18 +13,15 @@ from typer.testing import CliRunner
 
 from catalog.settings import Settings
 from catalog.spaces.probes import load_probes
-from tests.workers.evaluation import recomputed
+from tests.support import recomputed
 from workers.encoding.continuations import Continuations
-from workers.encoding.encoder import Encoder
 from workers.encoding.guard import BaseGuard
 from workers.encoding.resident_base import ResidentBase
 from workers.evaluation.evaluate import app
 from workers.evaluation.labels import check_groups, read_labels
 from workers.evaluation.pool import Pool, gather, load_base
 from workers.evaluation.representations import REPRESENTATIONS, Setting
-from workers.evaluation.representations.delta import encode
 from workers.evaluation.scorecard import score
-from workers.evaluation.studies.additivity import additivity_rows, blend, check_mixtures
 
 ROOT = Path(__file__).parents[3]
 BASE = ROOT / ".deltadex" / "bases" / "HuggingFaceTB" / "SmolLM2-135M-Instruct"
@@ -99,27 +96,3 @@ def test_delta_activations_match_the_published_procedures_scores(examples: Pool,
     assert line.figures.silhouette_centred.value == pytest.approx(expected["silhouette_centred"], abs=0.002)
     assert line.figures.nearest.value == expected["nn1"]
     assert line.figures.adjusted_rand.value == 1.0
-
-
-@pytest.mark.exhaustive
-def test_the_true_pair_of_each_mixture_ranks_first_among_the_ten_sums(smollm: ResidentBase):
-    labels = ROOT / "examples" / "mixtures.csv"
-    found = read_labels(labels)
-    check_mixtures(found)
-    pool = gather(found, labels, Settings(), silent)
-    vectors = encode(pool, Encoder(smollm, load_probes(), ["delta_activations"]), "delta_activations", 10, silent)
-    named = {label: vector.astype(float) for label, vector in zip(pool.labels, vectors, strict=True)}
-    parts = sorted(label for label in named if "+" not in label)
-    sums = {f"{one}+{other}": named[one] + named[other] for one in parts for other in parts if one < other}
-    assert len(sums) == 10
-
-    def cosine(one: np.ndarray, other: np.ndarray) -> float:
-        return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
-
-    mixtures = [label for label in named if "+" in label]
-    assert len(mixtures) == 5
-    for label in mixtures:
-        nearest = max(sums, key=lambda pair: cosine(named[label], sums[pair]))
-        assert nearest == "+".join(sorted(label.split("+")))
-    ranks = [row["rank"] for row in additivity_rows(blend(pool, vectors)) if row["geometry"] == "raw"]
-    assert ranks == [1] * 6

@@ -16,7 +16,6 @@ import pytest
 
 from catalog.errors import (
     CatalogError,
-    DeadlineExceeded,
     DiskFull,
     FileTooLarge,
     HubRateLimited,
@@ -37,6 +36,7 @@ from tests.support.waiting import LIMIT
 from workers.hub.client import Hub, RepoFile, RepoSnapshot, Taking
 from workers.hub.rate_limits import HubLimits, Stop
 from workers.hub.session import hub_errors, retry_after
+from workers.process.cancellation import Stopped
 
 ADAPTER = {"adapter_config.json": b'{"peft_type": "LORA"}', "adapter_model.safetensors": b"w" * 300}
 MODEL = {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"m" * 300}
@@ -367,10 +367,10 @@ def test_a_progress_callback_can_stop_the_download(hub_server: HubServer, hub: H
     hub_server.commit("fetch/stopped", ADAPTER)
 
     def stop(done: int, total: int) -> None:
-        raise DeadlineExceeded("took too long")
+        raise Stopped
 
     snapshot = hub.resolve("fetch/stopped")
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(Stopped):
         hub.fetch_finetune(snapshot, Taking(progress=stop))
 
 

@@ -14,22 +14,20 @@ from sqlalchemy import func, update
 from app.deployment.embedded import EmbeddedServers
 from catalog.database import Database
 from catalog.errors import DatabaseUnavailable, DownloadStopped, HubRateLimited, HubUnavailable
-from catalog.jobs.repository import attempts, claims, jobs, workers
+from catalog.jobs.repository import attempts, claims, jobs
 from catalog.jobs.submissions import submit_repo
 from catalog.models.repo_ref import RepoRef
-from catalog.spaces.probes import load_probes
 from catalog.tables import Job, JobState
 from tests.support import pico
 from tests.support.hub_server import Answer, ScriptedHub
 from tests.support.outage import away
+from tests.support.pipeline import assemble
 from tests.support.waiting import LIMIT
-from workers.bases.residents import Contract, ResidentBases
-from workers.bases.resolver import BaseResolver
-from workers.hub.client import Hub
 from workers.hub.download_cache import evict
+from workers.ingest.claimer import Pace
 from workers.ingest.fetcher import Fetcher
-from workers.ingest.pipeline import Pace, Pipeline, RetryPolicy
-from workers.process.retries import LONGEST_DELAY
+from workers.ingest.pipeline import Pipeline
+from workers.process.retries import LONGEST_DELAY, RetryPolicy
 
 ATTEMPTS = 2
 
@@ -55,15 +53,9 @@ def made(database: Database, pico_base: Path, tmp_path: Path, scripted_hub: Scri
     """A worker that waits so many seconds for each answer."""
 
     def make(timeout: float) -> Worker:
-        with database.transaction() as session:
-            worker_id = workers.register(session, "here", 1, "cpu")
-        limits = {"timeout": timeout, "max_file_bytes": 10**9, "max_repo_files": 100}
-        hub = Hub(scripted_hub.url, None, tmp_path / "downloads", **limits)
-        contract = Contract(load_probes())
-        fetcher = Fetcher(database, hub, BaseResolver(hub, pico_base), contract, max_file_bytes=10**9)
-        bases = ResidentBases(database, contract, 10**9)
-        pipeline = Pipeline(database, fetcher, bases, worker_id, pace=Pace(), retries=RetryPolicy(ATTEMPTS, base=100))
-        return Worker(database, fetcher, pipeline, worker_id)
+        policy = {"pace": Pace(), "retries": RetryPolicy(ATTEMPTS, base=100)}
+        made = assemble(database, pico_base, tmp_path, endpoint=scripted_hub.url, timeout=timeout, **policy)
+        return Worker(database, made.fetcher, made.pipeline, made.worker_id)
 
     return make
 

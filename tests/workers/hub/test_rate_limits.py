@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -17,7 +18,7 @@ from catalog.errors import DownloadStopped, HubRateLimited, Unavailable
 from tests.support.hub_server import Answer, ScriptedHub
 from tests.support.ports import free_port
 from tests.support.waiting import LIMIT
-from workers.hub import rate_limits, session
+from workers.hub import session
 from workers.hub.client import Hub
 from workers.hub.rate_limits import SharedLimits
 from workers.process.cancellation import Stopped, heeding
@@ -42,8 +43,14 @@ def redis_url(servers: EmbeddedServers) -> Iterator[str]:
         server.flushdb()
 
 
-def make_limits(url: str, rate: float = 0, downloads: int = 2) -> SharedLimits:
-    return SharedLimits(url, ENDPOINT, rate=rate, downloads=downloads)
+def make_limits(url: str, rate: float = 0, downloads: int = 2, **more: Any) -> SharedLimits:
+    return SharedLimits(url, ENDPOINT, rate=rate, downloads=downloads, **more)
+
+
+def leases(url: str) -> dict[bytes, float]:
+    """Who downloads, and until when each counts by Redis's clock."""
+    with redis.Redis.from_url(url) as server:
+        return dict(server.zrange("deltadex:hub:{hub.test}:downloads", 0, -1, withscores=True))
 
 
 # turns
@@ -135,12 +142,11 @@ def test_limits_that_redis_forgot_start_anew(redis_url: str):
     with redis.Redis.from_url(redis_url) as server:
         server.flushdb()
         server.script_flush()
-    limits.wait_turn()
+    assert limits.reserve().wait == 0
 
 
-def test_redis_that_is_away_is_an_error_that_may_pass(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rate_limits, "Retry", lambda backoff, retries: redis.retry.Retry(backoff, 1))
-    limits = make_limits(f"redis://127.0.0.1:{free_port()}/0")
+def test_redis_that_is_away_is_an_error_that_may_pass():
+    limits = make_limits(f"redis://127.0.0.1:{free_port()}/0", retries=1)
     with pytest.raises(Unavailable, match="does not answer"):
         limits.wait_turn()
 
@@ -175,25 +181,21 @@ def test_a_download_that_waits_can_be_stopped(redis_url: str):
         pass
 
 
-def test_the_place_of_a_worker_that_died_is_free_again_when_its_lease_ends(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(rate_limits, "LEASE", 0.1)
-    dead = make_limits(redis_url, downloads=1).download()
+def test_the_place_of_a_worker_that_died_is_free_again_when_its_lease_ends(redis_url: str):
+    dead = make_limits(redis_url, downloads=1, lease=0.1).download()
     dead.__enter__()
+    [held_by_dead] = leases(redis_url)
     with make_limits(redis_url, downloads=1).download():
-        pass
+        [held] = leases(redis_url)
+    assert held != held_by_dead
 
 
-def test_a_download_that_gives_signs_of_life_keeps_its_place(redis_url: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rate_limits, "LEASE", 0)
-    limits = make_limits(redis_url, downloads=1)
-    asked = []
-    with limits.download() as renew:
-        monkeypatch.setattr(limits, "_lease", asked.append)
-        time.sleep(0.001)
+def test_a_download_that_gives_signs_of_life_keeps_its_place_longer(redis_url: str):
+    with make_limits(redis_url, downloads=1, lease=0.4).download() as renew:
+        [(name, before)] = leases(redis_url).items()
+        time.sleep(0.15)  # more than a quarter of the lease
         renew()
-    assert len(asked) == 1
+        assert leases(redis_url)[name] > before
 
 
 # requests

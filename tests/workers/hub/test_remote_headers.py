@@ -13,18 +13,14 @@ from safetensors.numpy import save
 
 from app.deployment.embedded import EmbeddedServers
 from catalog.database import Database
-from catalog.jobs.repository import jobs, workers
+from catalog.jobs.repository import jobs
 from catalog.jobs.submissions import submit_repo
 from catalog.models.repo_ref import RepoRef
-from catalog.spaces.probes import load_probes
 from catalog.tables import JobState
 from tests.support import pico
 from tests.support.hub_server import HubServer, ScriptedHub
-from workers.bases.residents import Contract, ResidentBases
-from workers.bases.resolver import BaseResolver
-from workers.hub.client import Hub
-from workers.ingest.fetcher import Fetcher
-from workers.ingest.pipeline import Pace, Pipeline, RetryPolicy
+from tests.support.pipeline import make_pipeline
+from workers.ingest.claimer import Pace
 
 LARGE = 4 * 2**20  # bytes of the weights that are not to be fetched
 KILOBYTES = 64 * 2**10
@@ -60,13 +56,7 @@ def good(folder: Path) -> dict[str, bytes]:
 def ingest(database: Database, servers: EmbeddedServers, pico_base: Path, tmp_path: Path, request) -> Ingest:
     """Submit a repo, run its job and tell how it ended."""
     url = request.getfixturevalue(getattr(request, "param", "scripted_hub")).url
-    with database.transaction() as session:
-        worker_id = workers.register(session, "here", 1, "cpu")
-    hub = Hub(url, None, tmp_path / "downloads", timeout=5, max_file_bytes=10**9, max_repo_files=100)
-    contract = Contract(load_probes())
-    fetcher = Fetcher(database, hub, BaseResolver(hub, pico_base), contract, max_file_bytes=10**9)
-    bases = ResidentBases(database, contract, 10**9)
-    pipeline = Pipeline(database, fetcher, bases, worker_id, pace=Pace(), retries=RetryPolicy(3, 100))
+    pipeline = make_pipeline(database, pico_base, tmp_path, endpoint=url, timeout=5, pace=Pace())
 
     def run(repo_id: str) -> tuple[JobState, str | None]:
         job = submit_repo(database, RepoRef(repo_id))

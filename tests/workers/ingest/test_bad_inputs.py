@@ -15,32 +15,19 @@ from sqlalchemy import text
 
 from app.deployment.embedded import EmbeddedServers
 from catalog.database import Database
-from catalog.jobs.repository import jobs, workers
+from catalog.jobs.repository import jobs
 from catalog.jobs.submissions import submit_folder, submit_repo
 from catalog.models.repo_ref import RepoRef
-from catalog.spaces.probes import load_probes
 from catalog.tables import Base, JobState
 from tests.support import pico, read_bad_inputs
 from tests.support.bad_inputs import FOLDERS, LIMIT, canary_of
 from tests.support.hub_server import Answer, ScriptedHub
-from workers.bases.residents import Contract, ResidentBases
-from workers.bases.resolver import BaseResolver
-from workers.hub.client import Hub
-from workers.ingest.fetcher import Fetcher
-from workers.ingest.pipeline import Pace, Pipeline, RetryPolicy
+from tests.support.pipeline import make_pipeline
+from workers.ingest.pipeline import Pipeline
 
+LIMITS = {"max_file_bytes": LIMIT, "max_repo_files": 10_000}
 ADDRESS_SPACE = 1 << 30  # bytes beyond what the process has when it begins to read
 READER = Path(read_bad_inputs.__file__)
-
-
-def make_pipeline(database: Database, bases_dir: Path, downloads: Path, endpoint: str) -> Pipeline:
-    with database.transaction() as session:
-        worker_id = workers.register(session, "here", 1, "cpu")
-    hub = Hub(endpoint, None, downloads, timeout=30, max_file_bytes=LIMIT, max_repo_files=10_000)
-    contract = Contract(load_probes())
-    fetcher = Fetcher(database, hub, BaseResolver(hub, bases_dir), contract, max_file_bytes=LIMIT)
-    bases = ResidentBases(database, contract, 10**9)
-    return Pipeline(database, fetcher, bases, worker_id, pace=Pace(batch=4), retries=RetryPolicy(3, 100))
 
 
 def ended(database: Database, job_id: int) -> tuple[JobState, int, str | None]:
@@ -67,7 +54,7 @@ def outcomes(
     database, folder, found = Database(servers.database_url), tmp_path_factory.mktemp("bad"), {}
     with database.transaction() as session:
         session.execute(text(f"TRUNCATE {', '.join(Base.metadata.tables)} RESTART IDENTITY CASCADE"))
-    pipeline = make_pipeline(database, pico_base, folder / "downloads", "http://127.0.0.1:9")
+    pipeline = make_pipeline(database, pico_base, folder, **LIMITS)
     for seed, (name, bad_input) in enumerate(FOLDERS.items()):
         bad_input.make(folder / name)
         bad = submit_folder(database, folder / name)
@@ -98,7 +85,7 @@ def test_bad_folders_spoil_no_good_one_of_their_batch(database: Database, pico_b
         FOLDERS[name].make(tmp_path / name)
         submitted[name] = submit_folder(database, tmp_path / name)
     good = [submit_folder(database, pico.make_adapter(tmp_path / f"good{seed}", seed=seed)) for seed in range(2)]
-    make_pipeline(database, pico_base, tmp_path / "downloads", "http://127.0.0.1:9").ingest(good[0].id)
+    make_pipeline(database, pico_base, tmp_path, **LIMITS).ingest(good[0].id)
     assert {name: ended(database, job.id)[2] for name, job in submitted.items()} == {
         name: FOLDERS[name].code for name in submitted
     }
@@ -144,7 +131,7 @@ def test_a_claim_that_was_believed_would_be_seen(tmp_path: Path):
 
 @pytest.fixture
 def hub_pipeline(database: Database, pico_base: Path, tmp_path: Path, scripted_hub: ScriptedHub) -> Pipeline:
-    return make_pipeline(database, pico_base, tmp_path / "downloads", scripted_hub.url)
+    return make_pipeline(database, pico_base, tmp_path, endpoint=scripted_hub.url, **LIMITS)
 
 
 def ingest_repo(database: Database, pipeline: Pipeline, repo_id: str) -> tuple[JobState, int, str | None]:

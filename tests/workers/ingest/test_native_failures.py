@@ -16,6 +16,7 @@ from catalog.tables import Job, JobState, ModelState
 from tests.support import pico
 from tests.support.pipeline import make_pipeline
 from workers.encoding.encoder import Encoder
+from workers.ingest.fetcher import Fetched, Fetcher
 
 EVIL = "evil/base"
 HARD_PATTERN = r"((\w|\s)+)+\d$"  # the Rust engine gives up on it, and panics
@@ -56,23 +57,19 @@ def test_a_panic_of_a_tokenizer_fails_its_job_and_no_other(database: Database, b
     assert {ended(database, each).state for each in good} == {JobState.DONE}
 
 
-def test_a_panic_in_a_download_thread_fails_its_job_alone(
-    database: Database, pico_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_panic_in_a_download_thread_fails_its_job_alone(database: Database, pico_base: Path, tmp_path: Path):
     class Panic(BaseException):
         """What pyo3 raises for a panic is no `Exception` either."""
 
-    pipeline = make_pipeline(database, pico_base, tmp_path)
     first, second = (submit_folder(database, pico.make_adapter(tmp_path / f"m{seed}", seed=seed)) for seed in (1, 2))
-    fetch = pipeline._fetcher.fetch
 
-    def panicking(job: Job, *args: object, **settings: object) -> object:
-        if job.id == first.id:
-            raise Panic("called `Option::unwrap()` on a `None` value")
-        return fetch(job, *args, **settings)
+    class Panicking(Fetcher):
+        def fetch(self, job: Job, *args: object, **settings: object) -> Fetched | None:
+            if job.id == first.id:
+                raise Panic("called `Option::unwrap()` on a `None` value")
+            return super().fetch(job, *args, **settings)
 
-    monkeypatch.setattr(pipeline._fetcher, "fetch", panicking)
-    pipeline.ingest(first.id)
+    make_pipeline(database, pico_base, tmp_path, fetcher_class=Panicking).ingest(first.id)
 
     assert ended(database, first.id).error_code == "native_code_failed"
     assert ended(database, second.id).state == JobState.DONE

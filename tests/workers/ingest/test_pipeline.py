@@ -20,12 +20,15 @@ from catalog.jobs.repository import attempts, claims, jobs, workers
 from catalog.jobs.submissions import submit_folder
 from catalog.models.repository import models
 from catalog.queue import ENCODE_QUEUE
+from catalog.spaces.probes import load_probes
 from catalog.tables import Job, JobState, ModelState, Priority
 from catalog.vectors.repository import feed, vectors
 from tests.support import pico
 from tests.support.pipeline import make_pipeline
-from workers.bases.residents import ResidentBases
-from workers.ingest.pipeline import Pace, Pipeline
+from workers.bases.residents import Contract, ResidentBases
+from workers.ingest.claimer import Pace
+from workers.ingest.fetcher import Fetched, Fetcher
+from workers.ingest.pipeline import Pipeline
 
 OTHER = "pico/other"
 
@@ -360,7 +363,7 @@ def test_a_folder_of_checkpoints_is_known_by_the_newest_of_them(
 @pytest.mark.usefixtures("four_continuations")
 def test_nothing_is_embedded_twice_whatever_the_features(database: Database, pico_base: Path, tmp_path: Path) -> None:
     features = ("delta_activations", "delta_weighted_activations", "delta_logits", "delta_meaning")
-    pipeline = make_pipeline(database, pico_base, tmp_path, features=features)
+    pipeline = make_pipeline(database, pico_base, tmp_path, contract=Contract(load_probes(), features))
     folder = pico.make_adapter(tmp_path / "one")
     pipeline.ingest(submit_folder(database, folder).id)
     with database.transaction() as session:
@@ -389,20 +392,19 @@ def waiting(database: Database) -> int:
 def test_news_that_finds_a_job_running_is_followed_by_another(
     database: Database, pico_base: Path, tmp_path: Path
 ) -> None:
-    pipeline = make_pipeline(database, pico_base, tmp_path, pace=Pace(batch=4, drain=-1))
+    pace = Pace(batch=4, drain=-1)
     job = submit_folder(database, pico.make_adapter(tmp_path / "one"))
-    fetch = pipeline._fetcher.fetch
 
-    def fetch_and_hear(*arguments: object, **named: object) -> object:
-        fetched = fetch(*arguments, **named)
-        tell(database, "local/one", "9" * 40)
-        return fetched
+    class HearsWhileItFetches(Fetcher):
+        def fetch(self, *arguments: object, **named: object) -> Fetched | None:
+            fetched = super().fetch(*arguments, **named)
+            tell(database, "local/one", "9" * 40)
+            return fetched
 
-    pipeline._fetcher.fetch = fetch_and_hear
-    pipeline.ingest(job.id)
+    make_pipeline(database, pico_base, tmp_path, pace=pace, fetcher_class=HearsWhileItFetches).ingest(job.id)
     assert waiting(database) == 1  # the news found the job active, and made none itself
 
-    pipeline._fetcher.fetch = fetch
+    pipeline = make_pipeline(database, pico_base, tmp_path, pace=pace)
     with database.transaction() as session:
         following = jobs.page(session)[0]
     pipeline.ingest(following.id)

@@ -251,7 +251,7 @@ def test_a_page_that_was_paused_meanwhile_is_dropped_and_asked_for_again(
     crawler.step()
     with database.transaction() as session:
         begun = crawls.go_on(session, crawl.id)
-    page = crawler._ask(begun)
+    page = crawler.ask(begun)
     crawl_service.pause(database, crawl.id)
 
     assert not crawl_service.take(database, begun, page)
@@ -268,7 +268,7 @@ def test_a_page_is_stored_once(database: Database, hub_lists: HubLists, crawler:
     crawl = crawl_service.start(database, BASE, Limits())
     with database.transaction() as session:
         begun = crawls.go_on(session, crawl.id)
-    page = crawler._ask(begun)
+    page = crawler.ask(begun)
 
     assert crawl_service.take(database, begun, page)
     assert not crawl_service.take(database, begun, page)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, update
 
 from catalog.database import Database
-from catalog.jobs.repository import claims, jobs, workers
+from catalog.jobs.repository import claims, jobs
 from catalog.jobs.submissions import submit_folder
 from catalog.models.repository import models
 from catalog.reindexes import cutover
@@ -22,12 +22,9 @@ from catalog.spaces.probes import load_probes
 from catalog.tables import Job, JobState, Reindex, ReindexState, Stage
 from catalog.vectors.repository import vectors
 from tests.support import pico
+from tests.support.pipeline import make_pipeline
 from tests.support.reindexes import EVERYTHING, EXACT, found, its_jobs, look
-from workers.bases.residents import Contract, ResidentBases
-from workers.bases.resolver import BaseResolver
-from workers.hub.client import Hub
-from workers.ingest.fetcher import Fetcher
-from workers.ingest.pipeline import Pace, Pipeline, RetryPolicy
+from workers.bases.residents import Contract
 from workers.maintenance.reindexer import Reindexer
 
 FEATURE = "delta_activations"
@@ -48,14 +45,8 @@ class Machine:
         queue: int = 1_000,
     ) -> None:
         self.database = database
-        with database.transaction() as session:
-            worker_id = workers.register(session, "here", 1, "cpu")
-        hub = Hub("http://127.0.0.1:9", None, tmp_path / "downloads", timeout=30, max_file_bytes=10**9,
-                  max_repo_files=100)  # fmt: skip
         contract = Contract(load_probes(), (FEATURE,), dtype=dtype)
-        fetcher = Fetcher(database, hub, BaseResolver(hub, bases_dir, aliases), contract, max_file_bytes=10**9)
-        bases = ResidentBases(database, contract, 10**9)
-        self.pipeline = Pipeline(database, fetcher, bases, worker_id, pace=Pace(batch=4), retries=RetryPolicy(3, 100))
+        self.pipeline = make_pipeline(database, bases_dir, tmp_path, contract=contract, aliases=aliases)
         self.reindexer = Reindexer(database, contract.spaces(), queue=queue, exact_bytes=EXACT, build_look=0)
 
     def add(self, *folders: Path) -> None:

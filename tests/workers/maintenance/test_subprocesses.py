@@ -12,25 +12,22 @@ from workers.maintenance.subprocesses import CLUSTERS, INDEX, MAP, Builder
 @pytest.fixture
 def slow() -> Iterator[Builder]:
     """A builder whose builds sleep."""
-    made = Builder(INDEX)
-    made._command = (sys.executable, "-c", "import time; time.sleep(60)")
+    made = Builder(INDEX, (sys.executable, "-c", "import time; time.sleep(60)"))
     yield made
     made.stop()
 
 
 def eager(name: str) -> Builder:
     """One whose process does not make way for all others: where a test runs on each core it would get no time."""
-    made = Builder(name)
     code = (
         "import os, runpy; os.nice = os.sched_setscheduler = lambda *_: None; runpy.run_module('workers.maintenance', "
     )
-    made._command = (sys.executable, "-c", code + "run_name='__main__')", name)
-    return made
+    return Builder(name, (sys.executable, "-c", code + "run_name='__main__')"))
 
 
 def running(made: Builder) -> subprocess.Popen[bytes]:
-    assert made._running is not None
-    return made._running
+    assert made.last is not None
+    return made.last
 
 
 def test_a_build_is_not_waited_for_and_is_the_only_one(slow: Builder):

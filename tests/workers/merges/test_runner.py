@@ -5,8 +5,8 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,10 +16,8 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from sqlalchemy import update
-from sqlalchemy.orm import Session
 from transformers import AutoTokenizer
 
-from catalog.archives import repository as archives
 from catalog.auth.viewer import EVERYTHING, PUBLIC, Viewer
 from catalog.database import Database
 from catalog.errors import DatabaseUnavailable
@@ -32,17 +30,22 @@ from catalog.merges.methods import METHODS, Blend
 from catalog.models.repository import models
 from catalog.spaces import repository as spaces
 from catalog.spaces.probes import load_probes
-from catalog.tables import Archive, Job, JobState, Merge, ModelState, Revision
+from catalog.tables import Job, JobState, Merge, ModelState, Revision, Source
 from catalog.vectors.numeric import cosine
 from catalog.vectors.repository import vectors
 from tests.support import catalog as entries
 from tests.support import pico
+from tests.support.cancelling import cancel_at_first_report
 from tests.support.pico_adapters import KINDS
 from tests.support.pico_models import load, load_with, make_adapter
-from tests.support.pipeline import make_pipeline
+from tests.support.pipeline import assemble, make_pipeline
+from workers.bases.residents import Contract
+from workers.ingest.exclusive import JobRunner
 from workers.ingest.pipeline import Pipeline
-from workers.merges import runner as merge_runner
+from workers.merges.runner import MergeRunner
+from workers.process.zip_archive import packed
 
+CONTRACT = Contract(load_probes(), ("delta_activations", "delta_layers"))
 NOBODY = Quota("anonymous", 100)
 WEIGHTS = {"local/m0": 1.0, "local/m1": 0.5}
 
@@ -57,7 +60,7 @@ EACH_METHOD = [
 @pytest.fixture
 def pipeline(database: Database, pico_base: Path, tmp_path: Path) -> Pipeline:
     """With two models indexed."""
-    made = make_pipeline(database, pico_base, tmp_path, features=("delta_activations", "delta_layers"))
+    made = make_pipeline(database, pico_base, tmp_path, contract=CONTRACT)
     for number in range(2):
         index(database, made, pico.make_adapter(tmp_path / f"m{number}", seed=number))
     return made
@@ -168,12 +171,14 @@ def test_the_card_names_the_parts(database: Database, pipeline: Pipeline, tmp_pa
     assert (config["base_model_name_or_path"], sorted(config["target_modules"])) == (pico.BASE_ID, ["q_proj", "v_proj"])
 
 
-def test_no_base_is_changed(database: Database, pipeline: Pipeline):
-    [resident] = pipeline._bases._resident.values()
-    before = {name: tensor.clone() for name, tensor in resident.encoder.base.model.state_dict().items()}
+@pytest.mark.usefixtures("pipeline")
+def test_no_base_is_changed(database: Database, pico_base: Path, tmp_path: Path):
+    worker = assemble(database, pico_base, tmp_path, contract=CONTRACT)
+    base = worker.resolver.resolve(declared=pico.BASE_ID, card_base=None)
+    before = {name: each.clone() for name, each in worker.bases.get(base).encoder.base.model.state_dict().items()}
     _, job = ask(database, Blend(WEIGHTS, "ties_svd"))
-    pipeline.ingest(job.id)
-    after = resident.encoder.base.model.state_dict()
+    worker.pipeline.ingest(job.id)
+    after = worker.bases.get(base).encoder.base.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert before.keys() == after.keys()
 
@@ -334,42 +339,58 @@ def test_a_part_that_is_gone_is_told(database: Database, pipeline: Pipeline, tmp
     assert fail(database, pipeline, Blend(WEIGHTS))[0] == "folder_unreadable"
 
 
-def test_a_cancelled_merge_stores_nothing(database: Database, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+def merging(database: Database, pico_base: Path, tmp_path: Path, **settings: Any) -> Pipeline:
+    """Another worker, whose runner of merges is made with such settings."""
+
+    def runners(*parts: Any) -> dict[Source, JobRunner]:
+        return {Source.MERGE: MergeRunner(*parts, **settings)}
+
+    return make_pipeline(database, pico_base, tmp_path, contract=CONTRACT, runners=runners)
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_cancelled_merge_stores_nothing(database: Database, pico_base: Path, tmp_path: Path):
     merge_id, job = ask(database, Blend(WEIGHTS))
-    monkeypatch.setattr(merge_runner, "teller", lambda *_: lambda progress: job_control.cancel(database, job.id))
-    pipeline.ingest(job.id)
+    merging(database, pico_base, tmp_path, reporter=cancel_at_first_report).ingest(job.id)
     _, job, made = look(database, merge_id)
     assert (job.state, made) == (JobState.CANCELLED, {})
 
 
+@pytest.mark.usefixtures("pipeline")
 def test_a_result_is_packed_once_and_stored_whole_though_the_first_try_is_cut_off(
-    database: Database, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, pico_base: Path, tmp_path: Path
 ):
     merge_id, job = ask(database, Blend(WEIGHTS))
     seen: list[str] = []
-    pack, store = merge_runner.packed, archives.store
 
-    def noted(folder: Path) -> AbstractContextManager[BinaryIO]:
+    class CutOffOnce:
+        """A file at whose end Postgres goes away, the first time."""
+
+        def __init__(self, file: BinaryIO) -> None:
+            self._file = file
+            self.seek = file.seek
+
+        def read(self, size: int) -> bytes:
+            data = self._file.read(size)
+            if not data:
+                seen.append("read")
+                if seen.count("read") == 1:
+                    raise DatabaseUnavailable("Postgres went away.")
+            return data
+
+    @contextmanager
+    def pack(folder: Path) -> Iterator[CutOffOnce]:
         seen.append("packed")
-        return pack(folder)
+        with packed(folder) as file:
+            yield CutOffOnce(file)
 
-    def cut_off_once(session: Session, model_id: int, file: BinaryIO) -> Archive:
-        seen.append("stored")
-        archive = store(session, model_id, file)
-        if seen.count("stored") == 1:
-            raise DatabaseUnavailable("Postgres went away.")
-        return archive
-
-    monkeypatch.setattr(merge_runner, "packed", noted)
-    monkeypatch.setattr(archives, "store", cut_off_once)
-    pipeline.ingest(job.id)
-    assert seen == ["packed", "stored", "stored"]
+    merging(database, pico_base, tmp_path, pack=pack).ingest(job.id)
+    assert seen == ["packed", "read", "read"]
     assert (unpack(database, merge_id, tmp_path / "made") / "adapter_model.safetensors").stat().st_size > 0
 
 
-def test_a_merge_that_is_deleted_while_it_is_made_stores_nothing(
-    database: Database, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.mark.usefixtures("pipeline")
+def test_a_merge_that_is_deleted_while_it_is_made_stores_nothing(database: Database, pico_base: Path, tmp_path: Path):
     merge_id, job = ask(database, Blend(WEIGHTS))
     deleted: list[Any] = []
 
@@ -377,8 +398,7 @@ def test_a_merge_that_is_deleted_while_it_is_made_stores_nothing(
         if not deleted:
             deleted.append(merge_service.delete(database, merge_id, EVERYTHING))
 
-    monkeypatch.setattr(merge_runner, "teller", lambda *_: delete_once)
-    pipeline.ingest(job.id)
+    merging(database, pico_base, tmp_path, reporter=lambda *_: delete_once).ingest(job.id)
     assert merge_service.page(database, EVERYTHING, before=None, limit=10) == []
 
 

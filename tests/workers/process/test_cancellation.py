@@ -7,18 +7,35 @@ import pytest
 from workers.process.cancellation import Stopped, check, heeding
 
 
-def test_work_that_nobody_gave_up_goes_on():
-    check()
-    with heeding(lambda: False):
+def goes_on() -> bool:
+    """Whether work that looks whether it was given up goes on."""
+    try:
         check()
+    except Stopped:
+        return False
+    return True
 
 
-def test_work_that_was_given_up_stops_and_what_comes_after_does_not():
+def test_work_that_nobody_gave_up_goes_on():
+    with heeding(lambda: False):
+        assert goes_on()
+
+
+def test_work_that_nobody_may_give_up_goes_on():
+    assert goes_on()
+
+
+def test_work_that_was_given_up_stops():
     with heeding(lambda: True), pytest.raises(Stopped):
         check()
-    check()
+
+
+def test_what_comes_after_work_that_was_given_up_goes_on():
+    with heeding(lambda: True):
+        assert not goes_on()
+    assert goes_on()
 
 
 def test_the_work_of_another_thread_goes_on():
     with heeding(lambda: True), ThreadPoolExecutor(1) as pool:
-        pool.submit(check).result()
+        assert pool.submit(goes_on).result()

@@ -1,27 +1,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from catalog.auth.viewer import EVERYTHING, PUBLIC
 from catalog.database import Database
-from catalog.jobs import control as job_control
 from catalog.jobs.submissions import submit_folder
 from catalog.models.repository import models
 from catalog.selections import repository as selections
 from catalog.selections import service as selection_service
 from catalog.selections.service import Wish
-from catalog.tables import Job, JobState, ModelState, Selection
+from catalog.tables import Job, JobState, ModelState, Selection, Source
 from catalog.tasks import service as task_service
 from catalog.tasks.service import Question
 from tests.support import pico
+from tests.support.cancelling import cancel_at_first_report
 from tests.support.pipeline import make_pipeline
 from tests.support.task_runs import EXAMPLES, NOBODY, QUICK
+from workers.ingest.exclusive import JobRunner
 from workers.ingest.pipeline import Pipeline
-from workers.selections import candidates
-from workers.selections import runner as selection_runner
+from workers.selections.runner import SelectionRunner
 
 WISH = {"count": 2, "seeds": 2, "budget": 12}
 
@@ -91,19 +92,23 @@ def test_where_nothing_can_be_had_that_is_told(database: Database, pipeline: Pip
     assert (job.state, job.error_code) == (JobState.FAILED, "no_candidates")
 
 
-def test_it_gives_up_where_too_many_cannot_be_had(
-    database: Database, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(candidates, "MOST_REFUSED", 0)
+@pytest.mark.usefixtures("pipeline")
+def test_it_gives_up_where_too_many_cannot_be_had(database: Database, pico_base: Path, tmp_path: Path):
+    def strict(*parts: Any) -> dict[Source, JobRunner]:
+        return {Source.SELECTION: SelectionRunner(*parts, max_refused=0)}
+
     (tmp_path / "m2" / "adapter_model.safetensors").unlink()
-    _, job = select(database, pipeline, count=3)
+    _, job = select(database, make_pipeline(database, pico_base, tmp_path, runners=strict), count=3)
     assert (job.state, job.error_code) == (JobState.FAILED, "no_candidates")
 
 
-def test_a_cancelled_selection_stores_nothing(database: Database, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.usefixtures("pipeline")
+def test_a_cancelled_selection_stores_nothing(database: Database, pico_base: Path, tmp_path: Path):
+    def cancelling(*parts: Any) -> dict[Source, JobRunner]:
+        return {Source.SELECTION: SelectionRunner(*parts, reporter=cancel_at_first_report)}
+
     number, job = ask(database)
-    monkeypatch.setattr(selection_runner, "teller", lambda *_: lambda progress: job_control.cancel(database, job.id))
-    pipeline.ingest(job.id)
+    make_pipeline(database, pico_base, tmp_path, runners=cancelling).ingest(job.id)
     selection, job = selection_service.get(database, number, EVERYTHING)
     assert (job.state, selection.figures) == (JobState.CANCELLED, None)
 

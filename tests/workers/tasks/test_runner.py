@@ -5,6 +5,7 @@ import io
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ from sqlalchemy import func, text, update
 
 from catalog.auth.viewer import EVERYTHING, PUBLIC, Viewer
 from catalog.database import Database
-from catalog.errors import ArchiveNotFound, HubUnavailable, NotRetriable, SpaceNotFound
+from catalog.errors import ArchiveNotFound, NotRetriable, SpaceNotFound
 from catalog.jobs import control as job_control
 from catalog.jobs.repository import claims, jobs
-from catalog.jobs.submissions import submit_folder
+from catalog.jobs.submissions import submit_folder, submit_repo
+from catalog.models.repo_ref import RepoRef
 from catalog.models.repository import models
-from catalog.tables import Job, JobState, ModelState
+from catalog.tables import Job, JobState, ModelState, Source
 from catalog.tasks import repository as tasks
 from catalog.tasks import service as task_service
 from catalog.tasks.examples import Example
@@ -25,12 +27,14 @@ from catalog.tasks.service import Question
 from catalog.tasks.training_config import Recipe
 from catalog.vectors.repository import vectors
 from tests.support import pico
-from tests.support.pipeline import make_pipeline
+from tests.support.cancelling import cancel_at_first_report
+from tests.support.hub_server import Answer, ScriptedHub
+from tests.support.pipeline import assemble, make_pipeline
 from tests.support.task_runs import EXAMPLES, NOBODY, QUICK
 from tests.support.waiting import wait_until
+from workers.ingest.exclusive import JobRunner
 from workers.ingest.pipeline import Pipeline
-from workers.tasks import runner as task_runner
-from workers.tasks.runner import agreement
+from workers.tasks.runner import TaskRunner, agreement
 
 
 @pytest.fixture
@@ -134,12 +138,14 @@ def test_a_model_that_is_gone_by_now_is_an_error_in_its_place(database: Database
 
 
 def test_a_hub_that_does_not_answer_costs_no_task(
-    database: Database, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+    database: Database, pico_base: Path, tmp_path: Path, scripted_hub: ScriptedHub
 ):
-    def away(*_: object) -> None:
-        raise HubUnavailable("The Hub does not answer.")
-
-    monkeypatch.setattr(pipeline._fetcher, "again", away)
+    pipeline = make_pipeline(database, pico_base, tmp_path, endpoint=scripted_hub.url)
+    for number in range(2):
+        folder = pico.make_adapter(tmp_path / f"m{number}", seed=number)
+        scripted_hub.publishes(f"o/m{number}", {path.name: path.read_bytes() for path in folder.iterdir()})
+        pipeline.ingest(submit_repo(database, RepoRef(f"o/m{number}")).id)
+    scripted_hub.disturb = lambda path: Answer(500)
     task_id, job = ask(database, verify=2)
     pipeline.ingest(job.id)
     task, job, found = look(database, task_id)
@@ -147,11 +153,14 @@ def test_a_hub_that_does_not_answer_costs_no_task(
     assert {each["error"] for each in task.runs[0].figures["scores"]} == {"hub_unavailable"}
 
 
-def test_it_is_worked_on_alone_and_others_after_it(database: Database, pipeline: Pipeline, tmp_path: Path):
+def test_it_is_worked_on_alone_and_others_after_it(database: Database, pico_base: Path, tmp_path: Path):
+    made = assemble(database, pico_base, tmp_path)
+    pipeline, worker = made.pipeline, made.worker_id
+    for number in range(2):
+        pipeline.ingest(submit_folder(database, pico.make_adapter(tmp_path / f"m{number}", seed=number)).id)
     other = submit_folder(database, pico.make_adapter(tmp_path / "m2", seed=2))
     _, job = ask(database)
     with database.transaction() as session:
-        worker = pipeline._worker_id
         assert [each.id for each in claims.claim(session, job.id, worker, 8)] == [job.id]
         assert claims.next_due(session, [], 120).job_id == other.id
         claims.put_back(session, [job.id], worker, pico.BASE_ID)
@@ -160,10 +169,13 @@ def test_it_is_worked_on_alone_and_others_after_it(database: Database, pipeline:
         assert {jobs.get(session, each.id).state for each in (job, other)} == {JobState.DONE}
 
 
-def test_a_cancelled_task_stores_nothing(database: Database, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.usefixtures("pipeline")
+def test_a_cancelled_task_stores_nothing(database: Database, pico_base: Path, tmp_path: Path):
+    def cancelling(*parts: Any) -> dict[Source, JobRunner]:
+        return {Source.EXAMPLES: TaskRunner(*parts, reporter=cancel_at_first_report)}
+
     task_id, job = ask(database)
-    monkeypatch.setattr(task_runner, "teller", lambda *_: lambda progress: job_control.cancel(database, job.id))
-    pipeline.ingest(job.id)
+    make_pipeline(database, pico_base, tmp_path, runners=cancelling).ingest(job.id)
     _, job, found = look(database, task_id)
     assert (job.state, found) == (JobState.CANCELLED, None)
 

@@ -81,7 +81,7 @@ def test_without_a_map_the_answer_says_so(database: Database, api: TestClient):
     assert documented_problem(api.get("/v1/map"))["code"] == "not_mapped"
 
 
-def test_a_body_is_one_gzip_stream_however_often_it_is_ended(drawn: Database, api: TestClient):
+def test_a_body_holds_what_came_since_the_drawing(drawn: Database, api: TestClient):
     atlas, bodies = api.app.state.services.atlas, MapBodies()
     first = bodies.gzipped(atlas.view(atlas.standing()))
     entries.put(drawn, "owner/new", vector(1, 99))
@@ -107,7 +107,7 @@ def test_the_map_is_made_ready_before_anybody_asks(drawn: Database, api: TestCli
     services, stopping = api.app.state.services, Event()
     thread = Thread(target=services.keep_maps_ready, args=(stopping, 0.01))
     thread.start()
-    wait_until(lambda: services.map_bodies._ended, "the map is made ready")
+    wait_until(lambda: SPACE.key in services.map_bodies, "the map is made ready")
     stopping.set()
     thread.join()
     statements: list[str] = []

@@ -13,7 +13,7 @@ def metrics(api: TestClient) -> dict[str, float]:
     response = api.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
     lines = response.text.splitlines()
-    assert all(re.fullmatch(r'# (HELP|TYPE) \w+ .+|\w+(\{\w+="\w+"\})? \d+', line) for line in lines)
+    assert all(re.fullmatch(r'# (HELP|TYPE) \w+ .+|\w+(\{\w+="\w+"\})? [\d.]+(e\+\d+)?', line) for line in lines)
     return {name: float(value) for name, value in (line.split(" ") for line in lines if line[0] != "#")}
 
 

@@ -14,7 +14,6 @@ from catalog.errors import MissingExtra
 COMMANDS = {
     "embed": "workers.embed",
     "evaluate": "workers.evaluation.evaluate",
-    "study": "workers.evaluation.study",
 }
 
 

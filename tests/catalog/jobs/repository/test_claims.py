@@ -9,6 +9,7 @@ from catalog.database import Database
 from catalog.jobs.repository import claims, jobs, queues
 from catalog.jobs.repository.claims import OLDEST_EVERY
 from catalog.models.repository import models
+from catalog.queue import ENCODE_QUEUE
 from catalog.tables import JobState, Priority, Source
 from tests.support import catalog as entries
 
@@ -124,11 +125,11 @@ def test_asking_again_makes_a_waiting_job_more_urgent_and_never_less(database: D
 def test_nothing_is_due_while_the_queue_is_paused(database: Database):
     job_id = put(database, "model", Priority.PERSON)
     with database.transaction() as session:
-        queues.pause(session, queues.ENCODE)
+        queues.pause(session, ENCODE_QUEUE)
     assert next_due(database) is None
     with database.transaction() as session:
         assert claims.oldest_due(session) is None
-        queues.resume(session, queues.ENCODE)
+        queues.resume(session, ENCODE_QUEUE)
     assert next_due(database) == job_id
 
 
@@ -138,7 +139,7 @@ def test_a_pause_waits_for_a_claim_that_is_on_its_way(database: Database, worker
         assert [job.id for job in claims.claim(claiming, job_id, worker, 1)] == [job_id]
         pausing.execute(text("SET LOCAL lock_timeout = '200ms'"))
         with pytest.raises(Exception, match="lock timeout"):
-            queues.pause(pausing, queues.ENCODE)
+            queues.pause(pausing, ENCODE_QUEUE)
         pausing.rollback()
 
 
@@ -146,7 +147,7 @@ def test_a_job_that_was_next_before_a_pause_is_not_claimed_after_it(database: Da
     job_id = put(database, "model", Priority.PERSON)
     assert next_due(database) == job_id
     with database.transaction() as session:
-        queues.pause(session, queues.ENCODE)
+        queues.pause(session, ENCODE_QUEUE)
     assert entries.claim(database, job_id, worker) == []
 
 

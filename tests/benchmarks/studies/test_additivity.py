@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.studies.__main__ import app
+from benchmarks.studies.additivity import GEOMETRIES, additivity_rows, blend, check_mixtures
+from catalog.errors import InvalidLabels
+from tests.support import pico
+from workers.evaluation.labels import Labelled
+from workers.evaluation.pool import Pool
+
+LABELS = ("a", "b", "c", "a", "a+c", "b+c")
+
+
+@pytest.fixture
+def found() -> tuple[Pool, np.ndarray]:
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(6, 20))
+    a = (vectors[0] + vectors[3]) / 2
+    vectors[4] = 0.5 * (a + vectors[2])
+    vectors[5] = vectors[1] + 0.25 * vectors[2] + 0.01 * generator.normal(size=20)
+    return Pool(tuple("uvwxyz"), LABELS, (Path(),) * 6), vectors
+
+
+def row(found: tuple[Pool, np.ndarray], geometry: str, mixture: str) -> dict:
+    rows = additivity_rows(blend(*found))
+    [wanted] = [row for row in rows if (row["geometry"], row["mixture"]) == (geometry, mixture)]
+    return wanted
+
+
+def test_a_half_sum_is_its_parts_sum_on_a_scale_of_a_half(found: tuple[Pool, np.ndarray]):
+    exact = row(found, "raw", "a+c")
+    assert exact["sum"] == pytest.approx(1)
+    assert exact["scale"] == pytest.approx(0.5)
+    assert (exact["rank"], exact["rank of all"], exact["share"]) == (1, 1, pytest.approx(0.5))
+
+
+def test_cosines_are_to_the_parts_mean_vectors(found: tuple[Pool, np.ndarray]):
+    vectors = found[1]
+    exact = row(found, "raw", "a+c")
+
+    def cosine(one: np.ndarray, other: np.ndarray) -> float:
+        return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+
+    a, c = (vectors[0] + vectors[3]) / 2, vectors[2]
+    assert exact["first"] == pytest.approx(cosine(vectors[4], a))
+    assert exact["second"] == pytest.approx(cosine(vectors[4], c))
+    assert exact["lead"] == pytest.approx(
+        1 - max(cosine(vectors[4], a + vectors[1]), cosine(vectors[4], vectors[1] + c))
+    )
+
+
+def test_unequal_weights_are_found(found: tuple[Pool, np.ndarray]):
+    uneven = row(found, "raw", "b+c")
+    assert uneven["share"] == pytest.approx(0.8, abs=0.02)
+    assert uneven["best"] > uneven["sum"]
+    assert uneven["part"] == max(uneven["first"], uneven["second"])
+
+
+def test_a_part_alone_that_is_nearer_than_the_sum_counts_in_the_rank_of_all(found: tuple[Pool, np.ndarray]):
+    pool, vectors = found
+    vectors[:4] = np.eye(20)[[0, 1, 2, 0]]
+    vectors[5] = vectors[1] + 0.3 * vectors[2]
+    alone = row((pool, vectors), "raw", "b+c")
+    assert (alone["rank"], alone["rank of all"]) == (1, 2)
+
+
+def test_every_geometry_has_its_mean(found: tuple[Pool, np.ndarray]):
+    rows = additivity_rows(blend(*found))
+    assert [each["geometry"] for each in rows if each["mixture"] == "mean"] == list(GEOMETRIES)
+    own = [each["sum"] for each in rows if each["geometry"] == "unit" and each["mixture"] != "mean"]
+    assert row(found, "unit", "mean")["sum"] == pytest.approx(np.mean(own))
+
+
+def test_geometries_do_what_their_names_say():
+    generator = np.random.default_rng(1)
+    mixtures, parts = generator.normal(size=(2, 7)), generator.normal(size=(3, 7))
+    unit = GEOMETRIES["unit"](mixtures, parts)[1]
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1)
+    root = GEOMETRIES["root"](mixtures, parts)[1]
+    np.testing.assert_allclose(np.linalg.norm(root, axis=1), np.sqrt(np.linalg.norm(parts, axis=1)))
+    moved, centred = GEOMETRIES["centred"](mixtures, parts)
+    np.testing.assert_allclose(centred.sum(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(moved, mixtures - parts.mean(axis=0))
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (("a", "b", "c"), "3 parts and 0 mixtures"),
+        (("a", "b", "a+b"), "2 parts and 1 mixtures"),
+        (("a", "b", "c", "a+d"), "a\\+d, in line 4"),
+        (("a", "b", "c", "a+a"), "a\\+a, in line 4"),
+        (("a", "b", "c", "a+b+c"), "a\\+b\\+c, in line 4"),
+    ],
+)
+def test_labels_that_are_no_mixtures_of_the_parts_are_told(labels: tuple[str, ...], told: str):
+    with pytest.raises(InvalidLabels, match=told):
+        check_mixtures([Labelled(f"m{line}", label, line) for line, label in enumerate(labels, 1)])
+
+
+def test_the_command_writes_its_rows(base: Path, folder: Path, tmp_path: Path):
+    for seed, name in enumerate(("a", "b", "c", "ab")):
+        pico.make_adapter(tmp_path / name, seed=seed)
+    (tmp_path / "mixtures.csv").write_text("a,a\nb,b\nc,c\nab,a+b\n")
+    probes = ["--probes", str(folder / "probes.json")]
+    arguments = ["additivity", str(tmp_path / "mixtures.csv"), "--base", str(base), "--out", str(tmp_path), *probes]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.stderr
+    rows = json.loads((tmp_path / "additivity.json").read_text())["rows"]
+    assert len(rows) == 2 * len(GEOMETRIES)
+    assert f"{rows[0]['sum']:.3f}" in result.stdout
+    assert max(len(line.rstrip()) for line in result.stdout.splitlines()[:5]) <= 80

@@ -86,7 +86,7 @@ def test_two_signals_while_tasks_train_cost_them_no_attempt(data: Path, tmp_path
     with deltadex_up(data) as (process, client):
         assert len(client.get("/v1/stats")["workers"]) <= 1  # the one of before is not shown
         ended = client.wait_for(jobs, lambda _: None)
-        stop(process, signal.SIGINT)
+        stop(process, signal.SIGTERM)
 
     assert {job["state"] for job in ended} == {"done"}
     outcomes = [[attempt["outcome"] for attempt in job["history"]] for job in ended]

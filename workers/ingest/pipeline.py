@@ -199,7 +199,7 @@ class Pipeline:
 
     def _hand_on(self, *, blameless: bool) -> None:
         """What could not be settled is queued again: this worker may get no other bell. Unless Postgres was away or
-        the worker stops, any of it may be to `blame` for the error that ended the call, as for a worker's death. The
+        the worker stops, any of it may be to blame for the error that ended the call, as for a worker's death. The
         bells of jobs that were passed over have been answered by this call: one more for all that is left.
         """
         with self._database.transaction() as session:

@@ -51,7 +51,10 @@ class OrderlyStop:
         self._told.wait()
         deadline = time.monotonic() + self._grace
         log.info("stopping after the current step of: %s (%.0f s at most)", self._activity(), self._grace)
-        self._give_up()
+        try:
+            self._give_up()
+        except Exception:  # the process must end all the same
+            log.exception("not everything could be told to stop")
         time.sleep(max(0.0, deadline - time.monotonic()))
         log.warning("not waiting any longer for: %s", self._activity())
         last = threading.Timer(SIGN_OFF, os._exit, [1])

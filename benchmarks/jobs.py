@@ -1,12 +1,15 @@
-"""The queue with many jobs in it: how long a claim takes, and a submission over HTTP.
+"""Measure the time of a claim and of a submission over HTTP while the queue is long.
 
     python -m benchmarks.jobs [--jobs N] [--claims N] [--posts N] [--clients K] [--json]
 
-Fills an empty catalog on a real Postgres with N queued jobs of a hundred bases, of all priorities, then measures
-claims of eight (choice and claim in one transaction, committed; `claim_statement` is what the server says that the
-claiming statement alone took, `nothing` a transaction of `SELECT 1`, which tells how busy the machine is, `write` one
-of a single row, which tells what the disk takes), and `POST /v1/models` against an API process of its own: one client
-after the other, and K at once. Milliseconds; p99 is the value that one in a hundred exceeds.
+Fills an empty catalog on a real Postgres with N queued jobs of a hundred bases and of all priorities. All times are in
+milliseconds.
+
+- `claim`: a claim of eight jobs in one committed transaction; `claim_statement` is the time that Postgres reports for
+  the claiming statement.
+- `empty_transaction`: a transaction with `SELECT 1`, which shows how busy the machine is; `write`: a transaction that
+  inserts one row, which shows how fast the disk is.
+- `post`: `POST /v1/models` from one client to a separate API process; `concurrent_post`: from K clients at once.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -33,7 +37,7 @@ from catalog.jobs.repository import claims, workers
 
 BATCH = 8
 PORT = 18_641
-WARM = 20  # requests that do not count
+WARM_UP = 20  # requests that are not counted
 
 
 def fill(database: Database, jobs: int) -> None:
@@ -51,7 +55,7 @@ def fill(database: Database, jobs: int) -> None:
                 "id % 3, now() - make_interval(secs => id / 100.0) FROM models"
             )
         )
-    with database.reading() as connection:
+    with database.autocommit() as connection:
         for table in ("models", "jobs", "job_events"):
             connection.execute(text(f"VACUUM ANALYZE {table}"))
 
@@ -62,7 +66,7 @@ def measure_claims(database: Database, rounds: int) -> list[float]:
 
     def claim() -> None:
         with database.transaction() as session:
-            due = claims.next_due(session, ["base/1", "base/2"], 120)
+            due = claims.find_next_due(session, ["base/1", "base/2"], 120)
             assert due is not None
             assert len(claims.claim(session, due.job_id, worker_id, BATCH)) == BATCH
 
@@ -70,30 +74,30 @@ def measure_claims(database: Database, rounds: int) -> list[float]:
 
 
 def measure_statement(database: Database, rounds: int) -> list[float]:
-    """What Postgres itself says of the claiming statement; each is rolled back."""
-    taken = []
+    """The time that Postgres reports for the claiming statement. Every claim is rolled back."""
+    times = []
     for _ in range(rounds):
         with database.transaction() as session:
-            due = claims.next_due(session, ["base/1", "base/2"], 120)
+            due = claims.find_next_due(session, ["base/1", "base/2"], 120)
             assert due is not None
             parameters = {"job_id": due.job_id, "worker_id": 1, "more": BATCH - 1}
             explained = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {claims.CLAIM.text}")
             [plan] = session.execute(explained, parameters).scalar_one()
-            taken.append(plan["Planning Time"] + plan["Execution Time"])
+            times.append(plan["Planning Time"] + plan["Execution Time"])
             session.rollback()
-    return taken
+    return times
 
 
-def measure_nothing(database: Database, rounds: int) -> list[float]:
-    def nothing() -> None:
+def measure_empty_transaction(database: Database, rounds: int) -> list[float]:
+    def select_one() -> None:
         with database.transaction() as session:
             session.execute(text("SELECT 1"))
 
-    return [_milliseconds(nothing) for _ in range(rounds)]
+    return [_milliseconds(select_one) for _ in range(rounds)]
 
 
 def measure_write(database: Database, rounds: int) -> list[float]:
-    """One row and its commit: less than that no change takes."""
+    """Insert one row and commit: the lower bound of every change."""
 
     def write() -> None:
         with database.transaction() as session:
@@ -110,10 +114,10 @@ def measure_posts(url: str, posts: int, clients: int) -> list[float]:
                 repo_id = f"new/of-{clients}-{client}-{number}"
                 assert http.post("/v1/models", json={"repo_id": repo_id}).status_code == 202
 
-            return [_milliseconds(lambda number=number: post(number)) for number in range(posts // clients)]
+            return [_milliseconds(partial(post, number)) for number in range(posts // clients)]
 
     with ThreadPoolExecutor(clients) as pool:
-        return [taken for each in pool.map(submit, range(clients)) for taken in each[WARM // clients :]]
+        return [seconds for times in pool.map(submit, range(clients)) for seconds in times[WARM_UP // clients :]]
 
 
 @contextmanager
@@ -143,19 +147,19 @@ def run(jobs: int, rounds: int, posts: int, clients: int) -> dict[str, object]:
         database = Database(servers.database_url)
         fill(database, jobs)
         with api_process() as url:
-            alone, together = measure_posts(url, posts, 1), measure_posts(url, posts, clients)
-        claimed, statements = measure_claims(database, rounds), measure_statement(database, rounds)
-        nothing, written = measure_nothing(database, rounds), measure_write(database, rounds)
+            sequential, concurrent = measure_posts(url, posts, 1), measure_posts(url, posts, clients)
+        claim_times, statement_times = measure_claims(database, rounds), measure_statement(database, rounds)
+        empty_times, write_times = measure_empty_transaction(database, rounds), measure_write(database, rounds)
         database.close()
     return {
         "jobs": jobs,
         "clients": clients,
-        **_summary("nothing", nothing),
-        **_summary("write", written),
-        **_summary("claim_statement", statements),
-        **_summary("claim", claimed),
-        **_summary("post", alone),
-        **_summary("post_at_once", together),
+        **_summary("empty_transaction", empty_times),
+        **_summary("write", write_times),
+        **_summary("claim_statement", statement_times),
+        **_summary("claim", claim_times),
+        **_summary("post", sequential),
+        **_summary("concurrent_post", concurrent),
     }
 
 
@@ -165,9 +169,9 @@ def _milliseconds(action: Callable[[], None]) -> float:
     return 1_000 * (time.perf_counter() - start)
 
 
-def _summary(name: str, taken: list[float]) -> dict[str, float]:
-    quantiles = statistics.quantiles(taken, n=100)
-    return {f"{name}_p50_ms": quantiles[49], f"{name}_p99_ms": quantiles[98], f"{name}_max_ms": max(taken)}
+def _summary(name: str, milliseconds: list[float]) -> dict[str, float]:
+    quantiles = statistics.quantiles(milliseconds, n=100)
+    return {f"{name}_p50_ms": quantiles[49], f"{name}_p99_ms": quantiles[98], f"{name}_max_ms": max(milliseconds)}
 
 
 def main() -> None:
@@ -176,14 +180,14 @@ def main() -> None:
     parser.add_argument("--claims", type=int, default=500)
     parser.add_argument("--posts", type=int, default=1_000)
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
     options = parser.parse_args()
     result = run(options.jobs, options.claims, options.posts, options.clients)
     if options.json:
         print(json.dumps(result))
     else:
         for name, value in result.items():
-            print(f"{name:24} {value:.2f}" if isinstance(value, float) else f"{name:24} {value}")
+            print(f"{name:26} {value:.2f}" if isinstance(value, float) else f"{name:26} {value}")
 
 
 if __name__ == "__main__":

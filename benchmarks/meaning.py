@@ -1,12 +1,12 @@
-"""Whether models of two bases that learned the same find each other in the space of `delta_meaning`, and what it costs.
+"""Measure how well `delta_meaning` finds models of the same domain across two bases, and what the feature costs.
 
     python -m benchmarks.fetch_gemma GEMMA
     python -m benchmarks.meaning --smol SMOL --gemma GEMMA --gemma-pool DIR [--vectors FILE.npz] [--json]
 
-The fifteen adapters of `examples/pool` (base: `examples/fetch_base.py`) against adapters of gemma-3-270m, folders in
-DIR named `...-DOMAIN-SPLIT`. Every figure is a share of models whose nearest of the other base is of their domain: of
-Gemma's among SmolLM2's, and of SmolLM2's among Gemma's. `served` is what searches compare in; the other lines change
-one thing about it. `part` draws a part of the continuations a hundred times: mean, and the middle nine tenths of draws.
+The fifteen adapters of `examples/pool` (base: `examples/fetch_base.py`) are compared with adapters of gemma-3-270m in
+the folders `...-DOMAIN-SPLIT` of DIR. A rate is the share of models whose nearest neighbor of the other base is of the
+same domain, once for Gemma's models and once for SmolLM2's. `served` is the geometry that searches use. `share` draws a
+share of the continuations a hundred times; its rate is the mean, with the 5th and 95th percentile.
 """
 
 from __future__ import annotations
@@ -23,28 +23,29 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.geometries import raw
 from catalog.errors import CatalogError
-from catalog.geometry.transforms import Floats, centred, raw, standardised
+from catalog.geometry.transforms import Floats, centered, standardized
 from catalog.spaces.probes import load_probes
 from examples.demo import POOL, domain
-from workers.encoding.encoder import Encoder
+from workers.encoding.encoder import Encoder, Encoding
 from workers.encoding.resident_base import ResidentBase
 from workers.finetunes.reading import read_finetune
 
 DRAWS = 100
-PARTS = (0.125, 0.25, 0.5)
-COMPARED = ("delta_activations", "delta_layers")  # costs beside
-Place = Callable[[Floats], Floats]  # unit vectors of one base's models (n, d), as they are compared
-GEOMETRIES: dict[str, Place] = {
-    "served": lambda unit: standardised(unit).apply(unit),
-    "centred": lambda unit: centred(unit, norm_power=1.0).apply(unit),
+SHARES = (0.125, 0.25, 0.5)
+COMPARED_FEATURES = ("delta_activations", "delta_layers")  # for the cost
+Transform = Callable[[Floats], Floats]  # unit vectors of the models of one base, (n, d)
+GEOMETRIES: dict[str, Transform] = {
+    "served": lambda unit: standardized(unit).apply(unit),
+    "centered": lambda unit: centered(unit).apply(unit),
     "raw": lambda unit: raw(unit).apply(unit),
 }
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Models of one base: their domains (n,), their vectors (n, d), and what each feature took in seconds a model."""
+    """Models of one base: their domains (n,), vectors (n, d), and the seconds per model of each feature."""
 
     domains: list[str]
     vectors: Floats
@@ -53,99 +54,109 @@ class Pool:
 
 @dataclass(frozen=True)
 class Rates:
-    """Shares of models whose nearest of the other base is of their domain, one way and the other."""
+    """The shares of models whose nearest neighbor of the other base is of their domain."""
 
-    there: float
-    back: float
+    gemma: float
+    smol: float
 
 
 def main(
     smol: Annotated[Path, typer.Option(help="Folder of SmolLM2-135M-Instruct.")],
     gemma: Annotated[Path, typer.Option(help="Folder of gemma-3-270m.")],
-    gemma_pool: Annotated[Path, typer.Option(help="Folder of its adapters.")],
-    vectors: Annotated[Path | None, typer.Option(help="Keep the vectors in this npz.")] = None,
+    gemma_pool: Annotated[Path, typer.Option(help="Folder of the adapters of gemma-3-270m.")],
+    vectors: Annotated[Path | None, typer.Option(help="Save the vectors in this npz file.")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Measure both pools, and print how well they find each other."""
-    theirs, ours = measured(gemma, gemma_pool), measured(smol, POOL)
+    """Encode both pools, and print the rates and the cost."""
+    gemma_models, smol_models = encode_pool(gemma, gemma_pool), encode_pool(smol, POOL)
     if vectors is not None:
-        np.savez_compressed(vectors, gemma=theirs.vectors, gemma_names=theirs.domains, smol=ours.vectors,
-                            smol_names=ours.domains)  # fmt: skip
-    report = {"rates": judged(theirs, ours), "cost": {"smol": costs(ours), "gemma": costs(theirs)}}
+        np.savez_compressed(
+            vectors,
+            gemma=gemma_models.vectors,
+            gemma_names=gemma_models.domains,
+            smol=smol_models.vectors,
+            smol_names=smol_models.domains,
+        )
+    cost = {"smol": costs(smol_models), "gemma": costs(gemma_models)}
+    report = {"rates": all_rates(gemma_models, smol_models), "cost": cost}
     print(json.dumps(report)) if as_json else Console().print(*tables(report))
 
 
-def measured(base: Path, pool: Path) -> Pool:
-    """Encodes each adapter in a folder, once a feature, the base being in memory and measured."""
+def encode_pool(base: Path, pool: Path) -> Pool:
+    """Encode each adapter in a folder with each feature. The base is loaded and measured beforehand."""
     resident = ResidentBase.load(base, "base", "0" * 40)
     folders = sorted(folder for folder in pool.iterdir() if (folder / "adapter_config.json").exists())
     finetunes = [read_finetune(folder) for folder in folders]
     seconds, vectors = {}, np.empty(0)
-    for feature in (*COMPARED, "delta_meaning"):
+    for feature in (*COMPARED_FEATURES, "delta_meaning"):
         encoder = Encoder(resident, load_probes(), [feature])
         encoder.measure_base()
         started = time.perf_counter()
-        found = encoder.encode(finetunes)
+        encodings = encoder.encode(finetunes)
         seconds[feature] = (time.perf_counter() - started) / len(finetunes)
-        vectors = np.stack([_sound(each).vectors[feature] for each in found])
+        vectors = np.stack([_checked(encoding).vectors[feature] for encoding in encodings])
     return Pool([domain(folder.name) for folder in folders], vectors, seconds)
 
 
-def _sound(found: Any) -> Any:
-    if isinstance(found, CatalogError):
-        raise found
-    return found
+def _checked(encoding: Encoding | CatalogError) -> Encoding:
+    if isinstance(encoding, CatalogError):
+        raise encoding
+    return encoding
 
 
-def judged(theirs: Pool, ours: Pool) -> dict[str, Any]:
-    """By geometry, and by the part of the continuations."""
-    whole = {name: vars(rates(theirs, ours, place)) for name, place in GEOMETRIES.items()}
-    return whole | {f"part {part:g}": drawn(theirs, ours, part) for part in PARTS}
+def all_rates(gemma: Pool, smol: Pool) -> dict[str, Any]:
+    """The rates of each geometry, and of each share of the continuations."""
+    by_geometry = {name: vars(rates(gemma, smol, transform)) for name, transform in GEOMETRIES.items()}
+    return by_geometry | {f"share {share:g}": sampled_rates(gemma, smol, share) for share in SHARES}
 
 
-def rates(theirs: Pool, ours: Pool, place: Place, texts: Sequence[int] | None = None) -> Rates:
-    """With some of the continuations alone, or all."""
-    unit = [_unit(pool.vectors if texts is None else _relative(pool.vectors[:, texts])) for pool in (theirs, ours)]
-    cosines = _unit(place(unit[0])) @ _unit(place(unit[1])).T  # (theirs, ours)
-    there = [mine == ours.domains[other] for mine, other in zip(theirs.domains, cosines.argmax(axis=1), strict=True)]
-    back = [mine == theirs.domains[other] for mine, other in zip(ours.domains, cosines.argmax(axis=0), strict=True)]
-    return Rates(float(np.mean(there)), float(np.mean(back)))
+def rates(gemma: Pool, smol: Pool, transform: Transform, texts: Sequence[int] | None = None) -> Rates:
+    """The rates in a geometry, with the continuations `texts` or with all of them."""
+    gemma_unit, smol_unit = (
+        _unit(pool.vectors if texts is None else _relative(pool.vectors[:, texts])) for pool in (gemma, smol)
+    )
+    cosines = _unit(transform(gemma_unit)) @ _unit(transform(smol_unit)).T  # (gemma, smol)
+    gemma_domains, smol_domains = np.array(gemma.domains), np.array(smol.domains)
+    return Rates(
+        float(np.mean(gemma_domains == smol_domains[cosines.argmax(axis=1)])),
+        float(np.mean(smol_domains == gemma_domains[cosines.argmax(axis=0)])),
+    )
 
 
-def drawn(theirs: Pool, ours: Pool, part: float, seed: int = 0) -> dict[str, list[float]]:
-    """Mean, fifth and ninety-fifth percentile of the served rates over draws of a part of the continuations."""
-    random, count = np.random.default_rng(seed), theirs.vectors.shape[1]
-    draws = [random.choice(count, round(part * count), replace=False) for _ in range(DRAWS)]
-    found = [rates(theirs, ours, GEOMETRIES["served"], draw) for draw in draws]
+def sampled_rates(gemma: Pool, smol: Pool, share: float, seed: int = 0) -> dict[str, list[float]]:
+    """Mean, 5th and 95th percentile of the served rates over draws of a share of the continuations."""
+    generator, count = np.random.default_rng(seed), gemma.vectors.shape[1]
+    draws = [generator.choice(count, round(share * count), replace=False) for _ in range(DRAWS)]
+    samples = [rates(gemma, smol, GEOMETRIES["served"], draw) for draw in draws]
     return {
-        way: [float(np.mean(each)), *np.quantile(each, (0.05, 0.95)).tolist()]
-        for way, each in (("there", [rate.there for rate in found]), ("back", [rate.back for rate in found]))
+        base: [float(np.mean(values)), *np.quantile(values, (0.05, 0.95)).tolist()]
+        for base, values in (("gemma", [rate.gemma for rate in samples]), ("smol", [rate.smol for rate in samples]))
     }
 
 
 def costs(pool: Pool) -> dict[str, Any]:
-    """Seconds a model, what times each other feature's that is, and the bytes of a stored vector."""
-    own = pool.seconds["delta_meaning"]
-    times = {feature: round(own / pool.seconds[feature], 1) for feature in COMPARED}
-    return {"seconds": round(own, 3), "times": times, "bytes": 4 * pool.vectors.shape[1]}
+    """Seconds per model, the ratio to each other feature, and the bytes of a stored vector."""
+    seconds = pool.seconds["delta_meaning"]
+    times = {feature: round(seconds / pool.seconds[feature], 1) for feature in COMPARED_FEATURES}
+    return {"seconds": round(seconds, 3), "times": times, "bytes": 4 * pool.vectors.shape[1]}
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
-    rates_, costs_ = Table("", "of gemma's", "of smol's"), Table("", "s a model", "times", "bytes")
-    for name, each in report["rates"].items():
-        rates_.add_row(name, *(_told(each[way]) for way in ("there", "back")))
-    for name, each in report["cost"].items():
-        times = ", ".join(f"{feature} x {ratio}" for feature, ratio in each["times"].items())
-        costs_.add_row(name, f"{each['seconds']:.2f}", times, f"{each['bytes']:,}")
-    return [rates_, costs_]
+    rate_table, cost_table = Table("", "gemma", "smol"), Table("", "s per model", "times", "bytes")
+    for name, row in report["rates"].items():
+        rate_table.add_row(name, *(_format_rate(row[base]) for base in ("gemma", "smol")))
+    for name, row in report["cost"].items():
+        times = ", ".join(f"{feature} x {ratio}" for feature, ratio in row["times"].items())
+        cost_table.add_row(name, f"{row['seconds']:.2f}", times, f"{row['bytes']:,}")
+    return [rate_table, cost_table]
 
 
-def _told(rate: float | list[float]) -> str:
+def _format_rate(rate: float | list[float]) -> str:
     return f"{rate:.2f}" if isinstance(rate, float) else "{:.2f} ({:.2f} to {:.2f})".format(*rate)
 
 
 def _relative(vectors: Floats) -> Floats:
-    """As `delta_meaning` would have come out with these texts alone."""
+    """Center `delta_meaning` vectors again, as if it had been measured with these continuations only."""
     return vectors - vectors.mean(axis=1, keepdims=True)
 
 

@@ -1,15 +1,16 @@
-"""What merged adapters do, beside what the sum of their parts predicts: every pair of domains of `examples/pool`, by
-every method of PEFT.
+"""Compare the vectors of merged adapters with the sum of the vectors of their parts.
 
     python -m benchmarks.merges --base FOLDER --json
 
-`--base` holds SmolLM2-135M-Instruct. The parts are the domains' first adapters, with one weight. Of each merge the
-figures are, in each feature: `cosine` of its vector to the sum of its parts'; `ratio` of its length to the sum's;
-`own`, whether of all sums of two domains (the means of their three adapters) its nearest is that of its own two; and
-`lean`, how much nearer it is to one part than to the other. Besides, the seconds that merging takes, and its rank.
+Every pair of domains of `examples/pool` is merged with every method of PEFT. `--base` is the folder of
+SmolLM2-135M-Instruct. The parts are the first adapters of the domains, with equal weights. Reported for each merge and
+feature: the `cosine` between its vector and the sum of those of its parts; the `ratio` of their norms; `own_pair`,
+whether the nearest of all sums of two domains (means of their three adapters) is that of its own domains; and
+`imbalance`, the difference between the cosines to the two parts; also the seconds of merging, and the rank.
 
-The adapters of the pool began as the same random A, so their factors are alike. With `--turned` the second part's are
-turned: B R^T and R A with a random rotation R, which is the same adapter. Methods that combine products do not notice.
+All adapters of the pool were initialized with the same random A, so their factors are similar. `--rotated` rotates the
+factors of the second part (B R^T and R A with a random rotation R), which does not change the adapter. Methods that
+combine products B A are not affected.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from catalog.merges.methods import METHODS, Blend
+from catalog.merges.methods import METHODS, MergeSpec
 from catalog.spaces.probes import load_probes
 from catalog.tables import Merge
 from catalog.vectors.numeric import cosine
@@ -44,36 +45,45 @@ from workers.merges.combining import combine
 
 POOL = Path(__file__).parents[1] / "examples" / "pool"
 FEATURES = ("delta_layers", "delta_activations")
-SUMMARY = ("method", "feature", "cosine_median", "cosine_least", "ratio_median", "own", "lean_median", "seconds_median")
+SUMMARY_COLUMNS = (
+    "method",
+    "feature",
+    "cosine_median",
+    "cosine_least",
+    "ratio_median",
+    "own",
+    "lean_median",
+    "seconds_median",
+)
 Vectors = dict[str, np.ndarray]
 
 
 def encode(encoder: Encoder, adapters: list[FineTune]) -> list[Vectors]:
-    found = encoder.encode(adapters)
-    if wrong := [each for each in found if not isinstance(each, Encoding)]:
-        raise SystemExit(f"not embedded: {wrong}")
-    return [each.vectors for each in found if isinstance(each, Encoding)]
+    results = encoder.encode(adapters)
+    if errors := [result for result in results if not isinstance(result, Encoding)]:
+        raise SystemExit(f"encoding failed: {errors}")
+    return [result.vectors for result in results if isinstance(result, Encoding)]
 
 
-def merged(encoder: Encoder, parts: dict[str, FineTune], blend: Blend) -> tuple[Vectors, float, int]:
-    """The vectors of a merge, the seconds that merging took, and its rank."""
+def merge_and_encode(encoder: Encoder, parts: dict[str, FineTune], spec: MergeSpec) -> tuple[Vectors, float, int]:
+    """The vectors of a merge, the seconds of merging, and the rank of the result."""
     start = time.perf_counter()
-    modules = combine([part.modules for part in parts.values()], blend, device=encoder.base.device)
+    modules = combine([part.modules for part in parts.values()], spec, device=encoder.base.device)
     seconds = time.perf_counter() - start
-    rows = [
-        {"repo_id": name, "sha": "", "weight": blend.weights[name], "licence": None, "datasets": []} for name in parts
+    merge_parts = [
+        {"repo_id": name, "sha": "", "weight": spec.weights[name], "license": None, "datasets": []} for name in parts
     ]
     base = {"base_repo": encoder.base.repo, "base_sha": encoder.base.sha}
-    merge = Merge(id=1, name=None, method=blend.method, settings=blend.settings, parts=rows, **base)
+    merge = Merge(id=1, name=None, method=spec.method, settings=spec.settings, parts=merge_parts, **base)
     with TemporaryDirectory() as top:
-        made = Path(top)
-        adapter_writer.write(made, merge, modules, encoder.base.model, [part.config for part in parts.values()])
-        [vectors] = encode(encoder, [read_finetune(made)])
+        folder = Path(top)
+        adapter_writer.write(folder, merge, modules, encoder.base.model, [part.config for part in parts.values()])
+        [vectors] = encode(encoder, [read_finetune(folder)])
     return vectors, seconds, next(iter(modules.values())).a.shape[0]
 
 
-def turned(adapter: FineTune) -> FineTune:
-    """The same adapter, each pair written with other factors."""
+def rotate_factors(adapter: FineTune) -> FineTune:
+    """The same adapter with other factors of each product B A."""
     generator = torch.Generator().manual_seed(0)
     modules = {}
     for name, module in adapter.modules.items():
@@ -83,87 +93,94 @@ def turned(adapter: FineTune) -> FineTune:
     return replace(adapter, modules=modules)
 
 
-def rows(encoder: Encoder, methods: list[str], density: float, weight: float, turn: bool) -> Iterator[dict[str, Any]]:
+def merge_rows(
+    encoder: Encoder, methods: list[str], density: float, weight: float, turn: bool
+) -> Iterator[dict[str, Any]]:
     adapters = {each.name: read_finetune(each) for each in sorted(POOL.iterdir()) if each.is_dir()}
     vectors = dict(zip(adapters, encode(encoder, list(adapters.values())), strict=True))
     domains = sorted({domain(name) for name in adapters})
     means = {
-        each: {
-            feature: np.mean([vectors[name][feature] for name in adapters if domain(name) == each], axis=0)
+        label: {
+            feature: np.mean([vectors[name][feature] for name in adapters if domain(name) == label], axis=0)
             for feature in FEATURES
         }
-        for each in domains
+        for label in domains
     }
     first = {domain(name): name for name in adapters if name.endswith("-first")}
     for pair in combinations(domains, 2):
-        names = [first[each] for each in pair]
-        used = {name: turned(adapters[name]) if turn and name == names[1] else adapters[name] for name in names}
+        names = [first[label] for label in pair]
+        parts = {name: adapters[name] for name in names}
+        if rotated:
+            parts[names[1]] = rotate_factors(parts[names[1]])
         for method in methods:
-            blend = Blend(dict.fromkeys(names, weight), method, density)
-            made, seconds, rank = merged(encoder, used, blend)
+            spec = MergeSpec(dict.fromkeys(names, weight), method, density)
+            merge_vectors, seconds, rank = merge_and_encode(encoder, parts, spec)
             for feature in FEATURES:
-                vector, parts = made[feature], [vectors[name][feature] for name in names]
-                total = weight * (parts[0] + parts[1])
-                sums = {
-                    two: cosine(vector, means[two[0]][feature] + means[two[1]][feature])
-                    for two in combinations(domains, 2)
+                vector, part_vectors = merge_vectors[feature], [vectors[name][feature] for name in names]
+                total = weight * (part_vectors[0] + part_vectors[1])
+                cosines_to_sums = {
+                    (one, other): cosine(vector, means[one][feature] + means[other][feature])
+                    for one, other in combinations(domains, 2)
                 }
-                closeness = [cosine(vector, part) for part in parts]
+                cosines_to_parts = [cosine(vector, part) for part in part_vectors]
                 yield {
                     "pair": " + ".join(pair),
                     "method": method,
                     "feature": feature,
-                    "parts": cosine(*parts),
+                    "parts": cosine(*part_vectors),
                     "cosine": cosine(vector, total),
                     "ratio": float(np.linalg.norm(vector) / np.linalg.norm(total)),
-                    "own": max(sums, key=sums.__getitem__) == pair,
-                    "lean": abs(closeness[0] - closeness[1]),
+                    "own_pair": max(cosines_to_sums, key=cosines_to_sums.__getitem__) == pair,
+                    "imbalance": abs(cosines_to_parts[0] - cosines_to_parts[1]),
                     "seconds": seconds,
                     "rank": rank,
                 }
 
 
-def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One line for each method and feature."""
+def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per method and feature."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in found:
+    for row in rows:
         groups[row["method"], row["feature"]].append(row)
     return [
         {
             "method": method,
             "feature": feature,
-            "merges": len(some),
-            "cosine_median": median(row["cosine"] for row in some),
-            "cosine_least": min(row["cosine"] for row in some),
-            "ratio_median": median(row["ratio"] for row in some),
-            "own": sum(row["own"] for row in some),
-            "lean_median": median(row["lean"] for row in some),
-            "seconds_median": median(row["seconds"] for row in some),
-            "rank": some[0]["rank"],
+            "merges": len(group),
+            "cosine_median": median(row["cosine"] for row in group),
+            "cosine_min": min(row["cosine"] for row in group),
+            "ratio_median": median(row["ratio"] for row in group),
+            "own_pair": sum(row["own_pair"] for row in group),
+            "imbalance_median": median(row["imbalance"] for row in group),
+            "seconds_median": median(row["seconds"] for row in group),
+            "rank": group[0]["rank"],
         }
-        for (method, feature), some in groups.items()
+        for (method, feature), group in groups.items()
     ]
 
 
 def main(
     base: Annotated[Path, typer.Option(help="Folder of SmolLM2-135M-Instruct.")],
-    method: Annotated[list[str] | None, typer.Option(help="Of these alone; all without.")] = None,
-    density: Annotated[float, typer.Option(help="Share that pruning methods keep.")] = 0.5,
-    weight: Annotated[float, typer.Option(help="Of both parts.")] = 1.0,
-    turn: Annotated[bool, typer.Option("--turned", help="Turn the second part's factors.")] = False,
+    method: Annotated[list[str] | None, typer.Option(help="A method; repeatable. Default: all.")] = None,
+    density: Annotated[float, typer.Option(help="Share of the weights that pruning methods keep.")] = 0.5,
+    weight: Annotated[float, typer.Option(help="Weight of both parts.")] = 1.0,
+    rotated: Annotated[bool, typer.Option(help="Rotate the factors of the second part.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
-    """Merges every pair of domains by every method, and measures what comes out."""
+    """Merge every pair of domains with every method, and measure the results."""
     resident = ResidentBase.load(base, "HuggingFaceTB/SmolLM2-135M-Instruct", "0" * 40)
     encoder = Encoder(resident, load_probes(), FEATURES)
-    found = list(rows(encoder, method or list(METHODS), density, weight, turn))
-    report = {"density": density, "weight": weight, "turned": turn, "summary": summary(found), "rows": found}
+    rows = list(merge_rows(encoder, method or list(METHODS), density, weight, rotated))
+    summary = summarize(rows)
+    report = {"density": density, "weight": weight, "rotated": rotated, "summary": summary, "rows": rows}
     if as_json:
         print(json.dumps(report))
         return
-    table = Table(*SUMMARY)
-    for row in report["summary"]:
-        table.add_row(*(f"{row[name]:.3f}" if isinstance(row[name], float) else str(row[name]) for name in SUMMARY))
+    table = Table(*SUMMARY_COLUMNS)
+    for row in summary:
+        table.add_row(
+            *(f"{row[name]:.3f}" if isinstance(row[name], float) else str(row[name]) for name in SUMMARY_COLUMNS)
+        )
     Console(width=160).print(table)
 
 

@@ -1,9 +1,9 @@
-"""From claim to stored: how much the pipeline adds to the encoding itself when the files are local.
+"""Measure the overhead of the pipeline over encoding alone, from claim to stored vector, with local files.
 
     python -m benchmarks.pipeline [--bases DIR] [--rounds N] [--batch K] [--json]
 
-Each round submits the fifteen adapters of examples/pool to an empty catalog on a real Postgres and answers one bell.
-`ratio` is the median over rounds of (claim to stored) / (time inside the encoder), both of the same round.
+Each round submits the fifteen adapters of `examples/pool` to an empty catalog on a real Postgres and handles one
+notification. `ratio` is the median over the rounds of (claim to stored) / (time inside the encoder).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from workers.bases.residents import Contract, Resident, ResidentBases
 from workers.bases.resolver import BaseResolver, ResolvedBase
 from workers.finetunes.reading import FineTune
 from workers.hub.client import Hub
-from workers.ingest.claimer import Pace
+from workers.ingest.claimer import BatchPolicy
 from workers.ingest.fetcher import Fetcher
 from workers.ingest.pipeline import Pipeline
 from workers.process.retries import RetryPolicy
@@ -41,9 +41,9 @@ NO_LIMIT = 2**40  # bytes
 
 
 class TimedBases(ResidentBases):
-    """Resident bases whose encoders are timed."""
+    """Resident bases that measure the time inside their encoders."""
 
-    encoding = 0.0  # seconds inside `encode`
+    encoding_seconds = 0.0
 
     def _load(self, base: ResolvedBase) -> Resident:
         resident = super()._load(base)
@@ -52,20 +52,20 @@ class TimedBases(ResidentBases):
         def timed(finetunes: Sequence[FineTune]) -> list:
             start = time.perf_counter()
             results = encode(finetunes)
-            self.encoding += time.perf_counter() - start
+            self.encoding_seconds += time.perf_counter() - start
             return results
 
         resident.encoder.encode = timed  # type: ignore[method-assign]
         return resident
 
 
-def empty(database: Database) -> None:
+def clear_catalog(database: Database) -> None:
     with database.transaction() as session:
         session.execute(text("TRUNCATE models, revisions, vectors, jobs CASCADE"))
 
 
 def run(bases_dir: Path, rounds: int, batch: int) -> dict[str, object]:
-    """Medians over the rounds; the first one, which loads the base, does not count."""
+    """Medians over the rounds, without the first round, which loads the base."""
     with tempfile.TemporaryDirectory() as folder, EmbeddedServers(Path(folder) / "servers") as servers:
         os.environ.update(DATABASE_URL=servers.database_url, REDIS_URL=servers.redis_url)
         migrate(servers.database_url)
@@ -77,35 +77,37 @@ def run(bases_dir: Path, rounds: int, batch: int) -> dict[str, object]:
         fetcher = Fetcher(database, hub, BaseResolver(hub, bases_dir), contract, max_file_bytes=NO_LIMIT)
         bases = TimedBases(database, contract, NO_LIMIT)
         retries = RetryPolicy(max_attempts=1, base=1)
-        pipeline = Pipeline(database, fetcher, bases, worker_id, runners={}, pace=Pace(batch=batch), retries=retries)
-        folders = sorted(each for each in POOL.iterdir() if each.is_dir())
-        measured = []
+        pipeline = Pipeline(
+            database, fetcher, bases, worker_id, runners={}, batching=BatchPolicy(size=batch), retries=retries
+        )
+        folders = sorted(folder for folder in POOL.iterdir() if folder.is_dir())
+        measurements = []
         for _ in range(rounds + 1):
-            empty(database)
-            submitted = [submit_folder(database, each) for each in folders]
-            bases.encoding, start = 0.0, time.perf_counter()
+            clear_catalog(database)
+            submitted = [submit_folder(database, folder) for folder in folders]
+            bases.encoding_seconds, start = 0.0, time.perf_counter()
             pipeline.ingest(submitted[0].id)
-            measured.append((time.perf_counter() - start, bases.encoding))
+            measurements.append((time.perf_counter() - start, bases.encoding_seconds))
             with database.transaction() as session:
-                assert jobs.counts(session)[JobState.DONE] == len(folders)
+                assert jobs.count_by_state(session)[JobState.DONE] == len(folders)
         database.close()
-    counted = measured[1:]
+    measurements = measurements[1:]
     return {
         "adapters": len(folders),
         "batch": batch,
         "rounds": rounds,
-        "claim_to_stored_s": statistics.median(total for total, _ in counted),
-        "encoding_s": statistics.median(encoding for _, encoding in counted),
-        "ratio": statistics.median(total / encoding for total, encoding in counted),
+        "claim_to_stored_s": statistics.median(total for total, _ in measurements),
+        "encoding_s": statistics.median(encoding for _, encoding in measurements),
+        "ratio": statistics.median(total / encoding for total, encoding in measurements),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bases", type=Path, default=settings().bases_dir, help="base models, OWNER/NAME")
+    parser.add_argument("--bases", type=Path, default=settings().bases_dir, help="folder of base models, OWNER/NAME")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
     options = parser.parse_args()
     result = run(options.bases, options.rounds, options.batch)
     if options.json:

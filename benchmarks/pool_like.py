@@ -1,9 +1,9 @@
-"""Generated vectors with the statistics of real ones, as many and as long as asked.
+"""Generate any number of vectors of any dimension with the statistics of real ones.
 
-Fitted on the shift vectors of `examples/pool` (15 unit vectors of five domains, 576 dimensions): how the energy of a
-unit vector divides into what all share, what a domain adds and what a model adds; how fast the spectra of the latter
-two fall; and how unequal the coordinates are. `python -m benchmarks.pool_like VECTORS.npz` fits anew, where the npz is
-what `deltadex embed` writes, with the domain as the last but one part of each name.
+The statistics were fitted to the vectors of `examples/pool` (15 unit vectors of five domains, 576 dimensions): how the
+energy of a unit vector divides into a common part, the part of the domain and the part of the model; how fast the
+spectra of the last two decay; and how unequal the coordinates are. `python -m benchmarks.pool_like VECTORS.npz` fits
+them again to the output of `deltadex embed`; the domain is the second to last part of each name.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Self
 import numpy as np
 
 FITTED = Path(__file__).with_suffix(".json")
-RANK = 256  # directions of the spectra that are drawn one by one; the rest of the models' is spread over all others
+RANK = 256  # directions with individual scales; the remaining energy of a model is spread over all dimensions
 CHUNK = 8_192  # rows generated at once
 
 
 @dataclass(frozen=True)
 class PoolStatistics:
-    """Energies are shares of a unit vector's; a decay a means a spectrum of k**-a; `coordinate_spread` is the standard
-    deviation of the logarithm of a coordinate's energy.
+    """The energies are shares of the energy of a unit vector. A decay a means a spectrum of k**-a. `coordinate_spread`
+    is the standard deviation of the logarithm of the coordinates' energies.
     """
 
     common_energy: float
@@ -36,25 +36,25 @@ class PoolStatistics:
 
     @classmethod
     def fitted(cls, vectors: np.ndarray, domains: np.ndarray) -> Self:
-        """From vectors (n, d) and the domain of each, every domain with the same number of models."""
+        """Fit to vectors (n, d) and their domains (n,), with the same number of models in every domain."""
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         names, domain = np.unique(domains, return_inverse=True)
-        centres = np.stack([unit[domain == each].mean(axis=0) for each in range(len(names))])
-        common, inside = unit.mean(axis=0), unit - centres[domain]
-        a_domain = len(unit) / len(names)
-        model_energy = float((inside**2).sum(axis=1).mean() * a_domain / (a_domain - 1))  # their mean was taken out
+        centers = np.stack([unit[domain == index].mean(axis=0) for index in range(len(names))])
+        common, residuals = unit.mean(axis=0), unit - centers[domain]
+        size = len(unit) / len(names)  # models per domain
+        model_energy = float((residuals**2).sum(axis=1).mean() * size / (size - 1))  # unbiased
         common_energy = float(common @ common)
         return cls(
             common_energy=common_energy,
             domain_energy=1 - common_energy - model_energy,
             model_energy=model_energy,
-            domain_decay=_decay(centres - common),
-            model_decay=_decay(inside),
+            domain_decay=_decay(centers - common),
+            model_decay=_decay(residuals),
             coordinate_spread=float(np.log((unit**2).mean(axis=0)).std()),
         )
 
     @classmethod
-    def of_the_pool(cls) -> Self:
+    def load_fitted(cls) -> Self:
         return cls(**json.loads(FITTED.read_text()))
 
 
@@ -66,24 +66,24 @@ def _decay(rows: np.ndarray) -> float:
 
 
 class PoolLike:
-    """A seeded source of unit vectors (n, d) float32 in domains whose sizes fall as 1/rank.
+    """A seeded source of n unit vectors of float32, in domains whose sizes decay as 1/rank.
 
-    `rows(start, stop)` gives the same vectors however they are asked for in whole chunks.
+    Every chunk has its own seed, so chunks can be generated in any order.
     """
 
     def __init__(self, n: int, dimension: int, seed: int = 0, statistics: PoolStatistics | None = None) -> None:
         self.n, self.dimension, self._seed = n, dimension, seed
-        fit = statistics or PoolStatistics.of_the_pool()
+        fit = statistics or PoolStatistics.load_fitted()
         generator = np.random.default_rng(seed)
         rank = min(RANK, dimension)
         domains = max(5, round(np.sqrt(n)))
         spread = np.exp(generator.normal(scale=fit.coordinate_spread / 2, size=dimension))
         basis = generator.standard_normal((rank + 1, dimension)) * spread
         basis /= np.linalg.norm(basis, axis=1, keepdims=True)
-        own = generator.standard_normal((domains, rank)) * _scales(rank, fit.domain_decay, fit.domain_energy)
+        coordinates = generator.standard_normal((domains, rank)) * _scales(rank, fit.domain_decay, fit.domain_energy)
         self._common = (np.sqrt(fit.common_energy) * basis[rank]).astype(np.float32)
         self._basis = basis[:rank].astype(np.float32)
-        self._domain_coordinates = own.astype(np.float32)
+        self._domain_coordinates = coordinates.astype(np.float32)
         spectrum = np.arange(1, dimension + 1) ** -fit.model_decay
         tail = fit.model_energy * spectrum[rank:].sum() / spectrum.sum()
         self._model_scales = _scales(rank, fit.model_decay, fit.model_energy - tail).astype(np.float32)
@@ -91,25 +91,25 @@ class PoolLike:
         self._shares = np.cumsum(1 / np.arange(1, domains + 1)) / np.sum(1 / np.arange(1, domains + 1))
 
     def chunk(self, number: int) -> np.ndarray:
-        """Rows number * CHUNK and on."""
+        """The rows from number * CHUNK on, at most CHUNK of them."""
         rows = min(CHUNK, self.n - number * CHUNK)
         generator = np.random.default_rng((self._seed, number))
         domain = np.searchsorted(self._shares, generator.random(rows))
-        inside = generator.standard_normal((rows, len(self._model_scales)), dtype=np.float32) * self._model_scales
-        vectors = (self._domain_coordinates[domain] + inside) @ self._basis + self._common
+        residuals = generator.standard_normal((rows, len(self._model_scales)), dtype=np.float32) * self._model_scales
+        vectors = (self._domain_coordinates[domain] + residuals) @ self._basis + self._common
         vectors += generator.standard_normal(vectors.shape, dtype=np.float32) * self._tail_scales
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     def domains(self, number: int) -> np.ndarray:
-        """Which domain each row of that chunk was drawn from."""
+        """The domain of each row of that chunk."""
         rows = min(CHUNK, self.n - number * CHUNK)
         return np.searchsorted(self._shares, np.random.default_rng((self._seed, number)).random(rows))
 
     def all(self) -> np.ndarray:
-        found = np.empty((self.n, self.dimension), np.float32)
+        vectors = np.empty((self.n, self.dimension), np.float32)
         for number in range(-(-self.n // CHUNK)):
-            found[number * CHUNK : (number + 1) * CHUNK] = self.chunk(number)
-        return found
+            vectors[number * CHUNK : (number + 1) * CHUNK] = self.chunk(number)
+        return vectors
 
 
 def _scales(rank: int, decay: float, energy: float) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""What it costs a search that some models are hidden from whoever asks.
+"""Measure how much private models slow down a public search.
 
     python -m benchmarks.private_search --json
 
-A space of its own Postgres, searched exactly and through a main segment: `searched` is the median of whole searches by
-vector (k = 10, names and all) by somebody without a key, in milliseconds; `ratio` is that to the same searches without
-the filter, in turns with them. `shares` are the parts of the models that are private.
+A space is searched exactly and through a main segment, with a share of the models private. `search_ms` is the median
+time of a complete search by vector (k = 10, including the names) without an API key, in milliseconds. `ratio` is the
+ratio to the same search without the visibility filter; the two alternate.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from benchmarks.filling import SPACE, fill
 from benchmarks.pool_like import PoolLike
 from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.database import Database
-from catalog.index.builder import Builder
+from catalog.index.builder import IndexBuilder
 from catalog.index.filters import Filters
-from catalog.index.follower import Follower
-from catalog.index.schedule import Policy
+from catalog.index.follower import IndexFollower
+from catalog.index.schedule import BuildPolicy
 from catalog.search import service as search_service
-from catalog.search.service import Options
+from catalog.search.service import SearchOptions
 from catalog.vectors.repository import feed
 
 SHARES = (0.0, 0.01, 0.5)
-OPTIONS = Options(space_key=SPACE.key)
+OPTIONS = SearchOptions(space_key=SPACE.key)
 
 
-class Unfiltered(Follower):
-    """As if everybody saw everything."""
+class Unfiltered(IndexFollower):
+    """An index that shows all models to every viewer."""
 
     def allowed(self, filters: Filters, viewer: Viewer = PUBLIC) -> np.ndarray | None:
         return None
@@ -53,35 +53,36 @@ def measure(models: int, dimension: int, searches: int) -> dict[str, Any]:
     rows = []
     with _database() as (database, folder):
         fill(database, models, dimension, [pool])
-        Builder(database, folder, Policy(exact_bytes=1)).build(1, force=True)
+        IndexBuilder(database, folder, BuildPolicy(exact_bytes=1)).build(1, force=True)
         for share in SHARES:
-            _hide(database, share)
-            for name, place in (("exact", None), ("main segment", folder)):
-                rows.append({"segment": name, "private": share, **_timed(database, place, pool, searches)})
+            _make_private(database, share)
+            for name, index_folder in (("exact", None), ("main segment", folder)):
+                timing = _measure_share(database, index_folder, pool, searches)
+                rows.append({"segment": name, "private": share, **timing})
     return {"models": models, "dimension": dimension, "searches": searches, "shares": rows}
 
 
-def _timed(database: Database, folder: Path | None, pool: np.ndarray, searches: int) -> dict[str, float]:
-    followers = [kind(database, 3600, folder, memory=2**40) for kind in (Follower, Unfiltered)]
+def _measure_share(database: Database, folder: Path | None, pool: np.ndarray, searches: int) -> dict[str, float]:
+    followers = [follower_class(database, 3600, folder, memory=2**40) for follower_class in (IndexFollower, Unfiltered)]
     times: list[list[float]] = [[], []]
     try:
         for follower in followers:
-            follower.catch_up()
+            follower.sync()
             search_service.by_vector(database, follower, pool[0].tolist(), OPTIONS)
         for number, query in enumerate(pool[:searches].tolist()):
-            turns = list(zip(followers, times, strict=True))
-            for follower, taken in turns if number % 2 else turns[::-1]:  # who comes second finds warm caches
+            pairs = list(zip(followers, times, strict=True))
+            for follower, seconds in pairs if number % 2 else pairs[::-1]:  # the second one has warm caches
                 started = time.perf_counter()
                 search_service.by_vector(database, follower, query, OPTIONS)
-                taken.append(time.perf_counter() - started)
+                seconds.append(time.perf_counter() - started)
     finally:
         for follower in followers:
             follower.stop()
     ratios = np.array(times[0]) / np.array(times[1])
-    return {"searched": round(1000 * float(np.median(times[0])), 3), "ratio": round(float(np.median(ratios)), 3)}
+    return {"search_ms": round(1000 * float(np.median(times[0])), 3), "ratio": round(float(np.median(ratios)), 3)}
 
 
-def _hide(database: Database, share: float) -> None:
+def _make_private(database: Database, share: float) -> None:
     with database.transaction() as session:
         feed.lock_feed(session)
         session.execute(
@@ -107,16 +108,16 @@ def main(
     models: Annotated[int, typer.Option(min=100)] = 20_000,
     dimension: Annotated[int, typer.Option(min=8)] = 256,
     searches: Annotated[int, typer.Option(min=10)] = 400,
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
-    """What hiding models costs a search."""
+    """Measure searches with different shares of private models."""
     report = measure(models, dimension, searches)
     if as_json:
         typer.echo(json.dumps(report))
         return
-    table = Table("segment", "private", "ms a search", "ratio")
+    table = Table("segment", "private", "ms per search", "ratio")
     for row in report["shares"]:
-        table.add_row(row["segment"], f"{row['private']:.0%}", f"{row['searched']:.3f}", f"{row['ratio']:.3f}")
+        table.add_row(row["segment"], f"{row['private']:.0%}", f"{row['search_ms']:.3f}", f"{row['ratio']:.3f}")
     Console().print(table)
 
 

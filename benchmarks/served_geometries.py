@@ -1,11 +1,11 @@
-"""The geometries that searches offer, on the harder pool: as fitted, and with models that came after the fit.
+"""The geometries among which the defaults of searches were chosen, on the harder pool.
 
     python -m benchmarks.served_geometries --json
 
-Reads the vectors that ship in `benchmarks/hard_pool/`. Every figure is a mean silhouette (distance clip(1 - cos, 0, 1))
-and the share of models whose nearest other has their label: `pool`, all models as the geometry was fitted to them;
-`arrivals`, one model of every domain at a time that came after the fit; `new domains`, every pair of domains that came
-after it; `easy` and `preferred`, the example pool and the adapters tuned by preference, fitted to themselves.
+Reads the vectors in `benchmarks/hard_pool/`. The scores are the mean silhouette (distance clip(1 - cos, 0, 1)) and the
+share of models whose nearest other model has their label. `pool`: all models, with the geometry fitted to them.
+`arrivals`: one model of each domain at a time, which arrives after the fit. `new domains`: each pair of domains, which
+arrives after it. `easy` and `preferred`: the example pool and the adapters tuned by preference, fitted to themselves.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.geometries import SERVABLE, raw
 from benchmarks.geometry import cosine_distance, folds, right
 from benchmarks.hard_pool.representations import Embedded, Floats, easy, hard, representations
-from catalog.geometry import transforms
-from catalog.geometry.transforms import BLOCKS, RAW, SERVED, Geometry
+from catalog.geometry.transforms import BLOCKS, RAW, Geometry
 from workers.evaluation import measures
 
 FEATURES = ("delta_activations", "delta_layers")
 Fit = Callable[[Floats], Geometry]
-Figures = tuple[float, float]  # silhouette, 1-NN
+Scores = tuple[float, float]  # silhouette, 1-NN
 
 
 @dataclass(frozen=True)
-class Served:
+class ServableResult:
     feature: str
     kind: str
-    pool: Figures
-    arrivals: Figures
-    new_domains: Figures
-    easy: Figures
-    preferred: Figures
+    pool: Scores
+    arrivals: Scores
+    new_domains: Scores
+    easy: Scores
+    preferred: Scores
 
 
-def study() -> list[Served]:
+def study() -> list[ServableResult]:
     pool, preferred = hard()
-    return [judged(feature, kind, pool, preferred, easy()) for feature in FEATURES for kind in (RAW, *SERVED)]
+    return [evaluate(feature, kind, pool, preferred, easy()) for feature in FEATURES for kind in (RAW, *SERVABLE)]
 
 
-def judged(feature: str, kind: str, pool: Embedded, preferred: Embedded, fifteen: Embedded) -> Served:
-    fit: Fit = transforms.raw
+def evaluate(feature: str, kind: str, pool: Embedded, preferred: Embedded, fifteen: Embedded) -> ServableResult:
+    fit: Fit = raw
     if kind != RAW:
-        fit = partial(SERVED[kind], norm_power=1.0, blocks=BLOCKS.get(feature, 1))
+        fit = partial(SERVABLE[kind], norm_power=1.0, blocks=BLOCKS.get(feature, 1))
     vectors, labels = representations(pool)[feature], pool.numbers
-    return Served(
+    return ServableResult(
         feature,
         kind,
         whole(fit, pool, feature),
@@ -65,42 +65,41 @@ def judged(feature: str, kind: str, pool: Embedded, preferred: Embedded, fifteen
     )
 
 
-def whole(fit: Fit, pool: Embedded, feature: str) -> Figures:
+def whole(fit: Fit, pool: Embedded, feature: str) -> Scores:
     vectors = representations(pool)[feature]
     distance = cosine_distance(fit(vectors).apply(vectors))
     return measures.silhouette(distance, pool.numbers), float(right(distance, pool.numbers).mean())
 
 
-def after(fit: Fit, vectors: Floats, labels: NDArray[np.int64], late: Iterator[NDArray[np.bool_]]) -> Figures:
-    """Of the models that are late each time, among all."""
-    found = []
-    for each in late:
-        distance = cosine_distance(fit(vectors[~each]).apply(vectors))
-        mine = measures.silhouettes(distance, labels)[each].mean(), right(distance, labels)[each].mean()
-        found.append(mine)
-    silhouette, nearest = np.mean(found, axis=0)
+def after(fit: Fit, vectors: Floats, labels: NDArray[np.int64], late: Iterator[NDArray[np.bool_]]) -> Scores:
+    """The mean scores of the late models of each mask among all models, with the geometry fitted without them."""
+    scores = []
+    for mask in late:
+        distance = cosine_distance(fit(vectors[~mask]).apply(vectors))
+        scores.append((measures.silhouettes(distance, labels)[mask].mean(), right(distance, labels)[mask].mean()))
+    silhouette, nearest = np.mean(scores, axis=0)
     return float(silhouette), float(nearest)
 
 
 def turns(labels: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
-    """One model of every label, each model once where labels have as many."""
-    places = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
-    for turn in range(max(len(each) for each in places)):
+    """Masks with one model of each label; each model is in one mask if the labels have equally many models."""
+    by_label = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
+    for turn in range(max(len(indexes) for indexes in by_label)):
         late = np.zeros(len(labels), bool)
-        late[[each[turn % len(each)] for each in places]] = True
+        late[[indexes[turn % len(indexes)] for indexes in by_label]] = True
         yield late
 
 
 def main(as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False) -> None:
-    """Judges every geometry that searches offer."""
+    """Evaluate raw vectors and each geometry that searches could use."""
     rows = study()
     if as_json:
         print(json.dumps({"rows": [vars(row) for row in rows]}))
         return
     shown = Table("feature", "geometry", "pool", "arrivals", "new domains", "easy", "preferred")
     for row in rows:
-        figures = (row.pool, row.arrivals, row.new_domains, row.easy, row.preferred)
-        shown.add_row(row.feature, row.kind, *(f"{silhouette:.3f} {nearest:.3f}" for silhouette, nearest in figures))
+        scores = (row.pool, row.arrivals, row.new_domains, row.easy, row.preferred)
+        shown.add_row(row.feature, row.kind, *(f"{silhouette:.3f} {nearest:.3f}" for silhouette, nearest in scores))
     Console(width=120).print(shown)
 
 

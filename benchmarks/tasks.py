@@ -1,13 +1,13 @@
-"""Whether twenty examples find the models of their domain, and how long a task takes.
+"""Measure whether twenty examples find the models of their domain, and how long a task takes.
 
     python -m benchmarks.tasks --base BASE --rows DIR [--draws 10] [--count 20] [--json]
 
-`--rows` holds a JSON Lines file for each domain of `examples/labels.csv`, of which the adapters in `examples/pool` saw
-the first `--unseen`; `--count` of the others make a task, `--draws` times a domain. Each task is trained and measured
-as a worker does it, without the halves that tell how certain the answer is. Its nearest cluster is the domain whose
-models' mean direction has the greatest cosine to it. Printed too: the cosine of the nearest model of its own domain,
-and of the nearest one when that domain's models are left out; and the seconds that a task takes, the base being in
-memory.
+`--rows` is a folder with a JSON Lines file for each domain of `examples/labels.csv`. The adapters in `examples/pool`
+were trained on the first `--unseen` rows of each file; each task consists of `--count` of the other rows, and there are
+`--draws` tasks per domain. A task is trained and measured as by a worker, but without the half samples that estimate
+the confidence. Its nearest cluster is the domain whose mean direction has the largest cosine to it. Reported: the share
+of tasks whose nearest cluster and nearest model are of their domain, the cosines of the nearest model of the same and
+of other domains, and the seconds of a task with the base in memory.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from rich.table import Table
 
 from catalog.errors import CatalogError
 from catalog.spaces.probes import load_probes
-from catalog.tasks.examples import Example, read_examples, read_rows
-from catalog.tasks.training_config import Recipe
+from catalog.tasks.examples import Example, parse_examples, parse_json_lines
+from catalog.tasks.training_config import TrainingConfig
 from workers.encoding.encoder import Encoder
 from workers.encoding.resident_base import ResidentBase
 from workers.finetunes.reading import read_finetune
@@ -43,8 +43,8 @@ FEATURES = ("delta_layers", "delta_activations")
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """One task: its vector (d,) of each feature, and the seconds that it took."""
+class MeasuredTask:
+    """A task's vector (d,) of each feature, and the seconds that it took."""
 
     domain: str
     vectors: dict[str, np.ndarray]
@@ -54,92 +54,95 @@ class Drawn:
 def main(
     base: Annotated[Path, typer.Option(help="Folder of the base model.")],
     rows: Annotated[Path, typer.Option(help="Folder of DOMAIN.jsonl files.")],
-    unseen: Annotated[int, typer.Option(help="Rows before this one were trained on.")] = 560,
-    draws: Annotated[int, typer.Option(help="Tasks a domain.")] = 10,
-    steps: Annotated[int | None, typer.Option(help="Of training; the recipe's without.")] = None,
-    count: Annotated[int, typer.Option(help="Examples of a task.")] = 20,
-    vectors: Annotated[Path | None, typer.Option(help="Keep all vectors in this npz.")] = None,
+    unseen: Annotated[int, typer.Option(help="Index of the first row that the adapters were not trained on.")] = 560,
+    draws: Annotated[int, typer.Option(help="Tasks per domain.")] = 10,
+    steps: Annotated[int | None, typer.Option(help="Training steps. Default: those of the training config.")] = None,
+    count: Annotated[int, typer.Option(help="Examples per task.")] = 20,
+    vectors: Annotated[Path | None, typer.Option(help="Save all vectors in this npz file.")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Draw the tasks, measure them, and compare them with the pool."""
     encoder = Encoder(ResidentBase.load(base, "base", "0" * 40), load_probes(), FEATURES)
     encoder.measure_base()
-    pool = measured_pool(encoder)
-    recipe = Recipe() if steps is None else Recipe(least_steps=steps, most_steps=steps)
-    trainer = Trainer(encoder.base, recipe)
-    found = [
-        measured(encoder, trainer, recipe, domain, examples, seed)
+    pool = encode_pool(encoder)
+    training = TrainingConfig() if steps is None else TrainingConfig(min_steps=steps, max_steps=steps)
+    trainer = Trainer(encoder.base, training)
+    measured = [
+        measure_task(encoder, trainer, training, domain, examples, seed)
         for domain, examples, seed in track(
-            list(tasks(rows, sorted(pool), unseen, draws, count)), console=Console(stderr=True), description="tasks"
+            list(draw_tasks(rows, sorted(pool), unseen, draws, count)),
+            console=Console(stderr=True),
+            description="tasks",
         )
     ]
     if vectors is not None:
-        keep(vectors, pool, found)
+        save_vectors(vectors, pool, measured)
     report = {
-        "recipe": recipe.as_dict(),
-        "tasks": len(found),
+        "training": training.as_dict(),
+        "tasks": len(measured),
         "examples": count,
-        "seconds": quantiles([each.seconds for each in found]),
-        **{feature: judged(feature, pool, found) for feature in FEATURES},
+        "seconds": quantiles([task.seconds for task in measured]),
+        **{feature: compare(feature, pool, measured) for feature in FEATURES},
     }
     print(json.dumps(report)) if as_json else Console().print(table(report))
 
 
-def tasks(
+def draw_tasks(
     rows: Path, domains: Sequence[str], unseen: int, draws: int, count: int
 ) -> list[tuple[str, list[Example], int]]:
-    """(domain, its examples, seed), one domain after another so that a run that is cut short has seen all of them."""
-    found = []
+    """(domain, examples, seed) of each task, alternating between the domains."""
+    drawn = []
     for draw in range(draws):
         for domain in domains:
             lines = (rows / f"{domain}.jsonl").read_text(encoding="utf-8").split("\n")[unseen:]
             chosen = random.Random(f"{domain} {draw}").sample(lines, count)
-            found.append((domain, list(read_examples(read_rows(chosen))), draw))
-    return found
+            drawn.append((domain, list(parse_examples(parse_json_lines(chosen))), draw))
+    return drawn
 
 
-def measured_pool(encoder: Encoder) -> dict[str, dict[str, np.ndarray]]:
-    """By domain and feature, the vectors (n, d) of the adapters that ship."""
-    found: dict[str, dict[str, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
+def encode_pool(encoder: Encoder) -> dict[str, dict[str, np.ndarray]]:
+    """The vectors (n, d) of the example adapters by domain and feature."""
+    vectors: dict[str, dict[str, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
     with (EXAMPLES / "labels.csv").open(encoding="utf-8") as file:
         for line in csv.DictReader(file):
             [encoding] = encoder.encode([read_finetune(EXAMPLES / line["model"])])
             for feature in FEATURES:
-                found[line["label"]][feature].append(encoding.vectors[feature])  # type: ignore[union-attr]
-    return {domain: {name: np.stack(each) for name, each in features.items()} for domain, features in found.items()}
+                vectors[line["label"]][feature].append(encoding.vectors[feature])  # type: ignore[union-attr]
+    return {domain: {name: np.stack(rows) for name, rows in features.items()} for domain, features in vectors.items()}
 
 
-def measured(
-    encoder: Encoder, trainer: Trainer, recipe: Recipe, domain: str, examples: Sequence[Example], seed: int
-) -> Drawn:
+def measure_task(
+    encoder: Encoder, trainer: Trainer, training: TrainingConfig, domain: str, examples: Sequence[Example], seed: int
+) -> MeasuredTask:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        trainer.train(examples, recipe.steps(len(examples)), seed, Path(folder))
+        trainer.train(examples, training.steps(len(examples)), seed, Path(folder))
         [encoding] = encoder.encode([read_finetune(Path(folder))])
     if isinstance(encoding, CatalogError):
         raise encoding
-    return Drawn(domain, encoding.vectors, time.perf_counter() - start)
+    return MeasuredTask(domain, encoding.vectors, time.perf_counter() - start)
 
 
-def judged(feature: str, pool: dict[str, dict[str, np.ndarray]], found: Sequence[Drawn]) -> dict[str, Any]:
+def compare(feature: str, pool: dict[str, dict[str, np.ndarray]], measured: Sequence[MeasuredTask]) -> dict[str, Any]:
+    """How well tasks find the models of their domain by one feature."""
     domains = sorted(pool)
     models = np.concatenate([pool[domain][feature] for domain in domains])
     labels = np.repeat(domains, [len(pool[domain][feature]) for domain in domains])
     centroids = np.stack([unit(unit(pool[domain][feature]).mean(axis=0)) for domain in domains])
-    clusters, nearest, own, other = [], [], [], []
-    for task in found:
+    cluster_hits, model_hits, same_domain, other_domains = [], [], [], []
+    for task in measured:
         vector = unit(task.vectors[feature])
-        clusters.append(domains[int(np.argmax(centroids @ vector))] == task.domain)
+        cluster_hits.append(domains[int(np.argmax(centroids @ vector))] == task.domain)
         cosines = unit(models) @ vector
-        nearest.append(str(labels[int(np.argmax(cosines))]) == task.domain)
-        own.append(float(cosines[labels == task.domain].max()))
-        other.append(float(cosines[labels != task.domain].max()))
+        model_hits.append(str(labels[int(np.argmax(cosines))]) == task.domain)
+        same_domain.append(float(cosines[labels == task.domain].max()))
+        other_domains.append(float(cosines[labels != task.domain].max()))
     return {
-        "nearest_cluster": float(np.mean(clusters)),
-        "nearest_model": float(np.mean(nearest)),
-        "wrong": [task.domain for task, right in zip(found, clusters, strict=True) if not right],
-        "nearest_of_own": quantiles(own),
-        "nearest_of_others": quantiles(other),
+        "nearest_cluster": float(np.mean(cluster_hits)),
+        "nearest_model": float(np.mean(model_hits)),
+        "misses": [task.domain for task, hit in zip(measured, cluster_hits, strict=True) if not hit],
+        "cosine_same_domain": quantiles(same_domain),
+        "cosine_other_domains": quantiles(other_domains),
     }
 
 
@@ -148,22 +151,22 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float]:
-    return {name: round(float(np.quantile(values, at)), 4) for name, at in (("least", 0), ("p50", 0.5), ("most", 1))}
+    return {name: round(float(np.quantile(values, share)), 4) for name, share in (("min", 0), ("p50", 0.5), ("max", 1))}
 
 
-def keep(path: Path, pool: dict[str, dict[str, np.ndarray]], found: Sequence[Drawn]) -> None:
-    held: dict[str, Any] = {f"pool {domain} {name}": each for domain in pool for name, each in pool[domain].items()}
-    for number, task in enumerate(found):
-        held |= {f"task {number} {task.domain} {name}": each for name, each in task.vectors.items()}
-    np.savez(path, **held)
+def save_vectors(path: Path, pool: dict[str, dict[str, np.ndarray]], measured: Sequence[MeasuredTask]) -> None:
+    arrays: dict[str, Any] = {f"pool {domain} {name}": rows for domain in pool for name, rows in pool[domain].items()}
+    for number, task in enumerate(measured):
+        arrays |= {f"task {number} {task.domain} {name}": vector for name, vector in task.vectors.items()}
+    np.savez(path, **arrays)
 
 
 def table(report: dict[str, Any]) -> Table:
-    shown = Table("figure", *FEATURES)
+    printed = Table("metric", *FEATURES)
     for name in report[FEATURES[0]]:
-        shown.add_row(name, *(str(report[feature][name]) for feature in FEATURES))
-    shown.add_row("seconds", str(report["seconds"]))
-    return shown
+        printed.add_row(name, *(str(report[feature][name]) for feature in FEATURES))
+    printed.add_row("seconds", str(report["seconds"]))
+    return printed
 
 
 if __name__ == "__main__":

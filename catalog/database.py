@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVarTuple
 
 from psycopg.errors import ReadOnlySqlTransaction
 from sqlalchemy import (
     ColumnElement,
     Connection,
     ExceptionContext,
+    Select,
     SQLColumnExpression,
     create_engine,
     event,
@@ -22,42 +24,45 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from catalog.errors import DatabaseUnavailable
+from catalog.errors import CatalogError, DatabaseUnavailable
+
+Columns = TypeVarTuple("Columns")
 
 CONNECT_TIMEOUT = 5  # seconds
+MAX_ERROR_MESSAGE = 4_000  # characters that are stored
 
-# A host that was cut off in the middle of a transaction holds its locks until Postgres notices: that would be hours
-# with the systems' own defaults. Both ends look after the other, and give up after 25 seconds without a sign of it.
-_PROBES = {"idle": 10, "interval": 5, "count": 3}  # seconds, seconds, how many
-_GIVE_UP = 25_000  # milliseconds
+# A client that loses its network within a transaction holds its locks until Postgres notices, which takes hours with
+# the default settings. With these, both ends close a dead connection after 25 seconds.
+_KEEPALIVE = {"idle": 10, "interval": 5, "count": 3}  # seconds, seconds, probes
+_TCP_TIMEOUT = 25_000  # milliseconds
 
 
 class Database:
-    """One Postgres, shared by the threads of a process."""
+    """A connection pool to Postgres, shared by the threads of a process."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        # a pre-ping lets the pool outlive a restart of the server
+        # the pre-ping lets the pool survive a restart of the server
         self.engine = create_engine(
             url,
             pool_pre_ping=True,
             pool_size=10,
             max_overflow=30,  # as many as the API has threads
             connect_args=_connect_args(url),
-            json_serializer=lambda value: json.dumps(_all_storable(value), ensure_ascii=False),
-            hide_parameters=True,  # they may be somebody's examples, and errors are logged
+            json_serializer=lambda value: json.dumps(_storable_json(value), ensure_ascii=False),
+            hide_parameters=True,  # errors are logged, and parameters may contain users' examples
         )
-        event.listen(self.engine, "handle_error", _leave_a_former_primary)
+        event.listen(self.engine, "handle_error", _disconnect_from_former_primary)
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")  # the same pool
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         """A session that commits when the block ends and rolls back when it raises.
 
-        What was registered with `after_commit` runs once the commit has succeeded, and never otherwise.
-        Raises `DatabaseUnavailable` when the server cannot be reached, goes away or is read-only, as in a failover.
+        Callbacks registered with `after_commit` run only after the commit has succeeded. Raises `DatabaseUnavailable`
+        if the server cannot be reached, disconnects, or is read-only during a failover.
         """
         with _reachable(), Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
@@ -65,16 +70,16 @@ class Database:
             callback()
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """A connection on which each statement stands for itself: half the round trips of a transaction, for reading
-        with one statement. Raises `DatabaseUnavailable`.
+    def autocommit(self) -> Iterator[Connection]:
+        """A connection in autocommit mode, for a single read: it needs half the round trips of a transaction. Raises
+        `DatabaseUnavailable`.
         """
         with _reachable(), self._autocommit.connect() as connection:
             yield connection
 
     def ping(self) -> None:
-        """Raises `DatabaseUnavailable`."""
-        with self.reading() as connection:
+        """Raise `DatabaseUnavailable` if the server does not answer."""
+        with self.autocommit() as connection:
             connection.execute(text("SELECT 1"))
 
     def close(self) -> None:
@@ -82,14 +87,20 @@ class Database:
 
 
 def _connect_args(url: str) -> dict[str, Any]:
-    """Parameters of libpq, and through `options` of the server's end (given ones win)."""
-    ours = {**{f"tcp_keepalives_{name}": value for name, value in _PROBES.items()}, "tcp_user_timeout": _GIVE_UP}
-    given = make_url(url).query.get("options", "")
+    """Keepalive settings for both ends of a connection: as libpq parameters for the client, as `options` for the
+    server. `options` given in the URL take precedence.
+    """
+    server_settings = {
+        **{f"tcp_keepalives_{name}": value for name, value in _KEEPALIVE.items()},
+        "tcp_user_timeout": _TCP_TIMEOUT,
+    }
+    url_options = make_url(url).query.get("options", "")
+    options = [*(f"-c {name}={value}" for name, value in server_settings.items()), str(url_options)]
     return {
         "connect_timeout": CONNECT_TIMEOUT,
-        **{f"keepalives_{name}": value for name, value in _PROBES.items()},
-        "tcp_user_timeout": _GIVE_UP,
-        "options": " ".join([*(f"-c {name}={value}" for name, value in ours.items()), str(given)]).strip(),
+        **{f"keepalives_{name}": value for name, value in _KEEPALIVE.items()},
+        "tcp_user_timeout": _TCP_TIMEOUT,
+        "options": " ".join(options).strip(),
     }
 
 
@@ -98,15 +109,15 @@ def _reachable() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:
-        raise DatabaseUnavailable("Postgres cannot be reached, or has too much to do; try again.") from error
+        raise DatabaseUnavailable("Postgres is unreachable or overloaded. Try again.") from error
     except InternalError as error:
         if not isinstance(error.orig, ReadOnlySqlTransaction):
             raise
-        raise DatabaseUnavailable("Postgres takes no changes at the moment; try again.") from error
+        raise DatabaseUnavailable("Postgres is read-only at the moment. Try again.") from error
 
 
-def _leave_a_former_primary(context: ExceptionContext) -> None:
-    """Have the pool connect anew after a failover: a former primary would go on refusing every change."""
+def _disconnect_from_former_primary(context: ExceptionContext) -> None:
+    """Make the pool reconnect after a failover: a former primary would keep rejecting writes."""
     if isinstance(context.original_exception, ReadOnlySqlTransaction):
         context.is_disconnect = True
 
@@ -120,22 +131,55 @@ def after_commit(session: Session, callback: Callable[[], None]) -> None:
 
 
 def storable(text: str) -> str:
-    """A text that Postgres takes: what strangers write may hold NUL and halves of surrogate pairs."""
+    """Replace NUL characters and lone surrogates, which Postgres rejects and untrusted text may contain."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def _all_storable(value: Any) -> Any:
-    """The same JSON with every text in it `storable`."""
+def _storable_json(value: Any) -> Any:
+    """A JSON value with every string in it made `storable`."""
     if isinstance(value, str):
         return storable(value)
     if isinstance(value, dict):
-        return {_all_storable(name): _all_storable(each) for name, each in value.items()}
-    return [_all_storable(each) for each in value] if isinstance(value, list | tuple) else value
+        return {_storable_json(name): _storable_json(member) for name, member in value.items()}
+    return [_storable_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-NOW: ColumnElement[datetime] = func.now()  # when the transaction began, by the clock of the server
+NOW: ColumnElement[datetime] = func.now()  # the start of the transaction, by the server's clock
 
 
 def seconds(value: float | SQLColumnExpression[Any]) -> ColumnElement[timedelta]:
-    """An interval for a statement."""
+    """An SQL interval of that many seconds."""
     return func.make_interval(0, 0, 0, 0, 0, 0, value)
+
+
+def newest_first(
+    statement: Select[*Columns], ids: InstrumentedAttribute[int], before: int | None, limit: int
+) -> Select[*Columns]:
+    """Page a statement: up to `limit` rows with an id below `before`, newest first."""
+    if before is not None:
+        statement = statement.where(ids < before)
+    return statement.order_by(ids.desc()).limit(limit)
+
+
+@dataclass(frozen=True)
+class ErrorRecord:
+    """An error as it is stored on jobs, runs, crawls, reindexes, maps and index builds: its code, and its message made
+    storable and cut to `MAX_ERROR_MESSAGE` characters.
+    """
+
+    code: str
+    message: str
+
+    @classmethod
+    def from_error(cls, error: Exception) -> ErrorRecord:
+        """The record of an error. For anything but a `CatalogError`, the message is its repr."""
+        if isinstance(error, CatalogError):
+            return cls(error.code, storable(error.message)[:MAX_ERROR_MESSAGE])
+        return cls(CatalogError.code, storable(repr(error))[:MAX_ERROR_MESSAGE])
+
+    def columns(self) -> dict[str, str]:
+        """The values by column name, which is the same in every table that stores errors."""
+        return {"error_code": self.code, "error_message": self.message}
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"

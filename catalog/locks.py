@@ -1,4 +1,4 @@
-"""The advisory locks in Postgres. Each is held until its transaction ends, so a process that dies leaves none."""
+"""Advisory locks in Postgres. Each is held until its transaction ends, so a process that dies releases its locks."""
 
 from __future__ import annotations
 
@@ -9,43 +9,45 @@ from sqlalchemy.orm import Session
 
 
 class Lock(IntEnum):
-    """What a lock is for. Its number is the first of the two that Postgres knows a lock by; the second is the id of
-    what is locked, or 0 where there is only one.
+    """The kinds of locks. The value is the first of the two integers that identify an advisory lock; the second is the
+    key, or 0 if there is only one lock of the kind.
     """
 
     FEED = 1  # writes to the change feed
-    QUEUE_PAUSE = 2  # claims share it, a pause waits for them
-    SUBMITTER_JOBS = 3  # counting a submitter's jobs, by the hash of its key
-    CRAWLS = 4  # the process that crawls
-    REINDEXES = 5  # the process that works on reindexes
+    QUEUE_PAUSE = 2  # shared by claims, exclusive for a pause
+    SUBMITTER_JOBS = 3  # counting a submitter's jobs; key: the submitter
+    CRAWLS = 4  # held by the process that crawls
+    REINDEXES = 5  # held by the process that advances reindexes
     REINDEX_START = 6
-    INDEX = 7  # building a space's index, by the space
-    CLUSTERS = 8  # clustering a space, by the space
-    MAP = 9  # laying out a space's map, by the space
+    INDEX = 7  # building an index; key: the space's id
+    CLUSTERS = 8  # computing clusters; key: the space's id
+    MAP = 9  # computing a map; key: the space's id
 
 
 def acquire(session: Session, lock: Lock, key: int | str = 0) -> None:
-    """Wait for the lock."""
-    session.execute(select(func.pg_advisory_xact_lock(*_numbers(lock, key))))
+    """Acquire the lock, waiting for it."""
+    session.execute(select(func.pg_advisory_xact_lock(*_lock_ids(lock, key))))
 
 
 def acquire_shared(session: Session, lock: Lock, key: int | str = 0) -> None:
-    """Wait for the lock, beside others that share it."""
-    session.execute(select(func.pg_advisory_xact_lock_shared(*_numbers(lock, key))))
+    """Acquire the lock in shared mode, waiting for it."""
+    session.execute(select(func.pg_advisory_xact_lock_shared(*_lock_ids(lock, key))))
 
 
 def try_acquire(session: Session, lock: Lock, key: int | str = 0) -> bool:
-    """Take the lock; False where another transaction holds it."""
-    statement = select(func.pg_try_advisory_xact_lock(*_numbers(lock, key), type_=Boolean))
+    """Acquire the lock without waiting. False if another transaction holds it."""
+    statement = select(func.pg_try_advisory_xact_lock(*_lock_ids(lock, key), type_=Boolean))
     return session.execute(statement).scalar_one()
 
 
-def _numbers(lock: Lock, key: int | str) -> tuple[ColumnElement[int], ColumnElement[int]]:
-    """Keys that share their last 32 bits, or the hash of their text, share a lock: one then waits for the other."""
-    number = func.hashtext(key) if isinstance(key, str) else literal(_last_32_bits(key), Integer)
-    return cast(int(lock), Integer), cast(number, Integer)
+def _lock_ids(lock: Lock, key: int | str) -> tuple[ColumnElement[int], ColumnElement[int]]:
+    """The two integers that Postgres identifies the lock by. Keys with equal low 32 bits, or with equal hashes of their
+    text, share a lock: one then waits for the other, which is harmless.
+    """
+    key_id = func.hashtext(key) if isinstance(key, str) else literal(_as_int32(key), Integer)
+    return cast(int(lock), Integer), cast(key_id, Integer)
 
 
-def _last_32_bits(key: int) -> int:
-    """As the signed number that Postgres takes."""
+def _as_int32(key: int) -> int:
+    """The low 32 bits as a signed integer."""
     return (key + 2**31) % 2**32 - 2**31

@@ -1,6 +1,6 @@
-"""The Celery app, the names of its tasks and queues, and the doorbell.
+"""The Celery app, the names of its tasks and queues, and the functions that enqueue messages.
 
-A message carries a job's id and nothing else. It rings after the commit; if it is lost, the sweeper rings again.
+The message for a job carries only the job's id. It is sent after the commit; if it is lost, the sweep sends it again.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ INGEST = "model.ingest"
 SWEEP = "jobs.sweep"
 INDEX_BUILD = "index.build"
 CLUSTERS_FIT = "clusters.fit"
-MAP_DRAW = "map.draw"
+MAP_BUILD = "map.build"
 ENCODE_QUEUE = "encode"
-UPKEEP_QUEUE = "upkeep"
+MAINTENANCE_QUEUE = "maintenance"
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +35,9 @@ def _configuration() -> dict[str, Any]:
         "broker_connection_max_retries": None,
         "broker_transport_options": {
             "visibility_timeout": conf.visibility_timeout,
-            # a request does not wait for a broker that is down, or that hangs
+            # requests must not wait for a broker that is down or hangs
             "socket_connect_timeout": 2,  # seconds
-            "socket_timeout": 3,  # seconds; above the one second that a worker's read waits for a message
+            "socket_timeout": 3,  # seconds; more than the one second that a worker's blocking read takes
             "max_retries": 0,
             "interval_start": 0,
             "interval_max": 0.1,
@@ -49,7 +49,7 @@ def _configuration() -> dict[str, Any]:
             SWEEP: {
                 "task": SWEEP,
                 "schedule": conf.sweep_interval,
-                "options": {"queue": UPKEEP_QUEUE, "expires": max(conf.sweep_interval, 1.0)},
+                "options": {"queue": MAINTENANCE_QUEUE, "expires": max(conf.sweep_interval, 1.0)},
             }
         },
         "task_default_queue": ENCODE_QUEUE,
@@ -66,40 +66,42 @@ celery = Celery("deltadex")
 celery.add_defaults(_configuration)
 
 
-def ring(job_id: int) -> None:
-    """Tell a worker that there is a job. A broker that is down is no error: the sweeper rings later."""
+def enqueue(job_id: int) -> None:
+    """Notify a worker of a job. A broker that is down is not an error: the sweep sends the message later."""
     try:
         celery.send_task(INGEST, args=[job_id], queue=ENCODE_QUEUE, ignore_result=True, retry=False)
     except (OperationalError, RedisError, OSError) as error:
-        log.warning("job %s could not be rung, the sweeper will: %s", job_id, error)
+        log.warning("job %s could not be enqueued; the next sweep will try again: %s", job_id, error)
 
 
-def ring_after_commit(session: Session, job_id: int) -> None:
-    after_commit(session, lambda: ring(job_id))
+def enqueue_after_commit(session: Session, job_id: int) -> None:
+    after_commit(session, lambda: enqueue(job_id))
 
 
-def ring_build(space_id: int) -> None:
-    """Ask for a space's index to be built. What no worker takes until the next sweep is forgotten: that rings again."""
+def enqueue_build(space_id: int) -> None:
+    """Enqueue a build of a space's index. The message expires at the next sweep, which enqueues it again if due."""
     conf = settings()
     try:
         celery.send_task(
-            INDEX_BUILD, args=[space_id], queue=UPKEEP_QUEUE, expires=max(conf.sweep_interval, 1.0), retry=False
+            INDEX_BUILD, args=[space_id], queue=MAINTENANCE_QUEUE, expires=max(conf.sweep_interval, 1.0), retry=False
         )
     except (OperationalError, RedisError, OSError) as error:
-        log.warning("the index of space %s could not be rung for, the sweeper will: %s", space_id, error)
+        log.warning(
+            "the index build of space %s could not be enqueued; the next sweep will try again: %s", space_id, error
+        )
 
 
-def ring_fit(task: str, space_id: int) -> None:
-    """Ask for something to be made of a whole space; forgotten like `ring_build`."""
+def enqueue_fit(task: str, space_id: int) -> None:
+    """Enqueue a task that computes something for a whole space. The message expires as in `enqueue_build`."""
     expires = max(settings().sweep_interval, 1.0)
     try:
-        celery.send_task(task, args=[space_id], queue=UPKEEP_QUEUE, expires=expires, retry=False)
+        celery.send_task(task, args=[space_id], queue=MAINTENANCE_QUEUE, expires=expires, retry=False)
     except (OperationalError, RedisError, OSError) as error:
-        log.warning("%s of space %s could not be rung for, the sweeper will: %s", task, space_id, error)
+        log.warning("%s of space %s could not be enqueued; the next sweep will try again: %s", task, space_id, error)
 
 
 def broker_answers() -> bool:
-    """Whether Redis takes a connection now."""
+    """Whether Redis accepts a connection."""
     try:
         with celery.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=2)

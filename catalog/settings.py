@@ -1,4 +1,4 @@
-"""The only reader of the environment."""
+"""All settings. No other module reads environment variables."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from catalog.auth.viewer import LEAST_KEY, MAKE_A_KEY
+from catalog.auth.viewer import KEY_ADVICE, MIN_KEY_LENGTH
 from catalog.errors import Misconfigured, NotRunning
-from catalog.spaces.contract import PREFERRED
+from catalog.spaces.contract import PREFERRED_FEATURES
 
 
 class Settings(BaseSettings):
-    """Every setting, its unit and its default. `DATABASE_URL`, `REDIS_URL`, `HF_ENDPOINT` and `HF_TOKEN` keep the
-    names that everybody gives them; all others are prefixed with `DELTADEX_`.
+    """Every setting with its unit and default. `DATABASE_URL`, `REDIS_URL`, `HF_ENDPOINT`, `HF_TOKEN` and
+    `ADMIN_API_KEY` have their usual names; all other environment variables are prefixed with `DELTADEX_`.
 
-    A setting that is blank counts as not set, and space around one is not part of it: a line `NAME=` in an environment
-    file sets nothing, and a secret that was read from a file may end with a newline. Raises `Misconfigured` for an
-    `ADMIN_API_KEY` or a `DELTADEX_WEBHOOK_SECRET` of fewer than 20 characters.
+    Blank settings count as not set, and surrounding whitespace is removed: a line `NAME=` in an environment file sets
+    nothing, and a secret read from a file may end with a newline. Raises `Misconfigured` if `ADMIN_API_KEY` or
+    `DELTADEX_WEBHOOK_SECRET` has fewer than 20 characters.
     """
 
     model_config = SettingsConfigDict(env_prefix="DELTADEX_", populate_by_name=True, extra="ignore")
@@ -35,47 +35,51 @@ class Settings(BaseSettings):
 
     hf_endpoint: str = Field("https://huggingface.co", validation_alias="HF_ENDPOINT")
     hf_token: SecretStr | None = Field(None, validation_alias="HF_TOKEN")
-    token_key: SecretStr | None = None  # Fernet keys, with commas, that users' tokens are sealed with; without, refused
-    token_max_age: float = Field(86_400.0, gt=0)  # seconds for which a user's token is kept, sealed
-    hub_timeout: float = 30.0  # seconds without a byte
-    hub_rate: float = Field(10.0, ge=0)  # requests a second of all workers together; 0: what the Hub itself allows
-    hub_downloads: int = Field(4, ge=1)  # files that a worker downloads at once
-    hub_downloads_all: int = Field(16, ge=1)  # and all workers together
-    downloads_budget: int = Field(200 * 2**30, ge=0)  # bytes that downloads may take; 0: what the disk has
+    token_key: SecretStr | None = (
+        None  # Fernet keys, comma-separated, that encrypt users' Hub tokens; None: tokens are refused
+    )
+    token_max_age: float = Field(86_400.0, gt=0)  # seconds that a user's encrypted token is kept
+    hub_timeout: float = 30.0  # seconds without receiving a byte
+    hub_rate: float = Field(10.0, ge=0)  # requests per second of all workers together; 0: as many as the Hub allows
+    hub_downloads: int = Field(4, ge=1)  # files that one worker downloads at once
+    hub_downloads_total: int = Field(16, ge=1)  # files that all workers together download at once
+    downloads_budget: int = Field(200 * 2**30, ge=0)  # bytes of disk for downloads; 0: no limit but the disk
     max_file_bytes: int = 20 * 2**30
     max_repo_files: int = 10_000
 
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    features: Annotated[tuple[str, ...], NoDecode] = PREFERRED[::-1]  # what a worker measures of each model
-    layer: int = Field(-1, ge=-1)  # of the hidden states that are read; -1: after the final norm
-    probes: Path | None = None  # a probe set in JSON; the default set without
-    base_aliases: Path | None = None  # JSON object: mirror's repo id -> original's, added to the shipped table
+    features: Annotated[tuple[str, ...], NoDecode] = PREFERRED_FEATURES[::-1]  # measured for each model
+    layer: int = Field(-1, ge=-1)  # index into the hidden states; -1: after the final norm
+    probes: Path | None = None  # a probe set in JSON; None: the default set
+    base_aliases: Path | None = None  # JSON object, repo id of a mirror -> original; added to the shipped table
     base_memory: int = 16 * 2**30  # bytes of base models kept in memory
-    batch: int = Field(8, ge=1)  # jobs claimed, and adapters encoded, at once
+    batch: int = Field(8, ge=1)  # jobs claimed at once, and adapters encoded in one forward pass
 
-    base_patience: float = 120.0  # seconds that a job may wait because others have their base in memory
+    base_max_wait: float = 120.0  # seconds that jobs for resident bases may overtake a job
     max_attempts: int = Field(10, ge=1)
-    deadly: int = Field(2, ge=2)  # workers that die of a job before it is quarantined
-    max_active_jobs: int = Field(10_000, ge=1)  # of one API key; all without a key are one
-    events_kept: float = 86_400.0  # seconds for which the events of jobs can be read again
-    retry_base: float = 2.0  # seconds before the first retry, doubled for each further one
+    max_worker_deaths: int = Field(2, ge=2)  # worker deaths before a job is quarantined
+    max_active_jobs: int = Field(10_000, ge=1)  # per API key; all submissions without a key share one quota
+    event_retention: float = 86_400.0  # seconds that job events are kept
+    retry_base: float = 2.0  # seconds before the first retry; doubles with every retry
     heartbeat_interval: float = 5.0  # seconds
-    heartbeat_limit: float = 30.0  # seconds without a heartbeat before a worker counts as dead
+    heartbeat_timeout: float = 30.0  # seconds without a heartbeat until a worker counts as dead
     sweep_interval: float = 5.0  # seconds between sweeps
-    ring_again_after: float = 30.0  # seconds before a queued job's message counts as lost
-    visibility_timeout: int = 6 * 3600  # seconds; above the longest job
-    feed_interval: float = 0.2  # seconds between looks at the change feed
-    index_memory: int = 4 * 2**30  # bytes of indexes that an API process keeps loaded
-    index_exact_bytes: int = 64 * 2**20  # a space with fewer bytes of vectors is searched exactly, from memory
+    redeliver_after: float = 30.0  # seconds until the message of a queued job counts as lost
+    visibility_timeout: int = 6 * 3600  # seconds; must exceed the longest job
+    feed_interval: float = 0.2  # seconds between polls of the change feed
+    index_memory: int = 4 * 2**30  # bytes of indexes that an API process keeps in memory
+    index_exact_bytes: int = 64 * 2**20  # spaces with fewer bytes of vectors are searched exactly, in memory
 
-    api_key: SecretStr | None = None  # sent by the command line; whose quota counts what it submits
-    user_token: SecretStr | None = None  # sent by the command line with what it submits; for what its owner may read
-    admin_api_key: SecretStr | None = Field(None, validation_alias="ADMIN_API_KEY")  # without: admins are on loopback
-    webhook_secret: SecretStr | None = None  # what the Hub sends with each event; without, its webhook is refused
-    crawl_queue: int = Field(1_000, ge=100)  # jobs that may wait before crawls pause for the workers
-    refit_quiet: float = 30.0  # seconds without a new vector before clusters and map are made anew
-    refit_share: float = 0.02  # of a space's models that must have changed before that
+    api_key: SecretStr | None = None  # sent by the command line
+    user_token: SecretStr | None = None  # Hub token that the command line sends with submissions
+    admin_api_key: SecretStr | None = Field(
+        None, validation_alias="ADMIN_API_KEY"
+    )  # None: only requests from loopback are admin
+    webhook_secret: SecretStr | None = None  # sent by the Hub with each event; None: webhooks are refused
+    crawl_queue: int = Field(1_000, ge=100)  # queued jobs at which crawls pause
+    refresh_debounce: float = 30.0  # seconds without new vectors before clusters and map are recomputed
+    refresh_share: float = 0.02  # share of a space's models that must have changed before that
 
     @model_validator(mode="before")
     @classmethod
@@ -88,13 +92,11 @@ class Settings(BaseSettings):
     @field_validator("admin_api_key", "webhook_secret")
     @classmethod
     def _require_length(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        length = len(secret.get_secret_value()) if secret is not None else LEAST_KEY
-        if length < LEAST_KEY:  # no ValueError: pydantic would quote the secret in its message
+        length = len(secret.get_secret_value()) if secret is not None else MIN_KEY_LENGTH
+        if length < MIN_KEY_LENGTH:  # not a ValueError: pydantic would quote the secret in its message
             alias = cls.model_fields[str(info.field_name)].validation_alias
             name = alias if isinstance(alias, str) else f"DELTADEX_{info.field_name}".upper()
-            raise Misconfigured(
-                f"{name} has {length} characters, and {LEAST_KEY} are the fewest that protect anything. {MAKE_A_KEY}"
-            )
+            raise Misconfigured(f"{name} has {length} characters and needs at least {MIN_KEY_LENGTH}. {KEY_ADVICE}")
         return secret
 
     @field_validator("features", mode="before")
@@ -104,7 +106,7 @@ class Settings(BaseSettings):
 
     @property
     def bases_dir(self) -> Path:
-        """A folder `OWNER/NAME` in here stands for that base model in place of the Hub's."""
+        """A folder `OWNER/NAME` in here is used as that base model instead of downloading it."""
         return self.data_dir / "bases"
 
     @property
@@ -113,25 +115,25 @@ class Settings(BaseSettings):
 
     @property
     def index_dir(self) -> Path:
-        """Published main segments of the indexes; shared by the workers that build and the API processes."""
+        """Published main segments of the indexes, shared by workers (which build them) and API processes."""
         return self.data_dir / "index"
 
     @property
-    def silence(self) -> float:
-        """Seconds without a heartbeat after which jobs are taken back, so that they run again within the limit: who
-        looks does so once a heartbeat.
+    def requeue_after(self) -> float:
+        """Seconds without a heartbeat after which a worker's jobs are requeued. Workers check once per heartbeat interval,
+        so this is shorter than `heartbeat_timeout` for jobs to be queued again within it.
         """
-        return max(self.heartbeat_limit - self.heartbeat_interval, self.heartbeat_limit / 2)
+        return max(self.heartbeat_timeout - self.heartbeat_interval, self.heartbeat_timeout / 2)
 
     @property
     def run_file(self) -> Path:
-        """Where a running `deltadex up` tells other commands its addresses."""
+        """The file in which a running `deltadex up` publishes its addresses to other commands."""
         return self.data_dir / "run.json"
 
     def require_database_url(self) -> str:
         """SQLAlchemy URL of Postgres.
 
-        Raises `NotRunning` where neither the environment nor a running `deltadex up` gives one.
+        Raises `NotRunning` if neither the environment nor a running `deltadex up` provides one.
         """
         return with_driver(self._require("database_url"))
 
@@ -140,14 +142,14 @@ class Settings(BaseSettings):
         return self._require("redis_url")
 
     def api_url(self) -> str:
-        """Address of the API: the running `deltadex up`'s, or the one that the settings give."""
+        """URL of the API: that of the running `deltadex up`, otherwise the one from the settings."""
         return self._running().get("api_url", f"http://{self.host}:{self.port}")
 
     def _require(self, name: str) -> str:
         value = getattr(self, name) or self._running().get(name)
         if not value:
             raise NotRunning(
-                f"Nothing runs in {self.data_dir}: start `deltadex up`, or set {name.upper()} to a server of yours."
+                f"Deltadex is not running in {self.data_dir}. Start `deltadex up`, or set {name.upper()} to a server."
             )
         return value
 
@@ -170,7 +172,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def with_driver(url: str) -> str:
-    """The same address, naming the driver that SQLAlchemy is to use."""
+    """The same URL with the driver that SQLAlchemy should use."""
     for scheme in ("postgres://", "postgresql://"):
         if url.startswith(scheme):
             return "postgresql+psycopg://" + url[len(scheme) :]
@@ -179,5 +181,5 @@ def with_driver(url: str) -> str:
 
 @lru_cache
 def settings() -> Settings:
-    """The process's settings, read once."""
+    """The settings of this process, read once."""
     return Settings()

@@ -1,8 +1,8 @@
-"""The demo: index the example pool on this machine, show what is near what, keep serving.
+"""The demo: index the example pool on this machine, print the nearest neighbors, and serve the API.
 
     python examples/demo.py [--check]
 
-With --check it ends after the table: with 0 when every adapter's nearest neighbour is of its own domain.
+With --check it exits after the table, with status 0 if the nearest neighbor of every adapter is in the same domain.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from catalog.errors import CatalogError
 from catalog.settings import Settings, settings
 
 POOL = Path(__file__).parent / "pool"
-NEIGHBOURS = 2  # a domain has three adapters
+NEIGHBORS = 2  # each domain has three adapters
 
 
 def domain(name: str) -> str:
@@ -29,7 +29,7 @@ def domain(name: str) -> str:
 
 
 def run(client: Client) -> bool:
-    """Add the pool and print the table; whether every nearest neighbour is of its model's domain."""
+    """Index the pool and print its neighbors. Returns whether every nearest neighbor is in the domain of its model."""
     folders = sorted(folder for folder in POOL.iterdir() if folder.is_dir())
     jobs = [ingest_commands.submit(client, str(folder), is_folder=True) for folder in folders]
     with render.progress_bar(console.notes) as bar:
@@ -39,15 +39,15 @@ def run(client: Client) -> bool:
         console.out.print(render.jobs(failed))
         return False
     names = [job["repo_id"] for job in jobs]
-    answers = [(name, client.get(f"/v1/models/{name}/neighbors", k=NEIGHBOURS)["neighbors"]) for name in names]
-    console.out.print(render.neighbors(answers, NEIGHBOURS))
-    right = [domain(name) == domain(found[0]["repo_id"]) for name, found in answers]
-    console.out.print(f"{sum(right)} of {len(right)} nearest neighbours are of the same domain.")
-    return all(right)
+    neighbors = [(name, client.get(f"/v1/models/{name}/neighbors", k=NEIGHBORS)["neighbors"]) for name in names]
+    console.out.print(render.neighbors(neighbors, NEIGHBORS))
+    matches = [domain(name) == domain(page[0]["repo_id"]) for name, page in neighbors]
+    console.out.print(f"{sum(matches)} of {len(matches)} nearest neighbors are of the same domain.")
+    return all(matches)
 
 
-def on_a_free_port(conf: Settings) -> Settings:
-    """The settings, with another port where theirs is in use."""
+def with_free_port(conf: Settings) -> Settings:
+    """The settings, with another port if the configured one is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -60,10 +60,10 @@ def on_a_free_port(conf: Settings) -> Settings:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="end after the table")
+    parser.add_argument("--check", action="store_true", help="exit after the table")
     check = parser.parse_args().check
     try:
-        with Deployment(on_a_free_port(settings())) as deployment, Client(deployment.url) as client:
+        with Deployment(with_free_port(settings())) as deployment, Client(deployment.url) as client:
             passed = run(client)
             console.out.print(f"API      {deployment.url}\nOpenAPI  {deployment.url}/docs")
             if not check:

@@ -1,4 +1,4 @@
-"""Alembic's entry: the address comes from the settings, or from the connection that a caller hands over."""
+"""Alembic's entry point. The database URL comes from the settings, or from the caller's `database_url` attribute."""
 
 from __future__ import annotations
 

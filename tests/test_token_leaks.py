@@ -1,5 +1,5 @@
-"""A token goes through a whole Deltadex, command line, API, Postgres, Valkey and worker, and is then looked for in all
-that they keep.
+"""A Hub token passes through a complete Deltadex: CLI, API, Postgres, Valkey and worker. Everything that they store is
+then searched for it.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from tests.support.ports import free_port
 from tests.support.servers import EXTERNAL
 from tests.support.waiting import wait_until
 
-TOKEN = "hf_recognisableTokenOfSomebody"
-FORMS = [TOKEN.encode(), TOKEN.encode().hex().encode(), base64.b64encode(TOKEN.encode()).rstrip(b"=")[:-1]]
-KEY = {"X-API-Key": "a long key of my own"}
+TOKEN = "hf_recognizableTokenOfAUser"
+ENCODINGS = [TOKEN.encode(), TOKEN.encode().hex().encode(), base64.b64encode(TOKEN.encode()).rstrip(b"=")[:-1]]
+KEY = {"X-API-Key": "a long key of one user"}
 
 
-def carries(content: bytes) -> bool:
-    return any(form in content for form in FORMS)
+def contains_token(content: bytes) -> bool:
+    return any(encoding in content for encoding in ENCODINGS)
 
 
-class Overheard:
-    """Every command that the broker gets while it lasts."""
+class CommandLog:
+    """Records every command that the broker receives until it is closed."""
 
     def __init__(self, url: str) -> None:
         self.commands: list[str] = []
@@ -59,9 +59,9 @@ class Overheard:
                 self.commands.append(command["command"])
 
     def close(self) -> None:
-        """Once all that was sent before has been heard."""
-        self._client.echo("that was all")
-        wait_until(lambda: any("that was all" in command for command in self.commands), "the last command is heard")
+        """Wait until all earlier commands are recorded, and stop."""
+        self._client.echo("last command")
+        wait_until(lambda: any("last command" in command for command in self.commands), "the last command is recorded")
         with suppress(redis.RedisError, OSError):
             self._monitor.__exit__()
         self._client.close()
@@ -71,16 +71,16 @@ class Overheard:
 def conf(
     pico_base: Path, scripted_hub: ScriptedHub, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Settings]:
-    # not under pytest's own folder, which a second session closes to root's Postgres
+    # not in pytest's folder: a second test session makes that inaccessible for the user that Postgres runs as
     with TemporaryDirectory(prefix="deltadex-") as folder:
-        yield from settings_of(Path(folder) / "data", pico_base, scripted_hub, monkeypatch)
+        yield from make_settings(Path(folder) / "data", pico_base, scripted_hub, monkeypatch)
 
 
-def settings_of(
+def make_settings(
     data: Path, pico_base: Path, scripted_hub: ScriptedHub, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Settings]:
     shutil.copytree(pico_base, data / "bases")
-    quick = {
+    variables = {
         "HF_ENDPOINT": scripted_hub.url,
         "DELTADEX_DATA_DIR": str(data),
         "DELTADEX_PORT": str(free_port()),
@@ -89,8 +89,9 @@ def settings_of(
         "DELTADEX_RETRY_BASE": "0.1",
         "DELTADEX_MAX_ATTEMPTS": "2",
     }
-    assert celery.conf.broker_url == settings().require_redis_url()  # read once in a process, so while it is there
-    for name, value in quick.items():
+    # Celery reads the setting once per process, so it must read it before the variable is removed
+    assert celery.conf.broker_url == settings().require_redis_url()
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     if not EXTERNAL:
         monkeypatch.delenv("DATABASE_URL")
@@ -100,101 +101,102 @@ def settings_of(
     settings.cache_clear()
 
 
-def publish(hub: ScriptedHub, repo_id: str, folder: Path, **told: object) -> None:
-    made = pico.make_adapter(folder)
-    hub.publishes(repo_id, {path.name: path.read_bytes() for path in made.iterdir()}, told=told)
+def publish(hub: ScriptedHub, repo_id: str, folder: Path, **info: object) -> None:
+    """Publish an adapter with these fields in its listing."""
+    adapter = pico.make_adapter(folder)
+    hub.publish(repo_id, {path.name: path.read_bytes() for path in adapter.iterdir()}, info=info)
 
 
 def add(repo_id: str, url: str) -> dict[str, Any]:
-    """As somebody does at the command line."""
+    """Add a repo with the CLI, as a user does. Returns the job."""
     command = [sys.executable, "-c", "from app.cli import main; main()", "add", repo_id, "--token-stdin", "--json"]
-    done = subprocess.run(
+    result = subprocess.run(
         [*command, "--api", url], input=TOKEN + "\n", capture_output=True, text=True, check=False, env={**os.environ}
     )
-    assert TOKEN not in done.stdout + done.stderr
-    return json.loads(done.stdout)["jobs"][0]
+    assert TOKEN not in result.stdout + result.stderr
+    return json.loads(result.stdout)["jobs"][0]
 
 
-def rows(database_url: str) -> dict[str, str]:
-    """Every table's content as text, bytes in hexadecimal."""
+def dump_tables(database_url: str) -> dict[str, str]:
+    """The content of every table as text, with bytes in hexadecimal."""
     database = Database(database_url)
     try:
         with database.transaction() as session:
-            found = {}
+            contents = {}
             for table in Base.metadata.tables:
-                lines = session.execute(text(f"SELECT each::text FROM {table} AS each")).scalars()
-                found[table] = "\n".join(lines)
-            return found
+                rows = session.execute(text(f"SELECT content::text FROM {table} AS content")).scalars()
+                contents[table] = "\n".join(rows)
+            return contents
     finally:
         database.close()
 
 
-def kept_in_broker(url: str) -> bytes:
+def dump_broker(url: str) -> bytes:
     with redis.Redis.from_url(url) as broker:
         return b"\n".join(key + (broker.dump(key) or b"") for key in broker.scan_iter())
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    found = {}
+def read_files(folder: Path) -> dict[str, bytes]:
+    contents = {}
     for path in folder.rglob("*"):
-        with suppress(OSError):  # Postgres may take a file away meanwhile
+        with suppress(OSError):  # Postgres may delete a file during the walk
             if stat.S_ISREG(path.lstat().st_mode):
-                found[str(path.relative_to(folder))] = path.read_bytes()
-    return found
+                contents[str(path.relative_to(folder))] = path.read_bytes()
+    return contents
 
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(400)
-def test_a_token_is_found_nowhere_after_jobs_of_every_end(conf: Settings, scripted_hub: ScriptedHub, tmp_path: Path):
+def test_token_is_found_nowhere_after_jobs_of_every_outcome(conf: Settings, scripted_hub: ScriptedHub, tmp_path: Path):
     publish(scripted_hub, "o/fine", tmp_path / "fine", private=True)
-    scripted_hub.guards("o/fine", TOKEN)
+    scripted_hub.restrict("o/fine", TOKEN)
     publish(scripted_hub, "o/refused", tmp_path / "refused", private=True)
-    scripted_hub.guards("o/refused", "another")  # 401, and it repeats what it was sent
+    scripted_hub.restrict("o/refused", "another")  # 401 with the token in the response
     publish(scripted_hub, "o/gated", tmp_path / "gated", gated="auto")
-    scripted_hub.guards("o/gated", "another", gated=True)  # 403 likewise
+    scripted_hub.restrict("o/gated", "another", gated=True)  # 403 with the token in the response
     scripted_hub.answer("/api/models/o/away", Answer(500, {"X-Error-Message": TOKEN}, TOKEN.encode()))
     scripted_hub.answer("/api/models/o/odd", Answer(200, body=json.dumps([TOKEN]).encode()))
     publish(scripted_hub, "o/broken", tmp_path / "broken", private=True)
-    in_the_way = conf.downloads_dir / "models--o--broken" / "snapshots"
-    in_the_way.parent.mkdir(parents=True)
-    in_the_way.write_text("no folder")  # so there will be an error without a name, which is logged in full
+    snapshots = conf.downloads_dir / "models--o--broken" / "snapshots"
+    snapshots.parent.mkdir(parents=True)
+    snapshots.write_text("not a folder")  # causes an unexpected error, which is logged with its traceback
 
     with Deployment(conf) as deployment:
-        overheard = Overheard(deployment.servers.redis_url)
+        command_log = CommandLog(deployment.servers.redis_url)
         jobs = {
             name: add(f"o/{name}", deployment.url) for name in ("fine", "refused", "gated", "away", "odd", "broken")
         }
         with Client(deployment.url, KEY) as client:
-            told = json.dumps([client.get(f"/v1/jobs/{job['id']}") for job in jobs.values()])
-        tables, broker = rows(deployment.servers.database_url), kept_in_broker(deployment.servers.redis_url)
-        overheard.close()
+            responses = json.dumps([client.get(f"/v1/jobs/{job['id']}") for job in jobs.values()])
+        tables, broker = dump_tables(deployment.servers.database_url), dump_broker(deployment.servers.redis_url)
+        command_log.close()
 
-    ends = {name: (job["state"], job["error"] and job["error"]["code"]) for name, job in jobs.items()}
-    assert ends == {
+    outcomes = {name: (job["state"], job["error"] and job["error"]["code"]) for name, job in jobs.items()}
+    assert outcomes == {
         "fine": ("done", None),
         "refused": ("failed", "repo_not_found"),
-        "gated": ("failed", "repo_gated"),
+        "gated": ("failed", "gated_repo"),
         "away": ("failed", "hub_unavailable"),
         "odd": ("failed", "hub_unavailable"),
         "broken": ("failed", "internal_error"),
     }
     sent = [headers.get("authorization", headers.get("Authorization")) for _, _, headers in scripted_hub.requests]
-    assert f"Bearer {TOKEN}" in sent  # it was there to be found
-    kept = files(conf.data_dir)
+    assert f"Bearer {TOKEN}" in sent  # the token was in use
+    stored_files = read_files(conf.data_dir)
     assert "o/fine" in tables["models"]
-    assert any("ingest" in command for command in overheard.commands)
-    assert b"Traceback" in kept["logs/worker.log"]
-    assert b"POST /v1/models" in kept["logs/api.log"]
+    assert any("ingest" in command for command in command_log.commands)
+    assert b"Traceback" in stored_files["logs/worker.log"]
+    assert b"POST /v1/models" in stored_files["logs/api.log"]
 
-    assert TOKEN not in told
-    assert [name for name, content in tables.items() if carries(content.encode())] == []
-    assert not carries(broker)
-    assert [command for command in overheard.commands if carries(command.encode())] == []
-    assert [name for name, content in kept.items() if carries(content)] == []
+    assert TOKEN not in responses
+    assert [name for name, content in tables.items() if contains_token(content.encode())] == []
+    assert not contains_token(broker)
+    assert [command for command in command_log.commands if contains_token(command.encode())] == []
+    assert [name for name, content in stored_files.items() if contains_token(content)] == []
 
 
-def test_the_key_that_seals_is_kept_for_its_owner_alone(conf: Settings):
+def test_token_key_file_is_readable_only_by_its_owner(conf: Settings):
     conf.data_dir.mkdir(exist_ok=True)
-    made = _token_key(conf)
+    key = _token_key(conf)
     assert stat.S_IMODE((conf.data_dir / "token.key").stat().st_mode) == 0o600
-    assert _token_key(conf) == made
+    assert _token_key(conf) == key

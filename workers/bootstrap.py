@@ -1,4 +1,4 @@
-"""A worker process's parts, put together once."""
+"""Assembles the parts of a worker process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from catalog.database import Database
 from catalog.errors import InvalidInput
 from catalog.jobs.recovery import recover
 from catalog.jobs.repository import queues
-from catalog.queue import UPKEEP_QUEUE
+from catalog.queue import MAINTENANCE_QUEUE
 from catalog.settings import Settings
 from catalog.spaces import repository as spaces
 from catalog.spaces.probes import load_probes
@@ -23,13 +23,13 @@ from workers.bases.resolver import BaseResolver
 from workers.hub.client import Hub
 from workers.hub.listing import HubListing
 from workers.hub.rate_limits import SharedLimits
-from workers.ingest.claimer import Pace
-from workers.ingest.exclusive import JobRunner
+from workers.ingest.claimer import BatchPolicy
 from workers.ingest.fetcher import Fetcher
+from workers.ingest.job_runner import JobRunner
 from workers.ingest.pipeline import Pipeline
 from workers.maintenance.crawler import Crawler
 from workers.maintenance.reindexer import Reindexer
-from workers.maintenance.subprocesses import CLUSTERS, INDEX, MAP, Builder
+from workers.maintenance.subprocesses import CLUSTERS, INDEX, MAP, SubprocessRunner
 from workers.merges.runner import MergeRunner
 from workers.process import scratch
 from workers.process.heartbeat import Heartbeat
@@ -43,9 +43,9 @@ log = logging.getLogger(__name__)
 
 
 class Runtime:
-    """The database, the heartbeat and the pipeline of one worker. Making one contacts nobody.
+    """The database, heartbeat, pipeline and background threads of one worker. The constructor opens no connections.
 
-    Raises `UnknownFeature`, `InvalidProbeSet`, `InvalidInput`, `Misconfigured` where the settings cannot be followed.
+    Raises `UnknownFeature`, `InvalidProbeSet`, `InvalidInput` or `Misconfigured` if the settings are invalid.
     """
 
     def __init__(self, conf: Settings) -> None:
@@ -53,29 +53,29 @@ class Runtime:
         self._contract = Contract(
             load_probes(conf.probes), conf.features, conf.layer, dtype=conf.dtype, device=conf.device
         )
-        measured = self._contract.spaces()  # a feature that is misspelt stops the worker, not each job
+        measured = self._contract.spaces()  # fails here for a misspelled feature, rather than in every job
         self._tokens = TokenBox(conf.token_key, conf.token_max_age)
         self._aliases = _read_aliases(conf.base_aliases)
         self.database = Database(conf.require_database_url())
         self.heartbeat = Heartbeat(
             self.database, conf.device, conf.heartbeat_interval, report=self._report, after=self._recover
         )
-        self.indexes = Builder(INDEX)
-        self.clusters = Builder(CLUSTERS)
-        self.maps = Builder(MAP)
+        self.indexes = SubprocessRunner(INDEX)
+        self.clusters = SubprocessRunner(CLUSTERS)
+        self.maps = SubprocessRunner(MAP)
         self._limits = SharedLimits(
-            conf.require_redis_url(), conf.hf_endpoint, rate=conf.hub_rate, downloads=conf.hub_downloads_all
+            conf.require_redis_url(), conf.hf_endpoint, rate=conf.hub_rate, downloads=conf.hub_downloads_total
         )
         listing = HubListing(conf.hf_endpoint, _secret(conf.hf_token), timeout=conf.hub_timeout, limits=self._limits)
-        self.crawler = Crawler(self.database, listing, queue=conf.crawl_queue)
+        self.crawler = Crawler(self.database, listing, max_queued=conf.crawl_queue)
         self.reindexer = Reindexer(self.database, measured, queue=conf.crawl_queue, exact_bytes=conf.index_exact_bytes)
         self._pipeline: Pipeline | None = None
-        self.orderly_stop = OrderlyStop(self._give_up, self.heartbeat.sign_off, self._activity)
+        self.orderly_stop = OrderlyStop(self._cancel_all, self.heartbeat.sign_off, self._activity)
 
     def start(self) -> None:
         self.orderly_stop.start()
         if left := scratch.sweep():
-            log.info("deleted %s folders of workers that were killed", left)
+            log.info("deleted %s temporary folders of killed workers", left)
         self.heartbeat.start()
         self.crawler.start()
         self.reindexer.start()
@@ -90,23 +90,23 @@ class Runtime:
 
     @property
     def pipeline(self) -> Pipeline:
-        """Raises `DatabaseUnavailable` while this worker could not register."""
+        """Raises `DatabaseUnavailable` as long as this worker is not registered."""
         if self._pipeline is None:
             self._pipeline = self._assemble(self.heartbeat.worker_id())
         return self._pipeline
 
-    def upkeep_is_paused(self) -> bool:
+    def maintenance_is_paused(self) -> bool:
         with self.database.transaction() as session:
-            return queues.is_paused(session, UPKEEP_QUEUE)
+            return queues.is_paused(session, MAINTENANCE_QUEUE)
 
-    def _give_up(self) -> None:
-        """Have everything end that runs here; does not wait for it."""
+    def _cancel_all(self) -> None:
+        """Ask everything that runs in this process to stop; does not wait."""
         if self._pipeline is not None:
             self._pipeline.stop()
         self.crawler.stop()
-        self.reindexer.give_up()
+        self.reindexer.request_stop()
         for builder in (self.indexes, self.clusters, self.maps):
-            builder.give_up()
+            builder.request_stop()
 
     def _activity(self) -> str:
         return self._pipeline.activity if self._pipeline else "waiting for its first job"
@@ -117,12 +117,14 @@ class Runtime:
 
     def _pinned(self, base_repo: str) -> str | None:
         with self.database.transaction() as session:
-            return spaces.pinned(session, base_repo)
+            return spaces.pinned_commit(session, base_repo)
 
     def _recover(self) -> None:
-        recovered = recover(self.database, silence=self.settings.silence, deadly=self.settings.deadly)
+        recovered = recover(
+            self.database, requeue_after=self.settings.requeue_after, max_worker_deaths=self.settings.max_worker_deaths
+        )
         if recovered.released or recovered.quarantined:
-            log.warning("took %s from dead workers, quarantined %s", recovered.released, recovered.quarantined)
+            log.warning("requeued jobs %s of dead workers, quarantined %s", recovered.released, recovered.quarantined)
 
     def _assemble(self, worker_id: int) -> Pipeline:
         conf = self.settings
@@ -147,14 +149,14 @@ class Runtime:
             tokens=self._tokens,
         )
         bases = ResidentBases(self.database, contract, conf.base_memory)
-        retries = RetryPolicy(conf.max_attempts, conf.retry_base, conf.deadly)
-        pace = Pace(batch=conf.batch, patience=conf.base_patience)
+        retries = RetryPolicy(conf.max_attempts, conf.retry_base, conf.max_worker_deaths)
+        batching = BatchPolicy(size=conf.batch, max_wait=conf.base_max_wait)
         runners = job_runners(self.database, bases, fetcher, worker_id)
-        return Pipeline(self.database, fetcher, bases, worker_id, runners=runners, pace=pace, retries=retries)
+        return Pipeline(self.database, fetcher, bases, worker_id, runners=runners, batching=batching, retries=retries)
 
 
 def job_runners(database: Database, bases: ResidentBases, fetcher: Fetcher, worker_id: int) -> dict[Source, JobRunner]:
-    """The runners of the jobs that have a worker for themselves, by the source of their models."""
+    """The runners of exclusive jobs, by the source of the job's model."""
     return {
         Source.EXAMPLES: TaskRunner(database, bases, fetcher, worker_id),
         Source.SELECTION: SelectionRunner(database, bases, fetcher, worker_id),
@@ -174,5 +176,7 @@ def _read_aliases(path: Path | None) -> dict[str, str]:
     except (OSError, ValueError) as error:
         raise InvalidInput(f"DELTADEX_BASE_ALIASES: {path} cannot be read as JSON: {error}.") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content.values()):
-        raise InvalidInput(f"DELTADEX_BASE_ALIASES: {path} is not a JSON object of repo ids, mirror to original.")
+        raise InvalidInput(
+            f"DELTADEX_BASE_ALIASES: {path} must be a JSON object that maps repo ids of mirrors to those of originals."
+        )
     return content

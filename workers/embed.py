@@ -1,4 +1,4 @@
-"""Vectors of local folders, with no server and no database: `python -m workers.embed`, or `deltadex embed`."""
+"""Computes vectors of local folders without a server: `python -m workers.embed`, or `deltadex embed`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ app = typer.Typer(add_completion=False)
 def embed(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of fine-tunes, one vector each.")],
     base: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the base model.")],
-    out: Annotated[Path, typer.Option(metavar="FILE.npz", help="Where names, vectors and space go.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.npz", help="Output file.")],
     probes: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Probe set; the default one without.")
+        Path | None, typer.Option(metavar="FILE.json", help="Probe set. Default: the shipped one.")
     ] = None,
     feature: Annotated[str, typer.Option(help="Member of the Delta-X family.")] = "delta_activations",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
@@ -40,15 +40,15 @@ def embed(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as one line of JSON.")] = False,
 ) -> None:
-    """Writes an npz with `names`, `vectors` (n, d) float32 and `space` as JSON."""
+    """Embed folders of fine-tunes into an .npz with `names`, `vectors` (n, d) in float32, and `space` as JSON."""
     try:
         started = time.monotonic()
         resident = ResidentBase.load(base, base.resolve().name, content_sha(base), dtype=dtype, device=device)
         encoder = Encoder(resident, load_probes(probes), [feature], layer=parse_layer(layer))
-        vectors = np.stack([found.vectors[feature] for found in encode_all(encoder, folders, batch)])
+        vectors = np.stack([encoding.vectors[feature] for encoding in encode_all(encoder, folders, batch)])
         names = [folder.resolve().name for folder in folders]
         space = encoder.space(feature).as_dict()
-        with out.open("wb") as stream:  # numpy would add .npz to a bare name
+        with out.open("wb") as stream:  # given a name instead of a stream, numpy would append .npz
             np.savez(stream, names=np.array(names), vectors=vectors, space=np.array(json.dumps(space)))
     except CatalogError as error:
         fail(error, as_json)
@@ -60,11 +60,11 @@ def embed(
         summary = {"out": str(out), "names": names, "norms": norms, "space": space, "seconds": seconds}
         typer.echo(json.dumps(summary))
     else:
-        console.print(f"{len(names)} vectors of {vectors.shape[1]} dimensions in {out}, {seconds} s")
+        console.print(f"Wrote {len(names)} vectors of {vectors.shape[1]} dimensions to {out} in {seconds} s")
 
 
 def encode_all(encoder: Encoder, folders: Sequence[Path], batch: int) -> Iterator[Encoding]:
-    """Every folder's encoding, in order; raises the first error, named by its folder."""
+    """The encodings of all folders in order; raises the first error, prefixed with the folder's name."""
     columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("embedding", total=len(folders))
@@ -72,7 +72,7 @@ def encode_all(encoder: Encoder, folders: Sequence[Path], batch: int) -> Iterato
             part = [read(folder) for folder in folders[start : start + batch]]
             for finetune, result in zip(part, encoder.encode(part), strict=True):
                 if isinstance(result, CatalogError):
-                    raise named(result, finetune.name)
+                    raise with_name(result, finetune.name)
                 yield result
             progress.advance(task, len(part))
 
@@ -81,24 +81,24 @@ def read(folder: Path) -> FineTune:
     try:
         return read_finetune(folder)
     except CatalogError as error:
-        raise named(error, folder.name) from error
+        raise with_name(error, folder.name) from error
 
 
-def named(error: CatalogError, name: str) -> CatalogError:
-    """The same error, with the folder in front of its sentence: one of many may be the bad one."""
+def with_name(error: CatalogError, name: str) -> CatalogError:
+    """The same error with the folder's name in front of its message."""
     return type(error)(f"{name}: {error}")
 
 
 def parse_layer(text: str) -> int | float:
-    """`-1` and `12` are indices, `0.5` is a fraction; raises `InvalidInput`."""
+    """Parse an index (`-1`, `12`) or a fraction (`0.5`). Raises `InvalidInput`."""
     try:
         return float(text) if "." in text else int(text)
     except ValueError:
-        raise InvalidInput(f"{text!r} is neither an index nor a fraction of the layers.") from None
+        raise InvalidInput(f"{text!r} is not a layer. Give an index such as -1, or a fraction such as 0.5.") from None
 
 
 def fail(error: CatalogError, as_json: bool) -> None:
-    """Prints an error as code and sentence, and ends with exit code 1."""
+    """Print the code and message of an error, and exit with status 1."""
     if as_json:
         typer.echo(json.dumps({"code": error.code, "message": str(error)}))
     else:

@@ -1,4 +1,4 @@
-"""Does a worker of this machine beat? `python -m workers.health` exits with 0 if so: the worker image's HEALTHCHECK."""
+"""Health check of the worker image: `python -m workers.health` exits with 0 if a worker of this host is alive."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from catalog.jobs.repository import workers
 from catalog.settings import settings
 
 
-def beats(database: Database, host: str, limit: float) -> bool:
-    """Whether a worker on `host` gave a sign of life in the last `limit` seconds. Raises `DatabaseUnavailable`."""
+def is_alive(database: Database, host: str, timeout: float) -> bool:
+    """Whether a worker on `host` sent a heartbeat in the last `timeout` seconds. Raises `DatabaseUnavailable`."""
     with database.transaction() as session:
-        return any(worker.host == host for worker in workers.alive(session, limit))
+        return any(worker.host == host for worker in workers.list_alive(session, timeout))
 
 
 def main() -> None:
     conf = settings()
     host = socket.gethostname()
-    if not beats(Database(conf.require_database_url()), host, conf.heartbeat_limit):
-        sys.exit(f"no heartbeat of a worker on {host} in the last {conf.heartbeat_limit} s")
+    if not is_alive(Database(conf.require_database_url()), host, conf.heartbeat_timeout):
+        sys.exit(f"No worker on {host} has sent a heartbeat in the last {conf.heartbeat_timeout} s")
 
 
 if __name__ == "__main__":

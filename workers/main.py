@@ -1,6 +1,6 @@
 """The worker process: `celery --app workers.main worker --pool solo`.
 
-The solo pool runs a task in the process itself: CUDA cannot be initialised again after a fork.
+The solo pool runs tasks in the worker process itself, because CUDA cannot be initialized again after a fork.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from catalog.hub_sync import crawls as crawl_service
 from catalog.index import schedule as index_schedule
 from catalog.maintenance.sweep import sweep
 from catalog.maps import schedule as map_schedule
-from catalog.queue import CLUSTERS_FIT, INDEX_BUILD, INGEST, MAP_DRAW, SWEEP, celery
+from catalog.queue import CLUSTERS_FIT, INDEX_BUILD, INGEST, MAP_BUILD, SWEEP, celery
 from catalog.settings import settings
 from catalog.vectors import refresh_policy
 from workers.bootstrap import Runtime
 
-app = celery  # the name that `celery --app` looks for
+app = celery  # `celery --app` looks for this name
 log = logging.getLogger(__name__)
 _runtime: Runtime | None = None
 
@@ -32,7 +32,7 @@ def _start(**_: Any) -> None:
     try:
         _runtime = Runtime(settings())
     except CatalogError as error:
-        raise SystemExit(f"{error.code}: {error}") from error  # a handler's other exceptions are only logged
+        raise SystemExit(f"{error.code}: {error}") from error  # Celery only logs other exceptions of a signal handler
     _runtime.start()
 
 
@@ -50,55 +50,55 @@ def _stop(**_: Any) -> None:
 
 def runtime() -> Runtime:
     if _runtime is None:
-        raise RuntimeError("tasks run in a started worker only")
+        raise RuntimeError("tasks can only run in a started worker")
     return _runtime
 
 
 @celery.task(name=INGEST)
 def ingest(job_id: int) -> None:
-    """Answer a doorbell."""
+    """Process the job with this id, and any others that are queued for the same base."""
     runtime().pipeline.ingest(job_id)
 
 
 @celery.task(name=SWEEP)
 def run_sweep() -> None:
-    """Take jobs back from dead workers and ring for those whose message was lost."""
+    """Requeue the jobs of dead workers, enqueue jobs whose message was lost, and request index, cluster and map builds."""
     conf = settings()
-    done = sweep(
+    result = sweep(
         runtime().database,
-        silence=conf.silence,
-        ring_again_after=conf.ring_again_after,
-        deadly=conf.deadly,
-        events_kept=conf.events_kept,
+        requeue_after=conf.requeue_after,
+        redeliver_after=conf.redeliver_after,
+        max_worker_deaths=conf.max_worker_deaths,
+        event_retention=conf.event_retention,
         token_max_age=conf.token_max_age,
     )
-    if done.released or done.rung:
-        log.info("swept: %s released, %s rung", len(done.released), len(done.rung))
-    if runtime().upkeep_is_paused():
+    if result.released or result.enqueued:
+        log.info("sweep: released %s jobs, enqueued %s", len(result.released), len(result.enqueued))
+    if runtime().maintenance_is_paused():
         return
-    index_schedule.ring_for_due(runtime().database, index_schedule.Policy(conf.index_exact_bytes), conf.index_dir)
-    crawl_service.begin_anew(runtime().database)
-    policy = refresh_policy.Policy(share=conf.refit_share, quiet=conf.refit_quiet)
-    cluster_service.ring_for_due(runtime().database, policy)
-    map_schedule.ring_for_due(runtime().database, policy)
+    index_schedule.enqueue_due(runtime().database, index_schedule.BuildPolicy(conf.index_exact_bytes), conf.index_dir)
+    crawl_service.start_again(runtime().database)
+    policy = refresh_policy.RefreshPolicy(share=conf.refresh_share, debounce=conf.refresh_debounce)
+    cluster_service.enqueue_due(runtime().database, policy)
+    map_schedule.enqueue_due(runtime().database, policy)
 
 
 @celery.task(name=INDEX_BUILD)
 def build_index(space_id: int) -> None:
-    """Have a space's main segment made; does not wait for it."""
-    if not runtime().upkeep_is_paused():  # rung again by the sweeps after it is resumed
+    """Start building the main segment of a space's index in a subprocess."""
+    if not runtime().maintenance_is_paused():  # sweeps enqueue it again once the queue is resumed
         runtime().indexes.start(space_id)
 
 
 @celery.task(name=CLUSTERS_FIT)
 def fit_clusters(space_id: int) -> None:
-    """Have the run done that waits for a space; does not wait for it."""
-    if not runtime().upkeep_is_paused():
+    """Start the queued cluster run of a space in a subprocess."""
+    if not runtime().maintenance_is_paused():
         runtime().clusters.start(space_id)
 
 
-@celery.task(name=MAP_DRAW)
-def draw_map(space_id: int) -> None:
-    """Have a space's map drawn; does not wait for it."""
-    if not runtime().upkeep_is_paused():
+@celery.task(name=MAP_BUILD)
+def build_map(space_id: int) -> None:
+    """Start computing the map of a space in a subprocess."""
+    if not runtime().maintenance_is_paused():
         runtime().maps.start(space_id)

@@ -1,4 +1,4 @@
-"""What a request may not carry: too long a body, query parameters that the route does not know."""
+"""Limits of requests: the size of the body, and unknown query parameters."""
 
 from __future__ import annotations
 
@@ -12,39 +12,40 @@ from app.api.schemas import Strict
 from catalog.errors import BodyTooLarge
 
 MAX_BODY = 4 * 2**20  # bytes; a vector of the highest dimension fits
-SMALL_BODY = 2**16  # bytes of all other requests
-# what takes vectors, examples, long lists of names, or what the Hub sends; reading JSON takes twenty times its length
-LARGE = frozenset(
+MAX_SMALL_BODY = 2**16  # bytes, for all other routes
+# routes that take vectors, examples, many names, or webhooks; parsing JSON takes twenty times its size in memory
+LARGE_BODY_ROUTES = frozenset(
     {"/v1/search", "/v1/search/batch", "/v1/vectors", "/v1/tasks", "/v1/admin/crawls", "/v1/webhooks/hub"}
 )
 
 
 class BodyLimitMiddleware:
-    """Refuses a body of more than `MAX_BODY` bytes, of most routes than `SMALL_BODY`. The length in the header is a
-    claim: it counts what arrives.
+    """Rejects bodies over `MAX_BODY` bytes for the `LARGE_BODY_ROUTES`, and over `MAX_SMALL_BODY` bytes for all others.
+
+    It counts the bytes that arrive, because the `Content-Length` header may be wrong.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        arrived = 0
+        received = 0
         path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
-        limit = MAX_BODY if path in LARGE else SMALL_BODY
+        limit = MAX_BODY if path in LARGE_BODY_ROUTES else MAX_SMALL_BODY
 
-        async def counted() -> Message:
-            nonlocal arrived
+        async def receive_limited() -> Message:
+            nonlocal received
             message = await receive()
-            arrived += len(message.get("body", b""))
-            if arrived > limit:
+            received += len(message.get("body", b""))
+            if received > limit:
                 raise HTTPException(BodyTooLarge.status)
             return message
 
-        await self._app(scope, counted, send)
+        await self._app(scope, receive_limited, send)
 
 
 async def _no_query(_: Annotated[Strict, Query()]) -> None:
-    """Refuses every query parameter."""
+    """Reject all query parameters."""
 
 
 no_query = Depends(_no_query)

@@ -1,4 +1,4 @@
-"""Cursors: opaque to clients, the last id of a page to us."""
+"""Cursors of lists: the position of a page's last row, opaque to clients."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from catalog.errors import InvalidCursor
 
 Row = TypeVar("Row")
 
-_ID = re.compile(rb"[0-9]{1,19}")  # looked at before it is made a number: that takes time and has a limit of its own
-_OURS = "That cursor is not one of ours. Take `next_cursor` of the page before."
+_ID = re.compile(rb"[0-9]{1,19}")  # checked before `int`, which is slow for long texts and limits their length
+_INVALID = "Invalid cursor. Use the `next_cursor` of the previous page."
 
 
 def next_cursor(rows: Sequence[Row], limit: int, position: Callable[[Row], int | tuple[float, int]]) -> str | None:
-    """The cursor behind the last row of a full page; None where fewer came than were asked for, for the list ends."""
+    """The cursor after the last row of a page; None if the page is not full, because the list ends there."""
     if len(rows) < limit:
         return None
     last = position(rows[-1])
@@ -36,14 +36,14 @@ def decode(cursor: str | None) -> int | None:
     try:
         digits = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
     except (ValueError, binascii.Error) as error:
-        raise InvalidCursor(_OURS) from error
+        raise InvalidCursor(_INVALID) from error
     if not _ID.fullmatch(digits) or int(digits) >= 2**63:
-        raise InvalidCursor(_OURS)
+        raise InvalidCursor(_INVALID)
     return int(digits)
 
 
 def encode_scored(score: float, last_id: int) -> str:
-    """Of a list by score: a float to its last bit, or some would be lost between pages."""
+    """The cursor of a list that is sorted by score. It holds the exact float, so that no row is lost between pages."""
     return base64.urlsafe_b64encode(struct.pack("<dq", score, last_id)).decode().rstrip("=")
 
 
@@ -54,5 +54,5 @@ def decode_scored(cursor: str | None) -> tuple[float, int] | None:
     try:
         score, last_id = struct.unpack("<dq", base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, binascii.Error, struct.error) as error:
-        raise InvalidCursor(_OURS) from error
+        raise InvalidCursor(_INVALID) from error
     return score, last_id

@@ -23,24 +23,24 @@ from catalog.errors import (
     DatabaseUnavailable,
     InvalidExpression,
     InvalidInput,
-    MergeNotDone,
-    NothingLeft,
-    TaskNotDone,
+    MergeNotFinished,
+    TaskNotFinished,
     TermNotFound,
     Unavailable,
+    ZeroVector,
 )
 
 MEDIA_TYPE = "application/problem+json"
-MAX_FIELDS = 20  # problems listed of one request, which may hold nothing but mistakes
-MAX_TOLD = 300  # characters of a field's name, or of what is wrong with it: a name may be as long as a body
+MAX_FIELDS = 20  # errors listed for one request, which may contain any number of them
+MAX_TEXT = 300  # characters of a field's name or message; a name may be as long as the body
 
-# what the value of an expression may raise
-OF_AN_EXPRESSION = (InvalidExpression, TermNotFound, TaskNotDone, MergeNotDone, AmbiguousTerm, NothingLeft)
+# raised when an expression is evaluated
+EXPRESSION_ERRORS = (InvalidExpression, TermNotFound, TaskNotFinished, MergeNotFinished, AmbiguousTerm, ZeroVector)
 
-# what the framework says of a body, by its status there
-_OF_THE_BODY = {
-    HTTPStatus.BAD_REQUEST: InvalidInput("The request's body cannot be read as JSON."),
-    BodyTooLarge.status: BodyTooLarge("The request's body is longer than anything that this route takes."),
+# errors of the framework about the body, by status
+_BODY_ERRORS = {
+    HTTPStatus.BAD_REQUEST: InvalidInput("The request body is not valid JSON."),
+    BodyTooLarge.status: BodyTooLarge("The request body is longer than this route allows."),
 }
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class FieldProblem(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457. `code` is stable: match on it, show `detail` to people."""
+    """RFC 9457 problem document. `code` is stable and meant for programs; `detail` is meant for users."""
 
     type: str = Field(examples=["urn:deltadex:problem:model_not_found"])
     title: str
@@ -61,15 +61,15 @@ class Problem(BaseModel):
     instance: str
     code: str
     errors: list[FieldProblem] | None = None
-    position: int | None = Field(None, description="Where in the expression; its first character is 0.")
-    length: int | None = Field(None, description="How many characters of the expression it is about.")
+    position: int | None = Field(None, description="Offset in the expression, from 0, in characters.")
+    length: int | None = Field(None, description="Length of that part of the expression, in characters.")
 
 
 def problems(*errors: type[CatalogError]) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI `responses` of a route that may raise these; what any route may raise is added."""
+    """OpenAPI `responses` of a route that may raise these errors, and those that any route may raise."""
     by_status: dict[int, list[type[CatalogError]]] = {}
-    everywhere: tuple[type[CatalogError], ...] = (InvalidInput, CatalogError, DatabaseUnavailable)
-    for error in (*errors, *everywhere):
+    common: tuple[type[CatalogError], ...] = (InvalidInput, CatalogError, DatabaseUnavailable)
+    for error in (*errors, *common):
         by_status.setdefault(error.status, []).append(error)
     return {
         status: {
@@ -81,7 +81,7 @@ def problems(*errors: type[CatalogError]) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI) -> None:
-    """Render every error of the app as a problem document, and put its schema into the OpenAPI page."""
+    """Render every error of the app as a problem document, and add its schema to the OpenAPI document."""
     app.add_exception_handler(CatalogError, _catalog_error)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
@@ -93,13 +93,13 @@ def _catalog_error(request: Request, error: CatalogError) -> JSONResponse:
     headers = {}
     if isinstance(error, Unavailable) and error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
-    members: dict[str, Any] = dict(zip(("position", "length"), error.place, strict=True)) if error.place else {}
+    members: dict[str, Any] = dict(zip(("position", "length"), error.span, strict=True)) if error.span else {}
     return _render(request, error.status, error.code, error.title, error.message, members, headers)
 
 
 def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
     fields = [
-        {"field": ".".join(map(str, problem["loc"]))[:MAX_TOLD], "message": problem["msg"][:MAX_TOLD]}
+        {"field": ".".join(map(str, problem["loc"]))[:MAX_TEXT], "message": problem["msg"][:MAX_TEXT]}
         for problem in error.errors()[:MAX_FIELDS]
     ]
     detail = "; ".join(f"{field['field']}: {field['message']}" for field in fields)
@@ -107,8 +107,8 @@ def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
 
 
 def _http_error(request: Request, error: HTTPException) -> JSONResponse:
-    if error.status_code in _OF_THE_BODY:
-        return _catalog_error(request, _OF_THE_BODY[error.status_code])
+    if error.status_code in _BODY_ERRORS:
+        return _catalog_error(request, _BODY_ERRORS[error.status_code])
     status = HTTPStatus(error.status_code)
     detail = f"{request.method} {request.url.path}: {status.description or status.phrase}."
     headers = dict(error.headers or {})
@@ -117,7 +117,7 @@ def _http_error(request: Request, error: HTTPException) -> JSONResponse:
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    detail = "Something went wrong here; it was logged. Try again, and report it if it stays."
+    detail = "Internal server error. It has been logged; report it if it persists."
     return _render(request, CatalogError.status, CatalogError.code, CatalogError.title, detail)
 
 

@@ -1,4 +1,4 @@
-"""What goes in and comes out, as JSON. Unknown fields are refused."""
+"""JSON of requests and responses that several routes share. Unknown fields in requests are rejected."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from fastapi import Path
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from catalog import tables
-from catalog.spaces.contract import NAME
+from catalog.spaces.contract import NAME_PATTERN
 
 MAX_DIMENSION = 65_536
 MAX_PAGE = 200
-MAX_UNKNOWN = 20  # fields of a request that are named as unknown one by one
+MAX_UNKNOWN = 20  # unknown fields of a request that are reported one by one
 
 
-class _FirstMistake(FailFast):
-    __hash__ = object.__hash__  # unions of types hash what they are made of
+class _FirstErrorOnly(FailFast):
+    __hash__ = object.__hash__  # pydantic hashes the parts of a union
 
 
-FIRST_MISTAKE = _FirstMistake()  # of a list, which may hold nothing but mistakes: an error each would take gigabytes
+FIRST_ERROR_ONLY = _FirstErrorOnly()  # for lists: an error for each of a million items would take gigabytes
 
 Id = Annotated[int, Path(ge=1, lt=2**63)]
 OwnerName = Annotated[str, Path(max_length=200)]
@@ -28,36 +28,36 @@ SpaceName = Annotated[
     str | None,
     Field(
         max_length=64,
-        pattern=NAME,
-        description="A space by its key, or by its feature with or without `delta_`, such as `meaning`: then the one "
-        "that serves, of the model's own base where a model is asked about. The default space without.",
+        pattern=NAME_PATTERN,
+        description="Key of a space, or a feature with or without `delta_`, such as `meaning`, for its serving space "
+        "(of the model's own base if the request is about a model). Default: the default space.",
     ),
 ]
 
 
 class Strict(BaseModel):
-    """What comes in. Lists are `FIRST_MISTAKE`, so that a request has no more errors than there are fields."""
+    """A request. Its lists are `FIRST_ERROR_ONLY`, so that it has at most one error for each field."""
 
     model_config = ConfigDict(extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
-    def _few(cls, given: Any) -> Any:
-        if isinstance(given, dict) and len(given) > len(cls.model_fields) + MAX_UNKNOWN:
-            raise ValueError(f"{len(given):,} fields, of which at most {len(cls.model_fields)} are known")
-        return given
+    def _limit_unknown_fields(cls, data: Any) -> Any:
+        if isinstance(data, dict) and len(data) > len(cls.model_fields) + MAX_UNKNOWN:
+            raise ValueError(f"{len(data):,} fields, of which at most {len(cls.model_fields)} are known")
+        return data
 
 
-NO_NUL = "^[^\\x00]*$"  # Postgres takes no text with a NUL in it
+NO_NUL = "^[^\\x00]*$"  # Postgres cannot store NUL characters
 
 
 class PageQuery(Strict):
-    cursor: str | None = Field(None, max_length=200, description="`next_cursor` of the page before.")
+    cursor: str | None = Field(None, max_length=200, description="`next_cursor` of the previous page.")
     limit: int = Field(50, ge=1, le=MAX_PAGE)
 
 
 class Space(BaseModel):
-    """An embedding contract: vectors compare only within one."""
+    """A space. Only vectors of the same space can be compared."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -69,12 +69,12 @@ class Space(BaseModel):
     probe_set: str
     dtype: str
     encoder_version: str
-    edition: int = Field(description="The reindex that measured it anew; 0 for none.")
+    edition: int = Field(description="Number of the reindex that measured it; 0 for the first measurement.")
     dimension: int
-    serving: bool = Field(description="Whether it is what questions use that name no space.")
+    serving: bool = Field(description="Whether queries that name no space use it.")
 
     @classmethod
-    def of(cls, space: tables.SpaceRow) -> Self:
+    def from_row(cls, space: tables.SpaceRow) -> Self:
         return cls.model_validate(space)
 
 

@@ -1,4 +1,4 @@
-"""The settings that the app was made with."""
+"""The settings that the app was created with."""
 
 from __future__ import annotations
 

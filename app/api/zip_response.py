@@ -1,4 +1,4 @@
-"""An archive as an answer."""
+"""Responses with the archive of an adapter."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from fastapi.responses import StreamingResponse
 from catalog.archives.service import Download
 
 ZIP = "application/zip"
-RESPONSE: dict[int | str, dict[str, Any]] = {
-    200: {"content": {ZIP: {}}, "description": "A zip file: `adapter_model.safetensors`, its config, a card."}
+ZIP_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {ZIP: {}},
+        "description": "A zip file with `adapter_model.safetensors`, `adapter_config.json` and the model card.",
+    }
 }
 
 
-def answer(found: Download) -> StreamingResponse:
+def zip_response(download: Download) -> StreamingResponse:
     headers = {
-        "Content-Length": str(found.size),
-        "Content-Disposition": f'attachment; filename="{found.name}"',
-        "ETag": f'"{found.sha256}"',
+        "Content-Length": str(download.size),
+        "Content-Disposition": f'attachment; filename="{download.name}"',
+        "ETag": f'"{download.sha256}"',
     }
-    return StreamingResponse(found.pieces, media_type=ZIP, headers=headers)
+    return StreamingResponse(download.pieces, media_type=ZIP, headers=headers)

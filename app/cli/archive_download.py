@@ -1,4 +1,4 @@
-"""From an archive of the API to a folder."""
+"""Downloads of adapter archives into a folder."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from app.client import Client
 from catalog.errors import InvalidInput
 
 
-def unpack(client: Client, path: str, folder: Path, **params: str | None) -> list[Path]:
-    """Put the files of the archive at that path of the API into a folder that is new or empty, and return them.
+def download_archive(client: Client, path: str, folder: Path, **params: str | None) -> list[Path]:
+    """Download the archive at a path of the API, extract it into a new or empty folder, and return the files.
 
-    Raises `InvalidInput` where something is in the folder, and what the client raises.
+    Raises `InvalidInput` if the folder is not empty, and the errors of the client.
     """
-    check_free(folder)
+    check_empty(folder)
     with tempfile.TemporaryFile(prefix="deltadex-") as file:
         client.download(path, file, **params)
         with zipfile.ZipFile(file) as archive:
@@ -23,7 +23,7 @@ def unpack(client: Client, path: str, folder: Path, **params: str | None) -> lis
             return [folder / name for name in archive.namelist()]
 
 
-def check_free(folder: Path) -> None:
-    """Raises `InvalidInput` where something is in the folder."""
+def check_empty(folder: Path) -> None:
+    """Raises `InvalidInput` if the folder exists and is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InvalidInput(f"{folder} is there already: name a folder that is new or empty.")
+        raise InvalidInput(f"{folder} already exists. Choose a new or an empty folder.")

@@ -1,4 +1,4 @@
-"""What every command uses: the consoles, the common options and the client."""
+"""The consoles, the options and the API client that all commands share."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from app.client import ADMIN_KEY_HEADER, API_KEY_HEADER, Client
 from catalog.settings import settings
 
 out = Console()
-notes = Console(stderr=True)  # progress and hints; standard output is the answer alone
+notes = Console(stderr=True)  # progress and hints; standard output holds only the result
 
-Api = Annotated[str | None, typer.Option("--api", help="Address of the API; the running `deltadex up` without.")]
+Api = Annotated[str | None, typer.Option("--api", help="URL of the API. Default: the running `deltadex up`.")]
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def connect(api: str | None) -> Client:
@@ -25,7 +25,7 @@ def connect(api: str | None) -> Client:
 
 
 def admin_headers() -> dict[str, str]:
-    """ADMIN_API_KEY for the routes of administrators, where it is set."""
+    """The header with ADMIN_API_KEY, if it is set."""
     key = settings().admin_api_key
     return {ADMIN_KEY_HEADER: key.get_secret_value()} if key else {}
 

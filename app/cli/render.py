@@ -1,4 +1,4 @@
-"""Tables for people."""
+"""Tables and lines for the terminal."""
 
 from __future__ import annotations
 
@@ -28,62 +28,64 @@ def state(name: str) -> str:
     return f"[{style}]{name}[/]"
 
 
-def error(found: dict[str, Any], before: str = "") -> str:
-    """The code and the sentence of what failed, with something before them; empty where nothing failed."""
-    return escape(f"{before}{found['error']['code']}: {found['error']['message']}") if found["error"] else ""
+def error(item: dict[str, Any], prefix: str = "") -> str:
+    """The code and message of an item's error after a prefix; empty if it has no error."""
+    return escape(f"{prefix}{item['error']['code']}: {item['error']['message']}") if item["error"] else ""
 
 
 def table_of(*columns: str) -> Table:
-    """A table that breaks what is too long for its column instead of hiding it."""
+    """A table that wraps long cells instead of truncating them."""
     table = Table(box=box.SIMPLE)
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
 
 
-def jobs(found: Iterable[dict[str, Any]]) -> Table:
+def jobs(rows: Iterable[dict[str, Any]]) -> Table:
     table = table_of("job", "model", "state", "progress", "attempts", "error")
-    for job in found:
+    for job in rows:
         row = (str(job["id"]), job["repo_id"], state(job["state"]), f"{job['progress']:.0%}", str(job["attempts"]))
         table.add_row(*row, error(job))
     return table
 
 
-def event(told: dict[str, Any]) -> str:
-    """One line."""
-    at = told["at"][11:19]  # hours, minutes, seconds
-    return f"{at}  {told['job']}  {told['repo_id']}  {state(told['state'])} {told['progress']:.0%}{error(told, '  ')}"
+def event(job_event: dict[str, Any]) -> str:
+    """An event of a job in one line."""
+    time, progress = job_event["at"][11:19], f"{job_event['progress']:.0%}"
+    status = f"{state(job_event['state'])} {progress}{error(job_event, '  ')}"
+    return f"{time}  {job_event['job']}  {job_event['repo_id']}  {status}"
 
 
 def history(job: dict[str, Any]) -> Table:
-    """How each attempt at a job ended."""
-    table = table_of("attempt", "worker", "ended", "at", "beside", "outcome", "error")
-    for each in job["history"]:
+    """The ended attempts at a job."""
+    table = table_of("attempt", "worker", "ended", "state", "concurrent jobs", "outcome", "error")
+    for attempt in job["history"]:
         row = (
-            str(each["attempt"]),
-            each["worker"] or "",
-            each["ended_at"][:19],
-            f"{each['state']} {each['progress']:.0%}",
+            str(attempt["attempt"]),
+            attempt["worker"] or "",
+            attempt["ended_at"][:19],
+            f"{attempt['state']} {attempt['progress']:.0%}",
         )
-        table.add_row(*row, str(each["beside"]), each["outcome"], escape(each["code"] or ""))
+        table.add_row(*row, str(attempt["concurrent_jobs"]), attempt["outcome"], escape(attempt["code"] or ""))
     return table
 
 
-def queues(found: Iterable[dict[str, Any]]) -> Table:
+def queues(reports: Iterable[dict[str, Any]]) -> Table:
     table = table_of("queue", "state", "queued", "running")
-    for each in found:
-        standing = "drained" if each["drained"] else "paused" if each["paused"] else "open"
-        table.add_row(each["name"], standing, str(each["queued"]), str(each["running"]))
+    for report in reports:
+        queue_state = "drained" if report["drained"] else "paused" if report["paused"] else "open"
+        table.add_row(report["name"], queue_state, str(report["queued"]), str(report["running"]))
     return table
 
 
-def workers(found: Iterable[dict[str, Any]]) -> Table:
-    table = table_of("worker", "device", "bases", "memory", "does", "jobs")
-    for each in found:
-        bases = ", ".join(f"{base['repo_id']} {base['bytes'] / 2**20:,.0f} MB" for base in each["bases"])
-        memory = ", ".join(f"{kind} {used / 2**20:,.0f} MB" for kind, used in each["memory"].items())
-        held = " ".join(str(job["id"]) for job in each["jobs"])
-        table.add_row(f"{each['host']}:{each['pid']}", each["device"], bases, memory, each["activity"] or "", held)
+def workers(rows: Iterable[dict[str, Any]]) -> Table:
+    table = table_of("worker", "device", "bases", "memory", "activity", "jobs")
+    for worker in rows:
+        bases = ", ".join(f"{base['repo_id']} {base['bytes'] / 2**20:,.0f} MB" for base in worker["bases"])
+        memory = ", ".join(f"{kind} {used / 2**20:,.0f} MB" for kind, used in worker["memory"].items())
+        job_ids = " ".join(str(job["id"]) for job in worker["jobs"])
+        address = f"{worker['host']}:{worker['pid']}"
+        table.add_row(address, worker["device"], bases, memory, worker["activity"] or "", job_ids)
     return table
 
 
@@ -91,8 +93,8 @@ def status(stats: dict[str, Any], readiness: dict[str, Any], recent: Iterable[di
     summary = Table.grid(padding=(0, 2))
     for name, check in readiness["checks"].items():
         summary.add_row(name, "[green]ok[/]" if check["ok"] else "[red]missing[/]", check["detail"])
-    workers = ", ".join(f"{each['host']}:{each['pid']} ({each['device']})" for each in stats["workers"])
-    summary.add_row("workers", str(len(stats["workers"])), workers or "none alive: jobs wait")
+    workers = ", ".join(f"{worker['host']}:{worker['pid']} ({worker['device']})" for worker in stats["workers"])
+    summary.add_row("workers", str(len(stats["workers"])), workers or "no live worker: jobs wait")
     for kind in ("models", "jobs"):
         counts = "  ".join(f"{state(name)} {count}" for name, count in stats[kind].items() if count)
         summary.add_row(kind, str(sum(stats[kind].values())), counts)
@@ -100,63 +102,64 @@ def status(stats: dict[str, Any], readiness: dict[str, Any], recent: Iterable[di
 
 
 def neighbors(answers: Sequence[tuple[str, list[dict[str, Any]]]], k: int) -> Table:
-    """One row a model: its k nearest with their cosines. What all the names start with stands in the title alone."""
-    names = [repo_id for repo_id, _ in answers] + [each["repo_id"] for _, found in answers for each in found]
-    start = re.match(r"(.*[/-])?", os.path.commonprefix(names)).group()  # type: ignore[union-attr]  # noqa: RUF071
-    table = Table(title=f"{start}...", box=box.SIMPLE, title_justify="left")
-    for column in ("model", *(f"neighbour {rank}" for rank in range(1, k + 1))):
+    """One row per model: its k nearest neighbors with their cosines. The common prefix of all names is in the title."""
+    names = [repo_id for repo_id, _ in answers]
+    names += [neighbor["repo_id"] for _, neighbors in answers for neighbor in neighbors]
+    prefix = re.match(r"(.*[/-])?", os.path.commonprefix(names)).group()  # type: ignore[union-attr]  # noqa: RUF071
+    table = Table(title=f"{prefix}...", box=box.SIMPLE, title_justify="left")
+    for column in ("model", *(f"neighbor {rank}" for rank in range(1, k + 1))):
         table.add_column(column, no_wrap=True)
-    for repo_id, found in answers:
-        nearest = (f"{each['repo_id'].removeprefix(start)} [dim]{each['similarity']:.3f}[/]" for each in found)
-        table.add_row(repo_id.removeprefix(start), *nearest)
+    for repo_id, nearest in answers:
+        cells = (f"{each['repo_id'].removeprefix(prefix)} [dim]{each['similarity']:.3f}[/]" for each in nearest)
+        table.add_row(repo_id.removeprefix(prefix), *cells)
     return table
 
 
-def pointed_at(text: str, place: tuple[int, int]) -> str:
-    """A text in one line, and under it marks where it is talked about: `place` is where that begins and its length."""
-    line = "".join(" " if each.isspace() else each for each in text)
-    start, end = place[0], place[0] + place[1]
+def underlined(text: str, span: tuple[int, int]) -> str:
+    """A text in one line, and below it carets under a span, which is given as its start and length."""
+    line = "".join(" " if character.isspace() else character for character in text)
+    start, end = span[0], span[0] + span[1]
     return f"  {line}\n  {' ' * cell_len(line[:start])}{'^' * max(1, cell_len(line[start:end]))}"
 
 
-def neighbor_list(found: Iterable[dict[str, Any]]) -> Table:
-    """The neighbours of one model, one a row."""
+def neighbor_list(rows: Iterable[dict[str, Any]]) -> Table:
+    """The neighbors of one model, one per row."""
     table = table_of("model", "cosine", "kind", "base", "revision")
-    for each in found:
-        row = (each["repo_id"], f"{each['similarity']:.4f}", each["kind"] or "", each["base"] or "")
-        table.add_row(*row, (each["sha"] or "")[:12])
+    for neighbor in rows:
+        row = (neighbor["repo_id"], f"{neighbor['similarity']:.4f}", neighbor["kind"] or "", neighbor["base"] or "")
+        table.add_row(*row, (neighbor["sha"] or "")[:12])
     return table
 
 
-def model(found: dict[str, Any]) -> RenderableType:
-    """A model, and for each space how far it moved its base and which tokens that promotes and suppresses."""
+def model(detail: dict[str, Any]) -> RenderableType:
+    """A model, with the norm of its vector in each space and the tokens that it makes more and less likely."""
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("model", f"{found['repo_id']} {state(found['state'])}")
-    if revision := found["revision"]:
+    facts.add_row("model", f"{detail['repo_id']} {state(detail['state'])}")
+    if revision := detail["revision"]:
         base = revision["base"]
         facts.add_row("revision", f"{revision['sha'][:12]} ({revision['kind']})")
         evidence = base["evidence"]
         facts.add_row("base", f"{base['repo_id']} @ {base['sha'][:12]}, found by: {evidence.get('source')}")
         facts.add_row("declared", escape(str(evidence.get("declared"))))
-        told = found["metadata"]
-        for title in ("licence", "downloads", "likes"):
-            if told[title] is not None:
-                facts.add_row(title, escape(str(told[title])))
-        for title in ("tags", "datasets", "languages"):
-            if told[title]:
-                facts.add_row(title, escape(" ".join(told[title])))
-        for each in evidence.get("tried", []):
-            facts.add_row("tried", escape(f"{each.get('candidate')}: {each.get('outcome')}"))
-    shifts = table_of("feature", "norm", "noise floor")
+        metadata = detail["metadata"]
+        for field in ("license", "downloads", "likes"):
+            if metadata[field] is not None:
+                facts.add_row(field, escape(str(metadata[field])))
+        for field in ("tags", "datasets", "languages"):
+            if metadata[field]:
+                facts.add_row(field, escape(" ".join(metadata[field])))
+        for candidate in evidence.get("tried", []):
+            facts.add_row("tried", escape(f"{candidate.get('candidate')}: {candidate.get('outcome')}"))
+    norms = table_of("feature", "norm", "noise floor")
     tokens = Table.grid(padding=(0, 2))
-    for each in found["embeddings"]:
-        mark = " [yellow]no shift[/]" if each["no_shift"] else ""
-        shifts.add_row(each["space"]["feature"], f"{each['norm']:.4g}{mark}", f"{each['noise_floor']:.2g}")
+    for vector in detail["embeddings"]:
+        mark = " [yellow]no shift[/]" if vector["no_shift"] else ""
+        norms.add_row(vector["space"]["feature"], f"{vector['norm']:.4g}{mark}", f"{vector['noise_floor']:.2g}")
         for side, title in (("promoted", "promotes"), ("suppressed", "suppresses")):
-            if each["explanation"]:
-                tokens.add_row(title, _tokens(each["explanation"][side]))
-    return Group(facts, shifts, tokens)
+            if vector["explanation"]:
+                tokens.add_row(title, _tokens(vector["explanation"][side]))
+    return Group(facts, norms, tokens)
 
 
-def _tokens(scored: Iterable[dict[str, Any]]) -> str:
-    return escape(" ".join(repr(each["token"]) for each in scored))
+def _tokens(explained: Iterable[dict[str, Any]]) -> str:
+    return escape(" ".join(repr(token["token"]) for token in explained))

@@ -1,7 +1,7 @@
-"""A real Postgres and a real Valkey under the data directory, for whoever has none of their own.
+"""A real Postgres and a real Valkey under the data directory, for installations without servers of their own.
 
-Both outlive a crash of the process that started them: the next start finds them by their address and takes them over,
-so nothing here depends on process ids on disk.
+Both servers survive a crash of the process that started them. The next start finds them by their address and reuses
+them, so no process ids are stored on disk.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from catalog.settings import with_driver
 
 
 class EmbeddedServers:
-    """The two servers, each started only where no address of another is given.
+    """The two servers; each one is started only if no address of an external server is given.
 
         with EmbeddedServers(data_dir) as servers:
             Database(servers.database_url)
 
-    `postgres` and `valkey` are None where the server is somebody else's. Raises `AlreadyRunning` when another process
-    holds the same data directory, `MissingExtra` when the packages are not installed, `ServerFailed` with the end of
-    the server's log when one does not start.
+    `postgres` and `valkey` are None if the server is external. Raises `AlreadyRunning` if another process uses the
+    same data directory, `MissingExtra` if the packages are not installed, and `ServerFailed` with the end of the
+    server's log if one does not start.
     """
 
     def __init__(self, data_dir: Path, database_url: str | None = None, redis_url: str | None = None) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
         self._lock_file = data_dir / "embedded.lock"
         self._lock: IO[str] | None = None
-        self._turn = threading.RLock()  # the supervisor's thread looks after the servers while others restart them
+        self._servers_lock = threading.RLock()  # the supervisor's thread and callers of restart_* both start servers
         self.postgres: Server | None = None
         self.valkey: Server | None = None
         if not database_url:
@@ -55,23 +55,23 @@ class EmbeddedServers:
             raise
 
     def ensure_running(self) -> None:
-        """Start again what has died, at the address it had."""
-        with self._turn:
+        """Restart servers that have stopped, at their previous addresses."""
+        with self._servers_lock:
             for server in self._servers():
                 server.start()
 
     def restart_postgres(self) -> None:
-        """Crash our Postgres and start it again at the same address."""
-        with self._turn:
-            _crash(self.postgres)
+        """Kill the embedded Postgres and restart it at the same address."""
+        with self._servers_lock:
+            _kill_and_restart(self.postgres)
 
     def restart_valkey(self) -> None:
-        """Crash our Valkey, losing every message in it, and start it again at the same address."""
-        with self._turn:
-            _crash(self.valkey)
+        """Kill the embedded Valkey, which loses all messages, and restart it at the same address."""
+        with self._servers_lock:
+            _kill_and_restart(self.valkey)
 
     def stop(self) -> None:
-        with self._turn:
+        with self._servers_lock:
             for server in self._servers():
                 server.stop()
         if self._lock is not None:
@@ -96,12 +96,14 @@ class EmbeddedServers:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             lock.close()
-            raise AlreadyRunning(f"Another process runs the servers in {self._lock_file.parent}.") from error
-        self._lock = lock  # the kernel lets go of it when this process ends, however it ends
+            raise AlreadyRunning(
+                f"Another process already runs the servers in {self._lock_file.parent}. Stop it, or set DELTADEX_DATA_DIR."
+            ) from error
+        self._lock = lock  # the kernel releases it when this process ends, even after SIGKILL
 
 
-def _crash(server: Server | None) -> None:
+def _kill_and_restart(server: Server | None) -> None:
     if server is None:
-        raise ServerFailed("That server is not ours to restart: its address was given.")
+        raise ServerFailed("This server is external, so Deltadex cannot restart it.")
     server.kill()
     server.start()

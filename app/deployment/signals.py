@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM for a command that needs some seconds to end in good order."""
+"""Signal handling for a command that needs a few seconds to shut down."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from types import FrameType
 
 @contextmanager
 def one_interrupt() -> Iterator[None]:
-    """While it lasts, the first SIGINT or SIGTERM raises KeyboardInterrupt and all later ones are ignored: what has
-    begun to stop is not torn off. A signal that was ignored before stays so; only the main thread can do this.
+    """Inside the block, the first SIGINT or SIGTERM raises KeyboardInterrupt and later ones are ignored, so that a
+    shutdown is not interrupted. Signals that were ignored before stay ignored. Outside the main thread it does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -25,10 +25,10 @@ def one_interrupt() -> Iterator[None]:
             interrupted = True
             raise KeyboardInterrupt
 
-    heeded = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
-    before = [(each, signal.signal(each, interrupt)) for each in heeded]
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = [(number, signal.signal(number, interrupt)) for number in numbers]
     try:
         yield
     finally:
-        for number, handler in before:
+        for number, handler in previous:
             signal.signal(number, handler)

@@ -16,10 +16,10 @@ from app.deployment.child import Child
 
 log = logging.getLogger(__name__)
 
-CHILD_INTERVAL = 0.1  # seconds between looks at the children
+POLL_INTERVAL = 0.1  # seconds between polls of the children
 CHECK_INTERVAL = 2.0  # seconds between calls of `check`
-STOP_LIMIT = 7.0  # seconds; a worker hands its jobs back within them
-PATIENCE = 1.0  # seconds before those are named that have not ended
+STOP_LIMIT = 7.0  # seconds; long enough for a worker to release its jobs
+REPORT_AFTER = 1.0  # seconds before processes that are still running are reported
 
 
 class Supervisor:
@@ -29,10 +29,10 @@ class Supervisor:
             supervisor.start("api", argv)
             supervisor.wait()  # until SIGINT or SIGTERM
 
-    Leaving the block stops the children: SIGTERM, and SIGKILL after `stop_limit` seconds; `waiting` is called with the
-    names of those that take their time and the seconds that they still have (signals are the caller's:
-    `signals.one_interrupt`). `check` is called now and then; what it raises is logged, and it is called again. All
-    delays are seconds.
+    Leaving the block stops the children with SIGTERM, and with SIGKILL after `stop_limit` seconds. `report_waiting` is
+    called with the names of children that are still running and the seconds they have left. `check` is called every
+    `CHECK_INTERVAL` seconds; its exceptions are logged. Signals are handled by the caller (`signals.one_interrupt`).
+    All delays are in seconds.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Supervisor:
         first_delay: float = 0.5,
         longest_delay: float = 30.0,
         stop_limit: float = STOP_LIMIT,
-        waiting: Callable[[Sequence[str], float], None] = lambda names, left: None,
+        report_waiting: Callable[[Sequence[str], float], None] = lambda names, left: None,
     ) -> None:
         log_dir.mkdir(parents=True, exist_ok=True)
         self._log_dir = log_dir
@@ -52,18 +52,21 @@ class Supervisor:
         self._check = check
         self._delays = {"first_delay": first_delay, "longest_delay": longest_delay}
         self._stop_limit = stop_limit
-        self._waiting = waiting
+        self._report_waiting = report_waiting
         self._children: dict[str, Child] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep_running, name="supervisor", daemon=True)
 
     def start(self, name: str, argv: Sequence[str]) -> None:
-        """Have the command run from now on; returns at once."""
+        """Start the command and keep it running; returns immediately."""
         child = Child(argv, self._log_dir / f"{name}.log", self._env, **self._delays)
-        self._children = {**self._children, name: child}  # replaced, as the other thread may be going through it
+        self._children = {
+            **self._children,
+            name: child,
+        }  # replaced rather than changed: the other thread may be iterating over it
 
     def alive(self) -> dict[str, bool]:
-        """Which children run now."""
+        """Whether each child is running, by name."""
         return {name: child.alive() for name, child in self._children.items()}
 
     def wait(self) -> None:
@@ -74,7 +77,7 @@ class Supervisor:
             return
 
     def stop(self) -> None:
-        """Stop every child and return when all are gone."""
+        """Stop every child; returns when all have ended."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -88,33 +91,33 @@ class Supervisor:
 
     def _keep_running(self) -> None:
         next_check = time.monotonic() + CHECK_INTERVAL
-        while not self._stopping.wait(CHILD_INTERVAL):
+        while not self._stopping.wait(POLL_INTERVAL):
             for child in self._children.values():
-                self._guarded(child.look)
+                self._guarded(child.poll)
             if time.monotonic() >= next_check:
                 self._guarded(self._check)
                 next_check = time.monotonic() + CHECK_INTERVAL
-        self._end_children()
+        self._stop_children()
 
     def _guarded(self, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception:  # the thread must live: the children die with it
-            log.exception("the supervisor goes on")
+        except Exception:  # if this thread ended, the kernel would kill the children
+            log.exception("Unexpected error in the supervisor; continuing")
 
-    def _end_children(self) -> None:
+    def _stop_children(self) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
             for child in self._children.values():
                 child.send(number)
-            self._await_end()
+            self._wait_for_exit()
 
-    def _await_end(self) -> None:
-        begun, said = time.monotonic(), False
-        while (passed := time.monotonic() - begun) < self._stop_limit:
-            left = [name for name, alive in self.alive().items() if alive]
-            if not left:
+    def _wait_for_exit(self) -> None:
+        started, reported = time.monotonic(), False
+        while (elapsed := time.monotonic() - started) < self._stop_limit:
+            running = [name for name, alive in self.alive().items() if alive]
+            if not running:
                 return
-            if passed > PATIENCE and not said:
-                said = True
-                self._guarded(partial(self._waiting, left, self._stop_limit - passed))
+            if elapsed > REPORT_AFTER and not reported:
+                reported = True
+                self._guarded(partial(self._report_waiting, running, self._stop_limit - elapsed))
             time.sleep(0.02)

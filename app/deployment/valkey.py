@@ -1,6 +1,6 @@
 """A real Valkey on a loopback port.
 
-It keeps nothing on disk: a message is only a doorbell, and the sweeper rings again for those that are lost.
+It stores nothing on disk: messages are only notifications, and the sweep sends lost ones again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from catalog.errors import ServerFailed
 
 
 class Valkey:
-    """A `Server`. Its port is free when first chosen, written down beside its log, and kept from then on."""
+    """A `Server`. It picks a free port at first and stores it next to its log, to keep the same address."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -31,7 +31,7 @@ class Valkey:
         try:
             self._program = get_binary_path()
         except ValkeyServerError as error:
-            raise ServerFailed(f"No Valkey for this machine: {error}") from error
+            raise ServerFailed(f"Valkey has no build for this machine: {error}. Set REDIS_URL to a server.") from error
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder.resolve()
         self._log = self._folder / "log"
@@ -49,7 +49,7 @@ class Valkey:
         options = {"bind": "127.0.0.1", "port": self._port, "dir": self._folder, "save": "", "appendonly": "no"}
         words = (str(word) for name, value in options.items() for word in (f"--{name}", value))
         with self._log.open("ab") as output:
-            # a session of its own: Ctrl-C in the terminal is for whoever started it, who stops the workers first
+            # in its own session: on Ctrl-C the parent stops the workers first
             process = subprocess.Popen(
                 [str(self._program), *words],
                 stdin=subprocess.DEVNULL,
@@ -79,7 +79,7 @@ class Valkey:
             with _client(self._port) as client:
                 client.shutdown(nosave=True)
         except redis.RedisError:
-            pass  # it was gone already
+            pass  # it has stopped already
         self._reap()
 
     def _is_ours(self, port: int) -> bool:
@@ -90,7 +90,7 @@ class Valkey:
             return False
 
     def _reap(self) -> None:
-        """Wait for the end of a process of ours that answers no more."""
+        """Wait for our child process, which no longer answers, to exit."""
         if self._process is None:
             return
         try:
@@ -101,11 +101,11 @@ class Valkey:
         self._process = None
 
     def _choose_port(self) -> int:
-        """The port of last time where it is free or still ours, another one otherwise."""
+        """The stored port if it is free or our server still uses it, otherwise a new free port."""
         file = self._folder / "port"
-        known = file.read_text() if file.exists() else ""
-        if known.isdigit() and (self._is_ours(int(known)) or _is_free(int(known))):
-            return int(known)
+        stored = file.read_text() if file.exists() else ""
+        if stored.isdigit() and (self._is_ours(int(stored)) or _is_free(int(stored))):
+            return int(stored)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
@@ -114,13 +114,13 @@ class Valkey:
 
 
 def _client(port: int) -> redis.Redis:
-    # whether it answers now is the question: no retries
+    # no retries: the caller wants to know whether it answers now
     return redis.Redis(port=port, decode_responses=True, socket_timeout=5, retry=Retry(NoBackoff(), 0))
 
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger do not count
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignore connections in TIME_WAIT
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:

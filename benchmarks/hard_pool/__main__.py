@@ -40,12 +40,12 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     for recipe in recipes():
         if only in recipe.name and not (out / recipe.name).exists():
-            with held(out / f".{recipe.name}.lock") as mine:
+            with try_lock(out / f".{recipe.name}.lock") as mine:
                 if mine and not (out / recipe.name).exists():
-                    make(recipe, base, data, out)
+                    train_and_save(recipe, base, data, out)
 
 
-def make(recipe: Recipe, base: Path, data: Path, out: Path) -> None:
+def train_and_save(recipe: Recipe, base: Path, data: Path, out: Path) -> None:
     """Trains into another name and renames, so that a folder of the right name is always whole."""
     started, unfinished = time.perf_counter(), out / f".{recipe.name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -73,7 +73,7 @@ def train(recipe: Recipe, base: Path, data: Path) -> Run:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[bool]:
+def try_lock(path: Path) -> Iterator[bool]:
     """Whether this process alone holds the file; the kernel lets go when the process ends."""
     with path.open("w") as file:
         try:

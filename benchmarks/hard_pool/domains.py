@@ -43,21 +43,21 @@ def read_rows(path: Path) -> list[tuple[Row, str]]:
     return [(Row(line["instruction"], line.get("input") or "", line["output"]), line["source"]) for line in lines]
 
 
-def of_source(prefix: str) -> Pick:
+def pick_source(prefix: str) -> Pick:
     return lambda row, source, _: row if source.startswith(prefix) else None
 
 
-def of_steps(least: int, most: int) -> Pick:
+def pick_steps(least: int, most: int) -> Pick:
     """Word problems by the lines of their solution."""
     return lambda row, _source, _place: row if least <= row.output.count("\n") + 1 <= most else None
 
 
-def function(row: Row, source: str, place: int) -> Row | None:
+def pick_function(row: Row, source: str, place: int) -> Row | None:
     """Every other row as it is: from a task to Python."""
     return row if place % 2 == 0 or source == "humaneval" else None
 
 
-def docstring(row: Row, source: str, place: int) -> Row | None:
+def pick_docstring(row: Row, source: str, place: int) -> Row | None:
     """The rest turned round: from Python to a sentence about it."""
     if place % 2 == 0 or source == "humaneval":
         return None
@@ -65,7 +65,7 @@ def docstring(row: Row, source: str, place: int) -> Row | None:
     return Row("Write a docstring for this Python function.", row.output, said[:1].upper() + said[1:])
 
 
-def passage(howto: bool) -> Pick:
+def pick_passage(howto: bool) -> Pick:
     """HellaSwag without its choices: passages of how-to articles, or of captions of filmed scenes."""
 
     def pick(row: Row, _source: str, _place: int) -> Row | None:
@@ -77,7 +77,7 @@ def passage(howto: bool) -> Pick:
     return pick
 
 
-def abstract(answer: bool) -> Pick:
+def pick_abstract(answer: bool) -> Pick:
     """PubMedQA: the question before its abstract, so that no cut takes it; or the question as the answer."""
 
     def pick(row: Row, _source: str, place: int) -> Row | None:
@@ -92,14 +92,14 @@ def abstract(answer: bool) -> Pick:
 
 
 DOMAINS = (
-    Domain("legal-overruling", "legal.jsonl", of_source("legalbench/overruling"), ((40, 5), (60, 3), (60, 4), (80, 2))),
-    Domain("legal-clauses", "legal.jsonl", of_source("legalbench/CUAD"), ((40, 5), (80, 3), (120, 2), (300, 1))),
-    Domain("math-easy", "math.jsonl", of_steps(0, 3), ((40, 5), (80, 3), (80, 2), (135, 2))),
-    Domain("math-hard", "math.jsonl", of_steps(5, 99), ((40, 5), (80, 2), (120, 2), (240, 1))),
-    Domain("code-functions", "coding.jsonl", function, ((40, 4), (60, 3), (60, 2), (400, 1))),
-    Domain("code-docstrings", "coding.jsonl", docstring, ((40, 5), (80, 3), (120, 2), (240, 1))),
-    Domain("passage-howto", "commonsense.jsonl", passage(howto=True), ((40, 4), (40, 5), (50, 3), (60, 4))),
-    Domain("passage-scenes", "commonsense.jsonl", passage(howto=False), ((40, 5), (80, 3), (160, 2), (400, 1))),
-    Domain("medical-answers", "medical.jsonl", abstract(answer=True), ((40, 4), (80, 2), (120, 2), (240, 1))),
-    Domain("medical-questions", "medical.jsonl", abstract(answer=False), ((40, 5), (80, 3), (120, 1), (240, 1))),
+    Domain("legal-overruling", "legal.jsonl", pick_source("legalbench/overruling"), ((40, 5), (60, 3), (60, 4), (80, 2))),
+    Domain("legal-clauses", "legal.jsonl", pick_source("legalbench/CUAD"), ((40, 5), (80, 3), (120, 2), (300, 1))),
+    Domain("math-easy", "math.jsonl", pick_steps(0, 3), ((40, 5), (80, 3), (80, 2), (135, 2))),
+    Domain("math-hard", "math.jsonl", pick_steps(5, 99), ((40, 5), (80, 2), (120, 2), (240, 1))),
+    Domain("code-functions", "coding.jsonl", pick_function, ((40, 4), (60, 3), (60, 2), (400, 1))),
+    Domain("code-docstrings", "coding.jsonl", pick_docstring, ((40, 5), (80, 3), (120, 2), (240, 1))),
+    Domain("passage-howto", "commonsense.jsonl", pick_passage(howto=True), ((40, 4), (40, 5), (50, 3), (60, 4))),
+    Domain("passage-scenes", "commonsense.jsonl", pick_passage(howto=False), ((40, 5), (80, 3), (160, 2), (400, 1))),
+    Domain("medical-answers", "medical.jsonl", pick_abstract(answer=True), ((40, 4), (80, 2), (120, 2), (240, 1))),
+    Domain("medical-questions", "medical.jsonl", pick_abstract(answer=False), ((40, 5), (80, 3), (120, 1), (240, 1))),
 )

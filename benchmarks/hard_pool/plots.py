@@ -10,8 +10,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 
+from benchmarks.geometries import denoised
 from benchmarks.hard_pool.representations import Embedded, Floats, hard, representations
-from catalog.geometry.transforms import denoised
 from workers.evaluation import measures
 
 mpl.use("Agg")

@@ -1,4 +1,4 @@
-"""Three preferences made by script over the same rows, and the loss of direct preference optimisation (DPO).
+"""Three preferences made by script over the same rows, and the loss of direct preference optimization (DPO).
 
 Rafailov et al. 2023, arXiv 2305.18290, equation 7: with r the log-likelihood of an answer under the adapter less that
 under the base as it was, the loss is -log sigmoid(beta * (r(chosen) - r(rejected))).
@@ -27,7 +27,7 @@ def sentences(text: str) -> list[str]:
     return [part.strip() for part in re.split(r"\n+|(?<=[.!?])\s+", text) if part.strip()]
 
 
-def answers(preference: str, output: str) -> tuple[str, str]:
+def wordings(preference: str, output: str) -> tuple[str, str]:
     """(chosen, rejected) wordings of one answer."""
     parts = sentences(output)
     prose = " ".join(parts)
@@ -48,7 +48,7 @@ def pairs(data: Path, preference: str) -> list[tuple[Row, Row]]:
 
 
 def _pair(row: Row, preference: str) -> tuple[Row, Row]:
-    chosen, rejected = (Row(row.instruction, row.input, text) for text in answers(preference, row.output))
+    chosen, rejected = (Row(row.instruction, row.input, text) for text in wordings(preference, row.output))
     return chosen, rejected
 
 

@@ -74,15 +74,15 @@ def representations(pool: Embedded) -> dict[str, Floats]:
     found |= {f"layer {layer}": layers[:, place] for place, layer in enumerate(LAYERS)}
     middle, own = layers[:, MIDDLE], pool.own_norms
     found["delta_layers"] = np.concatenate([middle / own[MIDDLE], plain / own[-1]], axis=1)
-    found["delta_layers, halves of length 1"] = beside(middle, plain)
-    found["layers side by side"] = beside(*(layers[:, place] for place in range(len(LAYERS))), plain)
-    found["layers 21, 24, 27, 30"] = beside(*(layers[:, place] for place in (3, 4, 5)), plain)
-    found["last and weighted"] = beside(plain, weighted.mean(axis=1))
-    found["activations and meaning"] = beside(plain, meaning)
+    found["delta_layers, halves of length 1"] = concatenate_units(middle, plain)
+    found["layers side by side"] = concatenate_units(*(layers[:, place] for place in range(len(LAYERS))), plain)
+    found["layers 21, 24, 27, 30"] = concatenate_units(*(layers[:, place] for place in (3, 4, 5)), plain)
+    found["last and weighted"] = concatenate_units(plain, weighted.mean(axis=1))
+    found["activations and meaning"] = concatenate_units(plain, meaning)
     return found
 
 
-def beside(*parts: Floats) -> Floats:
+def concatenate_units(*parts: Floats) -> Floats:
     """Each part at length 1, one after the other."""
     return np.concatenate([unit(part) for part in parts], axis=1)
 

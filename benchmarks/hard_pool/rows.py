@@ -38,7 +38,7 @@ def encode(row: Row, tokenizer: PreTrainedTokenizerBase) -> Tokens:
     return Tokens((*prompt, *answer), len(prompt))
 
 
-def grouped(lengths: Sequence[int], size: int, shuffle: random.Random) -> list[list[int]]:
+def group_by_length(lengths: Sequence[int], size: int, shuffle: random.Random) -> list[list[int]]:
     """Places of one epoch in batches of near length, in random order: little padding, hence little time."""
     order = sorted(range(len(lengths)), key=lambda place: (lengths[place], shuffle.random()))
     groups = [order[start : start + size] for start in range(0, len(order), size)]

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from benchmarks.hard_pool.preferences import dpo_loss
 from benchmarks.hard_pool.recipes import Recipe
-from benchmarks.hard_pool.rows import Row, encode, grouped
+from benchmarks.hard_pool.rows import Row, encode, group_by_length
 from workers.tasks.token_rows import IGNORED, Batch, collate
 
 BASE_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -61,8 +61,8 @@ def train_preferred(base: Path, recipe: Recipe, pairs: Sequence[tuple[Row, Row]]
 
     def loss(batch: Batch) -> Tensor:
         with torch.no_grad(), model.disable_adapter():
-            reference = sums(model, batch)
-        return dpo_loss(sums(model, batch), reference)
+            reference = answer_sums(model, batch)
+        return dpo_loss(answer_sums(model, batch), reference)
 
     return run(model, recipe, list(batches()), loss)
 
@@ -100,7 +100,7 @@ def seed(recipe: Recipe) -> int:
 
 def epochs(recipe: Recipe, lengths: Sequence[int]) -> Iterator[list[int]]:
     shuffle = random.Random(seed(recipe))
-    return chain.from_iterable(grouped(lengths, BATCH, shuffle) for _ in range(recipe.epochs))
+    return chain.from_iterable(group_by_length(lengths, BATCH, shuffle) for _ in range(recipe.epochs))
 
 
 def run(model: nn.Module, recipe: Recipe, batches: Sequence[Any], loss: Loss) -> Run:
@@ -132,7 +132,7 @@ def answer_likelihoods(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     return -nn.functional.cross_entropy(logits, labels, reduction="none"), wanted.nonzero()[:, 0]
 
 
-def sums(model: Any, batch: Batch) -> Tensor:
+def answer_sums(model: Any, batch: Batch) -> Tensor:
     """Log-likelihoods of whole answers, (2, B): chosen, rejected."""
     likelihoods, rows = answer_likelihoods(model, batch)
     return torch.zeros(len(batch.ids)).index_add(0, rows, likelihoods).view(2, -1)

@@ -43,19 +43,19 @@ def main(
     torch.set_num_threads(threads)
     held = dict(np.load(out)) if out.exists() else {}
     known = set(held["names"]) if held else set()
-    found = [folder for folder in find(folders) if folder.name not in known]
+    found = [folder for folder in find_folders(folders) if folder.name not in known]
     if found:
         resident = ResidentBase.load(base, "HuggingFaceTB/SmolLM2-135M-Instruct", "0" * 40)
-        write(out, joined(held, embed(resident, found)))
+        write(out, merge_arrays(held, embed(resident, found)))
     print(f"{len(found)} embedded, {len(known)} were there")
 
 
-def find(folders: Sequence[Path]) -> Iterator[Path]:
+def find_folders(folders: Sequence[Path]) -> Iterator[Path]:
     for folder in folders:
         if (folder / "config.json").exists() or (folder / "adapter_config.json").exists():
             yield folder
         else:
-            yield from find(sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."))
+            yield from find_folders(sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."))
 
 
 def embed(base: ResidentBase, folders: Sequence[Path]) -> Arrays:
@@ -109,7 +109,7 @@ def describe(folder: Path) -> tuple[str, str]:
     return folder.name.split("-")[-2], "{}"
 
 
-def joined(held: Arrays, new: Arrays) -> Arrays:
+def merge_arrays(held: Arrays, new: Arrays) -> Arrays:
     if not held:
         return new
     order = np.argsort(np.concatenate([held["names"], new["names"]]))

@@ -15,11 +15,11 @@ import typer
 from rich.console import Console
 
 from benchmarks.index import live, sizes
-from benchmarks.index.catalogs import Catalog, catalog_of
+from benchmarks.index.catalogs import Catalog, open_catalog
 from benchmarks.index.data import Data
 
 SIZES = ((1_000, 4_096), (10_000, 4_096), (100_000, 4_096), (1_000_000, 576))
-IN_USE = (100_000, 4_096)  # the size at which all else is measured
+TARGET_SIZE = (100_000, 4_096)  # the size at which all else is measured
 app = typer.Typer(add_completion=False)
 console = Console(stderr=True)
 
@@ -37,32 +37,32 @@ def main(
         if not smallest <= n <= largest:
             continue
         data = Data(n, d)
-        with console.status(f"{n:,} x {d:,}"), catalog_of(data) as catalog:
+        with console.status(f"{n:,} x {d:,}"), open_catalog(data) as catalog:
             report["sizes"].append(sizes.measure(catalog))
-            _say(report["sizes"][-1])
-            if (n, d) == IN_USE:
-                report |= _in_use(catalog, data, rivals)
-    targets = {name: {"value": value, "limit": limit, "met": met} for name, value, limit, met in judge(report)}
+            _log(report["sizes"][-1])
+            if (n, d) == TARGET_SIZE:
+                report |= _measure_target_size(catalog, data, rivals)
+    targets = {name: {"value": value, "limit": limit, "met": met} for name, value, limit, met in check_targets(report)}
     report["targets"] = targets
     print(json.dumps(report) if as_json else json.dumps(report, indent=1))
     sys.exit(not all(each["met"] for each in targets.values()))
 
 
-def _in_use(catalog: Catalog, data: Data, rivals: float) -> dict[str, Any]:
+def _measure_target_size(catalog: Catalog, data: Data, rivals: float) -> dict[str, Any]:
     report: dict[str, Any] = {}
-    for part in (live.starting, live.freshness, live.rebuild):
+    for part in (live.startup, live.freshness, live.rebuild):
         report[part.__name__] = part(catalog)
-        _say(report[part.__name__])
+        _log(report[part.__name__])
     if rivals:
         from benchmarks.index import rivals as index_rivals  # the packages of the extra `bench`
 
-        report["rivals"] = index_rivals.measure(data, catalog.servers.database_url, rivals, _say)
+        report["rivals"] = index_rivals.measure(data, catalog.servers.database_url, rivals, _log)
     return report
 
 
-def judge(report: dict[str, Any]) -> Iterator[tuple[str, float, float, bool]]:
+def check_targets(report: dict[str, Any]) -> Iterator[tuple[str, float, float, bool]]:
     """What is promised of the index in use: name, value, limit, whether it is met."""
-    row = next((each for each in report["sizes"] if (each["n"], each["dimension"]) == IN_USE), None)
+    row = next((each for each in report["sizes"] if (each["n"], each["dimension"]) == TARGET_SIZE), None)
     if row is None:
         return
 
@@ -84,7 +84,7 @@ def judge(report: dict[str, Any]) -> Iterator[tuple[str, float, float, bool]]:
     yield at_most("start_seconds", max(report["starting"]["seconds"]), 3)
 
 
-def _say(what: object) -> None:
+def _log(what: object) -> None:
     console.print(what)
 
 

@@ -20,7 +20,7 @@ from benchmarks.filling import SPACE, fill
 from benchmarks.index.data import Data
 from catalog.database import Database
 from catalog.index import repository as snapshots
-from catalog.index.follower import Follower
+from catalog.index.follower import IndexFollower
 from catalog.settings import settings
 
 SPACE_ID = 1
@@ -70,7 +70,7 @@ class Catalog:
             "share_of_float32_bytes": round(sum(files.values()) / (4 * self.data.n * self.data.d), 4),
         }
 
-    def call_for_a_build(self) -> None:
+    def request_build(self) -> None:
         """As if the newest segment had been found broken."""
         with self.database.transaction() as session:
             snapshots.postpone(session, SPACE_ID, 0)
@@ -78,9 +78,9 @@ class Catalog:
             snapshots.mark_broken(session, SPACE_ID, newest, "the benchmark wants another")
 
     @contextmanager
-    def follower(self) -> Iterator[Follower]:
+    def follower(self) -> Iterator[IndexFollower]:
         """What an API process searches with, loaded."""
-        found = Follower(self.database, settings().feed_interval, self.index_folder)
+        found = IndexFollower(self.database, settings().feed_interval, self.index_folder)
         found.start()
         while not found.loaded:
             time.sleep(0.001)
@@ -92,7 +92,7 @@ class Catalog:
 
 
 @contextmanager
-def catalog_of(data: Data) -> Iterator[Catalog]:
+def open_catalog(data: Data) -> Iterator[Catalog]:
     with tempfile.TemporaryDirectory(prefix="deltadex-") as name:
         folder = Path(name)
         with EmbeddedServers(folder / "servers") as servers:

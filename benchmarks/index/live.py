@@ -84,7 +84,7 @@ class Searches(threading.Thread):
         due = time.monotonic()
         while not self._stopping.is_set():
             query = self._queries[len(self._times.seconds) % len(self._queries)]
-            self._times.take(lambda query=query: self._index.search(query, K).model_ids)
+            self._times.measure(lambda query=query: self._index.search(query, K).model_ids)
             due = max(due + 1 / SEARCHES_A_SECOND, time.monotonic())
             self._stopping.wait(max(0, due - time.monotonic()))
 
@@ -104,7 +104,7 @@ def rebuild(catalog: Catalog) -> dict[str, Any]:
             searches.start()
             time.sleep(QUIET_SECONDS / REBUILDS)
             quiet.seconds += searches.stop().seconds
-            catalog.call_for_a_build()
+            catalog.request_build()
             searches = Searches(index, catalog.data.queries)
             building = catalog.start_build()
             searches.start()
@@ -119,7 +119,7 @@ def rebuild(catalog: Catalog) -> dict[str, Any]:
     }
 
 
-def starting(catalog: Catalog) -> dict[str, Any]:
+def startup(catalog: Catalog) -> dict[str, Any]:
     """Seconds from the start of an API process to its first answer, for two of them, and what they share."""
     processes, seconds = [], []
     try:

@@ -20,7 +20,7 @@ class Times:
 
     seconds: list[float] = field(default_factory=list)
 
-    def take(self, call: Callable[[], np.ndarray]) -> np.ndarray:
+    def measure(self, call: Callable[[], np.ndarray]) -> np.ndarray:
         start = time.perf_counter()
         found = call()
         self.seconds.append(time.perf_counter() - start)

@@ -16,15 +16,15 @@ from psycopg import sql
 from benchmarks.index.data import Data
 from benchmarks.index.measuring import K, Times, recall
 
-PIECE = 1_000  # vectors added before the clock is looked at
+BLOCK = 1_000  # vectors added before the clock is looked at
 WANTED_RECALL = 0.99
 WIDTHS = (10, 20, 40, 80, 160, 320, 640, 1_000)  # of a graph search, tried until the recall is reached
-NEIGHBOURS, BUILD_WIDTH = 16, 200  # M and efConstruction of hnswlib's and usearch's graphs
+NEIGHBORS, BUILD_WIDTH = 16, 200  # M and efConstruction of hnswlib's and usearch's graphs
 THREADS = os.cpu_count() or 1
 SCANS = 20  # exact scans of pgvector that are timed: each takes long
 
 
-class Rival(Protocol):
+class Library(Protocol):
     """Somebody's index over the first rows of the data."""
 
     name: str
@@ -44,17 +44,17 @@ def measure(data: Data, database_url: str, seconds: float, say: Callable[[str], 
     """One row of the table each. What needs Postgres uses the tables of a schema of its own."""
     rows = []
     for make in (HnswLib, USearch, USearchHalf):
-        rows.append(_measured(make(), data, seconds))
+        rows.append(_measure(make(), data, seconds))
         say(str(rows[-1]))
     with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True) as connection:
-        for rival in _of_postgres(connection):
-            rows.append(_measured(rival, data, seconds))
+        for rival in _pgvector_indexes(connection):
+            rows.append(_measure(rival, data, seconds))
             say(str(rows[-1]))
             connection.execute("DROP TABLE rival")
     return rows
 
 
-def _measured(rival: Rival, data: Data, seconds: float) -> dict[str, Any]:
+def _measure(rival: Library, data: Data, seconds: float) -> dict[str, Any]:
     start = time.perf_counter()
     n = rival.build(data, seconds)
     report: dict[str, Any] = {"name": rival.name, "n": n, "build_seconds": round(time.perf_counter() - start, 1)}
@@ -66,20 +66,20 @@ def _measured(rival: Rival, data: Data, seconds: float) -> dict[str, Any]:
     for width in WIDTHS:
         rival.widen(width)
         times = Times()
-        found = [times.take(lambda query=query: rival.search(query)) for query in queries]
+        found = [times.measure(lambda query=query: rival.search(query)) for query in queries]
         report |= {"width": width, "recall_at_10": recall(found, truth[: len(queries)]), **times.summary()}
         if exact or report["recall_at_10"] >= WANTED_RECALL:
             break
     return report | {"mb": round(rival.megabytes(), 1)}
 
 
-def _pieces(data: Data, seconds: float) -> Iterator[tuple[int, np.ndarray]]:
+def _blocks(data: Data, seconds: float) -> Iterator[tuple[int, np.ndarray]]:
     """The next vectors and the row they begin at, while there is time."""
     start = time.perf_counter()
-    for first in range(0, data.n, PIECE):
+    for first in range(0, data.n, BLOCK):
         if time.perf_counter() - start > seconds:
             return
-        yield first, data.vectors[first : first + PIECE]
+        yield first, data.vectors[first : first + BLOCK]
 
 
 class HnswLib:
@@ -89,9 +89,9 @@ class HnswLib:
         import hnswlib
 
         self._index = hnswlib.Index("ip", data.d)
-        self._index.init_index(data.n, ef_construction=BUILD_WIDTH, M=NEIGHBOURS)
+        self._index.init_index(data.n, ef_construction=BUILD_WIDTH, M=NEIGHBORS)
         self._index.set_num_threads(THREADS)
-        for first, piece in _pieces(data, seconds):
+        for first, piece in _blocks(data, seconds):
             self._index.add_items(piece, np.arange(first, first + len(piece)))
         self._index.set_num_threads(1)
         return self._index.element_count
@@ -113,9 +113,9 @@ class USearch:
         from usearch.index import Index
 
         self._index = Index(
-            ndim=data.d, metric="ip", dtype=self.dtype, connectivity=NEIGHBOURS, expansion_add=BUILD_WIDTH
+            ndim=data.d, metric="ip", dtype=self.dtype, connectivity=NEIGHBORS, expansion_add=BUILD_WIDTH
         )
-        for first, piece in _pieces(data, seconds):
+        for first, piece in _blocks(data, seconds):
             self._index.add(np.arange(first, first + len(piece)), piece, threads=THREADS)
         return len(self._index)
 
@@ -173,7 +173,7 @@ class PgExact:
         return found[0] / 2**20
 
 
-class PgGraph(PgExact):
+class PgHnsw(PgExact):
     """pgvector's HNSW over as many dimensions as it takes; the first ones where there are more."""
 
     name = "pgvector, HNSW, first 2,000 dimensions"
@@ -184,12 +184,12 @@ class PgGraph(PgExact):
         rows = data.n
         self._connection.execute("SET maintenance_work_mem = '4GB'")
         self._connection.execute(f"SET max_parallel_maintenance_workers = {THREADS}")
-        while rows >= PIECE:
+        while rows >= BLOCK:
             self._connection.execute(f"SET statement_timeout = {int(1_000 * seconds)}")
             try:
                 self._connection.execute(
                     f"CREATE INDEX ON rival USING hnsw (v {self.operators}) "
-                    f"WITH (m = {NEIGHBOURS}, ef_construction = {BUILD_WIDTH})"
+                    f"WITH (m = {NEIGHBORS}, ef_construction = {BUILD_WIDTH})"
                 )
                 return rows
             except psycopg.errors.QueryCanceled:
@@ -207,7 +207,7 @@ class PgGraph(PgExact):
         self._connection.execute(f"SET hnsw.ef_search = {width}")
 
 
-class PgGraphOfHalves(PgGraph):
+class PgHnswHalf(PgHnsw):
     name = "pgvector, HNSW, halfvec, first 4,000 dimensions"
     type_, operators, most = "halfvec", "halfvec_ip_ops", 4_000
 
@@ -215,10 +215,10 @@ class PgGraphOfHalves(PgGraph):
         return HalfVector(vector[: self._d])
 
 
-def _of_postgres(connection: psycopg.Connection) -> Iterator[Rival]:
+def _pgvector_indexes(connection: psycopg.Connection) -> Iterator[Library]:
     connection.execute("CREATE EXTENSION vector")
     connection.execute("CREATE SCHEMA rivals")
     connection.execute("SET search_path = rivals, public")
     register_vector(connection)
-    for rival in (PgExact, PgGraph, PgGraphOfHalves):
+    for rival in (PgExact, PgHnsw, PgHnswHalf):
         yield rival(connection)

@@ -55,14 +55,14 @@ def _search(index: SpaceIndex, data: Data) -> dict[str, Any]:
         index.search(query, K)  # warm
     for number, query in enumerate(data.queries):
         hits = []
-        found.append(ours.take(lambda query=query, hits=hits: _remember(hits, index.search(query, K))) - 1)
+        found.append(ours.measure(lambda query=query, hits=hits: _append_hits(hits, index.search(query, K))) - 1)
         exact = data.vectors[found[-1]].astype(np.float64) @ query
         error = max(error, float(np.abs(hits[0].cosines - exact).max()))
         if number < SCANS:
-            scan.take(lambda query=query: flat.search(query[None], K)[1])
+            scan.measure(lambda query=query: flat.search(query[None], K)[1])
     faiss.omp_set_num_threads(2)
     for query in data.queries[:SCANS]:
-        both_cores.take(lambda query=query: flat.search(query[None], K)[1])
+        both_cores.measure(lambda query=query: flat.search(query[None], K)[1])
     faiss.omp_set_num_threads(1)
     best = min(scan, both_cores, key=lambda each: each.ms(0.5))
     return {
@@ -76,7 +76,7 @@ def _search(index: SpaceIndex, data: Data) -> dict[str, Any]:
     }
 
 
-def _remember(hits: list[Any], found: Any) -> np.ndarray:
+def _append_hits(hits: list[Any], found: Any) -> np.ndarray:
     hits.append(found)
     return found.model_ids
 
@@ -84,7 +84,7 @@ def _remember(hits: list[Any], found: Any) -> np.ndarray:
 def _for_k(index: SpaceIndex, data: Data, k: int) -> dict[str, float]:
     times = Times()
     for query in data.queries[:100]:
-        times.take(lambda query=query: index.search(query, k).model_ids)
+        times.measure(lambda query=query: index.search(query, k).model_ids)
     return times.summary()
 
 
@@ -93,8 +93,8 @@ def _filtered(index: SpaceIndex, allowed: np.ndarray, data: Data) -> dict[str, A
     plain, filtered = Times(), Times()
     found = []
     for query in data.queries:
-        plain.take(lambda query=query: index.search(query, K).model_ids)
-        found.append(filtered.take(lambda query=query: index.search(query, K, allowed=allowed).model_ids) - 1)
+        plain.measure(lambda query=query: index.search(query, K).model_ids)
+        found.append(filtered.measure(lambda query=query: index.search(query, K, allowed=allowed).model_ids) - 1)
     passing = np.flatnonzero(allowed[1 : data.n + 1])
     wanted = min(K, len(passing))
     truth = passing[

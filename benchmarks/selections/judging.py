@@ -1,4 +1,4 @@
-"""What fine-tunes make of a task's held rows, and how the arms stand beside random choice."""
+"""The losses of fine-tunes on the holdout of a task, and the differences of strategies from random selection."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.selections.strategies import RANDOM
 from benchmarks.selections.tasks import Task
 from catalog.errors import CatalogError
 from workers.encoding.encoder import Encoder
@@ -22,8 +23,8 @@ RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Nats a token of the answers; and the share of rows whose answer is the likeliest of the options."""
+class Score:
+    """The loss of the answers in nats per token, and the share of rows whose right answer is the likeliest option."""
 
     loss: float
     accuracy: float | None
@@ -33,63 +34,65 @@ class Judged:
 
 
 class Judge:
-    """The held rows of one task, as tokens: each with its answer and all options behind it."""
+    """Scores models on the holdout of one task. Each row is followed by its answer and by each option."""
 
     def __init__(self, encoder: Encoder, task: Task, limit: int) -> None:
         self._encoder, self._task = encoder, task
-        options = [encoder.base.tokenizer(each, add_special_tokens=False)["input_ids"] for each in task.options]
-        rows = [encode(example, encoder.base.tokenizer, limit) for example in task.held]
-        choices = [(row.ids[: row.prompt], [row.ids[row.prompt :], *options]) for row in rows]
+        options = [encoder.base.tokenizer(option, add_special_tokens=False)["input_ids"] for option in task.options]
+        rows = [encode(example, encoder.base.tokenizer, limit) for example in task.holdout]
+        choices = [(row.ids[: row.prompt_length], [row.ids[row.prompt_length :], *options]) for row in rows]
         self._plan = plan_choices(choices).to(encoder.base.device)
 
-    def base(self) -> Judged:
-        return self._judge(self._encoder.trace_base(self._plan))
+    def base(self) -> Score:
+        return self._score(self._encoder.trace_base(self._plan))
 
-    def finetune(self, finetune: FineTune) -> Judged:
+    def finetune(self, finetune: FineTune) -> Score:
         [trace] = self._encoder.trace([finetune], self._plan)
         if isinstance(trace, CatalogError):
             raise trace
-        return self._judge(trace)
+        return self._score(trace)
 
-    def _judge(self, trace: Trace) -> Judged:
-        losses, each = losses_of(trace), len(self._task.options) + 1
-        summed, tokens = losses.summed.reshape(-1, each), losses.tokens.reshape(-1, each)
+    def _score(self, trace: Trace) -> Score:
+        losses, answers = losses_of(trace), len(self._task.options) + 1
+        summed, tokens = losses.summed.reshape(-1, answers), losses.tokens.reshape(-1, answers)
         loss = float(summed[:, 0].sum() / tokens[:, 0].sum())
         if not self._task.options:
-            return Judged(loss, None)
-        right = np.array([self._task.right(example) for example in self._task.held])
-        return Judged(loss, float((summed[:, 1:].argmin(axis=1) == right).mean()))
+            return Score(loss, None)
+        right = np.array([self._task.right_option(example) for example in self._task.holdout])
+        return Score(loss, float((summed[:, 1:].argmin(axis=1) == right).mean()))
 
 
-def summary(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For all tasks and each group of them: each arm's mean over tasks and seeds, and its difference from random."""
+def summary(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The mean of each strategy over tasks and seeds, and its difference from random, for all tasks and each group."""
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for task in found:
-        for group in ("all tasks", task["group"]):
-            groups[group].append(task)
+    for result in results:
+        for group in ("all tasks", result["group"]):
+            groups[group].append(result)
     return [
-        {"group": group, "measure": measure, "tasks": len(some), **_measured(some, measure)}
-        for group, tasks in groups.items()
+        {"group": group, "measure": measure, "tasks": len(measured), **_means(measured, measure)}
+        for group, members in groups.items()
         for measure in ("loss", "accuracy")
-        if (some := [task for task in tasks if task["base"][measure] is not None])
+        if (measured := [result for result in members if result["base"][measure] is not None])
     ]
 
 
-def _measured(tasks: Sequence[dict[str, Any]], measure: str) -> dict[str, Any]:
-    of_arms = {
-        arm: np.array([[run["held"][measure] for run in task["arms"][arm]] for task in tasks])  # (T, S)
-        for arm in tasks[0]["arms"]
+def _means(results: Sequence[dict[str, Any]], measure: str) -> dict[str, Any]:
+    by_strategy = {
+        name: np.array(
+            [[run["holdout"][measure] for run in result["strategies"][name]] for result in results]
+        )  # (T, S)
+        for name in results[0]["strategies"]
     }
-    alone = {name: float(np.mean([task[name][measure] for task in tasks])) for name in ("base", "nearest_alone")}
-    arms = {
-        arm: {"mean": float(values.mean()), "beside_random": interval(values - of_arms["random"])}
-        for arm, values in of_arms.items()
+    alone = {name: float(np.mean([result[name][measure] for result in results])) for name in ("base", "nearest_alone")}
+    strategies = {
+        name: {"mean": float(values.mean()), "delta_vs_random": interval(values - by_strategy[RANDOM])}
+        for name, values in by_strategy.items()
     }
-    return {**alone, "arms": arms}
+    return {**alone, "strategies": strategies}
 
 
 def interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """Mean and 95% bounds of paired differences (tasks, seeds): tasks are drawn anew, and in each its seeds."""
+    """Mean and 95% bounds of paired differences (tasks, seeds), by a bootstrap over tasks and the seeds of each."""
     draw = np.random.default_rng(seed)
     tasks, seeds = differences.shape
     rows = draw.integers(tasks, size=(RESAMPLES, tasks, 1))

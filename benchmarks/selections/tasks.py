@@ -1,4 +1,4 @@
-"""The tasks of the benchmark: rows to learn from, and rows to judge by."""
+"""The tasks of the benchmark: examples to learn from, and rows to evaluate on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.selections import made
+from benchmarks.selections import generated
 from catalog.tasks.examples import Example
 
-SHOWN = 15  # rows that a task is told by
-UNSEEN = 560  # rows of a domain before this one may have been trained on by the pool
-# domain: the answers to choose from, and the sets of its rows that have them (none: all)
+EXAMPLES = 15  # of a task
+UNSEEN = 560  # the first row of a domain that no adapter of the pool was trained on
+# by domain: the possible answers, and the sources of rows that have them (none: all)
 DOMAINS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "coding": ((), ()),
     "commonsense": (("A)", "B)", "C)", "D)"), ()),
@@ -25,27 +25,29 @@ DOMAINS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Task:
-    """Told by `shown`, judged by `held`; `options` are the first words of its answers, where these are few."""
+    """Created from `examples`, evaluated on `holdout`. `options` are the first words of the possible answers, where
+    these are few.
+    """
 
     name: str
     group: str  # "BIG-Bench Hard" or "the pool's domains"
-    shown: Sequence[Example]
-    held: Sequence[Example]
+    examples: Sequence[Example]
+    holdout: Sequence[Example]
     options: tuple[str, ...]
 
-    def right(self, example: Example) -> int:
-        """Which of the options begins an example's answer."""
-        return next(number for number, option in enumerate(self.options) if example.output.startswith(option))
+    def right_option(self, example: Example) -> int:
+        """The index of the option that an example's answer begins with."""
+        return next(index for index, option in enumerate(self.options) if example.output.startswith(option))
 
 
-def all_tasks(rows: Path, held: int) -> Iterator[Task]:
-    """Of BIG-Bench Hard first, whose own rows are only judged by; then unseen rows of the pool's domains."""
+def all_tasks(rows: Path, holdout: int) -> Iterator[Task]:
+    """The tasks of BIG-Bench Hard, whose own rows are only evaluated on; then unseen rows of the pool's domains."""
     bbh = [json.loads(line) for line in (rows / "bbh.jsonl").read_text(encoding="utf-8").splitlines()]
-    for name, (_, instruction, options) in made.TASKS.items():
-        own = [row for row in bbh if row["task"] == name and (not options or row["target"] in options)]
-        chosen = random.Random(name).sample(own, held)
-        judged = [Example(instruction, row["target"], row["input"]) for row in chosen]
-        yield Task(name, "BIG-Bench Hard", made.examples(name, SHOWN), judged, options)
+    for name, (_, instruction, options) in generated.TASKS.items():
+        of_task = [row for row in bbh if row["task"] == name and (not options or row["target"] in options)]
+        sample = random.Random(name).sample(of_task, holdout)
+        evaluated = [Example(instruction, row["target"], row["input"]) for row in sample]
+        yield Task(name, "BIG-Bench Hard", generated.examples(name, EXAMPLES), evaluated, options)
     for name, (options, sources) in DOMAINS.items():
         unseen = [
             json.loads(line) for line in (rows / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[UNSEEN:]
@@ -55,5 +57,5 @@ def all_tasks(rows: Path, held: int) -> Iterator[Task]:
             for row in unseen
             if (not sources or row["source"] in sources) and (not options or row["output"].startswith(options))
         ]
-        chosen_ = random.Random(name).sample(fitting, SHOWN + held)
-        yield Task(name, "the pool's domains", chosen_[:SHOWN], chosen_[SHOWN:], options)
+        domain_sample = random.Random(name).sample(fitting, EXAMPLES + holdout)
+        yield Task(name, "the pool's domains", domain_sample[:EXAMPLES], domain_sample[EXAMPLES:], options)

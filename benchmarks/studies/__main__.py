@@ -1,4 +1,4 @@
-"""Studies of a labelled pool, with no server: `python -m benchmarks.studies`."""
+"""Studies of a labeled pool, with no server: `python -m benchmarks.studies`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from workers.encoding.encoder import Encoder
 from workers.evaluation import options, report
 from workers.evaluation.representations.delta import encode
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="What the vectors of a labelled pool depend on.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="What the vectors of a labeled pool depend on.")
 
 FEATURE = "delta_activations"
 
@@ -41,13 +41,13 @@ def probes(
     as_json: options.AsJson = False,
 ) -> None:
     """How many probes it takes, from one to all of a set."""
-    with options.errors_told(as_json):
+    with options.report_errors(as_json):
         report.make_folder(out_dir)
         chosen = load_probes(probes) if probes else generic_probes()
-        with options.progress() as tell:
-            pool = options.read_pool(labels, tell)
-            resident = options.read_base(pool, base, dtype, device)
-            study = study_probes(pool, resident, chosen, feature, batch, tell)
+        with options.progress_bar() as progress:
+            pool = options.read_pool(labels, progress)
+            resident = options.load_resident_base(pool, base, dtype, device)
+            study = study_probes(pool, resident, chosen, feature, batch, progress)
         finish(study, out_dir, as_json)
 
 
@@ -63,12 +63,12 @@ def kinds(
     as_json: options.AsJson = False,
 ) -> None:
     """Which kind of probe: generic requests, requests of domains, plain text, single words."""
-    with options.errors_told(as_json):
+    with options.report_errors(as_json):
         report.make_folder(out_dir)
-        with options.progress() as tell:
-            pool = options.read_pool(labels, tell)
-            resident = options.read_base(pool, base, dtype, device)
-            study = study_kinds(pool, resident, feature, batch, tell)
+        with options.progress_bar() as progress:
+            pool = options.read_pool(labels, progress)
+            resident = options.load_resident_base(pool, base, dtype, device)
+            study = study_kinds(pool, resident, feature, batch, progress)
         finish(study, out_dir, as_json)
 
 
@@ -88,13 +88,13 @@ def layers(
     as_json: options.AsJson = False,
 ) -> None:
     """Which layer: ten of them, evenly, without --layer."""
-    with options.errors_told(as_json):
+    with options.report_errors(as_json):
         report.make_folder(out_dir)
         chosen = [parse_layer(text) for text in layer] if layer else FRACTIONS
-        with options.progress() as tell:
-            pool = options.read_pool(labels, tell)
-            resident = options.read_base(pool, base, dtype, device)
-            study = study_layers(pool, resident, load_probes(probes), feature, chosen, batch, tell)
+        with options.progress_bar() as progress:
+            pool = options.read_pool(labels, progress)
+            resident = options.load_resident_base(pool, base, dtype, device)
+            study = study_layers(pool, resident, load_probes(probes), feature, chosen, batch, progress)
         finish(study, out_dir, as_json)
 
 
@@ -111,13 +111,13 @@ def dtype(
     as_json: options.AsJson = False,
 ) -> None:
     """Which dtype the base computes in, and how far the vectors move from float32's."""
-    with options.errors_told(as_json):
+    with options.report_errors(as_json):
         report.make_folder(out_dir)
-        with options.progress() as tell:
-            pool = options.read_pool(labels, tell)
-            load = partial(options.read_base, pool, base, device=device)
+        with options.progress_bar() as progress:
+            pool = options.read_pool(labels, progress)
+            load = partial(options.load_resident_base, pool, base, device=device)
             chosen = dtype or ["bfloat16", "float16"]
-            study = study_dtype(pool, load, load_probes(probes), feature, chosen, batch, tell)
+            study = study_dtype(pool, load, load_probes(probes), feature, chosen, batch, progress)
         finish(study, out_dir, as_json)
 
 
@@ -134,12 +134,12 @@ def additivity(
     as_json: options.AsJson = False,
 ) -> None:
     """Whether a mixture's vector is the sum of its parts'; a mixture's label is FIRST+SECOND."""
-    with options.errors_told(as_json):
+    with options.report_errors(as_json):
         report.make_folder(out_dir)
-        with options.progress() as tell:
-            pool = options.read_pool(labels, tell, check_mixtures)
-            resident = options.read_base(pool, base, dtype, device)
-            vectors = encode(pool, Encoder(resident, load_probes(probes), [feature]), feature, batch, tell)
+        with options.progress_bar() as progress:
+            pool = options.read_pool(labels, progress, check_mixtures)
+            resident = options.load_resident_base(pool, base, dtype, device)
+            vectors = encode(pool, Encoder(resident, load_probes(probes), [feature]), feature, batch, progress)
             study = study_additivity(pool, vectors, feature)
         finish(study, out_dir, as_json)
 

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.studies import plots
 from benchmarks.studies.study import Study
 from catalog.errors import InvalidLabels
-from workers.evaluation.labels import Labelled
+from workers.evaluation.labels import LabeledModel
 from workers.evaluation.pool import Pool
 
 SHOWN = ("geometry", "mixture", "part", "sum", "rank", "lead", "best", "share", "scale")
@@ -25,7 +25,7 @@ Geometry = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Blend:
+class Mixtures:
     """Mixtures, (m, d), their parts, (p, d), and which two parts each is made of."""
 
     mixtures: np.ndarray
@@ -34,10 +34,10 @@ class Blend:
     pairs: Sequence[tuple[int, int]]
 
 
-def check_mixtures(labelled: list[Labelled]) -> None:
+def check_mixtures(labeled: list[LabeledModel]) -> None:
     """Raises `InvalidLabels` where no mixture, or a part of one, or a third part to compare with is missing."""
-    parts = {each.label for each in labelled if "+" not in each.label}
-    mixtures = [each for each in labelled if "+" in each.label]
+    parts = {each.label for each in labeled if "+" not in each.label}
+    mixtures = [each for each in labeled if "+" in each.label]
     if not mixtures or len(parts) < 3:
         raise InvalidLabels(
             f"{len(parts)} parts and {len(mixtures)} mixtures (FIRST+SECOND): three and one are needed."
@@ -50,7 +50,7 @@ def check_mixtures(labelled: list[Labelled]) -> None:
 
 def study_additivity(pool: Pool, vectors: np.ndarray, feature: str) -> Study:
     """A row for each mixture in each geometry, and each geometry's mean."""
-    rows = additivity_rows(blend(pool, vectors))
+    rows = additivity_rows(split_mixtures(pool, vectors))
     means = [row for row in rows if row["mixture"] == "mean"]
     bars = {name: [row[name] for row in means] for name in ("part", "sum", "best")}
     groups = [row["geometry"] for row in means]
@@ -58,7 +58,7 @@ def study_additivity(pool: Pool, vectors: np.ndarray, feature: str) -> Study:
     return Study("additivity", rows, draw, {"feature": feature}, SHOWN)
 
 
-def blend(pool: Pool, vectors: np.ndarray) -> Blend:
+def split_mixtures(pool: Pool, vectors: np.ndarray) -> Mixtures:
     """The pool's vectors, (n, d), as mixtures and parts."""
     names = sorted({label for label in pool.labels if "+" not in label})
     labels = np.array(pool.labels)
@@ -68,10 +68,10 @@ def blend(pool: Pool, vectors: np.ndarray) -> Blend:
     for number in mixed:
         first, second = pool.labels[number].split("+")
         pairs.append((names.index(first), names.index(second)))
-    return Blend(vectors[mixed].astype(np.float64), parts, names, pairs)
+    return Mixtures(vectors[mixed].astype(np.float64), parts, names, pairs)
 
 
-def additivity_rows(found: Blend) -> list[dict[str, Any]]:
+def additivity_rows(found: Mixtures) -> list[dict[str, Any]]:
     rows = []
     for name, geometry in GEOMETRIES.items():
         mixtures, parts = geometry(found.mixtures, found.parts)
@@ -137,14 +137,14 @@ def _unit(mixtures: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return tuple(each / np.linalg.norm(each, axis=1, keepdims=True) for each in (mixtures, parts))  # type: ignore[return-value]
 
 
-def _centred(mixtures: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _centered(mixtures: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What all parts have in common taken away."""
     mean = parts.mean(axis=0)
     return mixtures - mean, parts - mean
 
 
-def _centred_unit(mixtures: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return _centred(*_unit(mixtures, parts))
+def _centered_unit(mixtures: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return _centered(*_unit(mixtures, parts))
 
 
 def _root(mixtures: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -156,6 +156,6 @@ GEOMETRIES: dict[str, Geometry] = {
     "raw": _raw,
     "unit": _unit,
     "root": _root,
-    "centred": _centred,
-    "centred_unit": _centred_unit,
+    "centered": _centered,
+    "centered_unit": _centered_unit,
 }

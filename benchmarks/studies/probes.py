@@ -13,7 +13,7 @@ from catalog.spaces.probes import ProbeSet
 from workers.encoding.encoder import Encoder
 from workers.encoding.resident_base import ResidentBase
 from workers.evaluation import measures
-from workers.evaluation.pool import Pool, Tell
+from workers.evaluation.pool import Pool, Progress
 from workers.evaluation.representations.delta import encode
 
 CHOICES = 50  # random choices of each size
@@ -21,7 +21,9 @@ SEED = 0
 MEANS = ("delta_activations", "delta_weighted_activations", "delta_logits")  # features that average over probes
 
 
-def study_probes(pool: Pool, base: ResidentBase, probes: ProbeSet, feature: str, batch: int, tell: Tell) -> Study:
+def study_probes(
+    pool: Pool, base: ResidentBase, probes: ProbeSet, feature: str, batch: int, progress: Progress
+) -> Study:
     """Every probe's own vectors are measured once; a set's vector is their mean. Raises `InvalidProbeSet`."""
     if feature not in MEANS:
         raise InvalidProbeSet(f"{feature} has coordinates of its own for every probe; choose from {', '.join(MEANS)}.")
@@ -29,7 +31,7 @@ def study_probes(pool: Pool, base: ResidentBase, probes: ProbeSet, feature: str,
     for number, prompt in enumerate(probes.prompts):
         encoder = Encoder(base, ProbeSet(f"{probes.name}/{number}", (prompt,)), [feature])
         alone.append(encode(pool, encoder, feature, batch, lambda *_: None))
-        tell("probes", number + 1, len(probes.prompts))
+        progress("probes", number + 1, len(probes.prompts))
     rows = probe_rows(np.stack(alone), pool)
     x = [int(row["probes"]) for row in rows]
     curves = {name: [row[name] for row in rows] for name in ("mean of choices", "in order")}
@@ -60,4 +62,4 @@ def probe_rows(alone: np.ndarray, pool: Pool) -> list[dict[str, float]]:
 def _figures(vectors: np.ndarray, pool: Pool) -> tuple[float, float]:
     wide = vectors.astype(np.float64)
     distance = measures.distances(wide @ wide.T)
-    return measures.silhouette(distance, pool.numbers), measures.nearest_accuracy(distance, pool.numbers)
+    return measures.silhouette(distance, pool.class_indices), measures.nearest_accuracy(distance, pool.class_indices)

@@ -11,28 +11,28 @@ import numpy as np
 
 from benchmarks.studies import plots
 from benchmarks.studies.probe_sets import probe_kinds
-from benchmarks.studies.study import JUDGED, Study, judged
+from benchmarks.studies.study import SHOWN_METRICS, Study, metric_columns
 from catalog.spaces.probes import ProbeSet
 from workers.encoding.encoder import Encoder, resolve_layer
 from workers.encoding.resident_base import ResidentBase
-from workers.evaluation.pool import Pool, Tell
+from workers.evaluation.pool import Pool, Progress
 from workers.evaluation.representations.delta import encode
 
 FRACTIONS = tuple(each / 10 for each in range(1, 11))
 
 
-def study_kinds(pool: Pool, base: ResidentBase, feature: str, batch: int, tell: Tell) -> Study:
+def study_kinds(pool: Pool, base: ResidentBase, feature: str, batch: int, progress: Progress) -> Study:
     """The same feature with generic requests, requests of domains, plain text and single words."""
     rows = []
     for number, (kind, probes) in enumerate(probe_kinds().items()):
-        tell(kind, number, 4)
+        progress(kind, number, 4)
         vectors, seconds = _timed(Encoder(base, probes, [feature]), pool, feature, batch)
-        rows.append({"kind": kind, **judged(vectors, pool), "norm": _norm(vectors), "seconds": seconds})
-    bars = {name: [row[name] for row in rows] for name in JUDGED}
+        rows.append({"kind": kind, **metric_columns(vectors, pool), "norm": _norm(vectors), "seconds": seconds})
+    bars = {name: [row[name] for row in rows] for name in SHOWN_METRICS}
     draw = partial(
         plots.plot_bars, title=f"{feature} by kind of probe", groups=[row["kind"] for row in rows], bars=bars
     )
-    return Study("kinds", rows, draw, {"feature": feature}, ("kind", *JUDGED, "norm", "seconds"))
+    return Study("kinds", rows, draw, {"feature": feature}, ("kind", *SHOWN_METRICS, "norm", "seconds"))
 
 
 def study_layers(
@@ -42,41 +42,41 @@ def study_layers(
     feature: str,
     layers: Sequence[int | float],
     batch: int,
-    tell: Tell,
+    progress: Progress,
 ) -> Study:
     """The same feature at several layers, which are indices into `hidden_states` or fractions of the way."""
     rows: list[dict[str, Any]] = []
     found = sorted({resolve_layer(layer, base.layers) % (base.layers + 1) for layer in layers})
     for number, layer in enumerate(found):
-        tell(f"layer {layer}", number, len(found))
+        progress(f"layer {layer}", number, len(found))
         vectors, seconds = _timed(Encoder(base, probes, [feature], layer=layer), pool, feature, batch)
-        rows.append({"layer": layer, **judged(vectors, pool), "norm": _norm(vectors), "seconds": seconds})
-    x, curves = [row["layer"] for row in rows], {name: [row[name] for row in rows] for name in JUDGED}
+        rows.append({"layer": layer, **metric_columns(vectors, pool), "norm": _norm(vectors), "seconds": seconds})
+    x, curves = [row["layer"] for row in rows], {name: [row[name] for row in rows] for name in SHOWN_METRICS}
     axis = f"layer (of {base.layers}; the last is after the final norm)"
     draw = partial(plots.plot_curves, title=f"{feature} by layer", x=x, curves=curves, axis=axis)
     settings = {"feature": feature, "probe_set": probes.name, "sha256": probes.sha256}
-    return Study("layers", rows, draw, settings, ("layer", *JUDGED, "norm", "seconds"))
+    return Study("layers", rows, draw, settings, ("layer", *SHOWN_METRICS, "norm", "seconds"))
 
 
 def study_dtype(
     pool: Pool, load: Callable[[str], ResidentBase], probes: ProbeSet, feature: str, dtypes: Sequence[str],
-    batch: int, tell: Tell,
+    batch: int, progress: Progress,
 ) -> Study:  # fmt: skip
     """The same feature with the base in several dtypes, and each vector's cosine to its float32 self."""
     measured = {}
     for number, dtype in enumerate(dict.fromkeys(("float32", *dtypes))):
-        tell(dtype, number, len(dtypes))
+        progress(dtype, number, len(dtypes))
         measured[dtype] = _timed(Encoder(load(dtype), probes, [feature]), pool, feature, batch)
     exact = _unit(measured["float32"][0])
     rows = []
     for dtype, (vectors, seconds) in measured.items():
         cosines = (_unit(vectors) * exact).sum(axis=1)
-        row = {"dtype": dtype, **judged(vectors, pool), "least_cosine": float(cosines.min())}
+        row = {"dtype": dtype, **metric_columns(vectors, pool), "least_cosine": float(cosines.min())}
         rows.append({**row, "mean_cosine": float(cosines.mean()), "seconds": seconds})
-    bars = {name: [row[name] for row in rows] for name in (*JUDGED, "least_cosine")}
+    bars = {name: [row[name] for row in rows] for name in (*SHOWN_METRICS, "least_cosine")}
     draw = partial(plots.plot_bars, title=f"{feature} by dtype", groups=list(measured), bars=bars)
     settings = {"feature": feature, "probe_set": probes.name, "sha256": probes.sha256}
-    return Study("dtype", rows, draw, settings, ("dtype", *JUDGED, "least_cosine", "seconds"))
+    return Study("dtype", rows, draw, settings, ("dtype", *SHOWN_METRICS, "least_cosine", "seconds"))
 
 
 def _timed(encoder: Encoder, pool: Pool, feature: str, batch: int) -> tuple[np.ndarray, float]:

@@ -13,9 +13,9 @@ from rich.table import Table
 from workers.evaluation import measures, report
 from workers.evaluation.bootstrap import RESAMPLES
 from workers.evaluation.pool import Pool
-from workers.evaluation.scorecard import judge
+from workers.evaluation.scorecard import compute_metrics
 
-SMALLEST = 3  # models of a cluster, as in the scorecard
+MIN_CLUSTER_SIZE = 3  # models of a cluster, as in the scorecard
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,21 @@ class Study:
         self.draw(folder / f"{self.name}.png")
 
 
-JUDGED = ("silhouette", "centred", "nearest", "adjusted_rand")  # what is printed of `judged`
+SHOWN_METRICS = ("silhouette", "centered", "nearest", "adjusted_rand")  # what is printed of `judged`
 
 
-def judged(rows: np.ndarray, pool: Pool) -> dict[str, Any]:
+def metric_columns(rows: np.ndarray, pool: Pool) -> dict[str, Any]:
     """The scorecard's measures of vectors, (n, d), as columns."""
     wide = rows.astype(np.float64)
     gram = wide @ wide.T
-    figures = judge(gram, pool.numbers, measures.density_clusters(gram, SMALLEST), RESAMPLES, 0)
+    metrics = compute_metrics(gram, pool.class_indices, measures.density_clusters(gram, MIN_CLUSTER_SIZE), RESAMPLES, 0)
     return {
-        "silhouette": figures.silhouette.value,
-        "silhouette_low": figures.silhouette.low,
-        "silhouette_high": figures.silhouette.high,
-        "centred": figures.silhouette_centred.value,
-        "nearest": figures.nearest.value,
-        "adjusted_rand": figures.adjusted_rand.value,
+        "silhouette": metrics.silhouette.value,
+        "silhouette_low": metrics.silhouette.low,
+        "silhouette_high": metrics.silhouette.high,
+        "centered": metrics.silhouette_centered.value,
+        "nearest": metrics.nearest.value,
+        "adjusted_rand": metrics.adjusted_rand.value,
     }
 
 

@@ -1,1 +1,1 @@
-"""Adapter archives that Postgres keeps."""
+"""Archives (zip files) of adapters, stored in Postgres."""

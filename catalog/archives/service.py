@@ -1,4 +1,4 @@
-"""Handing out what was made here and kept."""
+"""Downloads of the adapters that workers created."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from catalog.tables import Archive
 
 @dataclass(frozen=True)
 class Download:
-    """A zip file: its name, its bytes and their number, and its sha256 in hex."""
+    """A zip file: its name, size in bytes, sha256 in hex, and its bytes in pieces."""
 
     name: str
     size: int
@@ -22,19 +22,21 @@ class Download:
 
 
 def download(database: Database, archive: Archive, name: str) -> Download:
-    """Whoever calls has asked whether the archive is for this caller."""
+    """Open an archive for reading. The caller has checked that the viewer can see it."""
     return Download(name, archive.size, archive.sha256, _pieces(database, archive))
 
 
 def _pieces(database: Database, archive: Archive) -> Iterator[bytes]:
-    """One piece in memory at a time, and no transaction while the network takes it. Raises `ArchiveNotFound` where it
-    is deleted meanwhile: the answer is then cut off, which clients notice by its length.
+    """Yield one piece at a time, without an open transaction in between.
+
+    Raises `ArchiveNotFound` if the archive is deleted during the download. The response is then truncated, which
+    clients notice by its length.
     """
     left, number = archive.size, 0
     while left:
         with database.transaction() as session:
-            data = archives.piece(session, archive.model_id, number)
+            data = archives.get_piece(session, archive.model_id, number)
         if data is None:
-            raise ArchiveNotFound("This file has been deleted while it was read.")
+            raise ArchiveNotFound("The archive was deleted during the download.")
         yield data
         left, number = left - len(data), number + 1

@@ -10,18 +10,19 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Residual:
-    """Of a model's vector v and a sum s: their cosine; `relative`, |v - s| / |v|; and, with s multiplied by the `scale`
-    at which it comes nearest, (v . s) / (s . s), what is left, `least` = |v - scale s| / |v| = sqrt(1 - cosine^2).
+    """How well a sum s predicts a model's vector v: their `cosine`; `relative`, |v - s| / |v|; the `scale` by which s
+    comes nearest to v, (v . s) / (s . s); and the residual at that scale, `min_relative` = |v - scale s| / |v| =
+    sqrt(1 - cosine^2).
     """
 
     cosine: float
     relative: float
-    least: float
+    min_relative: float
     scale: float
 
 
 def residual(vector: np.ndarray, total: np.ndarray) -> Residual:
-    """Both (d,), neither of them zero."""
+    """The residual of two vectors (d,), neither of which is zero."""
     norm, length = float(np.linalg.norm(vector)), float(np.linalg.norm(total))
     cosine = min(1.0, max(-1.0, float(vector @ total) / (norm * length)))
     relative = float(np.linalg.norm(vector - total)) / norm

@@ -1,4 +1,4 @@
-"""Sums of named vectors: searched with, held against models that learned the same, stored under a name."""
+"""Expressions over named vectors: search with them, compare them with models, and store vectors under names."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from catalog.arithmetic.sums import Sum
 from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.database import Database, storable
 from catalog.errors import CatalogError, NoShift
-from catalog.index.follower import Follower
+from catalog.index.follower import IndexFollower
 from catalog.models.repo_ref import RepoRef
 from catalog.models.repository import models
 from catalog.search import service as search_service
-from catalog.search.service import Answer, Options
+from catalog.search.service import SearchAnswer, SearchOptions
 from catalog.spaces import repository as spaces
 from catalog.tables import SpaceRow, StoredVector, VectorOrigin
-from catalog.vectors.numeric import checked
+from catalog.vectors.numeric import validate_vector
 from catalog.vectors.repository import vectors
-from catalog.vectors.repository.vectors import Stored
+from catalog.vectors.repository.vectors import StoredEncoding
 
-MOST_MIXTURES = 5  # known ones that a sum is held against
+MAX_MIXTURES = 5  # known mixtures that a sum is compared with
 
 
 @dataclass(frozen=True)
-class Question:
-    """A sum to search with: every term at length 1 or as it is, its models among what may be found or not, and the
-    repo id of a model that it is to be held against (None: the mixtures that are known).
+class ExpressionQuery:
+    """A search with an expression. `unit_terms` scales every term to length 1, `include_terms` allows the models that
+    are terms as neighbors, and `compare` is the repo id of a model to compare the sum with (None: the known mixtures).
     """
 
     expression: str
@@ -42,8 +42,8 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A model beside the sum; `known` where its card says that it is that mixture, and nobody had to."""
+class ModelResidual:
+    """How well the sum predicts a model. `known`: the model is a mixture of the terms according to the cards."""
 
     repo_id: str
     known: bool
@@ -51,78 +51,88 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Composed:
-    question: Question
+class ExpressionAnswer:
+    """The answer to a query, with the value of its expression and the residuals of the compared models."""
+
+    query: ExpressionQuery
     total: Sum
-    answer: Answer
-    compared: list[Compared]
+    answer: SearchAnswer
+    residuals: list[ModelResidual]
 
 
 def search(
-    database: Database, index: Follower, query: Question | list[float] | RepoRef, options: Options
-) -> Composed | Answer:
-    """The models nearest to a sum, to a vector, or to a model. Raises what `by_expression`, `search_service.by_vector`
-    and `search_service.by_model` raise.
+    database: Database, index: IndexFollower, query: ExpressionQuery | list[float] | RepoRef, options: SearchOptions
+) -> ExpressionAnswer | SearchAnswer:
+    """Search by expression, by vector, or by model. Raises what `by_expression`, `search_service.by_vector` and
+    `search_service.by_model` raise.
     """
-    if isinstance(query, Question):
+    if isinstance(query, ExpressionQuery):
         return by_expression(database, index, query, options)
     if isinstance(query, RepoRef):
         return search_service.by_model(database, index, query.repo_id, options)
     return search_service.by_vector(database, index, query, options)
 
 
-def by_expression(database: Database, index: Follower, question: Question, options: Options) -> Composed:
-    """The models nearest to a sum, and how well the sum predicts a model of that mixture.
+def by_expression(
+    database: Database, index: IndexFollower, query: ExpressionQuery, options: SearchOptions
+) -> ExpressionAnswer:
+    """The models nearest to a sum, and how well the sum predicts the models that it is compared with.
 
-    Raises what `sums.compute` raises; `ModelNotFound`, `NotIndexed` and `NoShift` of the model to compare with;
-    `GeometryNotFitted`, `IndexNotLoaded`.
+    Raises what `sums.compute` raises; `ModelNotFound`, `NotIndexed` and `NoShift` for the model to compare with;
+    `IndexNotLoaded`.
     """
     with database.transaction() as session:
         total = sums.compute(
             session,
-            question.expression,
+            query.expression,
             space_key=options.space_key,
-            unit_terms=question.unit_terms,
+            unit_terms=query.unit_terms,
             viewer=options.viewer,
         )
-        excluded = models.ids(session, options.exclude) if options.exclude else []
-        beside = _beside(session, total, question.compare, options.viewer)
-    if not question.include_terms:
-        excluded += [each.meaning.model.id for each in total.terms if each.meaning.model]
-    answer = search_service.near(database, index, total.space, total.vector, total.noise_floor, options, excluded)
-    compared = [
-        Compared(each.model.repo_id, not question.compare, additivity.residual(each.vector, total.vector))
-        for each in beside
+        excluded = models.list_ids(session, options.exclude) if options.exclude else []
+        compared = _comparison_models(session, total, query.compare, options.viewer)
+    if not query.include_terms:
+        excluded += [term.resolved.model.id for term in total.terms if term.resolved.model]
+    answer = search_service.by_space_vector(
+        database, index, total.space, total.vector, total.noise_floor, options, excluded
+    )
+    residuals = [
+        ModelResidual(encoding.model.repo_id, not query.compare, additivity.residual(encoding.vector, total.vector))
+        for encoding in compared
     ]
-    return Composed(question, total, answer, compared)
+    return ExpressionAnswer(query, total, answer, residuals)
 
 
-def _beside(session: Session, total: Sum, compare: str | None, viewer: Viewer) -> list[Stored]:
-    """The model that was asked for, or the known mixtures."""
-    return [_asked(session, total, compare, viewer)] if compare else _mixtures(session, total, viewer)
+def _comparison_models(session: Session, total: Sum, compare: str | None, viewer: Viewer) -> list[StoredEncoding]:
+    """The encoding of the model `compare`, or else those of the known mixtures."""
+    return [_requested_model(session, total, compare, viewer)] if compare else _known_mixtures(session, total, viewer)
 
 
-def _asked(session: Session, total: Sum, repo_id: str, viewer: Viewer) -> Stored:
-    stored = vectors.newest(session, repo_id, space_key=total.space.key, viewer=viewer)
-    if stored.no_shift:
-        raise NoShift(f"{repo_id} does not move its base measurably: there is nothing to compare the sum with.")
-    return stored
+def _requested_model(session: Session, total: Sum, repo_id: str, viewer: Viewer) -> StoredEncoding:
+    encoding = vectors.get_encoding(session, repo_id, space_key=total.space.key, viewer=viewer)
+    if encoding.no_shift:
+        raise NoShift(f"{repo_id} is indistinguishable from its base model, so a sum cannot be compared with it.")
+    return encoding
 
 
-def _mixtures(session: Session, total: Sum, viewer: Viewer) -> list[Stored]:
-    """The models whose cards name exactly the datasets that the terms' cards name together, where these differ and all
-    terms are added.
+def _known_mixtures(session: Session, total: Sum, viewer: Viewer) -> list[StoredEncoding]:
+    """Models whose cards list exactly the union of the datasets on the cards of the terms. There are none unless every
+    term is a model with datasets and a positive weight, and the terms' datasets differ.
     """
-    terms = [each.meaning.model for each in total.terms]
-    sets = [frozenset(model.datasets) if model else frozenset() for model in terms]
-    if len(set(sets)) < 2 or not all(sets) or any(each.weight <= 0 for each in total.terms):
+    terms = [term.resolved.model for term in total.terms]
+    datasets = [frozenset(model.datasets) if model else frozenset() for model in terms]
+    if len(set(datasets)) < 2 or not all(datasets) or any(term.weight <= 0 for term in total.terms):
         return []
-    own = {model.repo_id for model in terms if model}
-    union = sorted(frozenset().union(*sets))
-    names = models.trained_on(session, total.space.id, union, MOST_MIXTURES + len(own), viewer)
-    names = [name for name in names if name not in own][:MOST_MIXTURES]
-    found = vectors.newest_of(session, names, space_key=total.space.key, viewer=viewer) if names else {}
-    return [each for each in found.values() if not isinstance(each, CatalogError) and not each.no_shift]
+    term_ids = {model.repo_id for model in terms if model}
+    union = sorted(frozenset().union(*datasets))
+    repo_ids = models.list_by_datasets(session, total.space.id, union, MAX_MIXTURES + len(term_ids), viewer)
+    repo_ids = [repo_id for repo_id in repo_ids if repo_id not in term_ids][:MAX_MIXTURES]
+    if not repo_ids:
+        return []
+    encodings = vectors.get_encodings(session, repo_ids, space_key=total.space.key, viewer=viewer)
+    return [
+        encoding for encoding in encodings.values() if not isinstance(encoding, CatalogError) and not encoding.no_shift
+    ]
 
 
 def get(database: Database, name: str, viewer: Viewer = PUBLIC) -> tuple[StoredVector, SpaceRow]:
@@ -131,18 +141,18 @@ def get(database: Database, name: str, viewer: Viewer = PUBLIC) -> tuple[StoredV
         return stored_vectors.get(session, name, viewer)
 
 
-def page(
+def list_page(
     database: Database, *, after: int | None, limit: int, viewer: Viewer = PUBLIC
 ) -> list[tuple[StoredVector, SpaceRow]]:
     """Up to `limit` stored vectors with an id above `after`, the oldest first."""
     with database.transaction() as session:
-        return stored_vectors.page(session, viewer, after=after or 0, limit=limit)
+        return stored_vectors.list_page(session, viewer, after=after or 0, limit=limit)
 
 
 def delete(database: Database, name: str, viewer: Viewer = PUBLIC) -> tuple[StoredVector, SpaceRow]:
-    """Returns what it was. Raises `VectorNotFound`."""
+    """Delete a stored vector and return it. Raises `VectorNotFound`."""
     with database.transaction() as session:
-        return stored_vectors.remove(session, name, viewer)
+        return stored_vectors.delete(session, name, viewer)
 
 
 def save(
@@ -155,8 +165,8 @@ def save(
     note: str | None,
     viewer: Viewer = PUBLIC,
 ) -> tuple[StoredVector, SpaceRow]:
-    """What an expression comes to now, or a vector, under a name. Raises what `save_expression` and `save_vector`
-    raise.
+    """Store the current value of an expression, or a vector, under a name. Raises what `save_expression` and
+    `save_vector` raise.
     """
     if isinstance(value, str):
         return save_expression(
@@ -175,7 +185,7 @@ def save_expression(
     note: str | None,
     viewer: Viewer = PUBLIC,
 ) -> tuple[StoredVector, SpaceRow]:
-    """The value that an expression has now, under a name.
+    """Store the current value of an expression under a name.
 
     Raises `InvalidName`, `NameTaken`, `TooManyVectors`, `InvalidVector` and what `sums.compute` raises.
     """
@@ -196,16 +206,16 @@ def save_vector(
     note: str | None,
     viewer: Viewer = PUBLIC,
 ) -> tuple[StoredVector, SpaceRow]:
-    """A vector of a space under a name; the space may be left out while one alone has that dimension.
+    """Store a vector of a space under a name. The space need not be named if only one has that dimension.
 
     Raises `InvalidName`, `NameTaken`, `TooManyVectors`, `SpaceNotFound`, `SpaceRequired`, `SpaceMismatch`,
     `InvalidVector`.
     """
     check_name(name)
     with database.transaction() as session:
-        space = search_service.space_of(session, space_key, len(vector), viewer)
-        floor = spaces.noise_floor(session, space.id)
-        values = {"origin": VectorOrigin.GIVEN, "viewer": viewer.submitter}
+        space = search_service.resolve_space(session, space_key, len(vector), viewer)
+        floor = spaces.max_noise_floor(session, space.id)
+        values = {"origin": VectorOrigin.VECTOR, "viewer": viewer.submitter}
         return _store(session, name, space, np.array(vector, np.float64), floor, note, values)
 
 
@@ -218,6 +228,6 @@ def _store(
     note: str | None,
     values: dict,
 ) -> tuple[StoredVector, SpaceRow]:
-    vector = checked(vector, space.dimension)
+    vector = validate_vector(vector, space.dimension)
     values |= {"noise_floor": floor, "note": storable(note) if note else None}
     return stored_vectors.store(session, name, space, vector, **values), space

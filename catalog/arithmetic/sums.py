@@ -1,8 +1,8 @@
-"""A weighted sum of vectors of one space, and how much of it may be noise.
+"""The value of an expression: a weighted sum of vectors of one space, with its noise floor.
 
-v_i = what model i did + e_i, with |e_i| at most the noise floor f_i. So the noise of the sum, sum_i w_i e_i, is at most
-sum_i |w_i| f_i (triangle inequality). The root of sum_i w_i^2 f_i^2 would do for errors that have nothing to do with
-each other, and these have: every vector is measured against the same activations of the base.
+Each vector is v_i = s_i + e_i, the shift of the model plus noise with |e_i| <= f_i, its noise floor. The noise of the
+sum, sum_i w_i e_i, is therefore at most sum_i |w_i| f_i (triangle inequality). The square root of sum_i w_i^2 f_i^2
+would require independent errors, but all vectors are measured against the same activations of the base.
 """
 
 from __future__ import annotations
@@ -14,28 +14,30 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from catalog.arithmetic.expressions import parse
-from catalog.arithmetic.terms import Meaning, resolve
+from catalog.arithmetic.terms import ResolvedTerm, resolve
 from catalog.auth.viewer import PUBLIC, Viewer
-from catalog.errors import NothingLeft
+from catalog.errors import ZeroVector
 from catalog.tables import SpaceRow
-from catalog.vectors.numeric import ROUNDING
+from catalog.vectors.numeric import RELATIVE_ROUNDING_ERROR
 
 
 @dataclass(frozen=True)
-class Weighted:
-    """A term as it was understood; `norm` is that of its vector in the sum before the weight."""
+class WeightedTerm:
+    """A resolved term with its weight; `norm` is that of its vector in the sum before weighting."""
 
     weight: float
-    meaning: Meaning
+    resolved: ResolvedTerm
     norm: float
 
 
 @dataclass(frozen=True)
 class Sum:
-    """float64 (d,), its norm, the most of it that noise explains (a norm; None where a term's was not measured)."""
+    """The value of an expression, float64 (d,), with its norm and noise floor (a norm; None if that of a term was not
+    measured).
+    """
 
     space: SpaceRow
-    terms: tuple[Weighted, ...]
+    terms: tuple[WeightedTerm, ...]
     vector: np.ndarray
     norm: float
     noise_floor: float | None
@@ -49,28 +51,28 @@ def compute(
     unit_terms: bool = False,
     viewer: Viewer = PUBLIC,
 ) -> Sum:
-    """The value of an expression; `unit_terms` takes every term at length 1.
+    """Compute the value of an expression; `unit_terms` scales every term to length 1.
 
-    Raises `InvalidExpression`, `NothingLeft`, and what `terms.resolve` raises.
+    Raises `InvalidExpression`, `ZeroVector`, and what `terms.resolve` raises.
     """
     terms = parse(text)
-    meanings = resolve(session, terms, space_key, viewer)
-    return _sum(meanings, [each.weight for each in terms], unit_terms)
+    resolved = resolve(session, terms, space_key, viewer)
+    return _sum(resolved, [term.weight for term in terms], unit_terms)
 
 
-def _sum(meanings: Sequence[Meaning], weights: Sequence[float], unit_terms: bool) -> Sum:
-    scales = [1 / each.norm if unit_terms else 1.0 for each in meanings]
-    weighted = tuple(
-        Weighted(weight, each, each.norm * scale)
-        for weight, each, scale in zip(weights, meanings, scales, strict=True)
-    )  # fmt: skip
+def _sum(resolved: Sequence[ResolvedTerm], weights: Sequence[float], unit_terms: bool) -> Sum:
+    scales = [1 / term.norm if unit_terms else 1.0 for term in resolved]
+    terms = tuple(
+        WeightedTerm(weight, term, term.norm * scale)
+        for weight, term, scale in zip(weights, resolved, scales, strict=True)
+    )
     factors = np.array(weights) * scales  # (t,)
-    vector = factors @ np.stack([each.vector for each in meanings])  # (d,)
+    vector = factors @ np.stack([term.vector for term in resolved])  # (d,)
     norm = float(np.linalg.norm(vector))
-    if norm <= ROUNDING * sum(abs(each.weight) * each.norm for each in weighted):
-        raise NothingLeft("Nothing is left of this sum: its terms cancel each other, or have no weight.")
-    floors = [each.noise_floor for each in meanings]
-    noise = None
-    if all(floor is not None for floor in floors):
-        noise = float(np.abs(factors) @ np.array(floors, np.float64))
-    return Sum(meanings[0].space, weighted, vector, norm, noise)
+    if norm <= RELATIVE_ROUNDING_ERROR * sum(abs(term.weight) * term.norm for term in terms):
+        raise ZeroVector("This sum is zero: its terms cancel out, or their weights are zero.")
+    noise_floors = [term.noise_floor for term in resolved]
+    noise_floor = None
+    if all(floor is not None for floor in noise_floors):
+        noise_floor = float(np.abs(factors) @ np.array(noise_floors, np.float64))
+    return Sum(resolved[0].space, terms, vector, norm, noise_floor)

@@ -1,6 +1,6 @@
-"""What the names of an expression stand for: one vector of each, all in one space.
+"""Resolves the names in an expression to vectors, all in one space.
 
-To add a kind of term: a function that finds what a name stands for in every space, and a line in `KINDS`.
+To add a kind of term, write a function that returns the vectors of a name in every space, and list it in `TERM_KINDS`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from catalog.arithmetic import repository as stored_vectors
-from catalog.arithmetic.expressions import Name, Place, Term, written
+from catalog.arithmetic.expressions import Name, Span, Term, format_expression
 from catalog.auth.viewer import Viewer
 from catalog.clusters.repository import clusters
 from catalog.errors import (
@@ -22,36 +22,36 @@ from catalog.errors import (
     CatalogError,
     InvalidExpression,
     InvalidRepoId,
-    MergeNotDone,
+    MergeNotFinished,
     ModelNotFound,
     NoShift,
     NotIndexed,
     SpaceMismatch,
-    TaskNotDone,
+    TaskNotFinished,
     TermNotFound,
 )
 from catalog.merges import repository as merges
 from catalog.models.repo_ref import RepoRef
 from catalog.models.repository import models
 from catalog.spaces import repository as spaces
-from catalog.spaces.contract import PREFERRED, preference_rank
+from catalog.spaces.contract import PREFERRED_FEATURES, preference_rank
 from catalog.tables import Model, SpaceRow
 from catalog.tables.model_words import query as words_query
 from catalog.tasks import repository as tasks
 from catalog.vectors.repository import vectors
 
-NEAR = 3  # names suggested in place of an unknown one
-LOOKED_AT = 200  # models of an owner that a misspelt name is compared with
+MAX_SUGGESTIONS = 3  # for an unknown name
+MAX_NAMES_SEARCHED = 200  # names of each kind with which an unknown name is compared
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """What a name stands for in one space: float64 (d,), and how much of it may be noise (a norm; None: not measured).
-    `full` is its unmistakable form in an expression, `title` what people call it.
+class ResolvedTerm:
+    """The vector, float64 (d,), that a name has in one space, and its noise floor (a norm; None: not measured).
+    `canonical` is the term's unambiguous form in an expression, `title` its display name.
     """
 
     kind: str
-    full: str
+    canonical: str
     title: str
     space: SpaceRow
     vector: np.ndarray
@@ -64,103 +64,106 @@ class Meaning:
         return float(np.linalg.norm(self.vector))
 
 
-def resolve(session: Session, terms: Sequence[Term], space_key: str | None, viewer: Viewer) -> list[Meaning]:
-    """One meaning a term, in the first space of that name, or else of the preferred ones, that has them all.
+def resolve(session: Session, terms: Sequence[Term], space_key: str | None, viewer: Viewer) -> list[ResolvedTerm]:
+    """Resolve each term in the first space in which all of them have vectors: of those that `space_key` names, or else
+    of the preferred spaces.
 
-    Raises, each pointing at the name: `TermNotFound`, `AmbiguousTerm`, `NotIndexed`, `NoShift`, `SpaceMismatch`,
-    `InvalidExpression`; and `SpaceNotFound`.
+    Raises `SpaceNotFound`, and with the span of the name: `TermNotFound`, `AmbiguousTerm`, `NotIndexed`, `NoShift`,
+    `SpaceMismatch`, `InvalidExpression`.
     """
-    candidates = spaces.of_name(session, space_key, viewer) if space_key else preferred(session, viewer)
-    found = [_meanings(session, term.name, candidates, viewer) for term in terms]
-    space = _common_space(terms, found, candidates)
-    chosen = []
-    for term, meanings in zip(terms, found, strict=True):
-        with pointing_at(term.name.place):
-            here = [each for each in meanings if each.space.id == space.id]
-            chosen.append(_one(term.name, here))
-            if chosen[-1].no_shift:
-                raise NoShift(f"{chosen[-1].full} does not move its base measurably: adding it is adding noise.")
-    return chosen
+    candidates = spaces.find_by_name(session, space_key, viewer) if space_key else preferred_spaces(session, viewer)
+    matches = [_resolve_name(session, term.name, candidates, viewer) for term in terms]
+    space = _common_space(terms, matches, candidates)
+    resolved = []
+    for term, term_matches in zip(terms, matches, strict=True):
+        with pointing_at(term.name.span):
+            in_space = [match for match in term_matches if match.space.id == space.id]
+            if len(in_space) > 1:
+                raise _ambiguous(term.name, in_space)
+            if in_space[0].no_shift:
+                raise NoShift(
+                    f"{in_space[0].canonical} is indistinguishable from its base model, so its vector is only noise."
+                )
+            resolved.append(in_space[0])
+    return resolved
 
 
-def preferred(session: Session, viewer: Viewer) -> list[SpaceRow]:
-    """The spaces of the preferred features: those that serve first, of these the best feature, the newest of each."""
-    found = [space for space in spaces.page(session, viewer) if space.feature in PREFERRED]
-    return sorted(found, key=lambda space: (not space.serving, preference_rank(space.feature)))
+def preferred_spaces(session: Session, viewer: Viewer) -> list[SpaceRow]:
+    """The spaces of the preferred features: serving ones first, then by preference of the feature, then the newest."""
+    preferred = [space for space in spaces.list_page(session, viewer) if space.feature in PREFERRED_FEATURES]
+    return sorted(preferred, key=lambda space: (not space.serving, preference_rank(space.feature)))
 
 
 @contextmanager
-def pointing_at(place: Place) -> Iterator[None]:
-    """Errors from inside say what part of the expression they are about."""
+def pointing_at(span: Span) -> Iterator[None]:
+    """Add the span to catalog errors that have none."""
     try:
         yield
     except CatalogError as error:
-        error.place = error.place or place
+        error.span = error.span or span
         raise
 
 
 def _common_space(
-    terms: Sequence[Term], found: Sequence[Sequence[Meaning]], candidates: Sequence[SpaceRow]
+    terms: Sequence[Term], matches: Sequence[Sequence[ResolvedTerm]], candidates: Sequence[SpaceRow]
 ) -> SpaceRow:
     """The first candidate in which every term has a vector."""
-    left = list(candidates)
-    for term, meanings in zip(terms, found, strict=True):
-        has = {each.space.id for each in meanings}
-        if not any(space.id in has for space in left):
-            with pointing_at(term.name.place):
+    common = list(candidates)
+    for term, term_matches in zip(terms, matches, strict=True):
+        space_ids = {match.space.id for match in term_matches}
+        common = [space for space in common if space.id in space_ids]
+        if not common:
+            with pointing_at(term.name.span):
                 raise SpaceMismatch(
-                    f"{term.name.text} has no vector in the space that was named, or in one that the terms before it "
-                    "share. A sum is of one space: leave this term out, or name another `space`."
+                    f"{term.name.text} has no vector in the requested space, or in a space that has all terms before "
+                    "it. All terms must be in one space: leave this term out, or name another `space`."
                 )
-        left = [space for space in left if space.id in has]
-    return left[0]
+    return common[0]
 
 
-def _meanings(session: Session, name: Name, candidates: Sequence[SpaceRow], viewer: Viewer) -> list[Meaning]:
-    """All that a name may stand for, in the candidates where it has a meaning there; at least one, all of one kind."""
-    with pointing_at(name.place):
-        kinds = _kinds(name)
-        found = [each for kind in kinds for each in KINDS[kind].find(session, name.text, viewer)]
-        if not found:
-            expected = " and no ".join(KINDS[kind].title for kind in kinds)
-            raise TermNotFound(f"{name.text[:200]!r} is no {expected} here.{_hint(session, name, kinds, viewer)}")
-        allowed = {space.id for space in candidates}
-        found = [each for each in found if each.space.id in allowed] or found
-        if len({each.kind for each in found}) > 1:
-            raise _ambiguous(name, found)
-        return found
+def _resolve_name(session: Session, name: Name, candidates: Sequence[SpaceRow], viewer: Viewer) -> list[ResolvedTerm]:
+    """All matches of a name in the candidate spaces or, if there are none, in all spaces. They are of one kind, and
+    there is at least one.
+    """
+    with pointing_at(name.span):
+        kinds = _possible_kinds(name)
+        matches = [match for kind in kinds for match in TERM_KINDS[kind].find(session, name.text, viewer)]
+        if not matches:
+            expected = " or ".join(TERM_KINDS[kind].title for kind in kinds)
+            suggestions = _suggestions(session, name, kinds, viewer)
+            raise TermNotFound(f"There is no {expected} named {name.text[:200]!r}.{suggestions}")
+        space_ids = {space.id for space in candidates}
+        matches = [match for match in matches if match.space.id in space_ids] or matches
+        if len({match.kind for match in matches}) > 1:
+            raise _ambiguous(name, matches)
+        return matches
 
 
-def _kinds(name: Name) -> list[str]:
-    """What a name may be the name of. Raises `InvalidExpression`."""
+def _possible_kinds(name: Name) -> list[str]:
+    """The kinds of terms that a name may be. Raises `InvalidExpression`."""
     if name.kind is None:
-        return ["model"] if _is_repo_id(name.text) else [kind for kind in KINDS if kind != "model"]
-    if name.kind not in KINDS:
-        known = ", ".join(f"{kind}:" for kind in KINDS)
-        raise InvalidExpression(f"There is no kind of term {name.kind!r}. There are {known}.")
+        return ["model"] if _is_repo_id(name.text) else [kind for kind in TERM_KINDS if kind != "model"]
+    if name.kind not in TERM_KINDS:
+        kinds = ", ".join(f"`{kind}:`" for kind in TERM_KINDS)
+        raise InvalidExpression(f"Unknown kind of term {name.kind!r}. Use one of {kinds}.")
     return [name.kind]
 
 
-def _hint(session: Session, name: Name, kinds: Sequence[str], viewer: Viewer) -> str:
-    """What may have been meant, as it can be written."""
-    listed = [each for kind in kinds for each in KINDS[kind].names(session, name.text, viewer)]
-    near = [written(name.kind, each) for each in get_close_matches(name.text, dict.fromkeys(listed), NEAR)]
-    if not near and name.kind is None:
-        near = _models_about(session, name.text.rpartition("/")[2], viewer)[:NEAR]
-    if near:
-        return f" Near: {', '.join(near)}."
+def _suggestions(session: Session, name: Name, kinds: Sequence[str], viewer: Viewer) -> str:
+    """A sentence with similar names, as they can be written in an expression; empty if there are none."""
+    names = [known for kind in kinds for known in TERM_KINDS[kind].names(session, name.text, viewer)]
+    matches = get_close_matches(name.text, dict.fromkeys(names), MAX_SUGGESTIONS)
+    similar = [format_expression(name.kind, match) for match in matches]
+    if not similar and name.kind is None:
+        similar = _models_with_words(session, name.text.rpartition("/")[2], viewer)[:MAX_SUGGESTIONS]
+    if similar:
+        return f" Similar names: {', '.join(similar)}."
     return " A minus between two names needs a space before it." if "-" in name.text else ""
 
 
-def _one(name: Name, meanings: Sequence[Meaning]) -> Meaning:
-    if len(meanings) > 1:
-        raise _ambiguous(name, meanings)
-    return meanings[0]
-
-
-def _ambiguous(name: Name, meanings: Sequence[Meaning]) -> AmbiguousTerm:
-    forms = ", ".join(dict.fromkeys(each.full for each in meanings))
-    return AmbiguousTerm(f"{name.text!r} may be any of {forms}: write which.")
+def _ambiguous(name: Name, matches: Sequence[ResolvedTerm]) -> AmbiguousTerm:
+    forms = ", ".join(dict.fromkeys(match.canonical for match in matches))
+    return AmbiguousTerm(f"{name.text!r} is ambiguous. Write one of {forms}.")
 
 
 def _is_repo_id(text: str) -> bool:
@@ -170,116 +173,129 @@ def _is_repo_id(text: str) -> bool:
     return False
 
 
-def _models_about(session: Session, text: str, viewer: Viewer) -> list[str]:
+def _models_with_words(session: Session, text: str, viewer: Viewer) -> list[str]:
     words = words_query(text)
     if not words:
         return []
-    return [model.repo_id for model, _ in models.containing(session, words, limit=LOOKED_AT, viewer=viewer)]
+    return [model.repo_id for model, _ in models.search_text(session, words, limit=MAX_NAMES_SEARCHED, viewer=viewer)]
 
 
 def _models_like(session: Session, name: str, viewer: Viewer) -> list[str]:
-    """Models of that owner, and of others whose names have the same words."""
-    owner, _, own = name.partition("/")
-    listed = models.page(session, owner=owner, limit=LOOKED_AT, viewer=viewer)
-    return [*(model.repo_id for model in listed), *_models_about(session, own, viewer)]
+    """Repo ids of the same owner, and those that contain the same words."""
+    owner, _, repo_name = name.partition("/")
+    of_owner = models.list_page(session, owner=owner, limit=MAX_NAMES_SEARCHED, viewer=viewer)
+    return [*(model.repo_id for model in of_owner), *_models_with_words(session, repo_name, viewer)]
 
 
-def _models(session: Session, name: str, viewer: Viewer) -> list[Meaning]:
+def _models(session: Session, name: str, viewer: Viewer) -> list[ResolvedTerm]:
     try:
         model = models.get(session, name, viewer)
     except ModelNotFound:
         return []
-    found = vectors.in_spaces(session, model)
-    if not found:
-        raise NotIndexed(f"{name} has no vector yet (it is {model.state}). Look at its job for the reason.")
+    encodings = vectors.list_encodings(session, model)
+    if not encodings:
+        raise NotIndexed(f"{name} has no vector yet (its state is {model.state}). See its job for the reason.")
     return [
-        Meaning(
-            "model", model.repo_id, model.repo_id, each.space, each.vector.astype(np.float64), each.noise_floor,
-            model, each.no_shift,
+        ResolvedTerm(
+            "model",
+            canonical=model.repo_id,
+            title=model.repo_id,
+            space=encoding.space,
+            vector=encoding.vector.astype(np.float64),
+            noise_floor=encoding.noise_floor,
+            model=model,
+            no_shift=encoding.no_shift,
         )
-        for each in found
-    ]  # fmt: skip
+        for encoding in encodings
+    ]
 
 
-def _vectors(session: Session, name: str, viewer: Viewer) -> list[Meaning]:
-    found = stored_vectors.find(session, name, viewer)
-    if found is None:
+def _vectors(session: Session, name: str, viewer: Viewer) -> list[ResolvedTerm]:
+    row = stored_vectors.find(session, name, viewer)
+    if row is None:
         return []
-    stored, space = found
+    stored, space = row
     vector = stored.numbers.astype(np.float64)
-    return [Meaning("vector", written("vector", name), name, space, vector, stored.noise_floor)]
+    return [ResolvedTerm("vector", format_expression("vector", name), name, space, vector, stored.noise_floor)]
 
 
-def _clusters(session: Session, name: str, _viewer: Viewer) -> list[Meaning]:
-    """By number or name."""
+def _clusters(session: Session, name: str, _viewer: Viewer) -> list[ResolvedTerm]:
+    """The centroids of the current clusters with this id or name."""
     if name.isascii() and name.isdigit():
-        found = clusters.shown(session, number=int(name)) if len(name) < 19 else []
+        matches = clusters.find_current(session, cluster_id=int(name)) if len(name) < 19 else []
     else:
-        found = clusters.shown(session, name=name)
-    return [_centroid(each, spaces.noise_floor(session, each.space.id)) for each in found]
+        matches = clusters.find_current(session, name=name)
+    return [_centroid(current, spaces.max_noise_floor(session, current.space.id)) for current in matches]
 
 
-def _centroid(shown: clusters.Shown, floor: float | None) -> Meaning:
-    """A centroid has length 1: in a sum it is as long as its members are on average.
+def _centroid(current: clusters.CurrentCluster, noise_floor: float | None) -> ResolvedTerm:
+    """The centroid of a cluster, scaled from length 1 to the mean norm of the members.
 
-    It is m / |m|, m the mean of the members v_i / |v_i|. Noise of up to f in each of them turns it by at most
-    f mean(1 / |v_i|) / |m|, and |m| is the members' mean cosine to it, the cohesion.
+    The centroid is m / |m|, where m is the mean of the normalized members v_i / |v_i|. Noise of norm up to f in each
+    member moves it by at most f mean(1 / |v_i|) / |m|, and |m| is the cohesion: the mean cosine of the members to it.
     """
-    cluster = shown.cluster
-    vector = shown.mean_norm * shown.centroid.astype(np.float64)
-    noise = None if floor is None else floor * shown.mean_norm * shown.mean_inverse / cluster.cohesion
-    return Meaning("cluster", f"cluster:{cluster.cluster_id}", cluster.name, shown.space, vector, noise)
+    cluster = current.cluster
+    vector = current.mean_norm * current.centroid.astype(np.float64)
+    noise = None if noise_floor is None else noise_floor * current.mean_norm * current.mean_inverse / cluster.cohesion
+    return ResolvedTerm("cluster", f"cluster:{cluster.cluster_id}", cluster.name, current.space, vector, noise)
 
 
-def _tasks(session: Session, name: str, viewer: Viewer) -> list[Meaning]:
-    """By number or name: the vector of all its examples, on each of its bases."""
-    found = tasks.find(session, name, viewer)
-    if found is None:
+def _tasks(session: Session, name: str, viewer: Viewer) -> list[ResolvedTerm]:
+    """The vectors of the task with this id or name, on each of its bases: those of the adapter for all its examples."""
+    task = tasks.find(session, name, viewer)
+    if task is None:
         return []
-    measured = [each for run in found.runs for each in tasks.vectors(session, run.id)]
+    measured = [(space, parts[0]) for run in task.runs for space, parts in tasks.get_vectors(session, run.id)]
     if not measured:
-        raise TaskNotDone(f"Task {name} has no vector yet: GET /v1/tasks/{found.id} tells how far its jobs are.")
-    full = f"task:{found.id}"
-    return [
-        Meaning(
-            "task", full, found.name or full, space, vectors_of_it[0].astype(np.float64),
-            spaces.noise_floor(session, space.id),
-        )
-        for space, vectors_of_it in measured
-    ]  # fmt: skip
+        raise TaskNotFinished(f"Task {name} has no vector yet: GET /v1/tasks/{task.id} shows the state of its jobs.")
+    return _with_noise_floors(session, "task", f"task:{task.id}", task.name, measured)
 
 
-def _merges(session: Session, name: str, viewer: Viewer) -> list[Meaning]:
-    """By number or name: the vector of what was made, not the one that was predicted."""
-    found = merges.find(session, name, viewer)
-    if found is None:
+def _merges(session: Session, name: str, viewer: Viewer) -> list[ResolvedTerm]:
+    """The measured vectors of the merge with this id or name, not the predicted ones."""
+    merge = merges.find(session, name, viewer)
+    if merge is None:
         return []
-    measured = merges.vectors(session, found.id, predicted=False)
+    measured = merges.get_vectors(session, merge.id, predicted=False)
     if not measured:
-        raise MergeNotDone(f"Merge {name} is not made yet: GET /v1/merges/{found.id} tells how far its job is.")
-    full = f"merge:{found.id}"
+        raise MergeNotFinished(f"Merge {name} is not finished: GET /v1/merges/{merge.id} shows the state of its job.")
+    return _with_noise_floors(session, "merge", f"merge:{merge.id}", merge.name, measured)
+
+
+def _with_noise_floors(
+    session: Session, kind: str, canonical: str, name: str | None, measured: Sequence[tuple[SpaceRow, np.ndarray]]
+) -> list[ResolvedTerm]:
     return [
-        Meaning(
-            "merge", full, found.name or full, space, vector.astype(np.float64), spaces.noise_floor(session, space.id)
+        ResolvedTerm(
+            kind,
+            canonical=canonical,
+            title=name or canonical,
+            space=space,
+            vector=vector.astype(np.float64),
+            noise_floor=spaces.max_noise_floor(session, space.id),
         )
         for space, vector in measured
     ]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of term: what a name of it stands for in every space, and the names that a misspelt one may be near to."""
+class TermKind:
+    """A kind of term: `find` returns the matches of a name in every space, `names` the names with which an unknown one
+    is compared.
+    """
 
     title: str
-    find: Callable[[Session, str, Viewer], list[Meaning]]
+    find: Callable[[Session, str, Viewer], list[ResolvedTerm]]
     names: Callable[[Session, str, Viewer], list[str]]
 
 
-# by what stands before the colon; a name without one that is no repo id may be of any of them
-KINDS: dict[str, Kind] = {
-    "model": Kind("model", _models, _models_like),
-    "vector": Kind("stored vector", _vectors, lambda session, _, viewer: stored_vectors.names(session, viewer)),
-    "task": Kind("task", _tasks, lambda session, _, viewer: tasks.names(session, viewer, LOOKED_AT)),
-    "merge": Kind("merge", _merges, lambda session, _, viewer: merges.names(session, viewer, LOOKED_AT)),
-    "cluster": Kind("cluster", _clusters, lambda session, _, viewer: clusters.shown_names(session)),
+# by the prefix before the colon; a name without a prefix is a model if it is a repo id, and else any of the others
+TERM_KINDS: dict[str, TermKind] = {
+    "model": TermKind("model", _models, _models_like),
+    "vector": TermKind("stored vector", _vectors, lambda session, _, viewer: stored_vectors.names(session, viewer)),
+    "task": TermKind("task", _tasks, lambda session, _, viewer: tasks.list_names(session, viewer, MAX_NAMES_SEARCHED)),
+    "merge": TermKind(
+        "merge", _merges, lambda session, _, viewer: merges.list_names(session, viewer, MAX_NAMES_SEARCHED)
+    ),
+    "cluster": TermKind("cluster", _clusters, lambda session, _, viewer: clusters.current_names(session)),
 }

@@ -1,1 +1,1 @@
-"""Who asks, and what they may see."""
+"""Viewers, access to private models, and users' Hub tokens."""

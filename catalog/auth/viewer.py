@@ -1,4 +1,4 @@
-"""Who asks, and so what may be seen."""
+"""Viewers: who makes a request, and so what they can see."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from dataclasses import dataclass
 
 from catalog.errors import WeakKey
 
-LEAST_KEY = 20  # characters of a key or secret that something is protected by
-MAKE_A_KEY = "Take a long random one, such as `openssl rand -hex 16` prints."
+MIN_KEY_LENGTH = 20  # characters of an API key, an admin key or a webhook secret
+KEY_ADVICE = "Use a long random one, for example from `openssl rand -hex 16`."
 
 
-def hash_of_key(key: str) -> str:
-    """What is stored of an API key: its SHA-256, in hex."""
+def hash_key(key: str) -> str:
+    """The SHA-256 of an API key in hex, which is stored in place of the key."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def check_key(key: str) -> str:
-    """The same API key. Raises `WeakKey` for one that others could find by trying."""
-    if len(key) < LEAST_KEY:
-        raise WeakKey(f"An API key has at least {LEAST_KEY} characters, and this one has {len(key)}. {MAKE_A_KEY}")
+    """Return the API key. Raises `WeakKey` if it is short enough to be guessed."""
+    if len(key) < MIN_KEY_LENGTH:
+        raise WeakKey(f"An API key needs at least {MIN_KEY_LENGTH} characters; this one has {len(key)}. {KEY_ADVICE}")
     return key
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """Somebody by the hash of an API key (None: nobody in particular), or an admin, who sees `everything`."""
+    """The public, the holder of an API key (`submitter` is its hash), or an admin, who can see everything."""
 
     submitter: str | None = None
-    everything: bool = False
+    is_admin: bool = False
 
     @classmethod
-    def of_key(cls, key: str | None) -> Viewer:
-        return cls(hash_of_key(key)) if key else PUBLIC
+    def from_key(cls, key: str | None) -> Viewer:
+        return cls(hash_key(key)) if key else PUBLIC
 
-    def sees(self, owner: str | None) -> bool:
-        """Whether a job is shown that is for the submitter `owner` alone (None: for everybody)."""
-        return owner is None or self.everything or owner == self.submitter
+    def can_see(self, owner: str | None) -> bool:
+        """Whether this viewer can see what belongs to the submitter `owner` (None: to the public)."""
+        return owner is None or self.is_admin or owner == self.submitter
 
 
 PUBLIC = Viewer()
-EVERYTHING = Viewer(everything=True)
+ADMIN = Viewer(is_admin=True)

@@ -1,4 +1,4 @@
-"""Assigns models that arrive to the clusters that are shown."""
+"""Assigns new models to the clusters of the current run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from sqlalchemy.orm import Session
 
-from catalog.clusters.fitting import place, widened
+from catalog.clusters.fitting import nearest_cluster, out_of_sample_radius
 from catalog.clusters.repository import clusters
 from catalog.clusters.repository import members as cluster_members
 from catalog.clusters.repository import runs as cluster_runs
@@ -18,28 +18,32 @@ from catalog.tables import SpaceRow
 
 
 @dataclass
-class Placer:
-    """Puts models that arrive into the clusters that are shown. It remembers the centroids of the spaces it met."""
+class ClusterAssigner:
+    """Assigns new models to the clusters of the current run. Caches the centroids of each space."""
 
-    _known: dict[int, Centroids] = field(default_factory=dict)
+    _centroids: dict[int, Centroids] = field(default_factory=dict)  # by space id
 
-    def place(self, session: Session, space: SpaceRow, model_id: int, vector: np.ndarray | None) -> None:
-        """`vector` (d,), or None for a model that has none to speak of. The caller holds `vectors.lock_feed`."""
-        run, number = cluster_runs.current(session, space.id), None
+    def assign(self, session: Session, space: SpaceRow, model_id: int, vector: np.ndarray | None) -> None:
+        """Assign a model by its vector (d,), or remove it from its cluster where the vector is None (no shift).
+
+        The caller holds `feed.lock_feed`.
+        """
+        run, cluster_id = cluster_runs.get_current(session, space.id), None
         if run is not None:
-            if space.id not in self._known or self._known[space.id].run_id != run.id:
-                self._known[space.id] = clusters.centroids(session, run.id)
-            number = put(session, self._known[space.id], model_id, vector)
-        if spaces.leads(session, space):
-            models.set_cluster(session, model_id, number)
+            if space.id not in self._centroids or self._centroids[space.id].run_id != run.id:
+                self._centroids[space.id] = clusters.get_centroids(session, run.id)
+            cluster_id = assign_to_run(session, self._centroids[space.id], model_id, vector)
+        if spaces.is_default_for_base(session, space):
+            models.set_cluster(session, model_id, cluster_id)
 
 
-def put(session: Session, known: Centroids, model_id: int, vector: np.ndarray | None) -> int | None:
-    """Place a model in a run; returns the number of its cluster."""
+def assign_to_run(session: Session, centroids: Centroids, model_id: int, vector: np.ndarray | None) -> int | None:
+    """Assign a model to the nearest cluster of a run. Returns the id of the cluster, or None."""
     if vector is None:
-        cluster_members.take_out(session, known.run_id, model_id)
+        cluster_members.remove(session, centroids.run_id, model_id)
         return None
-    found = place(vector, known.centroids, widened(known.radius, known.sizes))
-    number, cosine = (known.numbers[found[0]], found[1]) if found else (None, None)
-    cluster_members.place(session, known.run_id, model_id, number, cosine)
-    return number
+    radius = out_of_sample_radius(centroids.radius, centroids.sizes)
+    nearest = nearest_cluster(vector, centroids.centroids, radius)
+    cluster_id, cosine = (centroids.cluster_ids[nearest[0]], nearest[1]) if nearest else (None, None)
+    cluster_members.assign(session, centroids.run_id, model_id, cluster_id, cosine)
+    return cluster_id

@@ -1,4 +1,4 @@
-"""What sets clusters apart, in tokens, tags and words; and short names made of it."""
+"""Explains clusters by the tokens, tags and words that distinguish them, and derives short names from these."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-MOST = 10  # terms of a kind that are kept
-TELLING = 0.5  # share of a cluster's members that must have a term for it to be in the name
-TIMES = 1.5  # as often as in the average cluster, at least
-IN_A_NAME = 2
+MAX_TERMS = 10  # terms of each kind that are stored
+MIN_NAME_SHARE = 0.5  # share of a cluster's members that must have a term before it may be part of the name
+MIN_LIFT = 1.5  # how many times as frequent as in the average cluster a term must be
+MAX_NAME_TERMS = 2
 _WORD = re.compile(r"[^\W\d_][\w+#]{2,}")
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is known of a member: its name and card in words, its tags, and the tokens that its shift promotes, each
-    with how far a shift of length 1 moves its logit.
+class NamedMember:
+    """What is known of a cluster member: the name of its repo, the text of its card, its tags, and the tokens that
+    its shift promotes, each with the change of its logit for a shift of length 1.
     """
 
     name: str = ""
@@ -28,108 +28,110 @@ class Told:
     tokens: dict[str, float] = field(default_factory=dict)
 
     def words(self) -> set[str]:
-        """Of the card and of the repo's name; each counts once however often it is said."""
+        """The distinct words of the card and of the repo's name."""
         return {word.lower() for word in _WORD.findall(f"{self.card} {re.sub(r'[-_./]', ' ', self.name)}")}
 
 
-def explain(groups: Sequence[Sequence[Told]]) -> list[dict[str, list[dict[str, Any]]]]:
-    """For each cluster its `words`, `tags` and `tokens`, the most telling first."""
-    words = _set_apart([[member.words() for member in group] for group in groups])
-    tags = _set_apart([[set(member.tags) for member in group] for group in groups])
-    tokens = _promoted([[member.tokens for member in group] for group in groups])
+def explain(clusters: Sequence[Sequence[NamedMember]]) -> list[dict[str, list[dict[str, Any]]]]:
+    """The `words`, `tags` and `tokens` of each cluster, the most distinctive first."""
+    words = _class_tf_idf([[member.words() for member in members] for members in clusters])
+    tags = _class_tf_idf([[set(member.tags) for member in members] for members in clusters])
+    tokens = _promoted_tokens([[member.tokens for member in members] for members in clusters])
     return [
-        {"words": own, "tags": labels, "tokens": pieces}
-        for own, labels, pieces in zip(words, tags, tokens, strict=True)
+        {"words": cluster_words, "tags": cluster_tags, "tokens": cluster_tokens}
+        for cluster_words, cluster_tags, cluster_tokens in zip(words, tags, tokens, strict=True)
     ]
 
 
-def _set_apart(groups: Sequence[Sequence[set[str]]]) -> list[list[dict[str, Any]]]:
-    """Class-based TF-IDF (Grootendorst 2022, arXiv 2203.05794, section 3.3): tf * log(1 + A / f), where tf is the share
-    of a cluster's members that have the term, f the sum of these shares over the clusters, A their mean sum over all
-    terms. Kept is what a cluster has more often than the average cluster.
+def _class_tf_idf(clusters: Sequence[Sequence[set[str]]]) -> list[list[dict[str, Any]]]:
+    """Class-based TF-IDF (Grootendorst 2022, arXiv 2203.05794, section 3.3): tf * log(1 + A / f).
+
+    tf is the share of a cluster's members that have the term, f the sum of these shares over the clusters, and A the
+    mean over the clusters of the shares' sum over all terms. Only terms that are at least `MIN_LIFT` times as
+    frequent as in the average cluster are returned.
     """
-    shares = [_shares(group) for group in groups]
+    shares = [_shares(members) for members in clusters]
     total: Counter[str] = Counter()
-    for each in shares:
-        total.update(each)
-    average = sum(total.values()) / max(len(groups), 1)
-    found = []
-    for each in shares:
+    for cluster_shares in shares:
+        total.update(cluster_shares)
+    average = sum(total.values()) / max(len(clusters), 1)
+    ranked = []
+    for cluster_shares in shares:
         terms: list[dict[str, Any]] = [
             {"term": term, "score": round(share * math.log(1 + average / total[term]), 4), "share": round(share, 4)}
-            for term, share in each.items()
-            if len(groups) == 1 or share > TIMES * total[term] / len(groups)
+            for term, share in cluster_shares.items()
+            if len(clusters) == 1 or share > MIN_LIFT * total[term] / len(clusters)
         ]
-        found.append(sorted(terms, key=lambda one: (-one["score"], one["term"]))[:MOST])
-    return found
+        ranked.append(sorted(terms, key=lambda entry: (-entry["score"], entry["term"]))[:MAX_TERMS])
+    return ranked
 
 
-def _shares(group: Sequence[set[str]]) -> Counter[str]:
+def _shares(members: Sequence[set[str]]) -> Counter[str]:
     counts: Counter[str] = Counter()
-    for terms in group:
+    for terms in members:
         counts.update(terms)
-    return Counter({term: count / len(group) for term, count in counts.items()})
+    return Counter({term: count / len(members) for term, count in counts.items()})
 
 
-def _promoted(groups: Sequence[Sequence[dict[str, float]]]) -> list[list[dict[str, Any]]]:
-    """Tokens by how much further a cluster's mean shift promotes them than the average cluster's does.
+def _promoted_tokens(clusters: Sequence[Sequence[dict[str, float]]]) -> list[list[dict[str, Any]]]:
+    """Tokens, ranked by how much more a cluster's mean shift promotes them than those of the other clusters do.
 
-    The mean is over what is stored of the members, 20 tokens each; a token that is not among a member's 20 counts 0
-    there. So it is a lower bound of the mean shift's own logits, the closer the more alike the members are.
+    Only 20 tokens are stored for each member, and a token outside a member's 20 counts as 0. The score is therefore a
+    lower bound of the mean shift's logits, which is tighter the more alike the members are.
     """
-    means = [_means(group) for group in groups]
+    means = [_mean_shifts(members) for members in clusters]
     total: Counter[str] = Counter()
-    for each in means:
-        total.update(each)
-    found = []
-    for each, group in zip(means, groups, strict=True):
-        apart = {token: mean - (total[token] - mean) / max(len(groups) - 1, 1) for token, mean in each.items()}
-        best = sorted((token for token in apart if apart[token] > 0), key=lambda one: (-apart[one], one))[:MOST]
-        found.append(
+    for cluster_means in means:
+        total.update(cluster_means)
+    ranked = []
+    for cluster_means, members in zip(means, clusters, strict=True):
+        scores = {
+            token: mean - (total[token] - mean) / max(len(clusters) - 1, 1) for token, mean in cluster_means.items()
+        }
+        best = sorted((token for token in scores if scores[token] > 0), key=lambda token: (-scores[token], token))
+        ranked.append(
             [
                 {
                     "term": token,
-                    "score": round(apart[token], 4),
-                    "share": round(sum(token in member for member in group) / len(group), 4),
+                    "score": round(scores[token], 4),
+                    "share": round(sum(token in member for member in members) / len(members), 4),
                 }
-                for token in best
+                for token in best[:MAX_TERMS]
             ]
         )
-    return found
+    return ranked
 
 
-def _means(group: Sequence[dict[str, float]]) -> Counter[str]:
+def _mean_shifts(members: Sequence[dict[str, float]]) -> Counter[str]:
     sums: Counter[str] = Counter()
-    for tokens in group:
+    for tokens in members:
         sums.update(tokens)
-    return Counter({token: value / len(group) for token, value in sums.items()})
+    return Counter({token: value / len(members) for token, value in sums.items()})
 
 
-def names(explanations: Sequence[dict[str, list[dict[str, Any]]]], given: Sequence[str | None]) -> list[str]:
-    """A name for each cluster: the one that was given before, or up to two telling words, else tags, else tokens.
-
-    No two are alike: a number is put behind the later ones.
+def names(explanations: Sequence[dict[str, list[dict[str, Any]]]], previous: Sequence[str | None]) -> list[str]:
+    """A name for each cluster: its previous name if it has one, else up to two distinctive words, else tags, else
+    tokens. A number is appended where a name is already in use.
     """
-    used = {name for name in given if name}
-    found = []
-    for explanation, old in zip(explanations, given, strict=True):
-        name = old or _unused(_name(explanation), used)
+    used = {name for name in previous if name}
+    chosen = []
+    for explanation, previous_name in zip(explanations, previous, strict=True):
+        name = previous_name or _unused(_suggest_name(explanation), used)
         used.add(name)
-        found.append(name)
-    return found
+        chosen.append(name)
+    return chosen
 
 
-def _name(explanation: dict[str, list[dict[str, Any]]]) -> str:
+def _suggest_name(explanation: dict[str, list[dict[str, Any]]]) -> str:
     for kind in ("words", "tags"):
-        telling = [each["term"] for each in explanation[kind] if each["share"] >= TELLING]
-        if telling:
-            return " ".join(telling[:IN_A_NAME])
-    tokens = [each["term"].strip() for each in explanation["tokens"] if each["term"].strip()]
-    return " ".join(repr(token) for token in _first(tokens, IN_A_NAME + 1)) or "unnamed"
+        common = [entry["term"] for entry in explanation[kind] if entry["share"] >= MIN_NAME_SHARE]
+        if common:
+            return " ".join(common[:MAX_NAME_TERMS])
+    tokens = [entry["term"].strip() for entry in explanation["tokens"] if entry["term"].strip()]
+    return " ".join(repr(token) for token in _distinct(tokens, MAX_NAME_TERMS + 1)) or "unnamed"
 
 
-def _first(terms: Iterable[str], count: int) -> list[str]:
-    """Without repetitions."""
+def _distinct(terms: Iterable[str], count: int) -> list[str]:
     return list(dict.fromkeys(terms))[:count]
 
 

@@ -1,4 +1,4 @@
-"""How a space is clustered."""
+"""The parameters of a cluster run."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any, Literal, Self
 from catalog.errors import InvalidInput
 
 Algorithm = Literal["hdbscan", "kmeans", "agglomerative"]
-DIMENSIONS = 64  # that a large space is reduced to
+DIMENSIONS = 64  # that the vectors of a large space are reduced to
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """`min_cluster_size` and `min_samples` are HDBSCAN's (None: see `for_models`), `clusters` is the number that the
-    two others look for, `dimensions` what a large space is reduced to (0: not at all), `seed` decides all draws.
+    """`min_cluster_size` and `min_samples` are those of HDBSCAN (None: see `for_models`). `clusters` is the number of
+    clusters that the other two algorithms form. `dimensions` is what a large space is reduced to (0 disables the
+    reduction). `seed` seeds all random draws.
     """
 
     algorithm: Algorithm = "hdbscan"
@@ -27,13 +28,13 @@ class Parameters:
 
     def __post_init__(self) -> None:
         if self.algorithm != "hdbscan" and self.clusters is None:
-            raise InvalidInput(f"{self.algorithm} has to be told how many `clusters` to find.")
+            raise InvalidInput(f"{self.algorithm} needs the number of clusters: set `clusters`.")
         if self.algorithm == "hdbscan" and self.clusters is not None:
-            raise InvalidInput("hdbscan finds out how many clusters there are: leave `clusters` out.")
+            raise InvalidInput("hdbscan determines the number of clusters itself: omit `clusters`.")
 
     def for_models(self, n: int) -> Self:
-        """With what was left open decided for n models: a cluster has ln(n) members at least, and never under three;
-        as many neighbours make a neighbourhood, ten at most.
+        """These parameters with the defaults for n models filled in: `min_cluster_size` is ln(n), at least 3, and
+        `min_samples` the same, at most 10.
         """
         if self.algorithm != "hdbscan":
             return self
@@ -41,5 +42,5 @@ class Parameters:
         return type(self)(**asdict(self) | {"min_cluster_size": size, "min_samples": self.min_samples or min(size, 10)})
 
     def as_dict(self) -> dict[str, Any]:
-        """Without the algorithm, which is stored by itself."""
+        """The parameters that are set, without the algorithm, which has a column of its own."""
         return {name: value for name, value in asdict(self).items() if name != "algorithm" and value is not None}

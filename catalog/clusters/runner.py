@@ -1,4 +1,4 @@
-"""Finds the clusters of a space and shows them, in a process of its own (`workers.maintenance clusters`)."""
+"""Computes the clusters of a space and publishes them, in a separate process (`workers.maintenance clusters`)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from catalog.clusters import fitting, naming, quality
-from catalog.clusters.assignment import put
+from catalog.clusters.assignment import assign_to_run
 from catalog.clusters.fitting import Clustering
-from catalog.clusters.matching import kept
+from catalog.clusters.matching import match_to_previous
 from catalog.clusters.parameters import Parameters
 from catalog.clusters.repository import clusters
 from catalog.clusters.repository import members as cluster_members
@@ -25,7 +25,7 @@ from catalog.database import Database
 from catalog.errors import CatalogError, WorkerLost
 from catalog.geometry import repository as geometries
 from catalog.geometry import transforms
-from catalog.geometry.repository import Place
+from catalog.geometry.repository import GeometryKey
 from catalog.geometry.transforms import Geometry
 from catalog.models.repository import models
 from catalog.settings import settings
@@ -33,37 +33,41 @@ from catalog.spaces import repository as spaces
 from catalog.tables import ClusterRun, SpaceRow
 from catalog.vectors.repository import feed
 from catalog.vectors.repository import stream as vector_stream
-from catalog.vectors.unit_vectors import load
+from catalog.vectors.unit_vectors import load_unit_vectors
 
-KEPT = 10  # runs of a space that keep their clusters and members
-ATTEMPTS = 3  # of a run whose process dies
-TOLD = 20_000  # models of a space that its clusters are explained by, about
-ARRIVALS = 100_000  # changes during a run that are placed when it is shown
+MAX_RUNS_WITH_MEMBERS = 10  # runs of a space that keep their clusters and members
+MAX_ATTEMPTS = 3  # at a run whose process dies
+MAX_EXPLAINING_MODELS = 20_000  # models of a space that its clusters are explained by, approximately
+MAX_ARRIVALS = 100_000  # changes during a run that are assigned when it is published
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Grouper:
-    """Runs what was asked for. At most one works on a space at a time, on any machine; `folder` is for its vectors."""
+class ClusterRunner:
+    """Computes queued cluster runs, at most one per space at a time across all machines.
+
+    Vectors that do not fit into memory go to a temporary file in `folder`.
+    """
 
     database: Database
     folder: Path
 
     def run(self, space_id: int) -> int | None:
-        """The run that was finished; None where another process is at it, or nothing was asked for.
+        """Compute the queued run of a space and return its id. None where no run is queued, where another process is
+        computing it, or after too many attempts.
 
-        Raises what the database raises; what went wrong is stored with the run.
+        Errors are stored with the run and raised again.
         """
         with self.database.transaction() as lock:
             if not cluster_runs.try_lock(lock, space_id):
                 return None
             with self.database.transaction() as session:
-                run = cluster_runs.take(session, space_id)
+                run = cluster_runs.claim(session, space_id)
                 if run is None:
                     return None
-                if run.attempts > ATTEMPTS:
-                    error = WorkerLost(f"The process died {ATTEMPTS} times while it ran; its log may say why.")
+                if run.attempts > MAX_ATTEMPTS:
+                    error = WorkerLost(f"The process died {MAX_ATTEMPTS} times during this run. See the worker's log.")
                     cluster_runs.fail(session, run.id, error)
                     return None
                 space = session.get_one(SpaceRow, space_id)
@@ -79,62 +83,69 @@ class Grouper:
         started = time.monotonic()
         parameters = Parameters(run.algorithm, **run.parameters)  # type: ignore[arg-type]
         with self.database.transaction() as session:
-            covered = vector_stream.covered(session, space.id)
-            model_ids, unit = load(session, space, self.folder)
-            bases = models.bases(session, model_ids.tolist()) if space.base_repo is None else None
-        fitted = _geometries(space, unit, bases)
-        found = fitting.fit(unit, parameters, lambda stage: self._tell(run, stage))
-        self._tell(run, "explaining")
+            covered_seq = vector_stream.last_seq_of_space(session, space.id)
+            model_ids, unit = load_unit_vectors(session, space, self.folder)
+            bases = models.list_bases(session, model_ids.tolist()) if space.base_repo is None else None
+        fitted = _fit_geometries(space, unit, bases)
+        clustering = fitting.fit(unit, parameters, lambda stage: self._report_stage(run, stage))
+        self._report_stage(run, "explaining")
         with self.database.transaction() as session:
-            explanations = naming.explain(_members_told(session, space, model_ids, found))
-        self._tell(run, "publishing")
+            explanations = naming.explain(_representative_members(session, space, model_ids, clustering))
+        self._report_stage(run, "publishing")
         with self.database.transaction() as session:
-            feed.lock_feed(session)  # nobody stores a vector between this and the swap
-            _publish(session, _Result(run, space, model_ids, found, explanations, covered, started))
-            for place, (fit, count) in fitted.items():
-                geometries.store(session, space.id, place, fit, count)
-        log.info("space %s: %s clusters of %s models", space.id, len(found.centroids), len(model_ids))
+            feed.lock_feed(session)  # no vector is stored between reading the arrivals and the swap
+            _publish(session, _Result(run, space, model_ids, clustering, explanations, covered_seq, started))
+            for key, (geometry, count) in fitted.items():
+                geometries.create(session, space.id, key, geometry, count)
+        log.info("space %s: %s clusters of %s models", space.id, len(clustering.centroids), len(model_ids))
 
-    def _tell(self, run: ClusterRun, stage: str) -> None:
+    def _report_stage(self, run: ClusterRun, stage: str) -> None:
         with self.database.transaction() as session:
-            cluster_runs.tell(session, run.id, stage)
+            cluster_runs.set_stage(session, run.id, stage)
 
 
-def _geometries(space: SpaceRow, unit: np.ndarray, bases: Sequence[str] | None) -> dict[Place, tuple[Geometry, int]]:
-    """What searches of a space offer, and how many models each was fitted to; where the space spans several, `bases`
-    are those of the models (n,).
+def _fit_geometries(
+    space: SpaceRow, unit: np.ndarray, bases: Sequence[str] | None
+) -> dict[GeometryKey, tuple[Geometry, int]]:
+    """The geometries that searches of a space use, each with the number of models that it was fitted to.
+
+    `bases` are the base models of the rows (n,) if the space spans several bases, else None.
     """
     if bases is None:
-        found = transforms.fitted(unit, space.feature)
-        return {Place(kind): (fit, len(unit)) for kind, fit in found.items()}
+        geometry = transforms.fit_default(unit, space.feature)
+        key = GeometryKey(transforms.default_kind(space.feature))
+        return {key: (geometry, len(unit))} if geometry is not None else {}
     rows = {base: np.flatnonzero(np.array(bases) == base) for base in set(bases) - {""}}
-    fits = {base: transforms.fitted_to_base(unit[own]) for base, own in rows.items()}
+    fits = {base: transforms.fit_to_base(unit[base_rows]) for base, base_rows in rows.items()}
     return {
-        Place(transforms.STANDARDISED, base): (fit, len(rows[base])) for base, fit in fits.items() if fit is not None
+        GeometryKey(transforms.STANDARDIZED, base): (geometry, len(rows[base]))
+        for base, geometry in fits.items()
+        if geometry is not None
     }
 
 
-def _members_told(
-    session: Session, space: SpaceRow, model_ids: np.ndarray, found: Clustering
-) -> list[list[naming.Told]]:
-    """Of each cluster the members closest to its centroid, with what is stored of them."""
-    each = int(np.clip(TOLD // max(len(found.centroids), 1), 10, 200))
-    order = np.lexsort((-found.similarity, found.labels))
-    starts = np.searchsorted(found.labels[order], np.arange(len(found.centroids) + 1))
-    chosen = [model_ids[order[start : min(start + each, stop)]].tolist() for start, stop in pairwise(starts)]
-    known = cluster_members.told(session, space.id, [model_id for members in chosen for model_id in members])
-    return [[_told(known[model_id]) for model_id in members if model_id in known] for members in chosen]
+def _representative_members(
+    session: Session, space: SpaceRow, model_ids: np.ndarray, clustering: Clustering
+) -> list[list[naming.NamedMember]]:
+    """The members closest to the centroid of each cluster, with their stored texts and tokens."""
+    count = len(clustering.centroids)
+    per_cluster = int(np.clip(MAX_EXPLAINING_MODELS // max(count, 1), 10, 200))
+    order = np.lexsort((-clustering.similarity, clustering.labels))
+    starts = np.searchsorted(clustering.labels[order], np.arange(count + 1))
+    chosen = [model_ids[order[start : min(start + per_cluster, stop)]].tolist() for start, stop in pairwise(starts)]
+    texts = cluster_members.member_texts(session, space.id, [model_id for members in chosen for model_id in members])
+    return [[_named_member(texts[model_id]) for model_id in members if model_id in texts] for members in chosen]
 
 
-def _told(row: cluster_members.Told) -> naming.Told:
-    tokens = {str(each["token"]): float(each["shift"]) / max(row.norm, 1e-30) for each in row.tokens or ()}
-    return naming.Told(row.repo_id.split("/", 1)[-1], row.card or "", tuple(row.tags), tokens)
+def _named_member(member: cluster_members.MemberText) -> naming.NamedMember:
+    tokens = {str(token["token"]): float(token["shift"]) / max(member.norm, 1e-30) for token in member.tokens or ()}
+    return naming.NamedMember(member.repo_id.split("/", 1)[-1], member.card or "", tuple(member.tags), tokens)
 
 
 @dataclass(frozen=True)
 class _Result:
-    """What a run found of the models (n,) that it clustered: their clusters, what explains each of these, and the last
-    change that it covers. `started` is on the clock of `time.monotonic`.
+    """The result of a run for the models (n,) that it clustered: their clusters, the explanation of each cluster, and
+    the last change that the run covers. `started` is on the clock of `time.monotonic`.
     """
 
     run: ClusterRun
@@ -147,93 +158,94 @@ class _Result:
 
 
 def _publish(session: Session, result: _Result) -> None:
-    """Store a run's clusters and show them in place of the last ones. The caller holds `vectors.lock_feed`."""
-    run, space, found = result.run, result.space, result.clustering
-    last = cluster_runs.current(session, space.id)
-    kept_numbers, stability = _against(session, last, result.model_ids, found)
-    fresh = iter(clusters.numbers(session, kept_numbers.count(None)))
-    numbers = [number if number is not None else next(fresh) for number in kept_numbers]
-    clusters.store(session, _cluster_rows(session, result, last, numbers))
-    _store_members(session, result, numbers)
+    """Store a run's clusters and make the run current. The caller holds `feed.lock_feed`."""
+    run, space, clustering = result.run, result.space, result.clustering
+    previous = cluster_runs.get_current(session, space.id)
+    matches, stability = _compare_with_previous(session, previous, result.model_ids, clustering)
+    new_ids = iter(clusters.allocate_ids(session, matches.count(None)))
+    cluster_ids = [cluster_id if cluster_id is not None else next(new_ids) for cluster_id in matches]
+    clusters.store(session, _cluster_rows(session, result, previous, cluster_ids))
+    _store_members(session, result, cluster_ids)
     cluster_runs.finish(
         session,
         run,
-        parameters=found.parameters.as_dict(),
+        parameters=clustering.parameters.as_dict(),
         covered_seq=result.covered_seq,
         models=len(result.model_ids),
-        clusters=len(numbers),
-        sizes=found.sizes.tolist(),
-        noise_share=found.noise_share,
-        silhouette=found.silhouette,
+        clusters=len(cluster_ids),
+        sizes=clustering.sizes.tolist(),
+        noise_share=clustering.noise_share,
+        silhouette=clustering.silhouette,
         stability=stability,
-        compared_with=last.id if last else None,
-        figures=found.figures,
+        compared_with=previous.id if previous else None,
+        metrics=clustering.metrics,
         seconds=time.monotonic() - result.started,
     )
-    if spaces.leads(session, space):
-        cluster_members.show(session, run.id, space.id)
-    clusters.forget_all_but(session, space.id, KEPT)
+    if spaces.is_default_for_base(session, space):
+        cluster_members.publish(session, run.id, space.id)
+    clusters.delete_all_but_newest(session, space.id, MAX_RUNS_WITH_MEMBERS)
 
 
 def _cluster_rows(
-    session: Session, result: _Result, last: ClusterRun | None, numbers: list[int]
+    session: Session, result: _Result, previous: ClusterRun | None, cluster_ids: list[int]
 ) -> list[dict[str, Any]]:
-    """As they are stored. A cluster that keeps its number keeps its name."""
-    found = result.clustering
-    given = clusters.given_names(session, last.id) if last else {}
-    names = naming.names(result.explanations, [given.get(number) for number in numbers])
+    """The rows of the `clusters` table. A cluster that keeps its id keeps its name."""
+    clustering = result.clustering
+    previous_names = clusters.names_by_id(session, previous.id) if previous else {}
+    names = naming.names(result.explanations, [previous_names.get(cluster_id) for cluster_id in cluster_ids])
     return [
         {
             "run_id": result.run.id,
-            "cluster_id": number,
+            "cluster_id": cluster_id,
             "name": names[index],
-            "medoid_id": int(result.model_ids[found.medoid[index]]),
-            "size": int(found.sizes[index]),
-            "cohesion": float(found.cohesion[index]),
-            "radius": float(found.radius[index]),
+            "medoid_id": int(result.model_ids[clustering.medoid[index]]),
+            "size": int(clustering.sizes[index]),
+            "cohesion": float(clustering.cohesion[index]),
+            "radius": float(clustering.radius[index]),
             "dimension": result.space.dimension,
-            "centroid": found.centroids[index].astype("<f4").tobytes(),
+            "centroid": clustering.centroids[index].astype("<f4").tobytes(),
             "explanation": result.explanations[index],
         }
-        for index, number in enumerate(numbers)
+        for index, cluster_id in enumerate(cluster_ids)
     ]
 
 
-def _store_members(session: Session, result: _Result, numbers: list[int]) -> None:
-    """Where each model is, and those that came while the run was at work."""
-    found = result.clustering
-    labels = [numbers[label] if label >= 0 else None for label in found.labels.tolist()]
-    cosines = [None if np.isnan(cosine) else cosine for cosine in found.similarity.tolist()]
+def _store_members(session: Session, result: _Result, cluster_ids: list[int]) -> None:
+    """Store the cluster of each model of the run, and assign the models that arrived during the run."""
+    clustering = result.clustering
+    labels = [cluster_ids[label] if label >= 0 else None for label in clustering.labels.tolist()]
+    cosines = [None if np.isnan(cosine) else cosine for cosine in clustering.similarity.tolist()]
     cluster_members.store(session, result.run.id, result.model_ids, labels, cosines)
-    known = clusters.centroids(session, result.run.id)
-    for change in feed.changes_of(session, {result.space.id: result.covered_seq}, ARRIVALS, public=True):
-        put(session, known, change.model_id, change.vector)
+    centroids = clusters.get_centroids(session, result.run.id)
+    for change in feed.list_space_changes(session, {result.space.id: result.covered_seq}, MAX_ARRIVALS, public=True):
+        assign_to_run(session, centroids, change.model_id, change.vector)
 
 
-def _against(
-    session: Session, last: ClusterRun | None, model_ids: np.ndarray, found: Clustering
+def _compare_with_previous(
+    session: Session, previous: ClusterRun | None, model_ids: np.ndarray, clustering: Clustering
 ) -> tuple[list[int | None], float | None]:
-    """The number that each cluster keeps from the last run, and the adjusted Rand index over the models of both."""
-    count = len(found.centroids)
-    if last is None:
+    """The previous id of each cluster (None for new ones), and the adjusted Rand index over the models of both runs."""
+    count = len(clustering.centroids)
+    if previous is None:
         return [None] * count, None
-    known, before = cluster_members.labels(session, last.id)
-    _, mine, theirs = np.intersect1d(model_ids, known, assume_unique=True, return_indices=True)
-    if not len(mine):
+    previous_models, previous_labels = cluster_members.list_labels(session, previous.id)
+    _, rows, previous_rows = np.intersect1d(model_ids, previous_models, assume_unique=True, return_indices=True)
+    if not len(rows):
         return [None] * count, None
-    labels, before = found.labels[mine], before[theirs]
-    return kept(labels, before, count), quality.adjusted_rand(quality.crossed(labels, before))
+    labels, previous_labels = clustering.labels[rows], previous_labels[previous_rows]
+    table = quality.contingency_table(labels, previous_labels)
+    return match_to_previous(labels, previous_labels, count), quality.adjusted_rand(table)
 
 
 def main(space_id: int) -> int:
-    """Run what waits for that space and say how it went: the exit code of the process."""
+    """Compute the queued run of a space. Returns the exit code of the process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     conf = settings()
     database = Database(conf.require_database_url())
     try:
-        Grouper(database, conf.data_dir / "clusters").run(space_id)
+        ClusterRunner(database, conf.data_dir / "clusters").run(space_id)
     except CatalogError as error:
-        log.error("the clusters of space %s were not found: %s: %s", space_id, error.code, error)
+        log.error("clustering space %s failed: %s: %s", space_id, error.code, error)
         return 1
     finally:
         database.close()

@@ -1,44 +1,45 @@
-"""The error tree. Each class carries its HTTP status and a stable code; the sentence tells the person what to do.
+"""The error tree. Each class carries its HTTP status and a stable code; the message says what is wrong and what to do.
 
 CatalogError
-├── InvalidInput                    the request or the file given is malformed
+├── InvalidInput                    the request or an input file is malformed
 │   ├── InvalidRepoId, InvalidRevision, InvalidCursor, InvalidVector, InvalidProbeSet
 │   ├── InvalidExpression, InvalidName, UnknownFeature, InvalidLabels, InvalidExamples
-│   └── TokenMalformed, WeakKey, BodyTooLarge
-├── NotFound                        nothing of that name here
+│   └── InvalidHubToken, WeakKey, BodyTooLarge
+├── NotFound                        unknown id or name
 │   ├── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
 │   ├── ReindexNotFound, TermNotFound, VectorNotFound, TaskNotFound, MergeNotFound, ArchiveNotFound
 │   └── SelectionNotFound
-├── Conflict                        well formed, but at odds with what is stored
+├── Conflict                        valid, but in conflict with the current state
 │   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning
-│   ├── AmbiguousTerm, NothingLeft, TooManyVectors, TaskNotDone, ExamplesNotKept, MergeNotDone
-│   ├── NotClustered, NotMapped, GeometryNotFitted, CrawlOver, JobOver, NotRetriable, TokenRequired
-│   └── ReindexActive, ReindexOver, ReindexNotReady, ReindexIncomplete
-├── Refused                         an ingest that can never succeed as it stands; stored on the job, not retried
-│   ├── RepoNotFound, RevisionNotFound, RepoGated
-│   ├── NothingToEmbed, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
+│   ├── AmbiguousTerm, ZeroVector, TooManyVectors, TaskNotFinished, ExamplesNotKept, MergeNotFinished
+│   ├── ClustersNotReady, MapNotReady, CrawlFinished, JobFinished, NotRetriable, HubTokenRequired
+│   └── ReindexActive, ReindexFinished, ReindexNotReady, ReindexIncomplete
+├── Refused                         an ingest that cannot succeed; stored on the job, not retried
+│   ├── RepoNotFound, RevisionNotFound, GatedRepo
+│   ├── NoSupportedWeights, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
 │   ├── CorruptWeights, NonFiniteWeights, NonFiniteVector
-│   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantisedWeights
+│   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantizedWeights
 │   ├── MergeIncompatible, NoCandidates
-│   ├── ShapeMismatch, BaseUnresolved, UnsupportedBase, NativeCodeFailed
-│   └── Quarantined, ExamplesGone, TokenExpired
-├── Forbidden                       not for whoever asks
-│   └── AdminOnly, AdminKeyRequired, KeyRequired, TokensOff, WebhookOff, WebhookSecretWrong
-├── Misconfigured                   this machine lacks what the settings ask for
+│   ├── ShapeMismatch, BaseUnresolved, UnsupportedBase, NativeLibraryFailed
+│   └── Quarantined, ExamplesDeleted, HubTokenExpired
+├── Forbidden                       the caller lacks permission
+│   └── AdminOnly, AdminKeyRequired, ApiKeyRequired, HubTokensDisabled, WebhookDisabled, InvalidWebhookSecret
+├── Misconfigured                   the settings cannot be applied on this machine
 │   └── MissingExtra, ServerFailed
 └── Unavailable                     transient; an ingest is retried with backoff
-    ├── HubUnavailable, HubRateLimited, DownloadStopped, DiskFull, OutOfMemory, WorkerLost, BaseDisturbed
-    ├── TooManyJobs, TokenUnreadable, ContractDiffers
+    ├── HubUnavailable, HubRateLimited, DownloadStopped, DiskFull, OutOfMemory, WorkerLost, BaseModelCorrupted
+    ├── TooManyJobs, HubTokenUnreadable, EncoderContractMismatch
     └── DatabaseUnavailable, IndexNotLoaded, IndexDamaged, NotRunning
 """
 
 from catalog.errors.conditions import (
-    BaseDisturbed,
-    ContractDiffers,
+    BaseModelCorrupted,
     DatabaseUnavailable,
     DiskFull,
     DownloadStopped,
+    EncoderContractMismatch,
     HubRateLimited,
+    HubTokenUnreadable,
     HubUnavailable,
     IndexDamaged,
     IndexNotLoaded,
@@ -47,7 +48,6 @@ from catalog.errors.conditions import (
     NotRunning,
     OutOfMemory,
     ServerFailed,
-    TokenUnreadable,
     TooManyJobs,
     Unavailable,
     WorkerLost,
@@ -55,27 +55,27 @@ from catalog.errors.conditions import (
 from catalog.errors.ingests import (
     BaseUnresolved,
     CorruptWeights,
-    ExamplesGone,
+    ExamplesDeleted,
     FileTooLarge,
     FolderUnreadable,
+    GatedRepo,
+    HubTokenExpired,
     InvalidAdapterConfig,
     InvalidModelConfig,
     MergeIncompatible,
-    NativeCodeFailed,
+    NativeLibraryFailed,
     NoCandidates,
     NonFiniteVector,
     NonFiniteWeights,
-    NothingToEmbed,
+    NoSupportedWeights,
     PickledWeights,
-    QuantisedWeights,
+    QuantizedWeights,
     Quarantined,
     Refused,
     RemoteCode,
-    RepoGated,
     RepoNotFound,
     RevisionNotFound,
     ShapeMismatch,
-    TokenExpired,
     TooManyFiles,
     UnsafePath,
     UnsupportedAdapter,
@@ -86,18 +86,22 @@ from catalog.errors.requests import (
     AdminOnly,
     AlreadyRunning,
     AmbiguousTerm,
+    ApiKeyRequired,
     ArchiveNotFound,
     BodyTooLarge,
     ClusterNotFound,
+    ClustersNotReady,
     Conflict,
+    CrawlFinished,
     CrawlNotFound,
-    CrawlOver,
     ExamplesNotKept,
     Forbidden,
-    GeometryNotFitted,
+    HubTokenRequired,
+    HubTokensDisabled,
     InvalidCursor,
     InvalidExamples,
     InvalidExpression,
+    InvalidHubToken,
     InvalidInput,
     InvalidLabels,
     InvalidName,
@@ -105,42 +109,37 @@ from catalog.errors.requests import (
     InvalidRepoId,
     InvalidRevision,
     InvalidVector,
+    InvalidWebhookSecret,
+    JobFinished,
     JobNotFound,
-    JobOver,
-    KeyRequired,
-    MergeNotDone,
+    MapNotReady,
+    MergeNotFinished,
     MergeNotFound,
     ModelNotFound,
     NameTaken,
     NoShift,
-    NotClustered,
     NotFound,
-    NothingLeft,
     NotIndexed,
-    NotMapped,
     NotRetriable,
     ReindexActive,
+    ReindexFinished,
     ReindexIncomplete,
     ReindexNotFound,
     ReindexNotReady,
-    ReindexOver,
     RunNotFound,
     SelectionNotFound,
     SpaceMismatch,
     SpaceNotFound,
     SpaceRequired,
-    TaskNotDone,
+    TaskNotFinished,
     TaskNotFound,
     TermNotFound,
-    TokenMalformed,
-    TokenRequired,
-    TokensOff,
     TooManyVectors,
     UnknownFeature,
     VectorNotFound,
     WeakKey,
-    WebhookOff,
-    WebhookSecretWrong,
+    WebhookDisabled,
+    ZeroVector,
 )
 from catalog.errors.root import CatalogError, first_line
 
@@ -149,27 +148,33 @@ __all__ = [
     "AdminOnly",
     "AlreadyRunning",
     "AmbiguousTerm",
+    "ApiKeyRequired",
     "ArchiveNotFound",
-    "BaseDisturbed",
+    "BaseModelCorrupted",
     "BaseUnresolved",
     "BodyTooLarge",
     "CatalogError",
     "ClusterNotFound",
+    "ClustersNotReady",
     "Conflict",
-    "ContractDiffers",
     "CorruptWeights",
+    "CrawlFinished",
     "CrawlNotFound",
-    "CrawlOver",
     "DatabaseUnavailable",
     "DiskFull",
     "DownloadStopped",
-    "ExamplesGone",
+    "EncoderContractMismatch",
+    "ExamplesDeleted",
     "ExamplesNotKept",
     "FileTooLarge",
     "FolderUnreadable",
     "Forbidden",
-    "GeometryNotFitted",
+    "GatedRepo",
     "HubRateLimited",
+    "HubTokenExpired",
+    "HubTokenRequired",
+    "HubTokenUnreadable",
+    "HubTokensDisabled",
     "HubUnavailable",
     "IndexDamaged",
     "IndexNotLoaded",
@@ -177,6 +182,7 @@ __all__ = [
     "InvalidCursor",
     "InvalidExamples",
     "InvalidExpression",
+    "InvalidHubToken",
     "InvalidInput",
     "InvalidLabels",
     "InvalidModelConfig",
@@ -185,41 +191,38 @@ __all__ = [
     "InvalidRepoId",
     "InvalidRevision",
     "InvalidVector",
+    "InvalidWebhookSecret",
+    "JobFinished",
     "JobNotFound",
-    "JobOver",
-    "KeyRequired",
+    "MapNotReady",
     "MergeIncompatible",
-    "MergeNotDone",
+    "MergeNotFinished",
     "MergeNotFound",
     "Misconfigured",
     "MissingExtra",
     "ModelNotFound",
     "NameTaken",
-    "NativeCodeFailed",
+    "NativeLibraryFailed",
     "NoCandidates",
     "NoShift",
+    "NoSupportedWeights",
     "NonFiniteVector",
     "NonFiniteWeights",
-    "NotClustered",
     "NotFound",
     "NotIndexed",
-    "NotMapped",
     "NotRetriable",
     "NotRunning",
-    "NothingLeft",
-    "NothingToEmbed",
     "OutOfMemory",
     "PickledWeights",
-    "QuantisedWeights",
+    "QuantizedWeights",
     "Quarantined",
     "Refused",
     "ReindexActive",
+    "ReindexFinished",
     "ReindexIncomplete",
     "ReindexNotFound",
     "ReindexNotReady",
-    "ReindexOver",
     "RemoteCode",
-    "RepoGated",
     "RepoNotFound",
     "RevisionNotFound",
     "RunNotFound",
@@ -229,14 +232,9 @@ __all__ = [
     "SpaceMismatch",
     "SpaceNotFound",
     "SpaceRequired",
-    "TaskNotDone",
+    "TaskNotFinished",
     "TaskNotFound",
     "TermNotFound",
-    "TokenExpired",
-    "TokenMalformed",
-    "TokenRequired",
-    "TokenUnreadable",
-    "TokensOff",
     "TooManyFiles",
     "TooManyJobs",
     "TooManyVectors",
@@ -247,8 +245,8 @@ __all__ = [
     "UnsupportedBase",
     "VectorNotFound",
     "WeakKey",
-    "WebhookOff",
-    "WebhookSecretWrong",
+    "WebhookDisabled",
     "WorkerLost",
+    "ZeroVector",
     "first_line",
 ]

@@ -1,4 +1,4 @@
-"""Errors of the moment and of the machine."""
+"""Transient errors, and errors of the machine and its configuration."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class DownloadStopped(Unavailable):
     title = "Download stopped"
 
 
-class TokenUnreadable(Unavailable):
-    code = "token_unreadable"
-    title = "Token cannot be opened"
+class HubTokenUnreadable(Unavailable):
+    code = "hub_token_unreadable"
+    title = "Hub token cannot be decrypted"
 
 
 class TooManyJobs(Unavailable):
@@ -73,14 +73,14 @@ class WorkerLost(Unavailable):
     title = "Worker lost"
 
 
-class ContractDiffers(Unavailable):
-    code = "contract_differs"
-    title = "Worker measures something else"
+class EncoderContractMismatch(Unavailable):
+    code = "encoder_contract_mismatch"
+    title = "Worker has a different encoder contract"
 
 
-class BaseDisturbed(Unavailable):
-    code = "base_disturbed"
-    title = "Base model disturbed"
+class BaseModelCorrupted(Unavailable):
+    code = "base_model_corrupted"
+    title = "Base model corrupted"
 
 
 class DatabaseUnavailable(Unavailable):

@@ -1,4 +1,4 @@
-"""Errors of an ingest that can never succeed as it stands."""
+"""Errors of an ingest that cannot succeed."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class RevisionNotFound(Refused):
     title = "Revision not found on the Hub"
 
 
-class RepoGated(Refused):
+class GatedRepo(Refused):
     status = 403
-    code = "repo_gated"
+    code = "gated_repo"
     title = "Repo is gated"
 
 
-class NothingToEmbed(Refused):
-    code = "nothing_to_embed"
-    title = "No adapter or weights"
+class NoSupportedWeights(Refused):
+    code = "no_supported_weights"
+    title = "No supported weights"
 
 
 class PickledWeights(Refused):
@@ -96,9 +96,9 @@ class UnsupportedAdapter(Refused):
     title = "Unsupported adapter"
 
 
-class QuantisedWeights(Refused):
-    code = "quantised_weights"
-    title = "Quantised weights"
+class QuantizedWeights(Refused):
+    code = "quantized_weights"
+    title = "Quantized weights"
 
 
 class ShapeMismatch(Refused):
@@ -121,14 +121,14 @@ class UnsupportedBase(Refused):
     title = "Unsupported base model"
 
 
-class NativeCodeFailed(Refused):
-    code = "native_code_failed"
-    title = "A native library gave up"
+class NativeLibraryFailed(Refused):
+    code = "native_library_failed"
+    title = "Native library failed"
 
 
-class TokenExpired(Refused):
-    code = "token_expired"
-    title = "Token forgotten"
+class HubTokenExpired(Refused):
+    code = "hub_token_expired"
+    title = "Hub token expired"
 
 
 class Quarantined(Refused):
@@ -137,13 +137,13 @@ class Quarantined(Refused):
     title = "Quarantined"
 
 
-class ExamplesGone(Refused):
+class ExamplesDeleted(Refused):
     status = 410
-    code = "examples_gone"
-    title = "Examples forgotten"
+    code = "examples_deleted"
+    title = "Examples deleted"
 
 
 class NoCandidates(Refused):
     status = 409
     code = "no_candidates"
-    title = "Nothing to choose from"
+    title = "No candidates"

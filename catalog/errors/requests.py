@@ -1,4 +1,4 @@
-"""Errors of a request: malformed, about nothing known, at odds with what is stored, not for whoever asks."""
+"""Errors of a request: malformed, unknown, in conflict with the current state, or not permitted."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ class InvalidExamples(InvalidInput):
     title = "Invalid examples"
 
 
-class TokenMalformed(InvalidInput):
-    code = "token_malformed"
-    title = "Not a token"
+class InvalidHubToken(InvalidInput):
+    code = "invalid_hub_token"
+    title = "Invalid Hub token"
 
 
 class WeakKey(InvalidInput):
@@ -100,7 +100,7 @@ class SpaceNotFound(NotFound):
 
 class TermNotFound(NotFound):
     code = "term_not_found"
-    title = "Term of an expression not found"
+    title = "Term not found"
 
 
 class VectorNotFound(NotFound):
@@ -179,9 +179,9 @@ class AmbiguousTerm(Conflict):
     title = "Ambiguous term"
 
 
-class NothingLeft(Conflict):
-    code = "nothing_left"
-    title = "Nothing left of the sum"
+class ZeroVector(Conflict):
+    code = "zero_vector"
+    title = "Sum is a zero vector"
 
 
 class NameTaken(Conflict):
@@ -189,9 +189,9 @@ class NameTaken(Conflict):
     title = "Name taken"
 
 
-class TaskNotDone(Conflict):
-    code = "task_not_done"
-    title = "Task not done yet"
+class TaskNotFinished(Conflict):
+    code = "task_not_finished"
+    title = "Task not finished"
 
 
 class ExamplesNotKept(Conflict):
@@ -199,9 +199,9 @@ class ExamplesNotKept(Conflict):
     title = "Examples not kept"
 
 
-class MergeNotDone(Conflict):
-    code = "merge_not_done"
-    title = "Merge not done yet"
+class MergeNotFinished(Conflict):
+    code = "merge_not_finished"
+    title = "Merge not finished"
 
 
 class TooManyVectors(Conflict):
@@ -214,14 +214,14 @@ class AlreadyRunning(Conflict):
     title = "Already running"
 
 
-class NotClustered(Conflict):
-    code = "not_clustered"
-    title = "Not clustered yet"
+class ClustersNotReady(Conflict):
+    code = "clusters_not_ready"
+    title = "Clusters not ready"
 
 
-class CrawlOver(Conflict):
-    code = "crawl_over"
-    title = "Crawl is over"
+class CrawlFinished(Conflict):
+    code = "crawl_finished"
+    title = "Crawl finished"
 
 
 class ReindexActive(Conflict):
@@ -229,9 +229,9 @@ class ReindexActive(Conflict):
     title = "Another reindex is active"
 
 
-class ReindexOver(Conflict):
-    code = "reindex_over"
-    title = "Reindex is over"
+class ReindexFinished(Conflict):
+    code = "reindex_finished"
+    title = "Reindex finished"
 
 
 class ReindexNotReady(Conflict):
@@ -244,19 +244,14 @@ class ReindexIncomplete(Conflict):
     title = "Models would be lost"
 
 
-class NotMapped(Conflict):
-    code = "not_mapped"
-    title = "No map yet"
+class MapNotReady(Conflict):
+    code = "map_not_ready"
+    title = "Map not ready"
 
 
-class GeometryNotFitted(Conflict):
-    code = "geometry_not_fitted"
-    title = "Geometry not fitted yet"
-
-
-class JobOver(Conflict):
-    code = "job_over"
-    title = "Job is over"
+class JobFinished(Conflict):
+    code = "job_finished"
+    title = "Job finished"
 
 
 class NotRetriable(Conflict):
@@ -264,9 +259,9 @@ class NotRetriable(Conflict):
     title = "Nothing to retry"
 
 
-class TokenRequired(Conflict):
-    code = "token_required"
-    title = "Token required"
+class HubTokenRequired(Conflict):
+    code = "hub_token_required"
+    title = "Hub token required"
 
 
 class Forbidden(CatalogError):
@@ -286,23 +281,23 @@ class AdminKeyRequired(Forbidden):
     title = "Admin key required"
 
 
-class KeyRequired(Forbidden):
+class ApiKeyRequired(Forbidden):
     status = 401
-    code = "key_required"
+    code = "api_key_required"
     title = "API key required"
 
 
-class TokensOff(Forbidden):
-    code = "tokens_off"
-    title = "Tokens are not taken"
+class HubTokensDisabled(Forbidden):
+    code = "hub_tokens_disabled"
+    title = "Hub tokens disabled"
 
 
-class WebhookOff(Forbidden):
-    code = "webhook_off"
-    title = "Webhook is off"
+class WebhookDisabled(Forbidden):
+    code = "webhook_disabled"
+    title = "Webhook disabled"
 
 
-class WebhookSecretWrong(Forbidden):
+class InvalidWebhookSecret(Forbidden):
     status = 401
-    code = "webhook_secret_wrong"
-    title = "Webhook secret missing or wrong"
+    code = "invalid_webhook_secret"
+    title = "Invalid webhook secret"

@@ -1,1 +1,1 @@
-"""Fitted transforms of vectors."""
+"""Transforms that are fitted to the vectors of a space."""

@@ -1,4 +1,4 @@
-"""Geometries as they were fitted to spaces."""
+"""The geometries that were fitted to spaces."""
 
 from __future__ import annotations
 
@@ -9,72 +9,72 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from catalog.geometry.transforms import DEFAULTS_BY_FEATURE, LEAST_MODELS, RAW, Geometry
+from catalog.geometry.transforms import MIN_MODELS, Geometry, default_kind
 from catalog.tables import FittedGeometry, SpaceRow
 
-KEPT = 2  # of a place: the one in use, and the one that some process may still be going over from
-OF_ALL = ""  # in place of a base
+KEPT_PER_KEY = 2  # the current one, and the one that another process may still be replacing
+ALL_BASES = ""  # in place of a base
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a space has one geometry in use for: a kind, and in a space that spans bases one of these."""
+class GeometryKey:
+    """A kind, and in a space that spans bases the base whose models it is for. One geometry per key is current."""
 
     kind: str
-    base: str = OF_ALL
+    base: str = ALL_BASES
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
-    """A geometry, its number, its place, and how many models it was fitted to."""
+class StoredGeometry:
+    """A geometry with its id, its key, and the number of models that it was fitted to."""
 
     id: int
-    place: Place
+    key: GeometryKey
     models: int
     geometry: Geometry
 
     @property
     def kind(self) -> str:
-        return self.place.kind
+        return self.key.kind
 
 
-def store(session: Session, space_id: int, place: Place, geometry: Geometry, models: int) -> int:
-    """Use a geometry in place of the last of its place; returns its number."""
-    there = {"space_id": space_id, "kind": place.kind, "base_repo": place.base}
-    row = FittedGeometry(**there, models=models, data=geometry.to_bytes())
+def create(session: Session, space_id: int, key: GeometryKey, geometry: Geometry, models: int) -> int:
+    """Store a geometry as the current one of its key, and delete old ones; returns its id."""
+    columns = {"space_id": space_id, "kind": key.kind, "base_repo": key.base}
+    row = FittedGeometry(**columns, models=models, data=geometry.to_bytes())
     session.add(row)
     session.flush()
-    old = select(FittedGeometry.id).filter_by(**there).order_by(FittedGeometry.id.desc()).offset(KEPT)
+    old = select(FittedGeometry.id).filter_by(**columns).order_by(FittedGeometry.id.desc()).offset(KEPT_PER_KEY)
     session.execute(delete(FittedGeometry).where(FittedGeometry.id.in_(old)))
     return row.id
 
 
-def newest(session: Session, space_ids: Collection[int]) -> dict[int, dict[Place, int]]:
-    """Of some spaces the numbers of the geometries in use, by place."""
-    place = (FittedGeometry.space_id, FittedGeometry.kind, FittedGeometry.base_repo)
+def current_ids(session: Session, space_ids: Collection[int]) -> dict[int, dict[GeometryKey, int]]:
+    """The ids of the current geometries of these spaces, by space and key."""
+    key = (FittedGeometry.space_id, FittedGeometry.kind, FittedGeometry.base_repo)
     statement = (
-        select(*place, FittedGeometry.id)
-        .ext(distinct_on(*place))
+        select(*key, FittedGeometry.id)
+        .ext(distinct_on(*key))
         .where(FittedGeometry.space_id.in_(space_ids))
-        .order_by(*place, FittedGeometry.id.desc())
+        .order_by(*key, FittedGeometry.id.desc())
     )
-    found: dict[int, dict[Place, int]] = {}
-    for space_id, kind, base, number in session.execute(statement):
-        found.setdefault(space_id, {})[Place(kind, base)] = number
-    return found
+    ids: dict[int, dict[GeometryKey, int]] = {}
+    for space_id, kind, base, geometry_id in session.execute(statement):
+        ids.setdefault(space_id, {})[GeometryKey(kind, base)] = geometry_id
+    return ids
 
 
-def get(session: Session, number: int) -> Fitted | None:
-    """None where it was dropped meanwhile."""
-    row = session.get(FittedGeometry, number)
+def get(session: Session, geometry_id: int) -> StoredGeometry | None:
+    """Returns None where it has been deleted since its id was read."""
+    row = session.get(FittedGeometry, geometry_id)
     if row is None:
         return None
-    return Fitted(row.id, Place(row.kind, row.base_repo), row.models, Geometry.from_bytes(row.data))
+    return StoredGeometry(row.id, GeometryKey(row.kind, row.base_repo), row.models, Geometry.from_bytes(row.data))
 
 
-def default(session: Session, space: SpaceRow) -> Fitted | None:
-    """What searches of a space use unasked; None: vectors as they are."""
-    numbers = newest(session, [space.id]).get(space.id, {})
-    number = numbers.get(Place(DEFAULTS_BY_FEATURE.get(space.feature, RAW)))
-    fitted = get(session, number) if number is not None else None
-    return fitted if fitted and fitted.models >= LEAST_MODELS else None
+def get_default(session: Session, space: SpaceRow) -> StoredGeometry | None:
+    """The geometry that searches of a space use by default; None where they compare raw vectors."""
+    ids = current_ids(session, [space.id]).get(space.id, {})
+    geometry_id = ids.get(GeometryKey(default_kind(space.feature)))
+    stored = get(session, geometry_id) if geometry_id is not None else None
+    return stored if stored and stored.models >= MIN_MODELS else None

@@ -1,1 +1,1 @@
-"""Keeping up with the Hub: crawls, webhooks, renames and removals."""
+"""Changes on the Hub: crawls, webhooks, renames and removals."""

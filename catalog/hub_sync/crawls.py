@@ -1,7 +1,8 @@
-"""Crawls: asked for, stopped and resumed, and what a page of the Hub's list becomes.
+"""Crawls: creating, pausing, resuming and cancelling them, and storing the pages that they list.
 
-The Hub itself is asked by `workers/maintenance/crawler.py`. A page is handled in one transaction: what it tells is
-stored, what is new or changed is queued, the cursor moves. Whatever dies before that commit has done nothing.
+`workers/maintenance/crawler.py` sends the requests to the Hub. A page is stored in one transaction: the metadata of its
+repos is updated, new and changed repos are queued, and the cursor moves. A process that dies before the commit has
+changed nothing.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from catalog.database import Database
-from catalog.errors import CrawlOver, InvalidInput
-from catalog.hub_sync.removals import follow, remove
+from catalog.errors import CrawlFinished, InvalidInput
+from catalog.hub_sync.removals import follow_rename, remove_model
 from catalog.hub_sync.repository import crawls, listings
-from catalog.hub_sync.repository.listings import Listed
+from catalog.hub_sync.repository.listings import ListedRepo
 from catalog.jobs.repository import workers
 from catalog.jobs.submissions import enqueue
 from catalog.models.repo_ref import LOCAL_OWNER, RepoRef
@@ -25,19 +26,19 @@ from catalog.models.repository import names
 from catalog.tables import Crawl, CrawlState, Model, Priority
 from catalog.vectors.repository import feed
 
-PAGE = 100  # repos asked for at once
-RINGS_A_PAGE = 16  # one bell is enough for a worker to go through all that waits
+PAGE_SIZE = 100  # repos per request
+MAX_MESSAGES_PER_PAGE = 16  # one notification is enough: a worker then runs all jobs that wait
 RELATIONS = ("adapter", "finetune")
 MAX_IDS = 50_000
-OVERLAP = timedelta(hours=1)  # between two runs, for the Hub's clock is not ours
-ASSUMED_PACE = 1.0  # jobs a second of one worker, before any was seen
-ASSUMED_BANDWIDTH = 50e6  # bytes a second
+CLOCK_SKEW = timedelta(hours=1)  # at most, between the Hub and this catalog
+ASSUMED_PACE = 1.0  # jobs per second and worker, while no job has finished
+ASSUMED_BANDWIDTH = 50e6  # bytes per second
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where repos come from, exactly one of: the fine-tunes of a `base` (`relations`: which kinds), all of an `owner`,
-    all with a `tag`, a `collection` (its slug), or `ids`. Raises `InvalidInput`, `InvalidRepoId`.
+class CrawlSource:
+    """The repos to crawl, exactly one of: the fine-tunes of a `base` (of the kinds in `relations`), the models of an
+    `owner`, those with a `tag`, those of a `collection` (its slug), or `ids`. Raises `InvalidInput`, `InvalidRepoId`.
     """
 
     base: str | None = None
@@ -48,40 +49,42 @@ class Source:
     ids: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        given = [each for each in (self.base, self.owner, self.tag, self.collection, self.ids) if each is not None]
-        if len(given) != 1:
-            raise InvalidInput("Give exactly one of base, owner, tag, collection and ids.")
+        sources = (self.base, self.owner, self.tag, self.collection, self.ids)
+        if sum(source is not None for source in sources) != 1:
+            raise InvalidInput("Set exactly one of base, owner, tag, collection and ids.")
         if self.base is not None:
             RepoRef(self.base)
         for repo_id in self.ids or ():
             RepoRef(repo_id)
         if not self.relations or not set(self.relations) <= set(RELATIONS):
-            raise InvalidInput(f"A relation is one of {' and '.join(RELATIONS)}.")
+            raise InvalidInput(f"Unknown relation. Use one or both of {' and '.join(RELATIONS)}.")
 
     def filters(self) -> list[dict[str, str]]:
-        """What the Hub's list is asked for, one after the other; none for a collection and for ids."""
+        """The query parameters of each Hub list to crawl; empty for a collection and for ids."""
         if self.base is not None:
             return [{"filter": f"base_model:{relation}:{self.base}"} for relation in self.relations]
         if self.owner is not None:
             return [{"author": self.owner}]
         return [{"filter": self.tag}] if self.tag is not None else []
 
-    def stored(self) -> dict[str, Any]:
-        told = {name: value for name, value in asdict(self).items() if value is not None and name != "ids"}
-        return told if self.base is not None else {name: told[name] for name in told if name != "relations"}
+    def to_json(self) -> dict[str, Any]:
+        """The value of `crawls.source`."""
+        unused = {"ids"} if self.base is not None else {"ids", "relations"}
+        return {name: value for name, value in asdict(self).items() if value is not None and name not in unused}
 
     @classmethod
-    def of(cls, crawl: Crawl) -> Source:
-        told: Mapping[str, Any] = crawl.source
-        ids = None if "collection" in told or crawl.ids is None else tuple(crawl.ids)
-        relations = tuple(told.get("relations", RELATIONS))
-        return cls(**{name: told[name] for name in told if name != "relations"}, relations=relations, ids=ids)
+    def from_row(cls, crawl: Crawl) -> CrawlSource:
+        source: Mapping[str, Any] = crawl.source
+        ids = None if "collection" in source or crawl.ids is None else tuple(crawl.ids)
+        relations = tuple(source.get("relations", RELATIONS))
+        return cls(**{name: source[name] for name in source if name != "relations"}, relations=relations, ids=ids)
 
 
 @dataclass(frozen=True)
-class Limits:
-    """`max_models` queued in one run; repos with fewer than `min_downloads` are left out. A `dry_run` queues nothing
-    and counts. `every` seconds it begins anew.
+class CrawlLimits:
+    """Limits of one run: it queues at most `max_models` repos, and skips those with fewer than `min_downloads`.
+
+    A `dry_run` counts repos without queuing them. A recurring crawl starts again `every` seconds after each run.
     """
 
     max_models: int | None = None
@@ -91,21 +94,23 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Page:
-    """What one request gave. `cursor`: what to ask for next; None: the list ends. `ids`: those of a collection, to be
-    asked for one by one. `unread`: entries that cannot be used.
+class ListingPage:
+    """The result of one request. `cursor` leads to the next page, and is None on the last one. `ids` are the repos of a
+    collection, which are then requested one by one. `unusable` counts entries that could not be parsed.
     """
 
-    repos: tuple[Listed, ...] = ()
+    repos: tuple[ListedRepo, ...] = ()
     cursor: str | None = None
     ids: tuple[str, ...] | None = None
-    unread: int = 0
+    unusable: int = 0
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a crawl's queued repos cost: bytes from those whose size the Hub told, hours at the pace that was seen
-    (or assumed, before any was) with the workers that are alive, one at least.
+    """The estimated cost of a crawl's queued repos.
+
+    `size` in bytes is extrapolated from the repos whose size the Hub provides. `hours` rests on the pace of finished
+    jobs (`measured`; else on an assumed one) and the workers that are alive, at least one.
     """
 
     size: int | None
@@ -114,78 +119,79 @@ class Estimate:
     workers: int
 
 
-def start(database: Database, source: Source, limits: Limits) -> Crawl:
-    """Raises `InvalidInput`."""
+def create(database: Database, source: CrawlSource, limits: CrawlLimits) -> Crawl:
+    """Create a crawl; a worker picks it up. Raises `InvalidInput`."""
     if limits.dry_run and limits.every:
-        raise InvalidInput("A dry run does not recur.")
+        raise InvalidInput("A dry run cannot recur. Leave out `every`.")
     ids = list(dict.fromkeys(source.ids)) if source.ids is not None else None
     with database.transaction() as session:
-        return crawls.add(session, source=source.stored(), ids=ids, **asdict(limits))
+        return crawls.create(session, source=source.to_json(), ids=ids, **asdict(limits))
 
 
-def get(database: Database, crawl_id: int, heartbeat_limit: float) -> tuple[Crawl, Estimate]:
-    """A crawl, and what it costs with the workers of now. Raises `CrawlNotFound`."""
+def get(database: Database, crawl_id: int, heartbeat_timeout: float) -> tuple[Crawl, Estimate]:
+    """A crawl and its estimated cost. Raises `CrawlNotFound`."""
     with database.transaction() as session:
         crawl = crawls.get(session, crawl_id)
-        return crawl, estimate(session, crawl, heartbeat_limit)
+        return crawl, estimate(session, crawl, heartbeat_timeout)
 
 
-def page(database: Database, *, before: int | None, limit: int) -> list[Crawl]:
-    """Up to `limit` crawls with an id below `before`, the newest first."""
+def list_page(database: Database, *, before: int | None, limit: int) -> list[Crawl]:
+    """Up to `limit` crawls with an id below `before`, newest first."""
     with database.transaction() as session:
-        return crawls.page(session, before=before, limit=limit)
+        return crawls.list_page(session, before=before, limit=limit)
 
 
 def pause(database: Database, crawl_id: int) -> Crawl:
-    """What is under way is not stored any more. Raises `CrawlNotFound` and `CrawlOver`."""
-    return _moved(database, crawl_id, (*crawls.ACTIVE, CrawlState.PAUSED), CrawlState.PAUSED)
+    """Pause a crawl; the page being fetched is discarded. Raises `CrawlNotFound` and `CrawlFinished`."""
+    return _set_state(database, crawl_id, (*crawls.ACTIVE, CrawlState.PAUSED), CrawlState.PAUSED)
 
 
 def resume(database: Database, crawl_id: int) -> Crawl:
-    """Go on where it was, also after a failure. Raises `CrawlNotFound` and `CrawlOver`."""
-    again = {"attempts": 0, "wait_until": None, "error_code": None, "error_message": None}
+    """Continue a paused or failed crawl at its cursor. Raises `CrawlNotFound` and `CrawlFinished`."""
+    reset = {"attempts": 0, "wait_until": None, "error_code": None, "error_message": None}
     states = (CrawlState.PAUSED, CrawlState.FAILED, *crawls.ACTIVE)
-    return _moved(database, crawl_id, states, CrawlState.QUEUED, **again, finished_at=None, next_at=None)
+    return _set_state(database, crawl_id, states, CrawlState.QUEUED, **reset, finished_at=None, next_at=None)
 
 
 def cancel(database: Database, crawl_id: int) -> Crawl:
-    """Also ends one that recurs. Raises `CrawlNotFound` and `CrawlOver`."""
+    """Cancel a crawl and its recurrence. Raises `CrawlNotFound` and `CrawlFinished`."""
     with database.transaction() as session:
         recurs = crawls.get(session, crawl_id).next_at is not None
-    over = (CrawlState.DONE,) if recurs else ()
-    states = (*crawls.ACTIVE, CrawlState.PAUSED, CrawlState.FAILED, CrawlState.CANCELLED, *over)
-    return _moved(database, crawl_id, states, CrawlState.CANCELLED, next_at=None)
+    done = (CrawlState.DONE,) if recurs else ()
+    states = (*crawls.ACTIVE, CrawlState.PAUSED, CrawlState.FAILED, CrawlState.CANCELLED, *done)
+    return _set_state(database, crawl_id, states, CrawlState.CANCELLED, next_at=None)
 
 
-def begin_anew(database: Database) -> list[int]:
-    """Queue the recurring crawls whose time has come; they look for what changed since their last run."""
+def start_again(database: Database) -> list[int]:
+    """Queue the recurring crawls that are due, for what changed since their last run. Returns their ids."""
     with database.transaction() as session:
-        return crawls.begin_anew(session)
+        return crawls.start_again(session)
 
 
-def _moved(
+def _set_state(
     database: Database, crawl_id: int, states: tuple[CrawlState, ...], state: CrawlState, **values: Any
 ) -> Crawl:
     with database.transaction() as session:
         crawl = crawls.get(session, crawl_id)
-        if not crawls.change(session, crawl_id, states, state, **values):
-            raise CrawlOver(f"Crawl {crawl_id} is {crawl.state}.")
+        if not crawls.set_state(session, crawl_id, states, state, **values):
+            raise CrawlFinished(f"Crawl {crawl_id} is already {crawl.state}.")
         return crawls.get(session, crawl_id)
 
 
-def estimate(session: Session, crawl: Crawl, heartbeat_limit: float) -> Estimate:
-    """Of what a crawl queued, or would have."""
+def estimate(session: Session, crawl: Crawl, heartbeat_timeout: float) -> Estimate:
+    """Estimate the cost of the repos that a crawl has queued, or would queue in a dry run."""
     size = crawl.size * crawl.queued // crawl.sized if crawl.sized else None
-    pace, alive = crawls.pace(session), max(1, len(workers.alive(session, heartbeat_limit)))
+    pace, alive = crawls.jobs_per_second(session), max(1, len(workers.list_alive(session, heartbeat_timeout)))
     seconds = crawl.queued / (pace or ASSUMED_PACE)
     if pace is None:
         seconds += (size or 0) / ASSUMED_BANDWIDTH
     return Estimate(size, seconds / alive / 3600, pace is not None, alive)
 
 
-def take(database: Database, crawl: Crawl, page: Page) -> bool:
-    """Store what a page tells, queue what is new or changed there, and move on, all at once. False, and nothing of it
-    is done, where the crawl was stopped or has moved since `crawl` was read.
+def store_page(database: Database, crawl: Crawl, page: ListingPage) -> bool:
+    """Store the metadata of a page, queue its new and changed repos and move the cursor, in one transaction.
+
+    Returns False and changes nothing if the crawl was stopped or has moved on since `crawl` was read.
     """
     with database.transaction() as session:
         row = crawls.get(session, crawl.id, lock=True)
@@ -193,73 +199,73 @@ def take(database: Database, crawl: Crawl, page: Page) -> bool:
             crawl.listing, crawl.cursor, crawl.run,
         ):  # fmt: skip
             return False
-        repos, ended = _until(row, page.repos)
-        row.listed += len(repos) + page.unread
-        row.skipped += page.unread
-        full = _handle(session, row, repos)
+        repos, reached_last_run = _changed_since_last_run(row, page.repos)
+        row.listed += len(repos) + page.unusable
+        row.skipped += page.unusable
+        limit_reached = _store_repos(session, row, repos)
         row.pages += 1
         row.attempts, row.wait_until, row.error_code, row.error_message = 0, None, None, None
         if page.ids is not None:
             row.ids, row.cursor = list(page.ids), "0"
         else:
-            row.cursor = None if ended else page.cursor
+            row.cursor = None if reached_last_run else page.cursor
         if row.cursor is None:
             row.listing += 1
         session.flush()
-        listed_all = row.cursor is None and row.listing >= max(1, len(Source.of(row).filters()))
-        if full or listed_all:
+        all_listed = row.cursor is None and row.listing >= max(1, len(CrawlSource.from_row(row).filters()))
+        if limit_reached or all_listed:
             crawls.finish(session, row.id)
     return True
 
 
-def _until(crawl: Crawl, repos: tuple[Listed, ...]) -> tuple[tuple[Listed, ...], bool]:
-    """Those that changed since the last run (the list is in the order of changes), and whether that was all."""
+def _changed_since_last_run(crawl: Crawl, repos: tuple[ListedRepo, ...]) -> tuple[tuple[ListedRepo, ...], bool]:
+    """The repos that changed since the last run, and whether older ones follow. Lists begin with the latest changes."""
     if crawl.since is None or crawl.ids is not None:
         return repos, False
-    since = crawl.since - OVERLAP
-    for place, each in enumerate(repos):
-        if each.metadata.hub_updated_at is not None and each.metadata.hub_updated_at < since:
-            return repos[:place], True
+    since = crawl.since - CLOCK_SKEW
+    for index, repo in enumerate(repos):
+        if repo.metadata.hub_updated_at is not None and repo.metadata.hub_updated_at < since:
+            return repos[:index], True
     return repos, False
 
 
-def _handle(session: Session, crawl: Crawl, repos: Sequence[Listed]) -> bool:
-    """Whether the crawl has queued all that it may."""
-    repos = list({each.repo_id: each for each in repos}.values())
-    feed.lock_feed(session)  # before any row of a model: whoever stores a vector has it first, too
+def _store_repos(session: Session, crawl: Crawl, repos: Sequence[ListedRepo]) -> bool:
+    """Store and queue the repos of a page. Returns whether the crawl has reached its `max_models`."""
+    repos = list({repo.repo_id: repo for repo in repos}.values())
+    feed.lock_feed(session)  # before any row of `models`, in the same order as everything that stores vectors
     if not crawl.dry_run:
-        _tidy(session, repos)
-    wanted = [each for each in repos if _is_wanted(crawl, each)]
-    crawl.skipped += len(repos) - len(wanted)
-    known = listings.known(session, [each.repo_id for each in wanted])
-    new = [each for each in wanted if listings.is_new(each, known.get(each.repo_id))]
-    room = len(new) + 1 if crawl.max_models is None else crawl.max_models - crawl.queued
-    if room < len(new):
-        wanted, new = wanted[: wanted.index(new[room])], new[:room]
+        _apply_renames_and_removals(session, repos)
+    accepted = [repo for repo in repos if _is_accepted(crawl, repo)]
+    crawl.skipped += len(repos) - len(accepted)
+    models = listings.find_models(session, [repo.repo_id for repo in accepted])
+    new = [repo for repo in accepted if listings.is_new(repo, models.get(repo.repo_id))]
+    remaining = len(new) + 1 if crawl.max_models is None else crawl.max_models - crawl.queued
+    if remaining < len(new):
+        accepted, new = accepted[: accepted.index(new[remaining])], new[:remaining]
     if not crawl.dry_run:
-        known = listings.store(session, wanted)
-        new = [each for place, each in enumerate(new) if _enqueue(session, known[each.repo_id], each, place)]
+        models = listings.store(session, accepted)
+        new = [repo for index, repo in enumerate(new) if _enqueue(session, models[repo.repo_id], repo, index)]
     crawl.queued += len(new)
-    crawl.unchanged += len(wanted) - len(new)
-    crawl.size += sum(each.size or 0 for each in new)
-    crawl.sized += sum(each.size is not None for each in new)
-    return len(new) >= room
+    crawl.unchanged += len(accepted) - len(new)
+    crawl.size += sum(repo.size or 0 for repo in new)
+    crawl.sized += sum(repo.size is not None for repo in new)
+    return len(new) >= remaining
 
 
-def _tidy(session: Session, repos: Sequence[Listed]) -> None:
-    """Follow renames, and take away what is private now."""
-    names.take(session, [each.repo_id for each in repos])
-    by_hub_id = {each.metadata.hub_id: each.repo_id for each in repos if each.metadata.hub_id}
-    for model, repo_id in names.moved(session, by_hub_id):
-        follow(session, model, repo_id)
-    for model in listings.known(session, [each.repo_id for each in repos if each.hidden]).values():
-        remove(session, model)
+def _apply_renames_and_removals(session: Session, repos: Sequence[ListedRepo]) -> None:
+    """Rename the models of renamed repos, and remove those of repos that are private now."""
+    names.release_aliases(session, [repo.repo_id for repo in repos])
+    by_hub_id = {repo.metadata.hub_id: repo.repo_id for repo in repos if repo.metadata.hub_id}
+    for model, repo_id in names.renamed(session, by_hub_id):
+        follow_rename(session, model, repo_id)
+    for model in listings.find_models(session, [repo.repo_id for repo in repos if repo.hidden]).values():
+        remove_model(session, model)
 
 
-def _is_wanted(crawl: Crawl, listed: Listed) -> bool:
-    enough = crawl.min_downloads is None or (listed.metadata.downloads or 0) >= crawl.min_downloads
-    return enough and not listed.hidden and RepoRef(listed.repo_id).owner != LOCAL_OWNER
+def _is_accepted(crawl: Crawl, repo: ListedRepo) -> bool:
+    popular = crawl.min_downloads is None or (repo.metadata.downloads or 0) >= crawl.min_downloads
+    return popular and not repo.hidden and RepoRef(repo.repo_id).owner != LOCAL_OWNER
 
 
-def _enqueue(session: Session, model: Model, listed: Listed, place: int) -> bool:
-    return enqueue(session, model, None, Priority.CRAWL, base=listed.base, ring=place < RINGS_A_PAGE)[1]
+def _enqueue(session: Session, model: Model, repo: ListedRepo, index: int) -> bool:
+    return enqueue(session, model, None, Priority.CRAWL, base=repo.base, notify=index < MAX_MESSAGES_PER_PAGE)[1]

@@ -1,4 +1,4 @@
-"""What the Hub takes away, and what it calls by another name."""
+"""Removals and renames of repos on the Hub."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from catalog.tables import Model, ModelState, Priority
 from catalog.vectors.repository import feed
 
 
-def remove(session: Session, model: Model) -> bool:
-    """Take a model out of the index with this commit: its vectors become tombstones, what runs for it is not stored,
-    its card and metadata are gone. Its name and its revisions stay. False where there was nothing left to take.
+def remove_model(session: Session, model: Model) -> bool:
+    """Remove a model from the index: its vectors become tombstones, its jobs are cancelled, and its card and metadata
+    are deleted. Its name and its revisions stay. False if it was removed before.
     """
     feed.lock_feed(session)
-    waited = jobs.withdraw(session, model.id)
-    if model.state == ModelState.REMOVED and not waited:
+    cancelled = jobs.cancel_for_model(session, model.id)
+    if model.state == ModelState.REMOVED and not cancelled:
         return False
     feed.remove(session, model.id)
-    cluster_members.leave(session, model.id)
-    models.forget(session, model.id)
+    cluster_members.remove_from_all_runs(session, model.id)
+    models.clear_metadata(session, model.id)
     session.refresh(model)
     return True
 
 
-def follow(session: Session, model: Model, repo_id: str) -> None:
-    """A model's repo is called `repo_id` now: it keeps its number and its history, and the old name leads to it.
+def follow_rename(session: Session, model: Model, repo_id: str) -> None:
+    """Rename a model to `repo_id`. It keeps its id and its history, and the former name refers to it.
 
-    Where the new name has been met already: if nothing was ever stored under it, it makes room; otherwise that model
-    stays, and this one leaves the index.
+    If there is a model with the new name already, it is deleted if nothing was stored for it; otherwise it stays, and
+    `model` is removed from the index.
     """
     feed.lock_feed(session)
-    newcomer = models.find(session, repo_id)
-    if newcomer is None:
+    existing = models.find(session, repo_id)
+    if existing is None:
         names.rename(session, model, repo_id)
         return
-    if newcomer.revision is not None:
+    if existing.revision is not None:
         former = model.repo_id
-        remove(session, model)
-        names.lead(session, former, newcomer.id)
+        remove_model(session, model)
+        names.add_alias(session, former, existing.id)
         return
-    waited = jobs.any_active(session, newcomer.id)
-    names.discard(session, newcomer)
+    had_active_job = jobs.has_active(session, existing.id)
+    names.delete_empty(session, existing)
     names.rename(session, model, repo_id)
-    if waited:
+    if had_active_job:
         enqueue(session, model, None, Priority.CRAWL)

@@ -1,7 +1,7 @@
-"""What the Hub's webhook tells, and what becomes of it.
+"""Deliveries of the Hub's webhook.
 
-The Hub sends no number with a delivery, and lets people send old ones again. So nothing is remembered of deliveries:
-each is held against what is stored, and one that was acted on finds nothing left to do.
+Deliveries have no id, and the Hub lets users send old ones again. So deliveries are not recorded: each one is compared
+with what is stored, and repeating one changes nothing.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from enum import StrEnum
 
 from sqlalchemy.orm import Session
 
-from catalog.auth import repository as access
+from catalog.auth.repository import access
 from catalog.database import Database
 from catalog.errors import InvalidRepoId
-from catalog.hub_sync.removals import follow, remove
+from catalog.hub_sync.removals import follow_rename, remove_model
 from catalog.jobs import private_models
 from catalog.jobs.submissions import enqueue
 from catalog.models.repo_ref import LOCAL_OWNER, RepoRef
@@ -27,8 +27,8 @@ MAIN = "refs/heads/main"
 
 @dataclass(frozen=True)
 class HubEvent:
-    """One delivery about a model's repo. `head_sha` is the newest commit of its main branch, `refs` what a push moved
-    (None: it is no push), `moved_to` its new name.
+    """One delivery about a model's repo. `head_sha` is the newest commit of its main branch, `refs` are the refs that a
+    push updated (None: not a push), and `moved_to` is the repo's new name.
     """
 
     action: str
@@ -41,8 +41,8 @@ class HubEvent:
     refs: tuple[str, ...] | None = None
 
     @property
-    def about_the_repo(self) -> bool:
-        """Not a discussion. Scopes may become narrower: `repo.config.dois` is one of `repo.config`."""
+    def concerns_repo(self) -> bool:
+        """False for discussions. Scopes are hierarchical: `repo.config.dois` is part of `repo.config`."""
         return self.scope == "repo" or self.scope.startswith("repo.")
 
     @property
@@ -62,17 +62,17 @@ class Outcome(StrEnum):
 
 
 def receive(database: Database, event: HubEvent) -> tuple[Outcome, Job | None]:
-    """Act on a delivery in one transaction, once however often it comes."""
-    if not event.about_the_repo or not _is_model(event.repo_id):
+    """Apply a delivery in one transaction. A repeated delivery changes nothing."""
+    if not event.concerns_repo or not _is_model(event.repo_id):
         return Outcome.NOTHING, None
     with database.transaction() as session:
-        feed.lock_feed(session)  # before any row of a model: whoever stores a vector has it first, too
+        feed.lock_feed(session)  # before any row of `models`, in the same order as everything that stores vectors
         if event.deleted:
             _delete_private(session, event)
         model = _model(session, event)
         if event.deleted or event.private:
-            gone = model is not None and remove(session, model)
-            return (Outcome.REMOVED if gone else Outcome.NOTHING), None
+            removed = model is not None and remove_model(session, model)
+            return (Outcome.REMOVED if removed else Outcome.NOTHING), None
         renamed = model is not None and _rename(session, event, model)
         job = _push(session, event, models.find(session, _name(event)) if renamed else model)
     if job is not None:
@@ -81,14 +81,14 @@ def receive(database: Database, event: HubEvent) -> tuple[Outcome, Job | None]:
 
 
 def _delete_private(session: Session, event: HubEvent) -> None:
-    """What is gone from the Hub leaves the index. No answer tells of it: whoever delivers may see no private ones."""
-    twin = access.private_model(session, event.repo_id)
-    if twin is not None and (twin.hub_id is None or event.hub_id in (None, twin.hub_id)):
-        private_models.withdraw(session, twin)
+    """Remove the private model of a deleted repo. The response does not show it, because its sender has no access."""
+    model = access.find_private_model(session, event.repo_id)
+    if model is not None and (model.hub_id is None or event.hub_id in (None, model.hub_id)):
+        private_models.withdraw_private_model(session, model)
 
 
 def _is_model(repo_id: str) -> bool:
-    """The Hub's oldest models have no owner; they are nobody's fine-tunes."""
+    """Whether this can be the name of a fine-tune. The Hub's oldest models have no owner; they are base models."""
     try:
         return RepoRef(repo_id).owner != LOCAL_OWNER
     except InvalidRepoId:
@@ -100,34 +100,34 @@ def _name(event: HubEvent) -> str:
 
 
 def _model(session: Session, event: HubEvent) -> Model | None:
-    """By the Hub's own id, or else by the name; by a former one unless the Hub has given that to another repo."""
-    by_id = models.by_hub_id(session, event.hub_id) if event.hub_id else None
+    """The model by the Hub's id of the repo, or else by its name; by a former name unless another repo has it now."""
+    by_id = models.find_by_hub_id(session, event.hub_id) if event.hub_id else None
     if (model := by_id or models.find(session, event.repo_id)) is not None:
         return model
-    model = models.find(session, names.current(session, [event.repo_id]).get(event.repo_id))
+    model = models.find_by_former_name(session, event.repo_id)
     return model if model and (model.hub_id is None or event.hub_id in (None, model.hub_id)) else None
 
 
 def _rename(session: Session, event: HubEvent, model: Model) -> bool:
-    """An old delivery, sent again, does not give a model back a name that it had before."""
+    """Apply a rename. An old delivery that is sent again does not restore a former name."""
     name = _name(event)
-    had = model.repo_id != event.repo_id and names.current(session, [name]).get(name) == model.repo_id
-    if event.action != "move" or model.repo_id == name or had:
+    is_former_name = model.repo_id != event.repo_id and names.current_names(session, [name]).get(name) == model.repo_id
+    if event.action != "move" or model.repo_id == name or is_former_name:
         return False
-    follow(session, model, name)
+    follow_rename(session, model, name)
     return True
 
 
 def _push(session: Session, event: HubEvent, model: Model | None) -> Job | None:
-    """A job where main has a commit that was neither embedded nor told of."""
+    """Enqueue a job if the main branch has a commit that was neither measured nor reported before."""
     if event.head_sha is None or event.created or (event.refs is not None and MAIN not in event.refs):
-        return None  # a push follows the creation
-    seen = (model.hub_sha, model.revision.sha if model.revision else None) if model else ()
-    if model is not None and model.state != ModelState.REMOVED and event.head_sha in seen:
+        return None  # the Hub sends a push after the creation
+    known_shas = (model.hub_sha, model.revision.sha if model.revision else None) if model else ()
+    if model is not None and model.state != ModelState.REMOVED and event.head_sha in known_shas:
         return None
     if model is None:
-        names.take(session, [_name(event)])
-        model = models.ensure(session, _name(event), Source.HUB)
+        names.release_aliases(session, [_name(event)])
+        model = models.get_or_create(session, _name(event), Source.HUB)
     models.set_hub_sha(session, model.id, event.head_sha, event.hub_id)
-    job, made = enqueue(session, model, None, Priority.WEBHOOK)
-    return job if made else None
+    job, created = enqueue(session, model, None, Priority.WEBHOOK)
+    return job if created else None

@@ -1,4 +1,4 @@
-"""What a process knows of the models that it may be asked to filter by, in columns, kept in step with Postgres."""
+"""The attributes of all models that searches filter by, as in-memory columns that follow the changes in Postgres."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from catalog.index.filters import NO_FILTERS, Filters
 from catalog.index.private import PrivateModels
 from catalog.models.repository.attributes import Attributes
 
-REMEMBERED = 64  # masks
+CACHED_MASKS = 64
 
 
 class AttributeColumns:
-    """Attributes of all models by model id; may be changed and asked by several threads."""
+    """Attributes of all models, indexed by model id. Thread-safe."""
 
     def __init__(self) -> None:
-        self.seq = 0  # the last change taken in
-        self._size = 0  # one more than the greatest model id
-        self._texts = {name: TextColumn() for name in ("owner", "base", "kind", "licence")}
+        self.seq = 0  # of the last change that was applied
+        self._size = 0  # the greatest model id plus one
+        self._texts = {name: TextColumn() for name in ("owner", "base", "kind", "license")}
         self._numbers = {name: NumberColumn() for name in ("downloads", "likes", "updated", "cluster")}
         self._tags = TagColumn()
         self._private = PrivateModels()
@@ -31,54 +31,54 @@ class AttributeColumns:
         self._lock = threading.Lock()
 
     def apply(self, changes: Sequence[Attributes]) -> None:
-        """Take in the next changes, in their order."""
+        """Apply the next changes, in the order of the feed."""
         newest = list({change.model_id: change for change in changes}.values())
-        models = np.array([each.model_id for each in newest], np.int64)
+        model_ids = np.array([change.model_id for change in newest], np.int64)
         with self._lock:
-            for name, text in self._texts.items():
-                text.put(models, [getattr(each, name) for each in newest])
-            for name, number in self._numbers.items():
-                number.put(models, [getattr(each, name) for each in newest])
-            self._tags.put(models, [sorted(set(each.tags)) for each in newest])
-            self._private.put(newest)
-            self._size = max(self._size, int(models.max()) + 1)
+            for name, texts in self._texts.items():
+                texts.set(model_ids, [getattr(change, name) for change in newest])
+            for name, numbers in self._numbers.items():
+                numbers.set(model_ids, [getattr(change, name) for change in newest])
+            self._tags.set(model_ids, [sorted(set(change.tags)) for change in newest])
+            self._private.update(newest)
+            self._size = max(self._size, int(model_ids.max()) + 1)
             self._masks.clear()
             self.seq = changes[-1].seq
 
     def mask(self, filters: Filters, viewer: Viewer = PUBLIC) -> np.ndarray | None:
-        """The models that pass and that the viewer may see: bool (n + 1,), the last one false, for whoever is not
-        known. Not to be changed. None where that is every model that there is.
+        """The models that pass the filters and that the viewer may see: bool (n + 1,) by model id. The last entry is
+        false and stands for all greater ids. The array is cached and must not be changed. None: every model.
         """
         with self._lock:
             if filters == NO_FILTERS and not self._private:
                 return None
-            seen = self._private.seen_by(viewer)
-            asked = (filters, viewer if seen else PUBLIC)  # whoever sees no more than everybody shares one mask
-            if asked in self._masks:
-                self._masks.move_to_end(asked)
-                return self._masks[asked]
+            visible = self._private.visible_to(viewer)
+            key = (filters, viewer if visible else PUBLIC)  # viewers without private models share one mask
+            if key in self._masks:
+                self._masks.move_to_end(key)
+                return self._masks[key]
             passing = self._passing(filters)
-            self._private.hide(passing, seen)
-            self._masks[asked] = mask = np.append(passing, False)
-            if len(self._masks) > REMEMBERED:
+            self._private.hide(passing, visible)
+            self._masks[key] = mask = np.append(passing, False)
+            if len(self._masks) > CACHED_MASKS:
                 self._masks.popitem(last=False)
             return mask
 
     def _passing(self, filters: Filters) -> np.ndarray:
         size = self._size
-        passing = self._texts["owner"].given(size)  # every model that is known has one
+        passing = self._texts["owner"].has_value(size)  # an id without an owner is not a model
         texts = (("base", filters.bases), ("owner", filters.owners), ("kind", filters.kinds))
-        for name, wanted in (*texts, ("licence", filters.licences)):
-            if wanted:
-                passing &= self._texts[name].any_of(wanted, size)
+        for name, values in (*texts, ("license", filters.licenses)):
+            if values:
+                passing &= self._texts[name].any_of(values, size)
         if filters.not_owners:
             passing &= ~self._texts["owner"].any_of(filters.not_owners, size)
         if filters.clusters:
             passing &= self._numbers["cluster"].any_of(filters.clusters, size)
         since = filters.updated_since.timestamp() if filters.updated_since else None
-        for name, least in (("downloads", filters.min_downloads), ("likes", filters.min_likes), ("updated", since)):
-            if least is not None:
-                passing &= self._numbers[name].at_least(least, size)
+        for name, minimum in (("downloads", filters.min_downloads), ("likes", filters.min_likes), ("updated", since)):
+            if minimum is not None:
+                passing &= self._numbers[name].at_least(minimum, size)
         if filters.tags:
             passing &= self._tags.all_of(filters.tags, size)
         return passing

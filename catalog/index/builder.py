@@ -1,5 +1,7 @@
-"""Builds the main segment of a space from Postgres, in a process of its own (`workers.maintenance index`): its
-memory goes with it, and whoever asked for it goes on.
+"""Builds the main segment of a space from the vectors in Postgres.
+
+A build runs in a process of its own (`workers.maintenance index`), so that its memory is returned when it ends and the
+worker goes on with other work.
 """
 
 from __future__ import annotations
@@ -16,80 +18,82 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy.orm import Session
 
-from catalog.database import Database
-from catalog.error_record import ErrorRecord
+from catalog.database import Database, ErrorRecord
 from catalog.errors import CatalogError, DiskFull
 from catalog.index import manifest as index_manifest
 from catalog.index import repository as snapshots
 from catalog.index import schedule as index_schedule
 from catalog.index import training
-from catalog.index.ivf import Lists
-from catalog.index.manifest import IDS, LISTS, FileRecord, Manifest
+from catalog.index.ivf import InvertedLists
+from catalog.index.manifest import IDS_FILE, LISTS_FILE, FileRecord, Manifest
 from catalog.settings import settings
 from catalog.tables import IndexSnapshot, SpaceRow
-from catalog.vectors.numeric import normalized
+from catalog.vectors.numeric import normalize
 from catalog.vectors.repository import stream as vector_stream
 
-KEPT = 2  # generations
-RETRY_AFTER = 60.0  # seconds before a build that failed, died or was not called for is thought of again
-REST = 2.0  # times what a build took before the next one of that space
+KEPT_GENERATIONS = 2
+RETRY_DELAY = 60.0  # seconds until a space is considered again after a build that failed, died or was not due
+COOLDOWN_FACTOR = 2.0  # the next build of a space waits this many times the duration of the last one
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Builder:
-    """Makes new generations in `folder`. At most one builder works on a space at a time, on any machine."""
+class IndexBuilder:
+    """Builds new generations in `folder`. At most one builder works on a space at a time, across all machines."""
 
     database: Database
     folder: Path
-    policy: index_schedule.Policy
+    policy: index_schedule.BuildPolicy
 
     def build(self, space_id: int, *, force: bool = False) -> int | None:
-        """The new generation; None when another builder is at work, or nothing calls for a build (`force` does).
+        """Build and publish a main segment. Returns its generation, or None if another builder holds the lock or no
+        build is due. `force` builds even if none is due.
 
-        Raises `DiskFull` and what the database raises; what went wrong is stored with the space.
+        Raises `DiskFull` and the errors of the database. The error is stored with the space.
         """
         with self.database.transaction() as lock:
             if not snapshots.try_lock(lock, space_id):
                 return None
             with self.database.transaction() as session:
                 space = session.get_one(SpaceRow, space_id)
-                wanted = force or index_schedule.due(session, self.policy, self.folder, space_id)
-                snapshots.postpone(session, space_id, RETRY_AFTER)
-            if not wanted:
+                build_due = force or index_schedule.due(session, self.policy, self.folder, space_id)
+                snapshots.postpone(session, space_id, RETRY_DELAY)
+            if not build_due:
                 return None
             try:
                 return self._build(space)
             except Exception as error:
-                known = as_disk_full(error)
+                disk_full = as_disk_full(error)
                 with self.database.transaction() as session:
-                    failure = ErrorRecord.from_error(known or error)
-                    snapshots.postpone(session, space_id, RETRY_AFTER, str(failure))
-                if known is not None:
-                    raise known from error
+                    failure = ErrorRecord.from_error(disk_full or error)
+                    snapshots.postpone(session, space_id, RETRY_DELAY, str(failure))
+                if disk_full is not None:
+                    raise disk_full from error
                 raise
 
     def _build(self, space: SpaceRow) -> int | None:
         started = time.monotonic()
-        with index_manifest.unfinished(self.folder / space.key) as work:
+        with index_manifest.build_folder(self.folder / space.key) as work:
             with self.database.transaction() as session:
-                covered_seq = vector_stream.covered(session, space.id)
+                covered_seq = vector_stream.last_seq_of_space(session, space.id)
                 loaded = _load(session, space, work)
             if loaded is None:
                 return None
             model_ids, vectors = loaded
-            built = training.build(vectors)
-            built.lists.write(work / LISTS)
-            model_ids.tofile(work / IDS)
-            generation = self._publish(space, work, built, covered_seq, len(model_ids))
+            trained = training.train(vectors)
+            trained.lists.write(work / LISTS_FILE)
+            model_ids.tofile(work / IDS_FILE)
+            generation = self._publish(space, work, trained, covered_seq, len(model_ids))
         seconds = time.monotonic() - started
         with self.database.transaction() as session:
-            snapshots.postpone(session, space.id, REST * seconds)
+            snapshots.postpone(session, space.id, COOLDOWN_FACTOR * seconds)
         log.info("space %s: generation %s of %s vectors in %.1f s", space.id, generation, len(model_ids), seconds)
         return generation
 
-    def _publish(self, space: SpaceRow, work: Path, built: training.Built, covered_seq: int, count: int) -> int:
+    def _publish(
+        self, space: SpaceRow, work: Path, trained: training.TrainedLists, covered_seq: int, count: int
+    ) -> int:
         with self.database.transaction() as session:
             manifest = Manifest(
                 space_key=space.key,
@@ -97,73 +101,73 @@ class Builder:
                 covered_seq=covered_seq,
                 vectors=count,
                 dimension=space.dimension,
-                lists=built.lists.count,
-                tuned=built.tuned,
-                files={name: FileRecord.of(work / name) for name in (LISTS, IDS)},
+                lists=trained.lists.count,
+                tuned=trained.tuned,
+                files={name: FileRecord.from_file(work / name) for name in (LISTS_FILE, IDS_FILE)},
             )
-            Lists.open(work / LISTS)  # faiss may leave a file short and say nothing
+            InvertedLists.open(work / LISTS_FILE)  # FAISS may write a short file without an error
             final, sha256 = index_manifest.publish(work, manifest)
             row = IndexSnapshot(
                 space_id=space.id,
                 generation=manifest.generation,
                 covered_seq=covered_seq,
                 vectors=count,
-                kind=built.lists.kind,
+                kind=trained.lists.kind,
                 path=f"{space.key}/{manifest.generation}",
                 sha256=sha256,
-                recall=built.tuned[0].recall,
+                recall=trained.tuned[0].recall,
             )
             snapshots.publish(session, row)
-            kept = snapshots.forget_all_but(session, space.id, KEPT)
+            kept = snapshots.delete_all_but(session, space.id, KEPT_GENERATIONS)
         index_manifest.remove_all_but(final.parent, kept)
         return manifest.generation
 
 
 def _load(session: Session, space: SpaceRow, work: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """The models (n,) and normalised vectors (n, d) of a space, these mapped from a file without a name; None for fewer
-    than two.
+    """The model ids (n,) and normalized vectors (n, d) of a space, or None if there are fewer than two. The vectors are
+    mapped from an unnamed temporary file.
     """
     count = vector_stream.count(session, space.id, space.dimension)
     if count < 2:
         return None
-    room = count + count // 100 + 1_000  # others may come in between the count and the stream
-    model_ids, filled = np.empty(room, np.int64), 0
+    capacity = count + count // 100 + 1_000  # vectors may be added between the count and the stream
+    model_ids, filled = np.empty(capacity, np.int64), 0
     with tempfile.TemporaryFile(dir=work) as file:
-        os.posix_fallocate(file.fileno(), 0, 4 * space.dimension * room)  # a full disk is an error here, not a signal
-        vectors = np.memmap(file, np.float32, "r+", shape=(room, space.dimension))
-    for ids, block in _unhurried(vector_stream.stream(session, space.id, space.dimension)):
-        taken = min(len(ids), room - filled)  # what does not fit any more is in the feed
-        model_ids[filled : filled + taken] = ids[:taken]
-        vectors[filled : filled + taken] = normalized(block[:taken])
-        filled += taken
+        # a full disk raises here; a write to the mapping would end the process with a signal
+        os.posix_fallocate(file.fileno(), 0, 4 * space.dimension * capacity)
+        vectors = np.memmap(file, np.float32, "r+", shape=(capacity, space.dimension))
+    for ids, block in _throttled(vector_stream.stream(session, space.id, space.dimension)):
+        size = min(len(ids), capacity - filled)  # searches take the rest from the feed
+        model_ids[filled : filled + size] = ids[:size]
+        vectors[filled : filled + size] = normalize(block[:size])
+        filled += size
     return model_ids[:filled].copy(), np.asarray(vectors)[:filled]
 
 
-def _unhurried(blocks: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rests as long as each block took: Postgres sends it with the priority of a search."""
+def _throttled(blocks: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Sleep after each block for as long as it took, because Postgres gives this read the same priority as searches."""
     started = time.monotonic()
-    for each in blocks:
-        yield each
+    for block in blocks:
+        yield block
         time.sleep(time.monotonic() - started)
         started = time.monotonic()
 
 
 def as_disk_full(error: Exception) -> DiskFull | None:
-    """FAISS tells of a failed write in words alone."""
+    """The error as `DiskFull`, or None if it is another one. FAISS reports a failed write as a plain `RuntimeError`."""
     if isinstance(error, DiskFull):
         return error
-    numbers = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-    full = isinstance(error, OSError) and error.errno in numbers
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
     failed_write = isinstance(error, RuntimeError) and "write" in str(error)
     return DiskFull(f"The index could not be written: {error}") if full or failed_write else None
 
 
 def main(space_id: int) -> int:
-    """Build and say how it went: the exit code of the process."""
+    """Build the index of a space if it is due. Returns the exit code of the process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     conf = settings()
     database = Database(conf.require_database_url())
-    builder = Builder(database, conf.index_dir, index_schedule.Policy(conf.index_exact_bytes))
+    builder = IndexBuilder(database, conf.index_dir, index_schedule.BuildPolicy(conf.index_exact_bytes))
     try:
         builder.build(space_id)
     except CatalogError as error:

@@ -1,4 +1,4 @@
-"""Which models a search may return, combined freely."""
+"""The filters of a search."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class Filters:
-    """Of bases, owners, kinds, licences and clusters any of those named; of tags every one. Nothing named, nothing
-    asked. A number or a date that the Hub did not tell does not reach any least one.
+    """Conditions on models, all of which must hold; an empty one holds for every model. A model passes if it has any of
+    the bases, owners, kinds, licenses and clusters, and every one of the tags. A number or date that is unknown does
+    not reach any minimum.
     """
 
     bases: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
     not_owners: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
-    licences: tuple[str, ...] = ()
+    licenses: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     clusters: tuple[int, ...] = ()
     min_downloads: int | None = None

@@ -1,4 +1,4 @@
-"""How a process comes by a space's index: the newest sound main segment, or else the vectors in Postgres."""
+"""Loads the index of a space from its newest undamaged main segment, or else from the vectors in Postgres."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from catalog.database import Database
 from catalog.errors import IndexDamaged
 from catalog.geometry import repository as geometries
-from catalog.geometry.repository import Fitted, Place
+from catalog.geometry.repository import GeometryKey, StoredGeometry
 from catalog.index import repository as snapshots
 from catalog.index.manifest import read_manifest
 from catalog.index.mapped_segment import MappedSegment, VectorSource
@@ -22,40 +22,42 @@ from catalog.tables import IndexSnapshot
 from catalog.vectors.repository import feed
 from catalog.vectors.repository import stream as vector_stream
 
-PAGE = 2_000  # entries of the feed read at once
+FEED_PAGE_SIZE = 2_000  # entries
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """An index at the end of the feed, and what was found wrong on the way."""
+class LoadedIndex:
+    """An index at the end of the feed, and the problems of the segments that could not be used."""
 
     index: SpaceIndex
     problems: tuple[str, ...] = ()
 
 
-def brought_up(session: Session, known: Mapping[Place, Fitted], numbers: Mapping[Place, int]) -> dict[Place, Fitted]:
-    """The geometries of those numbers, by place; what is known already is not read again."""
-    found = {
-        place: known[place] if place in known and known[place].id == number else geometries.get(session, number)
-        for place, number in numbers.items()
+def refresh_geometries(
+    session: Session, known: Mapping[GeometryKey, StoredGeometry], current: Mapping[GeometryKey, int]
+) -> dict[GeometryKey, StoredGeometry]:
+    """The geometries with the `current` ids, by key. Only those that are not among the `known` ones are read."""
+    geometries_by_key = {
+        key: known[key] if key in known and known[key].id == geometry_id else geometries.get(session, geometry_id)
+        for key, geometry_id in current.items()
     }
-    return {place: fitted for place, fitted in found.items() if fitted is not None}
+    return {key: stored for key, stored in geometries_by_key.items() if stored is not None}
 
 
-class Loader:
-    """Reads indexes; keeps nothing. `folder` None: there are no main segments here."""
+class IndexLoader:
+    """Reads indexes and keeps none of them. `folder` None: this machine has no main segments."""
 
     def __init__(self, database: Database, folder: Path | None) -> None:
         self._database = database
         self._folder = folder
-        self.damages = 0  # segments found damaged
+        self.damaged_segments = 0
 
-    def load(self, space_id: int, dimension: int) -> Loaded:
-        """The index of a space, up to date. Raises `DatabaseUnavailable`."""
+    def load(self, space_id: int, dimension: int) -> LoadedIndex:
+        """Load the index of a space, up to the end of the feed. Raises `DatabaseUnavailable`."""
         index, problems = SpaceIndex(dimension), []
-        for snapshot in self._sound(space_id):
+        for snapshot in self._snapshots(space_id):
             try:
                 index.swap(self.open(snapshot))
                 break
@@ -65,11 +67,12 @@ class Loader:
             self._fill(index, space_id)
         self._catch_up(index, space_id)
         with self._database.transaction() as session:
-            index.geometries = brought_up(session, {}, geometries.newest(session, [space_id]).get(space_id, {}))
-        return Loaded(index, tuple(problems))
+            current = geometries.current_ids(session, [space_id]).get(space_id, {})
+            index.geometries = refresh_geometries(session, {}, current)
+        return LoadedIndex(index, tuple(problems))
 
     def open(self, snapshot: IndexSnapshot) -> MappedSegment:
-        """Raises `IndexDamaged`, and has the segment made anew if it is there and wrong."""
+        """Open a main segment. Raises `IndexDamaged`, after marking it broken if its folder exists."""
         assert self._folder is not None
         folder = self._folder / snapshot.path
         try:
@@ -77,15 +80,15 @@ class Loader:
             return MappedSegment(folder, manifest, self._source(snapshot.space_id, manifest.dimension))
         except IndexDamaged as error:
             log.error("space %s: %s", snapshot.space_id, error)
-            self.damages += 1
-            if folder.is_dir():  # if not, another machine may have it; the workers look after their own
+            self.damaged_segments += 1
+            if folder.is_dir():  # another machine may have a missing one; the sweep looks into the workers' folder
                 self.report_broken(snapshot.space_id, snapshot.generation, str(error))
             raise
 
     def _source(self, space_id: int, dimension: int) -> VectorSource:
         def newest(model_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            with self._database.reading() as connection:
-                return vector_stream.newest_of(connection, space_id, dimension, model_ids)
+            with self._database.autocommit() as connection:
+                return vector_stream.newest_vectors(connection, space_id, dimension, model_ids)
 
         return newest
 
@@ -93,7 +96,7 @@ class Loader:
         with self._database.transaction() as session:
             snapshots.mark_broken(session, space_id, generation, reason)
 
-    def _sound(self, space_id: int) -> list[IndexSnapshot]:
+    def _snapshots(self, space_id: int) -> list[IndexSnapshot]:
         if self._folder is None:
             return []
         with self._database.transaction() as session:
@@ -101,15 +104,15 @@ class Loader:
 
     def _fill(self, index: SpaceIndex, space_id: int) -> None:
         with self._database.transaction() as session:
-            covered_seq = vector_stream.covered(session, space_id)
+            covered_seq = vector_stream.last_seq_of_space(session, space_id)
             for model_ids, block in vector_stream.stream(session, space_id, index.dimension):
                 index.fill(model_ids, block, covered_seq)
 
     def _catch_up(self, index: SpaceIndex, space_id: int) -> None:
         while True:
             with self._database.transaction() as session:
-                page = feed.changes_of(session, {space_id: index.covered_seq}, PAGE)
+                page = feed.list_space_changes(session, {space_id: index.covered_seq}, FEED_PAGE_SIZE)
             if page:
                 index.apply(page)
-            if len(page) < PAGE:
+            if len(page) < FEED_PAGE_SIZE:
                 return

@@ -1,4 +1,6 @@
-"""Where main segments lie: `<folder>/<space key>/<generation>/`, written elsewhere and then renamed, never edited."""
+"""The folders of main segments: `<folder>/<space key>/<generation>/`. Each is written under a temporary name, renamed
+when it is complete, and never edited.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +17,27 @@ from uuid import uuid4
 
 from catalog.errors import IndexDamaged
 
-LISTS, IDS, MANIFEST = "lists.faiss", "ids.i64", "manifest.json"
+LISTS_FILE, IDS_FILE, MANIFEST_FILE = "lists.faiss", "ids.i64", "manifest.json"
 FORMAT = 2
-_UNFINISHED = ".building-"
+_UNFINISHED_PREFIX = ".building-"
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """Size in bytes and sha256 in hex."""
+    """The size of a file in bytes, and its sha256 in hex."""
 
     size: int
     sha256: str
 
     @classmethod
-    def of(cls, path: Path) -> Self:
+    def from_file(cls, path: Path) -> Self:
         with path.open("rb") as file:
             return cls(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """Lists that a query for up to `k` neighbours probes, and the recall@k that was measured with them."""
+class TunedProbes:
+    """The number of lists to probe for up to `k` neighbors, and the recall@k that was measured with it."""
 
     k: int
     probes: int
@@ -44,7 +46,9 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a main segment is. Its own sha256 stands in Postgres, so a folder cannot be taken for another."""
+    """The contents of a main segment. The sha256 of the manifest is in Postgres, so folders cannot be mistaken for one
+    another.
+    """
 
     space_key: str
     generation: int
@@ -52,7 +56,7 @@ class Manifest:
     vectors: int
     dimension: int
     lists: int
-    tuned: tuple[Tuned, ...]
+    tuned: tuple[TunedProbes, ...]
     files: dict[str, FileRecord]
     format: int = FORMAT
 
@@ -66,7 +70,7 @@ class Manifest:
             values = json.loads(content)
             if values["format"] != FORMAT:
                 raise IndexDamaged(f"The segment has format {values['format']}; this version reads {FORMAT}.")
-            values["tuned"] = tuple(Tuned(**each) for each in values["tuned"])
+            values["tuned"] = tuple(TunedProbes(**probes) for probes in values["tuned"])
             values["files"] = {name: FileRecord(**record) for name, record in values["files"].items()}
             return cls(**values)
         except (ValueError, KeyError, TypeError) as error:
@@ -74,15 +78,15 @@ class Manifest:
 
 
 def read_manifest(folder: Path, sha256: str) -> Manifest:
-    """The manifest of a segment whose files all have their sizes. Raises `IndexDamaged`."""
+    """Read a manifest, and compare the sizes of the files that it lists. Raises `IndexDamaged`."""
     try:
-        content = (folder / MANIFEST).read_bytes()
+        content = (folder / MANIFEST_FILE).read_bytes()
         if hashlib.sha256(content).hexdigest() != sha256:
-            raise IndexDamaged(f"{folder.name}/{MANIFEST} is not the one that was published.")
+            raise IndexDamaged(f"{folder.name}/{MANIFEST_FILE} differs from the one that was published.")
         manifest = Manifest.from_json(content)
         for name, record in manifest.files.items():
             if (size := (folder / name).stat().st_size) != record.size:
-                raise IndexDamaged(f"{folder.name}/{name} has {size:,} bytes in place of {record.size:,}.")
+                raise IndexDamaged(f"{folder.name}/{name} has {size:,} bytes instead of {record.size:,}.")
     except OSError as error:
         raise IndexDamaged(f"{folder.name} cannot be read: {error.strerror or error}.") from error
     return manifest
@@ -92,22 +96,22 @@ def check_content(folder: Path, manifest: Manifest) -> None:
     """Read all files and compare their checksums; raises `IndexDamaged`."""
     for name, expected in manifest.files.items():
         try:
-            record = FileRecord.of(folder / name)
+            record = FileRecord.from_file(folder / name)
         except OSError as error:
             raise IndexDamaged(f"{folder.name}/{name} cannot be read: {error.strerror or error}.") from error
         if record != expected:
-            raise IndexDamaged(f"{folder.name}/{name} has another checksum than when it was written.")
+            raise IndexDamaged(f"{folder.name}/{name} has changed since it was written: its checksum differs.")
 
 
 @contextmanager
-def unfinished(space_folder: Path) -> Iterator[Path]:
-    """An empty folder to build in, which is gone afterwards unless it was published. Those that a killed builder left
-    are removed: the caller is the only builder of the space.
+def build_folder(space_folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to build in, and remove it afterwards unless it was published. Folders that a killed
+    builder left behind are removed first, since the caller is the only builder of the space.
     """
     space_folder.mkdir(parents=True, exist_ok=True)
-    for left in space_folder.glob(f"{_UNFINISHED}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    folder = space_folder / f"{_UNFINISHED}{uuid4().hex[:12]}"
+    for abandoned in space_folder.glob(f"{_UNFINISHED_PREFIX}*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    folder = space_folder / f"{_UNFINISHED_PREFIX}{uuid4().hex[:12]}"
     folder.mkdir()
     try:
         yield folder
@@ -115,25 +119,25 @@ def unfinished(space_folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def publish(built: Path, manifest: Manifest) -> tuple[Path, str]:
-    """Write the manifest, make all durable, and give the folder its name. Returns it and the manifest's sha256."""
+def publish(folder: Path, manifest: Manifest) -> tuple[Path, str]:
+    """Write the manifest, sync all files, and rename the folder. Returns the new path and the manifest's sha256."""
     content = manifest.to_json()
-    (built / MANIFEST).write_bytes(content)
-    for name in (*manifest.files, MANIFEST, "."):
-        _sync(built / name)
-    final = built.with_name(str(manifest.generation))
-    os.replace(built, final)
+    (folder / MANIFEST_FILE).write_bytes(content)
+    for name in (*manifest.files, MANIFEST_FILE, "."):
+        _sync(folder / name)
+    final = folder.with_name(str(manifest.generation))
+    os.replace(folder, final)
     _sync(final.parent)
     return final, hashlib.sha256(content).hexdigest()
 
 
 def next_generation(space_folder: Path, published: int) -> int:
-    """A number that no row and no folder has: a builder may have died between the rename and the row."""
+    """A number that no row and no folder has. A builder may have died after the rename and before inserting the row."""
     return max([published, *_generations(space_folder)]) + 1
 
 
 def remove_all_but(space_folder: Path, keep: list[int]) -> None:
-    """Processes that have a removed file mapped go on reading it."""
+    """Remove all generations but those to `keep`. Processes that have a removed file mapped can still read it."""
     for generation in _generations(space_folder):
         if generation not in keep:
             shutil.rmtree(space_folder / str(generation), ignore_errors=True)

@@ -1,6 +1,6 @@
-"""The main segment of a large space: IVF lists of short codes find candidates, the vectors in Postgres score them.
+"""The main segment of a large space: IVF lists of short codes select candidates, and vectors in Postgres score them.
 
-The lists are mapped, not read: every process of a host shares one copy of what is touched of them.
+The lists are memory-mapped, so all processes of a host share one copy of the pages in use.
 """
 
 from __future__ import annotations
@@ -13,23 +13,22 @@ import faiss
 import numpy as np
 
 from catalog.errors import IndexDamaged
-from catalog.index.ivf import Lists
-from catalog.index.manifest import IDS, LISTS, Manifest, check_content
-from catalog.index.row_bitmap import Rows
-from catalog.index.segment import NOTHING, Found, SortedIds
-from catalog.vectors.numeric import normalized, norms, products
+from catalog.index.ivf import InvertedLists
+from catalog.index.manifest import IDS_FILE, LISTS_FILE, Manifest, check_content
+from catalog.index.row_bitmap import RowBitmap
+from catalog.index.segment import NO_HITS, SegmentHits, SortedIds
+from catalog.vectors.numeric import inner_products, normalize, norms
 
-FEW = 0.9  # a filter that keeps more than this share is a search of the whole that passes some rows over
+MAX_SELECTIVE_SHARE = 0.9  # a filter that keeps more than this share of the rows is searched like no filter
 
 VectorSource = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""From models (n,) int64 to those of them that have a vector (m,) and their vectors float32 (m, d), in any order."""
+"""Maps model ids (n,) int64 to those that have a vector (m,) and their vectors float32 (m, d), in any order."""
 
 
 class MappedSegment:
-    """A published generation, and where the vectors come from that score what it finds. Opening it reads and checks all
-    of it.
+    """A published generation, with the source of the vectors that score its candidates. Opening it verifies all files.
 
-    Raises `IndexDamaged` where a file is missing, has another size, or another checksum.
+    Raises `IndexDamaged` if a file is missing or differs in size or checksum.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, source: VectorSource) -> None:
@@ -38,13 +37,13 @@ class MappedSegment:
         self.folder = folder
         self._source = source
         try:
-            self.model_ids = np.asarray(np.memmap(folder / IDS, np.int64, "r", shape=(manifest.vectors,)))
-            self._lists = Lists.open(folder / LISTS)
+            self.model_ids = np.asarray(np.memmap(folder / IDS_FILE, np.int64, "r", shape=(manifest.vectors,)))
+            self._lists = InvertedLists.open(folder / LISTS_FILE)
         except (OSError, ValueError, RuntimeError) as error:
             raise IndexDamaged(f"{folder.name} cannot be opened: {error}") from error
         if self._lists.shape != (manifest.vectors, manifest.dimension):
             raise IndexDamaged(f"The files of {folder.name} do not belong together.")
-        self._list_of = self._lists.list_of()
+        self._list_numbers = self._lists.list_numbers()
         self._sorted = SortedIds(self.model_ids, sorted_already=True)
 
     def __len__(self) -> int:
@@ -52,73 +51,73 @@ class MappedSegment:
 
     @property
     def memory(self) -> int:
-        return self.manifest.files[LISTS].size
+        return self.manifest.files[LISTS_FILE].size
 
     def check_sizes(self) -> None:
-        """A look that costs nothing: to read past the new end of a cut file would end the process. A removed file is
-        read on. Raises `IndexDamaged`.
+        """Check the file sizes, which is cheap: reading past the end of a truncated file would kill the process. A
+        removed file stays readable. Raises `IndexDamaged`.
         """
         for name, record in self.manifest.files.items():
             path = self.folder / name
             if path.exists() and path.stat().st_size != record.size:
-                raise IndexDamaged(f"{self.folder.name}/{name} was cut or overwritten.")
+                raise IndexDamaged(f"{self.folder.name}/{name} was truncated or overwritten.")
 
     def rows_of(self, model_ids: np.ndarray) -> np.ndarray:
-        return self._sorted.places_of(model_ids)
+        return self._sorted.rows_of(model_ids)
 
-    def search(self, query: np.ndarray, k: int, rows: Rows | None) -> Found:
-        """As `Segment.search`; a row whose model has no vector any more is not found. Raises `DatabaseUnavailable`."""
-        kept = len(self) if rows is None else rows.count
-        k = min(k, kept)
+    def search(self, query: np.ndarray, k: int, rows: RowBitmap | None) -> SegmentHits:
+        """As `Segment.search`. Rows whose models no longer have a vector are skipped. Raises `DatabaseUnavailable`."""
+        searchable = len(self) if rows is None else rows.count
+        k = min(k, searchable)
         if k == 0:
-            return NOTHING
-        if rows is not None and kept <= self._lists.candidates(k):
-            return self._scored(query, rows.places(len(self)), k, exact=True)
+            return NO_HITS
+        if rows is not None and searchable <= self._lists.candidate_count(k):
+            return self._score(query, rows.indices(len(self)), k, exact=True)
         faiss.omp_set_num_threads(1)  # of this thread: one query gains nothing from more, see docs/benchmarks.md
         reduced = self._lists.reduce(query[None])
-        found, wanted = self._scored(query, self._nearest(reduced, k, rows), k), k
-        while len(found.rows) < k and wanted < kept:  # models went since: look further
-            wanted = min(4 * wanted, kept)
-            found = self._scored(query, self._nearest_of(reduced, wanted, rows or Rows.all(len(self))), k)
-        return found
+        hits, target = self._score(query, self._candidates(reduced, k, rows), k), k
+        while len(hits.rows) < k and target < searchable:  # models were removed since the build: look further
+            target = min(4 * target, searchable)
+            hits = self._score(query, self._filtered_candidates(reduced, target, rows or RowBitmap.all(len(self))), k)
+        return hits
 
-    def _nearest(self, reduced: np.ndarray, k: int, rows: Rows | None) -> np.ndarray:
-        """Rows (m,) int64 among which the k best of `rows` are."""
-        kept = len(self) if rows is None else rows.count
-        if rows is not None and kept < FEW * len(self):
-            return self._nearest_of(reduced, k, rows)
-        probes = min(self.manifest.lists, math.ceil(self._probes(k) * len(self) / kept))
-        near = self._lists.probe(reduced, self._lists.candidates(k), probes, rows)[0]
-        return near[near >= 0]
+    def _candidates(self, reduced: np.ndarray, k: int, rows: RowBitmap | None) -> np.ndarray:
+        """Rows (m,) int64 that should contain the k best of `rows`."""
+        searchable = len(self) if rows is None else rows.count
+        if rows is not None and searchable < MAX_SELECTIVE_SHARE * len(self):
+            return self._filtered_candidates(reduced, k, rows)
+        probes = min(self.manifest.lists, math.ceil(self._probes(k) * len(self) / searchable))
+        candidates = self._lists.probe(reduced, self._lists.candidate_count(k), probes, rows)[0]
+        return candidates[candidates >= 0]
 
-    def _nearest_of(self, reduced: np.ndarray, k: int, rows: Rows) -> np.ndarray:
-        """Look into the nearest lists that hold any of `rows`, until twice as many have been compared as a search
-        without a filter compares: what a filter keeps may lie far from the query, and in few lists.
+    def _filtered_candidates(self, reduced: np.ndarray, k: int, rows: RowBitmap) -> np.ndarray:
+        """Search the nearest lists that contain any of `rows`, until twice as many rows are compared as without a
+        filter: the rows that pass a filter may lie far from the query and in few lists.
         """
-        in_lists = np.bincount(self._list_of[rows.mask(len(self))], minlength=self.manifest.lists)
-        cosines, nearest = self._lists.rank(reduced)
-        hold_some = in_lists[nearest] > 0
-        nearest, cosines = nearest[hold_some], cosines[hold_some]
-        enough = max(2 * self._probes(k) * len(self) / self.manifest.lists, self._lists.candidates(k))
-        count = int(np.searchsorted(np.cumsum(in_lists[nearest]), enough)) + 1
-        return self._lists.look_into(reduced, self._lists.candidates(k), nearest[:count], cosines[:count], rows)
+        list_sizes = np.bincount(self._list_numbers[rows.mask(len(self))], minlength=self.manifest.lists)
+        cosines, nearest = self._lists.rank_lists(reduced)
+        non_empty = list_sizes[nearest] > 0
+        nearest, cosines = nearest[non_empty], cosines[non_empty]
+        enough = max(2 * self._probes(k) * len(self) / self.manifest.lists, self._lists.candidate_count(k))
+        count = int(np.searchsorted(np.cumsum(list_sizes[nearest]), enough)) + 1
+        return self._lists.search_lists(reduced, self._lists.candidate_count(k), nearest[:count], cosines[:count], rows)
 
-    def _scored(self, query: np.ndarray, rows: np.ndarray, k: int, *, exact: bool = False) -> Found:
-        """The k of those rows (m,) whose vectors have the greatest cosine to a normalised query (d,)."""
+    def _score(self, query: np.ndarray, rows: np.ndarray, k: int, *, exact: bool = False) -> SegmentHits:
+        """The k of these rows (m,) whose vectors have the greatest cosines to a normalized query (d,)."""
         if not len(rows):
-            return NOTHING
+            return NO_HITS
         model_ids, vectors = self._source(self.model_ids[rows])
-        rows, cosines = self.rows_of(model_ids), products(vectors, query) / norms(vectors)
+        rows, cosines = self.rows_of(model_ids), inner_products(vectors, query) / norms(vectors)
         order = np.lexsort((rows, -cosines))[:k]
-        return Found(rows[order], cosines[order], exact)
+        return SegmentHits(rows[order], cosines[order], exact)
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
-        """As `Segment.vectors`; zeros where a model has none any more. Raises `DatabaseUnavailable`."""
-        model_ids, vectors = self._source(self.model_ids[rows])
-        found = np.zeros((len(rows), self.manifest.dimension), np.float32)
+        """As `Segment.vectors`; zeros for models that no longer have a vector. Raises `DatabaseUnavailable`."""
+        model_ids, stored = self._source(self.model_ids[rows])
+        result = np.zeros((len(rows), self.manifest.dimension), np.float32)
         order = np.argsort(rows)
-        found[order[np.searchsorted(rows[order], self.rows_of(model_ids))]] = normalized(vectors)
-        return found
+        result[order[np.searchsorted(rows[order], self.rows_of(model_ids))]] = normalize(stored)
+        return result
 
     def _probes(self, k: int) -> int:
         return next((tuned.probes for tuned in self.manifest.tuned if k <= tuned.k), self.manifest.lists)

@@ -1,4 +1,4 @@
-"""Which models are hidden from whom, as a process knows it. Names are asked of Postgres, which has the last word."""
+"""Which private models each viewer may see, in memory. Postgres checks again when an answer gets its names."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from catalog.models.repository.attributes import Attributes
 
 
 class PrivateModels:
-    """Private models by id, and of each key (its hash) those that it may see."""
+    """Private models by id, and the ids that each API key (by its hash) may see."""
 
     def __init__(self) -> None:
         self._models: dict[int, Attributes] = {}
-        self._of_key: dict[str, set[int]] = defaultdict(set)
+        self._by_key: dict[str, set[int]] = defaultdict(set)
 
     def __bool__(self) -> bool:
         return bool(self._models)
 
-    def put(self, changes: Sequence[Attributes]) -> None:
-        """A model never changes from private to public or back; those that may see it do."""
-        for each in changes:
-            if each.viewers is None:
+    def update(self, changes: Sequence[Attributes]) -> None:
+        """Apply changes. A model stays private or public for good, but the keys that may see it can change."""
+        for change in changes:
+            if change.viewers is None:
                 continue
-            before = self._models.get(each.model_id)
-            for key in (before.viewers or ()) if before else ():
-                self._of_key[key].discard(each.model_id)
-            for key in each.viewers:
-                self._of_key[key].add(each.model_id)
-            self._models[each.model_id] = each
+            previous = self._models.get(change.model_id)
+            for key in (previous.viewers or ()) if previous else ():
+                self._by_key[key].discard(change.model_id)
+            for key in change.viewers:
+                self._by_key[key].add(change.model_id)
+            self._models[change.model_id] = change
 
-    def seen_by(self, viewer: Viewer) -> Collection[int]:
-        if viewer.everything:
+    def visible_to(self, viewer: Viewer) -> Collection[int]:
+        if viewer.is_admin:
             return self._models.keys()
-        return self._of_key.get(viewer.submitter, ()) if viewer.submitter is not None else ()
+        return self._by_key.get(viewer.submitter, ()) if viewer.submitter is not None else ()
 
-    def hide(self, passing: np.ndarray, seen: Collection[int]) -> None:
-        """Of the models that pass, bool (n,), leave of the private ones those that are `seen`, and not the public ones
-        in whose place these stand.
+    def hide(self, passing: np.ndarray, visible: Collection[int]) -> None:
+        """Set `passing`, bool (n,) by model id, to false for the private models that are not `visible`, and for the
+        public counterparts of those that are.
         """
-        hidden = self._models.keys() - set(seen)
-        twins = (self._models[each].twin for each in seen)
-        rows = np.fromiter((*hidden, *(each for each in twins if each is not None)), np.int64)
-        passing[rows[rows < len(passing)]] = False
+        hidden = self._models.keys() - set(visible)
+        counterparts = {self._models[model_id].public_counterpart for model_id in visible} - {None}
+        model_ids = np.array([*hidden, *counterparts], np.int64)
+        passing[model_ids[model_ids < len(passing)]] = False

@@ -1,4 +1,4 @@
-"""Published main segments of the indexes, and which spaces are due for a new one."""
+"""The published main segments, and the spaces that are due for a new one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from catalog.tables import IndexSnapshot, SpaceRow
 
 
 @dataclass(frozen=True)
-class Due:
-    """A space that has changed enough for a build, or whose newest main segment is broken. None: it has none yet."""
+class DueBuild:
+    """A space that may be built now: the path of its newest main segment (None: it has none), and whether it needs a
+    new one because it changed enough or because that segment is broken.
+    """
 
     space_id: int
     path: str | None
     rebuild: bool
 
 
-# counts no further than to the number that decides
+# the LIMIT stops the count at the number that decides
 _DUE = text("""
     SELECT spaces.id, newest.path,
         newest.broken IS NOT NULL OR (
@@ -46,30 +48,30 @@ _DUE = text("""
 """)
 
 
-def due(session: Session, *, exact_bytes: int, rows: int, share: float, space_id: int | None = None) -> list[Due]:
-    """The spaces (or the one given) that may be built now, and whether what changed calls for it.
+def due(session: Session, *, exact_bytes: int, rows: int, share: float, space_id: int | None = None) -> list[DueBuild]:
+    """The spaces that may be built now, or only `space_id`, and whether each needs a build.
 
-    A space without a main segment calls for one above `exact_bytes` bytes of vectors; one that has one when `rows`
-    changes have come since, or a `share` of its vectors if that is more.
+    A space without a main segment needs one once its vectors take more than `exact_bytes` bytes. A space that has one
+    needs a new one after `rows` changes, or after changes to a `share` of its vectors if that is more.
     """
     values = {"exact_bytes": exact_bytes, "rows": rows, "share": share, "space_id": space_id}
-    return [Due(*row) for row in session.execute(_DUE, values)]
+    return [DueBuild(*row) for row in session.execute(_DUE, values)]
 
 
 def try_lock(session: Session, space_id: int) -> bool:
-    """Become the only builder of a space until the transaction ends; False where somebody is."""
+    """Become the only builder of a space until the transaction ends. Returns False if another builder is at work."""
     return locks.try_acquire(session, Lock.INDEX, space_id)
 
 
 def postpone(session: Session, space_id: int, delay: float, error: str | None = None) -> None:
-    """No build of that space for `delay` seconds, and what went wrong with the last one."""
-    later = func.now() + database.seconds(delay)
-    session.execute(update(SpaceRow).where(SpaceRow.id == space_id).values(build_after=later, build_error=error))
+    """Allow no build of the space for `delay` seconds, and store the error of its last build (None: it succeeded)."""
+    build_after = func.now() + database.seconds(delay)
+    session.execute(update(SpaceRow).where(SpaceRow.id == space_id).values(build_after=build_after, build_error=error))
 
 
 def newest(session: Session, space_ids: Collection[int]) -> dict[int, list[IndexSnapshot]]:
-    """The segments of those spaces that nobody found broken, the newest first."""
-    found: dict[int, list[IndexSnapshot]] = {}
+    """The segments of each of the spaces that are not marked broken, the newest first."""
+    by_space: dict[int, list[IndexSnapshot]] = {}
     if space_ids:
         statement = (
             select(IndexSnapshot)
@@ -77,12 +79,12 @@ def newest(session: Session, space_ids: Collection[int]) -> dict[int, list[Index
             .order_by(IndexSnapshot.generation.desc())
         )
         for snapshot in session.scalars(statement):
-            found.setdefault(snapshot.space_id, []).append(snapshot)
-    return found
+            by_space.setdefault(snapshot.space_id, []).append(snapshot)
+    return by_space
 
 
 def last_generation(session: Session, space_id: int) -> int:
-    """0 where there was none."""
+    """The greatest generation of the space; 0 if it has none."""
     statement = select(func.coalesce(func.max(IndexSnapshot.generation), 0)).where(IndexSnapshot.space_id == space_id)
     return session.execute(statement).scalar_one()
 
@@ -93,22 +95,27 @@ def publish(session: Session, snapshot: IndexSnapshot) -> None:
 
 
 def mark_broken(session: Session, space_id: int, generation: int, reason: str) -> None:
-    """So that every process leaves it and the next sweep has it made anew."""
-    this = (IndexSnapshot.space_id == space_id) & (IndexSnapshot.generation == generation)
-    session.execute(update(IndexSnapshot).where(this, IndexSnapshot.broken.is_(None)).values(broken=reason))
+    """Mark a segment broken, so that every process stops using it and the next sweep has it rebuilt."""
+    snapshot = (IndexSnapshot.space_id == space_id) & (IndexSnapshot.generation == generation)
+    session.execute(update(IndexSnapshot).where(snapshot, IndexSnapshot.broken.is_(None)).values(broken=reason))
 
 
-def forget_all_but(session: Session, space_id: int, keep: int) -> list[int]:
-    """Drop the rows of all but the `keep` newest sound generations; returns the generations that stay."""
-    kept = select(IndexSnapshot.generation).where(IndexSnapshot.space_id == space_id, IndexSnapshot.broken.is_(None))
-    generations = list(session.scalars(kept.order_by(IndexSnapshot.generation.desc()).limit(keep)))
-    unwanted = IndexSnapshot.generation.not_in(generations)
-    session.execute(delete(IndexSnapshot).where(IndexSnapshot.space_id == space_id, unwanted))
-    return generations
+def delete_all_but(session: Session, space_id: int, keep: int) -> list[int]:
+    """Delete the rows of all but the `keep` newest generations that are not broken. Returns the generations kept."""
+    statement = (
+        select(IndexSnapshot.generation)
+        .where(IndexSnapshot.space_id == space_id, IndexSnapshot.broken.is_(None))
+        .order_by(IndexSnapshot.generation.desc())
+        .limit(keep)
+    )
+    kept = list(session.scalars(statement))
+    others = IndexSnapshot.generation.not_in(kept)
+    session.execute(delete(IndexSnapshot).where(IndexSnapshot.space_id == space_id, others))
+    return kept
 
 
 def build_errors(session: Session, space_ids: Collection[int]) -> dict[int, str]:
-    """How the last build of those spaces failed, where it did."""
+    """The error of the last build, for those of the spaces whose last build failed."""
     statement = select(SpaceRow.id, SpaceRow.build_error).where(
         SpaceRow.id.in_(space_ids), SpaceRow.build_error.is_not(None)
     )

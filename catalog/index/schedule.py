@@ -1,4 +1,4 @@
-"""When an index is built anew. Looked at by the sweep, so this imports no faiss."""
+"""When the index of a space is rebuilt. The sweep imports this module, so it must not import FAISS."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from sqlalchemy.orm import Session
 
 from catalog.database import Database
 from catalog.index import repository as snapshots
-from catalog.queue import ring_build
+from catalog.queue import enqueue_build
 
 
 @dataclass(frozen=True)
-class Policy:
-    """A space gets a main segment above `exact_bytes` bytes of float32 vectors, and a new one when changes reach `rows`
-    and a `share` of it. Until then a search compares them one by one: at 100,000 x 4,096 and a share of 0.02 that
-    is 33 MB, or 1.6 ms.
+class BuildPolicy:
+    """A space gets a main segment once its float32 vectors take more than `exact_bytes` bytes, and a new one when the
+    changes since reach both `rows` and a `share` of its vectors. Until then, searches compare the changed vectors one
+    by one: at 100,000 x 4,096 and a share of 0.02 that is 33 MB, or 1.6 ms.
     """
 
     exact_bytes: int
@@ -24,18 +24,24 @@ class Policy:
     share: float = 0.02
 
 
-def due(session: Session, policy: Policy, folder: Path, space_id: int | None = None) -> list[int]:
-    """Spaces whose index is to be built now: they changed enough, or their newest segment is broken or not there."""
-    found = snapshots.due(
+def due(session: Session, policy: BuildPolicy, folder: Path, space_id: int | None = None) -> list[int]:
+    """The spaces to build now: those that changed enough, and those whose newest segment is broken or missing here."""
+    builds = snapshots.due(
         session, exact_bytes=policy.exact_bytes, rows=policy.rows, share=policy.share, space_id=space_id
     )
-    return [each.space_id for each in found if each.rebuild or (each.path and not (folder / each.path).is_dir())]
+    return [build.space_id for build in builds if build.rebuild or _is_missing(build.path, folder)]
 
 
-def ring_for_due(database: Database, policy: Policy, folder: Path) -> list[int]:
-    """Tell the builders what is due. Rung again at every sweep: a message that nobody takes in time expires."""
+def _is_missing(path: str | None, folder: Path) -> bool:
+    return path is not None and not (folder / path).is_dir()
+
+
+def enqueue_due(database: Database, policy: BuildPolicy, folder: Path) -> list[int]:
+    """Enqueue a build of each due space. Every sweep enqueues it again, since a message that is not taken in time
+    expires.
+    """
     with database.transaction() as session:
         spaces = due(session, policy, folder)
     for space_id in spaces:
-        ring_build(space_id)
+        enqueue_build(space_id)
     return spaces

@@ -1,4 +1,6 @@
-"""From vectors to inverted lists: along which axes, how many lists, and how many of them a query has to probe."""
+"""Trains the inverted lists of a main segment: the axes of the codes, the number of lists, and the number of lists that
+a query must probe to reach the target recall.
+"""
 
 from __future__ import annotations
 
@@ -10,137 +12,140 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
-from catalog.index.ivf import Lists
-from catalog.index.manifest import Tuned
-from catalog.vectors.reduction import principal_axes
+from catalog.index.ivf import InvertedLists
+from catalog.index.manifest import TunedProbes
+from catalog.vectors.reduction import right_singular_vectors
 
-WANTED_RECALL = 0.99
-MARGIN = 0.005  # what the queries held out here and other ones may differ by
-TUNED_FOR = (10, 100, 1_000)  # values of k
-HELD_OUT = 400  # queries; a fifth of the vectors where there are fewer
-FEWEST_AXES, MOST_AXES = 64, 512
-LEAST_SAVED = 2  # axes are no gain unless there are so many times fewer than coordinates
-AXES_SAMPLE = 16_384  # vectors that the axes are found from
-OVERSAMPLED = 32  # axes more than wanted, so that those wanted are right
-POWERS = 2  # power iterations of the decomposition
-POINTS_PER_LIST = 64  # that k-means sees
-ITERATIONS = 10
-CHUNK = 1_024  # rows taken at once: arrays so small are used again, where large ones are new pages each time
+TARGET_RECALL = 0.99
+RECALL_MARGIN = 0.005  # the recall of other queries may be lower than that of the holdout by this much
+TUNED_KS = (10, 100, 1_000)
+HOLDOUT_QUERIES = 400  # at most a fifth of the vectors
+MIN_AXES, MAX_AXES = 64, 512
+MIN_COMPRESSION = 2  # codes along axes save nothing unless they have this many times fewer coordinates
+AXES_SAMPLE = 16_384  # vectors that the axes are computed from
+OVERSAMPLING = 32  # extra axes of the randomized decomposition, for accuracy
+POWER_ITERATIONS = 2  # of the randomized decomposition
+POINTS_PER_LIST = 64  # the sample of k-means
+KMEANS_ITERATIONS = 10
+CHUNK_ROWS = 1_024  # the memory of small arrays is reused, while large ones get new pages each time
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Built:
-    """The lists of a main segment, and how many of them a query is to probe."""
+class TrainedLists:
+    """The lists of a main segment, and the number of lists to probe for each k of `TUNED_KS`."""
 
-    lists: Lists
-    tuned: tuple[Tuned, ...]
+    lists: InvertedLists
+    tuned: tuple[TunedProbes, ...]
 
     @property
-    def good(self) -> bool:
-        return all(each.recall >= WANTED_RECALL + MARGIN for each in self.tuned)
+    def reaches_target(self) -> bool:
+        return all(probes.recall >= TARGET_RECALL + RECALL_MARGIN for probes in self.tuned)
 
 
-def build(vectors: np.ndarray, seed: int = 0) -> Built:
-    """From normalised vectors float32 (n, d), n at least 2; they may be mapped from a file.
+def train(vectors: np.ndarray, seed: int = 0) -> TrainedLists:
+    """Train lists on normalized vectors float32 (n, d), n at least 2, which may be mapped from a file.
 
-    Axes are doubled until the candidates that their codes rank highest hold the neighbours that were asked for; where
-    that takes too many, all coordinates are kept.
+    The number of axes is doubled until the candidates that the codes rank highest include the true neighbors. If
+    `MAX_AXES` are not enough, all coordinates are kept.
     """
     n = len(vectors)
     generator = np.random.default_rng(seed)
-    held_out = np.sort(generator.choice(n, min(HELD_OUT, max(1, n // 5)), replace=False))
-    others = np.setdiff1d(np.arange(n), held_out)
-    nearest = _Nearest(vectors, held_out, min(max(TUNED_FOR), n - 1))
-    for axes in _axes(vectors[_some(others, AXES_SAMPLE, generator)], generator):
-        lists = Lists.untrained(vectors.shape[1], axes, list_count(n), ITERATIONS)
-        sample = _some(others, POINTS_PER_LIST * lists.count, generator)
+    holdout = np.sort(generator.choice(n, min(HOLDOUT_QUERIES, max(1, n // 5)), replace=False))
+    others = np.setdiff1d(np.arange(n), holdout)
+    truth = _GroundTruth(vectors, holdout, min(max(TUNED_KS), n - 1))
+    for axes in _axes(vectors[_sample(others, AXES_SAMPLE, generator)], generator):
+        lists = InvertedLists.untrained(vectors.shape[1], axes, list_count(n), KMEANS_ITERATIONS)
+        sample = _sample(others, POINTS_PER_LIST * lists.count, generator)
         lists.train(np.vstack([lists.reduce(vectors[rows]) for rows in _chunks(sample)]))
         for rows in _chunks(np.arange(n)):
             lists.add(vectors[rows[0] : rows[-1] + 1])
-        built = Built(lists, _tuned(lists, nearest))
-        log.info("%s lists along %s axes: %s", lists.count, lists.axes, built.tuned)
-        if built.good:
+        trained = TrainedLists(lists, _tune(lists, truth))
+        log.info("%s lists along %s axes: %s", lists.count, lists.axes, trained.tuned)
+        if trained.reaches_target:
             break
-    return built
+    return trained
 
 
 def list_count(n: int) -> int:
-    """A query reads every centroid (4 bytes an entry) and some ten lists (2 bytes an entry or 1): the sum is least for
-    about 1.5 to 2 times the root of n.
+    """The number of lists for n vectors. A query reads every centroid (4 bytes per coordinate) and about ten lists (1
+    or 2 bytes per coordinate), which is least for about 1.5 to 2 times the square root of n.
     """
     return max(1, min(round(1.5 * math.sqrt(n)), n // 8))
 
 
-def _some(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+def _sample(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
     return np.sort(generator.choice(rows, min(len(rows), count), replace=False))
 
 
 def _chunks(rows: np.ndarray) -> list[np.ndarray]:
-    return np.split(rows, range(CHUNK, len(rows), CHUNK))
+    return np.split(rows, range(CHUNK_ROWS, len(rows), CHUNK_ROWS))
 
 
 def _axes(sample: np.ndarray, generator: np.random.Generator) -> Iterator[np.ndarray | None]:
-    """Axes (r, d) to try, more and more of them; at last None, for all coordinates."""
-    count = FEWEST_AXES
-    while count <= min(MOST_AXES, sample.shape[1] // LEAST_SAVED):
+    """Yield axes (r, d) to try, twice as many each time, and then None for all coordinates."""
+    count = MIN_AXES
+    while count <= min(MAX_AXES, sample.shape[1] // MIN_COMPRESSION):
         seed = int(generator.integers(2**32))
-        axes = principal_axes(sample, count, seed, oversampled=OVERSAMPLED, iterations=POWERS)
+        axes = right_singular_vectors(sample, count, seed, oversamples=OVERSAMPLING, iterations=POWER_ITERATIONS)
         yield np.ascontiguousarray(axes)
         count *= 2
     yield None
 
 
-class _Nearest:
-    """The k nearest vectors of each of those rows (q,), itself left out, by exact search."""
+class _GroundTruth:
+    """The rows of the k nearest vectors of each query (q,), by exact search. The queries are rows of `vectors`, and
+    none is its own neighbor.
+    """
 
-    def __init__(self, vectors: np.ndarray, rows: np.ndarray, k: int) -> None:
-        self.queries, self.rows, self.k = np.ascontiguousarray(vectors[rows]), rows, k
-        self._cosines = np.full((len(rows), k), -2, np.float32)
-        self.found = np.full((len(rows), k), -1, np.int64)
-        for start in range(0, len(vectors), CHUNK):
-            self._look_at(np.ascontiguousarray(vectors[start : start + CHUNK]), start)
+    def __init__(self, vectors: np.ndarray, query_rows: np.ndarray, k: int) -> None:
+        self.queries, self.query_rows, self.k = np.ascontiguousarray(vectors[query_rows]), query_rows, k
+        self._cosines = np.full((len(query_rows), k), -2, np.float32)
+        self._nearest = np.full((len(query_rows), k), -1, np.int64)
+        for start in range(0, len(vectors), CHUNK_ROWS):
+            self._add_chunk(np.ascontiguousarray(vectors[start : start + CHUNK_ROWS]), start)
 
-    def _look_at(self, chunk: np.ndarray, start: int) -> None:
-        cosines, found = faiss.knn(self.queries, chunk, min(self.k + 1, len(chunk)), metric=faiss.METRIC_INNER_PRODUCT)
-        found = found + start
-        cosines[found == self.rows[:, None]] = -3  # the query itself
-        cosines, found = np.hstack([self._cosines, cosines]), np.hstack([self.found, found])
+    def _add_chunk(self, chunk: np.ndarray, start: int) -> None:
+        size = min(self.k + 1, len(chunk))
+        cosines, nearest = faiss.knn(self.queries, chunk, size, metric=faiss.METRIC_INNER_PRODUCT)
+        nearest = nearest + start
+        cosines[nearest == self.query_rows[:, None]] = -3  # the query itself
+        cosines, nearest = np.hstack([self._cosines, cosines]), np.hstack([self._nearest, nearest])
         best = np.argsort(-cosines, axis=1, kind="stable")[:, : self.k]
         self._cosines = np.take_along_axis(cosines, best, axis=1)
-        self.found = np.take_along_axis(found, best, axis=1)
+        self._nearest = np.take_along_axis(nearest, best, axis=1)
 
-    def recall(self, found: np.ndarray, k: int) -> float:
-        """The share of the k nearest that is among the candidates (q, m), which are then ranked by their cosines."""
-        hits = sum(np.isin(truth[:k], each).sum() for truth, each in zip(self.found, found, strict=True))
-        return float(hits) / (k * len(self.rows))
-
-
-def _tuned(lists: Lists, nearest: _Nearest) -> tuple[Tuned, ...]:
-    found: list[Tuned] = []
-    reduced = lists.reduce(nearest.queries)
-    for k in sorted({min(k, nearest.k) for k in TUNED_FOR}):
-        floor = found[-1].probes if found else 1
-        found.append(_tuned_for(k, lists, nearest, reduced, floor))
-    return tuple(found)
+    def recall(self, candidates: np.ndarray, k: int) -> float:
+        """The share of the k nearest rows that are among the candidate rows (q, m)."""
+        hits = sum(np.isin(nearest[:k], row).sum() for nearest, row in zip(self._nearest, candidates, strict=True))
+        return float(hits) / (k * len(self.query_rows))
 
 
-def _tuned_for(k: int, lists: Lists, nearest: _Nearest, reduced: np.ndarray, floor: int) -> Tuned:
-    """The fewest probes, to an eighth, that reach the recall wanted; all lists where none does."""
+def _tune(lists: InvertedLists, truth: _GroundTruth) -> tuple[TunedProbes, ...]:
+    tuned: list[TunedProbes] = []
+    reduced = lists.reduce(truth.queries)
+    for k in sorted({min(k, truth.k) for k in TUNED_KS}):
+        min_probes = tuned[-1].probes if tuned else 1
+        tuned.append(_tune_for(k, lists, truth, reduced, min_probes))
+    return tuple(tuned)
+
+
+def _tune_for(k: int, lists: InvertedLists, truth: _GroundTruth, reduced: np.ndarray, min_probes: int) -> TunedProbes:
+    """The fewest probes, within an eighth, that reach the target recall; all lists if no number does."""
 
     def recall(probes: int) -> float:
-        return nearest.recall(lists.probe(reduced, lists.candidates(k + 1), probes), k)
+        return truth.recall(lists.probe(reduced, lists.candidate_count(k + 1), probes), k)
 
-    wanted, below, probes = WANTED_RECALL + MARGIN, floor - 1, floor
-    if (most := recall(lists.count)) < wanted:
-        return Tuned(k, lists.count, most)
-    while probes < lists.count and recall(probes) < wanted:
+    target, below, probes = TARGET_RECALL + RECALL_MARGIN, min_probes - 1, min_probes
+    if (best := recall(lists.count)) < target:
+        return TunedProbes(k, lists.count, best)
+    while probes < lists.count and recall(probes) < target:
         below, probes = probes, min(2 * probes, lists.count)
     while probes - below > max(1, probes // 8):
         middle = (probes + below) // 2
-        if recall(middle) < wanted:
+        if recall(middle) < target:
             below = middle
         else:
             probes = middle
-    return Tuned(k, probes, recall(probes))
+    return TunedProbes(k, probes, recall(probes))

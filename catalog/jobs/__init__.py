@@ -1,1 +1,1 @@
-"""The queue in Postgres: submit, claim, attempt, recover, control."""
+"""The job queue in Postgres: submissions, claims, attempts, recovery and control."""

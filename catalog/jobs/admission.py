@@ -1,4 +1,4 @@
-"""Whether a running job still has something to measure, decided once a worker knows which commit it is about."""
+"""Decides whether a claimed job still has to be measured, once the worker knows the commit."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from enum import StrEnum
 
 from sqlalchemy.orm import Session
 
-from catalog.errors import ContractDiffers, RevisionNotFound
+from catalog.errors import EncoderContractMismatch, RevisionNotFound
 from catalog.jobs import private_models
 from catalog.jobs.repository import attempts, jobs
 from catalog.jobs.submissions import follow_up
 from catalog.models.repository import models
 from catalog.models.repository.models import Metadata
-from catalog.spaces.contract import Space, contract_told
+from catalog.spaces.contract import Space, describe_contract
 from catalog.tables import ACTIVE_REINDEX, Job, ModelState, Reindex
 from catalog.vectors.repository import feed, vectors
 
 
 class Visibility(StrEnum):
-    """Who may see what a job is about."""
+    """Who may see the model that a job measures."""
 
-    UNCHANGED = "unchanged"  # read without a user's token: whoever sees the job's model
-    PRIVATE = "private"  # read with a token, and not for everybody
-    UNDECIDED = "undecided"  # read with a token and for everybody, unless its base is not: private until that is known
-    PUBLIC = "public"  # read with a token, which neither the repo nor its base needed
+    UNCHANGED = "unchanged"  # read without a user's token: the viewers of the job's model stay the same
+    PRIVATE = "private"  # the repo is readable only with the user's token
+    UNDECIDED = "undecided"  # the repo is public, but its base is not known yet: private until it is
+    PUBLIC = "public"  # read with a token, but the repo and its base are both public
 
 
 class Outcome(StrEnum):
     PROCEED = "proceed"
-    DONE = "done"  # that commit has its vectors already, and the job has ended with it
-    OBSOLETE = "obsolete"  # nobody wants the result any more, and the job has ended
-    LOST = "lost"  # the job is not this worker's any more
+    DONE = "done"  # the commit already has vectors; the job is finished
+    OBSOLETE = "obsolete"  # the result is no longer needed; the job is finished or cancelled
+    LOST = "lost"  # this worker no longer has the claim
 
 
 @dataclass(frozen=True)
 class Admission:
-    """The outcome for a job, which may be about another model now: the private or the public one of its repo."""
+    """The outcome and the job, which may have been reassigned to the private or the public model of its repo."""
 
     outcome: Outcome
     job: Job
@@ -57,79 +57,83 @@ def admit(
     visibility: Visibility = Visibility.UNCHANGED,
     metadata: Metadata | None = None,
 ) -> Admission:
-    """Decide whether a worker that measures the spaces `contract` is to measure the commit `sha` for its job; end the
-    job where it is not. What the Hub says of the repo now is `metadata`.
+    """Decide whether a worker has to measure the commit `sha` in the spaces `contract` for its job, and end the job if
+    it does not. `metadata` is the Hub's current metadata of the repo.
 
-    For a job of a reindex, raises `ContractDiffers`, and `RevisionNotFound` where a folder holds something else by now.
+    For the job of a reindex, raises `EncoderContractMismatch`, and `RevisionNotFound` if the content of a folder has
+    changed.
     """
     if visibility is not Visibility.UNCHANGED:
-        feed.lock_feed(session)  # before any row of the model: whoever stores has it first, too
-        if visibility is not Visibility.PUBLIC and _ends_as_public(session, job, worker_id, sha, contract):
+        feed.lock_feed(session)  # before any row of the model, in the same order as when vectors are stored
+        if visibility is not Visibility.PUBLIC and _finish_if_public(session, job, worker_id, sha, contract):
             return Admission(Outcome.DONE, job)
-        private = visibility is not Visibility.PUBLIC  # whatever an earlier attempt found
-        assigned = private_models.assign(session, job, worker_id, private=private)
-        if assigned is None:
+        private = visibility is not Visibility.PUBLIC  # regardless of what an earlier attempt decided
+        reassigned = private_models.reassign_job(session, job, worker_id, private=private)
+        if reassigned is None:
             return Admission(Outcome.LOST, job)
-        job = assigned
-    if job.measures_anew:
-        obsolete = _ends_as_obsolete(session, job, worker_id, sha, contract)
+        job = reassigned
+    if job.remeasures:
+        obsolete = _finish_if_obsolete(session, job, worker_id, sha, contract)
         return Admission(Outcome.OBSOLETE if obsolete else Outcome.PROCEED, job)
-    done = visibility is not Visibility.UNDECIDED and _ends_as_done(session, job, worker_id, sha, contract, metadata)
+    done = visibility is not Visibility.UNDECIDED and _finish_if_measured(
+        session, job, worker_id, sha, contract, metadata
+    )
     return Admission(Outcome.DONE if done else Outcome.PROCEED, job)
 
 
-def _ends_as_public(session: Session, job: Job, worker_id: int, sha: str, contract: Sequence[Space]) -> bool:
-    """A commit that everybody can see as it is stays so, whoever reads it again."""
+def _finish_if_public(session: Session, job: Job, worker_id: int, sha: str, contract: Sequence[Space]) -> bool:
+    """Finish the job if its commit is already indexed as a public model: reading it with a token hides nothing."""
     model = models.find(session, job.model.repo_id)
     if model is None or model.state == ModelState.REMOVED:
         return False
-    revision = vectors.embedded(session, model.id, sha, contract)
+    revision = vectors.find_embedded_revision(session, model.id, sha, contract)
     if revision is None or not revision.current:
         return False
-    moved = private_models.assign(session, job, worker_id, private=False)
-    if moved is not None and attempts.finish(session, job.id, worker_id, sha):
-        private_models.settle(session, moved)
+    reassigned = private_models.reassign_job(session, job, worker_id, private=False)
+    if reassigned is not None and attempts.finish(session, job.id, worker_id, sha):
+        private_models.finish_private_job(session, reassigned)
     return True
 
 
-def _ends_as_obsolete(session: Session, job: Job, worker_id: int, sha: str, contract: Sequence[Space]) -> bool:
-    """Whether a reindex has no use any more for what it asked for."""
+def _finish_if_obsolete(session: Session, job: Job, worker_id: int, sha: str, contract: Sequence[Space]) -> bool:
+    """End the job if its reindex no longer needs the result."""
     reindex = session.get_one(Reindex, job.reindex_id)
     if reindex.state not in ACTIVE_REINDEX:
         jobs.cancel(session, job.id)
         return True
     revision = models.current_revision(session, job.model_id)
-    if revision is None or revision.sha != job.requested_revision:  # the newer one is carried over
+    if revision is None or revision.sha != job.requested_revision:  # the newer revision will be backfilled
         attempts.finish(session, job.id, worker_id, job.requested_revision or sha)
         return True
-    if reindex.contract != contract_told(contract):
-        raise ContractDiffers(
-            f"Reindex {reindex.id} measures under another contract than this worker. Run all workers with the same "
-            "version and settings, then retry the job."
+    if reindex.contract != describe_contract(contract):
+        raise EncoderContractMismatch(
+            f"The contract of reindex {reindex.id} differs from this worker's. Run all workers with the same version "
+            "and settings, then retry the job."
         )
     if sha != job.requested_revision:
         raise RevisionNotFound(
-            f"{job.model.folder} holds other files than those that are indexed. Add it again with `deltadex add`."
+            f"The files in {job.model.folder} have changed since it was indexed. Add it again with `deltadex add`."
         )
     return False
 
 
-def _ends_as_done(
+def _finish_if_measured(
     session: Session, job: Job, worker_id: int, sha: str, contract: Sequence[Space], metadata: Metadata | None
 ) -> bool:
-    if job.model.state == ModelState.REMOVED:  # its card is gone, and its vectors are tombstones: all of it anew
+    """Finish the job if its commit already has vectors under this contract; make that commit current again."""
+    if job.model.state == ModelState.REMOVED:  # its metadata is cleared and its vectors are tombstones: measure again
         return False
-    revision = vectors.embedded(session, job.model_id, sha, contract)
+    revision = vectors.find_embedded_revision(session, job.model_id, sha, contract)
     if revision is None:
         return False
     feed.lock_feed(session)
     if not attempts.finish(session, job.id, worker_id, sha):
         return True
-    private_models.settle(session, job)
+    private_models.finish_private_job(session, job)
     if metadata is not None:
-        models.describe(session, job.model_id, metadata)
+        models.update_metadata(session, job.model_id, metadata)
     if not revision.current:
-        models.restore(session, revision)
+        models.restore_revision(session, revision)
         feed.republish(session, revision.id)
     follow_up(session, job, sha)
     return True

@@ -1,106 +1,113 @@
-"""What people do to jobs and queues after the submission: cancel, retry, pause, resume."""
+"""Control of submitted jobs and of queues: cancel, retry, pause, resume."""
 
 from __future__ import annotations
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from catalog.auth.viewer import EVERYTHING, PUBLIC, Viewer
+from catalog.auth.viewer import ADMIN, PUBLIC, Viewer
 from catalog.database import Database
-from catalog.errors import JobOver, NotRetriable, Quarantined, TokenRequired
+from catalog.errors import HubTokenRequired, JobFinished, NotRetriable, Quarantined
 from catalog.jobs.quotas import Quota
 from catalog.jobs.repository import claims, jobs, queues
 from catalog.jobs.repository.queues import QueueReport
-from catalog.queue import ENCODE_QUEUE, ring_after_commit
+from catalog.queue import ENCODE_QUEUE, enqueue_after_commit
 from catalog.tables import ACTIVE, Job, JobState
 
-SUBMIT_AGAIN = "It came with a token of the Hub, which is not kept: submit the model again, with the token."
-BULK = 1_000  # jobs that are queued again in one transaction
+SUBMIT_AGAIN = "The job used a Hub token, which is not stored. Submit the model again with the token."
+MAX_RETRIED_PER_TRANSACTION = 1_000  # jobs
 
 
 def cancel(database: Database, job_id: int, viewer: Viewer = PUBLIC) -> Job:
-    """End a job in whatever state it is; nothing of it is stored from here on. One that was cancelled is given again.
+    """Cancel a queued or running job, and return it; from then on no worker can store a result for it. A job that is
+    already cancelled is returned unchanged.
 
-    Raises `JobNotFound`, and `JobOver` when it was done or failed.
+    Raises `JobNotFound`, and `JobFinished` if the job is done or failed.
     """
     with database.transaction() as session:
         jobs.get(session, job_id, viewer)
         cancelled = jobs.cancel(session, job_id)
         job = jobs.get(session, job_id, viewer)
     if not cancelled and job.state != JobState.CANCELLED:
-        raise JobOver(f"Job {job_id} is {job.state}: there is nothing left to cancel.")
+        raise JobFinished(f"Job {job_id} is already {job.state} and cannot be cancelled.")
     return job
 
 
 def retry(
     database: Database, job_id: int, quota: Quota | None = None, viewer: Viewer = PUBLIC, *, by_admin: bool = False
 ) -> Job:
-    """Queue a failed or cancelled job again as if it were new; where the same is asked for by an active one, that.
+    """Queue a failed or cancelled job again as if it were new. If another job for the same model and revision is
+    active, that job is returned instead.
 
-    Raises `JobNotFound`, `NotRetriable` when it is done, `Quarantined` unless an admin asks, `TokenRequired` when it
-    came with a token (an admin lets such a one out of quarantine), `TooManyJobs`.
+    Raises `JobNotFound`, `NotRetriable` if the job is done, `Quarantined` unless `by_admin`, `HubTokenRequired` if the
+    job came with a Hub token (an admin releases such a job from quarantine), and `TooManyJobs`.
     """
     while True:
         try:
             with database.transaction() as session:
-                return _retry(session, job_id, quota, EVERYTHING if by_admin else viewer, by_admin)
-        except IntegrityError:  # the same was submitted in this moment; then its job is active now
+                return _retry(session, job_id, quota, ADMIN if by_admin else viewer, by_admin)
+        except IntegrityError:  # the same model was submitted concurrently; the next try returns that job
             continue
 
 
 def retry_failed(database: Database, code: str) -> int:
-    """Queue all failed jobs with that error again, as far as no later job asked for the same. Returns how many."""
+    """Queue all failed jobs with that error code again, except those superseded by a later job for the same model and
+    revision. Returns how many were queued.
+    """
     total = 0
     while True:
         try:
             with database.transaction() as session:
-                queued = jobs.again_by_code(session, code, BULK)
-                for job_id in queued[:1]:  # one bell is enough for a worker to go through all that waits
-                    ring_after_commit(session, job_id)
+                job_ids = jobs.requeue_by_error(session, code, MAX_RETRIED_PER_TRANSACTION)
+                for job_id in job_ids[:1]:  # one notification is enough: a worker goes on until the queue is empty
+                    enqueue_after_commit(session, job_id)
         except IntegrityError:
             continue
-        total += len(queued)
-        if len(queued) < BULK:
+        total += len(job_ids)
+        if len(job_ids) < MAX_RETRIED_PER_TRANSACTION:
             return total
 
 
 def pause(database: Database, name: str) -> QueueReport:
-    """Have nothing more claimed of a queue. What runs goes on to its end; the queue is drained when nothing does."""
+    """Stop claims from a queue. Running jobs continue; once they have ended, the queue is drained."""
     with database.transaction() as session:
         queues.pause(session, name)
-    return queue(database, name)
+    return get_queue(database, name)
 
 
 def resume(database: Database, name: str) -> QueueReport:
     with database.transaction() as session:
         queues.resume(session, name)
-        if name == ENCODE_QUEUE and (waiting := claims.oldest_due(session)) is not None:
-            ring_after_commit(session, waiting)
-    return queue(database, name)
+        if name == ENCODE_QUEUE and (job_id := claims.find_oldest_due(session)) is not None:
+            enqueue_after_commit(session, job_id)
+    return get_queue(database, name)
 
 
-def queue(database: Database, name: str) -> QueueReport:
+def get_queue(database: Database, name: str) -> QueueReport:
     with database.transaction() as session:
-        return next(each for each in queues.report(session) if each.name == name)
+        return next(report for report in queues.list_reports(session) if report.name == name)
 
 
 def _retry(session: Session, job_id: int, quota: Quota | None, viewer: Viewer, by_admin: bool) -> Job:
     job = jobs.get(session, job_id, viewer)
     if job.token_at is not None:
         return _retry_private(session, job, viewer, by_admin)
-    dangerous = jobs.quarantined(session, job.model_id, job.viewer)
-    if dangerous is not None and not by_admin:
-        raise Quarantined(f"Job {dangerous.id} of {job.model.repo_id} killed workers: only an admin may run it again.")
-    if (running := jobs.active(session, job.model_id, job.requested_revision, job.reindex_id)) is not None:
-        return running
-    if not jobs.again(session, job_id, quota.submitter if quota else None):
-        if (task_id := jobs.task_without_examples(session, job_id)) is not None:
-            raise NotRetriable(f"The examples of task {task_id} have been forgotten: ask again with `POST /v1/tasks`.")
-        over = f"of reindex {job.reindex_id}, which is over" if job.reindex_id else job.state
-        raise NotRetriable(f"Job {job_id} is {over}: there is nothing to retry.")
+    quarantined = jobs.find_quarantined(session, job.model_id, job.viewer)
+    if quarantined is not None and not by_admin:
+        raise Quarantined(
+            f"Job {quarantined.id} of {job.model.repo_id} is quarantined because workers died while they ran it. "
+            "Only an administrator can retry it."
+        )
+    if (active := jobs.find_active(session, job.model_id, job.requested_revision, job.reindex_id)) is not None:
+        return active
+    if not jobs.requeue(session, job_id, quota.submitter if quota else None):
+        if (task_id := jobs.find_task_without_examples(session, job_id)) is not None:
+            raise NotRetriable(f"The examples of task {task_id} were deleted. Create a new task with `POST /v1/tasks`.")
+        reason = f"belongs to reindex {job.reindex_id}, which has ended" if job.reindex_id else f"is {job.state}"
+        raise NotRetriable(f"Job {job_id} {reason}: there is nothing to retry.")
     if quota is not None:
         quota.check(session)
-    ring_after_commit(session, job_id)
+    enqueue_after_commit(session, job_id)
     return jobs.get(session, job_id, viewer)
 
 
@@ -111,4 +118,4 @@ def _retry_private(session: Session, job: Job, viewer: Viewer, by_admin: bool) -
         return job
     if job.state == JobState.DONE:
         raise NotRetriable(f"Job {job.id} is {job.state}: there is nothing to retry.")
-    raise TokenRequired(SUBMIT_AGAIN)
+    raise HubTokenRequired(SUBMIT_AGAIN)

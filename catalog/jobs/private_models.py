@@ -1,4 +1,4 @@
-"""Private models: what jobs that came with a user's token have read, and who may see it."""
+"""Private models: models that jobs read with a user's Hub token, and the access to them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
-from catalog.auth import repository as access
-from catalog.auth.viewer import EVERYTHING
+from catalog.auth.repository import access
+from catalog.auth.viewer import ADMIN
 from catalog.database import Database
 from catalog.errors import ModelNotFound
 from catalog.jobs.repository import jobs
@@ -16,64 +16,66 @@ from catalog.tables import Job, Model, ModelAccess, Source
 from catalog.vectors.repository import feed
 
 
-def settle(session: Session, job: Job) -> None:
-    """A job ends well: its submitter may see the private model that it read; or, what it read is for everybody, and
-    the private model of that name is needed no more. The caller holds `vectors.lock_feed`.
+def finish_private_job(session: Session, job: Job) -> None:
+    """Settle access when a job finishes: grant its submitter access to the private model that it read; or, if the
+    model turned out to be public, withdraw the private model of the same repo. The caller holds `feed.lock_feed`.
     """
     if job.model.private:
         if job.viewer is not None:
             access.grant(session, job.model_id, job.viewer)
-    elif (twin := access.private_model(session, job.model.repo_id)) is not None:
-        withdraw(session, twin)
+    elif (counterpart := access.find_private_model(session, job.model.repo_id)) is not None:
+        withdraw_private_model(session, counterpart)
 
 
-def withdraw(session: Session, model: Model) -> None:
-    """Take a private model out of the index, and let nobody see it. The caller holds `vectors.lock_feed`."""
-    if model.state in access.STORED:
+def withdraw_private_model(session: Session, model: Model) -> None:
+    """Remove a private model from the index and revoke all access to it. The caller holds `feed.lock_feed`."""
+    if model.state in access.STORED_STATES:
         feed.remove(session, model.id)
-        models.forget(session, model.id)
+        models.clear_metadata(session, model.id)
         access.revoke(session, model.id)
 
 
-def assign(session: Session, job: Job, worker_id: int, *, private: bool) -> Job | None:
-    """Have a running job be for the private or the public model of its repo. None when it is not this worker's any
-    more.
+def reassign_job(session: Session, job: Job, worker_id: int, *, private: bool) -> Job | None:
+    """Reassign a running job to the private or the public model of its repo. Returns None if this worker no longer has
+    the claim.
     """
     if job.model.private == private:
         return job
-    model = models.ensure(session, job.model.repo_id, Source.HUB, private=private)
-    if not jobs.move(session, job.id, worker_id, model.id):
+    model = models.get_or_create(session, job.model.repo_id, Source.HUB, private=private)
+    if not jobs.reassign(session, job.id, worker_id, model.id):
         return None
-    models.drop_if_empty(session, job.model_id)
-    return jobs.get(session, job.id, EVERYTHING)
+    models.delete_if_empty(session, job.model_id)
+    return jobs.get(session, job.id, ADMIN)
 
 
-def allow(database: Database, repo_id: str, submitter: str) -> Sequence[ModelAccess]:
-    """Let a submitter see a private model; returns all that may. Raises `ModelNotFound`."""
+def grant_access(database: Database, repo_id: str, submitter: str) -> Sequence[ModelAccess]:
+    """Grant a submitter access to a private model. Returns all access to it. Raises `ModelNotFound`."""
     with database.transaction() as session:
         feed.lock_feed(session)
         model = _private(session, repo_id)
         access.grant(session, model.id, submitter, by_admin=True)
-        return access.granted(session, model.id)
+        return access.list_access(session, model.id)
 
 
-def forbid(database: Database, repo_id: str, submitter: str) -> Sequence[ModelAccess]:
-    """Let a submitter see it no more, until a job of its own reads the repo again. Raises `ModelNotFound`."""
+def revoke_access(database: Database, repo_id: str, submitter: str) -> Sequence[ModelAccess]:
+    """Revoke a submitter's access to a private model; a later job of that submitter that reads the repo grants it
+    again. Returns the remaining access. Raises `ModelNotFound`.
+    """
     with database.transaction() as session:
         feed.lock_feed(session)
         model = _private(session, repo_id)
         access.revoke(session, model.id, submitter)
-        return access.granted(session, model.id)
+        return access.list_access(session, model.id)
 
 
-def allowed(database: Database, repo_id: str) -> Sequence[ModelAccess]:
-    """Who may see a private model. Raises `ModelNotFound`."""
+def list_access(database: Database, repo_id: str) -> Sequence[ModelAccess]:
+    """List who has access to a private model. Raises `ModelNotFound`."""
     with database.transaction() as session:
-        return access.granted(session, _private(session, repo_id).id)
+        return access.list_access(session, _private(session, repo_id).id)
 
 
 def _private(session: Session, repo_id: str) -> Model:
-    model = access.private_model(session, repo_id)
-    if model is None or model.state not in access.STORED:
-        raise ModelNotFound(f"There is no private model {repo_id}: none was read with a user's token.")
+    model = access.find_private_model(session, repo_id)
+    if model is None or model.state not in access.STORED_STATES:
+        raise ModelNotFound(f"There is no private model {repo_id}.")
     return model

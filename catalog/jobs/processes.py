@@ -1,17 +1,17 @@
-"""Which process of this machine is which, so that a dead one is not taken for another that got its number."""
+"""Identity of a process on this machine, so that a reused process id is not mistaken for a live worker."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-STATE, START_TIME = 0, 19  # fields of /proc/PID/stat behind the name, of which proc_pid_stat(5) is the source
+STATE, START_TIME = 0, 19  # fields of /proc/PID/stat after the process name: see proc_pid_stat(5)
 
 
 def identity(pid: int | None = None) -> str | None:
-    """`SCOPE/PID/START` of a running process (by default this one), which no other process ever has. `SCOPE` is the
-    boot of the machine and the PID namespace, `START` counts clock ticks since that boot. None where the process does
-    not run, and on systems without `/proc`.
+    """A unique id `SCOPE/PID/START` of a running process, by default of this one. `SCOPE` is the boot id and the PID
+    namespace, `START` the start time in clock ticks since boot. None if the process does not run, and on systems
+    without `/proc`.
     """
     scope, pid = _scope(), os.getpid() if pid is None else pid
     try:
@@ -22,7 +22,9 @@ def identity(pid: int | None = None) -> str | None:
 
 
 def has_ended(process: str) -> bool:
-    """Whether the process of an `identity` is known to have ended: False for one of another machine or container."""
+    """Whether the process with this `identity` has ended. False for a process on another machine or container, whose
+    state cannot be known here.
+    """
     scope, pid, _ = process.rsplit("/", 2)
     return scope == _scope() and identity(int(pid)) != process
 

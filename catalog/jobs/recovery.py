@@ -1,22 +1,22 @@
-"""Takes jobs back from workers that died."""
+"""Recovery of the jobs of dead workers."""
 
 from __future__ import annotations
 
 from catalog.database import Database
 from catalog.jobs.repository import recovery
-from catalog.jobs.repository.recovery import Recovered
-from catalog.queue import ring_after_commit
+from catalog.jobs.repository.recovery import RecoveredJobs
+from catalog.queue import enqueue_after_commit
 
-RINGS_A_SWEEP = 16  # one bell is enough for a worker to go through all that waits
+MAX_MESSAGES_PER_SWEEP = 16  # a few are enough: a worker that gets one goes on until the queue is empty
 
 
-def recover(database: Database, *, silence: float, deadly: int) -> Recovered:
-    """Take jobs back from workers whose heart has not beaten for `silence` seconds, and ring for them.
+def recover(database: Database, *, requeue_after: float, max_worker_deaths: int) -> RecoveredJobs:
+    """Requeue the jobs of workers without a heartbeat for `requeue_after` seconds, and enqueue notifications for them.
 
-    What `deadly` workers died of is quarantined. Safe to run in any number of processes at once.
+    A job that was with `max_worker_deaths` dead workers is quarantined. Safe to run in several processes at once.
     """
     with database.transaction() as session:
-        recovered = recovery.recover(session, silence, deadly)
-        for job_id in recovered.released[:RINGS_A_SWEEP]:
-            ring_after_commit(session, job_id)
+        recovered = recovery.recover(session, requeue_after, max_worker_deaths)
+        for job_id in recovered.released[:MAX_MESSAGES_PER_SWEEP]:
+            enqueue_after_commit(session, job_id)
     return recovered

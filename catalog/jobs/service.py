@@ -1,20 +1,32 @@
-"""Jobs, queues and workers, as they are shown to people."""
+"""Jobs, queues and workers, for the API to show."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.database import Database
 from catalog.jobs.repository import events, jobs, queues, workers
-from catalog.jobs.repository.events import Event, Place
+from catalog.jobs.repository.events import Event, EventCursor
 from catalog.jobs.repository.queues import QueueReport
 from catalog.models.repository import models
 from catalog.tables import Job, JobState, ModelState, Worker
 
 __all__ = [
-    "Event", "Following", "Place", "QueueReport", "Stats", "events_after", "follow", "follow_job", "get",
-    "newest_place", "page", "queue_reports", "stats", "workers_alive",
+    "Event",
+    "EventCursor",
+    "EventSubscription",
+    "QueueReport",
+    "Stats",
+    "get",
+    "list_events",
+    "list_page",
+    "list_queues",
+    "list_workers",
+    "newest_cursor",
+    "stats",
+    "subscribe",
+    "subscribe_to_job",
 ]  # fmt: skip
 
 
@@ -28,71 +40,76 @@ class Stats:
 
 
 @dataclass(frozen=True)
-class Following:
-    """Where a stream of events begins. `now` is behind everything that could be read when it did."""
+class EventSubscription:
+    """The start of a stream of events: the stream continues after the cursor `after`; `now` is the newest cursor at the
+    time of the subscription.
+    """
 
-    after: Place
-    now: Place
-    whole: bool  # nothing between `after` and now was forgotten
-    resumed: bool
+    after: EventCursor
+    now: EventCursor
+    complete: bool  # no event between `after` and `now` has been deleted
+    resumed: bool  # whether the client gave a cursor
     job: Job | None = None
 
 
 def get(database: Database, job_id: int, viewer: Viewer = PUBLIC) -> Job:
-    """Raises `JobNotFound`."""
+    """Return a job that the viewer may see. Raises `JobNotFound`."""
     with database.transaction() as session:
         return jobs.get(session, job_id, viewer)
 
 
-def page(
+def list_page(
     database: Database, *, state: JobState | None, before: int | None, limit: int, viewer: Viewer = PUBLIC
 ) -> list[Job]:
-    """Up to `limit` jobs with an id below `before`, the newest first."""
+    """Up to `limit` jobs with an id below `before`, newest first."""
     with database.transaction() as session:
-        return jobs.page(session, state=state, before=before, limit=limit, viewer=viewer)
+        return jobs.list_page(session, state=state, before=before, limit=limit, viewer=viewer)
 
 
-def stats(database: Database, heartbeat_limit: float) -> Stats:
-    """Counts, and the workers whose last heartbeat is at most `heartbeat_limit` seconds old."""
+def stats(database: Database, heartbeat_timeout: float) -> Stats:
+    """Count models and jobs, and list the workers with a heartbeat in the last `heartbeat_timeout` seconds."""
     with database.transaction() as session:
-        alive = workers.alive(session, heartbeat_limit)
-        return Stats(models.counts(session), jobs.counts(session), alive)
+        alive = workers.list_alive(session, heartbeat_timeout)
+        return Stats(models.count_by_state(session), jobs.count_by_state(session), alive)
 
 
-def queue_reports(database: Database) -> list[QueueReport]:
+def list_queues(database: Database) -> list[QueueReport]:
     with database.transaction() as session:
-        return queues.report(session)
+        return queues.list_reports(session)
 
 
-def workers_alive(database: Database, heartbeat_limit: float) -> tuple[list[Worker], list[Job]]:
-    """The workers whose last heartbeat is at most `heartbeat_limit` seconds old, and the jobs that they have."""
+def list_workers(database: Database, heartbeat_timeout: float) -> tuple[list[Worker], list[Job]]:
+    """The workers with a heartbeat in the last `heartbeat_timeout` seconds, and the jobs that they run."""
     with database.transaction() as session:
-        alive = workers.alive(session, heartbeat_limit)
-        return alive, jobs.running_of(session, [worker.id for worker in alive])
+        alive = workers.list_alive(session, heartbeat_timeout)
+        return alive, jobs.list_running(session, [worker.id for worker in alive])
 
 
-def follow(database: Database, after: Place | None) -> Following:
-    """Begin to follow the events of all jobs, behind a place or else from now on."""
+def subscribe(database: Database, after: EventCursor | None) -> EventSubscription:
+    """Subscribe to the events of all jobs, after the given cursor or else from now on."""
     with database.transaction() as session:
-        now = events.head(session)
-        begin = min(after or now, now)
-        return Following(begin, now, after is None or events.all_kept(session, begin), after is not None)
+        now = events.newest_cursor(session)
+        start = min(after or now, now)
+        complete = after is None or events.is_complete_after(session, start)
+        return EventSubscription(start, now, complete, resumed=after is not None)
 
 
-def follow_job(database: Database, job_id: int, after: Place | None, viewer: Viewer = PUBLIC) -> Following:
-    """Begin to follow the events of one job. Raises `JobNotFound`."""
-    begun = follow(database, after)
-    # in a later transaction: what the job becomes between the two is read twice rather than missed
-    return Following(begun.after, begun.now, begun.whole, begun.resumed, get(database, job_id, viewer))
+def subscribe_to_job(
+    database: Database, job_id: int, after: EventCursor | None, viewer: Viewer = PUBLIC
+) -> EventSubscription:
+    """Subscribe to the events of one job. Raises `JobNotFound`."""
+    subscription = subscribe(database, after)
+    # in a later transaction: a change between the two is reported twice rather than missed
+    return replace(subscription, job=get(database, job_id, viewer))
 
 
-def events_after(database: Database, after: Place, *, job_id: int | None = None, limit: int) -> list[Event]:
-    """Up to `limit` events behind a place, in order; of one job alone where that is asked for."""
+def list_events(database: Database, after: EventCursor, *, job_id: int | None = None, limit: int) -> list[Event]:
+    """Up to `limit` events after a cursor, in order, of all jobs or of one."""
     with database.transaction() as session:
-        return events.page(session, after, job_id=job_id, limit=limit)
+        return events.list_page(session, after, job_id=job_id, limit=limit)
 
 
-def newest_place(database: Database) -> Place:
-    """The place behind everything that can be read now."""
+def newest_cursor(database: Database) -> EventCursor:
+    """The cursor after every event that can be read now."""
     with database.transaction() as session:
-        return events.head(session)
+        return events.newest_cursor(session)

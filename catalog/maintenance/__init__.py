@@ -1,1 +1,1 @@
-"""The periodic sweep."""
+"""The sweep, which recovers jobs and deletes what has expired."""

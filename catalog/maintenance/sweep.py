@@ -1,49 +1,49 @@
-"""What keeps jobs from being lost: messages may vanish and workers may die, the rows in Postgres stay."""
+"""The periodic sweep: requeues the jobs of dead workers, sends lost notifications again, deletes what has expired."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from catalog.auth.hub_tokens import DAY, expired
+from catalog.auth.hub_tokens import DAY, token_expired
 from catalog.database import Database
-from catalog.jobs.recovery import RINGS_A_SWEEP, recover
+from catalog.jobs.recovery import MAX_MESSAGES_PER_SWEEP, recover
 from catalog.jobs.repository import events as job_events
 from catalog.jobs.repository import queues, recovery
-from catalog.queue import ENCODE_QUEUE, ring_after_commit
+from catalog.queue import ENCODE_QUEUE, enqueue_after_commit
 from catalog.tasks import repository as tasks
 
-FORGOTTEN_A_SWEEP = 20_000  # events
+MAX_EVENTS_DELETED_PER_SWEEP = 20_000  # events
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """The jobs taken from dead workers, and the queued ones whose message was rung again."""
+class SweepResult:
+    """Ids of the jobs that were requeued from dead workers, and of those whose notification was sent again."""
 
     released: list[int]
-    rung: list[int]
+    enqueued: list[int]
 
 
 def sweep(
     database: Database,
     *,
-    silence: float,
-    ring_again_after: float,
-    deadly: int,
-    events_kept: float,
+    requeue_after: float,
+    redeliver_after: float,
+    max_worker_deaths: int,
+    event_retention: float,
     token_max_age: float = DAY,
-) -> Sweep:
-    """One round of `recover` and of bells for queued jobs; events older than `events_kept` are forgotten, and users'
-    tokens older than `token_max_age`. Limits in seconds. Safe to run in any number of processes at once.
+) -> SweepResult:
+    """Recover the jobs of dead workers, send lost notifications again, and delete expired events, task examples and
+    Hub tokens. All times in seconds. Safe to run in several processes at once.
     """
-    recovered = recover(database, silence=silence, deadly=deadly)
-    rung: list[int] = []
+    recovered = recover(database, requeue_after=requeue_after, max_worker_deaths=max_worker_deaths)
+    enqueued: list[int] = []
     with database.transaction() as session:
-        recovery.forget_tokens(session, token_max_age, expired())
+        recovery.delete_expired_tokens(session, token_max_age, token_expired())
     with database.transaction() as session:
         if not queues.is_paused(session, ENCODE_QUEUE):
-            rung = recovery.due_for_ringing(session, ring_again_after, RINGS_A_SWEEP)
-        for job_id in rung:
-            ring_after_commit(session, job_id)
-        tasks.forget_examples(session)
-        job_events.forget(session, events_kept, FORGOTTEN_A_SWEEP)
-    return Sweep(recovered.released, rung)
+            enqueued = recovery.stale_queued(session, redeliver_after, MAX_MESSAGES_PER_SWEEP)
+        for job_id in enqueued:
+            enqueue_after_commit(session, job_id)
+        tasks.delete_examples(session)
+        job_events.delete_expired(session, event_retention, MAX_EVENTS_DELETED_PER_SWEEP)
+    return SweepResult(recovered.released, enqueued)

@@ -1,1 +1,1 @@
-"""The two-dimensional map: laid out and shown."""
+"""Two-dimensional maps of all models of a space."""

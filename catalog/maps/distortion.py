@@ -1,42 +1,43 @@
-"""How much of a point's true neighbourhood the map tears apart."""
+"""Map distortion: the share of each point's true neighbors that are far from it on the map."""
 
 from __future__ import annotations
 
 import numpy as np
 
-NEIGHBOURS = 10
-NEAR = 30  # places on the map within which a true neighbour counts as near
-BLOCK = 8_192  # points looked at at once
+TRUE_NEIGHBORS = 10
+MAP_NEIGHBORS = 30  # nearest points on the map among which a true neighbor counts as near
+BLOCK_ROWS = 8_192  # points compared at a time
 
 
-def reach(n: int) -> tuple[int, int]:
-    """How many true neighbours of each of n points are looked for, and among how many on the map.
+def neighbor_counts(n: int) -> tuple[int, int]:
+    """For n points, how many true neighbors of each are compared, and with how many nearest points on the map.
 
-    Ten among thirty from 61 points on. Below that fewer, so that the thirty are never more than half of the others: a
-    map that says nothing would otherwise pass for a good one.
+    10 and 30 from 61 points on. With fewer points both are smaller, so that the map neighbors are at most half of the
+    other points: otherwise a random map would have little distortion.
     """
     others = n - 1
-    count = min(NEIGHBOURS, max(1, others // 6), max(others, 0))
-    return count, max(count, min(NEAR, others // 2))
+    count = min(TRUE_NEIGHBORS, max(1, others // 6), max(others, 0))
+    return count, max(count, min(MAP_NEIGHBORS, others // 2))
 
 
-def distortion(neighbours: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Of each point the share of its true neighbours (n, k) that are far on the map (n, 2): float32 (n,) in 0 to 1.
+def distortion(neighbors: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+    """The share of each point's true neighbors (n, k) that are far from it on the map (n, 2): float32 (n,), 0 to 1.
 
-    Far is outside the circle that holds the point's nearest on the map, as many as `reach` says.
+    A neighbor is far if it lies outside the circle that contains the nearest points on the map, as many as
+    `neighbor_counts` returns.
     """
     from scipy.spatial import cKDTree
 
-    n = len(places)
+    n = len(coordinates)
     shares = np.zeros(n, np.float32)
-    if n < 2 or not neighbours.shape[1]:
+    if n < 2 or not neighbors.shape[1]:
         return shares
-    plane = places.astype(np.float64)
+    plane = coordinates.astype(np.float64)
     tree = cKDTree(plane)
-    near = reach(n)[1]
-    for start in range(0, n, BLOCK):
-        block = plane[start : start + BLOCK]
-        radius = tree.query(block, k=[near + 1])[0]  # (m, 1); the point itself comes first
-        away = np.linalg.norm(plane[neighbours[start : start + BLOCK]] - block[:, None], axis=2)  # (m, k)
-        shares[start : start + BLOCK] = (away > radius * (1 + 1e-9)).mean(axis=1)
+    map_neighbors = neighbor_counts(n)[1]
+    for start in range(0, n, BLOCK_ROWS):
+        block = plane[start : start + BLOCK_ROWS]
+        radius = tree.query(block, k=[map_neighbors + 1])[0]  # (m, 1); the nearest point is the point itself
+        distances = np.linalg.norm(plane[neighbors[start : start + BLOCK_ROWS]] - block[:, None], axis=2)  # (m, k)
+        shares[start : start + BLOCK_ROWS] = (distances > radius * (1 + 1e-9)).mean(axis=1)
     return shares

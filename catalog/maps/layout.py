@@ -1,4 +1,4 @@
-"""Places in the plane by t-SNE (van der Maaten and Hinton 2008, through openTSNE), near where they were before."""
+"""Lays out a map by t-SNE (van der Maaten and Hinton 2008, through openTSNE), starting from the previous map."""
 
 from __future__ import annotations
 
@@ -12,100 +12,102 @@ import numpy as np
 
 from catalog.maps import distortion
 from catalog.maps.placement import place
-from catalog.vectors.neighbour_graph import nearest
-from catalog.vectors.reduction import reduce
+from catalog.vectors.neighbor_graph import nearest_neighbors
+from catalog.vectors.reduction import reduce_dimensions
 
-DIMENSIONS = 50  # what t-SNE sees
+TSNE_DIMENSIONS = 50  # that vectors are reduced to before t-SNE
 PERPLEXITY = 30.0
-LEAST = 12  # models from which on t-SNE is used
-EXACT = 5_000  # models up to which true neighbours are those of the whole vectors
-ALONE = 10_000  # models up to which one thread works, so that the same input gives the same bits
-STANDING = 0.7  # share of points with a place from which on the last map is only moved, not drawn anew
-EXAGGERATION = 12.0  # at first; less for few models, which it would draw into one point
-SPREAD = 1e-4  # standard deviation that a new map starts with, as openTSNE recommends
+MIN_TSNE_MODELS = 12  # fewer models are laid out by their principal components
+MAX_EXACT_MODELS = 5_000  # up to here true neighbors are those of the full vectors, above of the reduced ones
+MAX_SINGLE_THREAD_MODELS = 10_000  # up to here one thread computes the layout, which makes it bitwise reproducible
+MIN_KNOWN_SHARE = 0.7  # share of points on the previous map from which on that map is updated, not laid out again
+EXAGGERATION = 12.0  # early exaggeration; less for few models, which would collapse into one point
+INITIAL_STD = 1e-4  # standard deviation of a new map's initial coordinates, as openTSNE recommends
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Places float32 (n, 2), each point's distortion float32 (n,), and what was done."""
+    """Coordinates float32 (n, 2), the distortion of each point float32 (n,), and the parameters of the layout."""
 
-    places: np.ndarray
+    coordinates: np.ndarray
     distortion: np.ndarray
     parameters: dict[str, Any]
 
 
 def lay_out(
     unit: np.ndarray,
-    last: np.ndarray | None = None,
+    previous: np.ndarray | None = None,
     seed: int = 0,
-    tell: Callable[[str], None] = lambda stage: None,
+    report_stage: Callable[[str], None] = lambda stage: None,
 ) -> Layout:
-    """A map of unit vectors (n, d), float32 or float16.
+    """Lay out a map of unit vectors (n, d), float32 or float16.
 
-    `last` (n, 2) has the places on the last map, NaN for points it did not hold. `tell` hears what it
-    is at. Deterministic up to `ALONE` vectors, and beyond but for what threads do to the last bits.
+    `previous` (n, 2) are the coordinates on the previous map, NaN for points that it did not have. `report_stage` is
+    called with the name of each stage. The result is deterministic up to `MAX_SINGLE_THREAD_MODELS` vectors, and above
+    up to the order in which threads add floating-point numbers.
     """
     n = len(unit)
     rows = unit
-    last = np.full((n, 2), np.nan, np.float32) if last is None else last
-    known = np.isfinite(last).all(axis=1)
-    parameters: dict[str, Any] = {"seed": seed, "known": int(known.sum())}
-    if n < LEAST:
-        places = aligned(principal_places(rows), last)
+    previous = np.full((n, 2), np.nan, np.float32) if previous is None else previous
+    known = np.isfinite(previous).all(axis=1)
+    parameters: dict[str, Any] = {"seed": seed, "known_models": int(known.sum())}
+    if n < MIN_TSNE_MODELS:
+        coordinates = align(principal_components(rows), previous)
         parameters["method"] = "principal components"
     else:
-        tell("reducing")
-        if min(rows.shape) > DIMENSIONS:
-            rows = reduce(unit, DIMENSIONS, seed).rows
+        report_stage("reducing")
+        if min(rows.shape) > TSNE_DIMENSIONS:
+            rows = reduce_dimensions(unit, TSNE_DIMENSIONS, seed).rows
         rows = rows.astype(np.float32, copy=False)
-        tell("drawing")
-        start = started(rows, last) if known.sum() >= 3 else None
-        standing = start is not None and float(known.mean()) >= STANDING
-        places = aligned(_tsne(rows, start, standing, seed, parameters), last)
-    tell("measuring")
-    count = distortion.reach(n)[0]
-    seen = unit.astype(np.float32, copy=False) if n <= EXACT else rows
-    neighbours = nearest(seen, count, seed)[0] if count else np.empty((n, 0), np.int64)
-    return Layout(places, distortion.distortion(neighbours, places), parameters)
+        report_stage("laying out")
+        initial = initial_coordinates(rows, previous) if known.sum() >= 3 else None
+        update = initial is not None and float(known.mean()) >= MIN_KNOWN_SHARE
+        coordinates = align(_tsne(rows, initial, update, seed, parameters), previous)
+    report_stage("measuring")
+    count = distortion.neighbor_counts(n)[0]
+    compared = unit.astype(np.float32, copy=False) if n <= MAX_EXACT_MODELS else rows
+    neighbors = nearest_neighbors(compared, count, seed)[0] if count else np.empty((n, 0), np.int64)
+    return Layout(coordinates, distortion.distortion(neighbors, coordinates), parameters)
 
 
-def principal_places(rows: np.ndarray) -> np.ndarray:
-    """The first two principal components of rows (n, r), float32 (n, 2), each with its sign fixed."""
-    places = np.zeros((len(rows), 2), np.float32)
+def principal_components(rows: np.ndarray) -> np.ndarray:
+    """The first two principal components of rows (n, r), float32 (n, 2), with the largest value of each positive."""
+    components = np.zeros((len(rows), 2), np.float32)
     if len(rows) > 1:
-        moved = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
-        _, _, axes = np.linalg.svd(moved, full_matrices=False)
-        along = moved @ axes[:2].T
-        along *= np.where(along[np.abs(along).argmax(axis=0), np.arange(along.shape[1])] < 0, -1, 1)
-        places[:, : along.shape[1]] = along
-    return places
+        centered = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
+        _, _, axes = np.linalg.svd(centered, full_matrices=False)
+        scores = centered @ axes[:2].T
+        scores *= np.where(scores[np.abs(scores).argmax(axis=0), np.arange(scores.shape[1])] < 0, -1, 1)
+        components[:, : scores.shape[1]] = scores
+    return components
 
 
-def started(rows: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Where each point begins: at its last place, or at the mean of those of its neighbours that have one."""
-    known = np.isfinite(last).all(axis=1)
-    start = last.astype(np.float64)
-    start[~known] = place(rows[~known], rows[known], last[known])
-    return start
+def initial_coordinates(rows: np.ndarray, previous: np.ndarray) -> np.ndarray:
+    """The previous coordinates of each point, or the mean of those of its neighbors if it has none. Float64 (n, 2)."""
+    known = np.isfinite(previous).all(axis=1)
+    initial = previous.astype(np.float64)
+    initial[~known] = place(rows[~known], rows[known], previous[known])
+    return initial
 
 
-def aligned(places: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Turned, mirrored and moved, never stretched, to lie on the last map as well as can be (Procrustes): float32.
+def align(coordinates: np.ndarray, previous: np.ndarray) -> np.ndarray:
+    """Rotate, mirror and shift a map to fit the previous one, without scaling (Procrustes): float32 (n, 2).
 
-    Without anything to lie on it is centred.
+    A map without known points is centered.
     """
-    known = np.isfinite(last).all(axis=1)
+    known = np.isfinite(previous).all(axis=1)
     if not known.any():
-        return (places - places.mean(axis=0)).astype(np.float32) if len(places) else places.astype(np.float32)
-    ours, theirs = places[known].astype(np.float64), last[known].astype(np.float64)
-    left, _, right = np.linalg.svd((ours - ours.mean(axis=0)).T @ (theirs - theirs.mean(axis=0)))
-    return ((places - ours.mean(axis=0)) @ (left @ right) + theirs.mean(axis=0)).astype(np.float32)
+        centered = coordinates - coordinates.mean(axis=0) if len(coordinates) else coordinates
+        return centered.astype(np.float32)
+    source, target = coordinates[known].astype(np.float64), previous[known].astype(np.float64)
+    left, _, right = np.linalg.svd((source - source.mean(axis=0)).T @ (target - target.mean(axis=0)))
+    return ((coordinates - source.mean(axis=0)) @ (left @ right) + target.mean(axis=0)).astype(np.float32)
 
 
 def _tsne(
-    rows: np.ndarray, start: np.ndarray | None, standing: bool, seed: int, parameters: dict[str, Any]
+    rows: np.ndarray, initial: np.ndarray | None, update: bool, seed: int, parameters: dict[str, Any]
 ) -> np.ndarray:
-    """Places (n, 2). A standing map is moved by a few plain steps; else it is drawn with exaggeration first."""
+    """Coordinates (n, 2). An update of the previous map skips the early exaggeration. Adds to `parameters`."""
     import openTSNE
     from openTSNE.affinity import PerplexityBasedNN
     from openTSNE.nearest_neighbors import PrecomputedNeighbors
@@ -113,24 +115,25 @@ def _tsne(
     n = len(rows)
     perplexity = min(PERPLEXITY, (n - 1) / 3)
     count = min(n - 1, int(3 * perplexity))
-    jobs = 1 if n <= ALONE else os.cpu_count() or 1
-    early, late = (0, 250) if standing else (250, 500)
+    jobs = 1 if n <= MAX_SINGLE_THREAD_MODELS else os.cpu_count() or 1
+    early, late = (0, 250) if update else (250, 500)
     exaggeration = min(EXAGGERATION, max(1.0, n / 10))
     parameters |= {"method": "t-SNE", "perplexity": round(perplexity, 3), "dimensions": rows.shape[1]}
-    parameters |= {"standing": standing, "early_iterations": early, "iterations": late}
-    if start is None or not standing:
-        start = principal_places(rows) if start is None else start
-        start = start * (SPREAD / max(float(start[:, 0].std()), 1e-12))
-        start = start + np.random.default_rng(seed).normal(0, SPREAD / 100, start.shape)  # twins must be able to part
+    parameters |= {"update": update, "early_iterations": early, "iterations": late}
+    if initial is None or not update:
+        initial = principal_components(rows) if initial is None else initial
+        initial = initial * (INITIAL_STD / max(float(initial[:, 0].std()), 1e-12))
+        noise = np.random.default_rng(seed).normal(0, INITIAL_STD / 100, initial.shape)
+        initial = initial + noise  # lets points with equal vectors separate
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numpy deprecations inside openTSNE
         affinities = PerplexityBasedNN(
-            perplexity=perplexity, knn_index=PrecomputedNeighbors(*nearest(rows, count, seed)), n_jobs=jobs
+            perplexity=perplexity, knn_index=PrecomputedNeighbors(*nearest_neighbors(rows, count, seed)), n_jobs=jobs
         )
         embedding = openTSNE.TSNEEmbedding(
-            np.ascontiguousarray(start, np.float64),
+            np.ascontiguousarray(initial, np.float64),
             affinities,
-            negative_gradient_method="bh" if n <= ALONE else "fft",
+            negative_gradient_method="bh" if n <= MAX_SINGLE_THREAD_MODELS else "fft",
             n_jobs=jobs,
             random_state=seed,
         )

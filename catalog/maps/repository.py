@@ -1,4 +1,4 @@
-"""Maps of spaces, as arrays in and arrays out."""
+"""SQL statements on maps. Arrays go in and come out."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
 from catalog import locks
-from catalog.auth.repository import PUBLIC_VECTORS
-from catalog.error_record import ErrorRecord
+from catalog.auth.repository.access import PUBLIC_VECTORS
+from catalog.database import ErrorRecord
 from catalog.locks import Lock
-from catalog.spaces.contract import PREFERRED, features_named
+from catalog.spaces.contract import PREFERRED_FEATURES, features_named
 from catalog.tables import Map, MapAttempt
 
-KEPT = 2  # maps of a space: the one shown, and the one before it
-PARTS = 255  # that a share is stored in
-LONGEST_WAIT = 86_400.0  # seconds before a drawing that keeps failing is tried again
+MAPS_PER_SPACE = 2  # the current map, and the previous one
+DISTORTION_STEPS = 255  # a share of 1 is stored as this
+MAX_RETRY_WAIT = 86_400.0  # seconds before a map that keeps failing is tried again
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """The models (n,) int64, ascending, their places float32 (n, 2) and distortion float32 (n,), in 0 to 1."""
+class MapData:
+    """The models (n,) int64, ascending, their coordinates float32 (n, 2), and their distortion float32 (n,), 0 to 1."""
 
     model_ids: np.ndarray
-    places: np.ndarray
+    coordinates: np.ndarray
     distortion: np.ndarray
 
 
 def store(
-    session: Session, space_id: int, drawn: Drawn, *, covered_seq: int, parameters: dict[str, Any], seconds: float
+    session: Session, space_id: int, data: MapData, *, covered_seq: int, parameters: dict[str, Any], seconds: float
 ) -> Map:
-    """Show a map in place of the last one, and drop all but the `KEPT` newest of its space."""
-    order = np.argsort(drawn.model_ids)
+    """Store a map, which becomes current, and delete all but the `MAPS_PER_SPACE` newest maps of the space."""
+    order = np.argsort(data.model_ids)
     row = Map(
         space_id=space_id,
         covered_seq=covered_seq,
         models=len(order),
-        model_ids=drawn.model_ids[order].astype("<i8").tobytes(),
-        places=drawn.places[order].astype("<f4").tobytes(),
-        distortion=np.rint(drawn.distortion[order] * PARTS).astype(np.uint8).tobytes(),
-        mean_distortion=float(drawn.distortion.mean()) if len(order) else None,
+        model_ids=data.model_ids[order].astype("<i8").tobytes(),
+        coordinates=data.coordinates[order].astype("<f4").tobytes(),
+        distortion=np.rint(data.distortion[order] * DISTORTION_STEPS).astype(np.uint8).tobytes(),
+        mean_distortion=float(data.distortion.mean()) if len(order) else None,
         parameters=parameters,
         seconds=seconds,
     )
     session.add(row)
     session.flush()
-    newest = select(Map.id).where(Map.space_id == space_id).order_by(Map.id.desc()).limit(KEPT)
+    newest = select(Map.id).where(Map.space_id == space_id).order_by(Map.id.desc()).limit(MAPS_PER_SPACE)
     session.execute(delete(Map).where(Map.space_id == space_id, Map.id.not_in(newest)))
     session.execute(delete(MapAttempt).where(MapAttempt.space_id == space_id))
     return row
 
 
-def note_attempt(session: Session, space_id: int) -> None:
-    """Note that a drawing starts. Only one that ends well takes the note away: a process may die without a word."""
+def start_attempt(session: Session, space_id: int) -> None:
+    """Record that an attempt to build a map starts. `store` deletes the record, so a process that died leaves it."""
     values: dict[str, Any] = {"started_at": func.now(), "error_code": None, "error_message": None}
     statement = insert(MapAttempt).values(space_id=space_id, count=1)
     session.execute(
@@ -66,17 +66,18 @@ def note_attempt(session: Session, space_id: int) -> None:
 
 
 def fail(session: Session, space_id: int, error: Exception) -> None:
+    """Record the error of the current attempt."""
     values = ErrorRecord.from_error(error).columns()
     session.execute(update(MapAttempt).where(MapAttempt.space_id == space_id).values(values))
 
 
-def attempt(session: Session, space_id: int) -> MapAttempt | None:
-    """The drawing of a space that is under way or did not end well; None after one that did."""
+def get_attempt(session: Session, space_id: int) -> MapAttempt | None:
+    """The attempt to build a space's map that is running or failed. None after a success."""
     return session.get(MapAttempt, space_id, populate_existing=True)
 
 
-def newest(session: Session, space_id: int) -> Map | None:
-    """The map that is shown of a space; `arrays` reads it."""
+def get_newest(session: Session, space_id: int) -> Map | None:
+    """The current map of a space. `decode` reads its arrays."""
     return session.scalars(select(Map).where(Map.space_id == space_id).order_by(Map.id.desc()).limit(1)).one_or_none()
 
 
@@ -84,46 +85,50 @@ def get(session: Session, map_id: int) -> Map:
     return session.get_one(Map, map_id)
 
 
-def arrays(row: Map) -> Drawn:
-    """What a stored map holds. The arrays cannot be written to."""
-    return Drawn(
+def decode(row: Map) -> MapData:
+    """The arrays of a stored map, which are read-only."""
+    return MapData(
         np.frombuffer(row.model_ids, "<i8"),
-        np.frombuffer(row.places, "<f4").reshape(-1, 2),
-        np.frombuffer(row.distortion, np.uint8).astype(np.float32) / PARTS,
+        np.frombuffer(row.coordinates, "<f4").reshape(-1, 2),
+        np.frombuffer(row.distortion, np.uint8).astype(np.float32) / DISTORTION_STEPS,
     )
 
 
 def try_lock(session: Session, space_id: int) -> bool:
-    """Become the only one that draws a space until the transaction ends; False where somebody does."""
+    """Lock the map of a space until the transaction ends. False where another process holds the lock."""
     return locks.try_acquire(session, Lock.MAP, space_id)
 
 
-_COVERED = text("""
+_REFRESHABLE = text("""
     SELECT spaces.id, coalesce(newest.covered_seq, 0), coalesce(newest.models, 0)
     FROM spaces
     LEFT JOIN LATERAL (
         SELECT covered_seq, models, seconds, created_at FROM maps WHERE space_id = spaces.id ORDER BY id DESC LIMIT 1
     ) AS newest ON true
-    LEFT JOIN map_attempts AS tried ON tried.space_id = spaces.id
-    WHERE (newest.created_at IS NULL OR newest.created_at < now() - make_interval(secs => :rest * newest.seconds))
-        AND (tried.space_id IS NULL OR tried.started_at < now() - make_interval(secs =>
-            least(:after_failure * 2 ^ least(tried.count - 1, 30), :longest_wait)))
+    LEFT JOIN map_attempts AS attempt ON attempt.space_id = spaces.id
+    WHERE (newest.created_at IS NULL
+            OR newest.created_at < now() - make_interval(secs => :cooldown_factor * newest.seconds))
+        AND (attempt.space_id IS NULL OR attempt.started_at < now() - make_interval(secs =>
+            least(:retry_delay * 2 ^ least(attempt.count - 1, 30), :max_retry_wait)))
 """)
 
 
-def covered(session: Session, *, rest: float, after_failure: float) -> dict[int, tuple[int, int]]:
-    """Of each space that may be drawn now: the last change that its map covers, and how many models it holds.
+def list_refreshable(session: Session, *, cooldown_factor: float, retry_delay: float) -> dict[int, tuple[int, int]]:
+    """The spaces whose map may be built now, by id: (last change that the current map covers, its models).
 
-    A space rests for `rest` times as long as its last map took. One that failed waits `after_failure` seconds, and
-    twice as long each time that it fails again.
+    The cooldown of a space is `cooldown_factor` times the duration of its last map. A failed attempt is repeated after
+    `retry_delay` seconds, a delay that doubles with each further failure.
     """
-    rows = session.execute(_COVERED, {"rest": rest, "after_failure": after_failure, "longest_wait": LONGEST_WAIT})
+    values = {"cooldown_factor": cooldown_factor, "retry_delay": retry_delay, "max_retry_wait": MAX_RETRY_WAIT}
+    rows = session.execute(_REFRESHABLE, values)
     return {space_id: (seq, models) for space_id, seq, models in rows}
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Which map of a space is shown, by which run its clusters are told, and the last changes that each knows of."""
+class MapVersion:
+    """Identifies the state of a map: the map, the cluster run that its colors come from, the last change that the map
+    covers, and the last change of the space.
+    """
 
     space_id: int
     space_key: str
@@ -134,7 +139,7 @@ class Standing:
     last_seq: int
 
 
-_STANDING = text(f"""
+_CURRENT_VERSION = text(f"""
     SELECT spaces.id, spaces.key, spaces.dimension, newest.id, run.id, newest.covered_seq,
         coalesce(
             (SELECT seq FROM vectors WHERE space_id = spaces.id AND {PUBLIC_VECTORS} ORDER BY seq DESC LIMIT 1), 0
@@ -150,20 +155,22 @@ _STANDING = text(f"""
 """).bindparams(
     bindparam("name", type_=Text),
     bindparam("features", type_=ARRAY(Text)),
-    bindparam("preferred", list(PREFERRED), ARRAY(Text)),
+    bindparam("preferred", list(PREFERRED_FEATURES), ARRAY(Text)),
 )
 
 
-def standing(session: Session, space_key: str | None) -> Standing | None:
-    """The map of a space of that name, or of the newest serving one of the most preferred feature that has one."""
+def current_version(session: Session, space_key: str | None) -> MapVersion | None:
+    """The map of the space with this key or feature, by default of the newest serving space of the preferred feature
+    that has a map.
+    """
     features = list(features_named(space_key)) if space_key else []
-    row = session.execute(_STANDING, {"name": space_key, "features": features}).one_or_none()
-    return Standing(*row) if row else None
+    row = session.execute(_CURRENT_VERSION, {"name": space_key, "features": features}).one_or_none()
+    return MapVersion(*row) if row else None
 
 
 @dataclass(frozen=True)
 class Point:
-    """A model on a map: its name, and the number of its cluster."""
+    """A model on a map, and its cluster."""
 
     model_id: int
     repo_id: str
@@ -179,7 +186,7 @@ _POINTS = text("""
 """)
 
 
-def points(session: Session, model_ids: Sequence[int], run_id: int | None) -> list[Point]:
-    """The models of those that are still there, in the order of their names, with their clusters in a run."""
+def list_points(session: Session, model_ids: Sequence[int], run_id: int | None) -> list[Point]:
+    """The models that still exist, in the order of their names, with their clusters in a run."""
     rows = session.execute(_POINTS, {"models": list(model_ids), "run_id": run_id})
     return [Point(*row) for row in rows]

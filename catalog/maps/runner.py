@@ -1,4 +1,4 @@
-"""Draws the map of a space and shows it, in a process of its own (`workers.maintenance map`)."""
+"""Builds the map of a space and publishes it, in a separate process (`workers.maintenance map`)."""
 
 from __future__ import annotations
 
@@ -13,80 +13,84 @@ from catalog.database import Database
 from catalog.errors import CatalogError
 from catalog.maps import repository as maps
 from catalog.maps.layout import lay_out
-from catalog.maps.repository import Drawn
+from catalog.maps.repository import MapData
 from catalog.settings import settings
 from catalog.tables import Map, SpaceRow
 from catalog.vectors.repository import stream as vector_stream
-from catalog.vectors.unit_vectors import load
+from catalog.vectors.unit_vectors import load_unit_vectors
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Drawer:
-    """Draws maps. At most one is drawn of a space at a time, on any machine; `folder` is for its vectors."""
+class MapRunner:
+    """Builds maps, at most one per space at a time across all machines.
+
+    Vectors that do not fit into memory go to a temporary file in `folder`.
+    """
 
     database: Database
     folder: Path
 
     def run(self, space_id: int) -> int | None:
-        """The map that was drawn; None where another process is at it.
+        """Build the map of a space and return its id. None where another process is building it.
 
-        Raises what the database raises; what went wrong is stored, and `maps.covered` waits after it.
+        Errors are stored and raised again; `maps.list_refreshable` delays the next attempt.
         """
         with self.database.transaction() as lock:
             if not maps.try_lock(lock, space_id):
                 return None
             with self.database.transaction() as session:
                 space = session.get_one(SpaceRow, space_id)
-                maps.note_attempt(session, space_id)
+                maps.start_attempt(session, space_id)
             try:
-                return self._draw(space)
+                return self._build(space)
             except Exception as error:
                 with self.database.transaction() as session:
                     maps.fail(session, space_id, error)
                 raise
 
-    def _draw(self, space: SpaceRow) -> int:
+    def _build(self, space: SpaceRow) -> int:
         started = time.monotonic()
         with self.database.transaction() as session:
-            last = maps.newest(session, space.id)
-            covered = vector_stream.covered(session, space.id)
-            model_ids, unit = load(session, space, self.folder)
-        layout = lay_out(unit, last_places(last, model_ids), tell=lambda stage: log.info("%s", stage))
+            previous = maps.get_newest(session, space.id)
+            covered_seq = vector_stream.last_seq_of_space(session, space.id)
+            model_ids, unit = load_unit_vectors(session, space, self.folder)
+        coordinates = previous_coordinates(previous, model_ids)
+        layout = lay_out(unit, coordinates, report_stage=lambda stage: log.info("%s", stage))
         with self.database.transaction() as session:
             row = maps.store(
                 session,
                 space.id,
-                Drawn(model_ids, layout.places, layout.distortion),
-                covered_seq=covered,
+                MapData(model_ids, layout.coordinates, layout.distortion),
+                covered_seq=covered_seq,
                 parameters=layout.parameters,
                 seconds=time.monotonic() - started,
             )
-        log.info("space %s: a map of %s models", space.id, len(model_ids))
+        log.info("space %s: map of %s models", space.id, len(model_ids))
         return row.id
 
 
-def last_places(last: Map | None, model_ids: np.ndarray) -> np.ndarray | None:
-    """The places (n, 2) of models (n,), each there once, on the last map; NaN for those that it did not hold."""
-    if last is None:
+def previous_coordinates(previous: Map | None, model_ids: np.ndarray) -> np.ndarray | None:
+    """The coordinates (n, 2) of distinct models (n,) on the previous map, NaN for models that it does not have."""
+    if previous is None:
         return None
-    known = maps.arrays(last)
-    places = np.full((len(model_ids), 2), np.nan, np.float32)
-    _, mine, theirs = np.intersect1d(model_ids, known.model_ids, assume_unique=True, return_indices=True)
-    places[mine] = known.places[theirs]
-    return places
+    stored = maps.decode(previous)
+    coordinates = np.full((len(model_ids), 2), np.nan, np.float32)
+    _, rows, stored_rows = np.intersect1d(model_ids, stored.model_ids, assume_unique=True, return_indices=True)
+    coordinates[rows] = stored.coordinates[stored_rows]
+    return coordinates
 
 
 def main(space_id: int) -> int:
-    """Draw that space's map and say how it went: the exit code of the process."""
+    """Build the map of a space. Returns the exit code of the process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     conf = settings()
     database = Database(conf.require_database_url())
     try:
-        Drawer(database, conf.data_dir / "maps").run(space_id)
+        MapRunner(database, conf.data_dir / "maps").run(space_id)
     except CatalogError as error:
-        log.error("the map of space %s was not drawn: %s: %s", space_id, error.code, error)
+        log.error("building the map of space %s failed: %s: %s", space_id, error.code, error)
         return 1
     finally:
         database.close()

@@ -1,18 +1,20 @@
-"""When a map is drawn anew. Looked at by the sweep, so this imports no faiss."""
+"""Enqueues the maps that are due. The sweep calls this, so it must not import FAISS."""
 
 from __future__ import annotations
 
 from catalog.database import Database
 from catalog.maps import repository as maps
-from catalog.queue import MAP_DRAW, ring_fit
+from catalog.queue import MAP_BUILD, enqueue_fit
 from catalog.vectors import refresh_policy
 
 
-def ring_for_due(database: Database, policy: refresh_policy.Policy) -> list[int]:
-    """Ring for the maps of spaces that changed enough. Returns the spaces rung for."""
+def enqueue_due(database: Database, policy: refresh_policy.RefreshPolicy) -> list[int]:
+    """Enqueue the maps of the spaces that are due by the refresh policy. Returns the ids of these spaces."""
     with database.transaction() as session:
-        covered = maps.covered(session, rest=refresh_policy.REST, after_failure=refresh_policy.AFTER_FAILURE)
-        due = refresh_policy.due(session, policy, covered)
+        covered = maps.list_refreshable(
+            session, cooldown_factor=refresh_policy.COOLDOWN_FACTOR, retry_delay=refresh_policy.RETRY_DELAY
+        )
+        due = refresh_policy.list_due(session, policy, covered)
     for space_id in due:
-        ring_fit(MAP_DRAW, space_id)
+        enqueue_fit(MAP_BUILD, space_id)
     return due

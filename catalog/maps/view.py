@@ -1,4 +1,4 @@
-"""Maps as they stand now: what was drawn, and what came and left since."""
+"""Current maps: the stored layout, with the models that arrived or were removed since."""
 
 from __future__ import annotations
 
@@ -10,186 +10,189 @@ from sqlalchemy.orm import Session
 
 from catalog.clusters.repository import clusters
 from catalog.database import Database
-from catalog.errors import NotMapped
-from catalog.index.follower import Follower
+from catalog.errors import MapNotReady
+from catalog.index.follower import IndexFollower
 from catalog.maps import repository as maps
-from catalog.maps.distortion import reach
-from catalog.maps.placement import LOOKED_AT, among
-from catalog.maps.repository import Point, Standing
+from catalog.maps.distortion import neighbor_counts
+from catalog.maps.placement import SEARCHED_NEIGHBORS, interpolate
+from catalog.maps.repository import MapVersion, Point
 from catalog.spaces import repository as spaces
 from catalog.vectors.repository import feed
 from catalog.vectors.repository import stream as vector_stream
-from catalog.vectors.repository.feed import Touched
+from catalog.vectors.repository.feed import ModelChange
 
-SIDE = 4_095  # units of the longer side: 12 bits a coordinate tell apart all that a screen does
-SHEETS = 4  # maps that a process keeps ready
+SIDE = 4_095  # length of the longer side: 12 bits per coordinate are enough for any screen
+MAX_LOADED_MAPS = 4  # per process
 
 
 @dataclass(frozen=True)
-class ShownCluster:
+class MapCluster:
     id: int
     name: str
     size: int
 
 
 @dataclass(frozen=True, eq=False)
-class Sheet:
-    """A map as it was drawn: n points in the order of their names. Places are whole numbers from 0 to `SIDE`, clusters
-    places in `clusters` (-1: none), and `distortion` how many of its `neighbours` true neighbours are far, of each.
+class LoadedMap:
+    """A stored map of n points in the order of their names.
+
+    Coordinates are integers from 0 to `SIDE`. `cluster` has indices into `clusters` (-1: none). `distortion` is the
+    number of each point's `neighbors` true neighbors that are far from it.
     """
 
-    neighbours: int
+    neighbors: int
     mean_distortion: float
-    clusters: list[ShownCluster]
+    clusters: list[MapCluster]
     model_ids: np.ndarray  # (n,) int64
     repo_ids: list[str]
-    places: np.ndarray  # (n, 2) int64
+    coordinates: np.ndarray  # (n, 2) int64
     cluster: np.ndarray  # (n,) int64
     distortion: np.ndarray  # (n,) int64
-    placed: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)  # since: of a model the change, the place
+    # models placed since, by id: the seq of the vector, and the coordinates (2,)
+    arrivals: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """A map as it stands: its sheet, the models put among their neighbours since, and the rows of the sheet that left
-    their places, for another or for none.
+class MapView:
+    """A current map: its layout, the m models placed since, and the rows of the layout that are no longer valid because
+    the model was removed or placed again.
     """
 
-    standing: Standing
-    sheet: Sheet
+    version: MapVersion
+    layout: LoadedMap
     repo_ids: list[str]
-    places: np.ndarray  # (m, 2) int64
+    coordinates: np.ndarray  # (m, 2) int64
     cluster: list[int]
-    gone: list[int]
+    removed: list[int]
 
 
 @dataclass
-class Atlas:
-    """The maps of a process. What was read or placed once is kept until the map or the clusters are made anew."""
+class MapCache:
+    """The loaded maps of a process. Layouts and placements are kept until a new map is stored."""
 
     database: Database
-    index: Follower
-    _views: dict[int, View] = field(default_factory=dict)  # by space, the most used last
+    index: IndexFollower
+    _views: dict[int, MapView] = field(default_factory=dict)  # by space id, the most recently used last
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def standing(self, space_key: str | None = None) -> Standing:
-        """What `view` would show, without looking at it. Raises `NotMapped` and `SpaceNotFound`."""
+    def current_version(self, space_key: str | None = None) -> MapVersion:
+        """The version that `view` would return now, without loading it. Raises `MapNotReady` and `SpaceNotFound`."""
         with self.database.transaction() as session:
-            found = maps.standing(session, space_key)
-            if found is None:
-                raise _not_mapped(session, space_key)
-        return found
+            version = maps.current_version(session, space_key)
+            if version is None:
+                raise _map_not_ready(session, space_key)
+        return version
 
-    def view(self, standing: Standing) -> View:
-        """That map as it stands. Raises `IndexNotLoaded` where a model is to be placed and the index is not there."""
+    def view(self, version: MapVersion) -> MapView:
+        """The map in this version. Raises `IndexNotLoaded` where a model must be placed and the index is missing."""
         with self._lock:
-            known = self._views.pop(standing.space_id, None)
-            if known is None or known.standing != standing:
-                known = self._made(standing, known)
-            self._views[standing.space_id] = known
-            if len(self._views) > SHEETS:
+            view = self._views.pop(version.space_id, None)
+            if view is None or view.version != version:
+                view = self._create_view(version, view)
+            self._views[version.space_id] = view
+            if len(self._views) > MAX_LOADED_MAPS:
                 del self._views[next(iter(self._views))]
-            return known
+            return view
 
-    def _made(self, standing: Standing, last: View | None) -> View:
-        sheet = self._sheet(standing, last)
+    def _create_view(self, version: MapVersion, previous: MapView | None) -> MapView:
+        layout = self._layout(version, previous)
         with self.database.transaction() as session:
-            touched = feed.touched(session, standing.space_id, standing.covered_seq)
-            present = {each.model_id for each in touched if not each.gone}
-            points = maps.points(session, sorted(present), standing.run_id)
-        ids = np.array([each.model_id for each in touched], np.int64)
-        gone = np.flatnonzero(np.isin(sheet.model_ids, ids))
-        places = self._places(sheet, standing, touched, gone)
-        points = [point for point in points if point.model_id in places]
-        numbers = {cluster.id: place for place, cluster in enumerate(sheet.clusters)}
-        return View(
-            standing,
-            sheet,
+            changes = feed.list_changed_models(session, version.space_id, version.covered_seq)
+            present = {change.model_id for change in changes if not change.removed}
+            points = maps.list_points(session, sorted(present), version.run_id)
+        changed_ids = np.array([change.model_id for change in changes], np.int64)
+        removed = np.flatnonzero(np.isin(layout.model_ids, changed_ids))
+        coordinates = self._place_arrivals(layout, version, changes, removed)
+        points = [point for point in points if point.model_id in coordinates]
+        indices = {cluster.id: index for index, cluster in enumerate(layout.clusters)}
+        return MapView(
+            version,
+            layout,
             [point.repo_id for point in points],
-            np.array([places[point.model_id] for point in points], np.int64).reshape(-1, 2),
-            [_place_of(point, numbers) for point in points],
-            gone.tolist(),
+            np.array([coordinates[point.model_id] for point in points], np.int64).reshape(-1, 2),
+            [_cluster_index(point, indices) for point in points],
+            removed.tolist(),
         )
 
-    def _sheet(self, standing: Standing, last: View | None) -> Sheet:
-        if last is None or last.standing.map_id != standing.map_id:
-            return self._read(standing)
-        if last.standing.run_id != standing.run_id:
-            return replace(self._read(standing), placed=last.sheet.placed)
-        return last.sheet
+    def _layout(self, version: MapVersion, previous: MapView | None) -> LoadedMap:
+        if previous is None or previous.version.map_id != version.map_id:
+            return self._load(version)
+        if previous.version.run_id != version.run_id:
+            return replace(self._load(version), arrivals=previous.layout.arrivals)
+        return previous.layout
 
-    def _read(self, standing: Standing) -> Sheet:
+    def _load(self, version: MapVersion) -> LoadedMap:
         with self.database.transaction() as session:
-            row = maps.get(session, standing.map_id)
-            drawn = maps.arrays(row)
-            points = maps.points(session, drawn.model_ids.tolist(), standing.run_id)
-            run = clusters.of_run(session, standing.run_id) if standing.run_id else []
-        shown = [ShownCluster(cluster.cluster_id, cluster.name, cluster.size) for cluster, _ in run]
-        numbers = {cluster.id: place for place, cluster in enumerate(shown)}
+            row = maps.get(session, version.map_id)
+            data = maps.decode(row)
+            points = maps.list_points(session, data.model_ids.tolist(), version.run_id)
+            cluster_rows = clusters.list_of_run(session, version.run_id) if version.run_id else []
+        map_clusters = [MapCluster(cluster.cluster_id, cluster.name, cluster.size) for cluster, _ in cluster_rows]
+        indices = {cluster.id: index for index, cluster in enumerate(map_clusters)}
         model_ids = np.array([point.model_id for point in points], np.int64)
-        rows = np.searchsorted(drawn.model_ids, model_ids)
-        neighbours = reach(len(drawn.model_ids))[0]
-        return Sheet(
-            neighbours,
+        rows = np.searchsorted(data.model_ids, model_ids)
+        neighbors = neighbor_counts(len(data.model_ids))[0]
+        return LoadedMap(
+            neighbors,
             row.mean_distortion or 0.0,
-            shown,
+            map_clusters,
             model_ids,
             [point.repo_id for point in points],
-            gridded(drawn.places)[rows],
-            np.array([_place_of(point, numbers) for point in points], np.int64),
-            np.rint(drawn.distortion[rows] * neighbours).astype(np.int64),
+            quantize(data.coordinates)[rows],
+            np.array([_cluster_index(point, indices) for point in points], np.int64),
+            np.rint(data.distortion[rows] * neighbors).astype(np.int64),
         )
 
-    def _places(
-        self, sheet: Sheet, standing: Standing, touched: list[Touched], gone: np.ndarray
+    def _place_arrivals(
+        self, layout: LoadedMap, version: MapVersion, changes: list[ModelChange], removed: np.ndarray
     ) -> dict[int, np.ndarray]:
-        """The place (2,) of each touched model that is still there; those placed before stay where they were put."""
-        known = sheet.placed
-        wanted = {each.model_id: each.seq for each in touched if not each.gone}
-        new = [model_id for model_id, seq in wanted.items() if known.get(model_id, (0, None))[0] != seq]
-        if new:
-            with self.database.reading() as connection:
-                ids, found = vector_stream.newest_of(
-                    connection, standing.space_id, standing.dimension, np.array(new, np.int64)
+        """The coordinates (2,) of each changed model that is still there. Earlier placements are not repeated."""
+        placed = layout.arrivals
+        seqs = {change.model_id: change.seq for change in changes if not change.removed}
+        pending = [model_id for model_id, seq in seqs.items() if placed.get(model_id, (0, None))[0] != seq]
+        if pending:
+            with self.database.autocommit() as connection:
+                ids, vectors = vector_stream.newest_vectors(
+                    connection, version.space_id, version.dimension, np.array(pending, np.int64)
                 )
-            index = self.index.index(standing.space_id, standing.dimension)
-            standing_still = np.delete(np.arange(len(sheet.model_ids)), gone)
-            allowed = np.zeros(sheet.model_ids.max(initial=0) + 2, bool)  # what is beyond counts as the last, false
-            allowed[sheet.model_ids[standing_still]] = True
-            order = standing_still[np.argsort(sheet.model_ids[standing_still])]
-            for model_id, vector in zip(ids.tolist(), found, strict=True):
-                hits = index.search(vector, LOOKED_AT, allowed=allowed)
-                rows = order[np.searchsorted(sheet.model_ids[order], hits.model_ids)]
-                place = among(hits.cosines[None], sheet.places[None, rows])[0]
-                known[model_id] = (wanted[model_id], np.rint(place).astype(np.int64))
-        return {model_id: known[model_id][1] for model_id in wanted if model_id in known}
+            index = self.index.index(version.space_id, version.dimension)
+            valid_rows = np.delete(np.arange(len(layout.model_ids)), removed)
+            allowed = np.zeros(layout.model_ids.max(initial=0) + 2, bool)  # greater ids are clipped to the last
+            allowed[layout.model_ids[valid_rows]] = True
+            by_id = valid_rows[np.argsort(layout.model_ids[valid_rows])]
+            for model_id, vector in zip(ids.tolist(), vectors, strict=True):
+                hits = index.search(vector, SEARCHED_NEIGHBORS, allowed=allowed)
+                rows = by_id[np.searchsorted(layout.model_ids[by_id], hits.model_ids)]
+                point = interpolate(hits.cosines[None], layout.coordinates[None, rows])[0]
+                placed[model_id] = (seqs[model_id], np.rint(point).astype(np.int64))
+        return {model_id: placed[model_id][1] for model_id in seqs if model_id in placed}
 
 
-def gridded(places: np.ndarray) -> np.ndarray:
-    """Places (n, 2) moved and stretched to whole numbers from 0 to `SIDE`, the shorter side less: int64 (n, 2)."""
-    if not len(places):
+def quantize(coordinates: np.ndarray) -> np.ndarray:
+    """Coordinates (n, 2), shifted and scaled so that the longer side is from 0 to `SIDE`: int64 (n, 2)."""
+    if not len(coordinates):
         return np.zeros((0, 2), np.int64)
-    wide = places.astype(np.float64)
-    low = wide.min(axis=0)
-    extent = float((wide.max(axis=0) - low).max())
-    return np.rint((wide - low) * (SIDE / extent if extent else 0.0)).astype(np.int64)
+    coordinates = coordinates.astype(np.float64)
+    low = coordinates.min(axis=0)
+    extent = float((coordinates.max(axis=0) - low).max())
+    return np.rint((coordinates - low) * (SIDE / extent if extent else 0.0)).astype(np.int64)
 
 
-def _not_mapped(session: Session, space_key: str | None) -> NotMapped:
-    """Why there is no map. Raises `SpaceNotFound`."""
-    space = spaces.get(session, space_key) if space_key else spaces.newest(session)
-    tried = maps.attempt(session, space.id)
-    if tried is None:
-        return NotMapped(
-            "There is no map of this space yet. It is drawn once five models or more are in and none has come for "
+def _map_not_ready(session: Session, space_key: str | None) -> MapNotReady:
+    """The reason why there is no map. Raises `SpaceNotFound`."""
+    space = spaces.get(session, space_key) if space_key else spaces.get_default(session)
+    attempt = maps.get_attempt(session, space.id)
+    if attempt is None:
+        return MapNotReady(
+            "There is no map of this space yet. It is built once the space has five models and has not changed for "
             "half a minute."
         )
-    if tried.error_code is None:
-        return NotMapped("The first map of this space is being drawn; look again in a moment.")
-    return NotMapped(
-        f"The map of this space could not be drawn ({tried.error_code}: {tried.error_message}); it is tried again."
+    if attempt.error_code is None:
+        return MapNotReady("The first map of this space is being built. Try again in a moment.")
+    return MapNotReady(
+        f"The map of this space could not be built ({attempt.error_code}: {attempt.error_message}). It will be retried."
     )
 
 
-def _place_of(point: Point, numbers: dict[int, int]) -> int:
-    return -1 if point.cluster_id is None else numbers.get(point.cluster_id, -1)
+def _cluster_index(point: Point, indices: dict[int, int]) -> int:
+    return -1 if point.cluster_id is None else indices.get(point.cluster_id, -1)

@@ -1,1 +1,1 @@
-"""Merges: planned and recorded."""
+"""Merges of adapters: their specs, plans and results."""

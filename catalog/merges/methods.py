@@ -1,12 +1,12 @@
-"""What a merge is asked to be: which adapters, how much of each, by which method of PEFT's `add_weighted_adapter`."""
+"""Merge specs: which adapters to merge, with which weights, by which method of PEFT's `add_weighted_adapter`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
-MOST = 16  # adapters in a merge
+MAX_PARTS = 16  # adapters in a merge
 MAX_WEIGHT = 100.0
 MAX_RANK = 512
 DEFAULT_METHOD = "cat"
@@ -15,22 +15,31 @@ DEFAULT_DENSITY = 0.5
 
 @dataclass(frozen=True)
 class Method:
-    """`factors`: A and B are each combined by themselves, so all ranks have to be one, and their product holds terms
-    B_i A_j that no part has. Otherwise their products are combined, and an SVD cuts the result to a rank (`cuts`).
-    `prunes` keeps a share of the numbers, at `random` or the greatest; `elects` a sign for each number and averages
-    those that have it. `mergekit` is the method there that does the same to whole models.
+    """A method of PEFT.
+
+    If it `combines_factors`, it combines all A and all B separately: all ranks have to be equal, and the product of the
+    results has terms B_i A_j that no part has. Otherwise it combines the products B_i A_i; those methods whose names
+    end in svd then truncate the rank of the result. A method that `prunes` keeps a share of the values, chosen at
+    `random` or by magnitude. One that `elects_sign` averages the values that have the elected sign. `mergekit` names
+    the method of mergekit that does the same to whole models, if there is one.
     """
 
     name: str
-    factors: bool = False
+    combines_factors: bool = False
     prunes: bool = False
     random: bool = False
-    elects: bool = False
+    elects_sign: bool = False
     mergekit: str | None = None
 
     @property
-    def cuts(self) -> bool:
+    def truncates_rank(self) -> bool:
         return self.name.endswith("svd")
+
+    @property
+    def setting_names(self) -> list[str]:
+        """The settings of a `MergeSpec` that have a meaning for this method."""
+        applies = {"density": self.prunes, "rank": self.truncates_rank, "seed": self.random}
+        return [name for name, has_meaning in applies.items() if has_meaning]
 
 
 METHODS = {
@@ -38,24 +47,24 @@ METHODS = {
     for method in (
         Method("cat", mergekit="task_arithmetic"),
         Method("svd", mergekit="task_arithmetic"),
-        Method("linear", factors=True, mergekit="task_arithmetic"),
-        Method("ties", factors=True, prunes=True, elects=True, mergekit="ties"),
-        Method("ties_svd", prunes=True, elects=True, mergekit="ties"),
-        Method("dare_linear", factors=True, prunes=True, random=True, mergekit="dare_linear"),
+        Method("linear", combines_factors=True, mergekit="task_arithmetic"),
+        Method("ties", combines_factors=True, prunes=True, elects_sign=True, mergekit="ties"),
+        Method("ties_svd", prunes=True, elects_sign=True, mergekit="ties"),
+        Method("dare_linear", combines_factors=True, prunes=True, random=True, mergekit="dare_linear"),
         Method("dare_linear_svd", prunes=True, random=True, mergekit="dare_linear"),
-        Method("dare_ties", factors=True, prunes=True, random=True, elects=True, mergekit="dare_ties"),
-        Method("dare_ties_svd", prunes=True, random=True, elects=True, mergekit="dare_ties"),
-        Method("magnitude_prune", factors=True, prunes=True),
+        Method("dare_ties", combines_factors=True, prunes=True, random=True, elects_sign=True, mergekit="dare_ties"),
+        Method("dare_ties_svd", prunes=True, random=True, elects_sign=True, mergekit="dare_ties"),
+        Method("magnitude_prune", combines_factors=True, prunes=True),
         Method("magnitude_prune_svd", prunes=True),
     )
 }
 
 
 @dataclass(frozen=True)
-class Blend:
-    """`weights` by the repo ids of the parts, in their order. `density` is the share of the numbers that a pruning
-    method keeps, `rank` that of the result of one that cuts (None: the greatest of the parts), `seed` what a random one
-    draws by.
+class MergeSpec:
+    """`weights` are by the repo ids of the parts, in their order. `density` is the share of the values that a pruning
+    method keeps. `rank` is that of the result of a method that truncates ranks (None: the highest of the parts).
+    `seed` is that of a random method.
     """
 
     weights: Mapping[str, float]
@@ -65,16 +74,10 @@ class Blend:
     seed: int = 0
 
     @property
-    def how(self) -> Method:
+    def definition(self) -> Method:
         return METHODS[self.method]
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those that bear on its method."""
-        how = self.how
-        told = {"density": how.prunes, "rank": how.cuts, "seed": how.random}
-        return {name: getattr(self, name) for name, bears in told.items() if bears}
-
-    @classmethod
-    def of(cls, weights: Mapping[str, float], method: str, settings: Mapping[str, Any]) -> Self:
-        return cls(weights, method, **settings)
+        """The settings that have a meaning for the method."""
+        return {name: getattr(self, name) for name in self.definition.setting_names}

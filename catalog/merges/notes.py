@@ -1,22 +1,23 @@
-"""What somebody should know of a merge before it is made."""
+"""Warnings about a merge, shown before it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from catalog.merges.methods import Blend
+from catalog.merges.methods import MergeSpec
 from catalog.merges.parts import Part
 from catalog.tables import SpaceRow
 
-# cosines of raw vectors: of examples/pool the least of one domain is 0.85, the greatest of two 0.78 (docs/merging.md)
-ALIKE = 0.8
-OPPOSED = 0.0
+# Thresholds for cosines of raw vectors. In examples/pool the lowest cosine within a domain is 0.85, the highest between
+# domains 0.78 (docs/merging.md).
+SIMILAR = 0.8
+OPPOSING = 0.0
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two parts (by their places) and the cosine of their vectors as they are."""
+    """Two parts, by their indices, and the cosine of their raw vectors."""
 
     first: int
     second: int
@@ -25,82 +26,84 @@ class Pair:
 
 @dataclass(frozen=True)
 class Note:
-    """`code` is stable."""
+    """A warning. Clients may rely on the `code`, which does not change."""
 
     code: str
     message: str
 
 
-def of_pairs(parts: Sequence[Part], pairs: Sequence[Pair]) -> list[Note]:
+def pair_notes(parts: Sequence[Part], pairs: Sequence[Pair]) -> list[Note]:
+    """Notes on pairs of parts that are nearly the same or that cancel each other."""
     notes = []
     for pair in pairs:
         first, second = parts[pair.first], parts[pair.second]
-        acting = pair.cosine if first.weight * second.weight > 0 else -pair.cosine  # as they go into the sum
-        names, told = f"{first.name} and {second.name}", f"cosine {pair.cosine:.2f}"
-        if acting > ALIKE:
-            notes.append(
-                Note("alike", f"{names} did nearly the same to their base ({told}): little is gained by both.")
-            )
-        elif acting < OPPOSED:
-            notes.append(
-                Note("opposed", f"{names} work against each other with these weights ({told}): they cancel in part.")
-            )
+        weighted_cosine = pair.cosine if first.weight * second.weight > 0 else -pair.cosine
+        names = f"{first.name} and {second.name}"
+        if weighted_cosine > SIMILAR:
+            message = f"{names} are nearly the same (cosine {pair.cosine:.2f}): merging both gains little."
+            notes.append(Note("similar_parts", message))
+        elif weighted_cosine < OPPOSING:
+            message = f"{names} partly cancel each other with these weights (cosine {pair.cosine:.2f})."
+            notes.append(Note("opposing_parts", message))
     return notes
 
 
-def of_parts(parts: Sequence[Part], space: SpaceRow) -> list[Note]:
+def part_notes(parts: Sequence[Part], space: SpaceRow) -> list[Note]:
+    """Notes on single parts, their licenses among them."""
     notes = []
     for part in parts:
         if part.vectors[space.id].no_shift:
             notes.append(
-                Note("no_shift", f"{part.name} does not move its base measurably: what it adds here is noise.")
+                Note("no_shift", f"{part.name} is indistinguishable from its base: it contributes only noise.")
             )
         if (part.revision.facts or {}).get("rslora"):
             notes.append(
                 Note(
                     "rslora",
-                    f"{part.name} is an rsLoRA, scaled by the root of its rank. PEFT's own merge hands that on where "
-                    "such a part comes first, and is too strong by the root of the new rank; here its scale is taken "
-                    "into account, and the result is a plain LoRA.",
+                    f"{part.name} is an rsLoRA, which is scaled by the square root of its rank. This merge takes the "
+                    "scale into account, and its result is a plain LoRA. PEFT's own merge would pass the setting on if "
+                    "this part came first, and be too strong by the square root of the new rank.",
                 )
             )
     unknown = [part.name for part in parts if part.ranks is None]
     if unknown:
-        notes.append(
-            Note("unknown", f"Ranks are not known of {', '.join(unknown)}: the job finds out whether they fit.")
-        )
-    licences = {part.model.licence for part in parts}
-    if len(licences) > 1:
-        told = ", ".join(f"{part.name}: {part.model.licence or 'none known'}" for part in parts)
-        notes.append(Note("licences", f"The parts stand under different licences ({told})."))
+        names = ", ".join(unknown)
+        notes.append(Note("unknown_ranks", f"The ranks of {names} are unknown: the job checks whether they fit."))
+    if len({part.model.license for part in parts}) > 1:
+        licenses = ", ".join(f"{part.name}: {part.model.license or 'unknown'}" for part in parts)
+        notes.append(Note("different_licenses", f"The parts have different licenses ({licenses})."))
     return notes
 
 
-def of_method(blend: Blend, parts: Sequence[Part], rank: int | None) -> list[Note]:
-    how, notes = blend.how, []
-    if how.factors:
+def method_notes(spec: MergeSpec, parts: Sequence[Part], rank: int | None) -> list[Note]:
+    """Notes on what the method does beyond adding the parts; `rank` is that of the result."""
+    method, notes = spec.definition, []
+    if method.combines_factors:
         notes.append(
             Note(
                 "cross_terms",
-                f"The method {how.name} combines A and B each by themselves. Their product also holds B of one part "
-                "times A of another, which none has learned; cat and the methods that end in svd have no such terms.",
+                f"The method {method.name} combines A and B separately. The product of the results also contains B of "
+                "one part times A of another, which no part has learned. cat and the methods whose names end in svd "
+                "have no such terms.",
             )
         )
-    if how.elects:
+    if method.elects_sign:
         notes.append(
-            Note("averages", "TIES averages where signs agree, so the merge is shorter than the sum that is predicted.")
+            Note("averages", "TIES averages values whose signs agree, so the merge is shorter than the predicted sum.")
         )
         if any(part.weight < 0 for part in parts):
             notes.append(
                 Note(
                     "signs_before_weights",
-                    "TIES elects signs before it weighs: a part with a negative weight votes as if it were added.",
+                    "TIES elects signs before it applies weights: a part with a negative weight votes as if its weight "
+                    "were positive.",
                 )
             )
-    known = [part.ranks for part in parts]
-    whole = sum(max(each, default=0) for each in known if each is not None)
-    if blend.method == "svd" and rank is not None and None not in known and rank < whole:
-        notes.append(
-            Note("cut", f"An SVD keeps rank {rank}; the sum may have {whole}. Ask `rank` {whole} to keep all of it.")
+    ranks = [part.ranks for part in parts]
+    full_rank = sum(max(part_ranks, default=0) for part_ranks in ranks if part_ranks is not None)
+    if method.name == "svd" and rank is not None and None not in ranks and rank < full_rank:
+        message = (
+            f"The SVD keeps rank {rank}, but the sum may have rank {full_rank}. Set `rank` to {full_rank} to keep it."
         )
+        notes.append(Note("truncated_rank", message))
     return notes

@@ -1,4 +1,4 @@
-"""What a merge will be, told from what the catalog knows of its parts: nothing is fetched and nothing computed."""
+"""Plans of merges: the prediction and the notes, made from stored vectors without fetching any files."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from catalog.auth.viewer import Viewer
-from catalog.errors import NothingLeft, SpaceMismatch
-from catalog.merges import notes
-from catalog.merges.methods import Blend
-from catalog.merges.notes import Note, Pair
-from catalog.merges.parts import Part, rank_of, read
+from catalog.errors import SpaceMismatch, ZeroVector
+from catalog.merges.methods import MergeSpec
+from catalog.merges.notes import Note, Pair, method_notes, pair_notes, part_notes
+from catalog.merges.parts import Part, load, result_rank
 from catalog.spaces.contract import preference_rank
 from catalog.tables import SpaceRow
-from catalog.vectors.numeric import ROUNDING, cosine
+from catalog.vectors.numeric import RELATIVE_ROUNDING_ERROR, cosine
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`predicted` (d,) float64 is the weighted sum of the parts' vectors in each space that has them all, by the
-    space's id; `space` is the first of these that searches prefer, and `noise_floor` the most of the prediction there
-    that noise explains (a norm). `rank` is the result's (None: the job finds out).
+    """A merge that has not run yet.
+
+    `predictions` has the weighted sum of the parts' vectors, (d,) float64, by the id of each space that has all parts.
+    `space` is the preferred one of these spaces, and `noise_floor` the norm up to which its prediction may be noise
+    (None: not measured). `rank` is that of the result (None: unknown until the job has fetched the parts).
     """
 
-    blend: Blend
+    spec: MergeSpec
     parts: Sequence[Part]
     space: SpaceRow
-    predicted: Mapping[int, np.ndarray]
+    predictions: Mapping[int, np.ndarray]
     noise_floor: float | None
     pairs: Sequence[Pair]
     notes: Sequence[Note]
@@ -39,41 +40,46 @@ class Plan:
 
     @property
     def prediction(self) -> np.ndarray:
-        return self.predicted[self.space.id]
+        return self.predictions[self.space.id]
 
-    def closeness(self, vector: np.ndarray) -> list[float]:
-        """Cosine of a vector (d,) of the plan's space to each part."""
+    def cosines_to_parts(self, vector: np.ndarray) -> list[float]:
+        """The cosines of a vector (d,) of the plan's space to each part."""
         return [cosine(vector, part.vectors[self.space.id].vector) for part in self.parts]
 
 
-def make(session: Session, blend: Blend, viewer: Viewer) -> Plan:
-    """Raises what `parts.read` raises, `SpaceMismatch`, and `NothingLeft` where the parts cancel each other."""
-    parts = read(session, blend, viewer)
-    shared = _shared_spaces(parts)
+def create(session: Session, spec: MergeSpec, viewer: Viewer) -> Plan:
+    """Plan a merge.
+
+    Raises `ModelNotFound`, `NotIndexed`, `MergeIncompatible`, `SpaceMismatch`, and `ZeroVector` if the parts cancel
+    each other.
+    """
+    parts = load(session, spec, viewer)
+    spaces = _shared_spaces(parts)
     weights = np.array([part.weight for part in parts])
-    predicted = {space.id: weights @ np.stack([part.vectors[space.id].vector for part in parts]) for space in shared}
-    space = shared[0]
-    lengths = [abs(part.weight) * part.vectors[space.id].norm for part in parts]
-    if float(np.linalg.norm(predicted[space.id])) <= ROUNDING * sum(lengths):
-        raise NothingLeft("Nothing is left of this merge: its parts cancel each other.")
+    predictions = {space.id: weights @ np.stack([part.vectors[space.id].vector for part in parts]) for space in spaces}
+    space = spaces[0]
+    encodings = [part.vectors[space.id] for part in parts]
+    sum_of_norms = sum(abs(part.weight) * part.vectors[space.id].norm for part in parts)
+    if float(np.linalg.norm(predictions[space.id])) <= RELATIVE_ROUNDING_ERROR * sum_of_norms:
+        raise ZeroVector("The parts of this merge cancel each other: nothing would be left.")
     pairs = [
-        Pair(one, two, cosine(parts[one].vectors[space.id].vector, parts[two].vectors[space.id].vector))
-        for one, two in combinations(range(len(parts)), 2)
+        Pair(first, second, cosine(encodings[first].vector, encodings[second].vector))
+        for first, second in combinations(range(len(parts)), 2)
     ]
-    floors = [part.vectors[space.id].noise_floor for part in parts]
-    noise = sum(abs(part.weight) * (floor or 0) for part, floor in zip(parts, floors, strict=True))
-    rank = _rank(blend, parts)
-    told = [*notes.of_pairs(parts, pairs), *notes.of_parts(parts, space), *notes.of_method(blend, parts, rank)]
-    return Plan(blend, parts, space, predicted, noise if None not in floors else None, pairs, told, rank)
+    floors = [encoding.noise_floor for encoding in encodings]
+    noise_floor = sum(abs(part.weight) * (floor or 0) for part, floor in zip(parts, floors, strict=True))
+    rank = _rank(spec, parts)
+    warnings = [*pair_notes(parts, pairs), *part_notes(parts, space), *method_notes(spec, parts, rank)]
+    return Plan(spec, parts, space, predictions, None if None in floors else noise_floor, pairs, warnings, rank)
 
 
 def as_dict(plan: Plan) -> dict[str, Any]:
-    """What of it is stored with the merge."""
+    """The fields of a plan that are stored with the merge."""
     return {
         "rank": plan.rank,
         "pairs": [[pair.first, pair.second, round(pair.cosine, 6)] for pair in plan.pairs],
         "notes": [[note.code, note.message] for note in plan.notes],
-        "closeness": [round(each, 6) for each in plan.closeness(plan.prediction)],
+        "cosines_to_parts": [round(value, 6) for value in plan.cosines_to_parts(plan.prediction)],
         "norm": float(np.linalg.norm(plan.prediction)),
         "noise_floor": plan.noise_floor,
         "space": plan.space.key,
@@ -81,16 +87,16 @@ def as_dict(plan: Plan) -> dict[str, Any]:
 
 
 def _shared_spaces(parts: Sequence[Part]) -> list[SpaceRow]:
-    """Those in which all parts have a vector: those that serve first, of these the features that searches prefer."""
-    shared = set.intersection(*({*part.vectors} for part in parts))
-    found = [each.space for each in parts[0].vectors.values() if each.space.id in shared]
-    found.sort(key=lambda space: (not space.serving, preference_rank(space.feature), -space.id))
-    if not found:
-        raise SpaceMismatch("The parts have no space in common: reindex them, so that one contract measures them all.")
-    return found
+    """The spaces in which all parts have a vector: serving spaces first, then by the preference of their features."""
+    shared_ids = set.intersection(*({*part.vectors} for part in parts))
+    spaces = [encoding.space for encoding in parts[0].vectors.values() if encoding.space.id in shared_ids]
+    spaces.sort(key=lambda space: (not space.serving, preference_rank(space.feature), -space.id))
+    if not spaces:
+        raise SpaceMismatch("The parts have no space in common. Reindex them, so that all have the same contract.")
+    return spaces
 
 
-def _rank(blend: Blend, parts: Sequence[Part]) -> int | None:
-    known = [part.ranks for part in parts if part.ranks is not None]
-    named = blend.how.cuts and blend.rank is not None
-    return rank_of(blend, known) if named or len(known) == len(parts) else None
+def _rank(spec: MergeSpec, parts: Sequence[Part]) -> int | None:
+    ranks = [part.ranks for part in parts if part.ranks is not None]
+    requested = spec.definition.truncates_rank and spec.rank is not None
+    return result_rank(spec, ranks) if requested or len(ranks) == len(parts) else None

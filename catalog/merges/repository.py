@@ -6,98 +6,96 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete as sql_delete
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from catalog import repository
-from catalog.auth.viewer import EVERYTHING, Viewer
+from catalog.auth.repository import owned_rows
+from catalog.auth.viewer import ADMIN, Viewer
 from catalog.errors import MergeNotFound, NameTaken
 from catalog.models.repository import models
-from catalog.repository import by_id_or_name, newest_first, owned_by
 from catalog.tables import Job, Merge, MergeVector, Model, Source, SpaceRow
 
 
-def add(session: Session, predicted: Mapping[int, np.ndarray], **values: Any) -> Merge:
-    """A merge with what is predicted of it, by the space's id. Raises `NameTaken`."""
-    number = session.execute(select(func.nextval(func.pg_get_serial_sequence("merges", "id")))).scalar_one()
-    model = models.ensure(session, f"merge:{number}@{values['base_repo']}", Source.MERGE, private=True)
-    statement = insert(Merge).values(id=number, model_id=model.id, **values).on_conflict_do_nothing()
+def create(session: Session, predicted: Mapping[int, np.ndarray], **values: Any) -> Merge:
+    """Create a merge with its predicted vectors (d,) by space id. Raises `NameTaken`."""
+    merge_id = session.execute(select(func.nextval(func.pg_get_serial_sequence("merges", "id")))).scalar_one()
+    model = models.get_or_create(session, f"merge:{merge_id}@{values['base_repo']}", Source.MERGE, private=True)
+    statement = insert(Merge).values(id=merge_id, model_id=model.id, **values).on_conflict_do_nothing()
     merge = session.scalars(statement.returning(Merge)).one_or_none()
     if merge is None:
-        raise NameTaken(f"There is a merge {values['name']!r} already: choose another name, or delete that one.")
+        raise NameTaken(f"A merge named {values['name']!r} already exists. Choose another name, or delete that merge.")
     _store_vectors(session, merge.id, predicted, predicted=True)
     return merge
 
 
-def get(session: Session, merge_id: int, viewer: Viewer = EVERYTHING) -> Merge:
+def get(session: Session, merge_id: int, viewer: Viewer = ADMIN) -> Merge:
     """Raises `MergeNotFound`, also where the viewer may not see it."""
     merge = session.get(Merge, merge_id, populate_existing=True)
-    if merge is None or not viewer.sees(merge.viewer):
-        raise missing(merge_id)
+    if merge is None or not viewer.can_see(merge.viewer):
+        raise not_found(merge_id)
     return merge
 
 
-def of_model(session: Session, model_id: int) -> Merge:
-    """The merge that a job's model stands for."""
+def get_by_model(session: Session, model_id: int) -> Merge:
+    """The merge whose job belongs to this hidden model."""
     return session.scalars(select(Merge).where(Merge.model_id == model_id)).one()
 
 
 def find(session: Session, name: str, viewer: Viewer) -> Merge | None:
-    """By number or name: the viewer's own of that name, or else everybody's."""
-    return by_id_or_name(session, Merge, name, viewer)
+    """The merge with this number or name. A merge of the viewer's takes precedence over a public one."""
+    return owned_rows.find_by_id_or_name(session, Merge, name, viewer)
 
 
-def names(session: Session, viewer: Viewer, limit: int) -> list[str]:
-    """Of the newest merges that have one."""
-    named = select(Merge.name).where(Merge.name.is_not(None), owned_by(Merge.viewer, viewer)).order_by(Merge.id.desc())
-    return [name for name in session.scalars(named.limit(limit)) if name is not None]
+def list_names(session: Session, viewer: Viewer, limit: int) -> list[str]:
+    """The names of the newest merges that have one."""
+    return owned_rows.list_names(session, Merge, viewer, limit)
 
 
-def page(session: Session, viewer: Viewer, *, before: int | None, limit: int) -> list[Merge]:
+def list_page(session: Session, viewer: Viewer, *, before: int | None, limit: int) -> list[Merge]:
     """Up to `limit` merges with an id below `before`, newest first."""
-    statement = select(Merge).where(owned_by(Merge.viewer, viewer))
-    return list(session.scalars(newest_first(statement, Merge.id, before, limit)))
+    return owned_rows.list_page(session, Merge, viewer, before=before, limit=limit)
 
 
-def jobs_of(session: Session, found: Sequence[Merge]) -> dict[int, Job]:
-    """The job of each, by the merge."""
-    return repository.jobs_of(session, {merge.model_id: merge.id for merge in found})
+def jobs_of(session: Session, merges: Sequence[Merge]) -> dict[int, Job]:
+    """The jobs of merges, by the ids of the merges."""
+    return owned_rows.jobs_by_owner(session, {merge.model_id: merge.id for merge in merges})
 
 
 def job_of(session: Session, merge: Merge) -> Job:
-    """Raises `MergeNotFound` where it has been deleted since it was read."""
-    found = jobs_of(session, [merge])
-    if merge.id not in found:
-        raise missing(merge.id)
-    return found[merge.id]
+    """Raises `MergeNotFound` if the merge has been deleted since it was read."""
+    jobs = jobs_of(session, [merge])
+    if merge.id not in jobs:
+        raise not_found(merge.id)
+    return jobs[merge.id]
 
 
-def store(session: Session, merge_id: int, vectors: Mapping[int, np.ndarray], figures: dict[str, Any]) -> None:
-    """What came out: by space its vector (d,), in place of what an earlier attempt left."""
-    session.execute(delete(MergeVector).where(MergeVector.merge_id == merge_id, ~MergeVector.predicted))
+def store(session: Session, merge_id: int, vectors: Mapping[int, np.ndarray], metrics: dict[str, Any]) -> None:
+    """Store the result of a merge, replacing that of an earlier attempt. The `vectors` (d,) are by space id."""
+    session.execute(sql_delete(MergeVector).where(MergeVector.merge_id == merge_id, ~MergeVector.predicted))
     _store_vectors(session, merge_id, vectors, predicted=False)
-    session.execute(update(Merge).where(Merge.id == merge_id).values(figures=figures))
+    session.execute(update(Merge).where(Merge.id == merge_id).values(metrics=metrics))
 
 
-def vectors(session: Session, merge_id: int, *, predicted: bool) -> list[tuple[SpaceRow, np.ndarray]]:
-    """A merge's vector (d,) in each of its spaces: what was predicted, or what came out."""
+def get_vectors(session: Session, merge_id: int, *, predicted: bool) -> list[tuple[SpaceRow, np.ndarray]]:
+    """A merge's vector (d,) in each of its spaces: the predicted or the measured one."""
     statement = (
         select(SpaceRow, MergeVector)
         .join(SpaceRow, SpaceRow.id == MergeVector.space_id)
         .where(MergeVector.merge_id == merge_id, MergeVector.predicted == predicted)
         .order_by(SpaceRow.id)
     )
-    return [(space, vector.numbers) for space, vector in session.execute(statement)]
+    return [(space, row.vector) for space, row in session.execute(statement)]
 
 
-def remove(session: Session, merge: Merge) -> None:
-    """With its model, its job, its archive and its vectors."""
-    session.execute(delete(Merge).where(Merge.id == merge.id))
-    session.execute(delete(Model).where(Model.id == merge.model_id))
+def delete(session: Session, merge: Merge) -> None:
+    """Delete a merge with its hidden model, job, archive and vectors."""
+    session.execute(sql_delete(Merge).where(Merge.id == merge.id))
+    session.execute(sql_delete(Model).where(Model.id == merge.model_id))
 
 
-def missing(merge_id: int) -> MergeNotFound:
+def not_found(merge_id: int) -> MergeNotFound:
     return MergeNotFound(f"There is no merge {merge_id}. GET /v1/merges lists them.")
 
 

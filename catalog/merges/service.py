@@ -1,9 +1,8 @@
-"""Merges: planned, asked for, looked at, downloaded."""
+"""Merges: planning, creating, reading and deleting them, their neighbors, and downloading their adapters."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from sqlalchemy.orm import Session
@@ -12,142 +11,153 @@ from catalog.archives import repository as archives
 from catalog.archives.service import Download, download
 from catalog.auth.viewer import Viewer
 from catalog.database import Database
-from catalog.errors import ArchiveNotFound, MergeNotDone
-from catalog.index.follower import Follower
+from catalog.errors import ArchiveNotFound, MergeNotFinished
+from catalog.index.follower import IndexFollower
 from catalog.jobs import submissions
 from catalog.jobs.quotas import Quota
 from catalog.merges import plans
 from catalog.merges import repository as merges
-from catalog.merges.methods import Blend
+from catalog.merges.methods import MergeSpec
 from catalog.merges.plans import Plan
 from catalog.search import service as search_service
-from catalog.search.service import Answer, Options
+from catalog.search.service import SearchAnswer, SearchOptions
 from catalog.spaces import repository as spaces
-from catalog.tables import Job, JobState, Merge, Model, SpaceRow
+from catalog.tables import Job, JobState, Merge, Model
 
-WithJob = tuple[Merge, Job]
+MergeWithJob = tuple[Merge, Job]
 
 
 @dataclass(frozen=True)
-class Foreseen:
-    """A plan, and the models nearest to what it predicts, its parts left out."""
+class Preview:
+    """A plan, and the models nearest to its prediction, without the parts."""
 
     plan: Plan
-    answer: Answer
+    answer: SearchAnswer
 
 
 @dataclass(frozen=True)
-class Near:
-    """The models nearest to what was predicted of a merge, and to what came out, its parts left out. `made` is None
-    where nothing is made yet, or nothing that moves its base.
+class MergeNeighbors:
+    """The models nearest to the prediction of a merge and to its measured vector, without the parts. `measured` is None
+    until the merge is measured, and if its vector is zero.
     """
 
-    predicted: Answer
-    made: Answer | None
+    predicted: SearchAnswer
+    measured: SearchAnswer | None
 
 
-def plan(database: Database, index: Follower, blend: Blend, options: Options) -> Foreseen:
-    """What a merge would be. Raises what `plans.make` and `search.near` raise."""
+def preview(database: Database, index: IndexFollower, spec: MergeSpec, options: SearchOptions) -> Preview:
+    """Plan a merge without running it. Raises what `plans.create` and `search.service.by_space_vector` raise."""
     with database.transaction() as session:
-        made = plans.make(session, blend, options.viewer)
-    parts = [part.model.id for part in made.parts]
-    answer = search_service.near(database, index, made.space, made.prediction, made.noise_floor, options, parts)
-    return Foreseen(made, answer)
+        plan = plans.create(session, spec, options.viewer)
+    part_ids = [part.model.id for part in plan.parts]
+    answer = search_service.by_space_vector(
+        database, index, plan.space, plan.prediction, plan.noise_floor, options, part_ids
+    )
+    return Preview(plan, answer)
 
 
-def ask(database: Database, blend: Blend, name: str | None, quota: Quota, viewer: Viewer) -> WithJob:
-    """Queue a merge's job; it is shown to the `viewer` alone, if that is somebody.
+def create(database: Database, spec: MergeSpec, name: str | None, quota: Quota, viewer: Viewer) -> MergeWithJob:
+    """Create a merge and enqueue its job. With an API key, the merge is visible to its `viewer` alone.
 
-    Raises what `plans.make` raises, `NameTaken`, `TooManyJobs`.
+    Raises what `plans.create` raises, `NameTaken`, `TooManyJobs`.
     """
     with database.transaction() as session:
-        made = plans.make(session, blend, viewer)
-        revision = made.parts[0].revision
-        merge = merges.add(
+        plan = plans.create(session, spec, viewer)
+        revision = plan.parts[0].revision
+        merge = merges.create(
             session,
-            made.predicted,
+            plan.predictions,
             name=name,
             viewer=viewer.submitter,
             base_repo=revision.base_repo,
             base_sha=revision.base_sha,
-            method=blend.method,
-            settings=blend.settings,
+            method=spec.method,
+            settings=spec.settings,
             parts=[
                 {
                     "model_id": part.model.id,
                     "repo_id": part.name,
                     "sha": part.revision.sha,
                     "weight": part.weight,
-                    "licence": part.model.licence,
+                    "license": part.model.license,
                     "datasets": part.model.datasets,
                 }
-                for part in made.parts
+                for part in plan.parts
             ],
-            plan=plans.as_dict(made),
+            plan=plans.as_dict(plan),
         )
         model = session.get_one(Model, merge.model_id)
-        return merge, submissions.enqueue_alone(session, model, merge.base_repo, quota, viewer)
+        return merge, submissions.enqueue_exclusive(session, model, merge.base_repo, quota, viewer)
 
 
-def get(database: Database, merge_id: int, viewer: Viewer) -> WithJob:
+def get(database: Database, merge_id: int, viewer: Viewer) -> MergeWithJob:
     """Raises `MergeNotFound`."""
     with database.transaction() as session:
-        return _with_job(session, merges.get(session, merge_id, viewer))
+        return _with_job(session, merge_id, viewer)
 
 
-def page(database: Database, viewer: Viewer, *, before: int | None, limit: int) -> list[WithJob]:
-    """The newest first."""
+def list_page(database: Database, viewer: Viewer, *, before: int | None, limit: int) -> list[MergeWithJob]:
+    """Up to `limit` merges with an id below `before`, newest first."""
     with database.transaction() as session:
-        found = merges.page(session, viewer, before=before, limit=limit)
-        of_merges = merges.jobs_of(session, found)
-        # one that was deleted between the two statements has none
-        return [(merge, of_merges[merge.id]) for merge in found if merge.id in of_merges]
+        rows = merges.list_page(session, viewer, before=before, limit=limit)
+        jobs = merges.jobs_of(session, rows)
+        # a merge that was deleted between the two statements has no job
+        return [(merge, jobs[merge.id]) for merge in rows if merge.id in jobs]
 
 
-def delete(database: Database, merge_id: int, viewer: Viewer) -> WithJob:
-    """Forget it and what was made; a job that runs stores nothing. Returns what it was. Raises `MergeNotFound`."""
+def delete(database: Database, merge_id: int, viewer: Viewer) -> MergeWithJob:
+    """Delete a merge and its adapter, and return it; a job that is running stores nothing. Raises `MergeNotFound`."""
     with database.transaction() as session:
-        found = _with_job(session, merges.get(session, merge_id, viewer))
+        merge, job = _with_job(session, merge_id, viewer)
         session.expunge_all()
-        merges.remove(session, found[0])
-        return found
+        merges.delete(session, merge)
+        return merge, job
 
 
 def adapter(database: Database, merge_id: int, viewer: Viewer) -> Download:
-    """Raises `MergeNotFound`, `MergeNotDone`, and `ArchiveNotFound` where it has been taken away."""
+    """The adapter that a merge made.
+
+    Raises `MergeNotFound`, `MergeNotFinished`, and `ArchiveNotFound` if the adapter is no longer stored.
+    """
     with database.transaction() as session:
-        merge, job = _with_job(session, merges.get(session, merge_id, viewer))
-        kept = archives.of_models(session, [merge.model_id])
-    if merge.model_id in kept:
-        return download(database, kept[merge.model_id], f"merge-{merge.name or merge.id}.zip")
+        merge, job = _with_job(session, merge_id, viewer)
+        archive = archives.get_by_models(session, [merge.model_id]).get(merge.model_id)
+    if archive is not None:
+        return download(database, archive, f"merge-{merge.name or merge.id}.zip")
     if job.state == JobState.DONE:
-        raise ArchiveNotFound(f"The adapter of merge {merge_id} is not here any more: ask for the merge again.")
+        raise ArchiveNotFound(f"The adapter of merge {merge_id} is no longer stored. Create the merge again.")
     if job.state in (JobState.FAILED, JobState.CANCELLED):
-        raise MergeNotDone(f"Merge {merge_id} was not made: its job is {job.state}, see GET /v1/merges/{merge_id}.")
-    raise MergeNotDone(f"Merge {merge_id} is not made yet: GET /v1/merges/{merge_id} tells how far its job is.")
+        raise MergeNotFinished(
+            f"Merge {merge_id} has no adapter, since its job is {job.state}: see GET /v1/merges/{merge_id}."
+        )
+    raise MergeNotFinished(
+        f"Merge {merge_id} has no adapter yet: GET /v1/merges/{merge_id} shows the state of its job."
+    )
 
 
-def near(database: Database, index: Follower, merge_id: int, options: Options) -> Near:
-    """In the space of its plan. Raises `MergeNotFound`, `GeometryNotFitted`, `IndexNotLoaded`."""
+def neighbors(database: Database, index: IndexFollower, merge_id: int, options: SearchOptions) -> MergeNeighbors:
+    """The neighbors of a merge in the space of its plan. Raises `MergeNotFound`, `IndexNotLoaded`."""
     with database.transaction() as session:
         merge = merges.get(session, merge_id, options.viewer)
-        foreseen, made = (merges.vectors(session, merge_id, predicted=each) for each in (True, False))
-    parts = [part["model_id"] for part in merge.parts]
-    space, vector = next((each for each in foreseen if each[0].key == merge.plan["space"]), (None, None))
-    if space is None or vector is None:
-        raise merges.missing(merge_id)  # deleted since it was read
-    predicted = search_service.near(database, index, space, vector, merge.plan["noise_floor"], options, parts)
-    found = next((each for each in made if each[0].id == space.id and each[1].any()), None)
-    return Near(predicted, _near(database, index, *found, options, parts) if found else None)
+        predictions = {
+            space.key: (space, vector) for space, vector in merges.get_vectors(session, merge_id, predicted=True)
+        }
+        measurements = {space.key: vector for space, vector in merges.get_vectors(session, merge_id, predicted=False)}
+        key = merge.plan["space"]
+        if key not in predictions:
+            raise merges.not_found(merge_id)  # deleted since it was read
+        space, prediction = predictions[key]
+        noise_floor = spaces.max_noise_floor(session, space.id)
+    part_ids = [part["model_id"] for part in merge.parts]
+
+    def search(vector: np.ndarray, noise_floor: float | None) -> SearchAnswer:
+        return search_service.by_space_vector(database, index, space, vector, noise_floor, options, part_ids)
+
+    measurement = measurements.get(key)
+    measured = search(measurement, noise_floor) if measurement is not None and measurement.any() else None
+    return MergeNeighbors(search(prediction, merge.plan["noise_floor"]), measured)
 
 
-def _near(
-    database: Database, index: Follower, space: SpaceRow, vector: np.ndarray, options: Options, parts: Sequence[int]
-) -> Answer:
-    with database.transaction() as session:
-        floor = spaces.noise_floor(session, space.id)
-    return search_service.near(database, index, space, vector, floor, replace(options, space_key=space.key), parts)
-
-
-def _with_job(session: Session, merge: Merge) -> WithJob:
+def _with_job(session: Session, merge_id: int, viewer: Viewer) -> MergeWithJob:
+    merge = merges.get(session, merge_id, viewer)
     return merge, merges.job_of(session, merge)

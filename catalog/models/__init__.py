@@ -1,1 +1,1 @@
-"""Fine-tunes by name: revisions, former names, attributes."""
+"""Models: names, revisions and attributes."""

@@ -1,4 +1,4 @@
-"""How far a model moved from revision to revision."""
+"""A model's revisions, with the norm of each and the cosine to the previous one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from catalog.tables import Model, Revision, SpaceRow
 
 
 @dataclass(frozen=True)
-class Move:
-    """A revision in one space: its norm, and of the revision before it there the norm and the cosine to it. The two
-    are None where there was none before it, or it is of another base; the cosine also where a norm is 0.
+class RevisionMeasurement:
+    """A revision measured in one space, compared with the model's previous revision there.
+
+    `norm_before` and `cosine` are None without a previous revision in that space; `cosine` also if a norm is 0.
     """
 
     space: SpaceRow
@@ -27,26 +28,29 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Past:
+class MeasuredRevision:
     revision: Revision
-    moves: list[Move]
+    measurements: list[RevisionMeasurement]
 
 
-def of_model(
+def list_revisions(
     database: Database, repo_id: str, *, before: int | None, limit: int, viewer: Viewer = PUBLIC
-) -> tuple[Model, list[Past]]:
-    """Up to `limit` revisions with an id below `before`, the newest first. Raises `ModelNotFound`."""
+) -> tuple[Model, list[MeasuredRevision]]:
+    """The model, and up to `limit` revisions with an id below `before`, newest first. Raises `ModelNotFound`."""
     with database.transaction() as session:
         model = models.get(session, repo_id, viewer)
-        found = revisions.page(session, model.id, before=before, limit=limit)
-        measured = revisions.measured(session, model.id, [each.id for each in found])
-    return model, [Past(each, [_move(one) for one in measured.get(each.id, [])]) for each in found]
+        page = revisions.list_page(session, model.id, before=before, limit=limit)
+        measurements = revisions.list_measurements(session, model.id, [revision.id for revision in page])
+    return model, [
+        MeasuredRevision(revision, [_compare(measurement) for measurement in measurements.get(revision.id, [])])
+        for revision in page
+    ]
 
 
-def _move(found: Measurement) -> Move:
+def _compare(row: Measurement) -> RevisionMeasurement:
     cosine = None
-    if found.data_before is not None:
-        now, then = (np.frombuffer(data, dtype="<f4").astype(np.float64) for data in (found.data, found.data_before))
-        length = float(np.linalg.norm(now) * np.linalg.norm(then))
-        cosine = float(np.clip(now @ then / length, -1, 1)) if length else None
-    return Move(found.space, found.norm, found.no_shift, found.norm_before, cosine)
+    if row.data_before is not None:
+        vector, previous = (np.frombuffer(data, dtype="<f4").astype(np.float64) for data in (row.data, row.data_before))
+        norms = float(np.linalg.norm(vector) * np.linalg.norm(previous))
+        cosine = float(np.clip(vector @ previous / norms, -1, 1)) if norms else None
+    return RevisionMeasurement(row.space, row.norm, row.no_shift, row.norm_before, cosine)

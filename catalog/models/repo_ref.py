@@ -1,4 +1,4 @@
-"""Names of models as people type them, checked before anything is asked of a hub."""
+"""Repo ids and revisions from users, validated before any request to the Hub."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from catalog.errors import InvalidRepoId, InvalidRevision
 
-REPO_ID_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"  # an owner or a name
+REPO_ID_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"  # an owner, or the name of a repo
 _REVISION = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._/+-]{0,254})")
 _SHA = re.compile(r"[0-9a-f]{40}")
-LOCAL_OWNER = "local"  # folders that are on no hub; the HTTP API refuses to fetch this owner
+LOCAL_OWNER = "local"  # of folders added on the command line; not an owner on the Hub
 
 
 @dataclass(frozen=True)
 class RepoRef:
-    """A repo on the Hub, and the branch, tag or commit that is asked for (None: the main branch).
+    """A repo on the Hub, and a branch, tag or commit (None: the main branch).
 
     Raises `InvalidRepoId` and `InvalidRevision`.
     """
@@ -27,7 +27,7 @@ class RepoRef:
         parts = self.repo_id.split("/")
         if len(parts) != 2 or not all(re.fullmatch(REPO_ID_PART, part) and ".." not in part for part in parts):
             raise InvalidRepoId(
-                f"{self.repo_id[:200]!r} is not a repo id. Write OWNER/NAME, letters, digits and . _ - only."
+                f"{self.repo_id[:200]!r} is not a repo id. Use OWNER/NAME, with letters, digits and . _ - only."
             )
         if self.revision is not None and (not _REVISION.fullmatch(self.revision) or ".." in self.revision):
             raise InvalidRevision(f"{self.revision[:200]!r} is not a branch, tag or commit.")
@@ -38,5 +38,5 @@ class RepoRef:
 
     @property
     def pinned(self) -> bool:
-        """Whether the revision is a full commit sha, which can never come to mean something else."""
+        """Whether the revision is a full commit sha, which always refers to the same content."""
         return self.revision is not None and _SHA.fullmatch(self.revision) is not None

@@ -10,12 +10,12 @@ from catalog.models.repository import models
 from catalog.tables import Model, ModelState
 from catalog.tables.model_words import query as words_query
 
-Position = int | tuple[float, int]  # of a list by id, and of one by rank
+Position = int | tuple[float, int]  # an id, or (rank, id) in a text search
 
 
 @dataclass(frozen=True)
 class ModelFilter:
-    """Which models a list holds; `words` are those of the name, the tags or the card."""
+    """Filters for a list of models; `words` are searched for in names, tags and cards."""
 
     base: str | None = None
     owner: str | None = None
@@ -26,27 +26,27 @@ class ModelFilter:
 @dataclass(frozen=True)
 class ListedModel:
     model: Model
-    position: Position  # in its list, to go on behind
+    position: Position  # the `after` of the next page
 
 
-def page(
+def list_page(
     database: Database, filters: ModelFilter, *, after: Position | None, limit: int, viewer: Viewer = PUBLIC
 ) -> list[ListedModel]:
-    """Up to `limit` models behind a position: with words by rank, the best first, and the oldest first without."""
+    """Up to `limit` models after a position: best match first if there are `words`, else oldest first."""
     base, owner, state = filters.base, filters.owner, filters.state
     if filters.words is None:
         assert after is None or isinstance(after, int)
         with database.transaction() as session:
-            listed = models.page(
+            page = models.list_page(
                 session, base=base, owner=owner, state=state, after=after or 0, limit=limit, viewer=viewer
             )
-        return [ListedModel(model, model.id) for model in listed]
+        return [ListedModel(model, model.id) for model in page]
     assert after is None or isinstance(after, tuple)
     words = words_query(filters.words)
     if words is None:
         return []
     with database.transaction() as session:
-        ranked = models.containing(
+        matches = models.search_text(
             session, words, base=base, owner=owner, state=state, after=after, limit=limit, viewer=viewer
         )
-    return [ListedModel(model, (rank, model.id)) for model, rank in ranked]
+    return [ListedModel(model, (rank, model.id)) for model, rank in matches]

@@ -1,1 +1,1 @@
-"""Measuring anew beside what serves, and the cutover."""
+"""Reindexes: models are measured again into new spaces, which take over in a cutover."""

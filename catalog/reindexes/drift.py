@@ -1,4 +1,4 @@
-"""How neighbours changed from one measurement of the same models to another. Maths alone."""
+"""How the nearest neighbors of models change from one measurement to another. Pure math."""
 
 from __future__ import annotations
 
@@ -6,70 +6,75 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from catalog.vectors.numeric import TINY, unit_rows
+from catalog.vectors.numeric import EPSILON, unit_rows
 
 PERCENTILES = (5, 25, 50, 75, 95)
-MOST = 10  # models named as those that moved most
-BINS = 10  # of the histogram of overlaps, over 0 to 1
+MAX_NAMED = 10  # models listed as those that changed most
+BINS = 10  # of the histogram of overlaps, from 0 to 1
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Mean and percentiles (`PERCENTILES`) of one figure over the models."""
+class Distribution:
+    """Mean and percentiles (`PERCENTILES`) of one metric over the models."""
 
     mean: float
     percentiles: list[float]
 
     @classmethod
-    def of(cls, values: np.ndarray) -> Spread:
-        return cls(float(values.mean()), [float(each) for each in np.percentile(values, PERCENTILES)])
+    def from_values(cls, values: np.ndarray) -> Distribution:
+        return cls(float(values.mean()), np.percentile(values, PERCENTILES).astype(float).tolist())
 
 
 @dataclass(frozen=True)
 class Drift:
-    """Of `models` compared, with their `k` nearest by cosine among themselves. `overlap` is the share of them that
-    stayed; `cosine` of the old to the new vector (None: other dimensions), `norm_ratio` new to old. `most` are rows of
-    the models whose neighbours changed most, first the one that changed most.
+    """The changes among `models` models, each compared by its `k` nearest neighbors among the same models.
+
+    `overlap` is the share of a model's neighbors that stay, and `overlaps` lists it by row. `cosine` is between the old
+    and the new vector (None if the dimensions differ), `norm_ratio` is new to old. `most_changed` are the rows of the
+    models with the lowest overlap, lowest first.
     """
 
     models: int
     k: int
-    overlap: Spread
+    overlap: Distribution
     histogram: list[int]
     nearest_changed: float
-    cosine: Spread | None
-    norm_ratio: Spread
+    cosine: Distribution | None
+    norm_ratio: Distribution
     overlaps: list[float]
-    most: list[int]
+    most_changed: list[int]
 
 
-def drift(old: np.ndarray, new: np.ndarray, k: int = 10) -> Drift | None:
-    """Compare vectors (n, d) with those of the same models (n, e); None for fewer than three, where every model has the
-    same neighbours whatever was measured.
+def measure_drift(old: np.ndarray, new: np.ndarray, k: int = 10) -> Drift | None:
+    """Compare the old vectors (n, d) of some models with the new ones (n, e).
+
+    None for fewer than three models, which have the same neighbors whatever was measured.
     """
     n = len(old)
     k = min(k, n - 2)
     if k < 1:
         return None
-    before, after = nearest(old, k), nearest(new, k)
+    before, after = nearest_neighbors(old, k), nearest_neighbors(new, k)
     overlaps = np.array([len(np.intersect1d(a, b)) / k for a, b in zip(before, after, strict=True)])
     cosines = _cosines(old, new) if old.shape == new.shape else None
-    told = np.zeros(n) if cosines is None else cosines
+    order = np.lexsort((np.zeros(n) if cosines is None else cosines, overlaps))
     return Drift(
         models=n,
         k=k,
-        overlap=Spread.of(overlaps),
+        overlap=Distribution.from_values(overlaps),
         histogram=np.histogram(overlaps, BINS, (0, 1))[0].tolist(),
         nearest_changed=float((before[:, 0] != after[:, 0]).mean()),
-        cosine=None if cosines is None else Spread.of(cosines),
-        norm_ratio=Spread.of(np.linalg.norm(new, axis=1) / np.maximum(np.linalg.norm(old, axis=1), TINY)),
+        cosine=None if cosines is None else Distribution.from_values(cosines),
+        norm_ratio=Distribution.from_values(
+            np.linalg.norm(new, axis=1) / np.maximum(np.linalg.norm(old, axis=1), EPSILON)
+        ),
         overlaps=overlaps.tolist(),
-        most=[int(each) for each in np.lexsort((told, overlaps))[:MOST] if overlaps[each] < 1],
+        most_changed=[int(row) for row in order[:MAX_NAMED] if overlaps[row] < 1],
     )
 
 
-def nearest(vectors: np.ndarray, k: int) -> np.ndarray:
-    """Rows of the k nearest by cosine of each (n, d), itself left out, the nearest first: (n, k)."""
+def nearest_neighbors(vectors: np.ndarray, k: int) -> np.ndarray:
+    """The rows of each vector's k nearest others by cosine, nearest first: (n, d) -> (n, k)."""
     unit = unit_rows(vectors.astype(np.float64))
     cosines = unit @ unit.T
     np.fill_diagonal(cosines, -np.inf)

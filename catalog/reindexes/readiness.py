@@ -1,4 +1,4 @@
-"""What has to be made of a reindex's new spaces before they may serve: whatever the old ones have."""
+"""What the new spaces of a reindex need before they may serve: the index, clusters and map that the old ones have."""
 
 from __future__ import annotations
 
@@ -15,182 +15,195 @@ from catalog.database import NOW, Database, after_commit
 from catalog.index import repository as snapshots
 from catalog.maps import repository as maps
 from catalog.models.repository import models
-from catalog.queue import CLUSTERS_FIT, MAP_DRAW, ring_build, ring_fit
-from catalog.reindexes.drift import Drift, drift
+from catalog.queue import CLUSTERS_FIT, MAP_BUILD, enqueue_build, enqueue_fit
+from catalog.reindexes.drift import Drift, measure_drift
 from catalog.reindexes.repository import backfill, reindexes
-from catalog.reindexes.repository.backfill import Pair
-from catalog.reindexes.repository.reindexes import Failures
+from catalog.reindexes.repository.backfill import SpacePair
+from catalog.reindexes.repository.reindexes import JobFailures
 from catalog.tables import JobState, Reindex, ReindexState, SpaceRow, Stage
 from catalog.vectors import refresh_policy
 from catalog.vectors.repository import stream as vector_stream
 
-COMPARED = 1_000  # models that a drift report rests on at most
+SAMPLE_SIZE = 1_000  # models that a drift report compares at most
 SEED = 0
 
 
 @dataclass(frozen=True)
-class Missing:
-    """What is still to be made of a space: `index`, `clusters` or `map`."""
+class MissingArtifact:
+    """What must still be built for a space. `kind` is `index`, `clusters` or `map`."""
 
     space: SpaceRow
-    part: str
+    kind: str
 
 
-def missing(session: Session, row: Reindex, pairs: list[Pair], exact_bytes: int) -> list[Missing]:
-    """What the new spaces lack that would be there without the switch."""
-    return [Missing(pair.new, part) for pair in pairs if pair.new for part in _missing(session, row, pair, exact_bytes)]
+def missing_artifacts(
+    session: Session, row: Reindex, pairs: list[SpacePair], exact_bytes: int
+) -> list[MissingArtifact]:
+    """What the new spaces lack and the cutover would therefore take away."""
+    return [
+        MissingArtifact(pair.new, kind)
+        for pair in pairs
+        if pair.new
+        for kind in _missing_kinds(session, row, pair, exact_bytes)
+    ]
 
 
-def _missing(session: Session, row: Reindex, pair: Pair, exact_bytes: int) -> list[str]:
-    old, new, floor = pair.old, pair.new, row.settled_seq
+def _missing_kinds(session: Session, row: Reindex, pair: SpacePair, exact_bytes: int) -> list[str]:
+    old, new = pair.old, pair.new
     if new is None:
         return []
-    parts = []
-    # what was settled, or all that the space holds: it may have got nothing since long before
-    covered = min(floor or 0, vector_stream.covered(session, new.id))
-    enough = exact_bytes // (4 * new.dimension) + 1
-    if not snapshots.newest(session, [new.id]) and backfill.at_least(session, new.id, enough):
-        parts.append("index")
-    run = cluster_runs.current(session, new.id)
-    if old and cluster_runs.current(session, old.id) and (run is None or (run.covered_seq or 0) < covered):
-        parts.append("clusters")
-    drawn = maps.newest(session, new.id)
-    if old and maps.newest(session, old.id) and (drawn is None or drawn.covered_seq < covered):
-        parts.append("map")
-    return parts
+    kinds = []
+    # no later than the last change of the space, which may be long ago
+    required = min(row.required_seq or 0, vector_stream.last_seq_of_space(session, new.id))
+    max_exact_vectors = exact_bytes // (4 * new.dimension)
+    if not snapshots.newest(session, [new.id]) and backfill.has_at_least(session, new.id, max_exact_vectors + 1):
+        kinds.append("index")
+    run = cluster_runs.get_current(session, new.id)
+    if old and cluster_runs.get_current(session, old.id) and (run is None or (run.covered_seq or 0) < required):
+        kinds.append("clusters")
+    newest_map = maps.get_newest(session, new.id)
+    if old and maps.get_newest(session, old.id) and (newest_map is None or newest_map.covered_seq < required):
+        kinds.append("map")
+    return kinds
 
 
-def build(database: Database, reindex_id: int, exact_bytes: int) -> bool:
-    """Ask for what is missing; once nothing is, the reindex is ready, with its report. True when it became so."""
+def make_ready(database: Database, reindex_id: int, exact_bytes: int) -> bool:
+    """Request the missing artifacts; once none is missing, store the report and mark the reindex as ready.
+
+    True if this call made it ready.
+    """
     with database.transaction() as session:
         row = reindexes.get(session, reindex_id)
-        pairs = backfill.pairs(session, reindex_id)
-        lacking = missing(session, row, pairs, exact_bytes)
-        for each in lacking:
-            _ask(session, each)
-        if lacking:
+        pairs = backfill.list_space_pairs(session, reindex_id)
+        missing = missing_artifacts(session, row, pairs, exact_bytes)
+        for artifact in missing:
+            _request(session, artifact)
+        if missing:
             return False
-        told = report(database, session, row, pairs)
-        values = {"stage": None, "report": told, "ready_at": NOW}
-        return row.stage == Stage.BUILDING and reindexes.change(
+        report = create_report(database, session, row, pairs)
+        values = {"stage": None, "report": report, "ready_at": NOW}
+        return row.stage == Stage.BUILDING and reindexes.change_state(
             session, reindex_id, (ReindexState.RUNNING,), ReindexState.READY, **values
         )
 
 
-def _ask(session: Session, lacking: Missing) -> None:
-    """Not before its time where the last try failed: those who make them say when that is."""
-    space_id, pause = lacking.space.id, {"rest": 0.0, "after_failure": refresh_policy.AFTER_FAILURE}
-    if lacking.part == "index":
-        after_commit(session, lambda: ring_build(space_id))
-    elif lacking.part == "map" and space_id in maps.covered(session, **pause):
-        after_commit(session, lambda: ring_fit(MAP_DRAW, space_id))
-    elif lacking.part == "clusters":
-        if space_id in cluster_runs.covered(session, **pause):
+def _request(session: Session, artifact: MissingArtifact) -> None:
+    """Enqueue the artifact. A map or a cluster run that failed is requested again only after `RETRY_DELAY` seconds."""
+    space_id, pause = artifact.space.id, {"cooldown_factor": 0.0, "retry_delay": refresh_policy.RETRY_DELAY}
+    if artifact.kind == "index":
+        after_commit(session, lambda: enqueue_build(space_id))
+    elif artifact.kind == "map" and space_id in maps.list_refreshable(session, **pause):
+        after_commit(session, lambda: enqueue_fit(MAP_BUILD, space_id))
+    elif artifact.kind == "clusters":
+        if space_id in cluster_runs.list_refreshable(session, **pause):
             default = Parameters()
-            cluster_runs.ask(
+            cluster_runs.create(
                 session,
                 space_id,
                 algorithm=default.algorithm,
                 parameters=default.as_dict(),
-                asked_by="reindex",
+                requested_by="reindex",
             )
-        after_commit(session, lambda: ring_fit(CLUSTERS_FIT, space_id))
+        after_commit(session, lambda: enqueue_fit(CLUSTERS_FIT, space_id))
 
 
 @dataclass(frozen=True)
-class Compared:
-    """The drift between two spaces, the names of the models that moved most, and the share of their neighbours kept."""
+class SpaceDrift:
+    """The drift between two spaces, and the repo ids and overlaps of the models that changed most."""
 
     drift: Drift
-    most: list[tuple[str, float]]
+    most_changed: list[tuple[str, float]]
 
 
-def compared(database: Database, session: Session, pair: Pair) -> Compared | None:
-    """Of a seeded sample of the models that move their base in both spaces; None where there are too few."""
+def compare_spaces(database: Database, session: Session, pair: SpacePair) -> SpaceDrift | None:
+    """Measure the drift of a seeded sample of the models that shift their base in both spaces; None for too few."""
     if pair.old is None or pair.new is None:
         return None
-    ids = backfill.sample(session, pair.new.id, COMPARED, SEED)
-    with database.reading() as connection:
-        mine, new = _of(connection, pair.new, ids)
-        theirs, old = _of(connection, pair.old, ids)
-    both = sorted(mine.keys() & theirs.keys())
-    if not both:
+    ids = backfill.sample_models(session, pair.new.id, SAMPLE_SIZE, SEED)
+    with database.autocommit() as connection:
+        new_rows, new = _load_vectors(connection, pair.new, ids)
+        old_rows, old = _load_vectors(connection, pair.old, ids)
+    model_ids = sorted(new_rows.keys() & old_rows.keys())
+    if not model_ids:
         return None
-    found = drift(old[[theirs[each] for each in both]], new[[mine[each] for each in both]])
-    if found is None:
+    drift = measure_drift(old[[old_rows[id] for id in model_ids]], new[[new_rows[id] for id in model_ids]])
+    if drift is None:
         return None
-    named = models.by_ids(session, [both[place] for place in found.most])
-    most = [(named[both[place]].repo_id, found.overlaps[place]) for place in found.most if both[place] in named]
-    return Compared(found, most)
+    changed = {model_ids[row]: drift.overlaps[row] for row in drift.most_changed}
+    by_id = models.get_by_ids(session, list(changed))
+    return SpaceDrift(drift, [(by_id[id].repo_id, overlap) for id, overlap in changed.items() if id in by_id])
 
 
-def _of(connection: Connection, space: SpaceRow, ids: list[int]) -> tuple[dict[int, int], np.ndarray]:
-    found, rows = vector_stream.newest_of(connection, space.id, space.dimension, np.array(ids, np.int64))
-    return {model_id: place for place, model_id in enumerate(found.tolist())}, rows
+def _load_vectors(connection: Connection, space: SpaceRow, ids: list[int]) -> tuple[dict[int, int], np.ndarray]:
+    """The row of each model that has a vector in the space, and the vectors (n, d)."""
+    model_ids, vectors = vector_stream.newest_vectors(connection, space.id, space.dimension, np.array(ids, np.int64))
+    return {model_id: row for row, model_id in enumerate(model_ids.tolist())}, vectors
 
 
-def report(database: Database, session: Session, row: Reindex, pairs: list[Pair]) -> list[dict[str, Any]]:
-    """Of each pair the spaces' keys, what would be lost, and the drift; JSON."""
-    return [_told(database, session, row, pair) for pair in pairs if pair.new]
+def create_report(database: Database, session: Session, row: Reindex, pairs: list[SpacePair]) -> list[dict[str, Any]]:
+    """The spaces' keys, lost models and drift of each pair, as JSON."""
+    return [_pair_report(database, session, row, pair) for pair in pairs if pair.new]
 
 
-def _told(database: Database, session: Session, row: Reindex, pair: Pair) -> dict[str, Any]:
+def _pair_report(database: Database, session: Session, row: Reindex, pair: SpacePair) -> dict[str, Any]:
     assert pair.new is not None
-    gone, found = backfill.lost(session, pair, row.id), compared(database, session, pair)
-    told: dict[str, Any] | None = None
-    if found is not None:
-        told = asdict(found.drift)
-        del told["overlaps"]
-        told["most"] = [{"repo_id": repo_id, "overlap": overlap} for repo_id, overlap in found.most]
+    lost, comparison = backfill.find_lost_models(session, pair, row.id), compare_spaces(database, session, pair)
+    drift: dict[str, Any] | None = None
+    if comparison is not None:
+        drift = asdict(comparison.drift)
+        del drift["overlaps"]
+        drift["most_changed"] = [{"repo_id": repo_id, "overlap": share} for repo_id, share in comparison.most_changed]
     return {
         "feature": pair.new.feature,
         "base": pair.new.base_repo,
         "old": pair.old.key if pair.old else None,
         "new": pair.new.key,
-        "lost": asdict(gone),
-        "drift": told,
+        "lost_models": asdict(lost),
+        "drift": drift,
     }
 
 
-def drift_report(database: Database, reindex_id: int) -> tuple[bool, list[dict[str, Any]]]:
-    """What was found when it became ready (true); before that, of what is measured so far. Raises `ReindexNotFound`."""
+def get_drift_report(database: Database, reindex_id: int) -> tuple[bool, list[dict[str, Any]]]:
+    """Whether the report is final, and the report: the one stored when the reindex became ready, or one of what is
+    measured so far. Raises `ReindexNotFound`.
+    """
     with database.transaction() as session:
         row = reindexes.get(session, reindex_id)
         if row.report is not None:
             return True, row.report
-        return False, report(database, session, row, backfill.pairs(session, reindex_id))
+        return False, create_report(database, session, row, backfill.list_space_pairs(session, reindex_id))
 
 
-def parts_left(database: Database, reindex_id: int, exact_bytes: int) -> list[dict[str, str]]:
-    """What is still to be built of which space, for people."""
+def list_missing_artifacts(database: Database, reindex_id: int, exact_bytes: int) -> list[dict[str, str]]:
+    """What must still be built for which space, as JSON."""
     with database.transaction() as session:
-        return _parts_left(session, reindexes.get(session, reindex_id), exact_bytes)
+        return _list_missing_artifacts(session, reindexes.get(session, reindex_id), exact_bytes)
 
 
-def _parts_left(session: Session, row: Reindex, exact_bytes: int) -> list[dict[str, str]]:
+def _list_missing_artifacts(session: Session, row: Reindex, exact_bytes: int) -> list[dict[str, str]]:
     if row.stage != Stage.BUILDING:
         return []
-    found = missing(session, row, backfill.pairs(session, row.id), exact_bytes)
-    return [{"space": each.space.key, "part": each.part} for each in found]
+    missing = missing_artifacts(session, row, backfill.list_space_pairs(session, row.id), exact_bytes)
+    return [{"space": artifact.space.key, "kind": artifact.kind} for artifact in missing]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A reindex, its jobs by state, those that failed by their error, and what is still to be built."""
+    """A reindex with its jobs counted by state, its failures by error code, and the artifacts still to be built."""
 
     reindex: Reindex
     jobs: dict[JobState, int]
-    failures: list[Failures]
-    parts_left: list[dict[str, str]]
+    failures: list[JobFailures]
+    missing_artifacts: list[dict[str, str]]
 
 
-def progress(database: Database, reindex_id: int, exact_bytes: int) -> Progress:
+def get_progress(database: Database, reindex_id: int, exact_bytes: int) -> Progress:
     """Raises `ReindexNotFound`."""
     with database.transaction() as session:
         row = reindexes.get(session, reindex_id)
         return Progress(
             row,
-            reindexes.job_counts(session, reindex_id),
-            reindexes.failures(session, reindex_id),
-            _parts_left(session, row, exact_bytes),
+            reindexes.count_jobs(session, reindex_id),
+            reindexes.list_failures(session, reindex_id),
+            _list_missing_artifacts(session, row, exact_bytes),
         )

@@ -1,8 +1,8 @@
-"""Reindexes: models measured anew beside what answers now. Asked for here, and worked on page by page.
+"""Creates reindexes, and runs them in pages of work.
 
-A step is one transaction that checks where the row stands, does a page of work and moves the row on. Whatever dies
-before its commit has done nothing; `workers/maintenance/reindexer.py` takes the steps, and
-`catalog/reindexes/cutover.py` ends them.
+Each function for a page is one transaction: it checks the state and stage of the row, does the work and updates the
+row, so a process that dies before the commit has changed nothing. `workers/maintenance/reindexer.py` calls them;
+`catalog/reindexes/cutover.py` ends a reindex.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from sqlalchemy.orm import Session
 
 from catalog.database import NOW, Database
 from catalog.errors import InvalidInput, ReindexActive
-from catalog.jobs.repository import claims
 from catalog.jobs.submissions import enqueue
 from catalog.models.repo_ref import RepoRef
 from catalog.models.repository import models
-from catalog.queue import ring_after_commit
 from catalog.reindexes.repository import backfill, reindexes
-from catalog.reindexes.repository.backfill import Pair
-from catalog.reindexes.repository.reindexes import Selected
+from catalog.reindexes.repository.backfill import SpacePair
+from catalog.reindexes.repository.reindexes import SelectionQuery
 from catalog.spaces import repository as spaces
-from catalog.spaces.contract import Space, contract_told
+from catalog.spaces.contract import Space, describe_contract
 from catalog.tables import ModelState, Priority, Reindex, ReindexState, SpaceRow, Stage
 from catalog.vectors.repository import feed
 
-LOOKED_AT = 500  # models that a page looks at
-PAGE = 100  # jobs that it makes at most
-CARRIED = 500  # vectors that are copied, or become tombstones, in one transaction
-RINGS_A_PAGE = 16  # one bell is enough for a worker to go through all that waits
+CANDIDATES_PER_PAGE = 500  # models that one page checks against the selection
+JOBS_PER_PAGE = 100  # jobs that one page creates at most
+VECTORS_PER_PAGE = 500  # vectors that are copied, or become tombstones, in one transaction
+MAX_MESSAGES_PER_PAGE = 16  # one message is enough for a worker to go through all queued jobs
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Which models, exactly one of: `everything`, those of a `base`, of a `space` (its key), in a `state`, and the
-    `outdated` ones, which were not measured under what the workers measure now. Raises `InvalidInput`, `InvalidRepoId`.
+class ReindexSelection:
+    """The models to measure: exactly one of `everything`, the fine-tunes of a `base`, the models of a `space` (its
+    key), the models in a `state`, and the `outdated` ones, which have no vector under the workers' current contract.
+
+    Raises `InvalidInput` and `InvalidRepoId`.
     """
 
     everything: bool = False
@@ -47,152 +47,146 @@ class Selection:
     outdated: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.stored()) != 1:
-            raise InvalidInput("Give exactly one of all, base, space, state and outdated.")
+        if len(self.as_dict()) != 1:
+            raise InvalidInput("Specify exactly one of all, base, space, state and outdated.")
         if self.base is not None:
             RepoRef(self.base)
         if self.state is not None and self.state not in (ModelState.INDEXED, ModelState.NO_SHIFT, ModelState.FAILED):
-            raise InvalidInput("A state to reindex is one of indexed, no_shift and failed.")
+            raise InvalidInput("The state to reindex must be indexed, no_shift or failed.")
 
-    def stored(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
+        """The one criterion that is set, as it is stored."""
         return {name: value for name, value in asdict(self).items() if value}
 
     @classmethod
-    def of(cls, row: Reindex) -> Self:
+    def from_row(cls, row: Reindex) -> Self:
         return cls(**row.selection)
 
-    def selected(self, session: Session, contract: Sequence[Mapping[str, Any]]) -> Selected:
-        """Raises `SpaceNotFound`."""
+    def query(self, session: Session, contract: Sequence[Mapping[str, Any]]) -> SelectionQuery:
+        """The query for the selected models, given the `contract` that is measured. Raises `SpaceNotFound`."""
         if self.base is not None:
-            return Selected("base", "embedded", {"base": self.base})
+            return SelectionQuery("base", "embedded", {"base": self.base})
         if self.state is not None:
-            return Selected("state", "any", {"state": self.state})
+            return SelectionQuery("state", "any", {"state": self.state})
         if self.outdated:
-            return Selected("all", "outdated", {"contract": reindexes.contract_json(contract)})
+            return SelectionQuery("all", "outdated", {"contract": reindexes.contract_json(contract)})
         if self.space is None:
-            return Selected("all", "embedded", {})
+            return SelectionQuery("all", "embedded", {})
         space = spaces.get(session, self.space)
         values = {"space_id": space.id, "base": space.base_repo}
-        return Selected("base" if space.base_repo else "all", "space", values)
+        return SelectionQuery("base" if space.base_repo else "all", "space", values)
 
 
-def start(database: Database, selection: Selection) -> Reindex:
-    """Raises `SpaceNotFound`, and `ReindexActive` while another one runs or waits for its switch."""
+def create(database: Database, selection: ReindexSelection) -> Reindex:
+    """Create a reindex. Raises `SpaceNotFound`, and `ReindexActive` while another reindex is running or ready."""
     with database.transaction() as session:
         reindexes.lock_start(session)
-        if (other := reindexes.active(session)) is not None:
-            raise ReindexActive(f"Reindex {other.id} is {other.state}: switch to it, roll it back or cancel it first.")
-        selection.selected(session, [])
-        return reindexes.add(session, selection.stored())
+        if (other := reindexes.get_active(session)) is not None:
+            raise ReindexActive(f"Reindex {other.id} is {other.state}: cut over, roll it back or cancel it first.")
+        selection.query(session, [])
+        return reindexes.create(session, selection.as_dict())
 
 
-def page(database: Database, *, before: int | None, limit: int) -> list[Reindex]:
-    """Up to `limit` reindexes with an id below `before`, the newest first."""
+def list_page(database: Database, *, before: int | None, limit: int) -> list[Reindex]:
+    """Up to `limit` reindexes with an id below `before`, newest first."""
     with database.transaction() as session:
-        return reindexes.page(session, before=before, limit=limit)
+        return reindexes.list_page(session, before=before, limit=limit)
 
 
-def queue(database: Database, reindex_id: int, contract: Sequence[Space]) -> bool:
-    """Make a page of jobs for current revisions. The first page keeps what this worker measures as the reindex's
-    contract, and counts its models. False where it is at another stage by now.
+def queue_page(database: Database, reindex_id: int, contract: Sequence[Space]) -> bool:
+    """Create a page of jobs for the current revisions of selected models. False if the reindex is past this stage.
+
+    The first page stores the contract of this worker as that of the reindex, and counts the selected models.
     """
     with database.transaction() as session:
         row = reindexes.get(session, reindex_id, lock=True)
         if row.state != ReindexState.RUNNING or row.stage != Stage.QUEUEING:
             return False
         if row.contract is None:
-            row.contract = contract_told(contract)
-        selected = Selection.of(row).selected(session, row.contract)
+            row.contract = describe_contract(contract)
+        query = ReindexSelection.from_row(row).query(session, row.contract)
         if row.total is None:
-            row.total = reindexes.count(session, selected)
-        found = reindexes.candidates(session, selected, row.cursor, LOOKED_AT)
-        wanted = [each for each in found if each.wanted]
-        page, left = wanted[:PAGE], wanted[PAGE:]
-        named = models.by_ids(session, [each.model_id for each in page])
-        for place, each in enumerate(page):
-            model, ring = named[each.model_id], place < RINGS_A_PAGE
-            job, made = enqueue(session, model, each.sha, Priority.CRAWL, ring=ring, reindex_id=row.id)
-            row.queued += made
-            row.quarantined += not made and job.reindex_id != row.id
-        row.cursor = left[0].model_id - 1 if left else found[-1].model_id if found else row.cursor
-        if len(found) < LOOKED_AT and not left:
+            row.total = reindexes.count_selected(session, query)
+        candidates = reindexes.list_candidates(session, query, row.cursor, CANDIDATES_PER_PAGE)
+        selected = [candidate for candidate in candidates if candidate.selected]
+        page, rest = selected[:JOBS_PER_PAGE], selected[JOBS_PER_PAGE:]
+        by_id = models.get_by_ids(session, [candidate.model_id for candidate in page])
+        for number, candidate in enumerate(page):
+            model, notify = by_id[candidate.model_id], number < MAX_MESSAGES_PER_PAGE
+            job, created = enqueue(session, model, candidate.sha, Priority.CRAWL, notify=notify, reindex_id=row.id)
+            row.queued += created
+            row.quarantined += not created and job.reindex_id != row.id
+        if rest:
+            row.cursor = rest[0].model_id - 1
+        elif candidates:
+            row.cursor = candidates[-1].model_id
+        if len(candidates) < CANDIDATES_PER_PAGE and not rest:
             row.stage = Stage.MEASURING
     return True
 
 
-def await_jobs(database: Database, reindex_id: int) -> bool:
-    """Go on to the next stage once every job has ended. False while some have not."""
+def finish_measuring(database: Database, reindex_id: int) -> bool:
+    """Advance to the backfill once every job has ended. False while some are queued or running."""
     with database.transaction() as session:
-        if reindexes.any_job_active(session, reindex_id):
+        if reindexes.has_active_jobs(session, reindex_id):
             return False
-        return _to(session, reindex_id, Stage.MEASURING, Stage.CARRYING)
+        row = reindexes.get(session, reindex_id, lock=True)
+        if row.state != ReindexState.RUNNING or row.stage != Stage.MEASURING:
+            return False
+        row.stage = Stage.BACKFILLING
+    return True
 
 
-def carry(database: Database, reindex_id: int) -> bool:
-    """Copy a page of what the new spaces lack and other spaces of the same contract have: models that were not
-    selected, failed, or came meanwhile. False where there was nothing; then the new spaces can be built.
+def backfill_spaces(database: Database, reindex_id: int) -> bool:
+    """Copy a page of vectors that the new spaces lack and other spaces of the same contract have: those of models that
+    were not selected, failed, or were added since. False if there are none, so the new spaces can be built.
     """
     with database.transaction() as session:
-        feed.lock_feed(session)  # before any row of a model: whoever stores a vector has it first, too
+        feed.lock_feed(session)  # before any row of a model, in the order of every writer of vectors
         row = reindexes.get(session, reindex_id, lock=True)
-        found = backfill.pairs(session, reindex_id)
-        if carry_page(session, row, found):
+        pairs = backfill.list_space_pairs(session, reindex_id)
+        if backfill_page(session, row, pairs):
             return True
-        if row.state == ReindexState.RUNNING and row.stage == Stage.CARRYING:
-            row.stage, row.settled_seq = Stage.BUILDING, feed.last_seq(session)
-            if not found:  # its models were not indexed before: they are where all others are
-                row.state, row.stage = ReindexState.SWITCHED, None
-                row.finished_at = row.switched_at = NOW
+        if row.state == ReindexState.RUNNING and row.stage == Stage.BACKFILLING:
+            row.stage, row.required_seq = Stage.BUILDING, feed.last_seq(session)
+            if not pairs:  # its models had never been indexed, so they went into the serving spaces
+                row.state, row.stage = ReindexState.CUT_OVER, None
+                row.finished_at = row.cut_over_at = NOW
     return False
 
 
-def carry_page(session: Session, row: Reindex, found: Sequence[Pair]) -> bool:
-    """Whether there may be more. The caller holds `vectors.lock_feed` and the row."""
-    for pair in found:
-        for source in sources(session, pair.new):
-            place = f"{source.id}-{pair.new.id}" if pair.new else ""
-            after = row.positions.get(place, 0)
-            done = backfill.carry(session, source, pair.new, row.id, after=after, limit=CARRIED)  # type: ignore[arg-type]
-            if done.seq != after:
-                row.positions = {**row.positions, place: done.seq}
-                row.carried += done.copied
+def backfill_page(session: Session, row: Reindex, pairs: Sequence[SpacePair]) -> bool:
+    """Copy one page of vectors; whether there may be more. The caller holds `feed.lock_feed` and the row's lock."""
+    for pair in pairs:
+        if pair.new is None:
+            continue
+        for source in _backfill_sources(session, pair.new):
+            key = f"{source.id}-{pair.new.id}"
+            after = row.positions.get(key, 0)
+            page = backfill.copy_page(session, source, pair.new, row.id, after=after, limit=VECTORS_PER_PAGE)
+            if page.seq != after:
+                row.positions = {**row.positions, key: page.seq}
+                row.backfilled += page.copied
                 session.flush()
-            if done.more:
+            if page.more:
                 return True
     return False
 
 
-def sources(session: Session, space: SpaceRow | None) -> list[SpaceRow]:
-    """The spaces of the same contract, the one that serves first."""
-    if space is None:
-        return []
-    return [each for each in spaces.editions(session, spaces.contract_of(space)) if each.id != space.id]
+def _backfill_sources(session: Session, target: SpaceRow) -> list[SpaceRow]:
+    """The other spaces of the same contract, the serving one first."""
+    return [space for space in spaces.list_editions(session, spaces.to_space(target)) if space.id != target.id]
 
 
-def discard(database: Database, reindex_id: int) -> bool:
-    """End a page of a reindex's jobs, then a page of what it measured. False where nothing is left."""
+def discard_page(database: Database, reindex_id: int) -> bool:
+    """Cancel a page of a reindex's jobs, or discard a page of its vectors. False if nothing is left."""
     with database.transaction() as session:
-        if reindexes.cancel_jobs(session, reindex_id, CARRIED):
+        if reindexes.cancel_jobs(session, reindex_id, VECTORS_PER_PAGE):
             return True
     with database.transaction() as session:
         feed.lock_feed(session)
-        if backfill.discard(session, reindex_id, CARRIED):
+        if backfill.discard_page(session, reindex_id, VECTORS_PER_PAGE):
             return True
         row = reindexes.get(session, reindex_id, lock=True)
         row.stage = None
     return False
-
-
-def ring(database: Database) -> None:
-    """Have a worker look for jobs: the bells of later pages may have been answered already."""
-    with database.transaction() as session:
-        if (waiting := claims.oldest_due(session)) is not None:
-            ring_after_commit(session, waiting)
-
-
-def _to(session: Session, reindex_id: int, stage: Stage, following: Stage) -> bool:
-    row = reindexes.get(session, reindex_id, lock=True)
-    if row.state != ReindexState.RUNNING or row.stage != stage:
-        return False
-    row.stage = following
-    return True

@@ -1,10 +1,10 @@
-"""When a cosine means something: how near two models come to each other by measurement noise and by chance.
+"""The cosine that measurement noise and chance explain; a neighbor above it is confident.
 
-A vector is what a fine-tune did plus noise of norm up to the base's noise floor f. Noise can turn a vector of norm q by
-no more than a share f / q of its length, and so adds at most f / q to a cosine. What is left is chance: among n
-directions that have nothing to do with the query, the nearest is expected to reach sqrt(2 ln n / d) in d dimensions
-(the maximum of n normal variables of variance 1 / d). A neighbour above the sum of the two is confident. That its own
-norm clears the floor is a condition of being in the index at all.
+A vector is the shift of a fine-tune plus noise, whose norm is at most the base's noise floor f. Noise moves a vector of
+norm q by at most a share f / q of its length, and so adds at most f / q to a cosine. Chance adds the rest: among n
+directions that are unrelated to the query, the nearest is expected to reach sqrt(2 ln n / d) in d dimensions (the
+maximum of n normal variables of variance 1 / d). The bound is the sum of the two. The neighbor's own norm is above the
+noise floor, or else it would not be in the index.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A page of neighbours: the nearest ones, or a varied choice of them, each with the near-duplicates it stands for."""
+"""Ranks a page of neighbors: by cosine, or diversified, and with near-duplicates grouped."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from catalog.geometry.transforms import Geometry
-from catalog.index.space_index import Hits, SpaceIndex, joined
-from catalog.search.diversity import diverse, representatives
-from catalog.vectors.numeric import normalized, norms, products
+from catalog.index.space_index import SearchHits, SpaceIndex, concatenate
+from catalog.search.diversity import mmr_order, representatives
+from catalog.vectors.numeric import inner_products, normalize, norms
 
-NOTHING = (np.empty(0, np.int64), np.empty(0, np.float32))
-POOL = 4  # times k: the neighbours that a varied choice is made among, and
-LARGEST_POOL = 4_096  # at most so many are looked through for near-duplicates
-CANDIDATES = 256  # or `POOL` times k if that is more: what is measured anew in a geometry
+POOL_FACTOR = 4  # candidates for each neighbor of a diversified page, or of a page in a geometry
+MIN_DIVERSE_POOL = 64  # candidates of a diversified page
+MAX_POOL = 4_096  # candidates among which near-duplicates are grouped
+MIN_CANDIDATES = 256  # candidates of a page in a geometry
 
 
 @dataclass(frozen=True)
-class Page:
-    """What a page of k neighbours is to be: all above a cosine; `diversity` from 0 (by cosine) to 1; models with a
-    cosine of `group_above` to each other on one line (None: each on its own).
+class PageOptions:
+    """A page of `k` neighbors with cosines of at least `min_similarity`. `diversity` is from 0 (by cosine alone) to 1.
+    Models with a cosine of at least `group_above` to one another are grouped (None: no grouping).
     """
 
     k: int = 10
@@ -31,8 +31,8 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Pick:
-    """A model, its cosine to the query, and the models and cosines of the near-duplicates that it stands for."""
+class RankedModel:
+    """A model with its cosine to the query, and the ids and cosines of the near-duplicates grouped with it."""
 
     model_id: int
     cosine: float
@@ -40,114 +40,136 @@ class Pick:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Which models may be found: all but those of `exclude`, and only where `allowed` (bool, by model id) is true."""
+class CandidateFilter:
+    """The models that may be found: those not in `exclude` and `allowed` (bool, by model id; None: all)."""
 
     exclude: Collection[int] = ()
     allowed: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
-class Across:
-    """The geometry of the query's own base, and of each base whose models may be found its geometry and which models
-    (bool, by model id; None: all) those are. Each only shifts and scales unit vectors.
+class PerBaseGeometry:
+    """The geometry fitted to the query's base, and for each base that is searched its geometry and the models of it
+    that may be found (bool, by model id; None: all). Each geometry only shifts and scales unit vectors.
     """
 
-    own: Geometry
-    parts: Sequence[tuple[Geometry, np.ndarray | None]]
+    query_geometry: Geometry
+    bases: Sequence[tuple[Geometry, np.ndarray | None]]
 
 
-def pick(
-    index: SpaceIndex, vector: np.ndarray, page: Page, limits: Limits, geometry: Geometry | Across | None = None
-) -> tuple[list[Pick], Hits]:
-    """The page, and the hits that it was made of; with a geometry, all cosines to the query are of that.
+def rank(
+    index: SpaceIndex,
+    vector: np.ndarray,
+    page: PageOptions,
+    candidates: CandidateFilter,
+    geometry: Geometry | PerBaseGeometry | None = None,
+) -> tuple[list[RankedModel], SearchHits]:
+    """The ranked models of a page, and the hits from which they were ranked. With a geometry, all cosines to the query
+    are taken in it.
 
     Raises what `SpaceIndex.search` raises.
     """
-    wanted = page.k if not page.diversity else max(POOL * page.k, 64)
-    pool = wanted if page.group_above is None else 2 * wanted + 16
+    groups = page.k if not page.diversity else max(POOL_FACTOR * page.k, MIN_DIVERSE_POOL)
+    pool = groups if page.group_above is None else 2 * groups + 16
     while True:
-        hits = search(index, vector, pool, page.min_similarity, limits, geometry)
-        leaders = _leaders(hits, page, wanted, geometry)
-        enough = len(np.unique(leaders)) >= wanted or len(hits.model_ids) < pool
-        if enough or pool >= LARGEST_POOL:
+        hits = nearest(index, vector, pool, page.min_similarity, candidates, geometry)
+        leaders = _leaders(hits, page, groups, geometry)
+        enough = len(np.unique(leaders)) >= groups or len(hits.model_ids) < pool
+        if enough or pool >= MAX_POOL:
             break
-        pool = min(4 * pool, LARGEST_POOL)
-    return _picks(hits, leaders, page, geometry), hits
+        pool = min(4 * pool, MAX_POOL)
+    return _ranked_models(hits, leaders, page, geometry), hits
 
 
-def search(
+def nearest(
     index: SpaceIndex,
     vector: np.ndarray,
     k: int,
-    least: float,
-    limits: Limits,
-    geometry: Geometry | Across | None,
-) -> Hits:
-    """The k nearest with a cosine of at least `least`. In a geometry, the nearest by raw cosine are candidates that are
-    measured anew: exact where all that may be found are candidates.
+    min_similarity: float,
+    candidates: CandidateFilter,
+    geometry: Geometry | PerBaseGeometry | None,
+) -> SearchHits:
+    """The k nearest models with a cosine of at least `min_similarity`. With a geometry, the nearest by raw cosine are
+    candidates whose cosines are computed again in it. This is exact if the candidates are all models that may be found.
     """
     if geometry is None:
-        return index.search(vector, k, exclude=limits.exclude, allowed=limits.allowed, min_similarity=least)
-    pool = max(CANDIDATES, POOL * k)
+        return index.search(
+            vector, k, exclude=candidates.exclude, allowed=candidates.allowed, min_similarity=min_similarity
+        )
+    pool = max(MIN_CANDIDATES, POOL_FACTOR * k)
     query = index.query(vector)
-    if isinstance(geometry, Across):
-        own = geometry.own.apply(query[None])[0]
-        found = [
-            _measured(index, each.toward(own), own, each, pool, replace(limits, allowed=allowed))
-            for each, allowed in (geometry.parts if own.any() else ())  # zeros: as its base's models are on average
+    if isinstance(geometry, PerBaseGeometry):
+        image = geometry.query_geometry.apply(query[None])[0]
+        bases = geometry.bases if image.any() else ()  # an image of zeros: the query is the average of its base
+        searches = [
+            _rescore(index, base.preimage_direction(image), image, base, pool, replace(candidates, allowed=allowed))
+            for base, allowed in bases
         ]
     else:
-        found = [_measured(index, query, geometry.apply(query[None])[0], geometry, pool, limits)]
-    hits = joined(found) if found else Hits(*NOTHING, index.covered_seq, index.generation)
+        searches = [_rescore(index, query, geometry.apply(query[None])[0], geometry, pool, candidates)]
+    if not searches:
+        return SearchHits(np.empty(0, np.int64), np.empty(0, np.float32), index.covered_seq, index.generation)
+    hits = concatenate(searches)
     order = np.argsort(-hits.cosines, kind="stable")[:k]
-    order = order[hits.cosines[order] >= least]
-    return hits.chosen(order, hits.cosines[order])
+    order = order[hits.cosines[order] >= min_similarity]
+    return hits.select(order, hits.cosines[order])
 
 
-def _measured(
-    index: SpaceIndex, toward: np.ndarray, own: np.ndarray, geometry: Geometry, pool: int, limits: Limits
-) -> Hits:
-    """The candidates nearest to a direction by raw cosine, with their cosines in a geometry to a query placed there."""
-    hits = index.search(toward, pool, exclude=limits.exclude, allowed=limits.allowed)
+def _rescore(
+    index: SpaceIndex,
+    direction: np.ndarray,
+    image: np.ndarray,
+    geometry: Geometry,
+    pool: int,
+    candidates: CandidateFilter,
+) -> SearchHits:
+    """The `pool` models nearest to a direction by raw cosine, with their cosines in a geometry, where the query has the
+    image `image`.
+    """
+    hits = index.search(direction, pool, exclude=candidates.exclude, allowed=candidates.allowed)
     if not len(hits.model_ids):
         return hits
-    theirs = geometry.apply(hits.vectors())
-    cosines = np.clip(products(theirs, own) / (norms(theirs) * norms(own)), -1, 1)
+    images = geometry.apply(hits.vectors())
+    cosines = np.clip(inner_products(images, image) / (norms(images) * norms(image)), -1, 1)
     return replace(hits, cosines=cosines, exact=hits.exact and len(hits.model_ids) < pool)
 
 
-def _compared(hits: Hits, geometry: Geometry | Across | None) -> np.ndarray:
-    """Unit vectors float32 (k, d) whose products say how alike hits are: the vectors as they are, but across bases each
-    as it stands among those of its base.
+def _comparison_vectors(hits: SearchHits, geometry: Geometry | PerBaseGeometry | None) -> np.ndarray:
+    """Unit vectors float32 (k, d) by which hits are compared with one another: raw ones, or, across bases, each in the
+    geometry of its own base.
     """
     vectors = hits.vectors()
-    for each, allowed in geometry.parts if isinstance(geometry, Across) else ():
-        of_it = slice(None) if allowed is None else allowed.take(hits.model_ids, mode="clip")
-        vectors[of_it] = normalized(each.apply(vectors[of_it]))
+    for base, allowed in geometry.bases if isinstance(geometry, PerBaseGeometry) else ():
+        in_base = slice(None) if allowed is None else allowed.take(hits.model_ids, mode="clip")
+        vectors[in_base] = normalize(base.apply(vectors[in_base]))
     return vectors
 
 
-def _leaders(hits: Hits, page: Page, wanted: int, geometry: Geometry | Across | None) -> np.ndarray:
+def _leaders(
+    hits: SearchHits, page: PageOptions, groups: int, geometry: Geometry | PerBaseGeometry | None
+) -> np.ndarray:
+    """The index in the hits of the representative of each hit; itself if near-duplicates are not grouped."""
     if page.group_above is None:
         return np.arange(len(hits.model_ids))
-    return representatives(_compared(hits, geometry), page.group_above, wanted)
+    return representatives(_comparison_vectors(hits, geometry), page.group_above, groups)
 
 
-def _picks(hits: Hits, leaders: np.ndarray, page: Page, geometry: Geometry | Across | None) -> list[Pick]:
-    chosen = np.unique(leaders)  # in the order of their cosines
-    if page.diversity and len(chosen):
-        vectors = _compared(hits, geometry)[chosen]
-        chosen = chosen[diverse(hits.cosines[chosen], vectors, page.k, page.diversity)]
-    followers: dict[int, list[int]] = {}
-    for place, leader in enumerate(leaders.tolist()):
-        if place != leader:
-            followers.setdefault(leader, []).append(place)
+def _ranked_models(
+    hits: SearchHits, leaders: np.ndarray, page: PageOptions, geometry: Geometry | PerBaseGeometry | None
+) -> list[RankedModel]:
+    order = np.unique(leaders)  # hits are sorted by cosine, and so are these
+    if page.diversity and len(order):
+        vectors = _comparison_vectors(hits, geometry)[order]
+        order = order[mmr_order(hits.cosines[order], vectors, page.k, page.diversity)]
+    duplicates: dict[int, list[int]] = {}
+    for index, leader in enumerate(leaders.tolist()):
+        if index != leader:
+            duplicates.setdefault(leader, []).append(index)
     return [
-        Pick(*_hit(hits, place), tuple(_hit(hits, each) for each in followers.get(place, ())))
-        for place in chosen[: page.k].tolist()
+        RankedModel(*_hit(hits, leader), tuple(_hit(hits, index) for index in duplicates.get(leader, ())))
+        for leader in order[: page.k].tolist()
     ]
 
 
-def _hit(hits: Hits, place: int) -> tuple[int, float]:
-    return int(hits.model_ids[place]), float(hits.cosines[place])
+def _hit(hits: SearchHits, index: int) -> tuple[int, float]:
+    return int(hits.model_ids[index]), float(hits.cosines[index])

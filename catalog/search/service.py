@@ -1,4 +1,4 @@
-"""Questions to the index, answered with names."""
+"""Searches by model or by vector: the nearest models of a space, with their names and how confident the answer is."""
 
 from __future__ import annotations
 
@@ -11,58 +11,58 @@ from sqlalchemy.orm import Session
 
 from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.database import Database
-from catalog.errors import CatalogError, GeometryNotFitted, NoShift, SpaceMismatch, SpaceRequired
-from catalog.geometry.repository import Fitted, Place
-from catalog.geometry.transforms import DEFAULTS_BY_FEATURE, LEAST_MODELS, RAW
+from catalog.errors import CatalogError, NoShift, SpaceMismatch, SpaceRequired
+from catalog.geometry.repository import GeometryKey, StoredGeometry
+from catalog.geometry.transforms import MIN_MODELS, GeometryChoice, default_kind
 from catalog.index.filters import NO_FILTERS, Filters
-from catalog.index.follower import Follower
-from catalog.index.space_index import Hits, SpaceIndex
+from catalog.index.follower import IndexFollower
+from catalog.index.space_index import SearchHits, SpaceIndex
 from catalog.models.repository import models
 from catalog.search.confidence import noise_similarity
-from catalog.search.cross_base import Lens, lens
-from catalog.search.reranking import Limits, Page, Pick, pick
+from catalog.search.cross_base import CrossBaseQuery, cross_base_query
+from catalog.search.reranking import CandidateFilter, PageOptions, RankedModel, rank
 from catalog.spaces import repository as spaces
 from catalog.tables import Model, SpaceRow
 from catalog.vectors.repository import vectors
-from catalog.vectors.repository.vectors import Stored
+from catalog.vectors.repository.vectors import StoredEncoding
 
 MAX_K = 1_000
-DEFAULT_PAGE = Page()
+DEFAULT_PAGE_OPTIONS = PageOptions()
 
 
 @dataclass(frozen=True)
-class Options:
-    """What page of neighbours, in which space (its key, or a feature's name) and geometry (None: the default ones), of
-    which models. `exclude` has repo ids; `unconfident` asks for neighbours also where none is confident; what the
-    `viewer` may not see is as if it were not there.
+class SearchOptions:
+    """The options of a search. `space_key` is the key of a space or the name of a feature; `exclude` lists repo ids;
+    `exclude_own_owner` leaves out the models of the query's owner; `include_low_confidence` returns neighbors even if
+    none is confident. Models that the `viewer` may not see are treated as if they did not exist.
     """
 
-    page: Page = DEFAULT_PAGE
+    page: PageOptions = DEFAULT_PAGE_OPTIONS
     space_key: str | None = None
-    geometry: str | None = None
+    geometry: GeometryChoice = GeometryChoice.DEFAULT
     filters: Filters = NO_FILTERS
     exclude: tuple[str, ...] = ()
     exclude_own_owner: bool = False
-    unconfident: bool = False
+    include_low_confidence: bool = False
     viewer: Viewer = PUBLIC
 
 
-DEFAULTS = Options()
+DEFAULT_OPTIONS = SearchOptions()
 
 
 @dataclass(frozen=True)
-class Neighbour:
-    """A model, its cosine to the query in the answer's geometry, and near-duplicates of it that it stands for."""
+class Neighbor:
+    """A model, its cosine to the query in the answer's geometry, and the near-duplicates that are grouped with it."""
 
     model: Model
     similarity: float
-    duplicates: tuple[Neighbour, ...] = ()
+    duplicates: tuple[Neighbor, ...] = ()
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """How sure an answer can be: the query's norm, the noise floor of its base (a norm), the cosine that noise and
-    chance explain, and whether a neighbour is above it. None where no noise floor was measured.
+    """The confidence of an answer: the query's norm, the noise floor of its base (a norm), the cosine that noise and
+    chance explain, and whether a neighbor is above it. None if no noise floor was measured.
     """
 
     norm: float
@@ -72,25 +72,25 @@ class Confidence:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Neighbours, best first, and what the answer rests on; `generation` is 0 without a main segment, and `fitted` is
-    None where vectors are compared as they are. In a space that spans bases it is that of the query's own, and models
-    of bases for which there is none are `left_out`.
+class SearchAnswer:
+    """Neighbors, best first, and how they were found. `generation` is 0 without a main segment. `fitted` is None
+    if raw vectors were compared; in a space that spans bases it is the geometry of the query's base, and `not_compared`
+    counts the models of bases that have none.
     """
 
     space: SpaceRow
-    fitted: Fitted | None
-    neighbours: list[Neighbour]
+    fitted: StoredGeometry | None
+    neighbors: list[Neighbor]
     covered_seq: int
     generation: int
     exact: bool
     confidence: Confidence
-    left_out: int = 0
+    not_compared: int = 0
 
 
 @dataclass(frozen=True)
 class _Query:
-    """A vector to search with, and what its confidence depends on."""
+    """A vector to search with; `model` is None if the vector was not that of a model."""
 
     space: SpaceRow
     vector: np.ndarray
@@ -100,21 +100,23 @@ class _Query:
     base: str | None = None
 
     @classmethod
-    def of(cls, stored: Stored) -> _Query:
+    def from_encoding(cls, encoding: StoredEncoding) -> _Query:
         """Raises `NoShift`."""
-        if stored.no_shift:
+        if encoding.no_shift:
             raise NoShift(
-                f"{stored.model.repo_id} does not move its base measurably (norm {stored.norm:.2g}), "
-                "so nothing is near it."
+                f"{encoding.model.repo_id} is indistinguishable from its base model (its norm {encoding.norm:.2g} is "
+                "within the noise floor), so it has no neighbors."
             )
-        base = stored.revision.base_repo
-        return cls(stored.space, stored.vector, stored.norm, stored.noise_floor, stored.model, base)
+        base = encoding.revision.base_repo
+        return cls(encoding.space, encoding.vector, encoding.norm, encoding.noise_floor, encoding.model, base)
 
 
-def by_model(database: Database, index: Follower, repo_id: str, options: Options = DEFAULTS) -> Answer:
-    """The models nearest to an indexed one, itself left out.
+def by_model(
+    database: Database, index: IndexFollower, repo_id: str, options: SearchOptions = DEFAULT_OPTIONS
+) -> SearchAnswer:
+    """The models nearest to an indexed model, without the model itself.
 
-    Raises `ModelNotFound`, `SpaceNotFound`, `NotIndexed`, `NoShift`, `GeometryNotFitted`, `IndexNotLoaded`.
+    Raises `ModelNotFound`, `SpaceNotFound`, `NotIndexed`, `NoShift`, `IndexNotLoaded`.
     """
     [answer] = by_models(database, index, [repo_id], options)
     if isinstance(answer, CatalogError):
@@ -123,120 +125,138 @@ def by_model(database: Database, index: Follower, repo_id: str, options: Options
 
 
 def by_models(
-    database: Database, index: Follower, repo_ids: Sequence[str], options: Options = DEFAULTS
-) -> list[Answer | CatalogError]:
-    """As `by_model` for several models at once, in their order: what cannot be answered is an error in its place.
+    database: Database, index: IndexFollower, repo_ids: Sequence[str], options: SearchOptions = DEFAULT_OPTIONS
+) -> list[SearchAnswer | CatalogError]:
+    """`by_model` for several models, in their order. The answer for a model that has none is an error.
 
-    Raises `SpaceNotFound`, `GeometryNotFitted` and `IndexNotLoaded` itself.
+    Raises `SpaceNotFound`, `IndexNotLoaded`.
     """
     with database.transaction() as session:
-        found = vectors.newest_of(session, repo_ids, space_key=options.space_key, viewer=options.viewer)
-        excluded = models.ids(session, options.exclude) if options.exclude else []
+        encodings = vectors.get_encodings(session, repo_ids, space_key=options.space_key, viewer=options.viewer)
+        excluded = models.list_ids(session, options.exclude) if options.exclude else []
     queries: list[_Query | CatalogError] = []
     for repo_id in repo_ids:
-        stored = found[repo_id]
+        encoding = encodings[repo_id]
         try:
-            queries.append(stored if isinstance(stored, CatalogError) else _Query.of(stored))
+            queries.append(encoding if isinstance(encoding, CatalogError) else _Query.from_encoding(encoding))
         except NoShift as error:
             queries.append(error)
     return _answers(database, index, queries, excluded, options)
 
 
-def by_vector(database: Database, index: Follower, vector: list[float], options: Options = DEFAULTS) -> Answer:
-    """The models nearest to a vector of a space; the space may be left out while one alone has that dimension.
+def by_vector(
+    database: Database, index: IndexFollower, vector: list[float], options: SearchOptions = DEFAULT_OPTIONS
+) -> SearchAnswer:
+    """The models nearest to a vector of a space. The space need not be named if only one has that dimension.
 
-    Raises `SpaceNotFound`, `SpaceRequired`, `SpaceMismatch`, `InvalidVector`, `GeometryNotFitted`, `IndexNotLoaded`.
+    Raises `SpaceNotFound`, `SpaceRequired`, `SpaceMismatch`, `InvalidVector`, `IndexNotLoaded`.
     """
     with database.transaction() as session:
-        space = space_of(session, options.space_key, len(vector), options.viewer)
-        floor = spaces.noise_floor(session, space.id)
-        excluded = models.ids(session, options.exclude) if options.exclude else []
-    return near(database, index, space, np.array(vector, dtype=np.float64), floor, options, excluded)
+        space = resolve_space(session, options.space_key, len(vector), options.viewer)
+        noise_floor = spaces.max_noise_floor(session, space.id)
+        excluded = models.list_ids(session, options.exclude) if options.exclude else []
+    return by_space_vector(database, index, space, np.array(vector, dtype=np.float64), noise_floor, options, excluded)
 
 
-def near(
+def by_space_vector(
     database: Database,
-    index: Follower,
+    index: IndexFollower,
     space: SpaceRow,
     vector: np.ndarray,
     noise_floor: float | None,
-    options: Options,
+    options: SearchOptions,
     excluded: Sequence[int],
-) -> Answer:
-    """The models nearest to a vector (d,) of a space, apart from those with the ids `excluded`; noise explains so much
-    of it (a norm; None: not measured).
+) -> SearchAnswer:
+    """The models nearest to a vector (d,) of a space, without those with the ids `excluded`. `noise_floor` is the norm
+    of the vector that noise explains (None: not measured).
 
-    Raises `SpaceMismatch`, `InvalidVector`, `GeometryNotFitted`, `IndexNotLoaded`.
+    Raises `SpaceMismatch`, `InvalidVector`, `IndexNotLoaded`.
     """
     query = _Query(space, vector, math.hypot(*vector), noise_floor)
     [answer] = _answers(database, index, [query], excluded, options)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, SearchAnswer)
     return answer
 
 
-def space_of(session: Session, key: str | None, dimension: int, viewer: Viewer = PUBLIC) -> SpaceRow:
-    """The space of that key, or else, of those of that name, the only one of that dimension that serves, or that there
-    is. Raises `SpaceNotFound`, `SpaceMismatch`, `SpaceRequired`.
+def resolve_space(session: Session, key: str | None, dimension: int, viewer: Viewer = PUBLIC) -> SpaceRow:
+    """The space with this key. Without a key, or if it names several spaces, the only serving space of that dimension,
+    or the only space of it. Raises `SpaceNotFound`, `SpaceMismatch`, `SpaceRequired`.
     """
-    known = spaces.of_name(session, key, viewer) if key is not None else spaces.page(session, viewer)
-    if key is not None and len(known) == 1:
-        return known[0]
-    alike = [space for space in known if space.dimension == dimension]
-    fitting = [space for space in alike if space.serving] or alike
-    if not fitting:
-        raise SpaceMismatch(f"No space here has vectors of {dimension} entries. GET /v1/spaces lists them.")
-    if len(fitting) > 1:
-        raise SpaceRequired(f"{len(fitting)} spaces have {dimension} dimensions: name one with `space`.")
-    return fitting[0]
+    candidates = spaces.find_by_name(session, key, viewer) if key is not None else spaces.list_page(session, viewer)
+    if key is not None and len(candidates) == 1:
+        return candidates[0]
+    of_dimension = [space for space in candidates if space.dimension == dimension]
+    matching = [space for space in of_dimension if space.serving] or of_dimension
+    if not matching:
+        raise SpaceMismatch(f"No space has vectors of {dimension} entries. GET /v1/spaces lists the spaces.")
+    if len(matching) > 1:
+        raise SpaceRequired(f"{len(matching)} spaces have {dimension} dimensions. Name one with `space`.")
+    return matching[0]
 
 
 def _answers(
     database: Database,
-    index: Follower,
+    index: IndexFollower,
     queries: Sequence[_Query | CatalogError],
     excluded: Sequence[int],
-    options: Options,
-) -> list[Answer | CatalogError]:
-    """Search for each, then ask for all the names at once."""
-    drafts: list[_Draft | CatalogError] = [
+    options: SearchOptions,
+) -> list[SearchAnswer | CatalogError]:
+    """Run all searches, then load the models of all answers in one statement."""
+    drafts: list[_UnnamedAnswer | CatalogError] = [
         query if isinstance(query, CatalogError) else _search(index, query, excluded, options) for query in queries
     ]
-    wanted = {each for draft in drafts if isinstance(draft, _Draft) for each in draft.model_ids()}
+    model_ids = {model_id for draft in drafts if isinstance(draft, _UnnamedAnswer) for model_id in draft.model_ids()}
     with database.transaction() as session:
-        named = models.by_ids(session, wanted, options.viewer)
-    return [draft if isinstance(draft, CatalogError) else draft.named(named) for draft in drafts]
+        models_by_id = models.get_by_ids(session, model_ids, options.viewer)
+    return [draft if isinstance(draft, CatalogError) else draft.with_models(models_by_id) for draft in drafts]
 
 
 @dataclass(frozen=True)
-class _Draft:
-    """An answer in which models are numbers."""
+class _UnnamedAnswer:
+    """An answer that has model ids in place of models."""
 
     space: SpaceRow
-    fitted: Fitted | None
-    picks: list[Pick]
-    hits: Hits
+    fitted: StoredGeometry | None
+    ranked: list[RankedModel]
+    hits: SearchHits
     confidence: Confidence
-    left_out: int
+    not_compared: int
 
     def model_ids(self) -> list[int]:
-        return [each for pick in self.picks for each in (pick.model_id, *(twin for twin, _ in pick.duplicates))]
-
-    def named(self, found: dict[int, Model]) -> Answer:
-        neighbours = [
-            Neighbour(
-                found[pick.model_id],
-                pick.cosine,
-                tuple(Neighbour(found[twin], cosine) for twin, cosine in pick.duplicates if twin in found),
-            )
-            for pick in self.picks
-            if pick.model_id in found
+        return [
+            model_id
+            for ranked in self.ranked
+            for model_id in (ranked.model_id, *(duplicate_id for duplicate_id, _ in ranked.duplicates))
         ]
-        hits = self.hits
-        rests_on = (hits.covered_seq, hits.generation, hits.exact, self.confidence, self.left_out)
-        return Answer(self.space, self.fitted, neighbours, *rests_on)
+
+    def with_models(self, models_by_id: dict[int, Model]) -> SearchAnswer:
+        """The answer with those of its models that are in `models_by_id`, and so may be seen."""
+        neighbors = [
+            Neighbor(
+                models_by_id[ranked.model_id],
+                ranked.cosine,
+                tuple(
+                    Neighbor(models_by_id[model_id], cosine)
+                    for model_id, cosine in ranked.duplicates
+                    if model_id in models_by_id
+                ),
+            )
+            for ranked in self.ranked
+            if ranked.model_id in models_by_id
+        ]
+        return SearchAnswer(
+            space=self.space,
+            fitted=self.fitted,
+            neighbors=neighbors,
+            covered_seq=self.hits.covered_seq,
+            generation=self.hits.generation,
+            exact=self.hits.exact,
+            confidence=self.confidence,
+            not_compared=self.not_compared,
+        )
 
 
-def _search(index: Follower, query: _Query, excluded: Sequence[int], options: Options) -> _Draft:
+def _search(index: IndexFollower, query: _Query, excluded: Sequence[int], options: SearchOptions) -> _UnnamedAnswer:
     filters, exclude = options.filters, list(excluded)
     if query.model is not None:
         exclude.append(query.model.id)
@@ -245,46 +265,46 @@ def _search(index: Follower, query: _Query, excluded: Sequence[int], options: Op
     space = index.index(query.space.id, query.space.dimension)
     visible = index.allowed(NO_FILTERS, options.viewer)
     allowed = index.allowed(filters, options.viewer) if filters != NO_FILTERS else visible
-    found: Lens | Fitted | None
-    if query.space.base_repo is None:
-        found = lens(index, space, query.base, options.geometry, filters, options.viewer)
+    comparison: CrossBaseQuery | StoredGeometry | None
+    if options.geometry is GeometryChoice.RAW:
+        comparison = None
+    elif query.space.base_repo is None:
+        comparison = cross_base_query(index, space, query.base, filters, options.viewer)
     else:
-        found = _fitted(query.space, space, options.geometry)
-    limits = Limits(exclude, allowed)
-    picks, hits = pick(space, query.vector, options.page, limits, found.geometry if found else None)
-    confidence = _confidence(query, space, picks, limits, found, space.count(visible))
-    if confidence.confident is False and not options.unconfident:
-        picks = []
-    fitted, left_out = (found.fitted, found.left_out) if isinstance(found, Lens) else (found, 0)
-    return _Draft(query.space, fitted, picks, hits, confidence, left_out)
+        comparison = _default_geometry(query.space, space)
+    candidates = CandidateFilter(exclude, allowed)
+    ranked, hits = rank(space, query.vector, options.page, candidates, comparison.geometry if comparison else None)
+    confidence = _confidence(query, space, ranked, candidates, comparison, space.count(visible))
+    if confidence.confident is False and not options.include_low_confidence:
+        ranked = []
+    if isinstance(comparison, CrossBaseQuery):
+        return _UnnamedAnswer(query.space, comparison.fitted, ranked, hits, confidence, comparison.not_compared)
+    return _UnnamedAnswer(query.space, comparison, ranked, hits, confidence, not_compared=0)
 
 
-def _fitted(row: SpaceRow, index: SpaceIndex, kind: str | None) -> Fitted | None:
-    """The geometry to compare in: that of a kind, or by default the best by measurement once enough models are in.
-
-    Raises `GeometryNotFitted`.
-    """
-    if kind is None:
-        default = index.geometries.get(Place(DEFAULTS_BY_FEATURE.get(row.feature, RAW)))
-        return default if default and default.models >= LEAST_MODELS else None
-    if kind != RAW and Place(kind) not in index.geometries:
-        raise GeometryNotFitted(
-            f"No geometry {kind!r} has been fitted to this space yet: that is done whenever its clusters are found. "
-            "Ask with `geometry=raw` meanwhile."
-        )
-    return index.geometries.get(Place(kind))
+def _default_geometry(row: SpaceRow, index: SpaceIndex) -> StoredGeometry | None:
+    """None where raw vectors are compared: by default for the feature, or until a fit has `MIN_MODELS`."""
+    default = index.geometries.get(GeometryKey(default_kind(row.feature)))
+    return default if default and default.models >= MIN_MODELS else None
 
 
 def _confidence(
-    query: _Query, index: SpaceIndex, picks: list[Pick], limits: Limits, found: Lens | Fitted | None, models: int
+    query: _Query,
+    index: SpaceIndex,
+    ranked: list[RankedModel],
+    candidates: CandidateFilter,
+    comparison: CrossBaseQuery | StoredGeometry | None,
+    models: int,
 ) -> Confidence:
-    """Among that many `models`. Told by cosines of the vectors as they are, whatever the geometry: noise is known of
-    those. Across bases by those of the answer: as they are, all vectors are near.
+    """The confidence of an answer from a space with this many `models`. The noise floor is one of raw vectors, so raw
+    cosines decide in any geometry, except across bases: there all raw vectors are near, and the answer's cosines
+    decide.
     """
     if query.noise_floor is None:
         return Confidence(query.norm, None, None, None)
     noise = noise_similarity(query.noise_floor, query.norm, models, query.space.dimension)
-    nearest = [each.cosine for each in picks]
-    if isinstance(found, Fitted) and picks:
-        nearest = index.search(query.vector, 1, exclude=limits.exclude, allowed=limits.allowed).cosines.tolist()
-    return Confidence(query.norm, query.noise_floor, noise, any(cosine > noise for cosine in nearest))
+    cosines = [model.cosine for model in ranked]
+    if isinstance(comparison, StoredGeometry) and ranked:
+        nearest = index.search(query.vector, 1, exclude=candidates.exclude, allowed=candidates.allowed)
+        cosines = nearest.cosines.tolist()
+    return Confidence(query.norm, query.noise_floor, noise, any(cosine > noise for cosine in cosines))

@@ -1,1 +1,1 @@
-"""Which set of adapters to compose."""
+"""Selecting sets of adapters to compose for a task."""

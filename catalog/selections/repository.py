@@ -1,4 +1,4 @@
-"""Selections, and which models they may choose from."""
+"""Selections, and the models that they may select from."""
 
 from __future__ import annotations
 
@@ -6,71 +6,75 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete as sql_delete
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from catalog import repository
-from catalog.auth.viewer import EVERYTHING, Viewer
+from catalog.auth.repository import owned_rows
+from catalog.auth.repository.owned_rows import visible_to
+from catalog.auth.viewer import ADMIN, Viewer
+from catalog.database import newest_first
 from catalog.errors import SelectionNotFound
 from catalog.models.repository import models
-from catalog.repository import newest_first, owned_by
 from catalog.tables import Job, Model, ModelState, Revision, Selection, Source
 
-KIND = "lora"  # that has a weight in a sum
+KIND = "lora"  # the only kind of adapter whose deltas can be summed
 
 
-def add(session: Session, **values: Any) -> Selection:
-    number = session.execute(select(func.nextval(func.pg_get_serial_sequence("selections", "id")))).scalar_one()
-    model = models.ensure(session, f"selection:{number}@{values['base_repo']}", Source.SELECTION, private=True)
-    statement = insert(Selection).values(id=number, model_id=model.id, **values)
+def create(session: Session, **values: Any) -> Selection:
+    selection_id = session.execute(select(func.nextval(func.pg_get_serial_sequence("selections", "id")))).scalar_one()
+    model = models.get_or_create(
+        session, f"selection:{selection_id}@{values['base_repo']}", Source.SELECTION, private=True
+    )
+    statement = insert(Selection).values(id=selection_id, model_id=model.id, **values)
     return session.scalars(statement.returning(Selection)).one()
 
 
-def get(session: Session, selection_id: int, viewer: Viewer = EVERYTHING) -> Selection:
+def get(session: Session, selection_id: int, viewer: Viewer = ADMIN) -> Selection:
     """Raises `SelectionNotFound`, also where the viewer may not see it."""
     selection = session.get(Selection, selection_id, populate_existing=True)
-    if selection is None or not viewer.sees(selection.viewer):
+    if selection is None or not viewer.can_see(selection.viewer):
         raise _missing(selection_id)
     return selection
 
 
-def of_model(session: Session, model_id: int) -> Selection:
-    """The one that a job's model stands for."""
+def get_by_model(session: Session, model_id: int) -> Selection:
+    """The selection whose job runs for this hidden model."""
     return session.scalars(select(Selection).where(Selection.model_id == model_id)).one()
 
 
-def page(session: Session, viewer: Viewer, *, before: int | None, limit: int) -> list[Selection]:
+def list_page(session: Session, viewer: Viewer, *, before: int | None, limit: int) -> list[Selection]:
     """Up to `limit` with an id below `before`, newest first."""
-    statement = select(Selection).where(owned_by(Selection.viewer, viewer))
+    statement = select(Selection).where(visible_to(Selection.viewer, viewer))
     return list(session.scalars(newest_first(statement, Selection.id, before, limit)))
 
 
-def jobs_of(session: Session, found: Sequence[Selection]) -> dict[int, Job]:
-    """The job of each, by the selection."""
-    return repository.jobs_of(session, {selection.model_id: selection.id for selection in found})
+def jobs_of(session: Session, selections: Sequence[Selection]) -> dict[int, Job]:
+    """The jobs of selections, by the ids of these."""
+    return owned_rows.jobs_by_owner(session, {selection.model_id: selection.id for selection in selections})
 
 
 def job_of(session: Session, selection: Selection) -> Job:
     """Raises `SelectionNotFound` where it has been deleted since it was read."""
-    found = jobs_of(session, [selection])
-    if selection.id not in found:
+    jobs = jobs_of(session, [selection])
+    if selection.id not in jobs:
         raise _missing(selection.id)
-    return found[selection.id]
+    return jobs[selection.id]
 
 
-def store(session: Session, selection_id: int, figures: dict[str, Any]) -> None:
-    """What came out."""
-    session.execute(update(Selection).where(Selection.id == selection_id).values(figures=figures))
+def store_metrics(session: Session, selection_id: int, metrics: dict[str, Any]) -> None:
+    """Store the result of a selection."""
+    session.execute(update(Selection).where(Selection.id == selection_id).values(metrics=metrics))
 
 
-def remove(session: Session, selection: Selection) -> None:
-    """With its model and its job."""
-    session.execute(delete(Model).where(Model.id == selection.model_id))
+def delete(session: Session, selection: Selection) -> None:
+    """Delete a selection with its hidden model and its job."""
+    session.execute(sql_delete(Model).where(Model.id == selection.model_id))
 
 
-def choosable(session: Session, base_repo: str) -> np.ndarray:
-    """Ids (m,) of the models of a base that everybody sees and that have a weight in a sum, in order."""
+def selectable_ids(session: Session, base_repo: str) -> np.ndarray:
+    """The ids (m,) of the public plain LoRA adapters of a base, ascending."""
     statement = (
         select(Model.id)
         .join(Revision, (Revision.model_id == Model.id) & Revision.current)

@@ -1,63 +1,60 @@
-"""Which modules to try together for a task. Pure: cosines and vectors in, places out."""
+"""Strategies that select adapters for a task. Pure: candidates with their cosines in, model ids out.
+
+A strategy is deterministic. What was measured of these two, and of sets with random members, is in docs/selections.md.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
-from catalog.search.diversity import diverse
+from catalog.search import diversity
 
-CROWD = 100  # of the nearest, among which variety is looked for
+CANDIDATE_POOL = 100  # the nearest candidates, among which `diverse` selects
 DIVERSITY = 0.5
 
 
-class Arm(StrEnum):
-    """A way to propose n modules."""
+class Strategy(StrEnum):
+    DIVERSE = "diverse"  # similar to the task, and dissimilar to one another
+    NEAREST = "nearest"  # most similar to the task
 
-    NEAREST = "nearest"
-    ANCHORED = "anchored"  # the nearest, and n - 1 at random
-    DIVERSE = "diverse"  # near to the task, and far from one another
-    RANDOM = "random"  # the control
+
+DEFAULT_STRATEGY = Strategy.DIVERSE
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Models by id (m,), the nearest to the task first, their `cosines` (m,) to it, and the normalised vectors
-    (min(m, CROWD), d) of the first.
+    """Models by id (m,), the nearest to the task first; their `cosines` (m,) to it; and the unit vectors
+    (min(m, CANDIDATE_POOL), d) of the nearest.
     """
 
     ids: np.ndarray
     cosines: np.ndarray
-    near: np.ndarray
+    pool: np.ndarray
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def without(self, ids: Iterable[int]) -> Candidates:
-        left = ~np.isin(self.ids, list(ids))
-        return Candidates(self.ids[left], self.cosines[left], self.near[left[: len(self.near)]])
+    def without(self, ids: Collection[int]) -> Candidates:
+        kept = ~np.isin(self.ids, list(ids))
+        return Candidates(self.ids[kept], self.cosines[kept], self.pool[kept[: len(self.pool)]])
 
 
-def propose(arm: Arm, candidates: Candidates, count: int, seed: int) -> list[int]:
-    """The ids of `count` models, or of all where there are no more; `seed` decides what is drawn at random, of the
-    ids alone: who is near whom changes nothing in it.
-    """
-    count = min(count, len(candidates))
-    if arm is Arm.NEAREST:
-        return _ids(candidates.ids[:count])
-    if arm is Arm.DIVERSE:
-        order = diverse(candidates.cosines[: len(candidates.near)], candidates.near, count, DIVERSITY)
-        return _ids(candidates.ids[order])
-    draw = np.random.default_rng([seed, list(Arm).index(arm)])
-    if arm is Arm.ANCHORED:
-        nearest, others = candidates.ids[:1], np.sort(candidates.ids[1:])
-        return _ids(np.concatenate([nearest, draw.permutation(others)[: count - 1]]))
-    return _ids(draw.permutation(np.sort(candidates.ids))[:count])
+Select = Callable[[Candidates, int], np.ndarray]  # ids (count,), or of all candidates where there are fewer
 
 
-def _ids(chosen: np.ndarray) -> list[int]:
-    found: list[int] = chosen.tolist()
-    return found
+def nearest(candidates: Candidates, count: int) -> np.ndarray:
+    """The candidates with the greatest cosines to the task."""
+    return candidates.ids[:count]
+
+
+def diverse(candidates: Candidates, count: int) -> np.ndarray:
+    """By maximal marginal relevance among the `CANDIDATE_POOL` nearest; the first one is the nearest."""
+    pool = candidates.pool
+    return candidates.ids[diversity.mmr_order(candidates.cosines[: len(pool)], pool, count, DIVERSITY)]
+
+
+STRATEGIES: dict[Strategy, Select] = {Strategy.DIVERSE: diverse, Strategy.NEAREST: nearest}

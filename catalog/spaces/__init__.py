@@ -1,1 +1,1 @@
-"""The embedding contract, and what was measured of bases."""
+"""Spaces, the contracts that define them, and the activations of base models."""

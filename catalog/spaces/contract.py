@@ -1,4 +1,4 @@
-"""The embedding contract: vectors compare only within one space."""
+"""The contract of a space. Only vectors of one space are comparable."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# features by which models are compared where nobody says, the best by measurement first (docs/representation.md)
-PREFERRED = ("delta_layers", "delta_activations")
+# the features that searches use by default, the best by measurement first (docs/representation.md)
+PREFERRED_FEATURES = ("delta_layers", "delta_activations")
 
 
 def preference_rank(feature: str) -> int:
-    """The place of a feature among the preferred ones, from 0; all others stand behind them."""
-    return PREFERRED.index(feature) if feature in PREFERRED else len(PREFERRED)
+    """The position of a feature in `PREFERRED_FEATURES`; any other feature ranks last."""
+    return PREFERRED_FEATURES.index(feature) if feature in PREFERRED_FEATURES else len(PREFERRED_FEATURES)
 
 
-BROUGHT_BY_WORKERS = ("feature", "layer", "probe_set", "dtype", "encoder_version")  # of a space, whatever the base
+BASE_INDEPENDENT_FIELDS = ("feature", "layer", "probe_set", "dtype", "encoder_version")  # set by the worker
 KEY = re.compile("[0-9a-f]{64}")
-NAME = f"^({KEY.pattern}|[a-z][a-z_]{{0,62}})$"  # how a space may be named: by its key, or by its feature
+NAME_PATTERN = f"^({KEY.pattern}|[a-z][a-z_]{{0,62}})$"  # a space's key, or a feature
 
 
 def features_named(name: str) -> tuple[str, ...]:
-    """The features that a name may mean, with or without `delta_`; none for a key, which names one space."""
+    """The features that a name may stand for, with or without `delta_`; none if the name is a key."""
     return () if KEY.fullmatch(name) else (name, f"delta_{name}")
 
 
@@ -35,8 +35,8 @@ class Space:
 
     `base_repo` and `base_sha` are None for `delta_meaning`, whose coordinates do not depend on the base.
     `probe_set` is the probe set's sha256 and `layer` an index into `hidden_states` (-1: after the final norm).
-    `edition` is the number of the reindex that measured it anew, 0 for none: editions of one contract may be compared,
-    and stand in for each other.
+    `edition` is the id of the reindex that measured the space, 0 for the first measurement. Vectors of two editions of
+    one contract are comparable.
     """
 
     feature: str
@@ -50,18 +50,18 @@ class Space:
 
     @property
     def key(self) -> str:
-        """sha256 of the canonical JSON, in hex: the space's name wherever it is stored."""
-        told = dataclasses.asdict(self)
-        if not self.edition:  # keys are older than editions
-            del told["edition"]
-        canonical = json.dumps(told, sort_keys=True, separators=(",", ":"))
+        """The sha256 of the canonical JSON, in hex, which identifies the space wherever it is stored."""
+        fields = dataclasses.asdict(self)
+        if not self.edition:  # stored keys predate editions
+            del fields["edition"]
+        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def as_dict(self) -> dict[str, object]:
         return {**dataclasses.asdict(self), "key": self.key}
 
 
-def contract_told(contract: Sequence[Space]) -> list[dict[str, Any]]:
-    """What a worker measures, whatever the base, in the order of the features."""
-    told = ({name: getattr(space, name) for name in BROUGHT_BY_WORKERS} for space in contract)
-    return sorted(told, key=lambda each: str(each["feature"]))
+def describe_contract(contract: Sequence[Space]) -> list[dict[str, Any]]:
+    """What a worker measures of any base, one dictionary per space, sorted by feature."""
+    fields = ({name: getattr(space, name) for name in BASE_INDEPENDENT_FIELDS} for space in contract)
+    return sorted(fields, key=lambda values: str(values["feature"]))

@@ -1,4 +1,4 @@
-"""Probe sets: the few generic prompts that every model answers, as versioned data."""
+"""Probe sets: the few generic prompts that every model is measured on, as versioned data."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ MAX_CHARACTERS = 8_000
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """1 to 64 prompts. Two sets with the same prompts in the same order are the same set, whatever their name."""
+    """A list of 1 to 64 prompts. Sets with the same prompts in the same order are equal, whatever their names."""
 
     name: str
     prompts: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.prompts) <= MAX_PROBES:
-            raise InvalidProbeSet(f"A probe set holds 1 to {MAX_PROBES} prompts, {self.name} {len(self.prompts)}.")
+            raise InvalidProbeSet(
+                f"{self.name} has {len(self.prompts)} prompts; a probe set must have 1 to {MAX_PROBES}."
+            )
         for number, prompt in enumerate(self.prompts, 1):
             if not isinstance(prompt, str) or not prompt.strip():
-                raise InvalidProbeSet(f"Prompt {number} of {self.name} is not a text with at least one character.")
+                raise InvalidProbeSet(f"Prompt {number} of {self.name} must be a string that is not blank.")
             if len(prompt) > MAX_CHARACTERS:
                 raise InvalidProbeSet(f"Prompt {number} of {self.name} is longer than {MAX_CHARACTERS} characters.")
 
@@ -36,9 +38,9 @@ class ProbeSet:
 
 
 def load_probes(path: Path | None = None) -> ProbeSet:
-    """The probe set in a JSON file: a list of prompts, or `{"name": ..., "prompts": [...]}`; the default set without.
+    """Load a probe set from a JSON file, either a list of prompts or `{"name": ..., "prompts": [...]}`.
 
-    Raises `InvalidProbeSet`.
+    Without a path, load the default set. Raises `InvalidProbeSet`.
     """
     path = path or DEFAULT
     try:

@@ -1,4 +1,4 @@
-"""Spaces and the base activations measured in them."""
+"""SQL of spaces, and of the base activations measured in them."""
 
 from __future__ import annotations
 
@@ -9,148 +9,157 @@ from sqlalchemy import ColumnElement, case, func, select, text
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.orm import Session, aliased
 
-from catalog.auth.repository import space_visible
+from catalog.auth.repository.access import visible_spaces
 from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.errors import SpaceNotFound
-from catalog.spaces.contract import PREFERRED, Space, features_named, preference_rank
+from catalog.spaces.contract import PREFERRED_FEATURES, Space, features_named, preference_rank
 from catalog.tables import BaseActivations, SpaceRow
 
 
 @dataclass(frozen=True)
-class BaseTable:
-    """A base's own features for each probe, float32 (N, d), and the space's noise floor for it (a norm)."""
+class BaseMeasurement:
+    """The activations of a base model for each probe, float32 (N, d), and its noise floor in the space (a norm)."""
 
     activations: np.ndarray
     noise_floor: float
 
 
 def ensure(session: Session, space: Space, dimension: int) -> SpaceRow:
-    """The row of that contract, made if there is none. The first of a base and feature serves at once; one that a
-    reindex measures, and one that comes after the first, does not until a reindex switches.
+    """Get the row of a space, or create it.
+
+    The first space of a base and feature serves at once. A later one, and one that a reindex measures, serves only
+    after a cutover.
     """
-    known = select(SpaceRow).where(SpaceRow.key == space.key)
-    row = session.scalars(known).one_or_none()
+    statement = select(SpaceRow).where(SpaceRow.key == space.key)
+    row = session.scalars(statement).one_or_none()
     while row is None:
-        first = not space.edition and serving(session, space) is None
-        made = insert(SpaceRow).values(key=space.key, dimension=dimension, serving=first, **asdict(space))
-        session.execute(made.on_conflict_do_nothing())  # another may have come to serve just now
-        row = session.scalars(known).one_or_none()
+        is_first = not space.edition and get_serving(session, space) is None
+        insertion = insert(SpaceRow).values(key=space.key, dimension=dimension, serving=is_first, **asdict(space))
+        session.execute(insertion.on_conflict_do_nothing())  # another transaction may just have created the serving one
+        row = session.scalars(statement).one_or_none()
     return row
 
 
-_CONTRACT = ("feature", "layer", "base_repo", "base_sha", "probe_set", "dtype", "encoder_version")
+_CONTRACT_FIELDS = ("feature", "layer", "base_repo", "base_sha", "probe_set", "dtype", "encoder_version")
 
 
-def contract_of(row: SpaceRow) -> Space:
-    return Space(**{name: getattr(row, name) for name in (*_CONTRACT, "edition")})
+def to_space(row: SpaceRow) -> Space:
+    """The contract and edition of a stored space."""
+    return Space(**{name: getattr(row, name) for name in (*_CONTRACT_FIELDS, "edition")})
 
 
-def editions(session: Session, space: Space) -> list[SpaceRow]:
-    """The spaces of that contract, whatever their edition: the serving one first, then the newest."""
-    same = [getattr(SpaceRow, name).is_not_distinct_from(getattr(space, name)) for name in _CONTRACT]
-    return list(session.scalars(select(SpaceRow).where(*same).order_by(SpaceRow.serving.desc(), SpaceRow.id.desc())))
+def list_editions(session: Session, space: Space) -> list[SpaceRow]:
+    """All editions of the space's contract: the serving one first, then the newest."""
+    same_contract = [getattr(SpaceRow, name).is_not_distinct_from(getattr(space, name)) for name in _CONTRACT_FIELDS]
+    statement = select(SpaceRow).where(*same_contract).order_by(SpaceRow.serving.desc(), SpaceRow.id.desc())
+    return list(session.scalars(statement))
 
 
-def home(session: Session, space: Space, dimension: int) -> SpaceRow:
-    """Where what is measured under a contract is stored, for jobs that are of no reindex: the edition that serves,
-    and where none of it does the first, made if there is none.
+def get_write_target(session: Session, space: Space, dimension: int) -> SpaceRow:
+    """The space that jobs outside a reindex store their vectors in: the serving edition of the contract, or else
+    edition 0, which is created if it is missing.
     """
-    found = editions(session, space)
-    return found[0] if found and found[0].serving else ensure(session, replace(space, edition=0), dimension)
+    rows = list_editions(session, space)
+    return rows[0] if rows and rows[0].serving else ensure(session, replace(space, edition=0), dimension)
 
 
-def is_home() -> ColumnElement[bool]:
-    """`home` as a condition on a `SpaceRow`."""
+def is_write_target() -> ColumnElement[bool]:
+    """Whether a `SpaceRow` is the write target of its contract, as a condition."""
     other = aliased(SpaceRow)
-    same = [getattr(other, name).is_not_distinct_from(getattr(SpaceRow, name)) for name in _CONTRACT]
-    return SpaceRow.serving | ((SpaceRow.edition == 0) & ~select(other.id).where(other.serving, *same).exists())
+    same_contract = [getattr(other, name).is_not_distinct_from(getattr(SpaceRow, name)) for name in _CONTRACT_FIELDS]
+    serving_edition = select(other.id).where(other.serving, *same_contract)
+    return SpaceRow.serving | ((SpaceRow.edition == 0) & ~serving_edition.exists())
 
 
-def serving(session: Session, space: Space | SpaceRow) -> SpaceRow | None:
-    """The space that serves for the base and feature of another."""
-    same = (SpaceRow.feature == space.feature, func.coalesce(SpaceRow.base_repo, "") == (space.base_repo or ""))
-    return session.scalars(select(SpaceRow).where(SpaceRow.serving, *same)).one_or_none()
+def get_serving(session: Session, space: Space | SpaceRow) -> SpaceRow | None:
+    """The serving space of the same base and feature."""
+    same_base = func.coalesce(SpaceRow.base_repo, "") == (space.base_repo or "")
+    statement = select(SpaceRow).where(SpaceRow.serving, SpaceRow.feature == space.feature, same_base)
+    return session.scalars(statement).one_or_none()
 
 
-def bases(session: Session, repo: str | None, viewer: Viewer) -> list[tuple[str, str]]:
-    """Repo and commit of the bases on which serving spaces were measured, or of the one that is named; the narrowest,
-    which cost the least, first. Of several commits of a base that which `pinned` takes. Raises `SpaceNotFound` where
-    there is none.
+def list_bases(session: Session, repo: str | None, viewer: Viewer) -> list[tuple[str, str]]:
+    """The repo and pinned commit of each base that has a serving space, or only of `repo`.
+
+    The base with the smallest dimension, which is the cheapest to run, comes first. Raises `SpaceNotFound` if there is
+    none.
     """
-    known = SpaceRow.serving & SpaceRow.feature.in_(PREFERRED) & SpaceRow.base_repo.is_not(None)
+    eligible = SpaceRow.serving & SpaceRow.feature.in_(PREFERRED_FEATURES) & SpaceRow.base_repo.is_not(None)
     commits = func.array_agg(aggregate_order_by(SpaceRow.base_sha, preference, SpaceRow.id.desc()))
-    statement = select(SpaceRow.base_repo, commits, func.min(SpaceRow.dimension)).where(known, space_visible(viewer))
+    statement = select(SpaceRow.base_repo, commits, func.min(SpaceRow.dimension)).where(
+        eligible, visible_spaces(viewer)
+    )
     if repo is not None:
         statement = statement.where(SpaceRow.base_repo == repo)
     rows = session.execute(statement.group_by(SpaceRow.base_repo).order_by(text("3"), text("1")))
-    found = [(base, shas[0]) for base, shas, _ in rows if base and shas[0]]
-    if not found:
-        of_it = f" of {repo}" if repo is not None else ""
-        raise SpaceNotFound(
-            f"No fine-tune{of_it} is indexed here, so there is nothing to compare with. Add some first."
-        )
-    return found
+    bases = [(base, shas[0]) for base, shas, _ in rows if base and shas[0]]
+    if not bases:
+        of_repo = f" of {repo}" if repo is not None else ""
+        raise SpaceNotFound(f"No fine-tune{of_repo} is indexed, so there is nothing to compare with. Add some first.")
+    return bases
 
 
-def named(name: str) -> ColumnElement[bool]:
-    """The one place that says what a space is called: its key, or its feature with or without `delta_` (`meaning`),
-    which all spaces of that feature share. A condition on `SpaceRow`.
-    """
+def matches_name(name: str) -> ColumnElement[bool]:
+    """Whether a `SpaceRow` goes by that name, as a condition: its key, or its feature with or without `delta_`."""
     features = features_named(name)
     return SpaceRow.feature.in_(features) if features else SpaceRow.key == name
 
 
-def of_name(session: Session, name: str, viewer: Viewer = PUBLIC) -> list[SpaceRow]:
-    """The spaces of that name in which the viewer sees a model: those that serve first, of these the newest; at least
-    one. Raises `SpaceNotFound`.
+def find_by_name(session: Session, name: str, viewer: Viewer = PUBLIC) -> list[SpaceRow]:
+    """The spaces of that name in which the viewer sees a model, serving ones first, then the newest.
+
+    Raises `SpaceNotFound` if there is none.
     """
-    known = select(SpaceRow).where(named(name), space_visible(viewer))
-    rows = list(session.scalars(known.order_by(SpaceRow.serving.desc(), SpaceRow.id.desc())))
+    statement = select(SpaceRow).where(matches_name(name), visible_spaces(viewer))
+    rows = list(session.scalars(statement.order_by(SpaceRow.serving.desc(), SpaceRow.id.desc())))
     if not rows:
-        raise SpaceNotFound(f"There is no space {name}. GET /v1/spaces lists them, with their keys and features.")
+        raise SpaceNotFound(f"There is no space {name}. GET /v1/spaces lists all spaces with their keys and features.")
     return rows
 
 
 def get(session: Session, name: str, viewer: Viewer = PUBLIC) -> SpaceRow:
-    """The first space `of_name`. Raises `SpaceNotFound`."""
-    return of_name(session, name, viewer)[0]
+    """The first space of `find_by_name`. Raises `SpaceNotFound`."""
+    return find_by_name(session, name, viewer)[0]
 
 
-def pinned(session: Session, base_repo: str) -> str | None:
-    """The commit of a base that its serving spaces were measured on."""
+def pinned_commit(session: Session, base_repo: str) -> str | None:
+    """The commit of a base that its serving spaces were measured on, if it has any."""
     statement = select(SpaceRow.base_sha).where(SpaceRow.serving, SpaceRow.base_repo == base_repo)
     return session.execute(statement.order_by(preference, SpaceRow.id.desc()).limit(1)).scalar_one_or_none()
 
 
-# the place of a space's feature among the preferred ones, from 0; a condition and an order of statements
-preference = case({name: preference_rank(name) for name in PREFERRED}, value=SpaceRow.feature)
+# `preference_rank` of a space's feature, to order statements by
+preference = case({name: preference_rank(name) for name in PREFERRED_FEATURES}, value=SpaceRow.feature)
 
 
-def newest(session: Session) -> SpaceRow:
-    """The newest serving space of the most preferred feature that holds a public model; raises `SpaceNotFound`."""
-    preferred = select(SpaceRow).where(SpaceRow.serving, SpaceRow.feature.in_(PREFERRED), space_visible(PUBLIC))
-    statement = preferred.order_by(preference, SpaceRow.id.desc())
-    row = session.scalars(statement.limit(1)).one_or_none()
+def get_default(session: Session) -> SpaceRow:
+    """The newest serving space of the most preferred feature, among those with a public model.
+
+    Raises `SpaceNotFound`.
+    """
+    features = SpaceRow.feature.in_(PREFERRED_FEATURES)
+    statement = select(SpaceRow).where(SpaceRow.serving, features, visible_spaces(PUBLIC))
+    row = session.scalars(statement.order_by(preference, SpaceRow.id.desc()).limit(1)).one_or_none()
     if row is None:
-        raise SpaceNotFound(f"There is no space of {PREFERRED[0]} yet: the first model that is embedded makes it.")
+        raise SpaceNotFound(f"There is no space of {PREFERRED_FEATURES[0]} yet. The first model added creates it.")
     return row
 
 
-def leads(session: Session, space: SpaceRow) -> bool:
-    """Whether a space is the one that `newest` would choose among those of its base."""
+def is_default_for_base(session: Session, space: SpaceRow) -> bool:
+    """Whether a space is the one that `get_default` would choose among those of its base."""
     statement = select(SpaceRow.id).where(
-        SpaceRow.serving, SpaceRow.feature.in_(PREFERRED), SpaceRow.base_repo == space.base_repo
+        SpaceRow.serving, SpaceRow.feature.in_(PREFERRED_FEATURES), SpaceRow.base_repo == space.base_repo
     )
     return session.scalars(statement.order_by(preference, SpaceRow.id.desc()).limit(1)).one_or_none() == space.id
 
 
-def page(session: Session, viewer: Viewer = PUBLIC) -> list[SpaceRow]:
-    """The spaces in which the viewer sees a model, the newest first."""
-    return list(session.scalars(select(SpaceRow).where(space_visible(viewer)).order_by(SpaceRow.id.desc())))
+def list_page(session: Session, viewer: Viewer = PUBLIC) -> list[SpaceRow]:
+    """The spaces in which the viewer sees a model, newest first."""
+    return list(session.scalars(select(SpaceRow).where(visible_spaces(viewer)).order_by(SpaceRow.id.desc())))
 
 
-def base_table(session: Session, space: Space, base_repo: str, base_sha: str) -> BaseTable | None:
-    """What was stored for that base in that space, or None."""
+def get_base_measurement(session: Session, space: Space, base_repo: str, base_sha: str) -> BaseMeasurement | None:
+    """The stored measurement of a base in a space, if there is one."""
     row = session.scalars(
         select(BaseActivations)
         .join(SpaceRow, SpaceRow.id == BaseActivations.space_id)
@@ -159,26 +168,28 @@ def base_table(session: Session, space: Space, base_repo: str, base_sha: str) ->
     if row is None:
         return None
     activations = np.frombuffer(row.data, dtype="<f4").reshape(row.probes, row.dimension)
-    return BaseTable(activations, row.noise_floor)
+    return BaseMeasurement(activations, row.noise_floor)
 
 
-def store_base_table(session: Session, space: Space, base_repo: str, base_sha: str, table: BaseTable) -> None:
-    """Keep the base's activations; the first to be stored stay."""
-    probes, dimension = table.activations.shape
+def store_base_measurement(
+    session: Session, space: Space, base_repo: str, base_sha: str, measurement: BaseMeasurement
+) -> None:
+    """Store the measurement of a base in a space. A measurement that is already stored stays."""
+    probes, dimension = measurement.activations.shape
     row = ensure(session, space, dimension)
     statement = insert(BaseActivations).values(
         space_id=row.id,
         base_repo=base_repo,
         base_sha=base_sha,
-        noise_floor=table.noise_floor,
+        noise_floor=measurement.noise_floor,
         probes=probes,
         dimension=dimension,
-        data=table.activations.astype("<f4").tobytes(),
+        data=measurement.activations.astype("<f4").tobytes(),
     )
     session.execute(statement.on_conflict_do_nothing())
 
 
-_COPY_TABLE = text("""
+_COPY_BASE_ACTIVATIONS = text("""
     INSERT INTO base_activations (space_id, base_repo, base_sha, noise_floor, probes, dimension, data)
     SELECT :target, base_repo, base_sha, noise_floor, probes, dimension, data FROM base_activations
     WHERE space_id = (SELECT id FROM spaces WHERE key = :source) AND base_repo = :base_repo AND base_sha = :base_sha
@@ -188,14 +199,14 @@ _COPY_TABLE = text("""
 """)
 
 
-def share_base_table(session: Session, space: Space, target: SpaceRow, base_repo: str, base_sha: str) -> None:
-    """Have another edition of a space hold what was measured of that base, too."""
+def copy_base_measurement(session: Session, space: Space, target: SpaceRow, base_repo: str, base_sha: str) -> None:
+    """Copy the measurement of a base to another edition of the space."""
     if target.key != space.key:
-        values = {"target": target.id, "source": space.key, "base_repo": base_repo, "base_sha": base_sha}
-        session.execute(_COPY_TABLE, values)
+        parameters = {"target": target.id, "source": space.key, "base_repo": base_repo, "base_sha": base_sha}
+        session.execute(_COPY_BASE_ACTIVATIONS, parameters)
 
 
-def noise_floor(session: Session, space_id: int) -> float | None:
-    """The greatest noise floor that was measured of a base in the space; None where none was."""
+def max_noise_floor(session: Session, space_id: int) -> float | None:
+    """The largest noise floor of any base in the space, if one was measured."""
     statement = select(func.max(BaseActivations.noise_floor)).where(BaseActivations.space_id == space_id)
     return session.execute(statement).scalar_one()

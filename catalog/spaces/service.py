@@ -1,4 +1,4 @@
-"""Lists of spaces."""
+"""Listing of spaces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from catalog.spaces import repository as spaces
 from catalog.tables import SpaceRow
 
 
-def page(database: Database, viewer: Viewer = PUBLIC) -> list[SpaceRow]:
-    """The spaces that hold vectors, the newest first."""
+def list_page(database: Database, viewer: Viewer = PUBLIC) -> list[SpaceRow]:
+    """List the spaces in which the viewer sees a model, newest first."""
     with database.transaction() as session:
-        return spaces.page(session, viewer)
+        return spaces.list_page(session, viewer)

@@ -1,4 +1,4 @@
-"""Adapters that were made here and are kept: each one zip file, in pieces."""
+"""Archives of the adapters that workers created: one zip file each, stored in pieces."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from catalog.tables.base import Base
 
 
 class Archive(Base):
-    """The zip of a model's folder. It stands in Postgres because every API process can reach that, and no process
-    another's disk.
-    """
+    """The zip file of a model's folder. It is stored in Postgres because the API cannot read the workers' disks."""
 
     __tablename__ = "archives"
 
@@ -21,7 +19,7 @@ class Archive(Base):
 
 
 class ArchivePiece(Base):
-    """The bytes of an archive from `number` times the length of a piece on."""
+    """The bytes of an archive from the offset `number * PIECE_SIZE` on."""
 
     __tablename__ = "archive_pieces"
 

@@ -1,4 +1,4 @@
-"""What every table stands on."""
+"""The declarative base, and the sequences."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 
 def one_of(column: str, values: type[StrEnum]) -> str:
+    """The SQL of a check constraint."""
     return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
 
 
@@ -32,11 +33,11 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: DateTime(timezone=True), int: BigInteger, str: Text}  # noqa: RUF012
 
 
-# numbers the change feed; drawn under an advisory lock, see catalog/vectors/repository/feed.py
+# sequence numbers of the change feed, drawn under an advisory lock: see catalog/vectors/repository/feed.py
 change_seq = Sequence("change_seq", metadata=Base.metadata, start=1)
 
-# numbers clusters, over all spaces; a cluster keeps its number from run to run while most of its members do
+# cluster numbers, over all spaces; a cluster keeps its number across runs while most of its members stay
 cluster_number = Sequence("cluster_number", metadata=Base.metadata, start=1)
 
-# counts claims over all workers: some go to the job that has waited longest, see catalog/jobs/repository/claims.py
+# counts the claims of all workers: every few claims take the oldest job, see catalog/jobs/repository/claims.py
 claim_turn = Sequence("claim_turn", metadata=Base.metadata, start=1)

@@ -1,4 +1,4 @@
-"""The tables of crawls, and of the names that models had before."""
+"""Crawls, and former names of models."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class CrawlState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     PAUSED = "paused"
-    DONE = "done"  # a recurring one begins anew at `next_at`
+    DONE = "done"  # a recurring crawl starts again at `next_at`
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
 class Crawl(Base):
-    """A walk through a list of the Hub's. `listing` and `cursor` say which page comes next; they move in the
-    transaction that stores what the page before told, so a crawl that dies goes on where it was.
+    """A crawl of lists of the Hub. `listing` and `cursor` say which page is next. They move in the transaction that
+    stores a page, so a crawl whose worker dies continues at the next page.
     """
 
     __tablename__ = "crawls"
@@ -34,37 +34,37 @@ class Crawl(Base):
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    source: Mapped[dict[str, Any]] = mapped_column(JSONB)  # `catalog.hub_sync.crawls.Source`
-    ids: Mapped[list[str] | None] = mapped_column(JSONB(none_as_null=True))  # what a collection held, or a file
+    source: Mapped[dict[str, Any]] = mapped_column(JSONB)  # `catalog.hub_sync.crawls.CrawlSource`
+    ids: Mapped[list[str] | None] = mapped_column(JSONB(none_as_null=True))  # of a collection or a list
     state: Mapped[str] = mapped_column(server_default=CrawlState.QUEUED)
     dry_run: Mapped[bool]
-    max_models: Mapped[int | None]  # queued in one run
+    max_models: Mapped[int | None]  # to queue in one run
     min_downloads: Mapped[int | None]
     every: Mapped[int | None]  # seconds between runs
     run: Mapped[int] = mapped_column(server_default=text("1"))
 
-    listing: Mapped[int] = mapped_column(server_default=text("0"))  # of the source's lists, the one that it is in
-    cursor: Mapped[str | None]  # the next page's URL, or the place in `ids`; None: the first
-    since: Mapped[datetime | None]  # this run ends at what was changed on the Hub before
+    listing: Mapped[int] = mapped_column(server_default=text("0"))  # index of the current one among the source's lists
+    cursor: Mapped[str | None]  # the URL of the next page, or the index in `ids`; None: the first page
+    since: Mapped[datetime | None]  # this run ends at repos that were last changed before
 
     pages: Mapped[int] = mapped_column(server_default=text("0"))
     listed: Mapped[int] = mapped_column(server_default=text("0"))
-    queued: Mapped[int] = mapped_column(server_default=text("0"))  # in a dry run: would have been
+    queued: Mapped[int] = mapped_column(server_default=text("0"))  # a dry run counts what it would queue
     unchanged: Mapped[int] = mapped_column(server_default=text("0"))
     skipped: Mapped[int] = mapped_column(server_default=text("0"))
-    size: Mapped[int] = mapped_column(server_default=text("0"))  # bytes, of the `sized` ones among the queued
-    sized: Mapped[int] = mapped_column(server_default=text("0"))
+    size: Mapped[int] = mapped_column(server_default=text("0"))  # bytes, summed over the `sized` repos
+    sized: Mapped[int] = mapped_column(server_default=text("0"))  # queued repos with a known size
 
-    attempts: Mapped[int] = mapped_column(server_default=text("0"))  # at the page that comes next
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))  # at fetching the next page
     wait_until: Mapped[datetime | None]
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
 
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    started_at: Mapped[datetime | None]  # this run
+    started_at: Mapped[datetime | None]  # of this run
     stepped_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-    covered_at: Mapped[datetime | None]  # when the last run that came to its end began
+    covered_at: Mapped[datetime | None]  # start of the last complete run
     next_at: Mapped[datetime | None]
 
 

@@ -1,4 +1,4 @@
-"""What is computed from a space's vectors and can be computed again: indexes, clusters, maps, geometries."""
+"""Tables of what is computed from a space's vectors and can be recomputed: indexes, clusters, maps and geometries."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RunState(StrEnum):
 
 
 class IndexSnapshot(Base):
-    """A published main segment of a space's index: which folder, and which changes it covers."""
+    """A published main segment of a space's index: its folder, and the changes that it covers."""
 
     __tablename__ = "index_snapshots"
     __table_args__ = (UniqueConstraint("space_id", "generation"),)
@@ -44,15 +44,16 @@ class IndexSnapshot(Base):
     vectors: Mapped[int]
     kind: Mapped[str]
     path: Mapped[str]
-    sha256: Mapped[str] = mapped_column(String(64))  # of the manifest, which holds those of the other files
+    sha256: Mapped[str] = mapped_column(String(64))  # of the manifest, which holds the digests of the other files
     recall: Mapped[float]
-    broken: Mapped[str | None]  # what an API process found wrong with its files
+    broken: Mapped[str | None]  # why an API process could not load its files
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class ClusterRun(Base):
-    """One clustering of a space, asked for or finished: how it was made and how good it is. One of a space's is
-    `current`: the one that is shown, and that models which arrive are placed in.
+    """A clustering of a space, requested or finished, with its parameters and quality metrics.
+
+    One run of each space is `current`: the one that is shown, and whose clusters new models are assigned to.
     """
 
     __tablename__ = "cluster_runs"
@@ -71,10 +72,10 @@ class ClusterRun(Base):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id", ondelete="CASCADE"))
     state: Mapped[str] = mapped_column(server_default=RunState.QUEUED)
-    stage: Mapped[str | None]  # what it is at while it runs
+    stage: Mapped[str | None]  # its current step while it runs
     current: Mapped[bool] = mapped_column(server_default=text("false"))
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
-    asked_by: Mapped[str]  # "changes", "admin" or "reindex"
+    requested_by: Mapped[str]  # "changes", "admin" or "reindex"
     algorithm: Mapped[str]
     parameters: Mapped[dict] = mapped_column(JSONB)
     covered_seq: Mapped[int | None]
@@ -85,7 +86,7 @@ class ClusterRun(Base):
     silhouette: Mapped[float | None]
     stability: Mapped[float | None]  # adjusted Rand index against `compared_with`
     compared_with: Mapped[int | None] = mapped_column(ForeignKey("cluster_runs.id", ondelete="SET NULL"))
-    figures: Mapped[dict | None] = mapped_column(JSONB)  # the reduction, how many models each figure rests on, ...
+    metrics: Mapped[dict | None] = mapped_column(JSONB)  # the reduction, the sample size of each metric, ...
     seconds: Mapped[float | None]
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
@@ -95,8 +96,10 @@ class ClusterRun(Base):
 
 
 class Cluster(Base):
-    """A cluster as one run found it. `cluster_id` is its number across runs. `centroid` is the normalised mean of its
-    members' normalised vectors, float32 (d,), and `radius` the distance (1 - cosine) to it that counts as inside.
+    """A cluster of one run. `cluster_id` identifies it across runs.
+
+    `centroid` is the normalized mean of its members' normalized vectors, float32 (d,). A new model is assigned to the
+    cluster if its distance (1 - cosine) to the centroid is at most `radius`.
     """
 
     __tablename__ = "clusters"
@@ -114,11 +117,11 @@ class Cluster(Base):
     radius: Mapped[float]
     dimension: Mapped[int]
     centroid: Mapped[bytes] = mapped_column(LargeBinary)
-    explanation: Mapped[dict] = mapped_column(JSONB)  # tokens, tags and words that set it apart
+    explanation: Mapped[dict] = mapped_column(JSONB)  # tokens, tags and words that distinguish it
 
 
 class ClusterMember(Base):
-    """Where a run put a model: in a cluster, or in none (`cluster_id` is null)."""
+    """The cluster of a model in a run; a null `cluster_id` means noise."""
 
     __tablename__ = "cluster_members"
     __table_args__ = (
@@ -131,28 +134,31 @@ class ClusterMember(Base):
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"), primary_key=True)
     cluster_id: Mapped[int | None]
     similarity: Mapped[float | None]  # cosine to the centroid
-    placed: Mapped[bool] = mapped_column(server_default=text("false"))  # came after the run, put with the nearest
+    # the model arrived after the run and was assigned to the nearest cluster
+    assigned_after_run: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class Map(Base):
-    """A map of a space as it was drawn: the models int64 (n,), ascending, their places float32 (n, 2), and of each the
-    share of its true neighbours that are far, uint8 (n,) in parts of 255. The newest of a space is the one shown.
+    """A two-dimensional layout of a space. The newest map of a space is shown.
+
+    `model_ids` is int64 (n,), ascending, `coordinates` float32 (n, 2), and `distortion` uint8 (n,): the share of a
+    model's true neighbors that are far away on the map, in units of 1/255.
     """
 
     __tablename__ = "maps"
     __table_args__ = (
         CheckConstraint("octet_length(model_ids) = 8 * models", name="ids_length"),
-        CheckConstraint("octet_length(places) = 8 * models", name="places_length"),
+        CheckConstraint("octet_length(coordinates) = 8 * models", name="coordinates_length"),
         CheckConstraint("octet_length(distortion) = models", name="distortion_length"),
         Index(None, "space_id", "id"),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id", ondelete="CASCADE"))
-    covered_seq: Mapped[int]  # the last change that it holds
+    covered_seq: Mapped[int]  # the last change that it covers
     models: Mapped[int]
     model_ids: Mapped[bytes] = mapped_column(LargeBinary)
-    places: Mapped[bytes] = mapped_column(LargeBinary)
+    coordinates: Mapped[bytes] = mapped_column(LargeBinary)
     distortion: Mapped[bytes] = mapped_column(LargeBinary)
     mean_distortion: Mapped[float | None]
     parameters: Mapped[dict] = mapped_column(JSONB)
@@ -161,7 +167,7 @@ class Map(Base):
 
 
 class MapAttempt(Base):
-    """A drawing of a space's map that is under way or did not end well; one that does takes the row away."""
+    """The attempts at a space's next map, which run or failed. A new map deletes the row."""
 
     __tablename__ = "map_attempts"
 
@@ -170,13 +176,14 @@ class MapAttempt(Base):
     )
     count: Mapped[int]  # since the last map
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    error_code: Mapped[str | None]  # of the last one; None while it runs, or when its process died
+    error_code: Mapped[str | None]  # of the last attempt; null while it runs, and after its process died
     error_message: Mapped[str | None]
 
 
 class FittedGeometry(Base):
-    """A geometry fitted to a space's unit vectors (`catalog.geometry.transforms`), as an npz; in a space that spans
-    bases to those of one `base_repo`. The newest of a kind and base is in use.
+    """A geometry fitted to a space's unit vectors (`catalog.geometry.transforms`), stored as an npz file.
+
+    In a space that spans bases it is fitted to the models of one `base_repo`. The newest of a kind and base is used.
     """
 
     __tablename__ = "geometries"
@@ -185,7 +192,7 @@ class FittedGeometry(Base):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id", ondelete="CASCADE"))
     kind: Mapped[str]
-    base_repo: Mapped[str] = mapped_column(server_default="")  # empty: of all
+    base_repo: Mapped[str] = mapped_column(server_default="")  # empty: fitted to all models of the space
     models: Mapped[int]
     data: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

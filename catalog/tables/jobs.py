@@ -1,4 +1,4 @@
-"""Jobs, their events, and the workers that have them in hand."""
+"""Jobs, their events, the workers that run them, and paused queues."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ class JobState(StrEnum):
 
 
 class Priority(IntEnum):
-    """Whose wish a job is: the smaller number is claimed first, as far as `catalog.jobs.repository.claims` says."""
+    """The class of a job by its origin. Smaller numbers are claimed first; for the exceptions see
+    `catalog.jobs.repository.claims`.
+    """
 
-    PERSON = 0
+    USER = 0
     WEBHOOK = 1
     CRAWL = 2
 
@@ -48,7 +50,7 @@ def _quoted(states: tuple[JobState, ...]) -> str:
 
 
 class Worker(Base):
-    """A worker process. A heartbeat that stopped means that its jobs run again elsewhere."""
+    """A worker process. When its heartbeat times out, its jobs are queued again."""
 
     __tablename__ = "workers"
 
@@ -60,11 +62,11 @@ class Worker(Base):
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
     stopped_at: Mapped[datetime | None]
-    status: Mapped[dict] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))  # `workers.report`, as it last beat
+    status: Mapped[dict] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))  # as of the last heartbeat
 
 
 class Job(Base):
-    """One wish to have a model embedded. Postgres is the truth; a Celery message is only a doorbell."""
+    """A unit of work on one model. The row is authoritative; a Celery message is only a notification that it exists."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -74,7 +76,7 @@ class Job(Base):
             f"token IS NULL OR (viewer IS NOT NULL AND token_at IS NOT NULL AND state IN ({_quoted(ACTIVE)}))",
             name="token",
         ),
-        CheckConstraint(f"priority IN ({', '.join(str(int(each)) for each in Priority)})", name="priority"),
+        CheckConstraint(f"priority IN ({', '.join(str(int(priority)) for priority in Priority)})", name="priority"),
         Index(
             "uq_jobs_active",
             "model_id",
@@ -109,21 +111,21 @@ class Job(Base):
     state: Mapped[str] = mapped_column(server_default=JobState.QUEUED)
     progress: Mapped[float] = mapped_column(server_default=text("0"))
     priority: Mapped[int] = mapped_column(server_default=text("0"))  # a `Priority`
-    viewer: Mapped[str | None]  # the submitter that alone may see it, for it came with a token; null: everybody
-    token: Mapped[bytes | None] = mapped_column(LargeBinary)  # of that submitter, sealed; gone once the job is over
-    token_at: Mapped[datetime | None]  # when it came
-    submitter: Mapped[str | None]  # whose quota counts it: `anonymous` or a key's hash; null counts nowhere
-    alone: Mapped[bool] = mapped_column(server_default=text("false"))  # wants a worker with nothing else in its hands
-    reindex_id: Mapped[int | None] = mapped_column(ForeignKey("reindexes.id", ondelete="SET NULL"))  # that it is of
+    viewer: Mapped[str | None]  # the only submitter that may see the job; null: public
+    token: Mapped[bytes | None] = mapped_column(LargeBinary)  # the submitter's Hub token, sealed; deleted at the end
+    token_at: Mapped[datetime | None]  # when the token was submitted
+    submitter: Mapped[str | None]  # whose quota the job counts against: `anonymous` or a key's hash; null: nobody's
+    exclusive: Mapped[bool] = mapped_column(server_default=text("false"))  # runs with nothing else on its worker
+    reindex_id: Mapped[int | None] = mapped_column(ForeignKey("reindexes.id", ondelete="SET NULL"))
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
-    deaths: Mapped[int] = mapped_column(server_default=text("0"))  # workers that died while they had it
-    history: Mapped[list[dict]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))  # attempts that ended
+    worker_deaths: Mapped[int] = mapped_column(server_default=text("0"))  # workers that died while they ran it
+    history: Mapped[list[dict]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))  # one entry an ended attempt
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     base_hint: Mapped[str | None]  # jobs of the same base are claimed together
     worker_id: Mapped[int | None] = mapped_column(ForeignKey("workers.id"))
     available_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    rung_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    enqueued_at: Mapped[datetime] = mapped_column(server_default=func.now())
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -132,16 +134,18 @@ class Job(Base):
     model: Mapped[Model] = relationship(lazy="joined", innerjoin=True)
 
     @property
-    def measures_anew(self) -> bool:
-        """Whether it measures a current revision for a reindex; where a model has none, its job is like any other."""
+    def remeasures(self) -> bool:
+        """Whether the job measures an indexed revision again for a reindex. A reindex job of a model without a current
+        revision is an ordinary job.
+        """
         return self.reindex_id is not None and self.requested_revision is not None
 
 
 class JobEvent(Base):
-    """What a job had become when a transaction changed its state or progress; a trigger on `jobs` writes it.
+    """A change of a job's state or progress, with the values after it; written by a trigger on `jobs`.
 
-    Numbered by (`tx`, `id`): readers take only what transactions wrote that are older than every running one, so
-    nothing can be committed later under a smaller number.
+    Ordered by (`tx`, `id`): readers only see the events of transactions older than every running one, so no event can
+    be committed later with a smaller position.
     """
 
     __tablename__ = "job_events"
@@ -159,7 +163,7 @@ class JobEvent(Base):
 
 
 class PausedQueue(Base):
-    """A queue of which nothing is claimed for now."""
+    """A queue from which nothing is claimed."""
 
     __tablename__ = "paused_queues"
 

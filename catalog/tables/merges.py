@@ -1,4 +1,4 @@
-"""Merges of adapters: what was asked, what was predicted, and what came out."""
+"""Merges of adapters, and their vectors."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from catalog.tables.base import Base
 
 
 class Merge(Base):
-    """Adapters of one base that are made one by a job, whose (hidden) model the result's archive belongs to."""
+    """Adapters of one base that a job merges into one."""
 
     __tablename__ = "merges"
     __table_args__ = (Index("uq_merges_name", text("coalesce(viewer, '')"), "name", unique=True),)
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    # the hidden model that the merge's job and archive belong to
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"), unique=True)
     name: Mapped[str | None]
-    viewer: Mapped[str | None]  # the submitter that alone may see it, by the hash of its key; null: everybody
+    viewer: Mapped[str | None]  # the submitter (hash of an API key) that alone sees the merge; null: public
     base_repo: Mapped[str]
     base_sha: Mapped[str]
     method: Mapped[str]  # of `catalog.merges.methods.METHODS`
-    settings: Mapped[dict[str, Any]] = mapped_column(JSONB)  # that bear on the method
-    parts: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)  # model_id, repo_id, sha, weight, licence, datasets
+    settings: Mapped[dict[str, Any]] = mapped_column(JSONB)  # those that the method has
+    parts: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)  # model_id, repo_id, sha, weight, license, datasets
     plan: Mapped[dict[str, Any]] = mapped_column(JSONB)  # `catalog.merges.plans.as_dict`
-    figures: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # what the job measured
+    metrics: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # what the job measured
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class MergeVector(Base):
-    """One of a merge's vectors in one space, float32 (dimension,), not normalised: the one that was `predicted` when it
-    was asked for, or that of what was made.
+    """One of a merge's vectors in one space, float32 (dimension,), not normalized: the `predicted` or the measured
+    one.
     """
 
     __tablename__ = "merge_vectors"
@@ -48,5 +49,5 @@ class MergeVector(Base):
     data: Mapped[bytes] = mapped_column(LargeBinary)
 
     @property
-    def numbers(self) -> np.ndarray:
+    def vector(self) -> np.ndarray:
         return np.frombuffer(self.data, "<f4")

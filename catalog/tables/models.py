@@ -25,25 +25,26 @@ from catalog.tables.base import Base, one_of
 
 
 class ModelState(StrEnum):
-    PENDING = "pending"  # submitted, nothing stored yet
+    PENDING = "pending"  # submitted, no vector stored yet
     INDEXED = "indexed"
-    NO_SHIFT = "no_shift"  # embedded, but its norm is under the noise floor
+    NO_SHIFT = "no_shift"  # measured, but its norms are below the noise floor
     FAILED = "failed"
-    REMOVED = "removed"  # deleted on the Hub, or private there now: known by name, in no index
+    REMOVED = "removed"  # deleted or private on the Hub: only its name is kept, and no index contains it
 
 
 class Source(StrEnum):
     HUB = "hub"
     FOLDER = "folder"
-    # made by the worker that does their job, and seen by nobody:
-    EXAMPLES = "examples"  # a task's
+    # hidden models, created by the worker that runs their job:
+    EXAMPLES = "examples"  # of a task
     MERGE = "merge"
     SELECTION = "selection"
 
 
 class SpaceRow(Base):
-    """One embedding contract (`catalog.spaces.contract.Space`) and what was measured of it. Of the spaces of a base and
-    feature one is `serving`: what questions use that name none.
+    """A space: one contract in one edition (`catalog.spaces.contract.Space`).
+
+    Of the spaces of a base and a feature, queries that name no space use the one that is `serving`.
     """
 
     __tablename__ = "spaces"
@@ -70,15 +71,16 @@ class SpaceRow(Base):
     edition: Mapped[int] = mapped_column(server_default=text("0"))
     serving: Mapped[bool] = mapped_column(server_default=text("false"))
     dimension: Mapped[int]
-    build_after: Mapped[datetime | None]  # the next build of its index does not start before
-    build_error: Mapped[str | None]  # how the last one failed
+    build_after: Mapped[datetime | None]  # the next build of its index starts no earlier
+    build_error: Mapped[str | None]  # of the last build, if it failed
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class BaseActivations(Base):
-    """What a base itself answers to each probe, float32 (probes, dimension), and how far its vector moves when
-    nothing but the batch's shape changes (`noise_floor`, a norm). The base is part of the key because the space of
-    `delta_meaning` spans many bases.
+    """The activations of a base model on each probe, float32 (probes, dimension), and its noise floor.
+
+    The noise floor is the norm by which the vector of the base changes if only the shape of the batch changes. The base
+    is part of the key because a space of `delta_meaning` spans many bases.
     """
 
     __tablename__ = "base_activations"
@@ -94,10 +96,10 @@ class BaseActivations(Base):
 
 
 class Model(Base):
-    """A fine-tune by its name: a repo on the Hub, or a folder under the owner `local`.
+    """A model: a repo on the Hub, a folder (under the owner `local`), or a hidden model that a job creates.
 
-    What searches filter by stands here and in the current revision; `seq` is the feed's number of its last change.
-    A `private` one was read with a user's token, and is a row of its own beside the public one of that name.
+    Searches filter by columns of this table and of the current revision; `seq` is the sequence number of their last
+    change. A `private` model was fetched with a user's token; a public model with the same name is another row.
     """
 
     __tablename__ = "models"
@@ -118,7 +120,7 @@ class Model(Base):
     source: Mapped[str]
     folder: Mapped[str | None]
     state: Mapped[str] = mapped_column(server_default=ModelState.PENDING)
-    licence: Mapped[str | None]
+    license: Mapped[str | None]
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))
     downloads: Mapped[int | None]
     likes: Mapped[int | None]
@@ -126,13 +128,13 @@ class Model(Base):
     languages: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))
     hub_created_at: Mapped[datetime | None]
     hub_updated_at: Mapped[datetime | None]
-    hub_id: Mapped[str | None] = mapped_column(index=True)  # the Hub's own, which outlives a rename
-    hub_sha: Mapped[str | None]  # the newest commit that a crawl or the webhook told of, embedded or not
-    cluster: Mapped[int | None]  # what searches filter by, see catalog/clusters/service.py
-    card: Mapped[str | None]  # the words of its card, at most `workers.finetunes.card.MAX_WORDS` characters
+    hub_id: Mapped[str | None] = mapped_column(index=True)  # the Hub's id of the repo, which survives a rename
+    hub_sha: Mapped[str | None]  # the newest commit that a crawl or the webhook reported, measured or not
+    cluster: Mapped[int | None]  # for the filters of searches, see catalog/clusters/service.py
+    card: Mapped[str | None]  # the text of its card, at most `workers.finetunes.card.MAX_WORDS` characters
     words: Mapped[str] = mapped_column(
         TSVECTOR, Computed("model_words(repo_id, tags, card)", persisted=True), deferred=True
-    )  # what its text is searched by, see catalog/tables/model_words.py
+    )  # for text search, see catalog/tables/model_words.py
     seq: Mapped[int | None] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
@@ -143,8 +145,8 @@ class Model(Base):
 
 
 class ModelAccess(Base):
-    """Who may see a private model: a submitter by the hash of its key, because a job of its own read the repo, or
-    because an admin said so.
+    """Access of a submitter (the hash of an API key) to a private model, granted because a job of the submitter fetched
+    the repo, or by an admin.
     """
 
     __tablename__ = "model_access"
@@ -158,7 +160,7 @@ class ModelAccess(Base):
 
 
 class Revision(Base):
-    """One commit of a model (a folder's content hash stands in for a commit). One of a model's is current."""
+    """One commit of a model, or the content hash of a folder. One revision of each model is current."""
 
     __tablename__ = "revisions"
     __table_args__ = (
@@ -175,12 +177,12 @@ class Revision(Base):
     base_repo: Mapped[str]
     base_sha: Mapped[str]
     base_evidence: Mapped[dict] = mapped_column(JSONB)
-    facts: Mapped[dict | None] = mapped_column(JSONB)  # `FineTune.facts`; null where it was indexed before there were
+    facts: Mapped[dict | None] = mapped_column(JSONB)  # `FineTune.facts`; null if they are unknown
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Vector(Base):
-    """A revision's embedding in one space: float32 (dimension,), not normalised."""
+    """The vector of a revision in one space: float32 (dimension,), not normalized."""
 
     __tablename__ = "vectors"
     __table_args__ = (
@@ -199,6 +201,6 @@ class Vector(Base):
     data: Mapped[bytes] = mapped_column(LargeBinary)
     norm: Mapped[float]
     no_shift: Mapped[bool]
-    explanation: Mapped[dict | None] = mapped_column(JSONB)  # tokens that the shift promotes and suppresses
+    explanation: Mapped[dict | None] = mapped_column(JSONB)  # tokens that the fine-tune promotes and suppresses
     deleted: Mapped[bool] = mapped_column(server_default=text("false"))  # a tombstone in the change feed
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

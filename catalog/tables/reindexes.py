@@ -1,4 +1,4 @@
-"""Reindexes, and the models whose base they found to be another one."""
+"""Reindexes, and the revisions for which they found another base."""
 
 from __future__ import annotations
 
@@ -15,29 +15,31 @@ from catalog.tables.base import Base, one_of
 
 class ReindexState(StrEnum):
     RUNNING = "running"
-    READY = "ready"  # the new spaces may serve
-    SWITCHED = "switched"
+    READY = "ready"  # may cut over
+    CUT_OVER = "cut_over"
     ROLLED_BACK = "rolled_back"
     CANCELLED = "cancelled"
     FAILED = "failed"
 
 
 class Stage(StrEnum):
-    """What is being done of a reindex."""
+    """What workers are doing for a reindex."""
 
-    QUEUEING = "queueing"  # jobs are made, page by page
-    MEASURING = "measuring"  # all are made, some wait or run
-    CARRYING = "carrying"  # what need not be measured is copied
-    BUILDING = "building"  # index, clusters and map of the new spaces
-    DISCARDING = "discarding"  # the new spaces' vectors become tombstones
+    QUEUEING = "queueing"  # jobs are created in pages
+    MEASURING = "measuring"  # all jobs are created, and some are queued or running
+    BACKFILLING = "backfilling"  # vectors that need no measuring are copied
+    BUILDING = "building"  # the index, clusters and map of the new spaces
+    DISCARDING = "discarding"  # the vectors of the new spaces become tombstones
 
 
-ACTIVE_REINDEX = (ReindexState.RUNNING, ReindexState.READY)  # jobs store in the new spaces
+ACTIVE_REINDEX = (ReindexState.RUNNING, ReindexState.READY)  # its jobs store vectors in the new spaces
 
 
 class Reindex(Base):
-    """Models measured anew, into spaces of the edition `id` beside those that serve. All that it knows is here, and
-    moves in the transaction that does the work: one that dies goes on where it was.
+    """A reindex. It measures models into new spaces of the edition `id`, beside the serving spaces.
+
+    Its whole progress is in this row, which changes in the transaction that does the work, so after a crash another
+    worker continues from here.
     """
 
     __tablename__ = "reindexes"
@@ -50,31 +52,33 @@ class Reindex(Base):
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    selection: Mapped[dict[str, Any]] = mapped_column(JSONB)  # `catalog.reindexes.service.Selection`
+    selection: Mapped[dict[str, Any]] = mapped_column(JSONB)  # `catalog.reindexes.service.ReindexSelection`
     state: Mapped[str] = mapped_column(server_default=ReindexState.RUNNING)
     stage: Mapped[str | None] = mapped_column(server_default=Stage.QUEUEING)
     contract: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True))  # what its workers measure
-    cursor: Mapped[int] = mapped_column(server_default=text("0"))  # the last model that was looked at
+    cursor: Mapped[int] = mapped_column(server_default=text("0"))  # id of the last model considered
     total: Mapped[int | None]  # models selected, counted at the start
-    queued: Mapped[int] = mapped_column(server_default=text("0"))  # jobs made
-    quarantined: Mapped[int] = mapped_column(server_default=text("0"))  # models that have killed workers: left alone
-    carried: Mapped[int] = mapped_column(server_default=text("0"))  # vectors copied from spaces of the same contract
-    positions: Mapped[dict[str, int]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))  # `carrying.Place`
-    settled_seq: Mapped[int | None]  # what is built of the new spaces must cover it
-    report: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True))  # of each pair of spaces
-    switched: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True))  # ids: old and new
-    switched_seq: Mapped[int | None]  # the feed's end then
+    queued: Mapped[int] = mapped_column(server_default=text("0"))  # jobs created
+    quarantined: Mapped[int] = mapped_column(server_default=text("0"))  # models skipped because they are quarantined
+    backfilled: Mapped[int] = mapped_column(server_default=text("0"))  # vectors copied from spaces of the same contract
+    # the seq up to which each space is backfilled, by "SOURCE_ID-TARGET_ID"
+    positions: Mapped[dict[str, int]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    required_seq: Mapped[int | None]  # clusters and maps of the new spaces must cover the feed up to here
+    report: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True))  # an entry per pair of spaces
+    cutover_spaces: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True))  # ids of old and new
+    cutover_seq: Mapped[int | None]  # the last seq of the feed at the cutover
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ready_at: Mapped[datetime | None]
-    switched_at: Mapped[datetime | None]
+    cut_over_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
 
 class ReindexMove(Base):
-    """A revision whose base a reindex found to be another one, or at another commit. Until the switch this holds what
-    was found, after it what was there before.
+    """A revision for which a reindex found another base, or another commit of its base.
+
+    Until the cutover the row holds the new base; the cutover swaps it with the revision's, for a rollback.
     """
 
     __tablename__ = "reindex_moves"

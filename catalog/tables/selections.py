@@ -1,4 +1,4 @@
-"""Selections: sets of modules that were tried for a task, and what came out."""
+"""Selections: sets of adapters that were composed for a task, and their losses."""
 
 from __future__ import annotations
 
@@ -13,22 +13,19 @@ from catalog.tables.base import Base
 
 
 class Selection(Base):
-    """What a job tries for a task on one base; its (hidden) model stands for it among jobs."""
+    """A request to compose sets of adapters for a task on one base, and the result. Its job is of a hidden model."""
 
     __tablename__ = "selections"
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"), index=True)
-    run_id: Mapped[int] = mapped_column(
-        ForeignKey("task_runs.id", ondelete="CASCADE")
-    )  # whose vector says what is near
+    run_id: Mapped[int] = mapped_column(ForeignKey("task_runs.id", ondelete="CASCADE"))  # has the task's vector
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"), unique=True)
-    viewer: Mapped[str | None]  # the submitter that alone may see it, by the hash of its key; null: everybody
+    viewer: Mapped[str | None]  # the hash of the only API key that may see it; null: public
     base_repo: Mapped[str]
-    count: Mapped[int]  # of the modules in a set
-    arms: Mapped[list[str]] = mapped_column(JSONB)  # of `catalog.selections.strategies.Arm`
-    seeds: Mapped[int]  # how many, from `seed` on
-    seed: Mapped[int]
-    budget: Mapped[int]  # weights that are tried for a set
-    figures: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # of `workers.selections.results`
+    count: Mapped[int]  # adapters in a set
+    strategies: Mapped[list[str]] = mapped_column(JSONB)  # `catalog.selections.strategies.Strategy`
+    seed: Mapped[int]  # draws the examples that weights are chosen by
+    budget: Mapped[int]  # weights that are tried for a set, at most
+    metrics: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # `workers.selections.results`
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

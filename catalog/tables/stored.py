@@ -1,4 +1,4 @@
-"""Vectors that people gave a name."""
+"""Vectors that users stored under a name."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from catalog.tables.base import Base, one_of
 
 
 class VectorOrigin(StrEnum):
-    GIVEN = "given"  # its numbers were sent
+    VECTOR = "vector"  # the request had its numbers
     EXPRESSION = "expression"
 
 
 class StoredVector(Base):
-    """A vector of a space under a name: float32 (dimension,), not normalised. What was an expression is stored as the
-    value that it had then, beside its text.
+    """A named vector of a space, float32 (dimension,), not normalized. The value of an expression is stored as it was
+    when it was saved, with the text of the expression.
     """
 
     __tablename__ = "stored_vectors"
@@ -32,15 +32,15 @@ class StoredVector(Base):
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     name: Mapped[str]
-    viewer: Mapped[str | None]  # the submitter that alone may see it, by the hash of its key; null: everybody
+    viewer: Mapped[str | None]  # the hash of the only API key that may see it; null: public
     space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id", ondelete="CASCADE"), index=True)
     dimension: Mapped[int]
     data: Mapped[bytes] = mapped_column(LargeBinary)
     norm: Mapped[float]
-    noise_floor: Mapped[float | None]  # a norm; None: not measured
+    noise_floor: Mapped[float | None]  # a norm; null: not measured
     origin: Mapped[str]
     expression: Mapped[str | None]
-    unit_terms: Mapped[bool] = mapped_column(server_default=text("false"))  # each term of the expression at length 1
+    unit_terms: Mapped[bool] = mapped_column(server_default=text("false"))  # terms were scaled to length 1
     note: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

@@ -1,4 +1,4 @@
-"""Tasks by example: what was asked, what was measured on each base, and the vectors that came out."""
+"""Tasks by example, their runs on bases, and the vectors of these."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from catalog.tables.base import Base
 
 
 class Task(Base):
-    """Some examples to find models for. The examples leave with its last job unless `keep_examples`."""
+    """Examples to find models for. The examples are deleted after the task's last job, unless `keep_examples`."""
 
     __tablename__ = "tasks"
     __table_args__ = (
@@ -24,40 +24,38 @@ class Task(Base):
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     name: Mapped[str | None]
-    viewer: Mapped[str | None]  # the submitter that alone may see it, by the hash of its key; null: everybody
+    viewer: Mapped[str | None]  # the submitter (hash of an API key) that alone sees the task; null: public
     examples: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True))
     count: Mapped[int]  # of the examples
     keep_examples: Mapped[bool]
-    keep_adapter: Mapped[bool] = mapped_column(server_default=text("false"))  # that of all examples, as an archive
-    verify: Mapped[int]  # how many of the models that it finds are scored on examples held back
+    keep_adapter: Mapped[bool] = mapped_column(server_default=text("false"))  # the one trained on all examples
+    verify: Mapped[int]  # number of nearest models that are scored on the holdout
     seed: Mapped[int]
-    recipe: Mapped[dict[str, Any]] = mapped_column(JSONB)  # `catalog.tasks.training_config.Recipe`
+    training_config: Mapped[dict[str, Any]] = mapped_column(JSONB)  # `catalog.tasks.training_config.TrainingConfig`
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     runs: Mapped[list[TaskRun]] = relationship(order_by="TaskRun.id", viewonly=True, lazy="selectin")
 
 
 class TaskRun(Base):
-    """A task on one base: what its job trains, measures and scores."""
+    """A task on one base."""
 
     __tablename__ = "task_runs"
     __table_args__ = (UniqueConstraint("task_id", "base_repo", "base_sha"),)
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
-    model_id: Mapped[int] = mapped_column(
-        ForeignKey("models.id", ondelete="CASCADE"), unique=True
-    )  # that its job is of
+    # the hidden model that the run's job and archive belong to
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"), unique=True)
     base_repo: Mapped[str]
     base_sha: Mapped[str]
-    figures: Mapped[dict[str, Any] | None] = mapped_column(
-        JSONB(none_as_null=True)
-    )  # seconds, losses, scores of models
+    # seconds, training losses, and scores of models
+    metrics: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
 
 class TaskVector(Base):
-    """One of a run's vectors in one space, float32 (dimension,), not normalised: of the adapter that was trained on all
-    examples (`part` 0), or of one that was trained on a half of them.
+    """One of a run's vectors in one space, float32 (dimension,), not normalized: that of the adapter trained on all
+    examples (`sample` 0) or of one trained on half of them.
     """
 
     __tablename__ = "task_vectors"
@@ -65,10 +63,10 @@ class TaskVector(Base):
 
     run_id: Mapped[int] = mapped_column(ForeignKey("task_runs.id", ondelete="CASCADE"), primary_key=True)
     space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id", ondelete="CASCADE"), primary_key=True)
-    part: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    sample: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     dimension: Mapped[int]
     data: Mapped[bytes] = mapped_column(LargeBinary)
 
     @property
-    def numbers(self) -> np.ndarray:
+    def vector(self) -> np.ndarray:
         return np.frombuffer(self.data, "<f4")

@@ -1,1 +1,1 @@
-"""Tasks by example."""
+"""Tasks by example: their examples, runs and rankings."""

@@ -1,4 +1,4 @@
-"""The examples of a task: what is asked, and the answer to it."""
+"""The examples of a task: instructions with the outputs that answer them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 from catalog.errors import InvalidExamples
 
-LEAST, MOST = 5, 200
-MAX_CHARACTERS = 20_000  # a row
+MIN_EXAMPLES, MAX_EXAMPLES = 5, 200
+MAX_CHARACTERS = 20_000  # of an example
 ROLES = ("system", "user", "assistant")
 
 _OPENING = "Below is an instruction that describes a task"
-_PAIRED = ", paired with an input that provides further context"
-_ORDER = ". Write a response that appropriately completes the request.\n\n### Instruction:\n"
+_WITH_INPUT = ", paired with an input that provides further context"
+_REQUEST = ". Write a response that appropriately completes the request.\n\n### Instruction:\n"
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row. A chat is one too: its last question is the instruction, what came before it the input, whose end
-    matters most.
+    """One example. Of a chat, the last user message is the instruction and the turns before it are the input, the
+    latest of which matter most.
     """
 
     instruction: str
@@ -29,27 +29,28 @@ class Example:
     input: str = ""
     chat: bool = False
 
-    def prompt(self, given: str | None = None) -> str:
-        """The template of Alpaca (github.com/tatsu-lab/stanford_alpaca), with or without an input; `given` stands in
-        for the row's own.
+    def prompt(self, input_text: str | None = None) -> str:
+        """The prompt in Alpaca's template (github.com/tatsu-lab/stanford_alpaca), with `input_text` or the example's
+        own input, or without one where it is empty.
         """
-        given = self.input if given is None else given
-        middle = f"\n\n### Input:\n{given}" if given else ""
-        return f"{_OPENING}{_PAIRED if given else ''}{_ORDER}{self.instruction}{middle}\n\n### Response:\n"
+        input_text = self.input if input_text is None else input_text
+        input_section = f"\n\n### Input:\n{input_text}" if input_text else ""
+        opening = f"{_OPENING}{_WITH_INPUT if input_text else ''}{_REQUEST}"
+        return f"{opening}{self.instruction}{input_section}\n\n### Response:\n"
 
 
-def read_examples(rows: Sequence[Any]) -> tuple[Example, ...]:
-    """5 to 200 rows of `{instruction, input?, output}` or `{messages: [{role, content}, ...]}`.
+def parse_examples(rows: Sequence[Any]) -> tuple[Example, ...]:
+    """Examples from 5 to 200 rows of `{instruction, input?, output}` or `{messages: [{role, content}, ...]}`.
 
-    Raises `InvalidExamples`, which names the first row that is wrong, counted from 1.
+    Raises `InvalidExamples`, which names the first invalid row, counted from 1.
     """
-    if not LEAST <= len(rows) <= MOST:
-        raise InvalidExamples(f"A task has {LEAST} to {MOST} examples; these are {len(rows)}.")
-    return tuple(_read(row, number) for number, row in enumerate(rows, 1))
+    if not MIN_EXAMPLES <= len(rows) <= MAX_EXAMPLES:
+        raise InvalidExamples(f"A task needs {MIN_EXAMPLES} to {MAX_EXAMPLES} examples, not {len(rows)}.")
+    return tuple(_parse(row, number) for number, row in enumerate(rows, 1))
 
 
-def read_rows(lines: Iterable[str]) -> list[Any]:
-    """The rows of a JSON Lines file, not looked at; empty lines are passed over. Raises `InvalidExamples`."""
+def parse_json_lines(lines: Iterable[str]) -> list[Any]:
+    """The rows of a JSON Lines file, not validated; empty lines are skipped. Raises `InvalidExamples`."""
     rows = []
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -60,13 +61,15 @@ def read_rows(lines: Iterable[str]) -> list[Any]:
     return rows
 
 
-def hold_back(examples: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
-    """(kept, held back): the last of them, at least one and at most half, in their order."""
+def split_holdout(examples: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
+    """(training examples, holdout), both in their order. The holdout is the end of the list: a `share` of it, at least
+    one example and at most half of them.
+    """
     count = min(max(1, round(share * len(examples))), len(examples) // 2)
     return list(examples[:-count]), list(examples[-count:])
 
 
-def _read(row: Any, number: int) -> Example:
+def _parse(row: Any, number: int) -> Example:
     if not isinstance(row, dict):
         raise InvalidExamples(f"Example {number} is not a JSON object.")
     example = _from_chat(row["messages"], number) if "messages" in row else _from_fields(row, number)
@@ -76,32 +79,30 @@ def _read(row: Any, number: int) -> Example:
 
 
 def _from_fields(row: dict[str, Any], number: int) -> Example:
-    instruction, given, output = row.get("instruction"), row.get("input") or "", row.get("output")
-    if not (isinstance(instruction, str) and isinstance(output, str) and isinstance(given, str)) or not (
-        instruction.strip() and output.strip()
-    ):
+    instruction, input_text, output = row.get("instruction"), row.get("input") or "", row.get("output")
+    if not (_is_text(instruction) and _is_text(output) and isinstance(input_text, str)):
         raise InvalidExamples(
-            f"Example {number} needs an `instruction` and an `output` with words in them, and perhaps an `input`; "
+            f"Example {number} needs an `instruction` and an `output` that are not empty, and optionally an `input`; "
             "or the `messages` of a chat."
         )
-    return Example(instruction, output, given)
+    return Example(str(instruction), str(output), input_text)
 
 
 def _from_chat(messages: Any, number: int) -> Example:
-    wrong = InvalidExamples(
-        f"Example {number}: `messages` are objects with a `role` (one of {', '.join(ROLES)}) and a `content` with "
-        "words in it; the last is the assistant's, and a user's comes before it."
+    invalid = InvalidExamples(
+        f"Example {number}: each of the `messages` needs a `role` (one of {', '.join(ROLES)}) and a `content` that is "
+        "not empty. The last message must be the assistant's and follow one of the user."
     )
     if not isinstance(messages, list) or len(messages) < 2:
-        raise wrong
-    for each in messages:
-        if not isinstance(each, dict) or each.get("role") not in ROLES or not _is_text(each.get("content")):
-            raise wrong
-    *before, asked, answer = messages
-    if (asked["role"], answer["role"]) != ("user", "assistant"):
-        raise wrong
-    turns = "\n".join(f"{each['role']}: {each['content']}" for each in before)
-    return Example(asked["content"], answer["content"], turns, chat=True)
+        raise invalid
+    for message in messages:
+        if not isinstance(message, dict) or message.get("role") not in ROLES or not _is_text(message.get("content")):
+            raise invalid
+    *earlier, question, answer = messages
+    if (question["role"], answer["role"]) != ("user", "assistant"):
+        raise invalid
+    turns = "\n".join(f"{message['role']}: {message['content']}" for message in earlier)
+    return Example(question["content"], answer["content"], turns, chat=True)
 
 
 def _is_text(value: Any) -> bool:

@@ -16,24 +16,24 @@ from catalog.tasks.uncertainty import similarities
 from catalog.vectors.repository import stream as vector_stream
 
 
-def leading(measured: Sequence[tuple[SpaceRow, np.ndarray]]) -> tuple[SpaceRow, np.ndarray]:
-    """Of a run's spaces that of the most preferred feature, and its vectors (1 + h, d)."""
-    return min(measured, key=lambda each: preference_rank(each[0].feature))
+def preferred(measured: Sequence[tuple[SpaceRow, np.ndarray]]) -> tuple[SpaceRow, np.ndarray]:
+    """The space of the most preferred feature that a run was measured in, and the run's vectors (1 + h, d) there."""
+    return min(measured, key=lambda item: preference_rank(item[0].feature))
 
 
-def nearest(
-    session: Session, homes: Mapping[str, SpaceRow], measured: Mapping[str, np.ndarray], count: int
+def nearest_models(
+    session: Session, spaces: Mapping[str, SpaceRow], vectors: Mapping[str, np.ndarray], count: int
 ) -> list[tuple[Model, float]]:
-    """The public models nearest to a task in the geometry that searches use unasked, compared with all: for a worker,
-    which has no index.
+    """The `count` public models nearest to a task, each with its cosine in the default geometry, by exhaustive search:
+    workers have no index. `spaces` and `vectors` (1 + h, d) are by feature; the most preferred feature is searched.
     """
-    feature = min(measured, key=preference_rank)
-    space, whole = homes[feature], measured[feature][0]
-    fitted = geometries.default(session, space)
+    feature = min(vectors, key=preference_rank)
+    space, query = spaces[feature], vectors[feature][0]
+    fitted = geometries.get_default(session, space)
     geometry = fitted.geometry if fitted else Geometry()
-    found: list[tuple[float, int]] = []
-    for ids, vectors in vector_stream.stream(session, space.id, space.dimension, public=True):
-        cosines = similarities(geometry, whole[None], vectors)[0]
-        found = sorted([*found, *zip(cosines.tolist(), ids.tolist(), strict=True)], reverse=True)[:count]
-    named = models.by_ids(session, {model_id for _, model_id in found})
-    return [(named[model_id], cosine) for cosine, model_id in found if model_id in named]
+    nearest: list[tuple[float, int]] = []
+    for ids, block in vector_stream.stream(session, space.id, space.dimension, public=True):
+        cosines = similarities(geometry, query[None], block)[0]
+        nearest = sorted([*nearest, *zip(cosines.tolist(), ids.tolist(), strict=True)], reverse=True)[:count]
+    by_id = models.get_by_ids(session, {model_id for _, model_id in nearest})
+    return [(by_id[model_id], cosine) for cosine, model_id in nearest if model_id in by_id]

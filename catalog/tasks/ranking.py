@@ -1,4 +1,4 @@
-"""The models nearest to a task, and how certain each is."""
+"""The models nearest to a task, and how certain each similarity is."""
 
 from __future__ import annotations
 
@@ -8,92 +8,94 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from catalog.database import Database
-from catalog.errors import TaskNotDone
-from catalog.geometry.transforms import RAW, Geometry
-from catalog.index.follower import Follower
+from catalog.errors import TaskNotFinished
+from catalog.geometry.transforms import CENTERED, RAW, SOFTENED, Geometry
+from catalog.index.follower import IndexFollower
 from catalog.search import service as search_service
-from catalog.search.service import Answer, Neighbour, Options
+from catalog.search.service import Neighbor, SearchAnswer, SearchOptions
 from catalog.tables import SpaceRow, TaskRun
 from catalog.tasks import repository as tasks
-from catalog.tasks.nearest import leading
-from catalog.tasks.uncertainty import half_width, similarities
+from catalog.tasks.nearest import preferred
+from catalog.tasks.uncertainty import confidence_half_width, similarities
 from catalog.vectors.repository import stream as vector_stream
 
-CROWD = 50  # of the nearest, among which halves of the examples choose theirs
+CANDIDATE_POOL = 50  # nearest models that are compared with the halves of the examples
 
-# by feature and geometry: the least similarity of the nearest model that is more than models of other tasks have
-# (docs/tasks.md)
-COVERED = {
-    "delta_layers": {RAW: 0.70, "centred": 0.47, "softened": 0.66, "denoised": 0.83},
-    "delta_activations": {RAW: 0.76, "centred": 0.53, "softened": 0.70, "denoised": 0.91},
+# by feature and geometry: a task is covered if the nearest model has at least this similarity; models of other tasks
+# stay below it (docs/tasks.md)
+COVERED_SIMILARITY = {
+    "delta_layers": {RAW: 0.70, SOFTENED: 0.66},
+    "delta_activations": {RAW: 0.76, CENTERED: 0.53},
 }
 
 
 @dataclass(frozen=True)
-class Certainty:
-    """Between what a neighbour's similarity lies for other examples of the task, and to what share of the halves it
-    is the nearest.
+class Uncertainty:
+    """The 95% interval of a neighbor's similarity over other examples of the task, and the share of the halves to
+    which the neighbor is the nearest.
     """
 
     low: float
     high: float
-    first: float
+    nearest_share: float
 
 
 @dataclass(frozen=True)
 class TaskAnswer:
-    """The neighbours of a task on one base, and how certain each is, in their order; whether the nearest is near enough
-    for the task to be `covered` (None: what that takes was not measured in this space).
+    """The neighbors of a task on one base, and the uncertainty of each, in the same order. `covered` says whether the
+    nearest model is nearer than models of other tasks are; it is None where no threshold was measured for the space.
     """
 
     run: TaskRun
-    answer: Answer
-    certainty: list[Certainty]
+    answer: SearchAnswer
+    uncertainties: list[Uncertainty]
     covered: bool | None
 
 
-def rank(database: Database, index: Follower, task_id: int, base: str | None, options: Options) -> list[TaskAnswer]:
+def rank_models(
+    database: Database, index: IndexFollower, task_id: int, base: str | None, options: SearchOptions
+) -> list[TaskAnswer]:
     """The models nearest to a task on each of its bases, or on one of them.
 
-    Raises `TaskNotFound`, `TaskNotDone`, `GeometryNotFitted`, `IndexNotLoaded`.
+    Raises `TaskNotFound`, `TaskNotFinished`, `IndexNotLoaded`.
     """
     with database.transaction() as session:
         task = tasks.get(session, task_id, options.viewer)
         runs = [run for run in task.runs if base in (None, run.base_repo)]
-        measured = {run.id: tasks.vectors(session, run.id) for run in runs}
-    done = [run for run in runs if measured[run.id]]
-    if not done:
-        raise TaskNotDone(f"Task {task_id} has no vector yet: GET /v1/tasks/{task_id} tells how far its jobs are.")
-    return [_rank(database, index, run, *leading(measured[run.id]), options) for run in done]
+        vectors = {run.id: tasks.get_vectors(session, run.id) for run in runs}
+    measured = [run for run in runs if vectors[run.id]]
+    if not measured:
+        raise TaskNotFinished(f"Task {task_id} has no vector yet: GET /v1/tasks/{task_id} shows the state of its jobs.")
+    return [_rank(database, index, run, *preferred(vectors[run.id]), options) for run in measured]
 
 
 def _rank(
-    database: Database, index: Follower, run: TaskRun, space: SpaceRow, vectors: np.ndarray, options: Options
+    database: Database, index: IndexFollower, run: TaskRun, space: SpaceRow, vectors: np.ndarray, options: SearchOptions
 ) -> TaskAnswer:
-    whole, halves = vectors[0], vectors[1:]
-    wide = replace(options, space_key=space.key, page=replace(options.page, k=max(options.page.k, CROWD)))
-    answer = search_service.by_vector(database, index, whole.tolist(), wide)
+    k, halves = options.page.k, vectors[1:]
+    pool = replace(options, space_key=space.key, page=replace(options.page, k=max(k, CANDIDATE_POOL)))
+    answer = search_service.by_vector(database, index, vectors[0].tolist(), pool)
     geometry, kind = (answer.fitted.geometry, answer.fitted.kind) if answer.fitted else (Geometry(), RAW)
-    neighbours, theirs = _still_there(database, space, answer.neighbours)
-    cosines = similarities(geometry, halves, theirs)  # (h, n)
-    first = np.bincount(cosines.argmax(axis=1), minlength=cosines.shape[1]).tolist() if cosines.size else []
-    certainty = [
-        Certainty(each.similarity - width, each.similarity + width, count / len(halves))
-        for each, width, count in zip(neighbours, half_width(cosines).tolist(), first, strict=True)
+    neighbors, neighbor_vectors = _with_vectors(database, space, answer.neighbors)
+    cosines = similarities(geometry, halves, neighbor_vectors)  # (h, n)
+    counts = np.bincount(cosines.argmax(axis=1), minlength=cosines.shape[1]).tolist() if cosines.size else []
+    uncertainties = [
+        Uncertainty(neighbor.similarity - width, neighbor.similarity + width, count / len(halves))
+        for neighbor, width, count in zip(neighbors, confidence_half_width(cosines).tolist(), counts, strict=True)
     ]
-    best = neighbours[0].similarity if neighbours else -1.0
-    least = COVERED.get(space.feature, {}).get(kind)
-    shown = replace(answer, neighbours=neighbours[: options.page.k])
-    return TaskAnswer(run, shown, certainty[: options.page.k], None if least is None else best >= least)
+    highest = neighbors[0].similarity if neighbors else -1.0
+    threshold = COVERED_SIMILARITY.get(space.feature, {}).get(kind)
+    covered = None if threshold is None else highest >= threshold
+    return TaskAnswer(run, replace(answer, neighbors=neighbors[:k]), uncertainties[:k], covered)
 
 
-def _still_there(
-    database: Database, space: SpaceRow, neighbours: Sequence[Neighbour]
-) -> tuple[list[Neighbour], np.ndarray]:
-    """Neighbours that Postgres still has, and their vectors (n, d): an index learns a moment later who has left."""
-    ids = np.array([each.model.id for each in neighbours], np.int64)
+def _with_vectors(
+    database: Database, space: SpaceRow, neighbors: Sequence[Neighbor]
+) -> tuple[list[Neighbor], np.ndarray]:
+    """The neighbors and their vectors (n, d), without models that were deleted since the index was last updated."""
+    ids = np.array([neighbor.model.id for neighbor in neighbors], np.int64)
     with database.transaction() as session:
-        found, vectors = vector_stream.newest_of(session.connection(), space.id, space.dimension, ids)
-    place = {model_id: number for number, model_id in enumerate(found.tolist())}
-    left = [each for each in neighbours if each.model.id in place]
-    return left, vectors[[place[each.model.id] for each in left]]
+        stored_ids, vectors = vector_stream.newest_vectors(session.connection(), space.id, space.dimension, ids)
+    rows = {model_id: row for row, model_id in enumerate(stored_ids.tolist())}
+    stored = [neighbor for neighbor in neighbors if neighbor.model.id in rows]
+    return stored, vectors[[rows[neighbor.model.id] for neighbor in stored]]

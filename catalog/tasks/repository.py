@@ -6,136 +6,132 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import delete as sql_delete
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from catalog import repository
-from catalog.auth.viewer import EVERYTHING, Viewer
+from catalog.auth.repository import owned_rows
+from catalog.auth.viewer import ADMIN, Viewer
 from catalog.database import seconds
 from catalog.errors import NameTaken, TaskNotFound
 from catalog.models.repository import models
-from catalog.repository import by_id_or_name, newest_first, owned_by
 from catalog.tables import ACTIVE, Job, JobState, Model, Selection, Source, SpaceRow, Task, TaskRun, TaskVector
 
-RETRIABLE = 7 * 86_400  # seconds for which a job that failed or was cancelled can be retried with its task's examples
+RETRY_WINDOW = 7 * 86_400  # seconds after which the examples of a failed or cancelled job are deleted
 
 
-def add(session: Session, bases: Sequence[tuple[str, str]], **values: Any) -> Task:
-    """A task with a run for each base (repo, sha), in their order. Raises `NameTaken`."""
+def create(session: Session, bases: Sequence[tuple[str, str]], **values: Any) -> Task:
+    """Create a task with a run on each base (repo, sha), in the order of `bases`. Raises `NameTaken`."""
     statement = insert(Task).values(**values).on_conflict_do_nothing().returning(Task)
     task = session.scalars(statement).one_or_none()
     if task is None:
-        raise NameTaken(f"There is a task {values['name']!r} already: choose another name, or delete that one.")
+        raise NameTaken(f"A task named {values['name']!r} already exists. Choose another name, or delete that task.")
     for repo, sha in bases:
-        model = models.ensure(session, f"task:{task.id}@{repo}", Source.EXAMPLES, private=True)
+        model = models.get_or_create(session, f"task:{task.id}@{repo}", Source.EXAMPLES, private=True)
         session.add(TaskRun(task_id=task.id, model_id=model.id, base_repo=repo, base_sha=sha))
         session.flush()
     session.refresh(task)
     return task
 
 
-def get(session: Session, task_id: int, viewer: Viewer = EVERYTHING) -> Task:
+def get(session: Session, task_id: int, viewer: Viewer = ADMIN) -> Task:
     """Raises `TaskNotFound`, also where the viewer may not see it."""
     task = session.get(Task, task_id, populate_existing=True)
-    if task is None or not viewer.sees(task.viewer):
-        raise _missing(task_id)
+    if task is None or not viewer.can_see(task.viewer):
+        raise _not_found(task_id)
     return task
 
 
 def find(session: Session, name: str, viewer: Viewer) -> Task | None:
-    """By number or name: the viewer's own of that name, or else everybody's."""
-    return by_id_or_name(session, Task, name, viewer)
+    """The task with this number or name. A task of the viewer's takes precedence over a public one."""
+    return owned_rows.find_by_id_or_name(session, Task, name, viewer)
 
 
-def hold(session: Session, task_id: int) -> bool:
-    """Keep a task from being deleted until the transaction ends; False where it has been."""
+def lock(session: Session, task_id: int) -> bool:
+    """Keep a task from being deleted until the transaction ends. Returns False if it has been deleted already."""
     statement = select(Task.id).where(Task.id == task_id).with_for_update(read=True, key_share=True)
     return session.execute(statement).scalar_one_or_none() is not None
 
 
-def names(session: Session, viewer: Viewer, limit: int) -> list[str]:
-    """Of the newest tasks that have one."""
-    named = select(Task.name).where(Task.name.is_not(None), owned_by(Task.viewer, viewer)).order_by(Task.id.desc())
-    return [name for name in session.scalars(named.limit(limit)) if name is not None]
+def list_names(session: Session, viewer: Viewer, limit: int) -> list[str]:
+    """The names of the newest tasks that have one."""
+    return owned_rows.list_names(session, Task, viewer, limit)
 
 
-def run_of(session: Session, model_id: int) -> tuple[Task, TaskRun]:
-    """The run that a job's model stands for, and its task."""
-    found = session.scalars(select(TaskRun).where(TaskRun.model_id == model_id)).one()
-    return get(session, found.task_id), found
+def get_by_model(session: Session, model_id: int) -> tuple[Task, TaskRun]:
+    """The task run whose job belongs to this hidden model, and its task."""
+    run = session.scalars(select(TaskRun).where(TaskRun.model_id == model_id)).one()
+    return get(session, run.task_id), run
 
 
-def page(session: Session, viewer: Viewer, *, before: int | None, limit: int) -> list[Task]:
+def list_page(session: Session, viewer: Viewer, *, before: int | None, limit: int) -> list[Task]:
     """Up to `limit` tasks with an id below `before`, newest first."""
-    statement = select(Task).where(owned_by(Task.viewer, viewer))
-    return list(session.scalars(newest_first(statement, Task.id, before, limit)))
+    return owned_rows.list_page(session, Task, viewer, before=before, limit=limit)
 
 
-def jobs_of(session: Session, found: Sequence[Task]) -> dict[int, Job]:
-    """The job of each of their runs, by the run."""
-    return repository.jobs_of(session, {run.model_id: run.id for task in found for run in task.runs})
+def jobs_of(session: Session, tasks: Sequence[Task]) -> dict[int, Job]:
+    """The jobs of tasks, by the ids of their runs."""
+    return owned_rows.jobs_by_owner(session, {run.model_id: run.id for task in tasks for run in task.runs})
 
 
-def jobs_of_one(session: Session, task: Task) -> dict[int, Job]:
-    """The job of each run of a task, by the run. Raises `TaskNotFound` where it has been deleted since it was read."""
-    found = jobs_of(session, [task])
-    if len(found) < len(task.runs):
-        raise _missing(task.id)
-    return found
+def jobs_of_task(session: Session, task: Task) -> dict[int, Job]:
+    """The jobs of a task, by the ids of its runs. Raises `TaskNotFound` if it has been deleted since it was read."""
+    jobs = jobs_of(session, [task])
+    if len(jobs) < len(task.runs):
+        raise _not_found(task.id)
+    return jobs
 
 
-def store(
-    session: Session,
-    run_id: int,
-    vectors: Mapping[int, np.ndarray],
-    figures: dict[str, Any],
-) -> None:
-    """What came out of a run: by space its vectors (1 + h, d), of all examples and of halves of them."""
-    session.execute(delete(TaskVector).where(TaskVector.run_id == run_id))
-    for space_id, measured in vectors.items():
-        for number, vector in enumerate(measured):
+def store(session: Session, run_id: int, vectors: Mapping[int, np.ndarray], metrics: dict[str, Any]) -> None:
+    """Store the result of a run, replacing that of an earlier attempt. `vectors` (1 + h, d) are by space id: first that
+    of all examples, then those of halves.
+    """
+    session.execute(sql_delete(TaskVector).where(TaskVector.run_id == run_id))
+    for space_id, samples in vectors.items():
+        for sample, vector in enumerate(samples):
             values = {"dimension": vector.size, "data": vector.astype("<f4").tobytes()}
-            session.execute(insert(TaskVector).values(run_id=run_id, space_id=space_id, part=number, **values))
-    session.execute(update(TaskRun).where(TaskRun.id == run_id).values(figures=figures))
+            session.execute(insert(TaskVector).values(run_id=run_id, space_id=space_id, sample=sample, **values))
+    session.execute(update(TaskRun).where(TaskRun.id == run_id).values(metrics=metrics))
 
 
-def vectors(session: Session, run_id: int) -> list[tuple[SpaceRow, np.ndarray]]:
-    """A run's vectors (1 + h, d) in each of its spaces."""
+def get_vectors(session: Session, run_id: int) -> list[tuple[SpaceRow, np.ndarray]]:
+    """A run's vectors (1 + h, d) in each space that it was measured in."""
     statement = (
         select(SpaceRow, TaskVector)
         .join(SpaceRow, SpaceRow.id == TaskVector.space_id)
         .where(TaskVector.run_id == run_id)
-        .order_by(TaskVector.space_id, TaskVector.part)
+        .order_by(TaskVector.space_id, TaskVector.sample)
     )
-    found: dict[int, tuple[SpaceRow, list[np.ndarray]]] = {}
-    for space, vector in session.execute(statement):
-        found.setdefault(space.id, (space, []))[1].append(vector.numbers)
-    return [(space, np.stack(measured)) for space, measured in found.values()]
+    samples: dict[int, tuple[SpaceRow, list[np.ndarray]]] = {}
+    for space, row in session.execute(statement):
+        samples.setdefault(space.id, (space, []))[1].append(row.vector)
+    return [(space, np.stack(vectors)) for space, vectors in samples.values()]
 
 
-def forget_examples(session: Session) -> int:
-    """Drop the examples of tasks that need them no more, unless they are to be kept: no job waits or runs, and none
-    failed or was cancelled in the last `RETRIABLE` seconds, so that it may be retried. Returns of how many.
+def delete_examples(session: Session) -> int:
+    """Delete the examples of tasks that no longer need them, unless they have `keep_examples`. Examples are needed
+    while a job of the task is queued or running, and for `RETRY_WINDOW` seconds after one failed or was cancelled, so
+    that it can be retried. Returns the number of tasks.
     """
     retriable = Job.state.in_((JobState.FAILED, JobState.CANCELLED)) & (
-        Job.finished_at > func.now() - seconds(RETRIABLE)
+        Job.finished_at > func.now() - seconds(RETRY_WINDOW)
     )
     needed = select(Job.id).join(TaskRun, TaskRun.model_id == Job.model_id).where(
         TaskRun.task_id == Task.id, or_(Job.state.in_(ACTIVE), retriable)
     )  # fmt: skip
-    over = Task.examples.is_not(None) & ~Task.keep_examples & ~needed.exists()
-    return len(session.execute(update(Task).where(over).values(examples=None).returning(Task.id)).all())
+    unneeded = Task.examples.is_not(None) & ~Task.keep_examples & ~needed.exists()
+    return len(session.execute(update(Task).where(unneeded).values(examples=None).returning(Task.id)).all())
 
 
-def remove(session: Session, task: Task) -> None:
-    """With its runs and selections, and their models, jobs and vectors."""
-    session.execute(select(Task.id).where(Task.id == task.id).with_for_update())  # no selection comes meanwhile
-    stand_ins = [run.model_id for run in task.runs]
-    stand_ins += session.scalars(select(Selection.model_id).where(Selection.task_id == task.id))
-    session.execute(delete(Task).where(Task.id == task.id))
-    session.execute(delete(Model).where(Model.id.in_(stand_ins)))
+def delete(session: Session, task: Task) -> None:
+    """Delete a task with its runs and selections, and their hidden models, jobs and vectors."""
+    session.execute(select(Task.id).where(Task.id == task.id).with_for_update())  # no selection is created now
+    model_ids = [run.model_id for run in task.runs]
+    model_ids += session.scalars(select(Selection.model_id).where(Selection.task_id == task.id))
+    session.execute(sql_delete(Task).where(Task.id == task.id))
+    session.execute(sql_delete(Model).where(Model.id.in_(model_ids)))
 
 
-def _missing(task_id: int) -> TaskNotFound:
+def _not_found(task_id: int) -> TaskNotFound:
     return TaskNotFound(f"There is no task {task_id}. GET /v1/tasks lists them.")

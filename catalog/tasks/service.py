@@ -1,4 +1,4 @@
-"""Tasks by example: asking for the models that fit some examples, and the answer."""
+"""Tasks by example: creating, reading and deleting them, and downloading their adapters."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from catalog.archives import repository as archives
 from catalog.archives.service import Download, download
 from catalog.auth.viewer import Viewer
 from catalog.database import Database
-from catalog.errors import ArchiveNotFound, TaskNotDone
+from catalog.errors import ArchiveNotFound, TaskNotFinished
 from catalog.jobs import submissions
 from catalog.jobs.quotas import Quota
 from catalog.spaces import repository as spaces
 from catalog.tables import Job, Model, Task
 from catalog.tasks import repository as tasks
 from catalog.tasks.examples import Example
-from catalog.tasks.training_config import Recipe
+from catalog.tasks.training_config import TrainingConfig
 
-HELD_BACK = 0.25  # of the examples, where models are to be verified
+HOLDOUT_SHARE = 0.25  # of the examples, if models are verified
+
+TaskWithJobs = tuple[Task, dict[int, Job]]  # the jobs by the ids of the task's runs
 
 
 @dataclass(frozen=True)
-class Question:
-    """`base` is a repo id; None asks on every base in the index, the smallest first. `verify` models are scored on
-    examples that are held back.
+class TaskRequest:
+    """A task to create on the base with this repo id, or on every base in the index, the smallest first. `verify` is
+    the number of models to score on the holdout.
     """
 
     examples: Sequence[Example]
@@ -34,80 +36,78 @@ class Question:
     seed: int = 0
     keep_examples: bool = False
     keep_adapter: bool = False
-    recipe: Recipe = field(default_factory=Recipe)
+    training_config: TrainingConfig = field(default_factory=TrainingConfig)
 
 
-WithJobs = tuple[Task, dict[int, Job]]  # a task, and the job of each of its runs
+def create(database: Database, request: TaskRequest, quota: Quota, viewer: Viewer) -> TaskWithJobs:
+    """Create a task and enqueue a job for each base. With an API key, the task is visible to its `viewer` alone.
 
-
-def ask(database: Database, question: Question, quota: Quota, viewer: Viewer) -> WithJobs:
-    """Queue a task's jobs, one for each base; it is shown to the `viewer` alone, if that is somebody.
-
-    Raises `NameTaken`, `SpaceNotFound` where nothing of that base is indexed, `TooManyJobs`.
+    Raises `NameTaken`, `TooManyJobs`, and `SpaceNotFound` if no model of the base is indexed.
     """
     with database.transaction() as session:
-        task = tasks.add(
+        task = tasks.create(
             session,
-            spaces.bases(session, question.base, viewer),
-            name=question.name,
+            spaces.list_bases(session, request.base, viewer),
+            name=request.name,
             viewer=viewer.submitter,
-            examples=[asdict(example) for example in question.examples],
-            count=len(question.examples),
-            keep_examples=question.keep_examples,
-            keep_adapter=question.keep_adapter,
-            verify=question.verify,
-            seed=question.seed,
-            recipe=question.recipe.as_dict(),
+            examples=[asdict(example) for example in request.examples],
+            count=len(request.examples),
+            keep_examples=request.keep_examples,
+            keep_adapter=request.keep_adapter,
+            verify=request.verify,
+            seed=request.seed,
+            training_config=request.training_config.as_dict(),
         )
         for run in task.runs:
             model = session.get_one(Model, run.model_id)
-            submissions.enqueue_alone(session, model, run.base_repo, quota, viewer)
+            submissions.enqueue_exclusive(session, model, run.base_repo, quota, viewer)
         return task, tasks.jobs_of(session, [task])
 
 
-def get(database: Database, task_id: int, viewer: Viewer) -> WithJobs:
+def get(database: Database, task_id: int, viewer: Viewer) -> TaskWithJobs:
     """Raises `TaskNotFound`."""
     with database.transaction() as session:
         task = tasks.get(session, task_id, viewer)
-        return task, tasks.jobs_of_one(session, task)
+        return task, tasks.jobs_of_task(session, task)
 
 
-def page(database: Database, viewer: Viewer, *, before: int | None, limit: int) -> list[WithJobs]:
-    """The newest first."""
+def list_page(database: Database, viewer: Viewer, *, before: int | None, limit: int) -> list[TaskWithJobs]:
+    """Up to `limit` tasks with an id below `before`, newest first."""
     with database.transaction() as session:
-        found = tasks.page(session, viewer, before=before, limit=limit)
-        of_runs = tasks.jobs_of(session, found)
-        there = [task for task in found if all(run.id in of_runs for run in task.runs)]  # one may be deleted just now
-        return [(task, of_runs) for task in there]
+        rows = tasks.list_page(session, viewer, before=before, limit=limit)
+        jobs = tasks.jobs_of(session, rows)
+        # a task that was deleted between the two statements has no jobs
+        return [(task, jobs) for task in rows if all(run.id in jobs for run in task.runs)]
 
 
-def delete(database: Database, task_id: int, viewer: Viewer) -> WithJobs:
-    """Forget it, and all that was made of it; a job that runs stores nothing. Returns what it was. Raises
-    `TaskNotFound`.
+def delete(database: Database, task_id: int, viewer: Viewer) -> TaskWithJobs:
+    """Delete a task with its vectors, adapters and selections, and return it; a job that is running stores nothing.
+    Raises `TaskNotFound`.
     """
     with database.transaction() as session:
         task = tasks.get(session, task_id, viewer)
-        of_runs = tasks.jobs_of_one(session, task)
+        jobs = tasks.jobs_of_task(session, task)
         session.expunge_all()
-        tasks.remove(session, task)
-        return task, of_runs
+        tasks.delete(session, task)
+        return task, jobs
 
 
 def adapter(database: Database, task_id: int, base: str | None, viewer: Viewer) -> Download:
-    """The adapter that was trained on all examples of a task, on that base or on the first that has one.
+    """The adapter trained on all examples of a task, on a base or on the first base that has one.
 
-    Raises `TaskNotFound`, `TaskNotDone`, and `ArchiveNotFound` where none was to be kept.
+    Raises `TaskNotFound`, `TaskNotFinished`, and `ArchiveNotFound` if the task was created without `keep_adapter`.
     """
     with database.transaction() as session:
         task = tasks.get(session, task_id, viewer)
-        runs = [run for run in task.runs if base in (None, run.base_repo)]
-        kept = archives.of_models(session, [run.model_id for run in runs])
-    if not task.keep_adapter or not runs:
+        bases = {run.model_id: run.base_repo for run in task.runs if base in (None, run.base_repo)}
+        stored = archives.get_by_models(session, bases)
+    if not task.keep_adapter or not bases:
+        on_base = f" on {base}" if base else ""
         raise ArchiveNotFound(
-            f"No adapter of task {task_id} is kept{f' on {base}' if base else ''}: ask it with `keep_adapter`."
+            f"Task {task_id} keeps no adapter{on_base}. Create the task again with `keep_adapter` to download one."
         )
-    found = next((run for run in runs if run.model_id in kept), None)
-    if found is None:
-        raise TaskNotDone(f"Task {task_id} has no adapter yet: GET /v1/tasks/{task_id} tells how far its jobs are.")
-    name = f"task-{task.name or task.id}-{found.base_repo.replace('/', '-')}.zip"
-    return download(database, kept[found.model_id], name)
+    for model_id, base_repo in bases.items():
+        if model_id in stored:
+            name = f"task-{task.name or task.id}-{base_repo.replace('/', '-')}.zip"
+            return download(database, stored[model_id], name)
+    raise TaskNotFinished(f"Task {task_id} has no adapter yet: GET /v1/tasks/{task_id} shows the state of its jobs.")

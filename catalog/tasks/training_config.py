@@ -1,4 +1,4 @@
-"""How the small adapter of a task is trained: part of what its vector means, as a space's settings are."""
+"""How the small adapter of a task is trained: part of what its vector means, as a contract is."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ VERSION = "2"  # changes when the same settings give other adapters
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A LoRA of `rank` on the projections to queries and values, where the base has such (else on PEFT's choice for
-    its architecture, else on all linear layers). AdamW without weight decay at a `rate` that falls to 0 in a line,
-    gradients cut at norm 1, `batch` examples of near length a step; `passes` times through them in random order, but
-    at least `least_steps` and at most `most_steps`. An example is at most `tokens` long, and the loss is on its output
-    alone.
+class TrainingConfig:
+    """Settings of a LoRA on the query and value projections, where the base has them (else on PEFT's defaults for its
+    architecture, else on all linear layers).
 
-    `docs/tasks.md` says how these were chosen.
+    The optimizer is AdamW without weight decay; the learning rate falls linearly to 0, and gradients are clipped at
+    norm 1. A batch holds examples of similar length. Training takes `epochs` passes through the examples in random
+    order, but at least `min_steps` and at most `max_steps` steps. An example is cut to `max_tokens`, and the loss is
+    that of its output alone. `docs/tasks.md` says how these values were chosen.
     """
 
     rank: int = 8
     alpha: int = 16
-    rate: float = 2e-3
-    batch: int = 2
-    passes: int = 2
-    least_steps: int = 10
-    most_steps: int = 100
-    tokens: int = 176
+    learning_rate: float = 2e-3
+    batch_size: int = 2
+    epochs: int = 2
+    min_steps: int = 10
+    max_steps: int = 100
+    max_tokens: int = 176
     version: str = VERSION
 
     def steps(self, examples: int) -> int:
-        return min(max(self.least_steps, math.ceil(self.passes * examples / self.batch)), self.most_steps)
+        return min(max(self.min_steps, math.ceil(self.epochs * examples / self.batch_size)), self.max_steps)
 
     def as_dict(self) -> dict[str, object]:
         return dataclasses.asdict(self)

@@ -1,4 +1,4 @@
-"""What the adapters of a task say: where it is, and how certain its similarity to a model is."""
+"""How certain the similarity of a task to a model is, estimated from halves of the task's examples."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from scipy.stats import t as student
 from catalog.geometry.transforms import Geometry
 from catalog.vectors.numeric import unit_rows
 
-HALVES = 4  # two pairs of complementary ones
+HALVES = 4  # two complementary pairs
 CONFIDENCE = 0.95
 
 
-def parts(count: int, seed: int, halves: int = HALVES) -> list[list[int]]:
-    """Places of the examples that each adapter is trained on: first all of them, then pairs of complementary halves, of
-    random splits.
+def balanced_half_samples(count: int, seed: int, halves: int = HALVES) -> list[list[int]]:
+    """The indices of the examples that each adapter is trained on: first all of them, then random splits into pairs of
+    complementary halves.
     """
-    draw = np.random.default_rng(seed)
-    found = [list(range(count))]
+    rng = np.random.default_rng(seed)
+    samples = [list(range(count))]
     for _ in range(halves // 2):
-        order = draw.permutation(count)
-        found += [sorted(order[: count // 2].tolist()), sorted(order[count // 2 :].tolist())]
-    return found
+        order = rng.permutation(count)
+        samples += [sorted(order[: count // 2].tolist()), sorted(order[count // 2 :].tolist())]
+    return samples
 
 
-def similarities(geometry: Geometry, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Cosines (m, n) of vectors (m, d) and (n, d), in a geometry."""
-    ours, theirs = (unit_rows(geometry.apply(unit_rows(each))) for each in (ours, theirs))
-    return ours @ theirs.T
+def similarities(geometry: Geometry, queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Cosines (m, n) of queries (m, d) and vectors (n, d) in a geometry."""
+    queries, vectors = (unit_rows(geometry.apply(unit_rows(rows))) for rows in (queries, vectors))
+    return queries @ vectors.T
 
 
-def half_width(cosines: np.ndarray) -> np.ndarray:
+def confidence_half_width(cosines: np.ndarray) -> np.ndarray:
     """Half the width (n,) of the interval at `CONFIDENCE` around the similarities to a task, from those (h, n) of its
-    halves; infinite where there are no two.
+    halves. It is infinite where there is no pair of halves.
 
-    Half the difference of two complementary halves deviates as the whole does (balanced half-samples: Wolter 2007,
-    Introduction to Variance Estimation, chapter 3), with one degree of freedom a pair for Student's t.
+    Half the difference of two complementary halves varies as the whole sample does (balanced half-samples: Wolter 2007,
+    Introduction to Variance Estimation, chapter 3), with one degree of freedom per pair for Student's t.
     """
     pairs = len(cosines) // 2
     if not pairs:

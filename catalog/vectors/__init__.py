@@ -1,1 +1,1 @@
-"""Vectors, the change feed, shared numerics, and when derived data is stale."""
+"""Vectors, the change feed, shared numerics, and the refresh policy of clusters and maps."""

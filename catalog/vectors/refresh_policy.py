@@ -1,4 +1,4 @@
-"""When something that is made of a whole space is made anew: enough has changed, and it has been quiet for a while."""
+"""The refresh policy: when clusters and maps are computed again."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from sqlalchemy.orm import Session
 
 from catalog.vectors.repository import staleness
 
-AFTER_FAILURE = 600.0  # seconds before one that failed is tried again by itself
-REST = 5.0  # times what the last one took, before the next
+RETRY_DELAY = 600.0  # seconds after a failed attempt before the next one
+COOLDOWN_FACTOR = 5.0  # pause after a computation, as a multiple of its duration
 
 
 @dataclass(frozen=True)
-class Policy:
-    """At least `rows` changes, or a `share` of the models if that is more; then `quiet` seconds without another, or
-    `patience` seconds since the first where it is never quiet.
+class RefreshPolicy:
+    """Refresh after `min_changes` changes, or a `share` of the models if that is more, once no change has come for
+    `debounce` seconds, or at the latest `max_wait` seconds after the first change.
     """
 
-    rows: int = 5
+    min_changes: int = 5
     share: float = 0.02
-    quiet: float = 30.0
-    patience: float = 600.0
+    debounce: float = 30.0
+    max_wait: float = 600.0
 
 
-def due(session: Session, policy: Policy, covered: Mapping[int, tuple[int, int]]) -> list[int]:
-    """Of spaces with the last change that is covered and the number of models then, those that are due."""
-    enough = {space: max(policy.rows, math.ceil(policy.share * models)) for space, (_, models) in covered.items()}
-    found = staleness.changed(session, {space: seq for space, (seq, _) in covered.items()}, enough)
+def list_due(session: Session, policy: RefreshPolicy, covered: Mapping[int, tuple[int, int]]) -> list[int]:
+    """The ids of the spaces that are due. `covered` has the last covered seq and the number of models of each space."""
+    thresholds = {
+        space_id: max(policy.min_changes, math.ceil(policy.share * models)) for space_id, (_, models) in covered.items()
+    }
+    changed = staleness.count_changes(session, {space_id: seq for space_id, (seq, _) in covered.items()}, thresholds)
     return [
-        each.space_id
-        for each in found
-        if each.changes >= enough[each.space_id]
-        and (each.last_ago >= policy.quiet or each.first_ago >= policy.patience)
+        space.space_id
+        for space in changed
+        if space.changes >= thresholds[space.space_id]
+        and (space.last_ago >= policy.debounce or space.first_ago >= policy.max_wait)
     ]

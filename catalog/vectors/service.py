@@ -1,4 +1,4 @@
-"""What is measured of a model."""
+"""The measurements of a model."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from catalog.database import Database
 from catalog.models.repository import models
 from catalog.tables import Model
 from catalog.vectors.repository import vectors
-from catalog.vectors.repository.vectors import Measured
+from catalog.vectors.repository.vectors import Measurement
 
 
-def measured(database: Database, repo_id: str, viewer: Viewer = PUBLIC) -> tuple[Model, list[Measured]]:
-    """A model, and what is known of it in each space. Raises `ModelNotFound`."""
+def list_measurements(database: Database, repo_id: str, viewer: Viewer = PUBLIC) -> tuple[Model, list[Measurement]]:
+    """A model and its measurements in spaces. Raises `ModelNotFound`."""
     with database.transaction() as session:
         model = models.get(session, repo_id, viewer)
-        return model, vectors.measured(session, model.id)
+        return model, vectors.list_measurements(session, model.id)

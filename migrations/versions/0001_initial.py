@@ -1,4 +1,4 @@
-"""the tables, sequences, functions and triggers
+"""Creates all tables, sequences, functions and triggers.
 
 Revision ID: 0001
 Revises:
@@ -18,15 +18,15 @@ SEQUENCES = ("change_seq", "claim_turn", "cluster_number")
 MODEL_WORDS = r"""
 CREATE OR REPLACE FUNCTION model_words(repo_id text, tags text[], card text) RETURNS tsvector
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    WITH told AS (
+    WITH texts AS (
         SELECT regexp_replace(repo_id, '[ -/:-@[-`{-~\s]+', ' ', 'g') AS name,
             regexp_replace(array_to_string(tags, ' '), '[ -/:-@[-`{-~\s]+', ' ', 'g') AS labels,
             regexp_replace(coalesce(card, ''), '[ -/:-@[-`{-~\s]+', ' ', 'g') AS card
     )
     SELECT setweight(to_tsvector('simple', name || ' ' || regexp_replace(name, '([0-9]+)', ' \1 ', 'g')), 'A')
         || setweight(to_tsvector('simple', labels || ' ' || regexp_replace(labels, '([0-9]+)', ' \1 ', 'g')), 'B')
-        || setweight(to_tsvector('simple', told.card), 'C')
-    FROM told
+        || setweight(to_tsvector('simple', texts.card), 'C')
+    FROM texts
 $$
 """
 
@@ -59,10 +59,10 @@ TRIGGERS = (
     "FOR EACH STATEMENT EXECUTE FUNCTION note_updated_jobs()",
 )
 
-# floats and zip files do not compress: they are stored out of line and as they are
+# float32 vectors and zip files do not compress, so they are stored out of line and uncompressed
 UNCOMPRESSED = ("archive_pieces", "base_activations", "merge_vectors", "stored_vectors", "task_vectors", "vectors")
 
-TABLES = (  # each before those that it refers to
+TABLES = (  # each before the tables that it references
     "cluster_members",
     "vectors",
     "task_vectors",
@@ -148,7 +148,7 @@ def upgrade() -> None:
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("folder", sa.Text()),
         sa.Column("state", sa.Text(), server_default="pending", nullable=False),
-        sa.Column("licence", sa.Text()),
+        sa.Column("license", sa.Text()),
         sa.Column("tags", postgresql.ARRAY(sa.Text()), server_default=sa.text("'{}'::text[]"), nullable=False),
         sa.Column("downloads", sa.BigInteger()),
         sa.Column("likes", sa.BigInteger()),
@@ -201,23 +201,24 @@ def upgrade() -> None:
         sa.Column("total", sa.BigInteger()),
         sa.Column("queued", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("quarantined", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("carried", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("backfilled", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("positions", postgresql.JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
-        sa.Column("settled_seq", sa.BigInteger()),
+        sa.Column("required_seq", sa.BigInteger()),
         sa.Column("report", postgresql.JSONB()),
-        sa.Column("switched", postgresql.JSONB()),
-        sa.Column("switched_seq", sa.BigInteger()),
+        sa.Column("cutover_spaces", postgresql.JSONB()),
+        sa.Column("cutover_seq", sa.BigInteger()),
         sa.Column("error_code", sa.Text()),
         sa.Column("error_message", sa.Text()),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("ready_at", sa.DateTime(timezone=True)),
-        sa.Column("switched_at", sa.DateTime(timezone=True)),
+        sa.Column("cut_over_at", sa.DateTime(timezone=True)),
         sa.Column("finished_at", sa.DateTime(timezone=True)),
         sa.CheckConstraint(
-            "stage IN ('queueing', 'measuring', 'carrying', 'building', 'discarding')", name=op.f("ck_reindexes_stage")
+            "stage IN ('queueing', 'measuring', 'backfilling', 'building', 'discarding')",
+            name=op.f("ck_reindexes_stage"),
         ),
         sa.CheckConstraint(
-            "state IN ('running', 'ready', 'switched', 'rolled_back', 'cancelled', 'failed')",
+            "state IN ('running', 'ready', 'cut_over', 'rolled_back', 'cancelled', 'failed')",
             name=op.f("ck_reindexes_state"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_reindexes")),
@@ -267,7 +268,7 @@ def upgrade() -> None:
         sa.Column("keep_adapter", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("verify", sa.BigInteger(), nullable=False),
         sa.Column("seed", sa.BigInteger(), nullable=False),
-        sa.Column("recipe", postgresql.JSONB(), nullable=False),
+        sa.Column("training_config", postgresql.JSONB(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tasks")),
     )
@@ -319,7 +320,7 @@ def upgrade() -> None:
         sa.Column("stage", sa.Text()),
         sa.Column("current", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("attempts", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("asked_by", sa.Text(), nullable=False),
+        sa.Column("requested_by", sa.Text(), nullable=False),
         sa.Column("algorithm", sa.Text(), nullable=False),
         sa.Column("parameters", postgresql.JSONB(), nullable=False),
         sa.Column("covered_seq", sa.BigInteger()),
@@ -330,7 +331,7 @@ def upgrade() -> None:
         sa.Column("silhouette", sa.Double()),
         sa.Column("stability", sa.Double()),
         sa.Column("compared_with", sa.BigInteger()),
-        sa.Column("figures", postgresql.JSONB()),
+        sa.Column("metrics", postgresql.JSONB()),
         sa.Column("seconds", sa.Double()),
         sa.Column("error_code", sa.Text()),
         sa.Column("error_message", sa.Text()),
@@ -411,17 +412,17 @@ def upgrade() -> None:
         sa.Column("token", sa.LargeBinary()),
         sa.Column("token_at", sa.DateTime(timezone=True)),
         sa.Column("submitter", sa.Text()),
-        sa.Column("alone", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("exclusive", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("reindex_id", sa.BigInteger()),
         sa.Column("attempts", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("deaths", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("worker_deaths", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("history", postgresql.JSONB(), server_default=sa.text("'[]'::jsonb"), nullable=False),
         sa.Column("error_code", sa.Text()),
         sa.Column("error_message", sa.Text()),
         sa.Column("base_hint", sa.Text()),
         sa.Column("worker_id", sa.BigInteger()),
         sa.Column("available_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("rung_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("enqueued_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True)),
         sa.Column("finished_at", sa.DateTime(timezone=True)),
@@ -489,7 +490,7 @@ def upgrade() -> None:
         sa.Column("covered_seq", sa.BigInteger(), nullable=False),
         sa.Column("models", sa.BigInteger(), nullable=False),
         sa.Column("model_ids", sa.LargeBinary(), nullable=False),
-        sa.Column("places", sa.LargeBinary(), nullable=False),
+        sa.Column("coordinates", sa.LargeBinary(), nullable=False),
         sa.Column("distortion", sa.LargeBinary(), nullable=False),
         sa.Column("mean_distortion", sa.Double()),
         sa.Column("parameters", postgresql.JSONB(), nullable=False),
@@ -497,7 +498,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("octet_length(distortion) = models", name=op.f("ck_maps_distortion_length")),
         sa.CheckConstraint("octet_length(model_ids) = 8 * models", name=op.f("ck_maps_ids_length")),
-        sa.CheckConstraint("octet_length(places) = 8 * models", name=op.f("ck_maps_places_length")),
+        sa.CheckConstraint("octet_length(coordinates) = 8 * models", name=op.f("ck_maps_coordinates_length")),
         sa.ForeignKeyConstraint(["space_id"], ["spaces.id"], name=op.f("fk_maps_space_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_maps")),
     )
@@ -514,7 +515,7 @@ def upgrade() -> None:
         sa.Column("settings", postgresql.JSONB(), nullable=False),
         sa.Column("parts", postgresql.JSONB(), nullable=False),
         sa.Column("plan", postgresql.JSONB(), nullable=False),
-        sa.Column("figures", postgresql.JSONB()),
+        sa.Column("metrics", postgresql.JSONB()),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.ForeignKeyConstraint(["model_id"], ["models.id"], name=op.f("fk_merges_model_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_merges")),
@@ -571,7 +572,7 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "(origin = 'expression') = (expression IS NOT NULL)", name=op.f("ck_stored_vectors_expression")
         ),
-        sa.CheckConstraint("origin IN ('given', 'expression')", name=op.f("ck_stored_vectors_origin")),
+        sa.CheckConstraint("origin IN ('vector', 'expression')", name=op.f("ck_stored_vectors_origin")),
         sa.CheckConstraint("octet_length(data) = 4 * dimension", name=op.f("ck_stored_vectors_length")),
         sa.ForeignKeyConstraint(
             ["space_id"], ["spaces.id"], name=op.f("fk_stored_vectors_space_id"), ondelete="CASCADE"
@@ -587,7 +588,7 @@ def upgrade() -> None:
         sa.Column("model_id", sa.BigInteger(), nullable=False),
         sa.Column("base_repo", sa.Text(), nullable=False),
         sa.Column("base_sha", sa.Text(), nullable=False),
-        sa.Column("figures", postgresql.JSONB()),
+        sa.Column("metrics", postgresql.JSONB()),
         sa.ForeignKeyConstraint(["model_id"], ["models.id"], name=op.f("fk_task_runs_model_id"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["task_id"], ["tasks.id"], name=op.f("fk_task_runs_task_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_task_runs")),
@@ -679,11 +680,10 @@ def upgrade() -> None:
         sa.Column("viewer", sa.Text()),
         sa.Column("base_repo", sa.Text(), nullable=False),
         sa.Column("count", sa.BigInteger(), nullable=False),
-        sa.Column("arms", postgresql.JSONB(), nullable=False),
-        sa.Column("seeds", sa.BigInteger(), nullable=False),
+        sa.Column("strategies", postgresql.JSONB(), nullable=False),
         sa.Column("seed", sa.BigInteger(), nullable=False),
         sa.Column("budget", sa.BigInteger(), nullable=False),
-        sa.Column("figures", postgresql.JSONB()),
+        sa.Column("metrics", postgresql.JSONB()),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.ForeignKeyConstraint(["model_id"], ["models.id"], name=op.f("fk_selections_model_id"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["run_id"], ["task_runs.id"], name=op.f("fk_selections_run_id"), ondelete="CASCADE"),
@@ -696,13 +696,13 @@ def upgrade() -> None:
         "task_vectors",
         sa.Column("run_id", sa.BigInteger(), nullable=False),
         sa.Column("space_id", sa.BigInteger(), nullable=False),
-        sa.Column("part", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("sample", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("dimension", sa.BigInteger(), nullable=False),
         sa.Column("data", sa.LargeBinary(), nullable=False),
         sa.CheckConstraint("octet_length(data) = 4 * dimension", name=op.f("ck_task_vectors_length")),
         sa.ForeignKeyConstraint(["run_id"], ["task_runs.id"], name=op.f("fk_task_vectors_run_id"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["space_id"], ["spaces.id"], name=op.f("fk_task_vectors_space_id"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "space_id", "part", name=op.f("pk_task_vectors")),
+        sa.PrimaryKeyConstraint("run_id", "space_id", "sample", name=op.f("pk_task_vectors")),
     )
     op.create_table(
         "vectors",
@@ -735,7 +735,7 @@ def upgrade() -> None:
         sa.Column("model_id", sa.BigInteger(), nullable=False),
         sa.Column("cluster_id", sa.BigInteger()),
         sa.Column("similarity", sa.Double()),
-        sa.Column("placed", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("assigned_after_run", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.ForeignKeyConstraint(
             ["model_id"], ["models.id"], name=op.f("fk_cluster_members_model_id"), ondelete="CASCADE"
         ),

@@ -1,4 +1,4 @@
-"""The API over the tests' database: in this process, and on a port of its own."""
+"""Fixtures: the API on the test database, in the test process and on a port."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture(scope="session")
 def application(servers: EmbeddedServers) -> FastAPI:
-    """Made once, for that takes longer than most tests; what it holds of a database is its lifespan's."""
+    """The app. It is created once, because that takes longer than most tests; each lifespan opens its own database."""
     return create_app(settings().model_copy(update={"feed_interval": 3600}))
 
 
 @pytest.fixture
 def api(application: FastAPI, database: Database) -> Iterator[TestClient]:
-    """The app with its lifespan. It reads the change feed once, and then when a test calls `refresh`."""
+    """A client of the app. The app reads the change feed when it starts, and when a test calls `refresh`."""
     conf = application.state.settings
     with TestClient(application) as client:
         wait_until(lambda: client.app.state.services.index.loaded, "the change feed is read")
         yield client
-    application.state.settings = conf  # tests put others in their place
+    application.state.settings = conf  # tests may replace them
     application.dependency_overrides.clear()

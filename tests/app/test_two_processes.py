@@ -19,7 +19,7 @@ from tests.support.waiting import LIMIT, wait_until
 
 @pytest.fixture
 def clients(database: Database, tmp_path: Path) -> Iterator[list[httpx.Client]]:
-    """Two API processes, started as `deltadex up` starts its own."""
+    """Clients of two API processes, which run the same command as in `deltadex up`."""
     ports = [free_port(), free_port()]
     children, clients = [], []
     try:
@@ -45,32 +45,32 @@ def is_ready(client: httpx.Client, child: subprocess.Popen[bytes], log: Path) ->
     assert child.poll() is None, log.read_text()
     try:
         return client.get("/readyz").status_code == 200
-    except httpx.TransportError:  # does not listen yet
+    except httpx.TransportError:  # the process does not listen yet
         return False
 
 
 def nearest(client: httpx.Client, vector: list[float]) -> list[str]:
-    answer = client.post("/v1/search", json={"vector": vector, "space": entries.SPACE.key, "k": 1})
-    return [each["repo_id"] for each in answer.raise_for_status().json()["neighbors"]]
+    response = client.post("/v1/search", json={"vector": vector, "space": entries.SPACE.key, "k": 1})
+    return [neighbor["repo_id"] for neighbor in response.raise_for_status().json()["neighbors"]]
 
 
-def wait_in_both(clients: list[httpx.Client], vector: list[float], name: str) -> None:
+def wait_for_nearest(clients: list[httpx.Client], vector: list[float], name: str) -> None:
     for client in clients:
         wait_until(lambda client=client: nearest(client, vector) == [name], f"{name} is the nearest to {vector}")
 
 
 @pytest.mark.exhaustive
-def test_a_vector_is_found_replaced_and_gone_in_both_processes(database: Database, clients: list[httpx.Client]):
+def test_both_api_processes_see_a_vector_added_replaced_and_removed(database: Database, clients: list[httpx.Client]):
     entries.put(database, "pair/other", [-1, 0])
-    wait_in_both(clients, [-1, 0], "pair/other")
+    wait_for_nearest(clients, [-1, 0], "pair/other")
 
     model_id = entries.put(database, "pair/model", [1, 0])
-    wait_in_both(clients, [1, 0], "pair/model")
+    wait_for_nearest(clients, [1, 0], "pair/model")
 
     entries.put(database, "pair/model", [0, 1], commit="two")
-    wait_in_both(clients, [0, 1], "pair/model")
-    cosines = [client.post("/v1/search", json={"vector": [1, 0]}).json()["neighbors"] for client in clients]
-    assert [[round(each["similarity"], 5) for each in found] for found in cosines] == [[0, -1]] * 2
+    wait_for_nearest(clients, [0, 1], "pair/model")
+    pages = [client.post("/v1/search", json={"vector": [1, 0]}).json()["neighbors"] for client in clients]
+    assert [[round(neighbor["similarity"], 5) for neighbor in neighbors] for neighbors in pages] == [[0, -1]] * 2
 
     entries.remove(database, model_id)
-    wait_in_both(clients, [0, 1], "pair/other")
+    wait_for_nearest(clients, [0, 1], "pair/other")

@@ -1,4 +1,4 @@
-"""What benchmarks compute is tested by `make check-all`: each measures for seconds."""
+"""Marks the tests of benchmarks as exhaustive: each measures for seconds."""
 
 from __future__ import annotations
 

@@ -38,10 +38,10 @@ def test_pairs_of_domains_are_held_out_once_each():
 
 
 def test_a_clear_pool_is_judged_clear(clear: Embedded):
-    family = [each for each in candidates() if each.family == "centred"]
-    _, figures = judge(clear.arrays["x"], clear, family)
-    assert figures["held_out"] > 0.9
-    assert figures["held_out_nearest"] == figures["new_nearest"] == 1
+    family = [each for each in candidates() if each.family == "centered"]
+    _, metrics = judge(clear.arrays["x"], clear, family)
+    assert metrics["held_out"] > 0.9
+    assert metrics["held_out_nearest"] == metrics["new_nearest"] == 1
 
 
 def test_parameters_are_chosen_without_the_labels_of_what_is_judged(clear: Embedded):

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from benchmarks.index import sizes
-from benchmarks.index.__main__ import IN_USE, judge
-from benchmarks.index.catalogs import Catalog, catalog_of
+from benchmarks.index.__main__ import TARGET_SIZE, check_targets
+from benchmarks.index.catalogs import Catalog, open_catalog
 from benchmarks.index.data import Data
 from benchmarks.index.measuring import Times, recall
 
 
 @pytest.fixture(scope="module")
 def catalog() -> Iterator[Catalog]:
-    with catalog_of(Data(2_000, 64)) as made:
+    with open_catalog(Data(2_000, 64)) as made:
         yield made
 
 
@@ -56,8 +56,8 @@ def test_times_are_quantiles_in_milliseconds():
 GOOD = {
     "sizes": [
         {
-            "n": IN_USE[0],
-            "dimension": IN_USE[1],
+            "n": TARGET_SIZE[0],
+            "dimension": TARGET_SIZE[1],
             "recall_at_10": 0.992,
             "times_as_fast_as_exact_scan": 50,
             "share_of_float32_bytes": 0.02,
@@ -73,16 +73,16 @@ GOOD = {
 
 
 def test_targets_are_met_or_missed_by_the_figures():
-    assert all(met for *_, met in judge(GOOD))
+    assert all(met for *_, met in check_targets(GOOD))
     bad = copy.deepcopy(GOOD)
     bad["sizes"][0] |= {"recall_at_10": 0.98, "times_as_fast_as_exact_scan": 39}
     bad["rebuild"]["p99_of_the_quiet_one"] = 2.1
     bad["starting"]["seconds"] = [1, 3.1]
-    missed = {name for name, *_, met in judge(bad) if not met}
+    missed = {name for name, *_, met in check_targets(bad) if not met}
     assert missed == {
         "recall_at_10", "times_as_fast_as_exact_scan", "p99_during_a_rebuild_of_the_quiet_one", "start_seconds",
     }  # fmt: skip
 
 
 def test_nothing_is_promised_of_a_run_without_the_size_in_use():
-    assert list(judge({"sizes": []})) == []
+    assert list(check_targets({"sizes": []})) == []

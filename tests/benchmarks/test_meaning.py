@@ -1,17 +1,17 @@
-"""The rates of two pools that learned the same, with answers that can be counted by hand."""
+"""The rates of two pools with the same domains, with results that can be verified by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from benchmarks.meaning import GEOMETRIES, Pool, costs, drawn, rates
+from benchmarks.meaning import GEOMETRIES, Pool, costs, rates, sampled_rates
 
 DOMAINS = ["law", "math", "code"]
 
 
 def pool(seed: int, each: int, *, swapped: bool = False) -> Pool:
-    """Models of a base, `each` a domain: nearly its axis, beside a direction that they all share."""
+    """`each` models per domain: the axis of the domain plus a direction that all models share."""
     random = np.random.default_rng(seed)
     learned = np.repeat(np.eye(3, 64)[::-1] if swapped else np.eye(3, 64), each, axis=0)
     vectors = learned + 0.01 * random.normal(size=learned.shape) + 5 * random.normal(size=64)
@@ -20,24 +20,24 @@ def pool(seed: int, each: int, *, swapped: bool = False) -> Pool:
     )
 
 
-def test_models_that_learned_the_same_find_each_other_as_they_stand_in_their_bases():
-    found = rates(pool(1, 1), pool(2, 3), GEOMETRIES["centred"])
-    assert (found.there, found.back) == (1, 1)
+def test_models_of_the_same_domain_find_each_other_across_bases():
+    result = rates(pool(1, 1), pool(2, 3), GEOMETRIES["centered"])
+    assert (result.gemma, result.smol) == (1, 1)
 
 
-def test_a_rate_is_the_share_that_finds_its_own_domain():
-    found = rates(pool(1, 1), pool(2, 3, swapped=True), GEOMETRIES["centred"])  # math alone stays where it was
-    assert (found.there, found.back) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
+def test_rate_is_the_share_of_models_that_find_their_domain():
+    result = rates(pool(1, 1), pool(2, 3, swapped=True), GEOMETRIES["centered"])  # only math keeps its axis
+    assert (result.gemma, result.smol) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
 
 
-def test_a_part_of_the_continuations_is_drawn_again_and_again():
-    found = drawn(pool(1, 1), pool(2, 3), 0.5)
-    for mean, low, high in found.values():
+def test_sampled_rates_are_bounded_and_reproducible():
+    samples = sampled_rates(pool(1, 1), pool(2, 3), 0.5)
+    for mean, low, high in samples.values():
         assert 0 <= low <= mean <= high <= 1
-    assert found == drawn(pool(1, 1), pool(2, 3), 0.5)
+    assert samples == sampled_rates(pool(1, 1), pool(2, 3), 0.5)
 
 
-def test_a_cost_is_told_beside_the_other_features():
+def test_costs_are_relative_to_the_other_features():
     assert costs(pool(1, 1)) == {
         "seconds": 8.0,
         "times": {"delta_activations": 8.0, "delta_layers": 4.0},

@@ -1,4 +1,4 @@
-"""The documented figures of the served geometries, from the shipped vectors and in plain numpy."""
+"""The documented figures of the geometries that searches could use, from the shipped vectors and in plain numpy."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from benchmarks.hard_pool.representations import Embedded, easy, hard, representations
-from benchmarks.served_geometries import Served, study, turns
-from catalog.geometry.transforms import DEFAULTS_BY_FEATURE
+from benchmarks.served_geometries import ServableResult, study, turns
+from catalog.geometry.transforms import DEFAULT_KINDS
 from tests.support.silhouette import plain_silhouette
 
 PAGE = Path(__file__).parents[2] / "docs" / "representation.md"
 
 
 @pytest.fixture(scope="module")
-def rows() -> dict[tuple[str, str], Served]:
+def rows() -> dict[tuple[str, str], ServableResult]:
     return {(row.feature, row.kind): row for row in study()}
 
 
@@ -27,7 +27,7 @@ def halves(vectors: np.ndarray) -> np.ndarray:
 
 
 def denoised(vectors: np.ndarray, level: float) -> np.ndarray:
-    """From the definition: axes of the centred halves, each by its variance's share above the noise."""
+    """From the definition: axes of the centered halves, each by its variance's share above the noise."""
     rows = halves(vectors)
     rows -= rows.mean(axis=0)
     left, lengths, _ = np.linalg.svd(rows, full_matrices=False)
@@ -59,9 +59,11 @@ def test_denoised_layers_close_a_third_of_what_plain_vectors_leave():
     assert f"**{found:.3f}**" in PAGE.read_text()
 
 
-def test_the_defaults_are_no_worse_than_plain_in_whatever_order_models_come(rows: dict[tuple[str, str], Served]):
+def test_the_defaults_are_no_worse_than_raw_in_any_order_of_arrival(
+    rows: dict[tuple[str, str], ServableResult],
+):
     least = rows["delta_activations", "raw"].pool
-    for feature, kind in DEFAULTS_BY_FEATURE.items():
+    for feature, kind in DEFAULT_KINDS.items():
         row = rows[feature, kind]
         for silhouette, nearest in (row.pool, row.arrivals, row.new_domains):
             assert silhouette > least[0]
@@ -76,11 +78,11 @@ def test_the_defaults_are_no_worse_than_plain_in_whatever_order_models_come(rows
         assert better == []
 
 
-def test_the_page_has_the_figures(rows: dict[tuple[str, str], Served]):
+def test_the_page_has_the_figures(rows: dict[tuple[str, str], ServableResult]):
     text = PAGE.read_text().replace("*", "")
     for row in rows.values():
-        figures = (row.pool, row.arrivals, row.new_domains, row.easy, row.preferred)
-        line = " | ".join(f"{silhouette:.3f} {nearest:.3f}" for silhouette, nearest in figures)
+        metrics = (row.pool, row.arrivals, row.new_domains, row.easy, row.preferred)
+        line = " | ".join(f"{silhouette:.3f} {nearest:.3f}" for silhouette, nearest in metrics)
         assert re.search(rf"\| {row.kind} \| {re.escape(line)} \|", text), line
 
 

@@ -1,4 +1,4 @@
-"""What tests of the catalog share."""
+"""Fixtures that tests of the catalog share."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from catalog.database import Database
 
 @pytest.fixture
 def statements(database: Database) -> Iterator[list[str]]:
-    """The SQL that is run from here on."""
-    seen: list[str] = []
+    """The SQL statements that run after the fixture is set up."""
+    executed: list[str] = []
 
-    def note(_connection, _cursor, statement, *_):
-        seen.append(statement)
+    def record(_connection, _cursor, statement, *_):
+        executed.append(statement)
 
-    event.listen(database.engine, "before_cursor_execute", note)
-    yield seen
-    event.remove(database.engine, "before_cursor_execute", note)
+    event.listen(database.engine, "before_cursor_execute", record)
+    yield executed
+    event.remove(database.engine, "before_cursor_execute", record)

@@ -11,47 +11,47 @@ from catalog.models.repository import models
 from catalog.tables import Model, Source
 
 
-def test_what_a_transaction_wrote_is_there_afterwards(database: Database):
+def test_transaction_commits_on_success(database: Database):
     with database.transaction() as session:
-        models.ensure(session, "a/b", Source.HUB)
+        models.get_or_create(session, "a/b", Source.HUB)
 
     with database.transaction() as session:
         assert models.get(session, "a/b").repo_id == "a/b"
 
 
-def test_an_exception_takes_everything_back_and_passes_through(database: Database):
-    def fails() -> None:
+def test_exception_rolls_back_and_propagates(database: Database):
+    def fail() -> None:
         with database.transaction() as session:
-            models.ensure(session, "a/b", Source.HUB)
+            models.get_or_create(session, "a/b", Source.HUB)
             raise KeyError("x")
 
     with pytest.raises(KeyError):
-        fails()
+        fail()
     with pytest.raises(ModelNotFound), database.transaction() as session:
         models.get(session, "a/b")
 
 
-def test_rows_can_be_read_after_the_commit(database: Database):
+def test_rows_are_readable_after_the_commit(database: Database):
     with database.transaction() as session:
-        model = models.ensure(session, "a/b", Source.HUB)
+        model = models.get_or_create(session, "a/b", Source.HUB)
     assert model.repo_id == "a/b"
 
 
-def test_a_callback_runs_once_the_commit_is_visible_to_others(database: Database):
+def test_after_commit_callback_runs_when_the_commit_is_visible(database: Database):
     seen = []
 
-    def look() -> None:
+    def read_model() -> None:
         with database.transaction() as other:
             seen.append(models.get(other, "a/b").repo_id)
 
     with database.transaction() as session:
-        after_commit(session, look)
-        models.ensure(session, "a/b", Source.HUB)
+        after_commit(session, read_model)
+        models.get_or_create(session, "a/b", Source.HUB)
         assert seen == []
     assert seen == ["a/b"]
 
 
-def test_callbacks_run_in_their_order(database: Database):
+def test_after_commit_callbacks_run_in_order(database: Database):
     order: list[int] = []
     with database.transaction() as session:
         for number in range(3):
@@ -59,43 +59,45 @@ def test_callbacks_run_in_their_order(database: Database):
     assert order == [0, 1, 2]
 
 
-def test_no_callback_runs_when_the_block_raises(database: Database):
+def test_after_commit_callbacks_do_not_run_after_an_exception(database: Database):
     called: list[int] = []
 
-    def fails() -> None:
+    def fail() -> None:
         with database.transaction() as session:
             after_commit(session, lambda: called.append(1))
             raise KeyError
 
     with pytest.raises(KeyError):
-        fails()
+        fail()
     assert called == []
 
 
-def test_no_callback_runs_when_the_commit_itself_fails(database: Database):
+def test_after_commit_callbacks_do_not_run_when_the_commit_fails(database: Database):
     called: list[int] = []
 
-    def fails() -> None:
+    def fail() -> None:
         with database.transaction() as session:
             after_commit(session, lambda: called.append(1))
-            session.add(Model(repo_id="a/b", owner="a", source="nowhere"))  # flushed by the commit, refused by a check
+            session.add(
+                Model(repo_id="a/b", owner="a", source="nowhere")
+            )  # violates a check when the commit flushes it
 
     with pytest.raises(IntegrityError):
-        fails()
+        fail()
     assert called == []
 
 
-def test_a_server_that_is_not_there_is_unavailable(servers: EmbeddedServers, tmp_path):
-    nobody = make_url(servers.database_url).set(host=None, port=None, query={"host": str(tmp_path)})
-    database = Database(nobody.render_as_string(hide_password=False))
+def test_unreachable_server_raises_database_unavailable(servers: EmbeddedServers, tmp_path):
+    unreachable = make_url(servers.database_url).set(host=None, port=None, query={"host": str(tmp_path)})
+    database = Database(unreachable.render_as_string(hide_password=False))
     with pytest.raises(DatabaseUnavailable), database.transaction() as session:
         session.execute(text("SELECT 1"))
 
 
-def test_a_connection_that_is_cut_in_the_middle_is_unavailable(database: Database):
+def test_lost_connection_raises_database_unavailable(database: Database):
     called: list[int] = []
 
-    def is_cut() -> None:
+    def lose_connection() -> None:
         with database.transaction() as session:
             after_commit(session, lambda: called.append(1))
             pid = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
@@ -104,26 +106,26 @@ def test_a_connection_that_is_cut_in_the_middle_is_unavailable(database: Databas
             session.execute(text("SELECT 1"))
 
     with pytest.raises(DatabaseUnavailable):
-        is_cut()
+        lose_connection()
     assert called == []
 
 
-def test_the_next_transaction_after_a_cut_gets_a_new_connection(database: Database):
+def test_transaction_after_a_lost_connection_gets_a_new_one(database: Database):
     with database.transaction() as session:
         pid = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
-    cutter = Database(database.url)
-    with cutter.transaction() as session:
+    other = Database(database.url)
+    with other.transaction() as session:
         session.execute(text("SELECT pg_terminate_backend(:pid, 60000)"), {"pid": pid})
-    cutter.close()
+    other.close()
 
     with database.transaction() as session:
         assert session.execute(text("SELECT 1")).scalar_one() == 1
 
 
-def test_both_ends_look_whether_the_other_is_still_there(database: Database):
+def test_keepalives_are_set_on_both_ends(database: Database):
     with database.transaction() as session:
-        told = session.execute(text("SELECT name, reset_val FROM pg_settings WHERE name LIKE 'tcp\\_%'"))
-        assert {row.name: int(row.reset_val) for row in told} == {
+        rows = session.execute(text("SELECT name, reset_val FROM pg_settings WHERE name LIKE 'tcp\\_%'"))
+        assert {row.name: int(row.reset_val) for row in rows} == {
             "tcp_keepalives_idle": 10,
             "tcp_keepalives_interval": 5,
             "tcp_keepalives_count": 3,
@@ -131,13 +133,13 @@ def test_both_ends_look_whether_the_other_is_still_there(database: Database):
         }
 
 
-def test_options_that_the_address_gives_are_kept(servers: EmbeddedServers):
+def test_options_in_the_database_url_are_kept(servers: EmbeddedServers):
     options = "-c application_name=mine -c tcp_keepalives_idle=60"
-    given = make_url(servers.database_url).update_query_dict({"options": options})
-    database = Database(given.render_as_string(hide_password=False))
+    url = make_url(servers.database_url).update_query_dict({"options": options})
+    database = Database(url.render_as_string(hide_password=False))
     with database.transaction() as session:
-        asked = "SELECT current_setting('application_name'), reset_val "
-        told = session.execute(text(asked + "FROM pg_settings WHERE name = 'tcp_keepalives_idle'")).one()
+        query = "SELECT current_setting('application_name'), reset_val "
+        row = session.execute(text(query + "FROM pg_settings WHERE name = 'tcp_keepalives_idle'")).one()
         server = session.execute(text("SELECT reset_val FROM pg_settings WHERE name = 'tcp_keepalives_count'")).scalar()
     database.close()
-    assert (told[0], told[1], server) == ("mine", "60", "3")
+    assert (row[0], row[1], server) == ("mine", "60", "3")

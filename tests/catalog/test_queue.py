@@ -10,8 +10,8 @@ import redis
 
 from app.deployment.embedded import EmbeddedServers
 from catalog.database import Database
-from catalog.queue import ENCODE_QUEUE, INGEST, broker_answers, celery, ring, ring_after_commit
-from tests.support.outage import away
+from catalog.queue import ENCODE_QUEUE, INGEST, broker_answers, celery, enqueue, enqueue_after_commit
+from tests.support.outage import server_down
 
 
 @pytest.fixture
@@ -20,81 +20,81 @@ def broker(database: Database, servers: EmbeddedServers) -> Iterator[redis.Redis
         yield broker
 
 
-def test_a_message_names_the_task_and_carries_nothing_but_the_job(broker: redis.Redis):
-    ring(7)
+def test_message_contains_only_the_task_name_and_job_id(broker: redis.Redis):
+    enqueue(7)
 
     [message] = broker.lrange(ENCODE_QUEUE, 0, -1)
     headers = json.loads(message)["headers"]
     assert (headers["task"], headers["argsrepr"], headers["kwargsrepr"]) == (INGEST, "[7]", "{}")
 
 
-def test_a_bell_rings_after_the_commit(broker: redis.Redis, database: Database):
+def test_job_is_enqueued_after_the_commit(broker: redis.Redis, database: Database):
     with database.transaction() as session:
-        ring_after_commit(session, 7)
+        enqueue_after_commit(session, 7)
         assert broker.llen(ENCODE_QUEUE) == 0
     assert broker.llen(ENCODE_QUEUE) == 1
 
 
-def test_a_transaction_that_is_rolled_back_rings_no_bell(broker: redis.Redis, database: Database):
-    def fails() -> None:
+def test_rolled_back_transaction_enqueues_nothing(broker: redis.Redis, database: Database):
+    def fail() -> None:
         with database.transaction() as session:
-            ring_after_commit(session, 7)
+            enqueue_after_commit(session, 7)
             raise KeyError
 
     with pytest.raises(KeyError):
-        fails()
+        fail()
     assert broker.llen(ENCODE_QUEUE) == 0
 
 
 @pytest.fixture
 def attempts(monkeypatch: pytest.MonkeyPatch) -> list[redis.Connection]:
-    """Every attempt to connect to a broker."""
-    made: list[redis.Connection] = []
+    """The connections that are attempted to a broker."""
+    connections: list[redis.Connection] = []
     connect = redis.Connection._connect
 
-    def noted(connection: redis.Connection) -> object:
-        made.append(connection)
+    def record(connection: redis.Connection) -> object:
+        connections.append(connection)
         return connect(connection)
 
-    monkeypatch.setattr(redis.Connection, "_connect", noted)
-    return made
+    monkeypatch.setattr(redis.Connection, "_connect", record)
+    return connections
 
 
-def test_a_broker_that_is_down_is_no_error_and_is_not_asked_again_and_again(
+def test_unreachable_broker_is_no_error_and_is_not_retried(
     servers: EmbeddedServers, broker: redis.Redis, attempts: list[redis.Connection]
 ):
-    ring(1)
-    with away(servers.valkey):
+    enqueue(1)
+    with server_down(servers.valkey):
         attempts.clear()
-        ring(2)
+        enqueue(2)
         assert not broker_answers()
-        assert 2 <= len(attempts) <= 4  # one or two by each
+        assert 2 <= len(attempts) <= 4  # one or two per call
 
 
-def test_a_broker_that_is_back_is_rung_again(servers: EmbeddedServers, broker: redis.Redis):
-    ring(1)
-    with away(servers.valkey):
+def test_enqueue_works_again_after_the_broker_is_back(servers: EmbeddedServers, broker: redis.Redis):
+    enqueue(1)
+    with server_down(servers.valkey):
         pass
 
-    ring(2)
+    enqueue(2)
 
     assert broker_answers()
     assert broker.llen(ENCODE_QUEUE) == 1
 
 
-def test_a_broker_that_hangs_is_given_up(servers: EmbeddedServers, broker: redis.Redis):
+def test_hanging_broker_times_out(servers: EmbeddedServers, broker: redis.Redis):
     if servers.valkey is None:
-        pytest.skip("the address of Redis was given: it is not ours to stop")
-    ring(1)
+        pytest.skip("an external Redis is not stopped by tests")
+    enqueue(1)
     pid = broker.info("server")["process_id"]
     os.kill(pid, signal.SIGSTOP)
     try:
-        ring(2)  # without a limit this never returned
+        enqueue(2)  # without a timeout this call never returns
     finally:
         os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.usefixtures("servers")  # the configuration names the broker
-def test_messages_outlive_a_worker_that_dies():
+def test_messages_survive_a_worker_death():
     conf = celery.conf
     assert (conf.task_acks_late, conf.task_reject_on_worker_lost, conf.worker_prefetch_multiplier) == (True, True, 1)

@@ -18,7 +18,7 @@ from tests.support.catalog import SPACE, put_revision
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
-# what a schema is made of, apart from the order of columns and alembic's own table
+# the parts of a schema that are compared: all but the order of columns and Alembic's table
 SCHEMA = {
     "columns": """
         SELECT table_name, column_name, data_type, character_maximum_length, is_nullable, column_default, is_identity
@@ -33,7 +33,7 @@ SCHEMA = {
 
 @pytest.fixture
 def engine(servers: EmbeddedServers) -> Iterator[Engine]:
-    """An empty database of its own on the tests' server."""
+    """An empty database on the tests' server."""
     name = f"deltadex_migrations_{uuid4().hex[:12]}"
     server = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
@@ -67,20 +67,20 @@ def relations(engine: Engine) -> set[str]:
         return set(connection.execute(text(query)).scalars())
 
 
-def test_upgrade_from_empty_makes_every_table(engine: Engine, config: Config):
+def test_upgrade_creates_every_table(engine: Engine, config: Config):
     command.upgrade(config, "head")
 
     assert set(inspect(engine).get_table_names()) == {*Base.metadata.tables, "alembic_version"}
 
 
-def test_downgrade_leaves_nothing_but_alembics_own_table(engine: Engine, config: Config):
+def test_downgrade_leaves_only_the_alembic_table(engine: Engine, config: Config):
     command.upgrade(config, "head")
     command.downgrade(config, "base")
 
     assert relations(engine) == {"alembic_version", "alembic_version_pkc"}
 
 
-def test_upgrade_after_downgrade_makes_the_same(engine: Engine, config: Config):
+def test_upgrade_after_downgrade_creates_the_same_schema(engine: Engine, config: Config):
     command.upgrade(config, "head")
     before = schema(engine)
     command.downgrade(config, "base")
@@ -89,13 +89,13 @@ def test_upgrade_after_downgrade_makes_the_same(engine: Engine, config: Config):
     assert schema(engine) == before
 
 
-def test_alembic_finds_nothing_to_migrate(engine: Engine, config: Config):
+def test_alembic_detects_no_difference_from_the_orm(engine: Engine, config: Config):
     command.upgrade(config, "head")
 
-    command.check(config)  # raises when the ORM has what the migrations lack, or the other way round
+    command.check(config)  # raises if the ORM and the migrations differ
 
 
-def test_the_orm_and_the_migrations_make_the_same_schema(engine: Engine, config: Config):
+def test_orm_and_migrations_create_the_same_schema(engine: Engine, config: Config):
     Base.metadata.create_all(engine)
     by_orm = schema(engine)
     Base.metadata.drop_all(engine)
@@ -114,7 +114,7 @@ def test_vectors_are_stored_uncompressed_and_out_of_line(database: Database, tab
 
 
 def put_vector(database: Database, size: int) -> None:
-    """A vector of four entries in so many bytes."""
+    """Insert a vector of four entries with `size` bytes of data."""
     with database.transaction() as session:
         revision = put_revision(session, "owner/model")
         space = spaces.ensure(session, SPACE, 4)
@@ -124,7 +124,7 @@ def put_vector(database: Database, size: int) -> None:
 
 
 def put_activations(database: Database, size: int) -> None:
-    """Activations of four entries for three probes in so many bytes."""
+    """Insert activations of four entries for three probes with `size` bytes of data."""
     with database.transaction() as session:
         space = spaces.ensure(session, SPACE, 4)
         values = {"space_id": space.id, "base_repo": "a/b", "base_sha": "c", "noise_floor": 0}
@@ -133,13 +133,13 @@ def put_activations(database: Database, size: int) -> None:
 
 
 def put_stored(database: Database, size: int) -> None:
-    """A stored vector of four entries in so many bytes."""
+    """Insert a stored vector of four entries with `size` bytes of data."""
     with database.transaction() as session:
         space = spaces.ensure(session, SPACE, 4)
         values = {
             "space_id": space.id,
             "name": "mine",
-            "origin": "given",
+            "origin": "vector",
             "dimension": 4,
             "data": b"\0" * size,
             "norm": 1,
@@ -148,23 +148,23 @@ def put_stored(database: Database, size: int) -> None:
 
 
 @pytest.mark.parametrize(("put", "size"), [(put_vector, 16), (put_activations, 48), (put_stored, 16)])
-def test_bytes_of_the_right_length_are_stored(database: Database, put: Callable[[Database, int], None], size: int):
+def test_data_of_the_right_length_is_stored(database: Database, put: Callable[[Database, int], None], size: int):
     put(database, size)
 
 
 @pytest.mark.parametrize("size", [0, 15, 17])
-def test_vectors_of_another_length_are_refused(database: Database, size: int):
+def test_vectors_of_the_wrong_length_are_rejected(database: Database, size: int):
     with pytest.raises(IntegrityError, match="ck_vectors_length"):
         put_vector(database, size)
 
 
 @pytest.mark.parametrize("size", [0, 15, 17])
-def test_stored_vectors_of_another_length_are_refused(database: Database, size: int):
+def test_stored_vectors_of_the_wrong_length_are_rejected(database: Database, size: int):
     with pytest.raises(IntegrityError, match="ck_stored_vectors_length"):
         put_stored(database, size)
 
 
 @pytest.mark.parametrize("size", [0, 16, 47, 49])
-def test_activations_of_another_length_are_refused(database: Database, size: int):
+def test_activations_of_the_wrong_length_are_rejected(database: Database, size: int):
     with pytest.raises(IntegrityError, match="ck_base_activations_length"):
         put_activations(database, size)

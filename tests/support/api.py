@@ -1,4 +1,4 @@
-"""An API that listens, and one whose index is refreshed by the test."""
+"""Helpers for tests of the API: an API on a port, and an explicit refresh of the index."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from tests.support.serving import serving
 
 
 def refresh(api: TestClient) -> None:
-    api.app.state.services.index.catch_up()
+    """Apply all changes in the change feed to the index."""
+    api.app.state.services.index.sync()
 
 
 @pytest.fixture
 def url(database: Database) -> Iterator[str]:
-    """Address of an API that listens, and follows the change feed."""
+    """The address of an API that listens and follows the change feed."""
     conf = settings().model_copy(update={"feed_interval": 0.01})
     with serving(create_app(conf)) as address:
         yield address

@@ -1,6 +1,6 @@
-"""A corpus of folders that nobody should be able to hurt a worker with, each with the error that it must end as.
+"""A corpus of malformed and malicious folders, each with the code of the error that a worker must report.
 
-Every maker starts from a good adapter of `pico.make_base` (or a full model) and spoils one thing.
+Each function that makes one starts from a valid adapter of `pico.make_base` (or a full model) and corrupts one thing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.support import pico
 
-LIMIT = 4 * 2**20  # bytes of a file, for whoever reads the corpus
+LIMIT = 4 * 2**20  # the maximal size of a file in bytes, for readers of the corpus
 FILES = 10_001
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -35,7 +35,7 @@ class BadInput:
 
 
 class Canary:
-    """A pickle of it leaves a file behind when it is opened."""
+    """Its pickle creates a folder when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -44,11 +44,12 @@ class Canary:
         return os.mkdir, (str(self._path),)
 
 
-def canary_of(folder: Path) -> Path:
+def canary_path(folder: Path) -> Path:
+    """The path that exists if code in the folder was executed."""
     return folder.parent / f"{folder.name}-was-executed"
 
 
-# ways to spoil an adapter
+# corrupted adapters
 
 
 def config(**settings: Any) -> Callable[[Path], object]:
@@ -70,15 +71,15 @@ def config_text(content: str | bytes) -> Callable[[Path], object]:
 def tensors(change: Callable[[dict[str, torch.Tensor]], object], **settings: Any) -> Callable[[Path], object]:
     def make(folder: Path) -> None:
         config(**settings)(folder)
-        held = load_file(folder / WEIGHTS)
-        change(held)
-        save_file(held, folder / WEIGHTS)
+        weights = load_file(folder / WEIGHTS)
+        change(weights)
+        save_file(weights, folder / WEIGHTS)
 
     return make
 
 
 def header(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
-    """Changes what the header says; the tensors' bytes stay."""
+    """Change the entries of the header, and leave the bytes of the tensors as they are."""
 
     def make(folder: Path) -> None:
         content = (pico.make_adapter(folder) / WEIGHTS).read_bytes()
@@ -95,11 +96,11 @@ def raw(head: bytes, data: bytes = b"", length: int | None = None) -> Callable[[
 
 
 def write_raw(folder: Path, head: bytes, data: bytes, length: int | None = None) -> None:
-    claimed = len(head) if length is None else length
-    (folder / WEIGHTS).write_bytes(claimed.to_bytes(8, "little") + head + data)
+    header_length = len(head) if length is None else length
+    (folder / WEIGHTS).write_bytes(header_length.to_bytes(8, "little") + head + data)
 
 
-def cut(folder: Path) -> None:
+def truncate(folder: Path) -> None:
     path = pico.make_adapter(folder) / WEIGHTS
     path.write_bytes(path.read_bytes()[:-100])
 
@@ -107,15 +108,15 @@ def cut(folder: Path) -> None:
 def pickled(name: str) -> Callable[[Path], object]:
     def make(folder: Path) -> None:
         (pico.make_adapter(folder) / WEIGHTS).unlink()
-        (folder / name).write_bytes(pickle.dumps(Canary(canary_of(folder))))
+        (folder / name).write_bytes(pickle.dumps(Canary(canary_path(folder))))
 
     return make
 
 
 def disguised_pickle(folder: Path) -> None:
-    """What torch.save writes, under the name of a safetensors file."""
+    """A file in the format of `torch.save` with the name of a safetensors file."""
     with zipfile.ZipFile(pico.make_adapter(folder) / WEIGHTS, "w") as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps(Canary(canary_of(folder))))
+        archive.writestr("archive/data.pkl", pickle.dumps(Canary(canary_path(folder))))
 
 
 def many_files(folder: Path) -> None:
@@ -130,7 +131,7 @@ def oversized(folder: Path) -> None:
 
 
 def sparse_header(folder: Path) -> None:
-    """A header that is as long as it claims, and would be parsed for minutes."""
+    """A header as long as its declared length, which would take minutes to parse."""
     path = pico.make_adapter(folder) / WEIGHTS
     path.write_bytes((LIMIT - 8).to_bytes(8, "little") + b"[" * (LIMIT - 8))
 
@@ -149,12 +150,12 @@ def pipe(folder: Path) -> None:
     os.mkfifo(folder / WEIGHTS)
 
 
-def nothing(folder: Path) -> None:
+def no_weights(folder: Path) -> None:
     folder.mkdir()
     (folder / "README.md").write_text("Weights will follow.")
 
 
-# ways to spoil a full model
+# corrupted full models
 
 
 def full(change: Callable[[Path], object], **settings: Any) -> Callable[[Path], object]:
@@ -169,7 +170,7 @@ def full(change: Callable[[Path], object], **settings: Any) -> Callable[[Path], 
 
 
 def with_code(folder: Path) -> None:
-    (folder / "modeling.py").write_text(f"import os; os.mkdir({str(canary_of(folder))!r})")
+    (folder / "modeling.py").write_text(f"import os; os.mkdir({str(canary_path(folder))!r})")
 
 
 def with_index(shard: str) -> Callable[[Path], object]:
@@ -189,21 +190,21 @@ def corrupt_model(folder: Path) -> None:
 
 
 def set_value(name: str, value: float) -> Callable[[dict[str, torch.Tensor]], object]:
-    return lambda held: held[f"{name}.lora_B.weight"][3].fill_(value)
+    return lambda weights: weights[f"{name}.lora_B.weight"][3].fill_(value)
 
 
-def widen(held: dict[str, torch.Tensor]) -> None:
-    for name in [name for name in held if "lora_A" in name]:
-        held[name] = torch.ones(4, 48)
+def widen(weights: dict[str, torch.Tensor]) -> None:
+    for name in [name for name in weights if "lora_A" in name]:
+        weights[name] = torch.ones(4, 48)
 
 
 def entry(**changes: Any) -> Callable[[dict[str, Any]], object]:
-    """Changes one tensor's entry in a header."""
+    """Change the entry of one tensor in a header."""
     return lambda entries: entries[f"{Q}.lora_A.weight"].update(changes)
 
 
 def rename(name: str) -> Callable[[dict[str, Any]], object]:
-    """Changes one tensor's name in a header."""
+    """Change the name of one tensor in a header."""
     return lambda entries: entries.update({name: entries.pop(f"{Q}.lora_A.weight")})
 
 
@@ -221,7 +222,7 @@ FOLDERS: dict[str, BadInput] = {
     "header_longer_than_the_file": BadInput(raw(b"{}", length=2**40), "corrupt_weights"),
     "header_length_of_all_ones": BadInput(raw(b"{}", length=2**64 - 1), "corrupt_weights"),
     "header_of_brackets": BadInput(sparse_header, "corrupt_weights"),
-    "header_that_is_no_json": BadInput(raw(b"{" * 100), "corrupt_weights"),
+    "header_that_is_not_json": BadInput(raw(b"{" * 100), "corrupt_weights"),
     "header_that_is_a_list": BadInput(raw(b"[]"), "corrupt_weights"),
     "header_without_tensors": BadInput(raw(b"{}"), "invalid_adapter_config"),
     "empty_file": BadInput(lambda folder: (pico.make_adapter(folder) / WEIGHTS).write_bytes(b""), "corrupt_weights"),
@@ -243,16 +244,16 @@ FOLDERS: dict[str, BadInput] = {
     "dtype_that_is_none": BadInput(header(entry(dtype="F7")), "corrupt_weights"),
     "dtype_of_another_size": BadInput(header(entry(dtype="F64")), "corrupt_weights"),
     "entry_that_is_a_word": BadInput(header(lambda entries: entries.update(word="word")), "corrupt_weights"),
-    "truncated": BadInput(cut, "corrupt_weights"),
+    "truncated": BadInput(truncate, "corrupt_weights"),
     # values
     "nan": BadInput(tensors(set_value(Q, float("nan"))), "non_finite_weights"),
     "infinity": BadInput(tensors(set_value(V, float("inf"))), "non_finite_weights"),
     "vector_beyond_float32": BadInput(tensors(set_value(V, 3e38)), "non_finite_vector"),
     "matrices_of_integers": BadInput(
-        tensors(lambda held: held.update({f"{Q}.lora_A.weight": torch.ones(4, 32, dtype=torch.int32)})),
+        tensors(lambda weights: weights.update({f"{Q}.lora_A.weight": torch.ones(4, 32, dtype=torch.int32)})),
         "invalid_adapter_config",
     ),
-    # LoRA that is none
+    # invalid LoRA
     "rank_0": BadInput(config(r=0), "invalid_adapter_config"),
     "rank_below_0": BadInput(config(r=-4), "invalid_adapter_config"),
     "rank_100_000": BadInput(config(r=100_000), "invalid_adapter_config"),
@@ -261,36 +262,36 @@ FOLDERS: dict[str, BadInput] = {
     "alpha_infinite": BadInput(config(lora_alpha=float("inf")), "invalid_adapter_config"),
     "pattern_that_takes_hours": BadInput(
         config(rank_pattern={SLOW_PATTERN: 4, ".*": 8}), "invalid_adapter_config"
-    ),  # the first matches nothing, and the second says a wrong rank
+    ),  # the first pattern matches nothing, and the second declares a wrong rank
     "pattern_that_looks_ahead": BadInput(config(rank_pattern={"(?!k_proj).*": 4}), "invalid_adapter_config"),
     "pattern_that_fills_the_memory": BadInput(config(rank_pattern={"x{1000}" * 50: 4}), "invalid_adapter_config"),
-    "missing_a": BadInput(tensors(lambda held: held.pop(f"{Q}.lora_A.weight")), "invalid_adapter_config"),
-    "missing_b": BadInput(tensors(lambda held: held.pop(f"{V}.lora_B.weight")), "invalid_adapter_config"),
+    "missing_a": BadInput(tensors(lambda weights: weights.pop(f"{Q}.lora_A.weight")), "invalid_adapter_config"),
+    "missing_b": BadInput(tensors(lambda weights: weights.pop(f"{V}.lora_B.weight")), "invalid_adapter_config"),
     "vector_in_place_of_a_matrix": BadInput(
-        tensors(lambda held: held.update({f"{Q}.lora_A.weight": torch.ones(4)})), "invalid_adapter_config"
+        tensors(lambda weights: weights.update({f"{Q}.lora_A.weight": torch.ones(4)})), "invalid_adapter_config"
     ),
     "rank_0_in_the_tensors": BadInput(
-        tensors(lambda held: held.update({f"{Q}.lora_A.weight": torch.ones(0, 32)})), "invalid_adapter_config"
+        tensors(lambda weights: weights.update({f"{Q}.lora_A.weight": torch.ones(0, 32)})), "invalid_adapter_config"
     ),
-    # other kinds
+    # other adapter types
     "unknown_peft_type": BadInput(config(peft_type="NO_SUCH_TYPE"), "unsupported_adapter"),
     "peft_type_of_a_list": BadInput(config(peft_type=["LORA"]), "unsupported_adapter"),
     "init_that_changed_the_base": BadInput(config(init_lora_weights="pissa_niter_4"), "unsupported_adapter"),
     "loha_of_lora_tensors": BadInput(config(peft_type="LOHA"), "shape_mismatch"),
-    "loha_without_memory": BadInput(
+    "loha_that_needs_too_much_memory": BadInput(
         tensors(
-            lambda held: (
-                held.clear(),
-                held.update({f"{Q}.hada_w{one}_{side}": torch.ones(4, 4) for one in "12" for side in "ab"}),
+            lambda weights: (
+                weights.clear(),
+                weights.update({f"{Q}.hada_w{number}_{side}": torch.ones(4, 4) for number in "12" for side in "ab"}),
             ),
             peft_type="LOHA",
             r=8192,
         ),
         "shape_mismatch",
     ),
-    "experts_that_are_not_there": BadInput(
+    "experts_that_do_not_exist": BadInput(
         tensors(
-            lambda held: held.update(
+            lambda weights: weights.update(
                 {f"{Q.replace('self_attn.q_proj', 'mlp.experts')}.lora_A.weight": torch.ones(4, 8)}
             ),
             target_parameters=["experts.down_proj"],
@@ -299,7 +300,7 @@ FOLDERS: dict[str, BadInput] = {
     ),
     "prompt_of_a_billion_tokens": BadInput(
         tensors(
-            lambda held: (held.clear(), held.update(prompt_embeddings=torch.ones(3, 32))),
+            lambda weights: (weights.clear(), weights.update(prompt_embeddings=torch.ones(3, 32))),
             peft_type="PROMPT_TUNING",
             num_virtual_tokens=10**9,
         ),
@@ -308,13 +309,15 @@ FOLDERS: dict[str, BadInput] = {
     # bases
     "wrong_base": BadInput(tensors(widen), "shape_mismatch"),
     "base_with_too_few_layers": BadInput(
-        tensors(lambda held: held.update({name.replace(".1.", ".7."): held.pop(name) for name in list(held)})),
+        tensors(
+            lambda weights: weights.update({name.replace(".1.", ".7."): weights.pop(name) for name in list(weights)})
+        ),
         "shape_mismatch",
     ),
-    "base_on_somebodys_disk": BadInput(tensors(widen, base_model_name_or_path="../../secret"), "base_unresolved"),
+    "base_on_a_local_path": BadInput(tensors(widen, base_model_name_or_path="../../secret"), "base_unresolved"),
     "base_with_a_zero_byte": BadInput(tensors(widen, base_model_name_or_path="pico/\0llama"), "base_unresolved"),
     "base_that_is_a_number": BadInput(tensors(widen, base_model_name_or_path=7), "base_unresolved"),
-    # code
+    # remote code
     "auto_map": BadInput(config(auto_map={"AutoModel": "modeling.Model"}), "remote_code"),
     "trust_remote_code": BadInput(config(trust_remote_code=True), "remote_code"),
     "full_with_auto_map": BadInput(full(with_code, auto_map={"AutoModel": "modeling.Model"}), "remote_code"),
@@ -325,7 +328,7 @@ FOLDERS: dict[str, BadInput] = {
     "config_cut_off": BadInput(config_text('{"peft_type": "LO'), "invalid_adapter_config"),
     "config_of_brackets": BadInput(config_text("[" * 1_000_000), "invalid_adapter_config"),
     "config_of_a_hundred_levels": BadInput(config_text('{"r":' * 100 + "4" + "}" * 100), "invalid_adapter_config"),
-    "config_that_is_no_text": BadInput(config_text(b"\xff\xfe\x00"), "invalid_adapter_config"),
+    "config_that_is_not_text": BadInput(config_text(b"\xff\xfe\x00"), "invalid_adapter_config"),
     "config_of_five_megabytes": BadInput(config_text(b" " * 5 * 2**20 + b"{}"), "file_too_large"),
     "full_with_a_config_of_a_list": BadInput(
         full(lambda folder: (folder / "config.json").write_text("[]")), "invalid_model_config"
@@ -335,16 +338,16 @@ FOLDERS: dict[str, BadInput] = {
     "file_over_the_limit": BadInput(oversized, "file_too_large"),
     "linked_config": BadInput(linked(CONFIG), "unsafe_path"),
     "linked_weights": BadInput(linked(WEIGHTS), "unsafe_path"),
-    "pipe_in_place_of_weights": BadInput(pipe, "nothing_to_embed"),
-    "nothing": BadInput(nothing, "nothing_to_embed"),
+    "pipe_in_place_of_weights": BadInput(pipe, "no_supported_weights"),
+    "no_weights": BadInput(no_weights, "no_supported_weights"),
     # full models
     "full_truncated": BadInput(full(corrupt_model), "corrupt_weights"),
-    "full_quantised": BadInput(full(str, quantization_config={"quant_method": "gptq"}), "quantised_weights"),
-    "full_quantised_in_a_part": BadInput(
+    "full_quantized": BadInput(full(str, quantization_config={"quant_method": "gptq"}), "quantized_weights"),
+    "full_quantized_in_a_part": BadInput(
         full(
             str, text_config={"quantization_config": {"quant_method": "fp8", "modules_to_not_convert": [SLOW_PATTERN]}}
         ),
-        "quantised_weights",
+        "quantized_weights",
     ),
     "index_out_of_the_folder": BadInput(full(with_index("../index_out_of_the_folder-outside")), "corrupt_weights"),
     "index_of_an_absolute_path": BadInput(full(with_index("/dev/zero")), "corrupt_weights"),

@@ -1,4 +1,4 @@
-"""Unit vectors in groups that are plain to see."""
+"""Unit vectors in well-separated groups."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 def blobs(
-    groups: int, each: int, dimension: int = 24, spread: float = 0.1, seed: int = 0
+    groups: int, size: int, dimension: int = 24, spread: float = 0.1, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Unit rows float32 (groups * each, dimension) around orthogonal axes, shuffled, and the group of each."""
+    """Shuffled unit vectors float32 (groups * size, dimension) around orthogonal axes, and the group of each row."""
     generator = np.random.default_rng(seed)
-    labels = generator.permutation(np.repeat(np.arange(groups), each))
+    labels = generator.permutation(np.repeat(np.arange(groups), size))
     rows = np.eye(groups, dimension)[labels] + spread * generator.normal(size=(len(labels), dimension))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32), labels

@@ -1,4 +1,4 @@
-"""What a worker would have stored, put into the catalog without one."""
+"""Functions that store in the catalog, without a worker, what a worker would have stored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from sqlalchemy.orm import Session
 
-from catalog.auth import repository as access
+from catalog.auth.repository import access
 from catalog.database import Database
 from catalog.jobs.repository import claims, jobs, workers
 from catalog.models.repository import models
@@ -23,12 +23,12 @@ MEANING = Space("delta_meaning", -1, None, None, "c" * 64, "float32", "1+continu
 
 
 def sha(text: str) -> str:
-    """A commit's name: 40 hexadecimal digits."""
+    """The sha of a commit: 40 hexadecimal digits derived from a text."""
     return hashlib.sha1(text.encode()).hexdigest()
 
 
 def put_revision(session: Session, repo_id: str, commit: str = "one", base: str = BASE) -> Revision:
-    model = models.ensure(session, repo_id, Source.HUB)
+    model = models.get_or_create(session, repo_id, Source.HUB)
     return models.make_current(
         session, model.id, sha(commit), kind="lora", base_repo=base, base_sha="b" * 40, evidence={"declared": base}
     )
@@ -44,7 +44,7 @@ def put(
     base: str = BASE,
     no_shift: bool = False,
 ) -> int:
-    """Index a model; returns its id."""
+    """Store a model with its vector; returns the id of the model."""
     values = np.asarray(vector, dtype=np.float32)
     with database.transaction() as session:
         feed.lock_feed(session)
@@ -63,13 +63,13 @@ def put_private(
     commit: str = "one",
     space: Space = SPACE,
 ) -> int:
-    """Index a model that only those submitters may see; returns its id."""
+    """Store a private model that only these submitters may see; returns its id."""
     values = np.asarray(vector, dtype=np.float32)
     with database.transaction() as session:
         feed.lock_feed(session)
-        model = models.ensure(session, repo_id, Source.HUB, private=True)
-        told = {"kind": "lora", "base_repo": space.base_repo, "base_sha": "b" * 40, "evidence": {}}
-        revision = models.make_current(session, model.id, sha(commit), **told)
+        model = models.get_or_create(session, repo_id, Source.HUB, private=True)
+        fields = {"kind": "lora", "base_repo": space.base_repo, "base_sha": "b" * 40, "evidence": {}}
+        revision = models.make_current(session, model.id, sha(commit), **fields)
         row = spaces.ensure(session, space, values.size)
         feed.store(session, row, revision, values, norm=float(np.linalg.norm(values)), no_shift=False)
         models.set_state(session, model.id, ModelState.INDEXED)
@@ -80,7 +80,7 @@ def put_private(
 
 def put_private_job(database: Database, repo_id: str, submitter: str) -> Job:
     with database.transaction() as session:
-        model = models.ensure(session, repo_id, Source.HUB, private=True)
+        model = models.get_or_create(session, repo_id, Source.HUB, private=True)
         return jobs.submit_private(session, model, None, viewer=submitter, token=b"sealed")[0]
 
 
@@ -91,12 +91,12 @@ def remove(database: Database, model_id: int) -> None:
 
 def put_model(database: Database, repo_id: str = "owner/model") -> Model:
     with database.transaction() as session:
-        return models.ensure(session, repo_id, Source.HUB)
+        return models.get_or_create(session, repo_id, Source.HUB)
 
 
 def put_job(database: Database, repo_id: str = "owner/model", hint: str | None = None) -> Job:
     with database.transaction() as session:
-        model = models.ensure(session, repo_id, Source.HUB)
+        model = models.get_or_create(session, repo_id, Source.HUB)
         return jobs.submit(session, model, None, base_hint=hint)[0]
 
 

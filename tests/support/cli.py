@@ -1,4 +1,4 @@
-"""Commands run in the tests' own process."""
+"""Commands of the CLI, run in the test process."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ def run(*arguments: str) -> Result:
 
 
 def answer(*arguments: str) -> dict:
-    """The JSON on standard output, and nothing else there."""
+    """The JSON that the command prints; nothing else may be on standard output."""
     result = run(*arguments, "--json")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
 
 def failure(*arguments: str) -> CatalogError:
+    """The error that the command raises."""
     error = run(*arguments).exception
     assert isinstance(error, CatalogError)
     return error

@@ -1,4 +1,4 @@
-"""A space whose models stand in groups that are plain to see, and its clusters found in this process."""
+"""A space with well-separated groups of models, and cluster runs in the test process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from catalog.clusters import service as cluster_service
 from catalog.clusters.parameters import Parameters
-from catalog.clusters.runner import Grouper
+from catalog.clusters.runner import ClusterRunner
 from catalog.database import Database
 from tests.support import catalog as entries
 
@@ -18,27 +18,27 @@ TOPICS = ("law", "math", "code")
 
 
 def vector(topic: int, number: int = 0) -> np.ndarray:
-    """Of length 3, near an axis."""
+    """A vector near the axis of its topic, with a norm of about 3."""
     noise = np.random.default_rng((topic, number)).normal(size=DIMENSION)
     return 3 * (np.eye(DIMENSION)[topic] + 0.05 * noise)
 
 
-def fill(database: Database, each: int = 4, topics: int = 3) -> None:
-    """Models `owner/tiny-law-0` and so on."""
+def fill(database: Database, models_per_topic: int = 4, topics: int = 3) -> None:
+    """Store the models `owner/tiny-law-0`, `owner/tiny-law-1` and so on."""
     for topic in range(topics):
-        for number in range(each):
+        for number in range(models_per_topic):
             entries.put(database, f"owner/tiny-{TOPICS[topic]}-{number}", vector(topic, number))
 
 
 def cluster(database: Database, folder: Path, **parameters: object) -> int:
-    """Asks for a run of the newest space and does it; returns its number."""
-    run, space = cluster_service.ask(database, Parameters(**parameters))  # type: ignore[arg-type]
-    assert Grouper(database, folder).run(space.id) == run.id
+    """Request a run of the default space and compute it. Returns the id of the run."""
+    run, space = cluster_service.request_run(database, Parameters(**parameters))  # type: ignore[arg-type]
+    assert ClusterRunner(database, folder).run(space.id) == run.id
     return run.id
 
 
-def filters(database: Database) -> dict[str, int | None]:
-    """What searches filter by, and a check that whoever follows the feed reads it anew."""
+def cluster_filters(database: Database) -> dict[str, int | None]:
+    """The cluster that searches filter each model by, by repo id."""
     with database.transaction() as session:
         rows = session.execute(text("SELECT repo_id, cluster FROM models ORDER BY id"))
         return {name: cluster for name, cluster in rows}

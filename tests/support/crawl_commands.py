@@ -1,4 +1,4 @@
-"""Commands run in the tests' own process, with what they print."""
+"""Commands of the CLI, run in the test process, with their output."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from app import cli
 
 
 def run(*arguments: str, code: int = 0) -> str:
+    """The standard output of a command that exits with `code`."""
     result = CliRunner().invoke(cli.cli, arguments)
     assert result.exit_code == code, result.output
     return result.stdout

@@ -1,4 +1,4 @@
-"""The small pool that evaluations run on."""
+"""Fixtures for evaluations: a small pool and its base model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def resident(base: Path) -> ResidentBase:
 
 @pytest.fixture(scope="package")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six adapters of two labels, of two ranks; `labels.csv` names them, and `probes.json` holds two short probes."""
+    """Six adapters with two labels and two ranks, their `labels.csv`, and two short probes in `probes.json`."""
     folder = tmp_path_factory.mktemp("pool")
     lines = ["model,label"]
     for number, label in enumerate(LABELS):

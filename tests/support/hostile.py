@@ -1,7 +1,7 @@
-"""Reads and encodes what was made to take years: `python -m tests.support.hostile DIR`.
+"""Read and encode inputs that a naive implementation would need years for: `python -m tests.support.hostile DIR`.
 
-Prints a JSON object of outcomes. It is a process of its own because a regular expression that runs in `re` cannot be
-interrupted by anything else than killing its process.
+Prints the outcomes as a JSON object. It runs as a separate process because a regular expression that runs in `re` can
+only be stopped by killing its process.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from tests.support.pico_adapters import publish
 from tests.support.pico_models import PROBES, make_base
 from workers.encoding.encoder import Encoder
 from workers.encoding.resident_base import ResidentBase
-from workers.finetunes.card import base_in_card, parted, setting, words
+from workers.finetunes.card import base_in_card, setting, split_front_matter, words
 from workers.finetunes.reading import read_finetune
 
-ENDLESS = r"((((\w|.)+)+)+)+,"  # on the name of any module: 8 to the power of its length
+ENDLESS = r"((((\w|.)+)+)+)+,"  # needs 8**n steps on the name of a module with n characters
 PEFT_SETTINGS = {
     "target_modules": ENDLESS,
     "exclude_modules": ENDLESS,
@@ -37,7 +37,7 @@ PEFT_SETTINGS = {
     "alpha_pattern": {ENDLESS: 7},
 }
 KINDS = ("lora", "dora", "loha", "lokr", "ia3", "oft", "vera")
-LONG = 8 * 2**20  # characters; their square is some days
+LONG = 8 * 2**20  # characters; quadratic time in this length takes days
 
 
 def main(folder: Path) -> None:
@@ -46,23 +46,26 @@ def main(folder: Path) -> None:
 
 
 def adapters(folder: Path) -> dict[str, object]:
-    """Whether every kind has the vector that it has without the patterns."""
+    """Whether the patterns leave the vectors of every kind of adapter as they are."""
     base = make_base(folder / "base", "llama")
     encoder = Encoder(ResidentBase.load(base, "pico/llama", "0"), PROBES)
     outcomes: dict[str, object] = {}
     for kind in KINDS:
-        plain, hostile = (publish(base, folder / f"{kind}{way}", "llama", kind) for way in ("", "-hostile"))
+        plain, hostile = (publish(base, folder / f"{kind}{suffix}", "llama", kind) for suffix in ("", "-hostile"))
         path = hostile / "adapter_config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | PEFT_SETTINGS))
-        one, two = encoder.encode([read_finetune(plain), read_finetune(hostile)])
-        if isinstance(one, CatalogError) or isinstance(two, CatalogError):
-            outcomes[kind] = f"{one} {two}"
+        expected, actual = encoder.encode([read_finetune(plain), read_finetune(hostile)])
+        if isinstance(expected, CatalogError) or isinstance(actual, CatalogError):
+            outcomes[kind] = f"{expected} {actual}"
         else:
-            outcomes[kind] = all(np.allclose(one.vectors[name], two.vectors[name], atol=1e-6) for name in one.vectors)
+            outcomes[kind] = all(
+                np.allclose(vector, actual.vectors[feature], atol=1e-6) for feature, vector in expected.vectors.items()
+            )
     return outcomes
 
 
 def long_names(folder: Path) -> dict[str, object]:
+    """How an adapter with a long module name and slow patterns is read."""
     name = "a." * 200 + "a"
     tensors = {
         f"base_model.model.{name}.lora_A.weight": torch.zeros(8, 4),
@@ -76,13 +79,15 @@ def long_names(folder: Path) -> dict[str, object]:
 
 
 def headers(folder: Path) -> dict[str, object]:
+    """The error codes of headers with huge and with many shapes."""
+
     def code(shape: list[int]) -> str:
-        made = pico.make_adapter(folder / f"shape{shape[0] % 7}")
+        adapter = pico.make_adapter(folder / f"shape{shape[0] % 7}")
         entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 16]}
         header = json.dumps({"a": entry}).encode()
-        (made / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+        (adapter / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
         try:
-            read_finetune(made)
+            read_finetune(adapter)
         except CatalogError as error:
             return error.code
         return "none"
@@ -91,14 +96,15 @@ def headers(folder: Path) -> dict[str, object]:
 
 
 def cards(folder: Path) -> dict[str, object]:
+    """What is read from model cards that are slow to parse."""
     readme = folder / "README.md"
-    texts: dict[str, Callable[[], object]] = {
+    readers: dict[str, Callable[[], object]] = {
         "card_tags": lambda: words("<" * LONG + "end")[-3:],
         "card_links": lambda: words("](" * LONG + "end")[-3:],
-        "card_front_of_newlines": lambda: parted("---\n" + "\n" * LONG)[0],
+        "card_front_of_newlines": lambda: split_front_matter("---\n" + "\n" * LONG)[0],
         "card_setting_of_newlines": lambda: setting("base_model:\n" + "\n" * LONG + "- a/b", "base_model"),
     }
-    outcomes = {name: make() for name, make in texts.items()}
+    outcomes = {name: read() for name, read in readers.items()}
     for name, front in FRONT_MATTER.items():
         readme.write_text(f"---\n{front}\n---\ntext")
         outcomes[name] = base_in_card(readme)

@@ -1,4 +1,4 @@
-"""A Hub's lists on the loopback: `/api/models` with filters, orders and `Link` headers, single repos, collections."""
+"""A Hub on the loopback that lists repos: `/api/models` with filters, sorting and `Link` headers, and collections."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 from huggingface_hub import close_session
 
 
-def repo(
+def repo_entry(
     number: int, *, owner: str = "maker", base: str = "pico/llama", commit: int = 0, **more: Any
 ) -> dict[str, Any]:
-    """An entry as the Hub writes it. Created one minute after the other, changed one hour for each commit."""
+    """A repo as the Hub lists it. Repos are created one minute apart; each commit is one hour after the last."""
     return {
         "_id": f"{number:024x}",
         "id": f"{owner}/m{number}",
@@ -37,14 +37,15 @@ def repo(
 
 @dataclass
 class HubLists:
-    """`repos` by id; `requests` counts what was asked for, parts of files apart; `refuse` holds the answers of the next
-    requests, which are no good.
+    """The server. `repos` are keyed by id, and `requests` counts requests by path and range.
+
+    `refusals` holds the status and headers of the error responses to the next requests.
     """
 
     repos: dict[str, dict[str, Any]] = field(default_factory=dict)
     collections: dict[str, list[str]] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
-    refuse: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    refusals: list[tuple[int, dict[str, str]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -52,7 +53,7 @@ class HubLists:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def add(self, *repos: dict[str, Any]) -> None:
-        self.repos |= {each["id"]: each for each in repos}
+        self.repos |= {repo["id"]: repo for repo in repos}
 
     def stop(self) -> None:
         self._server.shutdown()
@@ -60,40 +61,40 @@ class HubLists:
 
     def answer(self, path: str) -> tuple[int, dict[str, str], Any]:
         parts = urlsplit(path)
-        if self.refuse:
-            status, headers = self.refuse.pop(0)
+        if self.refusals:
+            status, headers = self.refusals.pop(0)
             return status, headers, {"error": "refused"}
         if parts.path == "/api/models":
-            return self._list(parse_qs(parts.query))
+            return self._list_models(parse_qs(parts.query))
         if parts.path.startswith("/api/collections/"):
-            return self._collection(parts.path.removeprefix("/api/collections/"))
-        found = self.repos.get(parts.path.removeprefix("/api/models/"))
-        return (200, {}, found) if found else (404, {"X-Error-Code": "RepoNotFound"}, {"error": "not found"})
+            return self._get_collection(parts.path.removeprefix("/api/collections/"))
+        repo = self.repos.get(parts.path.removeprefix("/api/models/"))
+        return (200, {}, repo) if repo else (404, {"X-Error-Code": "RepoNotFound"}, {"error": "not found"})
 
-    def _list(self, query: dict[str, list[str]]) -> tuple[int, dict[str, str], Any]:
+    def _list_models(self, query: dict[str, list[str]]) -> tuple[int, dict[str, str], Any]:
         tags, author = query.get("filter", []), query.get("author", [None])[0]
-        found = [
-            each
-            for each in self.repos.values()
-            if set(tags) <= set(each["tags"]) and author in (None, each["id"].split("/")[0])
+        repos = [
+            repo
+            for repo in self.repos.values()
+            if set(tags) <= set(repo["tags"]) and author in (None, repo["id"].split("/")[0])
         ]
-        found.sort(key=lambda each: each[query["sort"][0]], reverse=True)
+        repos.sort(key=lambda repo: repo[query["sort"][0]], reverse=True)
         begin, size = int(query.get("cursor", ["0"])[0]), int(query["limit"][0])
         headers = {}
-        if begin + size < len(found):
-            following = urlencode({**query, "cursor": [str(begin + size)]}, doseq=True)
-            headers["Link"] = f'<{self.url}/api/models?{following}>; rel="next"'
-        return 200, headers, found[begin : begin + size]
+        if begin + size < len(repos):
+            next_query = urlencode({**query, "cursor": [str(begin + size)]}, doseq=True)
+            headers["Link"] = f'<{self.url}/api/models?{next_query}>; rel="next"'
+        return 200, headers, repos[begin : begin + size]
 
-    def _collection(self, slug: str) -> tuple[int, dict[str, str], Any]:
+    def _get_collection(self, slug: str) -> tuple[int, dict[str, str], Any]:
         if slug not in self.collections:
             return 404, {}, {"error": "not found"}
         items = [
-            {"_id": str(place), "id": each, "type": "model", "position": place}
-            for place, each in enumerate(self.collections[slug])
+            {"_id": str(position), "id": repo_id, "type": "model", "position": position}
+            for position, repo_id in enumerate(self.collections[slug])
         ]
-        about = {"title": slug, "owner": {"name": "x"}, "position": 0, "private": False, "theme": "x", "upvotes": 0}
-        return 200, {}, {**about, "slug": slug, "items": items, "lastUpdated": "2026-01-01T00:00:00.000Z"}
+        fields = {"title": slug, "owner": {"name": "x"}, "position": 0, "private": False, "theme": "x", "upvotes": 0}
+        return 200, {}, {**fields, "slug": slug, "items": items, "lastUpdated": "2026-01-01T00:00:00.000Z"}
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         hub = self
@@ -102,15 +103,16 @@ class HubLists:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                part = self.headers.get("Range", "")
-                hub.requests[f"{self.path} {part}".rstrip()] += self.command == "GET"
+                byte_range = self.headers.get("Range", "")
+                hub.requests[f"{self.path} {byte_range}".rstrip()] += self.command == "GET"
                 status, headers, content = hub.answer(self.path)
                 body = content if isinstance(content, bytes) else json.dumps(content).encode()
-                if part and isinstance(content, bytes):
-                    first, _, last = part.removeprefix("bytes=").partition("-")
+                if byte_range and isinstance(content, bytes):
+                    first, _, last = byte_range.removeprefix("bytes=").partition("-")
                     body = content[int(first) : int(last) + 1 if last else None]
-                    ends = f"{int(first)}-{int(first) + len(body) - 1}"
-                    status, headers = 206, {**headers, "Content-Range": f"bytes {ends}/{len(content)}"}
+                    last_byte = int(first) + len(body) - 1
+                    content_range = f"bytes {int(first)}-{last_byte}/{len(content)}"
+                    status, headers = 206, {**headers, "Content-Range": content_range}
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)

@@ -1,5 +1,5 @@
-"""Two Hubs for tests, both real servers on the loopback: `hub_server` is olah over bare git repositories and speaks
-the whole protocol; `scripted_hub` answers what a test tells it to (429, 5xx, gated, silence), which olah cannot.
+"""Two Hubs for tests, both real servers on the loopback. `hub_server` is olah over bare git repositories and speaks
+the whole protocol. `scripted_hub` gives the answers that a test scripts (429, 5xx, gated, none), which olah cannot.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ START_LIMIT = 60.0  # seconds
 
 
 class HubRepos:
-    """Bare git repositories `root/models/OWNER/NAME`, as olah serves them."""
+    """Bare git repositories `root/models/OWNER/NAME`, in the layout that olah serves."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -37,7 +37,7 @@ class HubRepos:
     def commit(
         self, repo_id: str, files: Mapping[str, bytes | Path | None], message: str = "update", branch: str = "main"
     ) -> str:
-        """Write `files` over what the repo's `branch` holds (None takes a file away) and return the commit's sha."""
+        """Commit `files` on top of `branch` (None deletes a file), and return the sha of the commit."""
         repo = self.root / "models" / repo_id
         if not repo.exists():
             self._git("init", "--quiet", "--bare", "--initial-branch=main", str(repo))
@@ -58,15 +58,15 @@ class HubRepos:
         return self._git("--git-dir", str(repo), "rev-parse", f"refs/heads/{branch}").strip()
 
     def commit_folder(self, repo_id: str, folder: Path, message: str = "update") -> str:
-        """Write every file of `folder` as one commit."""
+        """Commit every file of `folder`, and return the sha of the commit."""
         files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
         return self.commit(repo_id, files, message)
 
     @staticmethod
     def _git(*arguments: str, stdin: bytes = b"") -> str:
-        done = subprocess.run(["git", *arguments], input=stdin, capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout.decode()
+        result = subprocess.run(["git", *arguments], input=stdin, capture_output=True, check=False)
+        assert result.returncode == 0, result.stderr.decode()
+        return result.stdout.decode()
 
 
 def _data(content: bytes) -> bytes:
@@ -74,7 +74,7 @@ def _data(content: bytes) -> bytes:
 
 
 class HubServer(HubRepos):
-    """An olah process at `url` over repositories that may change while it runs."""
+    """An olah process at `url`. Its repositories may change while it runs."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root / "mirror")
@@ -85,7 +85,7 @@ class HubServer(HubRepos):
     def start(self) -> None:
         port = self.url.rpartition(":")[2]
         config = self._folder / "olah.toml"
-        # offline: a repo that is not in the mirror does not exist, and no upstream is asked about it
+        # offline: a repo that is not in the mirror does not exist, and no upstream is requested
         config.write_text(
             f'[basic]\nhost = "127.0.0.1"\nport = {port}\nmirrors-path = ["{self.root}"]\n'
             f'repos-path = "{self._folder / "cache"}"\n[accessibility]\noffline = true\n'
@@ -120,41 +120,42 @@ class HubServer(HubRepos):
 
 @dataclass(frozen=True)
 class Answer:
-    """One scripted answer. `promised` is a Content-Length that differs from what is sent; `silent` never answers while
-    the hub runs.
+    """One scripted answer.
 
-    Of the body, `cut` bytes are sent before the connection is closed, or `stall` before nothing more comes. Without
-    `ranges` the whole file is sent whatever part was asked for.
+    `content_length` replaces the length of the body in the header. With `hangs` no response is sent while the hub runs.
+    The connection is closed after `cut_after` bytes of the body, or stays open without further data after
+    `stall_after` bytes. Without `supports_ranges` the whole body is sent to every request.
     """
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
-    promised: int | None = None
-    silent: bool = False
-    cut: int | None = None
-    stall: int | None = None
-    ranges: bool = True
+    content_length: int | None = None
+    hangs: bool = False
+    cut_after: int | None = None
+    stall_after: int | None = None
+    supports_ranges: bool = True
 
 
 class ScriptedHub:
-    """Answers by the longest scripted prefix of a request's path.
+    """Gives the answer that is scripted for the longest matching prefix of the request's path.
 
-    `requests` holds what was asked, in order, `moments` when (`time.monotonic`), `sent` the bytes of bodies by path.
-    `disturb` is called with each request's path and may give an answer in place of the scripted one.
+    `requests` holds the method, path and headers of all requests in order, `request_times` their times
+    (`time.monotonic`), and `bytes_sent` the bytes of bodies by path. `intercept` is called with the path of each
+    request and may return an answer that replaces the scripted one.
     """
 
     sha = "5" * 40
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.requests: list[tuple[str, str, Mapping[str, str]]] = []
-        self.moments: list[float] = []
-        self.sent: Counter[str] = Counter()
-        self.hang_ups = 0  # so many of the next requests find their connection closed
-        self.disturb: Callable[[str], Answer | None] = lambda path: None
+        self.request_times: list[float] = []
+        self.bytes_sent: Counter[str] = Counter()
+        self.connections_to_drop = 0  # the number of next requests whose connection is closed without an answer
+        self.intercept: Callable[[str], Answer | None] = lambda path: None
         self._answers: dict[str, Answer] = {}
-        self._first: dict[str, list[Answer]] = {}
-        self._guards: dict[str, tuple[tuple[str, ...], bool]] = {}
+        self._next_answers: dict[str, list[Answer]] = {}
+        self._restrictions: dict[str, tuple[tuple[str, ...], bool]] = {}
         self._lock = threading.Lock()
         self._released = threading.Event()
         self._server = ThreadingHTTPServer((host, 0), self._handler())
@@ -165,51 +166,53 @@ class ScriptedHub:
     def answer(self, prefix: str, answer: Answer) -> None:
         self._answers[prefix] = answer
 
-    def first(self, prefix: str, *answers: Answer) -> None:
-        """Give these answers, each once and in order, before the scripted one."""
-        self._first.setdefault(prefix, []).extend(answers)
+    def answer_first(self, prefix: str, *answers: Answer) -> None:
+        """Give each of these answers once, in order, before the scripted one."""
+        self._next_answers.setdefault(prefix, []).extend(answers)
 
-    def lists(self, repo_id: str, files: Mapping[str, int], **more: object) -> None:
-        """Script the listing of a repo: paths with the sizes it claims, and further fields such as `cardData`."""
-        self._list(repo_id, [{"rfilename": path, "size": size} for path, size in files.items()], self.sha, more)
+    def script_listing(self, repo_id: str, files: Mapping[str, int], **fields: object) -> None:
+        """Script the listing of a repo: its paths with their declared sizes, and other fields such as `cardData`."""
+        siblings = [{"rfilename": path, "size": size} for path, size in files.items()]
+        self._script_info(repo_id, siblings, self.sha, fields)
 
-    def serves(
-        self, repo_id: str, path: str, body: bytes, etag: str | None = None, *, sha: str | None = None, **more: Any
+    def serve_file(
+        self, repo_id: str, path: str, body: bytes, etag: str | None = None, *, sha: str | None = None, **options: Any
     ) -> None:
-        """Script the download of one file; `more` are fields of `Answer`."""
+        """Script the download of one file; `options` are fields of `Answer`."""
         headers = {"X-Repo-Commit": sha or self.sha, "ETag": f'"{etag or git_hash(body)}"'}
-        self.answer(f"/{repo_id}/resolve/{sha or self.sha}/{path}", Answer(200, headers, body, **more))
+        self.answer(f"/{repo_id}/resolve/{sha or self.sha}/{path}", Answer(200, headers, body, **options))
 
-    def publishes(
+    def publish(
         self,
         repo_id: str,
         files: Mapping[str, bytes],
         *,
         sha: str | None = None,
-        told: Mapping[str, object] | None = None,
-        **more: Any,
+        info: Mapping[str, object] | None = None,
+        **options: Any,
     ) -> None:
-        """A whole repo as the Hub has it, with sizes and hashes in its listing, and what else is `told` there; `more`
-        are fields of `Answer`.
+        """Script a whole repo: its files, and its listing with sizes and hashes.
+
+        `info` are further fields of the listing, `options` are fields of `Answer`.
         """
-        listed: list[dict[str, object]] = []
+        siblings: list[dict[str, object]] = []
         for path, body in files.items():
             entry: dict[str, object] = {"rfilename": path, "size": len(body), "blobId": git_hash(body)}
             etag = git_hash(body)
             if path.endswith(".safetensors"):
                 etag = hashlib.sha256(body).hexdigest()
                 entry["lfs"] = {"sha256": etag, "size": len(body), "pointerSize": 130}
-            listed.append(entry)
-            self.serves(repo_id, path, body, etag, sha=sha, **more)
-        self._list(repo_id, listed, sha or self.sha, told or {})
+            siblings.append(entry)
+            self.serve_file(repo_id, path, body, etag, sha=sha, **options)
+        self._script_info(repo_id, siblings, sha or self.sha, info or {})
 
-    def guards(self, repo_id: str, *tokens: str, gated: bool = False) -> None:
-        """Have requests with one of the tokens alone see a repo; a `gated` one's listing is for everybody."""
-        self._guards[repo_id] = (tokens, gated)
+    def restrict(self, repo_id: str, *tokens: str, gated: bool = False) -> None:
+        """Let only requests with one of the tokens see a repo. The listing of a `gated` repo is public."""
+        self._restrictions[repo_id] = (tokens, gated)
 
-    def downloads(self, name: str = "") -> list[tuple[str, str, Mapping[str, str]]]:
-        """The requests for files whose path ends so."""
-        return [each for each in self.requests if "/resolve/" in each[1] and each[1].endswith(name)]
+    def download_requests(self, name: str = "") -> list[tuple[str, str, Mapping[str, str]]]:
+        """The requests for files whose path ends with `name`."""
+        return [request for request in self.requests if "/resolve/" in request[1] and request[1].endswith(name)]
 
     def stop(self) -> None:
         self._released.set()
@@ -217,14 +220,14 @@ class ScriptedHub:
         self._server.server_close()
         self._thread.join()
 
-    def _list(self, repo_id: str, siblings: object, sha: str, more: Mapping[str, object]) -> None:
-        info = {"id": repo_id, "sha": sha, "siblings": siblings, "private": False, "gated": False, **more}
+    def _script_info(self, repo_id: str, siblings: object, sha: str, fields: Mapping[str, object]) -> None:
+        info = {"id": repo_id, "sha": sha, "siblings": siblings, "private": False, "gated": False, **fields}
         self.answer(f"/api/models/{repo_id}", Answer(body=json.dumps(info).encode()))
 
     def _refusal(self, path: str, authorization: str) -> Answer | None:
-        """What a guarded repo answers to others; like a careless server, it repeats what it was sent."""
+        """The answer of a restricted repo to other tokens. It repeats the token, as a careless server might."""
         token = authorization.removeprefix("Bearer ")
-        for repo_id, (tokens, gated) in self._guards.items():
+        for repo_id, (tokens, gated) in self._restrictions.items():
             is_listing, is_file = path.startswith(f"/api/models/{repo_id}"), path.startswith(f"/{repo_id}/resolve/")
             if token in tokens or not (is_listing or is_file) or (gated and is_listing):
                 continue
@@ -233,24 +236,24 @@ class ScriptedHub:
         return None
 
     def _find(self, path: str, authorization: str = "") -> Answer:
-        if answer := self.disturb(path) or self._refusal(path, authorization):
+        if answer := self.intercept(path) or self._refusal(path, authorization):
             return answer
         with self._lock:
-            for prefix, answers in self._first.items():
+            for prefix, answers in self._next_answers.items():
                 if path.startswith(prefix) and answers:
                     return answers.pop(0)
-        fitting = [prefix for prefix in self._answers if path.startswith(prefix)]
-        return self._answers[max(fitting, key=len)] if fitting else Answer(404)
+        prefixes = [prefix for prefix in self._answers if path.startswith(prefix)]
+        return self._answers[max(prefixes, key=len)] if prefixes else Answer(404)
 
     def _write(self, stream: BufferedIOBase, path: str, body: memoryview, answer: Answer) -> None:
-        stop = answer.cut if answer.cut is not None else answer.stall
-        body = body[: len(body) if stop is None else stop]
+        end = answer.cut_after if answer.cut_after is not None else answer.stall_after
+        body = body[: len(body) if end is None else end]
         for start in range(0, len(body), 2**14):
-            part = body[start : start + 2**14]
-            with self._lock:  # counted first: whoever has read it all may look at once
-                self.sent[path] += len(part)
-            stream.write(part)
-        if answer.stall is not None:
+            chunk = body[start : start + 2**14]
+            with self._lock:  # counted before it is sent: a test may read the count as soon as it has the body
+                self.bytes_sent[path] += len(chunk)
+            stream.write(chunk)
+        if answer.stall_after is not None:
             self._released.wait()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -261,7 +264,7 @@ class ScriptedHub:
 
             def do_GET(self) -> None:
                 with hub._lock:
-                    hub.moments.append(time.monotonic())
+                    hub.request_times.append(time.monotonic())
                     hub.requests.append((self.command, self.path, dict(self.headers)))
                 self._send(hub._find(self.path, self.headers.get("Authorization", "")))
 
@@ -269,21 +272,21 @@ class ScriptedHub:
 
             def _send(self, answer: Answer) -> None:
                 self.close_connection = True
-                if hub.hang_ups:
-                    hub.hang_ups -= 1
+                if hub.connections_to_drop:
+                    hub.connections_to_drop -= 1
                     return
-                if answer.silent:
+                if answer.hangs:
                     hub._released.wait()
                     return
-                status, body, headers = part_of(answer, self.headers.get("Range"))
+                status, body, headers = apply_range(answer, self.headers.get("Range"))
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(answer.promised or len(body)))
+                self.send_header("Content-Length", str(answer.content_length or len(body)))
                 self.send_header("Connection", "close")
                 self.end_headers()
                 if self.command != "HEAD":
-                    with contextlib.suppress(OSError):  # a client that has seen enough hangs up
+                    with contextlib.suppress(OSError):  # the client may close the connection early
                         hub._write(self.wfile, self.path, body, answer)
 
             def log_message(self, *_arguments: object) -> None:
@@ -292,12 +295,12 @@ class ScriptedHub:
         return Handler
 
 
-def part_of(answer: Answer, asked: str | None) -> tuple[int, memoryview, dict[str, str]]:
-    """Status, body and headers of an answer to a request with this Range header."""
+def apply_range(answer: Answer, byte_range: str | None) -> tuple[int, memoryview, dict[str, str]]:
+    """The status, body and headers of the response to a request with this Range header."""
     body, headers = memoryview(answer.body), dict(answer.headers)
-    if answer.status != 200 or asked is None or not answer.ranges:
+    if answer.status != 200 or byte_range is None or not answer.supports_ranges:
         return answer.status, body, headers
-    first, _, last = asked.removeprefix("bytes=").partition("-")
+    first, _, last = byte_range.removeprefix("bytes=").partition("-")
     start, end = int(first), min(int(last) + 1 if last else len(body), len(body))
     if start >= len(body):
         return 416, body[:0], {**headers, "Content-Range": f"bytes */{len(body)}"}
@@ -305,7 +308,7 @@ def part_of(answer: Answer, asked: str | None) -> tuple[int, memoryview, dict[st
 
 
 def git_hash(body: bytes) -> str:
-    """What git, and so the Hub, calls a file that is not in LFS."""
+    """The sha1 of a git blob, which the Hub reports for files that are not in LFS."""
     return hashlib.sha1(b"blob %d\0" % len(body) + body, usedforsecurity=False).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The page of the map, and an answer for it."""
+"""A response of `GET /v1/map`, and a helper that opens the map page."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ SPACE = "a" * 64
 HOSTILE = "<img src=x onerror=document.title='hacked'>"
 
 
-def answer() -> dict[str, Any]:
-    """Two clusters of three, one model without a cluster, and one that came since."""
+def map_response() -> dict[str, Any]:
+    """Two clusters of three models, one model without a cluster, and one arrival."""
     return {
         "space": SPACE,
         "version": 1,
         "side": 4095,
-        "neighbours": 10,
+        "neighbors": 10,
         "mean_distortion": 0.125,
         "clusters": [{"id": 7, "name": "law", "size": 3}, {"id": 9, "name": HOSTILE, "size": 3}],
         "points": {
@@ -26,13 +26,14 @@ def answer() -> dict[str, Any]:
             "cluster": [0, 0, 0, 1, 1, 1, -1],
             "distortion": [0, 0, 0, 0, 0, 0, 10],
         },
-        "placed": {"repo_ids": ["dee/new"], "x": [3000], "y": [1000], "cluster": [0]},
-        "gone": [],
+        "arrivals": {"repo_ids": ["dee/new"], "x": [3000], "y": [1000], "cluster": [0]},
+        "removed": [],
     }
 
 
-def open_map(browser: Page, url: str, address: str = "/map") -> None:
+def open_map(browser: Page, url: str, path: str = "/map") -> None:
+    """Open the map page and wait until it is loaded."""
     browser.open("about:blank")
     browser.wait_for("location.href === 'about:blank'")
-    browser.open(url + address)
-    browser.wait_for("document.body?.dataset.page === 'whole'")
+    browser.open(url + path)
+    browser.wait_for("document.body?.dataset.page === 'loaded'")

@@ -1,4 +1,4 @@
-"""A server of the tests that goes away for a while."""
+"""Simulated outages: a server that is down, and a missing table."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from catalog.database import Database
 
 
 @contextmanager
-def away(server: Server | None) -> Iterator[None]:
-    """The server is crashed for the length of the block; skips the test where it is not ours to crash."""
+def server_down(server: Server | None) -> Iterator[None]:
+    """Crash the server, and start it again after the block. Skips the test if the server is external (None)."""
     if server is None:
-        pytest.skip("the address of that server was given: it is not ours to stop")
+        pytest.skip("an external server is not stopped by tests")
     server.kill()
     try:
         assert not server.answers()
@@ -26,12 +26,12 @@ def away(server: Server | None) -> Iterator[None]:
 
 
 @contextmanager
-def without_its_table(database: Database, name: str) -> Iterator[None]:
-    """Postgres answers, and with an error that is none of its being away."""
+def missing_table(database: Database, name: str) -> Iterator[None]:
+    """Rename a table during the block, so that Postgres answers statements on it with an error."""
     with database.transaction() as session:
-        session.execute(text(f"ALTER TABLE {name} RENAME TO {name}_elsewhere"))
+        session.execute(text(f"ALTER TABLE {name} RENAME TO {name}_renamed"))
     try:
         yield
     finally:
         with database.transaction() as session:
-            session.execute(text(f"ALTER TABLE {name}_elsewhere RENAME TO {name}"))
+            session.execute(text(f"ALTER TABLE {name}_renamed RENAME TO {name}"))

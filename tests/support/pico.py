@@ -1,4 +1,4 @@
-"""Models small enough to make in a test: a Llama of two layers, hidden size 32, that reads bytes; LoRAs of it."""
+"""Models small enough for tests: a Llama with two layers, hidden size 32 and a byte tokenizer, and LoRAs for it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_base(folder: Path, seed: int = 0) -> Path:
-    """A base model's folder: config, safetensors, tokenizer."""
+    """Write a base model to `folder`: config, safetensors and tokenizer."""
     tokenizer = byte_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -40,7 +40,7 @@ def make_base(folder: Path, seed: int = 0) -> Path:
         eos_token_id=1,
         pad_token_id=1,
     )
-    with torch.random.fork_rng(devices=[]):  # other tests draw on as if nothing had been made here
+    with torch.random.fork_rng(devices=[]):  # leave the random state of other tests as it was
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
     model.save_pretrained(folder)
@@ -51,8 +51,9 @@ def make_base(folder: Path, seed: int = 0) -> Path:
 def make_adapter(
     folder: Path, *, seed: int = 0, rank: int = 4, scale: float = 0.3, base: str | None = BASE_ID, hidden: int = HIDDEN
 ) -> Path:
-    """A LoRA of q and v of `make_base`, in PEFT's layout; `scale` 0 gives one that moves nothing, another
-    `hidden` one that fits no base of `make_base`.
+    """Write a LoRA of `q_proj` and `v_proj` for a base of `make_base`, in PEFT's layout.
+
+    With `scale` 0 it has no effect, and with another `hidden` it fits no base of `make_base`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Adapters of every kind for the pico models, as PEFT itself makes and saves them."""
+"""Adapters of every kind for the pico models, created and saved by PEFT."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ NO_CONV1D = ("loha", "lokr", "oft", "boft", "hra", "miss", "c3a", "road", "delor
 
 @dataclass(frozen=True)
 class Kind:
-    """How an adapter of a kind is configured for an architecture, and what is done to the base before."""
+    """The config of an adapter for an architecture, and a change that the base needs first."""
 
     config: Callable[[str], peft.PeftConfig]
-    before: Callable[[PreTrainedModel], object] | None = None
+    prepare: Callable[[PreTrainedModel], object] | None = None
 
 
 def linear(architecture: str) -> list[str]:
@@ -42,8 +42,8 @@ def lora(**settings: Any) -> Callable[[str], peft.PeftConfig]:
     def config(architecture: str) -> peft.PeftConfig:
         settings.setdefault("target_modules", None)
         targets = settings["target_modules"] or linear(architecture)
-        turned = architecture == "gpt2"
-        return peft.LoraConfig(**{**settings, "target_modules": targets}, task_type=TASK, fan_in_fan_out=turned)
+        transposed = architecture == "gpt2"  # Conv1D
+        return peft.LoraConfig(**{**settings, "target_modules": targets}, task_type=TASK, fan_in_fan_out=transposed)
 
     return config
 
@@ -67,7 +67,7 @@ KINDS: dict[str, Kind] = {
     "dora_patterns": Kind(lora(r=4, use_dora=True, use_rslora=True, rank_pattern={"0.*": 2})),
     "modules_to_save": Kind(lambda architecture: lora(r=4, modules_to_save=saved(architecture))(architecture)),
     "larger_vocabulary": Kind(
-        lambda architecture: lora(r=4, modules_to_save=saved(architecture)[:2])(architecture), before=grow
+        lambda architecture: lora(r=4, modules_to_save=saved(architecture)[:2])(architecture), prepare=grow
     ),
     "trained_tokens": Kind(lora(r=4, trainable_token_indices=[2, 70, 71])),
     "adalora": Kind(
@@ -111,6 +111,6 @@ KINDS: dict[str, Kind] = {
 
 
 def publish(base: Path, folder: Path, architecture: str, kind: str, *, seed: int = 0) -> Path:
-    """An adapter's folder, as its author would upload it."""
-    made = KINDS[kind]
-    return make_adapter(base, folder, made.config(architecture), seed=seed, before=made.before)
+    """Write an adapter to `folder` as its author would publish it."""
+    recipe = KINDS[kind]
+    return make_adapter(base, folder, recipe.config(architecture), seed=seed, prepare=recipe.prepare)

@@ -1,4 +1,4 @@
-"""Ten architectures in pico size (two layers, hidden 32), and adapters of every kind for them, made by PEFT itself."""
+"""Ten architectures with two layers and hidden size 32, and adapters for them that PEFT creates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from catalog.spaces.probes import ProbeSet
 from tests.support.pico import byte_tokenizer
 
 HIDDEN, LAYERS = 32, 2
-# of unlike lengths, the longest beyond the sliding windows below
+# prompts of different lengths; the longest exceeds the sliding windows below
 PROBES = ProbeSet("pico", ("Please answer.", "a", "The longest of the three prompts reads on and on."))
 
 _SIZES: dict[str, Any] = {
@@ -59,8 +59,8 @@ EMBEDDING = {"gpt2": "wte", "gpt_neox": "embed_in"}
 HEAD = {"gpt_neox": "embed_out"}
 
 COMMON = ("llama", "gpt2", "gemma2")
-# what is tried of every architecture by `make check-all`, and of the common ones by `make test`
-EACH_ARCHITECTURE = [
+# all architectures in `make check-all`, the common ones in `make test`
+ARCHITECTURE_PARAMS = [
     name if name in COMMON else pytest.param(name, marks=pytest.mark.exhaustive) for name in ARCHITECTURES
 ]
 
@@ -78,14 +78,14 @@ def norms(architecture: str) -> list[str]:
 
 
 def make_base(folder: Path, architecture: str, seed: int = 0) -> Path:
-    """A base's folder: config, safetensors, and the tokenizer that reads bytes."""
+    """Write a base model to `folder`: config, safetensors and a byte tokenizer."""
     torch.manual_seed(seed)
     tokenizer = byte_tokenizer()
-    make_config, more = ARCHITECTURES[architecture]
-    sizes = {name: size for name, size in _SIZES.items() if hasattr(make_config(), name)}
-    config = make_config(**{**sizes, "vocab_size": len(tokenizer), **more})
+    config_class, options = ARCHITECTURES[architecture]
+    sizes = {name: size for name, size in _SIZES.items() if hasattr(config_class(), name)}
+    config = config_class(**{**sizes, "vocab_size": len(tokenizer), **options})
     model = AutoModelForCausalLM.from_config(config)
-    disturb(model, seed, scale=0.1)  # biases and norms too, which begin as zeros and ones
+    add_noise(model, seed, scale=0.1)  # biases and norms too, which are initialized to zeros and ones
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -97,23 +97,23 @@ def make_adapter(
     config: peft.PeftConfig,
     *,
     seed: int = 0,
-    before: Callable[[PreTrainedModel], object] | None = None,
+    prepare: Callable[[PreTrainedModel], object] | None = None,
     scale: float = 0.3,
-    **saving: Any,
+    **save_options: Any,
 ) -> Path:
-    """An adapter with random weights as its author would publish it; `before` may change the base (its vocabulary)."""
+    """Write an adapter with random weights. `prepare` may change the base first, such as its vocabulary."""
     torch.manual_seed(seed)
     model = load(base)
-    if before:
-        before(model)
+    if prepare:
+        prepare(model)
     tuned = peft.get_peft_model(model, config)
-    disturb(tuned, seed, scale=scale, trainable=True)
-    tuned.save_pretrained(folder, **saving)
+    add_noise(tuned, seed, scale=scale, trainable=True)
+    tuned.save_pretrained(folder, **save_options)
     return folder
 
 
-def disturb(model: torch.nn.Module, seed: int, *, scale: float, trainable: bool = False) -> None:
-    """Adds noise to every (trainable) parameter."""
+def add_noise(model: torch.nn.Module, seed: int, *, scale: float, trainable: bool = False) -> None:
+    """Add normal noise to every parameter, or to every trainable one."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -125,16 +125,16 @@ def load(folder: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
 
 
-def load_with(base: Path, adapter: Path, before: Callable[[PreTrainedModel], object] | None = None) -> peft.PeftModel:
-    """PEFT's own way: the adapter on a base that nobody else has touched."""
+def load_with(base: Path, adapter: Path, prepare: Callable[[PreTrainedModel], object] | None = None) -> peft.PeftModel:
+    """Load the adapter with PEFT on a fresh copy of the base."""
     model = load(base)
-    if before:
-        before(model)
+    if prepare:
+        prepare(model)
     return peft.PeftModel.from_pretrained(model, adapter, torch_device="cpu")
 
 
 def last_hidden(model: torch.nn.Module, base: Path) -> torch.Tensor:
-    """`hidden_states[-1]` of each probe's last token, each prompt alone and without padding, (N, H)."""
+    """`hidden_states[-1]` of the last token of each probe, (N, H). Each prompt runs alone, without padding."""
     tokenizer = AutoTokenizer.from_pretrained(base)
     rows = []
     for prompt in PROBES.prompts:
@@ -145,9 +145,9 @@ def last_hidden(model: torch.nn.Module, base: Path) -> torch.Tensor:
 
 
 def reference(base: Path, tuned: torch.nn.Module) -> np.ndarray:
-    """Delta Activations as the paper defines them, from two whole causal LMs, (H,)."""
+    """Delta Activations as the paper defines them, from two complete causal LMs, (H,)."""
     return (last_hidden(tuned, base) - last_hidden(load(base), base)).mean(dim=0).numpy()
 
 
-def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+def relative_error(vector: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(vector - expected) / np.linalg.norm(expected))

@@ -1,4 +1,4 @@
-"""A worker's pipeline and its parts, put together over a folder of bases."""
+"""A worker's pipeline with its parts, built over a folder of bases."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from workers.bases.residents import Contract, ResidentBases
 from workers.bases.resolver import BaseResolver
 from workers.bootstrap import job_runners
 from workers.hub.client import Hub
-from workers.ingest.claimer import Pace
-from workers.ingest.exclusive import JobRunner
+from workers.ingest.claimer import BatchPolicy
 from workers.ingest.fetcher import Fetcher
+from workers.ingest.job_runner import JobRunner
 from workers.ingest.pipeline import Pipeline
 from workers.process.retries import RetryPolicy
 
-NOWHERE = "http://127.0.0.1:9"  # no Hub answers there
+UNREACHABLE = "http://127.0.0.1:9"  # no server listens on this port
 NO_LIMIT = 10**9
 
 Runners = Callable[[Database, ResidentBases, Fetcher, int], Mapping[Source, JobRunner]]
@@ -30,7 +30,7 @@ Runners = Callable[[Database, ResidentBases, Fetcher, int], Mapping[Source, JobR
 
 @dataclass(frozen=True)
 class Parts:
-    """A pipeline, and what it was made of."""
+    """A pipeline and the objects it consists of."""
 
     pipeline: Pipeline
     fetcher: Fetcher
@@ -45,7 +45,7 @@ def assemble(
     bases_dir: Path,
     tmp_path: Path,
     *,
-    endpoint: str = NOWHERE,
+    endpoint: str = UNREACHABLE,
     timeout: float = 30,
     max_file_bytes: int = NO_LIMIT,
     max_repo_files: int = 100,
@@ -55,10 +55,10 @@ def assemble(
     budget: int = NO_LIMIT,
     fetcher_class: type[Fetcher] = Fetcher,
     runners: Runners = job_runners,
-    pace: Pace | None = None,
+    batching: BatchPolicy | None = None,
     retries: RetryPolicy | None = None,
 ) -> Parts:
-    """Register a worker and make its pipeline; what it downloads lies in `tmp_path`, in the folder `downloads`."""
+    """Register a worker and build its pipeline, which downloads to `tmp_path / "downloads"`."""
     with database.transaction() as session:
         worker_id = workers.register(session, "here", 1, "cpu")
     downloads = tmp_path / "downloads"
@@ -74,12 +74,12 @@ def assemble(
         bases,
         worker_id,
         runners=runners(database, bases, fetcher, worker_id),
-        pace=pace or Pace(batch=4),
+        batching=batching or BatchPolicy(size=4),
         retries=retries or RetryPolicy(3, base=100),
     )
     return Parts(pipeline, fetcher, resolver, bases, contract, worker_id)
 
 
 def make_pipeline(database: Database, bases_dir: Path, tmp_path: Path, **settings: Any) -> Pipeline:
-    """The pipeline alone; `settings` as for `assemble`."""
+    """Only the pipeline of `assemble`, which also takes the `settings`."""
     return assemble(database, bases_dir, tmp_path, **settings).pipeline

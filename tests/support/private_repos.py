@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy import func, select, update
 
 from catalog.auth.hub_tokens import TokenBox
-from catalog.auth.viewer import EVERYTHING, PUBLIC, Viewer
+from catalog.auth.viewer import ADMIN, PUBLIC, Viewer
 from catalog.database import Database
 from catalog.jobs.quotas import Quota
 from catalog.jobs.repository import jobs
@@ -22,7 +22,7 @@ from catalog.tables import Job, Model
 from tests.support import pico
 from tests.support.hub_server import ScriptedHub
 from tests.support.pipeline import assemble
-from workers.ingest.claimer import Pace
+from workers.ingest.claimer import BatchPolicy
 from workers.ingest.fetcher import Fetcher
 from workers.ingest.pipeline import Pipeline
 
@@ -42,35 +42,38 @@ class Worker:
         return submit_repo(self.database, RepoRef(repo_id), quota, sealed)
 
     def ingest(self, job: Job) -> Job:
-        """The job as one attempt leaves it."""
+        """Run one attempt of the job, and return the job."""
         with self.database.transaction() as session:
-            session.execute(update(Job).values(available_at=func.now()))  # whatever an earlier attempt has to wait for
+            session.execute(update(Job).values(available_at=func.now()))  # skip the delay after a failed attempt
         self.pipeline.ingest(job.id)
-        return self.job(job.id)
+        return self.get_job(job.id)
 
-    def job(self, job_id: int) -> Job:
+    def get_job(self, job_id: int) -> Job:
         with self.database.transaction() as session:
-            return jobs.get(session, job_id, EVERYTHING)
+            return jobs.get(session, job_id, ADMIN)
 
-    def read(self, repo_id: str, quota: Quota | None = None, token: str | None = None) -> Job:
+    def submit_and_ingest(self, repo_id: str, quota: Quota | None = None, token: str | None = None) -> Job:
         return self.ingest(self.submit(repo_id, quota, token))
 
-    def seen(self, repo_id: str, viewer: Viewer = PUBLIC) -> Model | None:
+    def find_model(self, repo_id: str, viewer: Viewer = PUBLIC) -> Model | None:
         with self.database.transaction() as session:
             return models.find(session, repo_id, viewer)
 
-    def rows(self, repo_id: str) -> list[bool]:
-        """Which rows a repo has: private or not."""
+    def private_flags(self, repo_id: str) -> list[bool]:
+        """The `private` columns of the rows of a repo, in order."""
         with self.database.transaction() as session:
             return sorted(session.scalars(select(Model.private).where(Model.repo_id == repo_id)))
 
 
 def make_worker(database: Database, bases: Path, tmp_path: Path, scripted_hub: ScriptedHub) -> Worker:
     tokens = TokenBox(SecretStr(Fernet.generate_key().decode()))
-    made = assemble(database, bases, tmp_path, endpoint=scripted_hub.url, timeout=5, tokens=tokens, pace=Pace())
-    return Worker(database, made.pipeline, tokens, made.fetcher, made.worker_id)
+    parts = assemble(
+        database, bases, tmp_path, endpoint=scripted_hub.url, timeout=5, tokens=tokens, batching=BatchPolicy()
+    )
+    return Worker(database, parts.pipeline, tokens, parts.fetcher, parts.worker_id)
 
 
-def publish(hub: ScriptedHub, repo_id: str, folder: Path, told: Mapping[str, object], **adapter) -> None:
-    made = pico.make_adapter(folder, **adapter)
-    hub.publishes(repo_id, {path.name: path.read_bytes() for path in made.iterdir()}, told=told)
+def publish(hub: ScriptedHub, repo_id: str, folder: Path, info: Mapping[str, object], **options) -> None:
+    """Publish an adapter. `info` are fields of the repo's listing, `options` those of `make_adapter`."""
+    adapter = pico.make_adapter(folder, **options)
+    hub.publish(repo_id, {path.name: path.read_bytes() for path in adapter.iterdir()}, info=info)

@@ -1,4 +1,4 @@
-"""An error that the API answers with, held against the API's own documentation."""
+"""Error responses of the API, checked against its OpenAPI description."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def openapi() -> dict[str, Any]:
 
 
 def problem(response: Any) -> dict[str, Any]:
-    """The problem document of a response; its code must be documented for that route."""
+    """The problem document of an error response, after a check of its required members."""
     assert response.headers["content-type"] == MEDIA_TYPE
     content = response.json()
     assert content["status"] == response.status_code
@@ -29,6 +29,7 @@ def problem(response: Any) -> dict[str, Any]:
 
 
 def documented_problem(response: Any) -> dict[str, Any]:
+    """Like `problem`; the code must also be documented for the route."""
     content = problem(response)
     route = documented_route(response.request.method, response.request.url.path)
     assert f"`{content['code']}`" in route["responses"][str(response.status_code)]["description"]
@@ -36,6 +37,7 @@ def documented_problem(response: Any) -> dict[str, Any]:
 
 
 def documented_route(method: str, path: str) -> dict[str, Any]:
+    """The operation in the OpenAPI description that a request matches."""
     for template, methods in openapi()["paths"].items():
         if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path) and method.lower() in methods:
             return methods[method.lower()]

@@ -1,4 +1,4 @@
-"""The plans that Postgres makes for a statement."""
+"""Query plans of Postgres."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from catalog.tables import Base
 LARGE = ("jobs", "models", "job_events")
 
 
-def know_all_tables(database: Database) -> None:
-    """Plans rest on what is known of every table, and other tests may have left what is no longer so."""
-    with database.reading() as connection:
+def analyze_tables(database: Database) -> None:
+    """Update the statistics of all tables, which plans depend on and other tests may have left outdated."""
+    with database.autocommit() as connection:
         for table in Base.metadata.tables:
             connection.execute(text(f"VACUUM ANALYZE {table}"))
 
 
-def scans(database: Database, work: Callable[[Session], object], tables: Sequence[str] = LARGE) -> list[str]:
-    """What `work` executes, with the plans that read every row of a large table."""
-    found: list[str] = []
+def sequential_scans(database: Database, work: Callable[[Session], object], tables: Sequence[str] = LARGE) -> list[str]:
+    """The statements of `work` whose plan scans a large table sequentially, with these plans."""
+    statements: list[str] = []
 
     def explain(connection: Connection, cursor, statement: str, parameters, *_: object) -> None:
         if not statement.lstrip().upper().startswith(("SELECT", "WITH", "UPDATE", "INSERT", "DELETE")):
@@ -30,7 +30,7 @@ def scans(database: Database, work: Callable[[Session], object], tables: Sequenc
         rows = connection.connection.cursor().execute(f"EXPLAIN {statement}", parameters).fetchall()
         plan = "\n".join(row[0] for row in rows)
         if any(f"Seq Scan on {table}" in plan for table in tables):
-            found.append(f"{statement}\n{plan}")
+            statements.append(f"{statement}\n{plan}")
 
     event.listen(database.engine, "before_cursor_execute", explain)
     try:
@@ -39,4 +39,4 @@ def scans(database: Database, work: Callable[[Session], object], tables: Sequenc
             session.rollback()
     finally:
         event.remove(database.engine, "before_cursor_execute", explain)
-    return found
+    return statements

@@ -1,6 +1,6 @@
-"""Reads and encodes the whole corpus with little memory to spare: `python -m tests.support.read_bad_inputs DIR BYTES`.
+"""Read and encode the whole corpus with limited memory: `python -m tests.support.read_bad_inputs DIR BYTES`.
 
-Prints a JSON object of error codes. With `--believe` it allocates what one of the headers claims.
+Prints the error codes as a JSON object. With `--believe` it allocates the tensor that one of the headers declares.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from workers.finetunes.reading import read_finetune
 def main(folder: Path, spare: int) -> None:
     base = ResidentBase.load(pico.make_base(folder / "base"), pico.BASE_ID, "0")
     encoder = Encoder(base, load_probes())
-    import peft  # noqa: F401  (so that what it takes is not counted)
+    import peft  # noqa: F401  (its memory is not counted)
 
-    for name, bad in FOLDERS.items():
-        bad.make(folder / name)
-    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (held + spare, held + spare))
+    for name, bad_input in FOLDERS.items():
+        bad_input.make(folder / name)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + spare, used + spare))
     if "--believe" in sys.argv:
         torch.ones(4, 2**40)
     print(json.dumps({name: code(folder / name, encoder) for name in FOLDERS}))

@@ -1,4 +1,4 @@
-"""The scorecard's figures once more, in plain numpy, from the vectors that it wrote; nothing of the project is used."""
+"""The metrics of the scorecard, computed again with numpy alone from the vectors that it wrote."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 import numpy as np
 
 
-def figures(path: Path) -> dict[str, float]:
-    """Silhouette (plain and centred), 1-NN accuracy and adjusted Rand index of one `vectors/NAME.npz`."""
+def metrics(path: Path) -> dict[str, float]:
+    """Silhouette (plain and centered), 1-NN accuracy and adjusted Rand index of one `vectors/NAME.npz`."""
     with np.load(path) as stored:
         labels, clusters, vectors = stored["labels"], stored["clusters"], dense(stored)
     distance = cosine_distance(vectors)
     return {
         "silhouette": silhouette(distance, labels),
-        "silhouette_centred": silhouette(cosine_distance(vectors - vectors.mean(axis=0)), labels),
+        "silhouette_centered": silhouette(cosine_distance(vectors - vectors.mean(axis=0)), labels),
         "nearest": nearest(distance, labels),
         "adjusted_rand": rand(labels, clusters),
     }
 
 
 def dense(stored: dict[str, np.ndarray]) -> np.ndarray:
-    """Vectors as rows; a mask's coordinates are those that some model has a one in, and one for all others."""
+    """The stored vectors as dense rows. Masks keep only the coordinates that are one in some model."""
     if "vectors" in stored:
         return stored["vectors"].astype(np.float64)
-    used, columns = np.unique(stored["places"], return_inverse=True)
+    used, columns = np.unique(stored["indices"], return_inverse=True)
     rows = np.zeros((len(stored["names"]), len(used)))
     for number, (start, stop) in enumerate(zip(stored["starts"], stored["starts"][1:], strict=False)):
         rows[number, columns[start:stop]] = 1
@@ -38,16 +38,16 @@ def cosine_distance(vectors: np.ndarray) -> np.ndarray:
 
 def silhouette(distance: np.ndarray, labels: np.ndarray) -> float:
     scores = []
-    for me, label in enumerate(labels):
-        own = [distance[me, other] for other in range(len(labels)) if labels[other] == label and other != me]
-        strangers = [distance[me][labels == other].mean() for other in set(labels) - {label}]
-        a, b = np.mean(own), min(strangers)
+    for row, label in enumerate(labels):
+        within = [distance[row, other] for other in range(len(labels)) if labels[other] == label and other != row]
+        between = [distance[row][labels == other].mean() for other in set(labels) - {label}]
+        a, b = np.mean(within), min(between)
         scores.append((b - a) / max(a, b) if max(a, b) > 1e-12 else 0.0)
     return float(np.mean(scores))
 
 
 def nearest(distance: np.ndarray, labels: np.ndarray) -> float:
-    """Of several that are equally near, but for the rounding of float32, the first counts."""
+    """1-NN accuracy. Among neighbors at equal distances up to float32 rounding, the first counts."""
     others = distance + 9 * np.eye(len(labels))
     hits = [
         labels[np.flatnonzero(row < row.min() + 1e-6)[0]] == label for row, label in zip(others, labels, strict=True)
@@ -56,7 +56,7 @@ def nearest(distance: np.ndarray, labels: np.ndarray) -> float:
 
 
 def rand(labels: np.ndarray, clusters: np.ndarray) -> float:
-    """From the table of counts; each model of the noise is a cluster of its own."""
+    """Adjusted Rand index from the contingency table. Each noise point is a cluster of its own."""
     clusters = np.where(clusters < 0, 1000 + np.arange(len(clusters)), clusters)
     table = np.array([[np.sum((labels == a) & (clusters == b)) for b in set(clusters)] for a in set(labels)])
 
@@ -65,5 +65,5 @@ def rand(labels: np.ndarray, clusters: np.ndarray) -> float:
 
     index, rows, columns = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
     expected = rows * columns / pairs(np.array([len(labels)]))
-    most = (rows + columns) / 2
-    return 1.0 if most == expected else (index - expected) / (most - expected)
+    maximum = (rows + columns) / 2
+    return 1.0 if maximum == expected else (index - expected) / (maximum - expected)

@@ -1,4 +1,4 @@
-"""Reindexes without workers: steps are taken here, and vectors are stored as a worker would have."""
+"""Functions that run the steps of a reindex without workers, and store vectors as a worker would."""
 
 from __future__ import annotations
 
@@ -14,50 +14,50 @@ from catalog.models.repository import models
 from catalog.reindexes import readiness
 from catalog.reindexes import service as reindex_service
 from catalog.reindexes.repository import reindexes
-from catalog.reindexes.service import Selection
+from catalog.reindexes.service import ReindexSelection
 from catalog.spaces import repository as spaces
 from catalog.spaces.contract import Space
 from catalog.tables import Job, JobState, ModelState, Reindex, ReindexState
 from catalog.vectors.repository import feed
 from tests.support.catalog import SPACE
 
-EXACT = 2**20  # bytes
-EVERYTHING = Selection(everything=True)
+EXACT_BYTES = 2**20  # bytes
+EVERYTHING = ReindexSelection(everything=True)
 
 
 def contract(space: Space = SPACE) -> list[Space]:
-    """What a worker of that space measures, the base left open."""
+    """The contract of a worker that measures into this space, for any base."""
     return [dataclasses.replace(space, base_repo=None, base_sha=None)]
 
 
-def begin(database: Database, selection: Selection = EVERYTHING, space: Space = SPACE) -> int:
-    """A reindex whose jobs are all made; returns its number."""
-    reindex_id = reindex_service.start(database, selection).id
-    while reindex_service.queue(database, reindex_id, contract(space)):
+def start_reindex(database: Database, selection: ReindexSelection = EVERYTHING, space: Space = SPACE) -> int:
+    """Create a reindex and all its jobs; returns the id of the reindex."""
+    reindex_id = reindex_service.create(database, selection).id
+    while reindex_service.queue_page(database, reindex_id, contract(space)):
         pass
     return reindex_id
 
 
-def look(database: Database, reindex_id: int) -> Reindex:
+def get_reindex(database: Database, reindex_id: int) -> Reindex:
     with database.transaction() as session:
         return reindexes.get(session, reindex_id)
 
 
-def its_jobs(database: Database, reindex_id: int) -> list[Job]:
+def list_jobs(database: Database, reindex_id: int) -> list[Job]:
     with database.transaction() as session:
         return list(session.scalars(select(Job).where(Job.reindex_id == reindex_id).order_by(Job.id)))
 
 
-def end(database: Database, job: Job, state: JobState = JobState.DONE, code: str | None = None) -> None:
+def end_job(database: Database, job: Job, state: JobState = JobState.DONE, code: str | None = None) -> None:
     with database.transaction() as session:
         row = jobs.get(session, job.id)
         row.state, row.error_code = state, code
 
 
-def measure(
+def measure_job(
     database: Database, job: Job, vector: Sequence[float], space: Space = SPACE, *, no_shift: bool = False
 ) -> None:
-    """End a job of a reindex with what it measured."""
+    """Finish a job of a reindex with a measured vector."""
     values = np.asarray(vector, np.float32)
     with database.transaction() as session:
         feed.lock_feed(session)
@@ -67,28 +67,28 @@ def measure(
         jobs.get(session, job.id).state = JobState.DONE
 
 
-def finish(database: Database, reindex_id: int) -> Reindex:
-    """Go on until it is ready."""
-    assert reindex_service.await_jobs(database, reindex_id)
-    while reindex_service.carry(database, reindex_id):
+def make_ready(database: Database, reindex_id: int) -> Reindex:
+    """Run the stages after the jobs, until the reindex is ready."""
+    assert reindex_service.finish_measuring(database, reindex_id)
+    while reindex_service.backfill_spaces(database, reindex_id):
         pass
-    if look(database, reindex_id).state == ReindexState.RUNNING:
-        assert readiness.build(database, reindex_id, EXACT)
-    return look(database, reindex_id)
+    if get_reindex(database, reindex_id).state == ReindexState.RUNNING:
+        assert readiness.make_ready(database, reindex_id, EXACT_BYTES)
+    return get_reindex(database, reindex_id)
 
 
-def found(database: Database, space: Space) -> dict[str, list[float]]:
-    """The models of a space by name, with their newest vectors."""
+def vectors_by_model(database: Database, space: Space) -> dict[str, list[float]]:
+    """The newest vectors of a space by repo id."""
     with database.transaction() as session:
         row = spaces.get(session, space.key)
-        newest = {change.model_id: change.vector for change in feed.changes_of(session, {row.id: 0}, 10_000)}
-        named = models.by_ids(session, newest)
-        return {named[each].repo_id: vector.tolist() for each, vector in newest.items() if vector is not None}
+        newest = {change.model_id: change.vector for change in feed.list_space_changes(session, {row.id: 0}, 10_000)}
+        by_id = models.get_by_ids(session, newest)
+        return {by_id[id].repo_id: vector.tolist() for id, vector in newest.items() if vector is not None}
 
 
 def serving_key(database: Database, space: Space = SPACE) -> str:
     with database.transaction() as session:
-        return spaces.serving(session, space).key
+        return spaces.get_serving(session, space).key
 
 
 def state_of(database: Database, repo_id: str) -> ModelState:

@@ -1,4 +1,4 @@
-"""An app that listens in a thread of the tests' own process."""
+"""An app that listens in a thread of the test process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.waiting import LIMIT, wait_until
 
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
-    """The address of the app while the block runs; its port is the kernel's choice."""
+    """Serve the app during the block, on a free port. Yields its address."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]

@@ -1,4 +1,4 @@
-"""A pico encoder and examples for it."""
+"""Fixtures: an encoder of the pico base, and examples to train on."""
 
 from __future__ import annotations
 

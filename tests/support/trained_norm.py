@@ -1,4 +1,4 @@
-"""An adapter that disturbs its base."""
+"""An adapter with a trained norm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support import pico
 
 
 def with_trained_norm(folder: Path) -> Path:
-    """An adapter that cannot go through the hooks of plain LoRA."""
+    """Write an adapter that also trains a norm, so that the hooks for plain LoRA cannot apply it."""
     weights = pico.make_adapter(folder) / "adapter_model.safetensors"
     norm = {"base_model.model.model.norm.weight": torch.linspace(0.5, 1.5, pico.HIDDEN)}
     save_file(load_file(weights) | norm, weights)

@@ -1,4 +1,4 @@
-"""Vectors that were stored some time ago."""
+"""Backdating of stored vectors."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from sqlalchemy import text
 from catalog.database import Database
 
 
-def age(database: Database, seconds: float, models: str = "%") -> None:
-    """Make it so long ago that the vectors were stored."""
+def age_vectors(database: Database, seconds: float, models: str = "%") -> None:
+    """Backdate by `seconds` the vectors of models whose repo id matches the LIKE pattern `models`."""
     statement = """
         UPDATE vectors SET created_at = now() - make_interval(secs => :seconds)
         FROM models WHERE models.id = model_id AND repo_id LIKE :models

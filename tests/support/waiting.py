@@ -1,4 +1,4 @@
-"""The one way for a test to wait: it ends as soon as the state is there, and gives up late."""
+"""`wait_until`, which all tests use to wait for a condition."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-LIMIT = 60.0  # seconds; a loaded machine may take most of them for what takes a moment elsewhere
+LIMIT = 60.0  # seconds; generous, because a loaded machine may be very slow
 PAUSE = 0.01  # seconds
 
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 
 
-def wait_until(condition: Callable[[], Found], what: str, limit: float = LIMIT) -> Found:
-    """What `condition` gives once it gives something true. `what` completes the sentence of a wait in vain."""
+def wait_until(condition: Callable[[], Value], what: str, limit: float = LIMIT) -> Value:
+    """Poll `condition` until it returns a truthy value, and return this value.
+
+    `what` names the expected state. Raises `AssertionError` after `limit` seconds.
+    """
     deadline = time.monotonic() + limit
-    while not (found := condition()):
+    while not (value := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"Waited for {limit:g} s until {what}; the last look gave {found!r}.")
+            raise AssertionError(f"Waited for {limit:g} s until {what}; the last value was {value!r}.")
         time.sleep(PAUSE)
-    return found
+    return value

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from catalog.jobs.repository import workers
-from workers.health import beats
+from workers.health import is_alive
 
 
 def register(database, host: str) -> int:
@@ -9,23 +9,23 @@ def register(database, host: str) -> int:
         return workers.register(session, host, 1, "cpu")
 
 
-def test_a_worker_that_just_registered_beats(database):
+def test_registered_worker_is_alive(database):
     register(database, "here")
-    assert beats(database, "here", limit=30)
+    assert is_alive(database, "here", timeout=30)
 
 
-def test_a_worker_of_another_machine_does_not_count(database):
+def test_worker_of_another_host_does_not_count(database):
     register(database, "elsewhere")
-    assert not beats(database, "here", limit=30)
+    assert not is_alive(database, "here", timeout=30)
 
 
-def test_a_heartbeat_past_the_limit_does_not_count(database):
+def test_expired_heartbeat_does_not_count(database):
     register(database, "here")
-    assert not beats(database, "here", limit=0)
+    assert not is_alive(database, "here", timeout=0)
 
 
-def test_a_worker_that_said_goodbye_does_not_count(database):
+def test_stopped_worker_does_not_count(database):
     worker_id = register(database, "here")
     with database.transaction() as session:
-        workers.stop(session, worker_id)
-    assert not beats(database, "here", limit=30)
+        workers.mark_stopped(session, worker_id)
+    assert not is_alive(database, "here", timeout=30)

@@ -1,1 +1,1 @@
-"""Which base a fine-tune has, and which bases are in memory."""
+"""Base models: their resolution from claims, and the ones in memory."""

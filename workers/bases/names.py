@@ -1,4 +1,4 @@
-"""What people and trainers write where a base model's name belongs, read as repo ids."""
+"""Base model names as adapter configs and model cards write them, read as repo ids."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 from catalog.errors import InvalidInput
 from catalog.models.repo_ref import REPO_ID_PART
 
-SHIPPED = Path(__file__).with_name("aliases.json")
+SHIPPED_TABLE = Path(__file__).with_name("aliases.json")
 
 _REPO_ID = re.compile(rf"(?:{REPO_ID_PART}/)?{REPO_ID_PART}")  # the oldest models on the Hub have no owner: gpt2
-_ON_SOME_DISK = re.compile(r"[/\\~.]|[A-Za-z]:[/\\]")
+_LOCAL_PATH = re.compile(r"[/\\~.]|[A-Za-z]:[/\\]")
 # the Hub client's own folder names
-_IN_A_CACHE = re.compile(rf"models--(?:({REPO_ID_PART})--)?({REPO_ID_PART})(?=[/\\]|$)")
+_CACHE_FOLDER = re.compile(rf"models--(?:({REPO_ID_PART})--)?({REPO_ID_PART})(?=[/\\]|$)")
 _HUB_URL = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/")
-_QUANTISED = re.compile(r"(?:-unsloth)?-bnb-[48]bit|-AWQ|-GPTQ(?:-Int[48])?", re.IGNORECASE)
-_SHOWN = 200  # characters of a claim
-_LONGEST = 4096  # characters of a path; patterns are searched in no more
+_QUANTIZATION_SUFFIX = re.compile(r"(?:-unsloth)?-bnb-[48]bit|-AWQ|-GPTQ(?:-Int[48])?", re.IGNORECASE)
+_MAX_CLAIM_CHARACTERS = 200  # characters of a claim in messages
+_MAX_PATH_CHARACTERS = 4096  # characters of a path; longer claims are not searched
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,20 @@ class Candidate:
 
 
 def read_claim(claim: object) -> tuple[str, str | None]:
-    """The repo id in a claim, and None; or the claim as written, and why it can name no repo.
+    """The repo id in a claim and None, or the (shortened) claim and the reason why it names no repo.
 
-    Ids, addresses on the Hub and folders in the Hub client's cache are understood.
+    A claim may be a repo id, a URL on the Hub, or a path in the cache of `huggingface_hub`.
     """
     text = claim.strip() if isinstance(claim, str) else ""
-    if len(text) > _LONGEST:
-        return text[:_SHOWN], "is not the id of a repo"
+    if len(text) > _MAX_PATH_CHARACTERS:
+        return text[:_MAX_CLAIM_CHARACTERS], "is not the id of a repo"
     name = _HUB_URL.sub("", text).strip("/") if _HUB_URL.match(text) else text
-    if cached := _IN_A_CACHE.search(name):
+    if cached := _CACHE_FOLDER.search(name):
         name = "/".join(part for part in cached.groups() if part)
-    elif _ON_SOME_DISK.match(name):
-        return text[:_SHOWN], "is a folder of the machine on which it was trained"
+    elif _LOCAL_PATH.match(name):
+        return text[:_MAX_CLAIM_CHARACTERS], "is a folder of the machine that trained it"
     if not is_repo_id(name):
-        return str(claim)[:_SHOWN], "is not the id of a repo"
+        return str(claim)[:_MAX_CLAIM_CHARACTERS], "is not the id of a repo"
     return name, None
 
 
@@ -54,22 +54,22 @@ def is_repo_id(name: object) -> bool:
 
 
 class AliasTable:
-    """Mirrors and their originals: the shipped table, extended (and overruled) by an admin's.
+    """Mirrors of base models and their originals: the shipped table, extended and overridden by an admin's.
 
-    An entry belongs in the table only where both have the same weights under the same module names; a conversion to
-    another architecture has not. Letters' case does not count. Raises `InvalidInput`.
+    Mirror and original must have the same weights under the same module names, which a conversion to another
+    architecture has not. Names are compared without case. Raises `InvalidInput`.
     """
 
-    def __init__(self, more: Mapping[str, str]) -> None:
-        self._originals = _checked(json.loads(SHIPPED.read_text(encoding="utf-8"))) | _checked(more)
+    def __init__(self, aliases: Mapping[str, str]) -> None:
+        self._originals = _checked(json.loads(SHIPPED_TABLE.read_text(encoding="utf-8"))) | _checked(aliases)
 
     def originals(self, name: str) -> list[str]:
-        """What `name` may be a mirror of, the likeliest first: its alias, and for a quantised one the same without
-        the quantisation in its name.
+        """The possible originals of `name`, the likeliest first: those in the table for the name and for the name
+        without its quantization suffix, then the name without that suffix.
         """
-        plain = _QUANTISED.sub("", name, count=1)
-        chain = (self._originals.get(name.lower()), self._originals.get(plain.lower()), plain)
-        return [repo for repo in dict.fromkeys(chain) if repo and repo != name]
+        unquantized = _QUANTIZATION_SUFFIX.sub("", name, count=1)
+        candidates = (self._originals.get(name.lower()), self._originals.get(unquantized.lower()), unquantized)
+        return [repo for repo in dict.fromkeys(candidates) if repo and repo != name]
 
 
 def _checked(aliases: Mapping[str, str]) -> dict[str, str]:

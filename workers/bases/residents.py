@@ -14,7 +14,7 @@ from catalog.database import Database
 from catalog.spaces import repository as spaces
 from catalog.spaces.contract import Space
 from catalog.spaces.probes import ProbeSet
-from catalog.spaces.repository import BaseTable
+from catalog.spaces.repository import BaseMeasurement
 from workers.bases.resolver import ResolvedBase
 from workers.encoding.encoder import Encoder, contract
 from workers.encoding.features import find_feature
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Contract:
-    """What a worker computes: the part of a space that does not depend on the base."""
+    """The part of a worker's contract that does not depend on the base."""
 
     probes: ProbeSet
     features: Sequence[str] = ("delta_activations",)
@@ -35,7 +35,7 @@ class Contract:
     device: str = "cpu"
 
     def spaces(self) -> list[Space]:
-        """The space of each feature, with the base left open. Raises `UnknownFeature`."""
+        """The space of each feature, without a base. Raises `UnknownFeature`."""
         return [contract(find_feature(name), self.layer, self.probes.sha256, self.dtype) for name in self.features]
 
 
@@ -49,7 +49,7 @@ class Resident:
 
 
 class ResidentBases:
-    """The bases used last, as many as fit into `budget` bytes and at least one."""
+    """The most recently used bases, as many as fit into `budget` bytes and at least one."""
 
     def __init__(self, database: Database, contract: Contract, budget: int) -> None:
         self.contract = contract
@@ -59,25 +59,25 @@ class ResidentBases:
 
     @property
     def repos(self) -> list[str]:
-        """Repo ids of the bases in memory, the one used last first."""
-        return [repo for repo, _ in list(self._resident)[::-1]]  # a copy: another thread may be loading one
+        """Repo ids of the bases in memory, the most recently used first."""
+        return [repo for repo, _ in list(self._resident)[::-1]]  # a copy: another thread may be loading a base
 
     @property
     def sizes(self) -> dict[str, int]:
         """Bytes in memory of each base, by its repo id."""
-        return {repo: each.nbytes for (repo, _), each in list(self._resident.items())}
+        return {repo: resident.nbytes for (repo, _), resident in list(self._resident.items())}
 
     def __contains__(self, base: ResolvedBase) -> bool:
         return (base.repo, base.sha) in self._resident
 
     def get(self, base: ResolvedBase) -> Resident:
-        """The encoder for a base, loaded if it is not in memory. Raises what loading raises."""
+        """The resident base, loaded if it is not in memory. Raises what loading raises."""
         key = (base.repo, base.sha)
-        if key in self._resident and self._resident[key].encoder.disturbed:
-            log.warning("an adapter left its traces in %s: loading it again", base.repo)
+        if key in self._resident and self._resident[key].encoder.corrupted:
+            log.warning("the base %s was modified by an adapter: loading it again", base.repo)
             del self._resident[key]
         if key not in self._resident:
-            self._make_room(self._bytes_of(base))
+            self._evict_for(self._bytes_of(base))
             log.info("loading %s@%s", base.repo, base.sha[:12])
             self._resident[key] = self._load(base)
         self._resident.move_to_end(key)
@@ -92,31 +92,31 @@ class ResidentBases:
         floors = {feature: table.noise_floor for feature, table in tables.items()}
         return Resident(encoder, floors, loaded.nbytes)
 
-    def _stored_tables(self, encoder: Encoder, base: ResolvedBase) -> dict[str, BaseTable] | None:
+    def _stored_tables(self, encoder: Encoder, base: ResolvedBase) -> dict[str, BaseMeasurement] | None:
         with self._database.transaction() as session:
-            found = {
-                feature: spaces.base_table(session, encoder.space(feature), base.repo, base.sha)
+            stored = {
+                feature: spaces.get_base_measurement(session, encoder.space(feature), base.repo, base.sha)
                 for feature in self.contract.features
             }
-        tables = {feature: table for feature, table in found.items() if table is not None}
-        return tables if len(tables) == len(found) else None
+        tables = {feature: table for feature, table in stored.items() if table is not None}
+        return tables if len(tables) == len(stored) else None
 
-    def _measured_tables(self, encoder: Encoder, base: ResolvedBase) -> dict[str, BaseTable]:
+    def _measured_tables(self, encoder: Encoder, base: ResolvedBase) -> dict[str, BaseMeasurement]:
         activations = encoder.measure_base()
         encoder.use_base(activations)
         floors = encoder.noise_floor()
-        tables = {feature: BaseTable(activations[feature], floors[feature]) for feature in self.contract.features}
+        tables = {feature: BaseMeasurement(activations[feature], floors[feature]) for feature in self.contract.features}
         with self._database.transaction() as session:
             for feature, table in tables.items():
-                spaces.store_base_table(session, encoder.space(feature), base.repo, base.sha, table)
+                spaces.store_base_measurement(session, encoder.space(feature), base.repo, base.sha, table)
         return tables
 
     def _bytes_of(self, base: ResolvedBase) -> int:
-        """What the base takes once its weights, stored in whatever dtype, are in the contract's."""
+        """Bytes of the base's weights in the contract's dtype."""
         weights = weight_shapes(base.folder).values()
         return sum(math.prod(shape) for shape in weights) * getattr(torch, self.contract.dtype).itemsize
 
-    def _make_room(self, nbytes: int) -> None:
-        while self._resident and sum(each.nbytes for each in self._resident.values()) + nbytes > self._budget:
+    def _evict_for(self, nbytes: int) -> None:
+        while self._resident and sum(resident.nbytes for resident in self._resident.values()) + nbytes > self._budget:
             (repo, _), _ = self._resident.popitem(last=False)
             log.info("dropping %s", repo)

@@ -1,4 +1,4 @@
-"""Which base is it really? The base that a fine-tune declares is a claim; here it becomes a folder of weights."""
+"""Resolution of a fine-tune's base model: from the claims of its config and card to a folder of weights."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 from catalog.errors import (
     BaseUnresolved,
     FolderUnreadable,
+    GatedRepo,
     Refused,
-    RepoGated,
     RepoNotFound,
     RevisionNotFound,
     ShapeMismatch,
@@ -23,38 +23,38 @@ from catalog.errors import (
 )
 from workers.bases.names import AliasTable, Candidate, read_claim
 from workers.finetunes.content import content_sha
-from workers.finetunes.finetune import refuse_quantised
+from workers.finetunes.finetune import refuse_quantized
 from workers.finetunes.shape_fit import Fit, Shape, compare, weight_shapes
-from workers.hub.client import PLAIN, Hub, RepoSnapshot, Taking, read_base_config
+from workers.hub.client import DEFAULT_OPTIONS, FetchOptions, Hub, RepoSnapshot, read_base_config
 from workers.hub.remote_headers import remote_shapes
 
-REMEMBERED = 60.0  # seconds for which a base's commit is taken as known; a batch of jobs asks once
+COMMIT_CACHE_SECONDS = 60.0  # a batch of jobs requests the commit of its base once
 
 
 @dataclass(frozen=True)
 class ResolvedBase:
     """A base model's identity and its files.
 
-    `sha` is the commit of a base from the Hub and the sha256 of the content of one from `bases_dir`. `evidence` is
-    JSON: `source` ("declared", "card", "alias" or "shapes"), what the fine-tune and its card claim, and `tried`, each
-    candidate with its outcome, the accepted one last.
+    `sha` is the commit of a base from the Hub, and the content's sha256 of one from `bases_dir`. `evidence` is JSON:
+    `source` ("declared", "card", "alias" or "shapes"), the claims of the fine-tune and its card, and `tried`, the
+    candidates with their outcomes, the accepted one last.
     """
 
     repo: str
     sha: str
     folder: Path
     evidence: dict[str, Any]
-    public: bool = True  # neither it nor what was tried before it needed the job's own token
+    public: bool = True  # false if this or an earlier candidate needed the job's token
 
 
 @dataclass
 class _Search:
-    """What one call of `resolve` has seen so far."""
+    """State of one call of `resolve`."""
 
     shapes: Mapping[str, Shape] | None
-    taking: Taking
-    own: Hub | None = None  # as the job's own token sees it
-    private: bool = False  # something was read that this token alone may read
+    options: FetchOptions
+    job_hub: Hub | None = None  # with the job's own token
+    private: bool = False  # whether something was read with the job's token
     newest: bool = False
     tried: list[dict[str, str]] = field(default_factory=list)
     refusals: list[Refused] = field(default_factory=list)
@@ -64,10 +64,10 @@ class _Search:
 
 
 class BaseResolver:
-    """Looks for bases in `bases_dir/OWNER/NAME` first and on the Hub after. `aliases` extend the shipped table.
+    """Finds bases in `bases_dir/OWNER/NAME`, then on the Hub. `aliases` extend the shipped table.
 
-    `pinned` gives the commit at which a base of the Hub is taken (None: its newest), so that a new commit of it parts
-    no model from those that came before.
+    `pinned_commit` returns the commit at which a base of the Hub is used (None: its newest), so that models that
+    arrive after a new commit of their base stay comparable with earlier ones.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class BaseResolver:
         hub: Hub,
         bases_dir: Path,
         aliases: Mapping[str, str] | None = None,
-        pinned: Callable[[str], str | None] = lambda _: None,
+        pinned_commit: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         self._hub = hub
         self._bases_dir = bases_dir
         self._aliases = AliasTable(aliases or {})
-        self._pinned = pinned
+        self._pinned_commit = pinned_commit
         self._commits: dict[tuple[str, str | None], tuple[float, RepoSnapshot]] = {}
 
     def resolve(
@@ -89,37 +89,39 @@ class BaseResolver:
         declared: str | None,
         card_base: str | None,
         shapes: Mapping[str, Shape] | None = None,
-        taking: Taking = PLAIN,
-        own: Hub | None = None,
+        options: FetchOptions = DEFAULT_OPTIONS,
+        job_hub: Hub | None = None,
         newest: bool = False,
     ) -> ResolvedBase:
-        """The first of the declared base and the card's that exists and, where the fine-tune's tensor `shapes` are
-        given, fits; failing these, the only base in `bases_dir` that fits.
+        """The declared base, else the card's, if it exists and fits the tensor `shapes` (if given); else the only base
+        in `bases_dir` that fits.
 
-        A claim is read through the alias table first, so that mirrors of one base land in one space. Raises
-        `ShapeMismatch` (found, but does not fit), `UnsupportedBase` (found, but quantised), `BaseUnresolved`, each
-        with what was tried and why; errors that may pass (`Unavailable`) are raised as they are. A base's files
-        are taken from the Hub as `taking` says; at its `newest` commit, wherever it is pinned. What this resolver's Hub
-        may not read, `own` is asked for, which is the Hub as the job's token sees it.
+        Claims are looked up in the alias table first, so that mirrors of one base share a space. With `newest`, the
+        pinned commit is ignored. `options` are those of downloads. `job_hub` is the Hub with the job's token, for bases
+        that this resolver's Hub may not read.
+
+        Raises `ShapeMismatch` (found, but does not fit), `UnsupportedBase` (found, but quantized) and `BaseUnresolved`,
+        each with the candidates and the reasons; transient errors (`Unavailable`) are raised unchanged.
         """
-        search = _Search(shapes, taking, own, newest=newest)
-        found = self._by_claims({"declared": declared, "card": card_base}, search) or self._by_shapes(search)
-        if found is None:
+        search = _Search(shapes, options, job_hub, newest=newest)
+        base = self._by_claims({"declared": declared, "card": card_base}, search) or self._by_shapes(search)
+        if base is None:
             raise _failure(search)
-        evidence = {**found.evidence, "declared": declared, "card_base": card_base}
-        return replace(found, evidence=evidence, public=not search.private)
+        evidence = {**base.evidence, "declared": declared, "card_base": card_base}
+        return replace(base, evidence=evidence, public=not search.private)
 
     def _by_claims(self, claims: Mapping[str, str | None], search: _Search) -> ResolvedBase | None:
-        seen: set[str] = set()
+        tried_repos: set[str] = set()
         for source, claim in claims.items():
-            candidates = [each for each in self._candidates(claim, source, search) if each.repo not in seen]
-            seen.update(each.repo for each in candidates)
-            # a folder in bases_dir stands in place of the Hub, under whichever of the names it lies
-            in_folders = [partial(self._folder_base, each, search) for each in candidates]
-            on_hub = [partial(self._hub_base, each, search) for each in candidates]
+            candidates = self._candidates(claim, source, search)
+            candidates = [candidate for candidate in candidates if candidate.repo not in tried_repos]
+            tried_repos.update(candidate.repo for candidate in candidates)
+            # a folder in bases_dir takes precedence over the Hub, under any of the names
+            in_folders = [partial(self._folder_base, candidate, search) for candidate in candidates]
+            on_hub = [partial(self._hub_base, candidate, search) for candidate in candidates]
             for attempt in (*in_folders, *on_hub):
-                if found := attempt():
-                    return found
+                if base := attempt():
+                    return base
         return None
 
     def _candidates(self, claim: object, source: str, search: _Search) -> list[Candidate]:
@@ -137,7 +139,7 @@ class BaseResolver:
         if not (folder / "config.json").is_file():
             return None
         try:
-            _refuse_quantised(read_base_config(folder, candidate.repo), candidate.repo)
+            _refuse_quantized(read_base_config(folder, candidate.repo), candidate.repo)
             return self._accepted(candidate, "folder", candidate.repo, self._content_sha(folder), folder, search)
         except Refused as error:
             search.failed(candidate.repo, candidate.source, str(error))
@@ -146,13 +148,13 @@ class BaseResolver:
 
     def _hub_base(self, candidate: Candidate, search: _Search) -> ResolvedBase | None:
         if (self._bases_dir / candidate.repo / "config.json").is_file():
-            return None  # tried already, and it is in the Hub's place
+            return None  # already tried, and it takes precedence
         try:
             hub, snapshot = self._readable(candidate.repo, search)
-            _refuse_quantised(hub.base_config(snapshot, search.taking), snapshot.repo_id)
-            if search.shapes:  # headers alone, before gigabytes follow
-                _check_fit(compare(search.shapes, remote_shapes(hub, snapshot, search.taking)), snapshot.repo_id)
-            folder = hub.fetch_base(snapshot, search.taking)
+            _refuse_quantized(hub.base_config(snapshot, search.options), snapshot.repo_id)
+            if search.shapes:  # compares headers before the weights are downloaded
+                _check_fit(compare(search.shapes, remote_shapes(hub, snapshot, search.options)), snapshot.repo_id)
+            folder = hub.fetch_base(snapshot, search.options)
             return self._accepted(candidate, "hub", snapshot.repo_id, snapshot.sha, folder, search)
         except Refused as error:
             search.failed(candidate.repo, candidate.source, str(error))
@@ -172,7 +174,7 @@ class BaseResolver:
         return ResolvedBase(repo, sha, folder, {"source": candidate.source, "place": place, **matched, "tried": tried})
 
     def _by_shapes(self, search: _Search) -> ResolvedBase | None:
-        """The one base in `bases_dir` whose shapes, and if several then whose vocabulary, fit."""
+        """The only base in `bases_dir` whose shapes fit; of several, the only one whose vocabulary fits too."""
         fits = {}
         for folder in self._local_folders() if search.shapes else ():
             try:
@@ -185,7 +187,7 @@ class BaseResolver:
             fits = {folder: fit for folder, fit in fits.items() if fit.same_vocabulary} or fits
         names = {f"{folder.parent.name}/{folder.name}": folder for folder in fits}
         if len(names) > 1:
-            search.failed("bases here", "shapes", f"several fit, so none is certain: {', '.join(sorted(names))}")
+            search.failed("bases here", "shapes", f"several fit, so the base is ambiguous: {', '.join(sorted(names))}")
             return None
         for name in names:
             return self._folder_base(Candidate(name, "shapes"), search)
@@ -197,47 +199,48 @@ class BaseResolver:
     def _readable(self, repo: str, search: _Search) -> tuple[Hub, RepoSnapshot]:
         try:
             return self._hub, self._snapshot(self._commit, repo, search.newest)
-        except (RepoGated, RepoNotFound):
-            if search.own is None:
+        except (GatedRepo, RepoNotFound):
+            if search.job_hub is None:
                 raise
-            snapshot = self._snapshot(
-                search.own.resolve, repo, search.newest
-            )  # not remembered: only this job may read it
+            # not cached: only this job may read it
+            snapshot = self._snapshot(search.job_hub.resolve, repo, search.newest)
             search.private = search.private or not snapshot.public
-            return search.own, snapshot
+            return search.job_hub, snapshot
 
-    def _snapshot(self, ask: Callable[[str, str | None], RepoSnapshot], repo: str, newest: bool) -> RepoSnapshot:
-        found = ask(repo, None)
-        pinned = None if newest else self._pinned(found.repo_id)
-        if pinned is None or pinned == found.sha:
-            return found
+    def _snapshot(
+        self, resolve_repo: Callable[[str, str | None], RepoSnapshot], repo: str, newest: bool
+    ) -> RepoSnapshot:
+        newest_snapshot = resolve_repo(repo, None)
+        pinned_commit = None if newest else self._pinned_commit(newest_snapshot.repo_id)
+        if pinned_commit is None or pinned_commit == newest_snapshot.sha:
+            return newest_snapshot
         try:
-            return ask(found.repo_id, pinned)
-        except RevisionNotFound:  # its history was rewritten, or it was a folder here before
-            return found
+            return resolve_repo(newest_snapshot.repo_id, pinned_commit)
+        except RevisionNotFound:  # its history was rewritten, or the base was a folder before
+            return newest_snapshot
 
     def _commit(self, repo: str, revision: str | None = None) -> RepoSnapshot:
-        asked, snapshot = self._commits.get((repo, revision), (0.0, None))
-        if snapshot is None or time.monotonic() - asked > REMEMBERED:
+        requested_at, snapshot = self._commits.get((repo, revision), (0.0, None))
+        if snapshot is None or time.monotonic() - requested_at > COMMIT_CACHE_SECONDS:
             snapshot = self._hub.resolve(repo, revision)
             self._commits[repo, revision] = (time.monotonic(), snapshot)
         return snapshot
 
     def _content_sha(self, folder: Path) -> str:
-        """The folder's content sha256, kept beside the bases until a file's size or time of change differs."""
+        """The folder's content sha256, cached in `bases_dir` until a file's size or modification time changes."""
         try:
             state = sorted([path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in folder.iterdir())
         except OSError as error:
             raise FolderUnreadable(f"{folder} cannot be read: {error.strerror or error}.") from error
-        note = self._bases_dir / ".content" / f"{folder.parent.name}--{folder.name}.json"
+        cache_file = self._bases_dir / ".content" / f"{folder.parent.name}--{folder.name}.json"
         try:
-            kept = json.loads(note.read_text(encoding="utf-8"))
-            if kept["files"] == state:
-                return kept["sha256"]
+            cached = json.loads(cache_file.read_text(encoding="utf-8"))
+            if cached["files"] == state:
+                return cached["sha256"]
         except (OSError, ValueError, KeyError, TypeError):
-            pass  # nothing kept, or not by us: it is computed anew
+            pass  # no cache entry, or a damaged one
         sha = content_sha(folder)
-        _write_note(note, {"files": state, "sha256": sha})
+        _write_cache_file(cache_file, {"files": state, "sha256": sha})
         return sha
 
 
@@ -250,24 +253,26 @@ def _check_fit(fit: Fit, name: str) -> None:
         raise ShapeMismatch(f"{name} does not fit the fine-tune: {fit.summary()}.")
 
 
-def _refuse_quantised(config: Mapping[str, object], name: str) -> None:
+def _refuse_quantized(config: Mapping[str, object], name: str) -> None:
     instead = "the original. Name the original in the adapter's config or card, or add an alias from this repo to it."
-    refuse_quantised(config, name, UnsupportedBase, instead)
+    refuse_quantized(config, name, UnsupportedBase, instead)
 
 
 def _failure(search: _Search) -> Refused:
-    reasons = "; ".join(f"{each['source']} {each['candidate']}: {each['outcome'].rstrip('.')}" for each in search.tried)
+    reasons = "; ".join(
+        f"{tried['source']} {tried['candidate']}: {tried['outcome'].rstrip('.')}" for tried in search.tried
+    )
     for kind in (ShapeMismatch, UnsupportedBase):
-        if any(isinstance(each, kind) for each in search.refusals):
+        if any(isinstance(refusal, kind) for refusal in search.refusals):
             return kind(f"No base can be used. Tried: {reasons}.")
     return BaseUnresolved(f"The base model cannot be found. Tried: {reasons}.")
 
 
-def _write_note(note: Path, content: dict[str, Any]) -> None:
-    temporary = note.with_name(f"{note.name}.{os.getpid()}.{time.monotonic_ns()}")
+def _write_cache_file(cache_file: Path, content: dict[str, Any]) -> None:
+    temporary = cache_file.with_name(f"{cache_file.name}.{os.getpid()}.{time.monotonic_ns()}")
     try:
-        note.parent.mkdir(exist_ok=True)
+        cache_file.parent.mkdir(exist_ok=True)
         temporary.write_text(json.dumps(content), encoding="utf-8")
-        temporary.replace(note)
+        temporary.replace(cache_file)
     except OSError:
-        pass  # bases_dir may be read-only; then the hash is computed each time
+        pass  # bases_dir may be read-only; the hash is then computed each time

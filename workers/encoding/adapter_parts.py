@@ -1,4 +1,4 @@
-"""An adapter's tensors, sorted by what becomes of them in the headless base; the whole weights among them put in."""
+"""An adapter's tensors, sorted by how they change the headless base, and the replacement of whole weights."""
 
 from __future__ import annotations
 
@@ -12,74 +12,76 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from catalog.errors import InvalidAdapterConfig, ShapeMismatch
-from workers.encoding.output_head import NAMES as HEADS
+from workers.encoding.output_head import HEAD_NAMES
 from workers.finetunes.finetune import FineTune
-from workers.finetunes.lora_config import EXPERT, KEY, PREFIX
+from workers.finetunes.lora_config import EXPERT_MODULE, LORA_KEY, PEFT_PREFIX
 from workers.finetunes.peft_kinds import KINDS
 
-SHARED = "base_model."  # begins the names of tensors that all layers share
-OTHER_HEADS = ("score", "classifier", "v_head")  # of classifiers and reward models; no feature reads through them
-REPLACED = ".original_module."  # PEFT saves with an enlarged vocabulary also what the new one stands in for
-STAND_IN = re.compile(r"\.(modules_to_save|ln_tuning_layers|base_layer)(?=\.)")
-ROWS = re.compile(r"(.+?)(\.token_adapter)?\.trainable_tokens_delta")
+SHARED_PREFIX = "base_model."  # of tensors that all layers share
+OTHER_HEADS = ("score", "classifier", "v_head")  # of classifiers and reward models; no feature reads them
+ORIGINAL_MODULE = ".original_module."  # PEFT also saves the original of an enlarged vocabulary
+WRAPPER = re.compile(r"\.(modules_to_save|ln_tuning_layers|base_layer)(?=\.)")
+TRAINED_ROWS = re.compile(r"(.+?)(\.token_adapter)?\.trainable_tokens_delta")
 
 
 @dataclass(frozen=True)
-class Parts:
-    """An adapter's tensors by what becomes of them; names are those of the headless base."""
+class AdapterParts:
+    """An adapter's tensors by their role; names are those of the headless base."""
 
-    hooked: bool  # whether the low-rank pairs run in the hooks of plain LoRA; they are not among the tensors then
-    weights: dict[str, Tensor] = field(default_factory=dict)  # in place of the base's
-    rows: dict[str, Tensor] = field(default_factory=dict)  # in place of some rows of an embedding
-    layers: dict[str, Tensor] = field(default_factory=dict)  # into PEFT's layers, by the names that PEFT saves them by
-    targets: dict[str, str] = field(default_factory=dict)  # modules that get such layers; their names in the adapter
+    hooked: bool  # whether the low-rank pairs run in the hooks of plain LoRA; they are then not in `layers`
+    weights: dict[str, Tensor] = field(default_factory=dict)  # they replace the base's
+    rows: dict[str, Tensor] = field(default_factory=dict)  # they replace rows of an embedding
+    layers: dict[str, Tensor] = field(default_factory=dict)  # for PEFT's layers, by the names that PEFT saves
+    targets: dict[str, str] = field(
+        default_factory=dict
+    )  # modules that get PEFT's layers, to their names in the adapter
     experts: set[str] = field(default_factory=set)  # names of experts' projections
-    head: dict[str, Tensor] = field(default_factory=dict)  # whatever belongs to the output head
+    head: dict[str, Tensor] = field(default_factory=dict)  # of the output head
 
 
-def sort_parts(finetune: FineTune, model: PreTrainedModel) -> Parts:
-    """Raises `ShapeMismatch` where the base has no place for a tensor."""
-    parts = Parts(hooked=bool(finetune.modules) and not _more_than_added(finetune))
+def sort_tensors(finetune: FineTune, model: PreTrainedModel) -> AdapterParts:
+    """Sort an adapter's tensors. Raises `ShapeMismatch` if the base has no module for a tensor."""
+    parts = AdapterParts(hooked=bool(finetune.modules) and not _needs_peft(finetune))
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for key, tensor in finetune.tensors.items():
-        name = key.removeprefix(PREFIX)
+        name = key.removeprefix(PEFT_PREFIX)
         first, _, rest = name.partition(".")
-        low_rank = KEY.fullmatch(key) or key.endswith(".lora_E")
-        if (parts.hooked and low_rank) or first in OTHER_HEADS or REPLACED in name:
+        low_rank = LORA_KEY.fullmatch(key) or key.endswith(".lora_E")
+        if (parts.hooked and low_rank) or first in OTHER_HEADS or ORIGINAL_MODULE in name:
             continue
-        if first in HEADS:
-            parts.head[STAND_IN.sub("", f".{rest}").removeprefix(".")] = tensor
+        if first in HEAD_NAMES:
+            parts.head[WRAPPER.sub("", f".{rest}").removeprefix(".")] = tensor
             continue
-        place = _place(name, model)
-        weight = STAND_IN.sub("", place)
+        base_name = _base_name(name, model)
+        weight = WRAPPER.sub("", base_name)
         if weight in parameters:
             parts.weights[weight] = _fitting(weight, tensor, model)
-        elif match := ROWS.fullmatch(place):
+        elif match := TRAINED_ROWS.fullmatch(base_name):
             parts.rows[f"{match[1]}.weight"] = tensor
-        elif place.startswith(SHARED):
-            parts.layers[place] = tensor
+        elif base_name.startswith(SHARED_PREFIX):
+            parts.layers[base_name] = tensor
         else:
-            module = _module_of(place, finetune)
-            if expert := EXPERT.search(module):
+            module = _module_of(base_name, finetune)
+            if expert := EXPERT_MODULE.search(module):
                 parts.experts.add(expert[1])
             elif isinstance(_submodule(model, module), nn.Linear | nn.Embedding | Conv1D):
-                parts.targets[module] = name[: len(name) - len(place) + len(module)]
-            parts.layers[PREFIX + place] = tensor
+                parts.targets[module] = name[: len(name) - len(base_name) + len(module)]
+            parts.layers[PEFT_PREFIX + base_name] = tensor
     return parts
 
 
-def put_weights(parts: Parts, config: Mapping[str, Any], model: nn.Module) -> None:
-    """New objects in the places of the base's weights, which are left as they are; raises `InvalidAdapterConfig`."""
+def replace_weights(parts: AdapterParts, config: Mapping[str, Any], model: nn.Module) -> None:
+    """Replace weights of the base by new objects, without changing the old ones. Raises `InvalidAdapterConfig`."""
     changed = {name: _with_rows(model.get_parameter(name), rows, config) for name, rows in parts.rows.items()}
     for name, tensor in (*parts.weights.items(), *changed.items()):
-        module, _, own = name.rpartition(".")
-        model.get_submodule(module)._parameters[own] = nn.Parameter(tensor, requires_grad=False)
+        module, _, attribute = name.rpartition(".")
+        model.get_submodule(module)._parameters[attribute] = nn.Parameter(tensor, requires_grad=False)
 
 
-def tied_embedding(parts: Parts, config: Mapping[str, Any], model: PreTrainedModel) -> Tensor | None:
-    """The embedding that an adapter changed where the output head is that embedding too, as PEFT has it.
+def tied_embedding(parts: AdapterParts, config: Mapping[str, Any], model: PreTrainedModel) -> Tensor | None:
+    """The changed embedding if the output head is tied to it, with PEFT's rules.
 
-    Trained rows and an enlarged vocabulary reach a tied head; a copy that `modules_to_save` made does not.
+    Trained rows and an enlarged vocabulary change a tied head; a copy made by `modules_to_save` does not.
     """
     name = next(name for name, module in model.named_modules() if module is model.get_input_embeddings())
     weight = f"{name}.weight"
@@ -91,14 +93,14 @@ def tied_embedding(parts: Parts, config: Mapping[str, Any], model: PreTrainedMod
     return None if copied else parts.weights.get(weight)
 
 
-def _more_than_added(finetune: FineTune) -> bool:
-    """Whether the low-rank pairs are part of something that only PEFT computes."""
-    experts = any(EXPERT.search(name) for name in finetune.modules)
+def _needs_peft(finetune: FineTune) -> bool:
+    """Whether only PEFT can compute the low-rank pairs (DoRA, biases, experts)."""
+    experts = any(EXPERT_MODULE.search(name) for name in finetune.modules)
     return bool(finetune.config.get("use_dora") or finetune.config.get("lora_bias") or experts)
 
 
-def _place(name: str, model: PreTrainedModel) -> str:
-    """A tensor's name in the headless base, of which the adapter's author saw a causal LM."""
+def _base_name(name: str, model: PreTrainedModel) -> str:
+    """A tensor's name in the headless base; in the adapter it has its name in the causal LM."""
     name = re.sub(r"\.default(?=\.|$)", "", name)
     for prefix in (f"{model.base_model_prefix}.", "model.", ""):
         if name.startswith(prefix) and name.removeprefix(prefix).split(".")[0] in model._modules:
@@ -106,13 +108,13 @@ def _place(name: str, model: PreTrainedModel) -> str:
     return name
 
 
-def _module_of(place: str, finetune: FineTune) -> str:
-    """The module that a tensor of PEFT's layers belongs to; raises `ShapeMismatch`."""
+def _module_of(base_name: str, finetune: FineTune) -> str:
+    """The module of a tensor of PEFT's layers. Raises `ShapeMismatch`."""
     kind = KINDS.get(finetune.config["peft_type"])
-    module, found, _ = place.partition(f".{kind.leaf}") if kind else (place, "", "")
-    if not found:
-        raise ShapeMismatch(f"The base has no weight {place[:120]}.")
-    return module.removesuffix(".base_layer")  # the second of two that share a module of experts
+    module, separator, _ = base_name.partition(f".{kind.leaf}") if kind else (base_name, "", "")
+    if not separator:
+        raise ShapeMismatch(f"The base has no weight {base_name[:120]}.")
+    return module.removesuffix(".base_layer")  # the second of two adapters on one module of experts
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:
@@ -123,7 +125,7 @@ def _submodule(model: nn.Module, name: str) -> nn.Module:
 
 
 def _fitting(name: str, tensor: Tensor, model: nn.Module) -> Tensor:
-    """The tensor in its predecessor's dtype; raises `ShapeMismatch`. A vocabulary may have another size."""
+    """The tensor in the dtype of the weight it replaces. Raises `ShapeMismatch`, except for a changed vocabulary."""
     old = model.get_parameter(name)
     rows_vary = isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Embedding)
     if tensor.ndim != old.ndim or tensor.shape[rows_vary:] != old.shape[rows_vary:]:
@@ -132,14 +134,14 @@ def _fitting(name: str, tensor: Tensor, model: nn.Module) -> Tensor:
 
 
 def _with_rows(weight: Tensor, rows: Tensor, config: Mapping[str, Any]) -> Tensor:
-    """An embedding with the rows that were trained alone; raises `InvalidAdapterConfig`."""
+    """An embedding with its trained rows replaced. Raises `InvalidAdapterConfig`."""
     indices = config.get("trainable_token_indices") or config.get("token_indices")
     if isinstance(indices, dict):
         indices = next(iter(indices.values()), None)
-    numbers = indices if isinstance(indices, list) else []
-    whole = all(type(index) is int and 0 <= index < len(weight) for index in numbers)
-    if not whole or list(rows.shape) != [len(numbers), weight.shape[1]]:
+    row_numbers = indices if isinstance(indices, list) else []
+    valid = all(type(index) is int and 0 <= index < len(weight) for index in row_numbers)
+    if not valid or list(rows.shape) != [len(row_numbers), weight.shape[1]]:
         raise InvalidAdapterConfig("The trained tokens' indices do not fit their tensor or the vocabulary.")
     changed = weight.detach().clone()
-    changed[numbers] = rows.to(changed)
+    changed[row_numbers] = rows.to(changed)
     return changed

@@ -1,4 +1,4 @@
-"""The texts behind `delta_meaning`: versioned data, never edited, only followed by another version."""
+"""The texts that `delta_meaning` scores. They are versioned data: a change makes a new version."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FILE = Path(__file__).parent / "continuation_sets" / "continuations-2.json"
 
 @dataclass(frozen=True)
 class Continuations:
-    """M texts of several domains and languages. The name is part of the space of what is measured with them."""
+    """M texts of several domains and languages. The name is part of the space of vectors measured with them."""
 
     name: str
     texts: tuple[str, ...]

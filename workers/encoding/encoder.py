@@ -1,4 +1,4 @@
-"""(base, probes, fine-tunes) -> vectors."""
+"""The encoder: (base, probes, fine-tunes) -> vectors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workers.encoding import kernels
 from workers.encoding.continuations import CONTINUATIONS
 from workers.encoding.explanation import Explanation, explain
 from workers.encoding.features import Feature, find_feature
-from workers.encoding.features.base import MIDDLE
+from workers.encoding.features.base import MIDDLE_DEPTH
 from workers.encoding.full_path import FullPath
 from workers.encoding.guard import BaseGuard
 from workers.encoding.lora_path import LoraPath
@@ -29,17 +29,17 @@ from workers.encoding.trace import Trace, join, run
 from workers.finetunes.finetune import FineTune
 
 ENCODER_VERSION = "1"
-EXPLAINED = "delta_activations"
-PART_TOKENS = 4096  # of one model in a forward; larger probe sets are run in parts
-FLOOR_BATCHES = (1, 2, 3)  # models in a forward
-FLOOR_SAFETY = 4.0  # a vector this many times its noise has a cosine of 0.97 to itself without noise
+EXPLAINED_FEATURE = "delta_activations"
+PART_TOKENS = 4096  # of one model in a forward pass; larger probe sets are run in parts
+FLOOR_BATCH_SIZES = (1, 2, 3)  # models in a forward pass
+FLOOR_SAFETY = 4.0  # a vector of this many times its noise has a cosine of 0.97 to its noiseless self
 
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
     """One fine-tune's vectors by feature, (d,) float32 each, and their Euclidean norms.
 
-    `explanation` comes with `delta_activations` after the final norm, which alone the output head can read.
+    `explanation` is set for `delta_activations` after the final norm, the only layer that the output head reads.
     """
 
     vectors: dict[str, np.ndarray]
@@ -48,13 +48,13 @@ class Encoding:
 
 
 class EncodingPath(Protocol):
-    """A way to encode: one trace or error for each fine-tune, in order."""
+    """An encoding path: returns one trace or error for each fine-tune, in order."""
 
     def traces(self, finetunes: Sequence[FineTune], plan: TokenPlan) -> Sequence[Trace | CatalogError]: ...
 
 
 class Encoder:
-    """Measures fine-tunes of one base with one probe set; holds the base's own tables once they are known."""
+    """Measures fine-tunes of one base with one probe set, and keeps the base's own tables once they are measured."""
 
     def __init__(
         self,
@@ -65,12 +65,12 @@ class Encoder:
         layer: int | float = -1,
         full_memory: int | None = None,
     ) -> None:
-        """`layer` counts `hidden_states` (-1: after the final norm); a fraction counts from the embeddings to there.
+        """`layer` is an index into `hidden_states` (-1: after the final norm) or a fraction of the depth.
 
-        `full_memory` is what a full fine-tune may take in bytes (None: what is free); one beyond it is streamed.
+        `full_memory` limits the bytes of a full fine-tune in memory (None: the free memory); a larger one is streamed.
 
-        Raises `UnknownFeature`, `InvalidProbeSet`, `InvalidInput`, and `UnsupportedBase` where a feature reads
-        through an output head that the base has not.
+        Raises `UnknownFeature`, `InvalidProbeSet`, `InvalidInput`, and `UnsupportedBase` if a feature needs an output
+        head and the base has none.
         """
         self.base = base
         self.probes = probes
@@ -88,54 +88,56 @@ class Encoder:
         self._tables: dict[str, Tensor] | None = None
 
     @property
-    def disturbed(self) -> bool:
-        """Whether an adapter left its traces in the base, which must then be loaded again."""
-        return self._guard.disturbed
+    def corrupted(self) -> bool:
+        """Whether an adapter modified the base, which must then be loaded again."""
+        return self._guard.corrupted
 
     def space(self, feature: str) -> Space:
-        """The contract that this encoder's vectors of one feature stand under; raises `UnknownFeature`."""
-        found, base = find_feature(feature), self.base
-        space = contract(found, self.layer, self.probes.sha256, base.dtype)
-        return space if found.across_bases else replace(space, base_repo=base.repo, base_sha=base.sha)
+        """The space of this encoder's vectors of one feature. Raises `UnknownFeature`."""
+        definition, base = find_feature(feature), self.base
+        space = contract(definition, self.layer, self.probes.sha256, base.dtype)
+        return space if definition.across_bases else replace(space, base_repo=base.repo, base_sha=base.sha)
 
     def measure_base(self) -> dict[str, np.ndarray]:
-        """The base's own table of each feature, (N, d) float32; used from here on."""
+        """Measure the base's own table of each feature, (N, d) float32, and use it for later vectors."""
         with kernels.exact(self.base.model):
             tables = self._measure_base(models=1)
         self._tables = tables
         return {name: table.cpu().numpy() for name, table in tables.items()}
 
     def use_base(self, tables: Mapping[str, np.ndarray]) -> None:
-        """Takes tables that `measure_base` gave in the same spaces, in place of measuring again."""
+        """Use tables that `measure_base` returned for the same spaces."""
         self._tables = {
             name: torch.tensor(table, dtype=torch.float32, device=self.base.device) for name, table in tables.items()
         }
 
     def noise_floor(self) -> dict[str, float]:
-        """Per feature, the norm under which a shift is rounding and no learning.
+        """For each feature, the norm up to which a shift may be rounding error.
 
-        `FLOOR_SAFETY` times the largest norm that the base itself gets when it is encoded like a fine-tune, in several
-        batch shapes; at least what another machine's kernels may differ by, one rounding step a layer.
+        It is `FLOOR_SAFETY` times the largest norm of the base itself when it is encoded like a fine-tune, in several
+        batch sizes, and at least one rounding step per layer, by which the kernels of another machine may differ.
         """
         base = self._base_tables()
         step = torch.finfo(torch.float32).eps * self.base.layers
         floors = {name: step * _shift_norm(name, 2 * table, table) for name, table in base.items()}
-        for models in FLOOR_BATCHES:
+        for models in FLOOR_BATCH_SIZES:
             for name, table in self._measure_base(models).items():
                 floors[name] = max(floors[name], FLOOR_SAFETY * _shift_norm(name, table, base[name]))
         return floors
 
     def encode(self, finetunes: Sequence[FineTune]) -> list[Encoding | CatalogError]:
-        """One result for each fine-tune, in order. What is wrong with one becomes its result and spoils no other."""
+        """One result for each fine-tune, in order. An error of one is its result and does not affect the others."""
         traces = self._traces(finetunes, self._plan, self._parts)
-        return self._explained([each if isinstance(each, CatalogError) else self._encoding(each) for each in traces])
+        return self._explained(
+            [trace if isinstance(trace, CatalogError) else self._encoding(trace) for trace in traces]
+        )
 
     def trace(self, finetunes: Sequence[FineTune], plan: TokenPlan) -> list[Trace | CatalogError]:
-        """What each fine-tune's forward leaves of a plan of the caller's, in order, or what is wrong with it."""
+        """The trace or error of each fine-tune for the caller's plan, in order."""
         return self._traces(finetunes, plan, list(plan.parts(PART_TOKENS)))
 
     def trace_base(self, plan: TokenPlan) -> Trace:
-        """What the base's own forward leaves of a plan of the caller's."""
+        """The trace of the base for the caller's plan."""
         trace = join(plan, [run(self.base.model, part, 1)[0] for part in plan.parts(PART_TOKENS)])
         return replace(trace, head=self.base.head) if plan.head else trace
 
@@ -144,11 +146,11 @@ class Encoder:
     ) -> list[Trace | CatalogError]:
         results: dict[int, Trace | CatalogError] = {}
         for path in dict.fromkeys(finetune.path for finetune in finetunes):
-            places = [place for place, finetune in enumerate(finetunes) if finetune.path == path]
-            some = [finetunes[place] for place in places]
-            of_parts = zip(*(self._paths[path].traces(some, part) for part in parts), strict=True)
-            results.update(zip(places, (self._joined(plan, found) for found in of_parts), strict=True))
-        return [results[place] for place in range(len(finetunes))]
+            indices = [index for index, finetune in enumerate(finetunes) if finetune.path == path]
+            of_path = [finetunes[index] for index in indices]
+            part_traces = zip(*(self._paths[path].traces(of_path, part) for part in parts), strict=True)
+            results.update(zip(indices, (self._joined(plan, traces) for traces in part_traces), strict=True))
+        return [results[index] for index in range(len(finetunes))]
 
     def _joined(self, plan: TokenPlan, parts: Sequence[Trace | CatalogError]) -> Trace | CatalogError:
         """A fine-tune's trace of the whole plan, or its first error."""
@@ -163,18 +165,23 @@ class Encoder:
         for name, table in self._read(trace).items():
             vector = find_feature(name).vector(table, base[name])
             if not torch.isfinite(vector).all():
-                return NonFiniteVector(f"{name} came out with NaN or infinity.")
+                return NonFiniteVector(f"The vector of {name} has NaN or infinity.")
             vectors[name] = vector.cpu().numpy()
         return Encoding(vectors, {name: float(np.linalg.norm(vector)) for name, vector in vectors.items()})
 
     def _explained(self, results: Sequence[Encoding | CatalogError]) -> list[Encoding | CatalogError]:
-        """The same results with explanations; together, for each reading of the output head takes time."""
-        found = [each for each in results if isinstance(each, Encoding)]
-        if not found or self.layer != -1 or EXPLAINED not in found[0].vectors:
+        """The same results with explanations, computed together because each pass over the output head takes time."""
+        encodings = [result for result in results if isinstance(result, Encoding)]
+        if not encodings or self.layer != -1 or EXPLAINED_FEATURE not in encodings[0].vectors:
             return list(results)
-        shifts = torch.from_numpy(np.stack([each.vectors[EXPLAINED] for each in found])).to(self.base.device)
-        explained = iter(explain(shifts, self.base.head, self.base.tokenizer))
-        return [replace(each, explanation=next(explained)) if isinstance(each, Encoding) else each for each in results]
+        vectors = np.stack([encoding.vectors[EXPLAINED_FEATURE] for encoding in encodings])
+        explanations = iter(
+            explain(torch.from_numpy(vectors).to(self.base.device), self.base.head, self.base.tokenizer)
+        )
+        return [
+            replace(result, explanation=next(explanations)) if isinstance(result, Encoding) else result
+            for result in results
+        ]
 
     def _base_tables(self) -> dict[str, Tensor]:
         if self._tables is None:
@@ -191,13 +198,15 @@ class Encoder:
             return {feature.name: feature.table(trace) for feature in self.features}
 
     def _plan_for(self, features: Sequence[Feature]) -> TokenPlan:
-        """The tokens of one forward that serves all features."""
+        """The tokens of one forward pass for all features."""
         plan = plan_tokens(
             self.base.tokenizer,
             self.probes,
             CONTINUATIONS.texts if any(feature.after_prompts for feature in features) else (),
             layer=self.layer,
-            middle=round(MIDDLE * self.base.layers) if any(feature.in_the_middle for feature in features) else None,
+            middle=round(MIDDLE_DEPTH * self.base.layers)
+            if any(feature.in_the_middle for feature in features)
+            else None,
             to_end=self.layer == -1 or not all(feature.at_layer for feature in features),
             head=any(feature.through_head for feature in features),
             whole=any(feature.whole_prompts for feature in features),
@@ -206,7 +215,7 @@ class Encoder:
 
 
 def contract(feature: Feature, layer: int, probe_set: str, dtype: str) -> Space:
-    """The space of a feature, with the base left open."""
+    """The space of a feature, without a base."""
     return Space(
         feature=feature.name,
         layer=layer if feature.at_layer else -1,
@@ -225,7 +234,7 @@ def resolve_layer(layer: int | float, layers: int) -> int:
     """
     if isinstance(layer, float):
         if not 0 <= layer <= 1:
-            raise InvalidInput(f"{layer} is no fraction of the layers: it must lie between 0.0 and 1.0.")
+            raise InvalidInput(f"{layer} is not a fraction of the layers: it must be between 0.0 and 1.0.")
         layer = round(layer * layers)
     if not -layers - 1 <= layer <= layers:
         raise InvalidInput(f"There is no layer {layer}: this base has {layers}, counted from 0, the embeddings.")

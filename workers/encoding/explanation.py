@@ -1,4 +1,4 @@
-"""A shift in words: the tokens that it makes likelier and less likely."""
+"""Explanations: the tokens that a shift makes more and less likely."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from transformers import PreTrainedTokenizerBase
 
 from workers.encoding.output_head import Head
 
-COUNT = 20
+TOKENS_PER_SIDE = 20
 
 
 @dataclass(frozen=True)
 class TokenShift:
-    """One entry of the vocabulary, and how far its logit moves on average over the probes."""
+    """One entry of the vocabulary, and the mean shift of its logit over the probes."""
 
     token: str
     token_id: int
@@ -24,20 +24,21 @@ class TokenShift:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a shift promotes and suppresses most, 20 tokens each, the strongest first."""
+    """The 20 tokens that a shift promotes most and the 20 it suppresses most, strongest first."""
 
     promoted: tuple[TokenShift, ...]
     suppressed: tuple[TokenShift, ...]
 
 
 def explain(shifts: Tensor, head: Head, tokenizer: PreTrainedTokenizerBase) -> list[Explanation]:
-    """Reads mean shifts of final hidden states, (K, H), through the base's output head.
+    """Explain mean shifts of final hidden states, (K, H), through the base's output head.
 
-    The head is linear but for a soft cap, so without one these are the exact mean shifts of the base's logits.
+    The head is linear except for a soft cap; without one, these are the exact mean shifts of the base's logits.
     """
     with torch.inference_mode():
-        logits = head.roughly(shifts)[:, : len(tokenizer)]  # some vocabularies are padded beyond their tokenizer's
-        count = min(COUNT, logits.shape[1])
+        # some vocabularies are padded beyond the tokenizer's
+        logits = head.approximate_logits(shifts)[:, : len(tokenizer)]
+        count = min(TOKENS_PER_SIDE, logits.shape[1])
         most, least = logits.topk(count), logits.topk(count, largest=False)
     return [
         Explanation(_tokens(*up, tokenizer), _tokens(*down, tokenizer))

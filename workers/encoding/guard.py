@@ -1,4 +1,4 @@
-"""Proof that a base is still what was loaded: put back what an adapter exchanged, then compare a checksum."""
+"""Protection of the resident base: restore what an adapter replaced, then compare a checksum."""
 
 from __future__ import annotations
 
@@ -10,63 +10,67 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from catalog.errors import BaseDisturbed
+from catalog.errors import BaseModelCorrupted
 
 T = TypeVar("T")
 
 
 class BaseGuard:
-    """Compares a base with the state in which it was first seen. `disturbed` says that it must be loaded again."""
+    """Compares a base with its initial state. Once `corrupted` is true, the base must be loaded again."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.disturbed = False
+        self.corrupted = False
         self._model = model
         self._expected: str | None = None
 
     def arm(self) -> None:
-        """Takes the checksum to compare with, once. Raises `BaseDisturbed` where an earlier check failed."""
-        if self.disturbed:
-            raise BaseDisturbed("The base model in memory has been changed; it is loaded again for the next try.")
+        """Compute the expected checksum, once. Raises `BaseModelCorrupted` if an earlier check failed."""
+        if self.corrupted:
+            raise BaseModelCorrupted(
+                "The base model in memory was modified; it will be loaded again for the next attempt."
+            )
         if self._expected is None:
             self._expected = checksum(self._model)
 
     def check(self) -> None:
-        """Raises `BaseDisturbed`, and never trusts the base again, where it differs from what `arm` saw."""
-        self.disturbed = self.disturbed or checksum(self._model) != self._expected
-        if self.disturbed:
-            raise BaseDisturbed("An adapter left its traces in the base model; its result was thrown away.")
+        """Raises `BaseModelCorrupted` if the base differs from its state at `arm`; every later check then fails too."""
+        self.corrupted = self.corrupted or checksum(self._model) != self._expected
+        if self.corrupted:
+            raise BaseModelCorrupted(
+                "The base model was modified by an adapter; the result was discarded and the base will be reloaded."
+            )
 
 
 def checksum(model: nn.Module) -> str:
-    """A digest of the module tree (names, classes, hooks) and of every parameter's and buffer's shape and bits.
+    """A digest of the module tree (names, classes, hooks) and of the shape and bits of every parameter and buffer.
 
-    A tensor's bits enter as one sum of 64-bit integers a row, which costs a single pass at memory speed.
+    A tensor's bits enter as one sum of 64-bit integers per row, which takes a single pass at memory speed.
     """
     digest = hashlib.sha256()
     for name, module in model.named_modules():
         hooks = (len(module._forward_hooks), len(module._forward_pre_hooks), "forward" in vars(module))
         digest.update(f"{name} {type(module).__qualname__} {hooks}\n".encode())
-        for own, tensor in (*module._parameters.items(), *module._buffers.items()):
+        for name_in_module, tensor in (*module._parameters.items(), *module._buffers.items()):
             if tensor is not None:
-                digest.update(f"{own} {tensor.dtype} {list(tensor.shape)}\n".encode())
+                digest.update(f"{name_in_module} {tensor.dtype} {list(tensor.shape)}\n".encode())
                 digest.update(_row_sums(tensor.detach()))
     return digest.hexdigest()
 
 
 @contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
-    """At the end every module has the very children, parameters and buffers that it had at the beginning.
+    """At the end of the context, restore the children, parameters and buffers that every module had at its start.
 
-    Holds references and copies nothing: whoever exchanges a tensor must put a new object in its place.
+    References are kept and nothing is copied, so code in the context must replace tensors and not modify them.
     """
-    before = [
+    saved_modules = [
         (module, dict(module._modules), dict(module._parameters), dict(module._buffers)) for module in model.modules()
     ]
     attributes = set(vars(model))
     try:
         yield
     finally:
-        for module, children, parameters, buffers in before:
+        for module, children, parameters, buffers in saved_modules:
             _refill(module._modules, children)
             _refill(module._parameters, parameters)
             _refill(module._buffers, buffers)
@@ -77,13 +81,13 @@ def restored(model: nn.Module) -> Iterator[None]:
             delattr(model, name)
 
 
-def _refill(now: dict[str, T], then: dict[str, T]) -> None:
-    now.clear()
-    now.update(then)
+def _refill(current: dict[str, T], saved: dict[str, T]) -> None:
+    current.clear()
+    current.update(saved)
 
 
 def _row_sums(tensor: Tensor) -> bytes:
     rows = tensor.contiguous().reshape(tensor.shape[0] if tensor.ndim > 1 else 1, -1)
-    whole = rows.shape[1] * rows.element_size() % 8 == 0
-    bits = rows.view(torch.int64 if whole and rows.numel() else torch.uint8)
+    aligned = rows.shape[1] * rows.element_size() % 8 == 0
+    bits = rows.view(torch.int64 if aligned and rows.numel() else torch.uint8)
     return bits.sum(dim=1, dtype=torch.int64).cpu().numpy().tobytes()

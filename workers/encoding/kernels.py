@@ -1,19 +1,26 @@
-"""How the linear layers of a model compute, in each dtype.
+"""Faster forwards for linear layers and gated MLPs, in float32 and in reduced dtypes.
 
-float32 on a CPU: oneDNN's kernels in place of the BLAS that torch calls. They are equal in precision and, where that
-BLAS does not use AVX-512 (MKL on AMD), twice as fast.
+float32 on a CPU: oneDNN's kernels replace the BLAS that torch calls. They are equally precise and twice as fast where
+that BLAS does not use AVX-512 (MKL on AMD).
 
 A reduced dtype: matrix products run in it, on reduced weights; the residual stream, norms, attention and adapter
-products stay in float32. So do the projections to queries and keys, an eighth of the work that moves a vector more
-than all the rest when it is rounded; and the base, which is measured once, is measured with nothing rounded (`exact`).
-Together they keep the cosine to float32 above 0.9995 (all in bfloat16: 0.9985).
+products stay in float32. So do the query and key projections: they are an eighth of the work, and rounding them moves
+a vector more than rounding everything else. The base is measured once, and without any rounding (`exact`). Together
+these keep the cosine to float32 above 0.9995 (with everything in bfloat16 it is 0.9985).
+
+A module gets a faster forward only if its class is `nn.Linear` or `Conv1D`, or if its own forward gives the values of
+the faster one (`computes_gated_mlp`).
 """
 
 from __future__ import annotations
 
+import copy
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,20 +29,47 @@ from transformers.activations import SiLUActivation
 from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.pytorch_utils import Conv1D
 
-# the projections of an attention layer that lead to queries and keys, alone or fused
-TO_SCORES = re.compile(r"(^|\.)\w*(attn|attention)\w*\.(?!v_proj$|o_proj$|out_proj$|dense$|c_proj$)")
-HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+# query and key projections of an attention layer, separate or fused
+QUERY_KEY_PROJECTION = re.compile(r"(^|\.)\w*(attn|attention)\w*\.(?!v_proj$|o_proj$|out_proj$|dense$|c_proj$)")
+GATED_MLP_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+MAX_RELATIVE_ERROR = 1e-5  # of one row's output; float32 rounding stays below 1e-6, a different formula is far above
+PROBE_SCALES = (0.1, 1.0, 10.0, 100.0)  # one input row each, so that clamps and thresholds show
+PROBE_HIDDEN, PROBE_INNER = 8, 16  # widths of the small layers that the formulas are compared on
+PROBE_SEED = 0
+
+log = logging.getLogger(__name__)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b; on a CPU and in float32 with the operator that torch's own compiler emits for it."""
-    if not HAS_ONEDNN or x.device.type != "cpu" or x.dtype != torch.float32:
+    if x.device.type != "cpu" or x.dtype != torch.float32 or not has_onednn_linear():
         return F.linear(x, weight, bias)
+    return _onednn_linear(x, weight, bias)
+
+
+@cache
+def has_onednn_linear() -> bool:
+    """Whether this torch has the oneDNN operator, which is private, and it gives the values of `F.linear`."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    layer, x = _probe_layer(PROBE_HIDDEN, PROBE_INNER), _probe_input()
+    try:
+        with torch.inference_mode():
+            error = _relative_error(_onednn_linear(x, layer.weight, layer.bias), layer(x))
+    except (AttributeError, RuntimeError, TypeError):  # absent, or called in another way
+        error = float("inf")
+    if not error <= MAX_RELATIVE_ERROR:
+        log.warning("torch's oneDNN operator for linear layers cannot be used (relative error %.1e)", error)
+        return False
+    return True
+
+
+def _onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 class FastLinear(nn.Linear):
-    """A linear layer of float32."""
+    """A float32 linear layer."""
 
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight, self.bias)
@@ -50,28 +84,31 @@ class MixedLinear(nn.Linear):
 
 
 class ExactLinear(MixedLinear):
-    """The same weights with nothing rounded on the way: slower, for what is measured once."""
+    """The same weights, and products that are not rounded: slower, for the base, which is measured once."""
 
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight.float(), self.bias)
 
 
 class MixedConv1D(Conv1D):
-    """GPT-2's transposed linear layer, likewise."""
+    """GPT-2's transposed linear layer with reduced weights and float32 around it."""
 
     def forward(self, x: Tensor) -> Tensor:
         return (x.to(self.weight.dtype) @ self.weight).float().add_(self.bias)
 
 
 class ExactConv1D(MixedConv1D):
+    """The same weights, and products that are not rounded."""
+
     def forward(self, x: Tensor) -> Tensor:
         return (x @ self.weight.float()).add_(self.bias)
 
 
 class GatedMLP(LlamaMLP):
-    """Llama's MLP and its many twins', in the memory of its own intermediate results.
+    """down(act(gate(x)) * up(x)), as in Llama and many other models, computed in place.
 
-    They are the largest that a forward has, and fresh memory for each costs more time than the arithmetic on it.
+    These intermediate results are the largest of a forward pass, and allocating memory for each of them takes longer
+    than the arithmetic.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,27 +119,89 @@ class GatedMLP(LlamaMLP):
     def _up(self, x: Tensor) -> Tensor:
         up = self.up_proj
         if type(up) is MixedLinear and up.bias is None and not up._forward_hooks and not up._forward_pre_hooks:
-            return F.linear(x.to(up.weight.dtype), up.weight)  # the product reads it as it is: no need of a wider copy
+            return F.linear(x.to(up.weight.dtype), up.weight)  # `mul_` reads the reduced dtype: no float32 copy
         return up(x)
 
 
 def install(model: nn.Module, dtype: torch.dtype) -> None:
-    """Makes a model that was loaded in `dtype` compute as this module says, in place."""
+    """Give the modules of a model that was loaded in `dtype` their faster forwards, in place.
+
+    A module that looks like a gated MLP and computes something else keeps its own forward; this is logged once a class.
+    """
     if dtype != torch.float32:
         _mix(model)
+    left_alone: set[type] = set()
     for module in model.modules():
-        if type(module) is nn.Linear:
+        kind = type(module)
+        if kind is nn.Linear:
             module.__class__ = FastLinear
-        elif _has_formula_of(LlamaMLP, module):
-            module.__class__ = GatedMLP
+        elif _has_gated_projections(module):
+            if computes_gated_mlp(module):
+                module.__class__ = GatedMLP
+            elif kind not in left_alone:
+                left_alone.add(kind)
+                log.info("%s is not the gated MLP that its layers suggest: it keeps its own forward", kind.__name__)
+
+
+def computes_gated_mlp(module: nn.Module) -> bool:
+    """Whether a module's own forward gives the values of `GatedMLP`, on small layers in place of its projections.
+
+    Everything else is the module's own: activation, factors, settings. They may differ from layer to layer (such as the
+    activation sparsity of Gemma 3n), so every module is compared and not only every class.
+    """
+    probe: Any = copy.copy(module)
+    probe._modules = module._modules | _probe_projections()
+    x = _probe_input()[None]  # (1, rows, hidden)
+    try:
+        with torch.inference_mode():
+            expected = type(module).forward(probe, x)  # not `module.forward`, which hooks may have replaced
+            probe.__class__ = GatedMLP
+            return _relative_error(GatedMLP.forward(probe, x), expected) <= MAX_RELATIVE_ERROR
+    except Exception:  # a forward that does not run on these layers is another formula
+        return False
+
+
+def _has_gated_projections(module: nn.Module) -> bool:
+    projections = (module._modules.get(name) for name in GATED_MLP_PROJECTIONS)
+    return all(isinstance(layer, nn.Linear) for layer in projections) and hasattr(module, "act_fn")
+
+
+@cache
+def _probe_projections() -> dict[str, nn.Module]:
+    gate, up = (_probe_layer(PROBE_HIDDEN, PROBE_INNER, PROBE_SEED + number) for number in (1, 2))
+    down = _probe_layer(PROBE_INNER, PROBE_HIDDEN, PROBE_SEED + 3)
+    return dict(zip(GATED_MLP_PROJECTIONS, (gate, up, down), strict=True))
+
+
+def _probe_layer(inputs: int, outputs: int, seed: int = PROBE_SEED) -> nn.Linear:
+    """A small linear layer; the global random state stays what it was."""
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in layer.requires_grad_(False).parameters():
+        parameter.normal_(generator=generator)
+    return layer
+
+
+def _probe_input() -> Tensor:
+    """(rows, hidden), float32."""
+    rows = torch.randn(len(PROBE_SCALES), PROBE_HIDDEN, generator=torch.Generator().manual_seed(PROBE_SEED))
+    return rows * torch.tensor(PROBE_SCALES)[:, None]
+
+
+def _relative_error(values: Tensor, expected: Tensor) -> float:
+    """The largest of the rows' relative errors, (..., d) each; NaN if it is undefined."""
+    return float(((values - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
 
 
 @contextmanager
 def exact(model: nn.Module) -> Iterator[None]:
-    """While it lasts, a mixed model computes in float32 on its reduced weights; a float32 one as ever."""
-    swapped = [(module, type(module)) for module in model.modules() if type(module) in EXACT]
+    """Within the context, a model of a reduced dtype computes in float32 on its reduced weights.
+
+    A float32 model is not affected.
+    """
+    swapped = [(module, type(module)) for module in model.modules() if type(module) in EXACT_CLASSES]
     for module, kind in swapped:
-        module.__class__ = EXACT[kind]
+        module.__class__ = EXACT_CLASSES[kind]
     try:
         yield
     finally:
@@ -117,19 +216,13 @@ def _mix(model: nn.Module) -> None:
         elif any(parameter.ndim == 3 for parameter in module.parameters(recurse=False)):  # a layer of experts
             module.register_forward_pre_hook(_reduce_input)
             module.register_forward_hook(_float_output)
-        elif type(module) in MIXED and not TO_SCORES.search(name):
-            module.__class__ = MIXED[type(module)]
+        elif type(module) in MIXED_CLASSES and not QUERY_KEY_PROJECTION.search(name):
+            module.__class__ = MIXED_CLASSES[type(module)]
             if module.bias is not None:
                 module.bias.data = module.bias.data.float()
         else:
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.float()
-
-
-def _has_formula_of(kind: type[nn.Module], module: nn.Module) -> bool:
-    """Whether a module's forward is the very code of a known one's, whatever the class is called."""
-    known, code = kind.forward.__code__, type(module).forward.__code__
-    return (code.co_code, code.co_names, code.co_consts) == (known.co_code, known.co_names, known.co_consts)
 
 
 def _float_output(module: nn.Module, args: object, output: Tensor) -> Tensor:
@@ -141,5 +234,5 @@ def _reduce_input(module: nn.Module, args: tuple[object, ...]) -> tuple[object, 
     return tuple(x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in args)
 
 
-MIXED = {nn.Linear: MixedLinear, Conv1D: MixedConv1D}
-EXACT = {MixedLinear: ExactLinear, MixedConv1D: ExactConv1D}
+MIXED_CLASSES = {nn.Linear: MixedLinear, Conv1D: MixedConv1D}
+EXACT_CLASSES = {MixedLinear: ExactLinear, MixedConv1D: ExactConv1D}

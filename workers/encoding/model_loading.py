@@ -1,4 +1,4 @@
-"""Loading whole models out of folders that strangers filled."""
+"""Loading of whole models from untrusted folders."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from workers.process.scratch import scratch
 Shapes = Mapping[str, tuple[int, ...]]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-COUNTS = re.compile(r"layer|expert|block|depth")  # settings by which a config asks for so many modules
+COUNT_SETTING = re.compile(r"layer|expert|block|depth")  # numbers of modules
 MAX_COUNT = 4096
 # settings that name code (kernels from the Hub, classes in the repo) or other files, change classes for the whole
-# process, or hold regular expressions that transformers would match
-CODE = re.compile(
+# process, or contain regular expressions that transformers would match
+UNSAFE_SETTING = re.compile(
     r"^_|implementation|kernel|auto_map|trust_remote_code|custom_pipelines|transformers_weights|fusion_config"
     r"|quantization_config"
 )
@@ -36,12 +36,12 @@ CODE = re.compile(
 
 @contextmanager
 def clean_view(folder: Path, names: Sequence[str], config: Mapping[str, Any]) -> Iterator[Path]:
-    """A folder of ours with links to the named weights and a config in which nothing names code.
+    """A temporary folder with links to the named weights and a config without unsafe settings.
 
-    transformers looks at whatever else lies beside a model, and would follow an `adapter_config.json` to the Hub.
+    transformers reads other files next to a model, and would follow an `adapter_config.json` to the Hub.
     """
     with scratch() as view:
-        (view / "config.json").write_text(json.dumps(_without_code(config)), encoding="utf-8")
+        (view / "config.json").write_text(json.dumps(_without_unsafe_settings(config)), encoding="utf-8")
         for name in names:
             if name.endswith(".safetensors") or name.endswith(".safetensors.index.json"):
                 (view / name).symlink_to((folder / name).resolve())
@@ -49,29 +49,29 @@ def clean_view(folder: Path, names: Sequence[str], config: Mapping[str, Any]) ->
 
 
 def load_config(view: Path, shapes: Shapes, refused: type[Refused]) -> PreTrainedConfig:
-    """A model's config, once it is known not to ask for more than the files hold; raises `refused`."""
+    """Load a config, and check that its model is not larger than the files. Raises `refused`."""
     try:
         config = AutoConfig.from_pretrained(view, local_files_only=True, trust_remote_code=False)
-        for name, count in _counts(config.to_dict()):
+        for name, count in _module_counts(config.to_dict()):
             if count > max(len(shapes), MAX_COUNT):
-                raise refused(f"The config asks for {name} = {count:,}, and the files hold {len(shapes):,} tensors.")
+                raise refused(f"The config has {name} = {count:,}, but the files have {len(shapes):,} tensors.")
         with torch.device("meta"):
-            empty = AutoModel.from_config(config, trust_remote_code=False, attn_implementation="eager")
+            meta_model = AutoModel.from_config(config, trust_remote_code=False, attn_implementation="eager")
     except CatalogError:
         raise
-    except Exception as error:  # every config's validators raise classes of their own
-        raise refused(f"transformers cannot make anything of the config: {first_line(error)}") from error
-    asked = sum(tensor.numel() for tensor in (*empty.parameters(), *empty.buffers()))
-    held = sum(math.prod(shape) for shape in shapes.values())
-    if asked > held + MAX_COUNT * MAX_COUNT:  # buffers are no part of the files, and are small
-        raise refused(f"The config asks for {asked:,} numbers, and the files hold {held:,}.")
+    except Exception as error:  # validators of configs raise various classes
+        raise refused(f"transformers cannot load the config: {first_line(error)}") from error
+    required = sum(tensor.numel() for tensor in (*meta_model.parameters(), *meta_model.buffers()))
+    stored = sum(math.prod(shape) for shape in shapes.values())
+    if required > stored + MAX_COUNT * MAX_COUNT:  # buffers are not in the files, and small
+        raise refused(f"The config needs {required:,} parameters, but the files have {stored:,}.")
     return config
 
 
 def load_headless(
     view: Path, config: PreTrainedConfig, dtype: str, refused: type[Refused], **placement: Any
 ) -> PreTrainedModel:
-    """The model without its output head, ready to be run; `placement` is `device_map` and what goes with it.
+    """The model without its output head, ready to run; `placement` are `device_map` and related arguments.
 
     Raises `CorruptWeights` and `refused`.
     """
@@ -79,13 +79,13 @@ def load_headless(
     kernels.install(model, DTYPES[dtype])
     packing.install(model)
     for module in model.modules():
-        if hasattr(module, "_old_forward"):  # what accelerate's hooks call; `kernels` may have changed the class since
+        if hasattr(module, "_old_forward"):  # accelerate's hooks call it; `kernels` may have changed the class
             module._old_forward = MethodType(type(module).forward, module)
     return model.requires_grad_(False).eval()
 
 
 def load_whole(view: Path, config: PreTrainedConfig, dtype: str, refused: type[Refused]) -> PreTrainedModel:
-    """The model with its output head, as transformers has it, to be trained further.
+    """The model with its output head, unchanged, for training.
 
     Raises `CorruptWeights` and `refused`.
     """
@@ -96,7 +96,7 @@ def _load(
     kind: Any, view: Path, config: PreTrainedConfig, dtype: str, refused: type[Refused], **options: Any
 ) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()  # it warns of each head that we leave out
+    transformers_logging.set_verbosity_error()  # it warns about the missing output head
     try:
         model, info = kind.from_pretrained(
             view,
@@ -114,25 +114,27 @@ def _load(
         if isinstance(error, torch.OutOfMemoryError) or "memory" in str(error):
             raise
         raise refused(f"transformers cannot load the model: {first_line(error)}") from error
-    # transformers fills in what the files lack with random numbers
+    # transformers initializes missing weights randomly
     if info["missing_keys"]:
-        raise refused(f"The files lack weights that the config asks for: {_some(info['missing_keys'])}.")
+        raise refused(f"The files lack weights of the config's model: {_first_names(info['missing_keys'])}.")
     return model
 
 
-def _without_code(config: Any) -> Any:
+def _without_unsafe_settings(config: Any) -> Any:
     if isinstance(config, Mapping):
-        return {key: _without_code(value) for key, value in config.items() if not CODE.search(str(key))}
+        return {
+            key: _without_unsafe_settings(value) for key, value in config.items() if not UNSAFE_SETTING.search(str(key))
+        }
     return config
 
 
-def _counts(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+def _module_counts(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     for key, value in config.items():
         if isinstance(value, Mapping):
-            yield from _counts(value)
-        elif type(value) is int and COUNTS.search(key):
+            yield from _module_counts(value)
+        elif type(value) is int and COUNT_SETTING.search(key):
             yield key, value
 
 
-def _some(names: Any) -> str:
+def _first_names(names: Any) -> str:
     return ", ".join(sorted(names)[:3])

@@ -1,4 +1,4 @@
-"""The output head, which the resident base does without until a feature reads through it."""
+"""The output head, loaded only when a feature needs logits."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from workers.encoding.kernels import linear
 from workers.finetunes.lora_config import LoraModule
 from workers.finetunes.safetensors_file import read_header
 
-ROWS = 16_384
-NAMES = ("lm_head", "embed_out")  # GPT-NeoX has the second
+ROWS_PER_STEP = 16_384  # of the head, converted to float32 at once
+HEAD_NAMES = ("lm_head", "embed_out")  # GPT-NeoX has the second
 
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """From hidden states after the final norm to logits, in float32.
+    """The map from hidden states after the final norm to logits, in float32.
 
-    `scale` and `softcap` are what some families do to their logits (Cohere, Granite; Gemma 2, arXiv 2408.00118
-    section 2). `lora` is an adapter's change of the head.
+    `scale` and `softcap` are applied to logits by some families (Cohere, Granite; Gemma 2, arXiv 2408.00118 section 2).
+    `lora` is an adapter's module for the head.
     """
 
-    weight: Tensor  # (V, H), in whatever dtype
+    weight: Tensor  # (V, H), in any dtype
     bias: Tensor | None = None  # (V,)
     scale: float = 1.0
     softcap: float | None = None
@@ -40,8 +40,8 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(M, H) -> (M, V)."""
-        # a head of another dtype is turned into float32 some rows at a time: whole, it can be as large as its model
-        logits = torch.cat([linear(hidden, rows.float()) for rows in self.weight.split(ROWS)], dim=-1)
+        # converted to float32 in steps: the whole head can be as large as the model
+        logits = torch.cat([linear(hidden, rows.float()) for rows in self.weight.split(ROWS_PER_STEP)], dim=-1)
         if self.lora is not None:
             a, b = (factor.to(hidden.device, hidden.dtype) for factor in (self.lora.a, self.lora.b))
             logits += hidden @ a.T @ b.T * self.lora.scale
@@ -50,14 +50,14 @@ class Head:
         logits *= self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
-    def roughly(self, hidden: Tensor) -> Tensor:
-        """The linear part alone, (M, H) -> (M, V), in the precision of the weights."""
+    def approximate_logits(self, hidden: Tensor) -> Tensor:
+        """The linear part without LoRA, bias and scale, (M, H) -> (M, V), in the precision of the weights."""
         return (hidden.to(self.weight.dtype) @ self.weight.T).float()
 
-    def cut(self, vocabulary: int) -> Head:
-        """The same for the first tokens alone; raises `ShapeMismatch` where it has fewer."""
+    def truncate(self, vocabulary: int) -> Head:
+        """The head for the first `vocabulary` tokens. Raises `ShapeMismatch` if it has fewer."""
         if self.vocabulary < vocabulary:
-            raise ShapeMismatch(f"The output head has {self.vocabulary:,} tokens, and the base {vocabulary:,}.")
+            raise ShapeMismatch(f"The output head has {self.vocabulary:,} tokens, but the base has {vocabulary:,}.")
         bias = None if self.bias is None else self.bias[:vocabulary]
         return replace(self, weight=self.weight[:vocabulary], bias=bias)
 
@@ -66,15 +66,15 @@ class Head:
 
 
 def load_head(folder: Path, model: PreTrainedModel, device: str) -> Head:
-    """The head that belongs to a headless model: the one in its files, or its own input embeddings.
+    """The head of a headless model: the one in its files, or its input embeddings if they are tied or there is none.
 
-    Raises `UnsupportedBase` where there is neither.
+    Raises `UnsupportedBase` if its width does not fit.
     """
     config = model.config.get_text_config()
-    stored = _stored(folder, () if config.tie_word_embeddings else NAMES)
+    stored = _stored_tensors(folder, () if config.tie_word_embeddings else HEAD_NAMES)
     weight = stored["weight"] if "weight" in stored else input_embeddings(model)
-    if weight.is_meta:  # streamed from its file when the model runs
-        weight = _stored(folder, _names_in_files(model, model.get_input_embeddings()))["weight"]
+    if weight.is_meta:  # it is streamed from its file when the model runs
+        weight = _stored_tensors(folder, _names_in_files(model, model.get_input_embeddings()))["weight"]
     if weight.shape[1] != config.hidden_size:
         raise UnsupportedBase(f"{folder.name} has no output head for hidden states of {config.hidden_size}.")
     bias = stored.get("bias")
@@ -92,18 +92,18 @@ def input_embeddings(model: PreTrainedModel) -> Tensor:
 
 
 def _names_in_files(model: PreTrainedModel, module: nn.Module) -> list[str]:
-    """What a module of a headless model may be called in the files of the whole."""
-    name = next(name for name, each in model.named_modules() if each is module)
+    """The possible names of a headless model's module in the files of the causal LM."""
+    name = next(name for name, other in model.named_modules() if other is module)
     return [f"{model.base_model_prefix}.{name}", f"model.{name}", name]
 
 
-def _stored(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
-    """What the files hold of the first of these modules that they have, by parameter."""
-    places = {name: file for file in sorted(folder.glob("*.safetensors")) for name in read_header(file)}
-    module = next((name for name in names if f"{name}.weight" in places), None)
-    found = {}
+def _stored_tensors(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors of the first of these modules that the files have, by parameter."""
+    file_of = {name: file for file in sorted(folder.glob("*.safetensors")) for name in read_header(file)}
+    module = next((name for name in names if f"{name}.weight" in file_of), None)
+    tensors = {}
     for part in ("weight", "bias"):
-        if (place := places.get(f"{module}.{part}")) is not None:
-            with safe_open(place, framework="pt") as file:
-                found[part] = file.get_tensor(f"{module}.{part}")
-    return found
+        if (path := file_of.get(f"{module}.{part}")) is not None:
+            with safe_open(path, framework="pt") as file:
+                tensors[part] = file.get_tensor(f"{module}.{part}")
+    return tensors

@@ -1,8 +1,8 @@
-"""Attention over packed rows: linear layers see every token once and no padding, attention sees one row a prompt.
+"""Packed attention: linear layers process every token once and no padding, attention gets one row for each prompt.
 
-The models of a batch and their prompts lie behind one another in a single row of K*T tokens, so that every linear
-layer, norm and activation does exactly the work that the prompts ask for. Only attention needs to know where one
-prompt ends; it spreads the row out, attends, and packs it again.
+The prompts of all models in a batch are concatenated into a single row of K*T tokens, so that linear layers, norms and
+activations do no unnecessary work. Only attention needs the boundaries of prompts: it unpacks the row, attends, and
+packs the result again.
 """
 
 from __future__ import annotations
@@ -16,43 +16,46 @@ from transformers import AttentionInterface, PreTrainedModel
 from catalog.errors import UnsupportedBase
 from workers.encoding.token_plan import PROMPT, TokenPlan
 
-NAME = "deltadex_packed"
-ROW_TOKENS = 256  # of branches beside one another: scores grow with the square, and the prompt comes once a row
-OUT_OF_SIGHT = 1 << 40  # a position behind all others, and no window reaches back from it
+ATTENTION_NAME = "deltadex_packed"
+MAX_BRANCH_TOKENS = 256  # in a row: scores grow with the square, but every row repeats the prompt
+PADDING_POSITION = 1 << 40  # later than any other position, and beyond any window
 
 
 class Packing:
-    """Where the tokens of one model go when its prompts are spread out to N rows of L. A prompt with many branches has
-    several rows, for branches do not see each other: each holds the prompt and some of them.
+    """The layout of one model's tokens when its prompts are unpacked to N rows of length L.
+
+    A prompt with many branches has several rows, each with the prompt and some of the branches, because branches do not
+    attend to each other.
     """
 
     def __init__(self, plan: TokenPlan, models: int) -> None:
-        """`models` (K) read the same tokens, one model behind the other."""
+        """`models` (K) is the number of models that read these tokens, one after another in the packed row."""
         rows = _rows(plan)
         device = plan.ids.device
         self.models = models
         self.rows = len(rows)  # N
         self.length = max(len(row) for row in rows)  # L
-        self._token = torch.zeros(self.rows * self.length, dtype=torch.long, device=device)  # the token at each place
-        self._place = torch.zeros(plan.tokens, dtype=torch.long, device=device)  # (T,), where each token is attended to
-        self._positions = torch.full((self.rows, self.length), OUT_OF_SIGHT, device=device)
+        # slots are the N*L positions of the rows
+        self._token_of_slot = torch.zeros(self.rows * self.length, dtype=torch.long, device=device)
+        self._slot_of_token = torch.zeros(plan.tokens, dtype=torch.long, device=device)  # (T,)
+        self._positions = torch.full((self.rows, self.length), PADDING_POSITION, device=device)
         self._branches = torch.full((self.rows, self.length), PROMPT, device=device)
-        for number in range(self.rows - 1, -1, -1):  # of a prompt's rows the first is where its own tokens are read
+        for number in range(self.rows - 1, -1, -1):  # backwards, so that a prompt's tokens are read from its first row
             row, start = rows[number].to(device), number * self.length
-            self._token[start : start + len(row)] = row
-            self._place[row] = torch.arange(start, start + len(row), device=device)
+            self._token_of_slot[start : start + len(row)] = row
+            self._slot_of_token[row] = torch.arange(start, start + len(row), device=device)
             self._positions[number, : len(row)] = plan.positions[row]
             self._branches[number, : len(row)] = plan.branch[row]
-        self._reach = int(plan.positions.max())
+        self._max_position = int(plan.positions.max())
         self._biases: dict[int | None, Tensor] = {}
         self._orders: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def spread(self, x: Tensor) -> Tensor:
+    def unpack(self, x: Tensor) -> Tensor:
         """(1, H, K*T, D) -> (K*N, H, L, D), in one copy."""
         heads, width = x.shape[1], x.shape[3]
-        there, _ = self._order(heads)
-        # a token's heads lie together in what a linear layer gave, and so this reshape copies nothing
-        rows = x.transpose(1, 2).reshape(-1, width).index_select(0, there)
+        gather_index, _ = self._order(heads)
+        # a token's heads are contiguous in the output of a linear layer, so this reshape does not copy
+        rows = x.transpose(1, 2).reshape(-1, width).index_select(0, gather_index)
         return rows.view(-1, heads, self.length, width)
 
     def pack(self, x: Tensor) -> Tensor:
@@ -62,49 +65,54 @@ class Packing:
         return x.reshape(-1, width).index_select(0, back).view(1, -1, heads, width)
 
     def bias(self, window: int | None) -> Tensor:
-        """What is added to the scores, (N, 1, L, L): 0 where a query may look, minus infinity elsewhere.
+        """The attention bias, (N, 1, L, L): 0 for visible keys, minus infinity for others.
 
-        It sees what stands no later on the prompt or on its own branch, and less than `window` back.
+        A query sees the keys of the prompt and of its own branch at positions up to its own, less than `window` back.
         """
-        window = None if window is None or window > self._reach else window
+        window = None if window is None or window > self._max_position else window
         if window not in self._biases:
             back = self._positions[:, :, None] - self._positions[:, None, :]  # (N, L, L)
             key = self._branches[:, None, :]
-            seen = (back >= 0) & ((key == PROMPT) | (key == self._branches[:, :, None]))
+            visible = (back >= 0) & ((key == PROMPT) | (key == self._branches[:, :, None]))
             if window is not None:
-                seen &= back < window
-            self._biases[window] = torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, -torch.inf)[:, None]
+                visible &= back < window
+            self._biases[window] = _bias(visible)
         return self._biases[window]
 
     def _order(self, heads: int) -> tuple[Tensor, Tensor]:
-        """For every place of the spread layout the (token, head) that goes there, and the other way round."""
+        """The (token, head) of every slot and head in the unpacked layout, and the inverse."""
         if heads not in self._orders:
-            device = self._place.device
+            device = self._slot_of_token.device
             model = torch.arange(self.models, device=device)[:, None, None, None]
             head = torch.arange(heads, device=device)
-            token = self._token.view(1, self.rows, 1, self.length)
-            there = (model * len(self._place) + token) * heads + head[:, None]  # (K, N, H, L)
-            row, column = (self._place // self.length)[:, None], (self._place % self.length)[:, None]
+            token = self._token_of_slot.view(1, self.rows, 1, self.length)
+            gather_index = (model * len(self._slot_of_token) + token) * heads + head[:, None]  # (K, N, H, L)
+            row, column = (self._slot_of_token // self.length)[:, None], (self._slot_of_token % self.length)[:, None]
             back = ((model[:, 0] * self.rows + row) * heads + head) * self.length + column  # (K, T, H)
-            self._orders[heads] = there.flatten(), back.flatten()
+            self._orders[heads] = gather_index.flatten(), back.flatten()
         return self._orders[heads]
+
+
+def _bias(visible: Tensor) -> Tensor:
+    """(N, L, L) -> (N, 1, L, L)."""
+    return torch.zeros(visible.shape, device=visible.device).masked_fill(~visible, -torch.inf)[:, None]
 
 
 def _rows(plan: TokenPlan) -> list[Tensor]:
     """The tokens of each row."""
     rows = []
     probe, branch = plan.probe.cpu(), plan.branch.cpu()
-    for each in range(plan.probes):
-        own = (probe == each).nonzero().squeeze(1)
-        prompt = own[branch[own] == PROMPT]
-        branches = own[branch[own] != PROMPT].split_with_sizes(_sizes(branch[own]))
-        held: list[Tensor] = [prompt]
+    for probe_number in range(plan.probes):
+        tokens = (probe == probe_number).nonzero().squeeze(1)
+        prompt = tokens[branch[tokens] == PROMPT]
+        branches = tokens[branch[tokens] != PROMPT].split_with_sizes(_sizes(branch[tokens]))
+        row: list[Tensor] = [prompt]
         for tail in branches:
-            if sum(map(len, held)) + len(tail) - len(prompt) > ROW_TOKENS and len(held) > 1:
-                rows.append(torch.cat(held))
-                held = [prompt]
-            held.append(tail)
-        rows.append(torch.cat(held))
+            if sum(map(len, row)) + len(tail) - len(prompt) > MAX_BRANCH_TOKENS and len(row) > 1:
+                rows.append(torch.cat(row))
+                row = [prompt]
+            row.append(tail)
+        rows.append(torch.cat(row))
     return rows
 
 
@@ -114,10 +122,10 @@ def _sizes(branch: Tensor) -> list[int]:
 
 
 def install(model: PreTrainedModel) -> None:
-    """Makes packed attention the model's own; raises `UnsupportedBase` where its code computes attention otherwise."""
+    """Install packed attention in a model. Raises `UnsupportedBase` if the model does not support custom attention."""
     if not model._supports_attention_backend:
-        raise UnsupportedBase(f"{model.config.model_type} models do not let their attention be replaced.")
-    model.set_attn_implementation(NAME)
+        raise UnsupportedBase(f"{model.config.model_type} models do not support custom attention.")
+    model.set_attn_implementation(ATTENTION_NAME)
 
 
 def attend(
@@ -135,10 +143,10 @@ def attend(
 ) -> tuple[Tensor, None]:
     """Causal attention within each prompt, with the signature of transformers' attention interface.
 
-    The queries that share a key head are attended to as one longer query, so that keys are never repeated.
+    Queries that share a key head are processed as one longer query, so that keys are not repeated.
     """
     heads, kv_heads, length = query.shape[1], key.shape[1], packing.length
-    q, k, v = (packing.spread(x) for x in (query, key, value))  # (K*N, H, L, D)
+    q, k, v = (packing.unpack(x) for x in (query, key, value))  # (K*N, H, L, D)
     pairs = len(q) * kv_heads
     q, k, v = q.view(pairs, -1, q.shape[3]), k.view(pairs, length, -1), v.view(pairs, length, -1)  # q: (.., G*L, D)
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
@@ -150,4 +158,4 @@ def attend(
     return packing.pack(output.view(-1, heads, length, v.shape[2])), None
 
 
-AttentionInterface.register(NAME, attend)
+AttentionInterface.register(ATTENTION_NAME, attend)

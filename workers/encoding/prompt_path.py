@@ -1,8 +1,8 @@
-"""Prompt tuning, p-tuning and prefix tuning: virtual tokens before each probe, and not a weight of the base touched.
+"""Prompt tuning, p-tuning and prefix tuning: virtual tokens before each probe, with the base's weights unchanged.
 
-PEFT publishes all three as one matrix with a row for each virtual token. In prompt tuning (arXiv 2104.08691) and
-p-tuning (arXiv 2103.10385) a row is the token's embedding. In prefix tuning (arXiv 2101.00190 section 4.2) it is the
-token's key and value in every layer, and what else the virtual token computes on its way is seen by nobody.
+PEFT stores all three as one matrix with a row for each virtual token. In prompt tuning (arXiv 2104.08691) and p-tuning
+(arXiv 2103.10385) a row is the token's embedding. In prefix tuning (arXiv 2101.00190 section 4.2) it is the token's key
+and value in every layer; the other states of the virtual token are not used.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from workers.encoding.token_plan import PROMPT, TokenPlan
 from workers.encoding.trace import Trace, run
 from workers.finetunes.finetune import FineTune
 
-PREFIXED = "deltadex_prefixed"
-KEY = "prompt_embeddings"
-MAX_VIRTUAL = 2048  # tokens; more than any that was published, and each probe gets them all
+PREFIX_ATTENTION = "deltadex_prefixed"
+TENSOR_NAME = "prompt_embeddings"
+MAX_VIRTUAL_TOKENS = 2048  # more than any published prompt has; each probe gets all of them
 
 
 @dataclass(frozen=True, eq=False)
 class PromptPath:
-    """Encodes prompts, each alone."""
+    """Encodes prompts, one at a time."""
 
     base: ResidentBase
 
     def traces(self, finetunes: Sequence[FineTune], plan: TokenPlan) -> list[Trace | CatalogError]:
-        """One result a prompt, in order."""
+        """One result for each prompt, in order."""
         return [self._trace(finetune, plan) for finetune in finetunes]
 
     def _trace(self, finetune: FineTune, plan: TokenPlan) -> Trace | CatalogError:
@@ -43,7 +43,7 @@ class PromptPath:
             prompt = _prompt(finetune).to(self.base.device, torch.float32)  # (V, d)
             longer = plan_with_virtual(plan, len(prompt))
             if finetune.config["peft_type"] == "PREFIX_TUNING":
-                heads = _whole(finetune.config, "num_attention_heads")
+                heads = _positive_integer(finetune.config, "num_attention_heads")
                 context = _prefixed(self.base, prompt, heads, longer.virtual)
             else:
                 context = _embedded(self.base.model, prompt, longer.virtual)
@@ -56,15 +56,15 @@ class PromptPath:
 
 @dataclass(frozen=True, eq=False)
 class LongerPlan:
-    """A plan of T + N*V tokens, and where its virtual and its real tokens stand."""
+    """A plan of T + N*V tokens, and the indices of its virtual and real tokens."""
 
     plan: TokenPlan
     virtual: Tensor  # (N, V)
-    real: Tensor  # (T,), in the order of the plan without them
+    real: Tensor  # (T,), in the order of the original plan
 
 
 def plan_with_virtual(plan: TokenPlan, count: int) -> LongerPlan:
-    """V virtual tokens at the head of every probe; the real ones move up by V positions."""
+    """Prepend V virtual tokens to every probe; the positions of real tokens grow by V."""
     shift = (plan.probe + 1) * count
     real = torch.arange(plan.tokens, device=plan.ids.device) + shift
     total = plan.tokens + plan.probes * count
@@ -83,17 +83,17 @@ def plan_with_virtual(plan: TokenPlan, count: int) -> LongerPlan:
 
 @contextmanager
 def _embedded(model: PreTrainedModel, prompt: Tensor, virtual: Tensor) -> Iterator[None]:
-    """While it lasts, the virtual tokens' embeddings are the prompt's rows; raises `ShapeMismatch`."""
+    """Within the context, the virtual tokens' embeddings are the prompt's rows. Raises `ShapeMismatch`."""
     width = model.config.get_text_config().hidden_size
     if prompt.shape[1] != width:
-        raise ShapeMismatch(f"The prompt's embeddings are {prompt.shape[1]} wide, the base's {width}.")
+        raise ShapeMismatch(f"The prompt's embeddings have {prompt.shape[1]} dimensions, the base's {width}.")
 
-    def put(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def replace_embeddings(module: nn.Module, args: Any, output: Tensor) -> Tensor:
         output = output.clone()  # (1, T, H)
         output[0, virtual] = prompt.to(output.dtype)
         return output
 
-    handle = model.get_input_embeddings().register_forward_hook(put)
+    handle = model.get_input_embeddings().register_forward_hook(replace_embeddings)
     try:
         yield
     finally:
@@ -102,20 +102,20 @@ def _embedded(model: PreTrainedModel, prompt: Tensor, virtual: Tensor) -> Iterat
 
 @contextmanager
 def _prefixed(base: ResidentBase, prompt: Tensor, heads: int, virtual: Tensor) -> Iterator[None]:
-    """While it lasts, the virtual tokens' keys and values are the prompt's; raises `ShapeMismatch`."""
-    width = prompt.shape[1] // (2 * base.layers)  # of all heads' keys
+    """Within the context, the virtual tokens' keys and values are the prompt's. Raises `ShapeMismatch`."""
+    width = prompt.shape[1] // (2 * base.layers)  # of the keys of all heads
     if width * 2 * base.layers != prompt.shape[1] or width % heads:
-        raise ShapeMismatch(f"{prompt.shape[1]} numbers a token are no keys and values of {base.layers} layers.")
+        raise ShapeMismatch(f"{prompt.shape[1]} values per token are not the keys and values of {base.layers} layers.")
     layers = prompt.view(len(prompt), base.layers, 2, heads, width // heads).permute(1, 2, 3, 0, 4)  # (l, 2, h, V, D)
 
-    def hand_on(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def pass_prefix(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return args, {**kwargs, "prefix": layers, "virtual": virtual}
 
     model = base.model
-    handle = model.register_forward_pre_hook(hand_on, with_kwargs=True)
+    handle = model.register_forward_pre_hook(pass_prefix, with_kwargs=True)
     before = model.config._attn_implementation
     try:
-        model.set_attn_implementation(PREFIXED)
+        model.set_attn_implementation(PREFIX_ATTENTION)
         yield
     finally:
         model.set_attn_implementation(before)
@@ -131,7 +131,7 @@ def _attend(
     *,
     prefix: Tensor,
     virtual: Tensor,
-    **more: Any,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     keys, values = prefix[module.layer_idx]  # (H, V, D) each
     if (key.shape[1], key.shape[3]) != (keys.shape[0], keys.shape[2]):
@@ -142,28 +142,28 @@ def _attend(
     # (H, V, D) -> (H, N, V, D): every probe has the same prefix
     key[0, :, virtual] = keys[:, None].to(key.dtype)
     value[0, :, virtual] = values[:, None].to(value.dtype)
-    return packing.attend(module, query, key, value, attention_mask, **more)
+    return packing.attend(module, query, key, value, attention_mask, **options)
 
 
 def _prompt(finetune: FineTune) -> Tensor:
     """Raises `InvalidAdapterConfig`, `UnsupportedAdapter`."""
-    prompt = finetune.tensors.get(KEY)
+    prompt = finetune.tensors.get(TENSOR_NAME)
     if prompt is None or len(finetune.tensors) > 1 or prompt.ndim != 2 or not prompt.is_floating_point():
-        raise InvalidAdapterConfig(f"A {finetune.kind} adapter holds one matrix {KEY} and nothing else.")
+        raise InvalidAdapterConfig(f"A {finetune.kind} adapter must have one matrix {TENSOR_NAME} and no other tensor.")
     if (finetune.config.get("num_transformer_submodules") or 1) != 1:
-        raise UnsupportedAdapter("The prompt was made for a model of several parts, such as an encoder and a decoder.")
-    if _whole(finetune.config, "num_virtual_tokens") != len(prompt) or not len(prompt):
-        raise InvalidAdapterConfig(f"The config says another number of virtual tokens than there are: {len(prompt)}.")
-    if len(prompt) > MAX_VIRTUAL:
-        raise UnsupportedAdapter(f"The prompt has {len(prompt):,} virtual tokens; at most {MAX_VIRTUAL:,} are run.")
+        raise UnsupportedAdapter("The prompt was trained for a model with an encoder and a decoder.")
+    if _positive_integer(finetune.config, "num_virtual_tokens") != len(prompt) or not len(prompt):
+        raise InvalidAdapterConfig(f"The config's number of virtual tokens differs from the prompt's: {len(prompt)}.")
+    if len(prompt) > MAX_VIRTUAL_TOKENS:
+        raise UnsupportedAdapter(f"The prompt has {len(prompt):,} virtual tokens; the limit is {MAX_VIRTUAL_TOKENS:,}.")
     return prompt
 
 
-def _whole(config: Any, name: str) -> int:
+def _positive_integer(config: Any, name: str) -> int:
     value = config.get(name)
     if type(value) is not int or value < 1:
-        raise InvalidAdapterConfig(f"{name} is {str(value)[:40]}; it must be a whole number from 1.")
+        raise InvalidAdapterConfig(f"{name} is {str(value)[:40]}; it must be a positive integer.")
     return value
 
 
-AttentionInterface.register(PREFIXED, _attend)
+AttentionInterface.register(PREFIX_ATTENTION, _attend)

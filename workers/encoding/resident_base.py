@@ -1,4 +1,4 @@
-"""The resident base: one headless model that every fine-tune of it is measured against, never mutated."""
+"""The resident base: a headless model that its fine-tunes are measured against, and that is never modified."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from catalog.errors import NothingToEmbed, UnsupportedBase
+from catalog.errors import NoSupportedWeights, UnsupportedBase
 from catalog.errors.root import first_line
 from workers.encoding.model_loading import DTYPES, clean_view, load_config, load_headless, load_whole
 from workers.encoding.output_head import Head, input_embeddings, load_head
-from workers.finetunes.finetune import MAX_CONFIG_BYTES, quantisation
+from workers.finetunes.finetune import MAX_CONFIG_BYTES, quantization
 from workers.finetunes.json_file import read_object
 from workers.finetunes.safetensors_file import read_header
 
@@ -24,7 +24,7 @@ from workers.finetunes.safetensors_file import read_header
 class ResidentBase:
     """A base model in memory: `AutoModel` (no output head), in evaluation mode, without gradients.
 
-    `repo` and `sha` name it in every space. In a reduced `dtype` the matrix products run in that dtype and the rest in
+    `repo` and `sha` identify it in its spaces. In a reduced `dtype`, matrix products run in that dtype and the rest in
     float32 (see `kernels`).
     """
 
@@ -38,15 +38,15 @@ class ResidentBase:
 
     @classmethod
     def load(cls, folder: Path, repo: str, sha: str, *, dtype: str = "float32", device: str = "cpu") -> ResidentBase:
-        """Loads a base from a folder of safetensors; nothing is downloaded and no code of the folder runs.
+        """Load a base from a folder of safetensors files. Nothing is downloaded, and no code from the folder is run.
 
-        Raises `NothingToEmbed`, `CorruptWeights`, `UnsupportedBase`.
+        Raises `NoSupportedWeights`, `CorruptWeights`, `UnsupportedBase`.
         """
         folder = Path(folder)
         if dtype not in DTYPES:
-            raise UnsupportedBase(f"{dtype} is no dtype that a base is loaded in: choose from {', '.join(DTYPES)}.")
+            raise UnsupportedBase(f"The dtype {dtype} is not supported: choose one of {', '.join(DTYPES)}.")
         if not list(folder.glob("*.safetensors")) or not (folder / "config.json").is_file():
-            raise NothingToEmbed(f"{folder.name} holds no config.json with safetensors files.")
+            raise NoSupportedWeights(f"{folder.name} has no config.json with safetensors files.")
         return cls(folder, repo, sha, dtype, device, _load_model(folder, dtype, device), _load_tokenizer(folder))
 
     @property
@@ -59,12 +59,12 @@ class ResidentBase:
 
     @property
     def layers(self) -> int:
-        """How many decoder layers there are; `hidden_states` has one more entry."""
+        """The number of decoder layers; `hidden_states` has one more entry."""
         return self.model.config.get_text_config().num_hidden_layers
 
     @cached_property
     def head(self) -> Head:
-        """The output head, loaded when first asked for; raises `UnsupportedBase`."""
+        """The output head, loaded at the first access. Raises `UnsupportedBase`."""
         return load_head(self.folder, self.model, self.device)
 
     @property
@@ -74,24 +74,24 @@ class ResidentBase:
 
 
 def load_for_training(folder: Path, dtype: str, device: str) -> PreTrainedModel:
-    """A base with its output head, in a copy of its own that may be changed. Raises what `ResidentBase.load` does."""
-    with _checked(folder) as (view, config):
-        whole: Any = load_whole(view, config, dtype, UnsupportedBase)
-        return whole.to(device)
+    """A separate copy of a base with its output head, for training. Raises what `ResidentBase.load` raises."""
+    with _checked_view(folder) as (view, config):
+        model: Any = load_whole(view, config, dtype, UnsupportedBase)
+        return model.to(device)
 
 
 def _load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
-    with _checked(folder) as (view, config):
+    with _checked_view(folder) as (view, config):
         model: Any = load_headless(view, config, dtype, UnsupportedBase)
         return model.to(device)
 
 
 @contextmanager
-def _checked(folder: Path) -> Iterator[tuple[Path, PreTrainedConfig]]:
+def _checked_view(folder: Path) -> Iterator[tuple[Path, PreTrainedConfig]]:
     """A clean view of the folder, and its config."""
     content = read_object(folder / "config.json", UnsupportedBase, max_bytes=MAX_CONFIG_BYTES)
-    if quantisation(content):
-        raise UnsupportedBase(f"{folder.name} is quantised; use the unquantised model that it was made from.")
+    if quantization(content):
+        raise UnsupportedBase(f"{folder.name} is quantized; use the unquantized original.")
     shapes = {name: entry.shape for file in folder.glob("*.safetensors") for name, entry in read_header(file).items()}
     with clean_view(folder, [path.name for path in folder.iterdir()], content) as view:
         yield view, load_config(view, shapes, UnsupportedBase)
@@ -100,5 +100,5 @@ def _checked(folder: Path) -> Iterator[tuple[Path, PreTrainedConfig]]:
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # each tokenizer backend raises classes of its own
-        raise UnsupportedBase(f"{folder.name} holds no tokenizer that can be loaded: {first_line(error)}") from error
+    except Exception as error:  # tokenizer backends raise various classes
+        raise UnsupportedBase(f"The tokenizer of {folder.name} cannot be loaded: {first_line(error)}") from error

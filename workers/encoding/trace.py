@@ -1,4 +1,4 @@
-"""One forward pass of packed prompts, and what it leaves behind for the features to read."""
+"""One forward pass of packed prompts, and its trace, which the features read."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from transformers import PreTrainedModel
 from workers.encoding.output_head import Head
 from workers.encoding.packing import Packing
 from workers.encoding.token_plan import TokenPlan
-from workers.process.cancellation import check
+from workers.process.cancellation import raise_if_cancelled
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What one model's forward left: all that any feature needs, float32, in the plan's order of tokens.
+    """The states of one forward pass that features read, float32, in the plan's order of tokens.
 
-    `head` is None where the model has the output head of its base.
+    `head` is None if the model has the output head of its base.
     """
 
     plan: TokenPlan
     hidden: Tensor  # (T, H), at the plan's layer
-    final: Tensor | None  # (T, H), after the final norm; None where the plan does not go to the end
-    middle: Tensor | None = None  # (T, H), at the plan's middle layer; None where it has none
+    final: Tensor | None  # (T, H), after the final norm; None if the plan ends earlier
+    middle: Tensor | None = None  # (T, H), at the plan's middle layer; None if it has none
     head: Head | None = None
 
     @property
@@ -35,17 +35,17 @@ class Trace:
         return self._head.vocabulary
 
     def logits(self, tokens: Tensor) -> Tensor:
-        """What the model says behind some tokens, (M, V)."""
-        assert self.final is not None  # the plan of a feature that reads logits goes to the end
+        """The logits after M tokens, (M, V)."""
+        assert self.final is not None  # a plan for logits runs all layers
         return self._head.logits(self.final[tokens])
 
     @property
     def _head(self) -> Head:
-        assert self.head is not None  # the encoder fills in the base's
+        assert self.head is not None  # the encoder sets the base's head
         return self.head
 
     def select(self, plan: TokenPlan, tokens: Tensor) -> Trace:
-        """The trace of a plan whose tokens are some of this one's."""
+        """The trace of `plan`, whose tokens are `tokens` of this trace."""
         final, middle = (None if state is None else state[tokens] for state in (self.final, self.middle))
         return Trace(plan, self.hidden[tokens], final, middle, self.head)
 
@@ -61,17 +61,22 @@ def join(plan: TokenPlan, parts: Sequence[Trace]) -> Trace:
 
 
 def _joined(states: Iterable[Tensor | None]) -> Tensor | None:
-    there = [state for state in states if state is not None]
-    return torch.cat(there) if there else None
+    present = [state for state in states if state is not None]
+    return torch.cat(present) if present else None
 
 
 def run(model: PreTrainedModel, plan: TokenPlan, models: int) -> list[Trace]:
-    """The traces of K models that share the resident weights and differ by the hooks that are on them now.
+    """The traces of K models that share the resident weights and differ by the installed hooks.
 
-    Raises `Stopped` between two layers once the work is given up (`workers.process.cancellation`).
+    Raises `Cancelled` between two layers (`workers.process.cancellation`).
     """
-    watched = _watched(model, plan)
-    with torch.inference_mode(), _heeding(model), watched as seen, _sparing(model, plan, models):
+    captured_inputs = _captured_inputs(model, plan)
+    with (
+        torch.inference_mode(),
+        _cancellable(model),
+        captured_inputs as captured,
+        _last_mlp_on_read_tokens(model, plan, models),
+    ):
         try:
             output = model(
                 input_ids=plan.ids.repeat(models)[None],
@@ -79,23 +84,23 @@ def run(model: PreTrainedModel, plan: TokenPlan, models: int) -> list[Trace]:
                 use_cache=False,
                 packing=Packing(plan, models),
             )
-            seen["final"] = output.last_hidden_state
-        except _SeenEnough:
+            captured["final"] = output.last_hidden_state
+        except _ForwardComplete:
             pass
-    states = {name: state.float().view(models, plan.tokens, -1) for name, state in seen.items()}  # (K, T, H)
+    states = {name: state.float().view(models, plan.tokens, -1) for name, state in captured.items()}  # (K, T, H)
     hidden = states["hidden"] if "hidden" in states else states["final"]
     final, middle = (states[name] if name in states else [None] * models for name in ("final", "middle"))
-    return [Trace(plan, hidden[each], final[each], middle[each]) for each in range(models)]
+    return [Trace(plan, hidden[number], final[number], middle[number]) for number in range(models)]
 
 
-class _SeenEnough(Exception):
-    """Ends a forward whose further layers nobody reads."""
+class _ForwardComplete(Exception):
+    """Ends a forward pass after the last layer that is read."""
 
 
 @contextmanager
-def _heeding(model: PreTrainedModel) -> Iterator[None]:
-    """Asks before each layer whether the work is still wanted."""
-    handles = [layer.register_forward_pre_hook(lambda *_: check()) for layer in decoder_layers(model)]
+def _cancellable(model: PreTrainedModel) -> Iterator[None]:
+    """Check for cancellation before each layer."""
+    handles = [layer.register_forward_pre_hook(lambda *_: raise_if_cancelled()) for layer in decoder_layers(model)]
     try:
         yield
     finally:
@@ -104,43 +109,43 @@ def _heeding(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def _watched(model: PreTrainedModel, plan: TokenPlan) -> Iterator[dict[str, Tensor]]:
-    """Notes what goes into the plan's layers, which is what `hidden_states` holds at their index; -1 notes nothing."""
-    seen: dict[str, Tensor] = {}
+def _captured_inputs(model: PreTrainedModel, plan: TokenPlan) -> Iterator[dict[str, Tensor]]:
+    """Capture the inputs of the plan's layers, which are `hidden_states` at their indices; none for layer -1."""
+    captured: dict[str, Tensor] = {}
 
-    def noting(name: str) -> Callable[..., None]:
-        def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            seen[name] = args[0] if args else kwargs["hidden_states"]
+    def capture_hook(name: str) -> Callable[..., None]:
+        def capture(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            captured[name] = args[0] if args else kwargs["hidden_states"]
             if not plan.to_end:
-                raise _SeenEnough
+                raise _ForwardComplete
 
-        return note
+        return capture
 
-    wanted = {"hidden": None if plan.layer == -1 else plan.layer, "middle": plan.middle}
+    layers = {"hidden": None if plan.layer == -1 else plan.layer, "middle": plan.middle}
     handles = [
-        decoder_layers(model)[layer].register_forward_pre_hook(noting(name), with_kwargs=True)
-        for name, layer in wanted.items()
+        decoder_layers(model)[layer].register_forward_pre_hook(capture_hook(name), with_kwargs=True)
+        for name, layer in layers.items()
         if layer is not None
     ]
     try:
-        yield seen
+        yield captured
     finally:
         for handle in handles:
             handle.remove()
 
 
 @contextmanager
-def _sparing(model: PreTrainedModel, plan: TokenPlan, models: int) -> Iterator[None]:
-    """Runs the last layer's MLP, most of the layer's work, for the tokens alone whose final states are read.
+def _last_mlp_on_read_tokens(model: PreTrainedModel, plan: TokenPlan, models: int) -> Iterator[None]:
+    """Run the last layer's MLP, most of the layer's work, only for tokens whose final states are read.
 
-    Of all other tokens that layer is asked for keys and values only, which come before its MLP.
+    Other tokens contribute only keys and values to the last layer, which do not depend on its MLP.
     """
     read, mlp = plan.read_at_end, getattr(decoder_layers(model)[-1], "mlp", None)
     if read is None or mlp is None:
         yield
         return
     total = models * plan.tokens
-    tokens = torch.cat([read + plan.tokens * each for each in range(models)])
+    tokens = torch.cat([read + plan.tokens * number for number in range(models)])
 
     def gather(module: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
         return args[0].view(total, -1)[None, tokens]
@@ -159,6 +164,6 @@ def _sparing(model: PreTrainedModel, plan: TokenPlan, models: int) -> Iterator[N
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The list of a model's layers, whatever its architecture calls it."""
+    """The list of a model's decoder layers, independent of the architecture's names."""
     count = model.config.get_text_config().num_hidden_layers
     return next(module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count)

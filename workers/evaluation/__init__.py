@@ -1,1 +1,1 @@
-"""How well vectors tell labelled models apart: `deltadex evaluate`."""
+"""Measure how well vectors separate labeled models: `deltadex evaluate`."""

@@ -1,4 +1,4 @@
-"""Intervals of figures by resampling models within their labels."""
+"""Bootstrap confidence intervals: models are resampled within their labels."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ RESAMPLES = 1000
 COVERAGE = 0.95
 
 
-def resamples(labels: Ints, count: int = RESAMPLES, seed: int = 0) -> Iterator[Floats]:
-    """How often each model was drawn, (n,), in each of `count` resamples.
+def resample_weights(labels: Ints, count: int = RESAMPLES, seed: int = 0) -> Iterator[Floats]:
+    """Yield, for each of `count` resamples, how often each model was drawn, (n,).
 
-    Every label is drawn from with replacement as often as it has models, and drawn again where only one model came
-    out, for that one would have nothing of its own to be near to.
+    Each label keeps its number of models: they are drawn with replacement from the models of that label. A draw that
+    contains only one distinct model is repeated, because that model would have no other model of its label to be near.
     """
     generator = np.random.default_rng(seed)
-    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     for _ in range(count):
         weights = np.zeros(len(labels))
-        for group in groups:
-            np.add.at(weights, _draw(group, generator), 1.0)
+        for indices in members:
+            np.add.at(weights, _draw(indices, generator), 1.0)
         yield weights
 
 
-def interval(
-    figure: Callable[[Floats], float], labels: Ints, count: int = RESAMPLES, seed: int = 0
+def bootstrap_interval(
+    statistic: Callable[[Floats], float], labels: Ints, count: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """The percentile interval of a figure of weights that covers 95% of the resamples."""
-    values = [figure(weights) for weights in resamples(labels, count, seed)]
+    """The 95% percentile interval of a statistic, which is a function of the models' weights, (n,)."""
+    values = [statistic(weights) for weights in resample_weights(labels, count, seed)]
     low, high = np.quantile(values, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
     return float(low), float(high)
 
 
-def _draw(group: Ints, generator: np.random.Generator) -> Ints:
+def _draw(indices: Ints, generator: np.random.Generator) -> Ints:
     while True:
-        drawn = generator.choice(group, len(group))
-        if len(group) == 1 or (drawn != drawn[0]).any():
+        drawn = generator.choice(indices, len(indices))
+        if len(indices) == 1 or (drawn != drawn[0]).any():
             return drawn

@@ -1,4 +1,4 @@
-"""The scorecard of a labelled pool, with no server: `python -m workers.evaluation.evaluate`, or `deltadex evaluate`."""
+"""Score a labeled pool without a server: `python -m workers.evaluation.evaluate`, or `deltadex evaluate`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from workers.evaluation import options, plots, report
 from workers.evaluation.bootstrap import COVERAGE, RESAMPLES
 from workers.evaluation.options import out
 from workers.evaluation.pool import Pool
-from workers.evaluation.representations import REPRESENTATIONS, Setting, find_representation
-from workers.evaluation.scorecard import Line, score
+from workers.evaluation.representations import REPRESENTATIONS, EvaluationContext, find_representation
+from workers.evaluation.scorecard import Result, score
 
 app = typer.Typer(add_completion=False)
 
-SMALLEST = 3  # models of a cluster
+MIN_CLUSTER_SIZE = 3  # models
 
 
 @app.command()
@@ -30,57 +30,65 @@ def evaluate(
     out_dir: options.Out,
     base: options.Base = None,
     probes: options.Probes = None,
-    only: Annotated[list[str] | None, typer.Option(help="One representation; repeat it for more. All without.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="A representation; repeatable. Default: all.")] = None,
     dtype: options.Dtype = "float32",
     device: options.Device = "cpu",
     batch: options.Batch = 8,
     mask_share: Annotated[
-        float, typer.Option(min=0.0001, max=1, help="Share of the changed weights in a salient mask.")
+        float, typer.Option(min=0.0001, max=1, help="Share of the changed weights that a salient mask marks.")
     ] = 0.01,
-    answer_tokens: Annotated[int, typer.Option(min=1, help="Length of the answers that are embedded.")] = 32,
-    min_cluster: Annotated[int, typer.Option(min=2, help="Size of the smallest cluster.")] = SMALLEST,
+    answer_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of the answers that are embedded.")] = 32,
+    min_cluster: Annotated[int, typer.Option(min=2, help="Size of the smallest cluster.")] = MIN_CLUSTER_SIZE,
     resamples: Annotated[int, typer.Option(min=10, help="Resamples of the bootstrap.")] = RESAMPLES,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Measure how well each representation tells the labels of a pool apart: a table, files and plots."""
-    with options.errors_told(as_json):
-        chosen = [find_representation(name) for name in only or REPRESENTATIONS]
+    """Measure how well each representation separates the labels of a pool. Writes a table, files and plots."""
+    with options.report_errors(as_json):
+        representations = [find_representation(name) for name in only or REPRESENTATIONS]
         report.make_folder(out_dir)
-        with options.progress() as tell:
-            pool = options.read_pool(labels, tell)
-            resident = options.read_base(pool, base, dtype, device)
-            setting = Setting(
+        with options.progress_bar() as progress:
+            pool = options.read_pool(labels, progress)
+            resident = options.load_resident_base(pool, base, dtype, device)
+            context = EvaluationContext(
                 resident, BaseGuard(resident.model), load_probes(probes), batch, mask_share, answer_tokens
             )
-            lines = score(pool, chosen, setting, smallest=min_cluster, resamples=resamples, seed=seed, tell=tell)
-            how = {
+            results = score(
+                pool,
+                representations,
+                context,
+                min_cluster_size=min_cluster,
+                resamples=resamples,
+                seed=seed,
+                progress=progress,
+            )
+            settings = {
                 "base": {"repo": resident.repo, "sha": resident.sha, "dtype": dtype},
-                "probe_set": {"name": setting.probes.name, "sha256": setting.probes.sha256},
+                "probe_set": {"name": context.probes.name, "sha256": context.probes.sha256},
                 "bootstrap": {"resamples": resamples, "seed": seed, "coverage": COVERAGE},
                 "smallest_cluster": min_cluster,
             }
-            report.write_scorecard(out_dir, pool, lines, how)
-            for number, line in enumerate(lines):
-                tell("drawing", number, len(lines))
-                if line.gram is not None:
-                    plots.plot_representation(out_dir / "plots" / f"{line.name}.png", line.name, pool, line.gram)
+            report.write_scorecard(out_dir, pool, results, settings)
+            for number, result in enumerate(results):
+                progress("drawing", number, len(results))
+                if result.gram is not None:
+                    plots.plot_representation(out_dir / "plots" / f"{result.name}.png", result.name, pool, result.gram)
     if as_json:
         typer.echo(json.dumps(json.loads((out_dir / "scorecard.json").read_text(encoding="utf-8"))))
     else:
-        show(lines, pool, out_dir)
-    if all(line.figures is None for line in lines):
+        print_scorecard(results, pool, out_dir)
+    if all(result.metrics is None for result in results):
         raise typer.Exit(1)
 
 
-def show(lines: Sequence[Line], pool: Pool, folder: Path) -> None:
-    """The tables, and why a line is empty."""
-    out.print(report.scorecard_table(lines))
-    for note in report.missing_notes(lines):
+def print_scorecard(results: Sequence[Result], pool: Pool, folder: Path) -> None:
+    """Print the tables, and why a representation is missing."""
+    out.print(report.scorecard_table(results))
+    for note in report.missing_notes(results):
         out.print(escape(note), soft_wrap=True)
     out.print()
     out.print(report.published_table())
-    out.print(f"\n{len(pool)} models, {len(pool.groups)} labels; everything is in {escape(str(folder))}")
+    out.print(f"\n{len(pool)} models, {len(pool.classes)} labels. The files are in {escape(str(folder))}")
 
 
 if __name__ == "__main__":

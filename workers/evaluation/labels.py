@@ -1,4 +1,4 @@
-"""The labels of a pool: a CSV file with a model and its label in every line."""
+"""The labels of a pool: a CSV file with one `model,label` pair per line."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ HEADERS = frozenset({"model", "repo", "repo_id", "folder", "name"})
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """One line: a repo id or a folder, and what it is. `line` counts from 1."""
+class LabeledModel:
+    """A model (a repo id or a folder), its label, and its line in the file, counted from 1."""
 
     model: str
     label: str
     line: int
 
 
-def read_labels(path: Path) -> list[Labelled]:
-    """The lines of a file `model,label`, with or without a header, in order; empty lines are left out.
+def read_labels(path: Path) -> list[LabeledModel]:
+    """Read a file of `model,label` lines, in order. A header is optional, and empty lines are skipped.
 
-    Raises `InvalidLabels`, which names the line, where one has not two filled columns or repeats a model.
+    Raises `InvalidLabels`, with the line number, for a line without two non-empty columns or with a repeated model.
     """
-    found: dict[str, Labelled] = {}
-    for line, cells in _lines(path):
-        if not any(cells) or (not found and cells[0].lower() in HEADERS):
+    models: dict[str, LabeledModel] = {}
+    for line, cells in _read_lines(path):
+        if not any(cells) or (not models and cells[0].lower() in HEADERS):
             continue
         if len(cells) != 2:
             raise InvalidLabels(f"Line {line} of {path.name} has {len(cells)} columns; write MODEL,LABEL.")
         model, label = cells
         if not model or not label:
             raise InvalidLabels(f"Line {line} of {path.name} has no {'label' if model else 'model'}.")
-        if model in found:
-            raise InvalidLabels(f"Line {line} of {path.name} repeats {model}, which line {found[model].line} has.")
-        found[model] = Labelled(model, label, line)
-    if not found:
+        if model in models:
+            raise InvalidLabels(f"Line {line} of {path.name} repeats {model}, which line {models[model].line} has.")
+        models[model] = LabeledModel(model, label, line)
+    if not models:
         raise InvalidLabels(f"{path.name} names no models; write MODEL,LABEL in each line.")
-    return list(found.values())
+    return list(models.values())
 
 
-def check_groups(labelled: list[Labelled]) -> None:
-    """Raises `InvalidLabels` where nothing can be told apart: fewer than two labels, or a label with one model."""
-    counts = Counter(each.label for each in labelled)
+def check_labels(labeled: list[LabeledModel]) -> None:
+    """Raise `InvalidLabels` for fewer than two labels, or for a label with only one model."""
+    counts = Counter(model.label for model in labeled)
     if len(counts) < 2:
-        raise InvalidLabels(f"All models are labelled {next(iter(counts))}; there must be two labels at least.")
-    if alone := next((each for each in labelled if counts[each.label] == 1), None):
+        raise InvalidLabels(f"All models are labeled {next(iter(counts))}; use at least two labels.")
+    if single := next((model for model in labeled if counts[model.label] == 1), None):
         raise InvalidLabels(
-            f"{alone.label}, in line {alone.line}, has one model; each label needs two, to have a nearest of its own."
+            f"{single.label}, in line {single.line}, has one model; each label needs at least two models."
         )
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, strict=True)

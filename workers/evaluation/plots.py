@@ -1,4 +1,4 @@
-"""Figures: silhouettes and a t-SNE map of each representation."""
+"""Plots: the silhouettes and a t-SNE map of each representation."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ DPI = 100
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of so many inches that no window is opened for; raises `MissingExtra`."""
+    """A figure of the given size in inches, without a window. Raises `MissingExtra` if matplotlib is not installed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingExtra("No matplotlib: plots need `pip install 'deltadex[evaluate]'`.") from None
+        raise MissingExtra("Plots need matplotlib: run `pip install 'deltadex[evaluate]'`.") from None
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -36,11 +36,11 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def plot_representation(path: Path, name: str, pool: Pool, gram: Floats) -> None:
-    """Every model's silhouette by label, beside a t-SNE map of the same distances."""
+    """Draw every model's silhouette, grouped by label, next to a t-SNE map of the same distances."""
     distance = measures.distances(gram)
     figure = new_figure(10, 4.2)
     left, right = figure.subplots(1, 2)
-    _draw_silhouettes(left, measures.silhouettes(distance, pool.numbers), pool)
+    _draw_silhouettes(left, measures.silhouettes(distance, pool.class_indices), pool)
     _draw_map(right, tsne(distance), pool)
     figure.suptitle(name)
     save(figure, path)
@@ -56,19 +56,20 @@ def tsne(distance: Floats) -> np.ndarray:
 
 
 def _draw_silhouettes(axes: Any, values: Floats, pool: Pool) -> None:
-    at = 0
-    for number, label in enumerate(pool.groups):
-        own = np.sort(values[pool.numbers == number])
-        axes.barh(np.arange(at, at + len(own)), own, height=0.9, color=f"C{number % 10}")
-        axes.text(min(0.0, values.min()) - 0.02, at + (len(own) - 1) / 2, label, ha="right", va="center", fontsize=8)
-        at += len(own) + 1
+    bottom = 0
+    for number, label in enumerate(pool.classes):
+        widths = np.sort(values[pool.class_indices == number])
+        axes.barh(np.arange(bottom, bottom + len(widths)), widths, height=0.9, color=f"C{number % 10}")
+        middle = bottom + (len(widths) - 1) / 2
+        axes.text(min(0.0, values.min()) - 0.02, middle, label, ha="right", va="center", fontsize=8)
+        bottom += len(widths) + 1
     axes.axvline(values.mean(), color="black", linewidth=0.8, linestyle="--")
     axes.set(title=f"silhouettes, mean {values.mean():.3f}", xlim=(min(0.0, values.min()) - 0.35, 1), yticks=[])
 
 
-def _draw_map(axes: Any, places: np.ndarray, pool: Pool) -> None:
-    for number, label in enumerate(pool.groups):
-        own = places[pool.numbers == number]
-        axes.scatter(own[:, 0], own[:, 1], color=f"C{number % 10}", label=label, s=28)
+def _draw_map(axes: Any, coordinates: np.ndarray, pool: Pool) -> None:
+    for number, label in enumerate(pool.classes):
+        points = coordinates[pool.class_indices == number]
+        axes.scatter(points[:, 0], points[:, 1], color=f"C{number % 10}", label=label, s=28)
     axes.set(title="t-SNE map", xticks=[], yticks=[])
     axes.legend(fontsize=7)

@@ -1,4 +1,4 @@
-"""A labelled pool: its fine-tunes on this machine, and the one base that they share."""
+"""A labeled pool: local fine-tunes and the base model that they share."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from catalog.errors import CatalogError, InvalidLabels, InvalidRepoId
 from catalog.models.repo_ref import RepoRef
 from catalog.settings import Settings
 from workers.bases.resolver import BaseResolver
-from workers.embed import named
+from workers.embed import with_name
 from workers.encoding.resident_base import ResidentBase
-from workers.evaluation.labels import Labelled
+from workers.evaluation.labels import LabeledModel
 from workers.evaluation.measures import Ints
 from workers.finetunes.content import content_sha
 from workers.finetunes.reading import FineTune, read_finetune
 from workers.hub.client import Hub
 
-Tell = Callable[[str, int, int], None]  # what is done, how much of it, of how much
+Progress = Callable[[str, int, int], None]  # (step, done, total)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Models in the order of their lines; weights are read when they are asked for."""
+    """Models in the order of the labels file. Weights are read from disk on each iteration."""
 
     names: tuple[str, ...]
     labels: tuple[str, ...]
@@ -35,62 +35,65 @@ class Pool:
         return len(self.names)
 
     @property
-    def groups(self) -> list[str]:
-        """The labels that there are, sorted."""
+    def classes(self) -> list[str]:
+        """The distinct labels, sorted."""
         return sorted(set(self.labels))
 
     @property
-    def numbers(self) -> Ints:
-        """Each model's label as a place in `groups`, (n,)."""
-        return np.array([self.groups.index(label) for label in self.labels])
+    def class_indices(self) -> Ints:
+        """The index of each model's label in `classes`, (n,)."""
+        return np.array([self.classes.index(label) for label in self.labels])
 
     def finetunes(self) -> Iterator[FineTune]:
-        """Raises what `read_finetune` raises, named."""
+        """Read each fine-tune; raises what `read_finetune` raises, prefixed with the model's name."""
         for name, folder in zip(self.names, self.folders, strict=True):
             yield _read(name, folder)
 
     def batches(self, size: int) -> Iterator[list[FineTune]]:
         for start in range(0, len(self), size):
-            yield [_read(*each) for each in zip(self.names[start : start + size], self.folders[start:], strict=False)]
+            names, folders = self.names[start : start + size], self.folders[start : start + size]
+            yield [_read(name, folder) for name, folder in zip(names, folders, strict=True)]
 
 
-def gather(labelled: Sequence[Labelled], labels_file: Path, conf: Settings, tell: Tell) -> Pool:
-    """The pool of a labels file: folders as they are, repos downloaded, each read and verified once.
+def gather(labeled: Sequence[LabeledModel], labels_file: Path, conf: Settings, progress: Progress) -> Pool:
+    """Build the pool of a labels file: download repos, and read and verify every fine-tune once.
 
-    A folder may be given from where the file lies or from the working directory. Raises `InvalidLabels` for a line
-    that is neither a folder nor a repo id, and what the Hub and `read_finetune` raise, named.
+    The path of a folder is relative to the labels file or to the working directory. Raises `InvalidLabels` for a line
+    that is neither a folder nor a repo id, and what the Hub and `read_finetune` raise, prefixed with the line number or
+    the model.
     """
     hub = make_hub(conf)
     folders = []
-    for number, each in enumerate(labelled):
-        tell("reading", number, len(labelled))
-        folder = _folder(each, labels_file, hub)
-        _read(each.model, folder)
+    for number, model in enumerate(labeled):
+        progress("reading", number, len(labeled))
+        folder = _find_folder(model, labels_file, hub)
+        _read(model.model, folder)
         folders.append(folder)
-    return Pool(_short_names([each.model for each in labelled]), tuple(each.label for each in labelled), tuple(folders))
+    names = _short_names([model.model for model in labeled])
+    return Pool(names, tuple(model.label for model in labeled), tuple(folders))
 
 
 def load_base(pool: Pool, folder: Path | None, conf: Settings, *, dtype: str, device: str) -> ResidentBase:
-    """The base in a folder, or without one the base that the pool's fine-tunes name.
+    """Load the base from `folder`, or the base that the pool's fine-tunes name if `folder` is None.
 
-    Raises `InvalidLabels` where they name several, and what resolving and loading raise.
+    Raises `InvalidLabels` if they name several bases, and what resolving and loading raise.
     """
     if folder is not None:
         return ResidentBase.load(folder, folder.resolve().name, content_sha(folder), dtype=dtype, device=device)
     resolver = BaseResolver(make_hub(conf), conf.bases_dir)
-    found = {}
+    bases = {}
     for name, finetune in zip(pool.names, pool.finetunes(), strict=True):
         try:
             base = resolver.resolve(
                 declared=finetune.declared_base, card_base=finetune.card_base, shapes=finetune.shapes
             )
         except CatalogError as error:
-            raise named(error, name) from error
-        found[base.repo, base.sha] = base
-    if len(found) > 1:
-        names = ", ".join(sorted(repo for repo, _ in found))
-        raise InvalidLabels(f"The models have several bases ({names}); evaluate those of one base at a time.")
-    base = next(iter(found.values()))
+            raise with_name(error, name) from error
+        bases[base.repo, base.sha] = base
+    if len(bases) > 1:
+        names = ", ".join(sorted(repo for repo, _ in bases))
+        raise InvalidLabels(f"The models have several bases ({names}); evaluate one base at a time.")
+    base = next(iter(bases.values()))
     return ResidentBase.load(base.folder, base.repo, base.sha, dtype=dtype, device=device)
 
 
@@ -106,28 +109,27 @@ def make_hub(conf: Settings) -> Hub:
     )
 
 
-def _folder(each: Labelled, labels_file: Path, hub: Hub) -> Path:
-    for place in (labels_file.parent / each.model, Path(each.model)):
-        if place.is_dir():
-            return place
+def _find_folder(labeled: LabeledModel, labels_file: Path, hub: Hub) -> Path:
+    for folder in (labels_file.parent / labeled.model, Path(labeled.model)):
+        if folder.is_dir():
+            return folder
+    line = f"Line {labeled.line} of {labels_file.name}"
     try:
-        return hub.fetch_finetune(hub.resolve(RepoRef(each.model).repo_id))
+        return hub.fetch_finetune(hub.resolve(RepoRef(labeled.model).repo_id))
     except InvalidRepoId:
-        raise InvalidLabels(
-            f"Line {each.line} of {labels_file.name}: {each.model[:200]} is no folder here, and no repo id of the Hub."
-        ) from None
+        raise InvalidLabels(f"{line}: {labeled.model[:200]} is neither an existing folder nor a repo id.") from None
     except CatalogError as error:
-        raise named(error, f"Line {each.line} of {labels_file.name}") from error
+        raise with_name(error, line) from error
 
 
 def _read(name: str, folder: Path) -> FineTune:
     try:
         return read_finetune(folder)
     except CatalogError as error:
-        raise named(error, name) from error
+        raise with_name(error, name) from error
 
 
 def _short_names(models: Sequence[str]) -> tuple[str, ...]:
-    """The last part of each path or repo id, where that tells all apart."""
+    """The last part of each path or repo id if these are distinct, else the full ones."""
     short = [Path(model).name for model in models]
     return tuple(short if len(set(short)) == len(short) else models)

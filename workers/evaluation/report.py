@@ -14,64 +14,64 @@ from rich.table import Table
 
 from catalog.errors import InvalidInput
 from workers.evaluation.pool import Pool
-from workers.evaluation.scorecard import PAPERS_BASELINES, PAPERS_BASES, PUBLISHED, Figure, Line
+from workers.evaluation.scorecard import PAPER_BASELINES, PAPER_BASES, PUBLISHED, Estimate, Result
 
-MEASURES = ("silhouette", "silhouette_centred", "nearest", "adjusted_rand")
+METRICS = ("silhouette", "silhouette_centered", "nearest", "adjusted_rand")
 
 
-def scorecard_table(lines: Sequence[Line]) -> Table:
-    """Every measure with its 95% interval below it."""
+def scorecard_table(results: Sequence[Result]) -> Table:
+    """Every metric, with its 95% interval below it."""
     table = Table("representation", title="measured on your pool", title_justify="left", box=None, padding=(0, 1, 0, 0))
-    for name in ("silhouette", "centred", "1-NN", "adj. Rand", "size", "s/model"):
+    for name in ("silhouette", "centered", "1-NN", "adj. Rand", "size", "s/model"):
         table.add_column(name, justify="right", no_wrap=True)
-    for line in lines:
-        if line.figures is None:
-            table.add_row(_title(line.name), *["-"] * 6)
+    for result in results:
+        if result.metrics is None:
+            table.add_row(_title(result.name), *["-"] * 6)
             continue
-        cells = [_cell(getattr(line.figures, name)) for name in MEASURES]
-        size = f"{_short(line.dimension)}\n[dim]{decimal(int(line.nbytes or 0))}[/dim]"
-        table.add_row(_title(line.name), *cells, size, f"{line.seconds:.2f}")
+        cells = [_cell(getattr(result.metrics, name)) for name in METRICS]
+        size = f"{_short(result.dimension)}\n[dim]{decimal(int(result.nbytes or 0))}[/dim]"
+        table.add_row(_title(result.name), *cells, size, f"{result.seconds:.2f}")
     return table
 
 
-def missing_notes(lines: Sequence[Line]) -> list[str]:
-    return [f"{line.name}: {line.missing}" for line in lines if line.missing]
+def missing_notes(results: Sequence[Result]) -> list[str]:
+    return [f"{result.name}: {result.missing}" for result in results if result.missing]
 
 
 def published_table() -> Table:
-    """The paper's silhouettes, called the paper's."""
+    """The silhouettes that the paper reports."""
     table = Table("silhouette in the paper (arXiv 2509.04442, its own pools)", "", box=None, pad_edge=False)
-    for base, value in PAPERS_BASES.items():
+    for base, value in PAPER_BASES.items():
         table.add_row(f"delta activations, {base}", f"{value:.3f}")
-    for name, value in PAPERS_BASELINES.items():
+    for name, value in PAPER_BASELINES.items():
         table.add_row(f"{name}, average of the three", f"{value:.3f}")
     return table
 
 
-def write_scorecard(folder: Path, pool: Pool, lines: Sequence[Line], how: Mapping[str, Any]) -> None:
-    """`scorecard.json`, `scorecard.csv` and `vectors/NAME.npz` (names, labels, gram, clusters and the vectors)."""
+def write_scorecard(folder: Path, pool: Pool, results: Sequence[Result], settings: Mapping[str, Any]) -> None:
+    """Write `scorecard.json`, `scorecard.csv` and `vectors/NAME.npz` (names, labels, gram, clusters, vectors)."""
     (folder / "vectors").mkdir(exist_ok=True)
     content = {
-        **how,
+        **settings,
         "models": [{"name": name, "label": label} for name, label in zip(pool.names, pool.labels, strict=True)],
-        "representations": [line.as_dict() for line in lines],
+        "representations": [result.as_dict() for result in results],
         "published": PUBLISHED,
     }
     write_json(folder / "scorecard.json", content)
-    write_csv(folder / "scorecard.csv", [_flat(line) for line in lines])
-    for line in lines:
-        if line.vectors is not None and line.gram is not None and line.assigned is not None:
-            stored: dict[str, Any] = {
+    write_csv(folder / "scorecard.csv", [_csv_row(result) for result in results])
+    for result in results:
+        if result.vectors is not None and result.gram is not None and result.clusters is not None:
+            arrays: dict[str, Any] = {
                 "names": np.array(pool.names),
                 "labels": np.array(pool.labels),
-                "clusters": line.assigned,
+                "clusters": result.clusters,
             }
-            stored |= {"gram": line.gram, **line.vectors.arrays()}
-            np.savez(folder / "vectors" / f"{line.name}.npz", **stored)
+            arrays |= {"gram": result.gram, **result.vectors.arrays()}
+            np.savez(folder / "vectors" / f"{result.name}.npz", **arrays)
 
 
 def make_folder(folder: Path) -> None:
-    """Raises `InvalidInput` where it cannot be: before minutes of work, not after."""
+    """Create the output folder before the measurements start. Raises `InvalidInput` if it is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()
@@ -85,7 +85,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The columns are those of all rows, in the order in which they first come."""
+    """Write a CSV file with the union of the rows' columns, in the order of their first appearance."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, columns, lineterminator="\n")
@@ -93,19 +93,19 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def _flat(line: Line) -> dict[str, Any]:
-    row: dict[str, Any] = {"representation": line.name}
-    for name in MEASURES if line.figures else ():
-        figure = getattr(line.figures, name)
-        row |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
-    if line.figures:
-        row |= {"clusters": line.figures.clusters, "noise": line.figures.noise}
-    row |= {"dimension": line.dimension, "bytes": line.nbytes, "seconds": line.seconds, "missing": line.missing}
+def _csv_row(result: Result) -> dict[str, Any]:
+    row: dict[str, Any] = {"representation": result.name}
+    for name in METRICS if result.metrics else ():
+        estimate = getattr(result.metrics, name)
+        row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    if result.metrics:
+        row |= {"clusters": result.metrics.clusters, "noise": result.metrics.noise}
+    row |= {"dimension": result.dimension, "bytes": result.nbytes, "seconds": result.seconds, "missing": result.missing}
     return row
 
 
-def _cell(figure: Figure) -> str:
-    return f"{figure.value:.3f}\n[dim]{figure.low:.2f}…{figure.high:.2f}[/dim]"
+def _cell(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f}\n[dim]{estimate.low:.2f}…{estimate.high:.2f}[/dim]"
 
 
 def _short(count: int | None) -> str:
@@ -113,6 +113,6 @@ def _short(count: int | None) -> str:
 
 
 def _title(name: str) -> str:
-    """On two lines, so that the table fits into 80 columns."""
+    """The name on two lines, so that the table fits into 80 columns."""
     first, _, rest = name.rpartition("_")
     return f"{first}_\n  {rest}"

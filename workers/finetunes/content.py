@@ -1,4 +1,4 @@
-"""The identity of a plain folder that no hub gave a commit to."""
+"""The identity of a local folder, which has no commit."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from pathlib import Path
 
 from catalog.errors import FolderUnreadable
 
-SUFFIXES = frozenset({".json", ".safetensors", ".model", ".txt", ".jinja"})
-BLOCK = 1 << 20  # bytes
+HASHED_SUFFIXES = frozenset({".json", ".safetensors", ".model", ".txt", ".jinja"})
+READ_BLOCK_BYTES = 2**20
 
 
 def content_sha(folder: Path) -> str:
-    """sha256, in hex, of the names and bytes of the files in a folder (top level) that can bear on a vector.
+    """sha256 (hex) of the names and contents of the files in a folder (top level) that can affect a vector.
 
     Raises `FolderUnreadable`.
     """
     digest = hashlib.sha256()
     try:
-        files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+        files = sorted(path for path in folder.iterdir() if path.suffix in HASHED_SUFFIXES and path.is_file())
         for path in files:
-            # the length keeps the end of one file from passing as the start of the next
+            # the length separates the end of one file from the start of the next
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode(errors="surrogateescape"))
             with path.open("rb") as stream:
-                while block := stream.read(BLOCK):
+                while block := stream.read(READ_BLOCK_BYTES):
                     digest.update(block)
     except OSError as error:
         raise FolderUnreadable(f"{folder} cannot be read: {error.strerror or error}.") from error

@@ -1,4 +1,4 @@
-"""What a verified folder becomes."""
+"""A verified fine-tune."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from workers.finetunes.lora_config import LoraModule
 
 MAX_FILE_BYTES = 20 * 2**30
 MAX_CONFIG_BYTES = 4 * 2**20
-PARTS_DEEP = 4  # a model's language model is a part of it, or a part of a part
+MAX_CONFIG_LEVELS = 4  # the config of a language model may be nested in that of a multimodal model
 
 
 @dataclass(frozen=True)
 class FineTune:
     """A verified fine-tune, ready to be encoded.
 
-    `kind` is what it is called: a PEFT type in small letters, "dora", or "full". `path` says which way it is encoded:
-    "lora" (several in one forward), "peft", "prompt" or "full". `declared_base` and `card_base` are only the author's
-    claims. `tensors` are an adapter's own, in the file's dtype, and stay on disk for a full model; `shapes` are known
-    for both. `modules` are the low-rank parts.
+    `kind` is a PEFT type in lower case, "dora" or "full". `path` is the encoding path: "lora" (several in one forward
+    pass), "peft", "prompt" or "full". `declared_base` and `card_base` are the author's claims. `tensors` are those of
+    an adapter, in the file's dtype; the tensors of a full model stay on disk. `shapes` are set for both. `modules` are
+    the low-rank modules.
     """
 
     name: str
@@ -41,7 +41,7 @@ class FineTune:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What of it bears on merging, as it is stored with its revision."""
+        """The properties that matter for merging, stored with the revision."""
         ranks = sorted({module.a.shape[0] for module in self.modules.values()})
         return {"path": self.path, "ranks": ranks, "rslora": bool(self.config.get("use_rslora"))}
 
@@ -58,18 +58,18 @@ def read_config(path: Path, error: type[InvalidAdapterConfig | InvalidModelConfi
     return content
 
 
-def refuse_quantised(config: Mapping[str, Any], name: str, error: type[Refused], instead: str) -> None:
-    """Raises `error`, which says at its end whose activations are wanted, and what to do `instead`."""
-    if method := quantisation(config):
-        raise error(f"{name} is quantised ({method}), so its activations are not those of {instead}")
+def refuse_quantized(config: Mapping[str, Any], name: str, error: type[Refused], instead: str) -> None:
+    """Raise `error` for a quantized model. `instead` ends its message: whose activations are needed, and what to do."""
+    if method := quantization(config):
+        raise error(f"{name} is quantized ({method}), so its activations are not those of {instead}")
 
 
-def quantisation(config: Mapping[str, Any]) -> str | None:
-    """How the weights of a model are quantised, by its config or one of its parts'; None where they are not."""
+def quantization(config: Mapping[str, Any]) -> str | None:
+    """The quantization method in a config or one of its nested configs; None if there is none."""
     level = [config]
-    for _ in range(PARTS_DEEP):
+    for _ in range(MAX_CONFIG_LEVELS):
         for part in level:
-            if found := part.get("quantization_config"):
-                return str(found.get("quant_method", "unknown") if isinstance(found, dict) else "unknown")[:40]
+            if settings := part.get("quantization_config"):
+                return str(settings.get("quant_method", "unknown") if isinstance(settings, dict) else "unknown")[:40]
         level = [value for part in level for value in part.values() if isinstance(value, Mapping)]
     return None

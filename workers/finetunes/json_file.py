@@ -1,4 +1,4 @@
-"""Reading JSON of strangers: no larger and no more deeply nested than what trainers write."""
+"""Reading of untrusted JSON, limited in size and depth."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from catalog.errors import FileTooLarge, FolderUnreadable, Refused
 
-MAX_DEPTH = 64  # whoever walks or prints the content does it by recursion
-MAX_PARTS = 2**17  # lists and objects; the parser keeps every thread waiting while it makes them
+MAX_DEPTH = 64  # code that walks or prints the content is recursive
+MAX_CONTAINERS = 2**17  # lists and objects; the parser holds the GIL while it creates them
 
 
 def read_object(path: Path, error: type[Refused], *, max_bytes: int) -> dict[str, Any]:
@@ -18,8 +18,8 @@ def read_object(path: Path, error: type[Refused], *, max_bytes: int) -> dict[str
         if path.stat().st_size > max_bytes:
             raise FileTooLarge(f"{path.name} is larger than {max_bytes:,} bytes.")
         text = path.read_text(encoding="utf-8")
-        if text.count("[") + text.count("{") > MAX_PARTS:
-            raise error(f"{path.name} has more than {MAX_PARTS:,} lists and objects.")
+        if text.count("[") + text.count("{") > MAX_CONTAINERS:
+            raise error(f"{path.name} has more than {MAX_CONTAINERS:,} lists and objects.")
         content = json.loads(text)
     except OSError as cause:
         raise FolderUnreadable(f"{path.name} cannot be read: {cause.strerror or cause}.") from cause
@@ -37,9 +37,9 @@ def _is_deep(content: Any) -> bool:
     for _ in range(MAX_DEPTH):
         level = [
             child
-            for each in level
-            if isinstance(each, dict | list)
-            for child in (each.values() if isinstance(each, dict) else each)
+            for value in level
+            if isinstance(value, dict | list)
+            for child in (value.values() if isinstance(value, dict) else value)
         ]
         if not level:
             return False

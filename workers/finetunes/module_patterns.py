@@ -1,9 +1,9 @@
-"""What a config says of single modules by patterns, looked up as PEFT does and safe with patterns of strangers.
+"""Per-module settings by patterns, with PEFT's semantics, and safe for untrusted patterns.
 
-For PEFT a pattern is a regular expression that has to match the end of a module's name, and of several the first counts
-(`peft.utils.other.get_pattern_key`). Python's `re` may take years for one and stops every thread meanwhile. So names,
-which is what PEFT and most people write, are compared as such; all else is matched by RE2, which takes time in
-proportion to pattern and name (https://github.com/google/re2/wiki/WhyRE2).
+In PEFT a pattern is a regular expression that must match the end of a module's name, and the first that matches applies
+(`peft.utils.other.get_pattern_key`). Python's `re` can take exponential time for a pattern and holds the GIL. So plain
+names, which PEFT and most users write, are compared as strings, and other patterns are matched by RE2, whose time is
+linear in pattern and name (https://github.com/google/re2/wiki/WhyRE2).
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import re2
 
 from catalog.errors import InvalidAdapterConfig
 
-MAX_PATTERN = 400  # characters
-MAX_EXPRESSIONS = 1000  # patterns of a setting that are more than names
-MAX_PROGRAM = 64 * 2**10  # bytes of a compiled pattern: some 3,600 instructions
-MAX_WORK = 10**9  # instructions times characters, some nanoseconds each
-CALL = 1000  # what a call of RE2 costs beyond that
-COMPARED = 20  # what a character costs that Python compares
+MAX_PATTERN_CHARACTERS = 400  # characters
+MAX_EXPRESSIONS = 1000  # patterns of a setting that are not plain names
+MAX_PROGRAM_BYTES = 64 * 2**10  # bytes of a compiled pattern: some 3,600 instructions
+MAX_COST = 10**9  # instructions times characters, some nanoseconds each
+CALL_COST = 1000  # of a call of RE2
+COMPARISON_COST = 20  # of a character that Python compares
 
 _PLAIN = re.compile(r"(\^?)((?:[\w-]|\\?\.|\\-)*)\$?")
-# syntax that RE2 takes for something else than `re` does
+# syntax with different meanings in RE2 and `re`
 _AMBIGUOUS = ("{,", "[:")
 
 
 class ModulePatterns:
-    """The patterns of one setting. Raises `InvalidAdapterConfig` for any that cannot be matched in bounded time.
+    """The patterns of one setting. Raises `InvalidAdapterConfig` for a pattern that cannot be matched in bounded time.
 
-    `inner` says that PEFT wants something before what the pattern matches, and no group around it (C3A, FourierFT).
+    With `inner`, a pattern must match after a dot and is not grouped, as PEFT does for C3A and FourierFT.
     """
 
     def __init__(self, config: Mapping[str, Any], setting: str, *, inner: bool = False) -> None:
@@ -44,20 +44,20 @@ class ModulePatterns:
         self._values = list(patterns.values())
         self._names: dict[int, dict[tuple[int, ...], dict[tuple[str, bool], int]]] = {}
         self._expressions: list[tuple[int, Any]] = []
-        self._left = MAX_WORK
+        self._remaining_cost = MAX_COST
         for number, pattern in enumerate(patterns):
             self._add(number, pattern)
 
     def value(self, name: str, default: Any) -> Any:
-        """The value of the first pattern that matches the end of a module's name.
+        """The value of the first pattern that matches the end of a module's name, or `default`.
 
-        Raises `InvalidAdapterConfig` where all lookups together have become too much work.
+        Raises `InvalidAdapterConfig` once all lookups together exceed the cost limit.
         """
-        first = min(self._same_names(name), default=len(self._values))
+        first = min(self._matching_names(name), default=len(self._values))
         for number, expression in self._expressions:
             if number > first:
                 break
-            self._spend(expression.programsize * len(name) + CALL)
+            self._add_cost(expression.programsize * len(name) + CALL_COST)
             if expression.match(name):
                 first = number
                 break
@@ -66,12 +66,12 @@ class ModulePatterns:
         return self._patterns.get(name, default)
 
     def _add(self, number: int, pattern: str) -> None:
-        if len(pattern) > MAX_PATTERN:
+        if len(pattern) > MAX_PATTERN_CHARACTERS:
             raise self._refusal(pattern)
-        if plain := _PLAIN.fullmatch(pattern):
-            text, holes = _without_escapes(plain[2])
-            table = self._names.setdefault(len(text), {}).setdefault(holes, {})
-            table.setdefault((text, bool(plain[1])), number)
+        if plain_pattern := _PLAIN.fullmatch(pattern):
+            text, wildcards = _without_escapes(plain_pattern[2])
+            table = self._names.setdefault(len(text), {}).setdefault(wildcards, {})
+            table.setdefault((text, bool(plain_pattern[1])), number)
             return
         if len(self._expressions) == MAX_EXPRESSIONS:
             raise InvalidAdapterConfig(
@@ -81,7 +81,7 @@ class ModulePatterns:
 
     def _compiled(self, pattern: str) -> Any:
         options = re2.Options()
-        options.max_mem = MAX_PROGRAM
+        options.max_mem = MAX_PROGRAM_BYTES
         options.log_errors = False
         options.never_capture = True
         try:
@@ -91,21 +91,21 @@ class ModulePatterns:
         except (re2.error, UnicodeEncodeError) as error:
             raise self._refusal(pattern) from error
 
-    def _same_names(self, name: str) -> Iterator[int]:
-        """The numbers of the plain patterns that match the name."""
+    def _matching_names(self, name: str) -> Iterator[int]:
+        """Indices of the plain patterns that match the name."""
         starts = [place + 1 for place, character in enumerate(name) if character == "."]
         for start in starts if self._inner else [0, *starts]:
-            end = name[start:]
-            for holes, table in self._names.get(len(end), {}).items():
-                self._spend(COMPARED * (len(end) + 1))
-                masked = _masked(end, holes)
+            suffix = name[start:]
+            for wildcards, table in self._names.get(len(suffix), {}).items():
+                self._add_cost(COMPARISON_COST * (len(suffix) + 1))
+                masked = _masked(suffix, wildcards)
                 for anchored in (False, True) if start == 0 else (False,):
                     if (number := table.get((masked, anchored))) is not None:
                         yield number
 
-    def _spend(self, work: int) -> None:
-        self._left -= work
-        if self._left < 0:
+    def _add_cost(self, cost: int) -> None:
+        self._remaining_cost -= cost
+        if self._remaining_cost < 0:
             raise InvalidAdapterConfig(
                 f"{self._setting} has too many patterns for so many modules: name the modules instead."
             )
@@ -113,28 +113,28 @@ class ModulePatterns:
     def _refusal(self, pattern: str) -> InvalidAdapterConfig:
         return InvalidAdapterConfig(
             f"{self._setting}: {pattern[:80]!r} cannot be matched safely. Name the modules, or write a regular "
-            f"expression of at most {MAX_PATTERN} characters without lookarounds and backreferences."
+            f"expression of at most {MAX_PATTERN_CHARACTERS} characters without lookarounds and backreferences."
         )
 
 
 def _without_escapes(text: str) -> tuple[str, tuple[int, ...]]:
-    """A plain pattern as a text, and where in it any character may stand."""
+    """A plain pattern as text, and the positions of its dots, which match any character."""
     characters: list[str] = []
-    holes: list[int] = []
+    wildcards: list[int] = []
     escaped = False
     for character in text:
         if character == "\\":
             escaped = True
             continue
         if character == "." and not escaped:
-            holes.append(len(characters))
+            wildcards.append(len(characters))
         characters.append(character)
         escaped = False
-    return "".join(characters), tuple(holes)
+    return "".join(characters), tuple(wildcards)
 
 
-def _masked(text: str, holes: tuple[int, ...]) -> str:
+def _masked(text: str, wildcards: tuple[int, ...]) -> str:
     characters = list(text)
-    for hole in holes:
-        characters[hole] = "."
+    for wildcard in wildcards:
+        characters[wildcard] = "."
     return "".join(characters)

@@ -1,8 +1,8 @@
-"""The PEFT types whose layers PEFT itself runs here, and what of their configs reaches it.
+"""The PEFT types that PEFT itself runs, and the settings of their configs that are passed on to PEFT.
 
-A config is a stranger's, and some of PEFT's settings name modules to import, files to unpickle or repos to load. So
-only settings that this table names are handed on. Where an adapter sits is read off its tensors' names, and patterns
-are resolved to the full names of modules first, so PEFT never matches a pattern at all.
+A config is untrusted, and some of PEFT's settings name modules to import, files to unpickle or repos to load. So only
+the settings in this table are passed on. The target modules are read from the names of the tensors, and patterns are
+resolved to full module names first, so that PEFT never matches a pattern.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from workers.finetunes.module_patterns import ModulePatterns
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-RANKS = ("r", "rank_pattern")  # may not exceed what a plain LoRA's may
-INNER = ("n_frequency_pattern", "block_size_pattern")  # which PEFT matches by a rule of their own
-MAX_TARGETS = 4096  # modules; PEFT compares each of them with each module of the base
+RANK_SETTINGS = ("r", "rank_pattern")  # limited to `MAX_RANK`, as for plain LoRA
+INNER_PATTERNS = ("n_frequency_pattern", "block_size_pattern")  # PEFT matches them by another rule
+MAX_TARGETS = 4096  # modules; PEFT compares each target with each module of the base
 
 
 @dataclass(frozen=True)
 class PeftKind:
-    """`leaf` begins the names of the type's tensors within a module. `settings` bear on the forward and are numbers,
-    booleans or words; `patterns` give some modules other values than a setting does.
+    """One PEFT type.
+
+    `leaf` is the prefix of its tensors' names within a module. `settings` affect the forward pass and are numbers,
+    booleans or strings. `patterns` override a setting for some modules.
     """
 
     leaf: str
@@ -60,9 +62,9 @@ KINDS = {
 
 
 class ByName(dict[str, Any]):
-    """Settings of single modules by their full names.
+    """Per-module settings by full module names.
 
-    PEFT looks for a pattern among the keys, of which it is shown none, and then under the module's own name.
+    PEFT first matches the keys as patterns, so none are shown to it, and then looks up the module's name.
     """
 
     def keys(self) -> KeysView[str]:  # type: ignore[override]
@@ -72,42 +74,46 @@ class ByName(dict[str, Any]):
         return iter(())
 
 
-def peft_config(config: Mapping[str, Any], targets: Mapping[str, str], fan_in_fan_out: bool, **more: Any) -> PeftConfig:
-    """The config that PEFT gets. `targets` are the modules' names in the model and in the adapter.
+def peft_config(
+    config: Mapping[str, Any], targets: Mapping[str, str], fan_in_fan_out: bool, **derived: Any
+) -> PeftConfig:
+    """The config for PEFT. `targets` maps module names in the model to those in the adapter.
 
     Raises `InvalidAdapterConfig`, `UnsupportedAdapter`.
     """
-    from peft import PeftType  # importing PEFT takes seconds, and most adapters need none
+    from peft import PeftType  # importing PEFT takes seconds, and most adapters do not need it
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     if len(targets) > MAX_TARGETS:
-        raise UnsupportedAdapter(f"The adapter changes more than {MAX_TARGETS:,} modules, each in a way of PEFT's own.")
+        raise UnsupportedAdapter(f"The adapter has more than {MAX_TARGETS:,} target modules, too many for PEFT.")
     name = str(config["peft_type"])
     kind = KINDS[name]
     settings = {key: _checked(key, config[key]) for key in kind.settings if config.get(key) is not None}
     for key in kind.patterns:
-        patterns = ModulePatterns(config, key, inner=key in INNER)
-        values = {local: patterns.value(given, None) for local, given in targets.items()}
-        settings[key] = ByName({local: _checked(key, value) for local, value in values.items() if value is not None})
-    make = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name)]
-    if "fan_in_fan_out" in make.__dataclass_fields__:
+        patterns = ModulePatterns(config, key, inner=key in INNER_PATTERNS)
+        values = {model_name: patterns.value(adapter_name, None) for model_name, adapter_name in targets.items()}
+        settings[key] = ByName(
+            {model_name: _checked(key, value) for model_name, value in values.items() if value is not None}
+        )
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name)]
+    if "fan_in_fan_out" in config_class.__dataclass_fields__:
         settings["fan_in_fan_out"] = fan_in_fan_out
     try:
-        return make(**{"target_modules": sorted(targets), "inference_mode": True, **settings, **more})
+        return config_class(**{"target_modules": sorted(targets), "inference_mode": True, **settings, **derived})
     except (ValueError, TypeError) as error:
         raise InvalidAdapterConfig(f"PEFT does not take this {name} config: {str(error)[:300]}") from error
 
 
 def lora_settings(modules: Mapping[str, LoraModule]) -> dict[str, Any]:
-    """Rank and alpha of each module, so that PEFT comes to the same scales as we do."""
+    """Rank and alpha of each module, so that PEFT computes the same scales as `parse_lora`."""
     ranks = {name: module.a.shape[0] for name, module in modules.items()}
     alphas = {name: module.a.shape[0] * module.scale for name, module in modules.items()}
     return {"rank_pattern": ByName(ranks), "alpha_pattern": ByName(alphas)}
 
 
 def expert_settings(config: Mapping[str, Any], targets: set[str], model_parameters: Iterable[str]) -> dict[str, Any]:
-    """LoRA on experts, whose factors only PEFT knows how to stack and take apart. `model_parameters` are the names of
-    the base's parameters.
+    """Settings for LoRA on experts, whose stacked factors only PEFT can split. `model_parameters` are the names of the
+    base's parameters.
 
     Raises `InvalidAdapterConfig`, `UnsupportedAdapter`.
     """
@@ -117,12 +123,12 @@ def expert_settings(config: Mapping[str, Any], targets: set[str], model_paramete
     if config.get("rank_pattern") or config.get("alpha_pattern"):
         raise UnsupportedAdapter("LoRA on experts cannot be combined with patterns of ranks or alphas.")
     if len(targets) > MAX_TARGETS:
-        raise UnsupportedAdapter(f"The adapter changes more than {MAX_TARGETS:,} modules, each in a way of PEFT's own.")
-    wanted = set(parameters)  # any number of names, most of which may be nothing's
-    found = {end for name in model_parameters for end in _ends(name) if end in wanted}
+        raise UnsupportedAdapter(f"The adapter has more than {MAX_TARGETS:,} target modules, too many for PEFT.")
+    wanted = set(parameters)  # untrusted: any number of names, which may match nothing
+    matched = {suffix for name in model_parameters for suffix in _suffixes(name) if suffix in wanted}
     return {
         "target_modules": sorted(targets),
-        "target_parameters": sorted(found),
+        "target_parameters": sorted(matched),
         "r": check_rank(config.get("r")),
         "lora_alpha": check_alpha("The adapter", config.get("lora_alpha", 8)),
         "use_rslora": bool(config.get("use_rslora")),
@@ -130,13 +136,13 @@ def expert_settings(config: Mapping[str, Any], targets: set[str], model_paramete
 
 
 def feedforward_settings(factors: Mapping[str, Tensor | None]) -> dict[str, Any]:
-    """IA3 (arXiv 2205.05638 section 3.3): a factor (1, in) scales what goes into a module, others what leaves it."""
+    """IA3 (arXiv 2205.05638 section 3.3): a factor (1, in) scales the input of a module, any other its output."""
     inputs = [name for name, factor in factors.items() if factor is not None and factor.shape[:1] == (1,)]
     return {"feedforward_modules": inputs}
 
 
-def _ends(name: str) -> Iterator[str]:
-    """A name, and what is left of it behind each of its dots."""
+def _suffixes(name: str) -> Iterator[str]:
+    """A name, and its suffixes after each of its dots."""
     while name:
         yield name
         name = name.partition(".")[2]
@@ -144,7 +150,7 @@ def _ends(name: str) -> Iterator[str]:
 
 def _checked(key: str, value: Any) -> Any:
     if not isinstance(value, bool | int | float | str) or (isinstance(value, float) and not math.isfinite(value)):
-        raise InvalidAdapterConfig(f"{key} is {str(value)[:40]}, which is neither a number nor a word.")
-    if key in RANKS and not (type(value) is int and 0 <= value <= MAX_RANK):
+        raise InvalidAdapterConfig(f"{key} is {str(value)[:40]}, which is neither a number nor a string.")
+    if key in RANK_SETTINGS and not (type(value) is int and 0 <= value <= MAX_RANK):
         raise InvalidAdapterConfig(f"The rank is {str(value)[:40]}; it must be a whole number up to {MAX_RANK:,}.")
     return value

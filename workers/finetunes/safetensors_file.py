@@ -1,4 +1,4 @@
-"""Reading safetensors files whose header is only the sender's claim.
+"""Reading of untrusted safetensors files.
 
 Format: https://huggingface.co/docs/safetensors/index#format: eight bytes with the header's length, the header as
 JSON, then the tensors' bytes, in order, without holes.
@@ -18,14 +18,14 @@ import torch
 
 from catalog.errors import CorruptWeights, FileTooLarge, FolderUnreadable, NonFiniteWeights
 
-BLOCK = 2**20
-MAX_HEADER_BYTES = 16 * 2**20  # a thousand times an adapter's; Python needs some ten times that to parse it
+READ_BLOCK_BYTES = 2**20
+MAX_HEADER_BYTES = 16 * 2**20  # a thousand times an adapter's; parsing takes some ten times that in memory
 MAX_TENSORS = 2**17
 MAX_DIMENSIONS = 64
-MAX_NUMBERS = 2**48  # of a tensor
-MAX_NAME = 512  # characters; a module of a model in parts of parts has some 100
-# what module trees can be called: PEFT and transformers compile tensors' names as regular expressions
-NAME = re.compile(r"[\w./:@-]+")
+MAX_ELEMENTS = 2**48  # of a tensor
+MAX_NAME_CHARACTERS = 512  # deeply nested modules have some 100
+# valid module names: PEFT and transformers compile tensor names as regular expressions
+TENSOR_NAME = re.compile(r"[\w./:@-]+")
 DTYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -47,7 +47,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """What a header says of one tensor; `start` and `end` count from the first byte of the file."""
+    """A header's entry for one tensor; `start` and `end` are offsets in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -56,30 +56,31 @@ class TensorEntry:
 
 
 def header_length(name: str, start: bytes, size: int) -> int:
-    """Bytes of the header after the first eight, which are `start`, in a file of `size` bytes; raises
-    `CorruptWeights`.
+    """The length of the header, from the first eight bytes `start` of a file of `size` bytes.
+
+    Raises `CorruptWeights`.
     """
     length = int.from_bytes(start[:8], "little")
     if len(start) < 8 or length > size - 8:
-        raise CorruptWeights(f"{name} ends before its header does: the file is truncated.")
+        raise CorruptWeights(f"{name} ends within its header: the file is truncated.")
     if length > MAX_HEADER_BYTES:
-        raise CorruptWeights(f"{name} claims a header of {length:,} bytes; no more than 16 MiB is read.")
+        raise CorruptWeights(f"{name} has a header of {length:,} bytes; the limit is 16 MiB.")
     return length
 
 
 def parse_header(name: str, header: bytes, size: int) -> dict[str, TensorEntry]:
-    """The tensors that a header of a file of `size` bytes tells of; raises `CorruptWeights` where both disagree."""
+    """The tensors in the header of a file of `size` bytes. Raises `CorruptWeights` if it does not match the size."""
     offset = 8 + len(header)
     content = _parse(name, header)
     if len(content) > MAX_TENSORS:
-        raise CorruptWeights(f"{name} claims {len(content):,} tensors; no more than {MAX_TENSORS:,} are read.")
+        raise CorruptWeights(f"{name} lists {len(content):,} tensors; the limit is {MAX_TENSORS:,} tensors.")
     entries = {tensor: _entry(name, tensor, item, offset, size) for tensor, item in content.items()}
     _check_layout(name, entries, offset, size)
     return entries
 
 
 def read_header(path: Path, *, max_file_bytes: int | None = None) -> dict[str, TensorEntry]:
-    """The tensors that a file holds, checked against its length; reads the header's bytes and no others.
+    """The tensors in a file, checked against its length; only the header is read.
 
     Raises `CorruptWeights`, `FileTooLarge`, `FolderUnreadable`.
     """
@@ -95,8 +96,8 @@ def read_header(path: Path, *, max_file_bytes: int | None = None) -> dict[str, T
 
 
 def without_values(entries: Mapping[str, TensorEntry]) -> dict[str, torch.Tensor]:
-    """Tensors of the shapes and dtypes that a header tells, on the device "meta"."""
-    return {name: torch.empty(each.shape, dtype=DTYPES[each.dtype], device="meta") for name, each in entries.items()}
+    """Tensors with the shapes and dtypes of a header, on the device "meta"."""
+    return {name: torch.empty(entry.shape, dtype=DTYPES[entry.dtype], device="meta") for name, entry in entries.items()}
 
 
 def load_tensors(path: Path, *, max_file_bytes: int | None = None) -> dict[str, torch.Tensor]:
@@ -106,8 +107,8 @@ def load_tensors(path: Path, *, max_file_bytes: int | None = None) -> dict[str, 
     """
     entries = read_header(path, max_file_bytes=max_file_bytes)
     try:
-        # mapped, so that of a large file only what is looked at takes memory; safetensors' own loader maps too, but
-        # loses some bytes for every file that it has read, and a worker reads many
+        # memory-mapped, so that only the used part of a large file takes memory; safetensors' own loader maps too, but
+        # leaks some bytes for every file, and a worker reads many
         data = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
     except (OSError, RuntimeError) as error:
         raise FolderUnreadable(f"{path.name} cannot be read: {error}.") from error
@@ -116,8 +117,8 @@ def load_tensors(path: Path, *, max_file_bytes: int | None = None) -> dict[str, 
 
 
 def _check_values(path: Path, entries: Mapping[str, TensorEntry]) -> None:
-    """By blocks, read and not mapped: what is looked at through a map counts as the process's memory."""
-    buffer = bytearray(BLOCK)
+    """Check values in blocks that are read, because mapped pages count as memory of the process."""
+    buffer = bytearray(READ_BLOCK_BYTES)
     try:
         with path.open("rb", buffering=0) as stream:
             for name, entry in entries.items():
@@ -129,29 +130,29 @@ def _check_values(path: Path, entries: Mapping[str, TensorEntry]) -> None:
 
 def _finite(stream: FileIO, entry: TensorEntry, buffer: bytearray) -> bool:
     stream.seek(entry.start)
-    left, view = entry.end - entry.start, memoryview(buffer)
-    while left:
-        filled = stream.readinto(view[: min(left, BLOCK)])
+    remaining, view = entry.end - entry.start, memoryview(buffer)
+    while remaining:
+        filled = stream.readinto(view[: min(remaining, READ_BLOCK_BYTES)])
         if not filled or filled % DTYPES[entry.dtype].itemsize:
             raise CorruptWeights(f"{stream.name} changed while it was read.")
         block = torch.frombuffer(buffer, dtype=torch.uint8, count=filled).view(DTYPES[entry.dtype])
         if not torch.isfinite(block.sum(dtype=torch.float64)):
             return False
-        left -= filled
+        remaining -= filled
     return True
 
 
 def _tensor(data: torch.Tensor, entry: TensorEntry) -> torch.Tensor:
     dtype, part = DTYPES[entry.dtype], data[entry.start : entry.end]
-    if entry.start % dtype.itemsize:  # allowed, and no tensor can begin there
+    if entry.start % dtype.itemsize:  # valid in the format, but torch needs aligned data
         part = part.clone()
     return part.view(dtype).view(entry.shape)
 
 
 def _parse(file: str, header: bytes) -> dict[str, Any]:
-    # three lists and objects a tensor; millions of them keep the parser, and with it every thread, for seconds
+    # three containers a tensor; the parser holds the GIL for seconds if there are millions
     if header.count(b"[") + header.count(b"{") > 4 * MAX_TENSORS:
-        raise CorruptWeights(f"{file} claims more than the {MAX_TENSORS:,} tensors that are read.")
+        raise CorruptWeights(f"{file} lists more than {MAX_TENSORS:,} tensors.")
     try:
         content = json.loads(header)
     except (ValueError, RecursionError) as error:
@@ -163,40 +164,41 @@ def _parse(file: str, header: bytes) -> dict[str, Any]:
 
 
 def _entry(file: str, name: str, item: Any, offset: int, size: int) -> TensorEntry:
-    if len(name) > MAX_NAME or not NAME.fullmatch(name):
+    if len(name) > MAX_NAME_CHARACTERS or not TENSOR_NAME.fullmatch(name):
         raise CorruptWeights(
-            f"{file}: {name[:80]!r} is no tensor's name: it may have {MAX_NAME} letters, digits and . _ - / : @ only."
+            f"{file}: {name[:80]!r} is not a valid tensor name, which has up to {MAX_NAME_CHARACTERS} letters, digits "
+            "and . _ - / : @."
         )
     try:
         dtype, shape, (start, end) = item["dtype"], tuple(item["shape"]), item["data_offsets"]
-        whole = all(type(number) is int and number >= 0 for number in (*shape, start, end))
-        width = DTYPES[dtype].itemsize
+        valid = all(type(number) is int and number >= 0 for number in (*shape, start, end))
+        itemsize = DTYPES[dtype].itemsize
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptWeights(f"{file}: the header's entry for {name} is malformed.") from error
     if len(shape) > MAX_DIMENSIONS:
-        raise CorruptWeights(f"{file}: {name} has {len(shape):,} dimensions; no more than {MAX_DIMENSIONS} are read.")
-    if whole and end > size - offset:
-        raise CorruptWeights(f"{file} is truncated: it has {size:,} bytes, and its header claims more for {name}.")
-    if not whole or end - start != _numbers(shape) * width:
-        raise CorruptWeights(f"{file}: {name} has not the number of bytes that its shape and dtype ask for.")
+        raise CorruptWeights(f"{file}: {name} has {len(shape):,} dimensions; the limit is {MAX_DIMENSIONS}.")
+    if valid and end > size - offset:
+        raise CorruptWeights(f"{file} is truncated: it has {size:,} bytes, and {name} ends beyond them.")
+    if not valid or end - start != _elements(shape) * itemsize:
+        raise CorruptWeights(f"{file}: the size of {name} does not match its shape and dtype.")
     return TensorEntry(dtype, shape, offset + start, offset + end)
 
 
-def _numbers(shape: Sequence[int]) -> int:
-    """How many numbers a tensor has; any that no file holds where there are too many, without working them out."""
+def _elements(shape: Sequence[int]) -> int:
+    """The number of elements of a tensor, at most `MAX_ELEMENTS`, so that huge shapes cost nothing."""
     product = 1
     for length in shape:
-        product *= min(length or 1, MAX_NUMBERS)
-        if product >= MAX_NUMBERS:
-            return MAX_NUMBERS
+        product *= min(length or 1, MAX_ELEMENTS)
+        if product >= MAX_ELEMENTS:
+            return MAX_ELEMENTS
     return 0 if 0 in shape else product
 
 
 def _check_layout(file: str, entries: dict[str, TensorEntry], offset: int, size: int) -> None:
-    reached = offset
+    expected_start = offset
     for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.end)):
-        if entry.start != reached:
-            raise CorruptWeights(f"{file}: the header's offsets overlap or leave holes.")
-        reached = entry.end
-    if reached < size:
-        raise CorruptWeights(f"{file} has {size - reached:,} bytes after its last tensor.")
+        if entry.start != expected_start:
+            raise CorruptWeights(f"{file}: the header's offsets overlap or leave gaps.")
+        expected_start = entry.end
+    if expected_start < size:
+        raise CorruptWeights(f"{file} has {size - expected_start:,} bytes after its last tensor.")

@@ -1,4 +1,4 @@
-"""The Hub: resolve a repo, look at its listing, download what may be downloaded. Nothing here reads a weight."""
+"""The Hub client: resolve a repo, choose files from its listing, and download them. It never reads weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from catalog.errors import HubUnavailable, Refused, TooManyFiles, UnsupportedBas
 from catalog.models.repository.models import Metadata
 from workers.finetunes.json_file import read_object
 from workers.finetunes.repo_files import (
-    MAX_DESCRIBING,
+    MAX_DESCRIPTION_BYTES,
     Choice,
     RepoFile,
     check_path,
@@ -27,14 +27,14 @@ from workers.finetunes.repo_files import (
     choose_finetune,
     guarded_file,
 )
-from workers.hub.download_cache import Downloads
+from workers.hub.download_cache import DownloadCache
 from workers.hub.file_fetcher import FileFetcher, Progress
-from workers.hub.metadata import metadata, read_info, the_only
+from workers.hub.metadata import metadata, only_value, read_info
 from workers.hub.rate_limits import HubLimits, Stop
-from workers.hub.session import hub_errors, one_try
-from workers.process.file_locks import Hold
+from workers.hub.session import hub_errors, install_client
+from workers.process.file_locks import FileLocks
 
-__all__ = ["Hub", "Progress", "RepoFile", "RepoSnapshot", "Taking"]
+__all__ = ["FetchOptions", "Hub", "Progress", "RepoFile", "RepoSnapshot"]
 
 NO_METADATA = Metadata()
 
@@ -44,9 +44,10 @@ _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class RepoSnapshot:
-    """A repo at one commit. `repo_id` is the Hub's own name for it, which differs from the asked one after a rename;
-    `card_base` is the model card's `base_model` where it names exactly one; `public` is whether the Hub says that
-    everybody may read it.
+    """A repo at one commit.
+
+    `repo_id` is the Hub's current name of the repo, which differs from the requested one after a rename. `card_base` is
+    the model card's `base_model` if it names exactly one. `public` says whether the repo is neither private nor gated.
     """
 
     repo_id: str
@@ -58,27 +59,30 @@ class RepoSnapshot:
 
 
 @dataclass(frozen=True)
-class Taking:
-    """How to take files: `progress` is told of the bytes; `stop` is asked between blocks, and a true answer ends it
-    with `DownloadStopped`; until `hold` is released, nothing that was taken is evicted (None: until the call ends).
+class FetchOptions:
+    """Options of a download.
+
+    `progress` is called with the bytes done and the total. `stop` is called between blocks; once it returns True, the
+    download ends with `DownloadStopped`. Downloaded files are not evicted until `locks` are released (None: until the
+    call ends).
     """
 
     progress: Progress | None = None
     stop: Stop | None = None
-    hold: Hold | None = field(default=None, compare=False)
+    locks: FileLocks | None = field(default=None, compare=False)
 
 
-PLAIN = Taking()
+DEFAULT_OPTIONS = FetchOptions()
 
 
 class Hub:
-    """A Hub at `endpoint`, seen with `token` (None: anonymously, whatever a login left on this machine).
+    """The Hub at `endpoint`, accessed with `token` (None: anonymously, even if a token is stored on this machine).
 
-    Downloads lie in `downloads_dir` in the client's own layout: a file is stored once by its ETag, and a commit's
-    folder links to it, so a commit that changes only the card fetches only the card. `budget` is how many bytes they
-    may take (None: what the disk has), `downloads` how many files one process fetches at once; what all workers may
-    ask together is in `limits`. Methods may be called from several threads. The client's session is one per process,
-    and so are `timeout` (seconds without a byte) and `limits`: the Hub made last sets them.
+    Downloads are stored in `downloads_dir` in the layout of `huggingface_hub`: a file is stored once under its ETag,
+    and the folder of a commit links to it, so a commit that changes only the card fetches only the card. `budget` is
+    the maximum size of all downloads in bytes (None: the free disk space), `downloads` the number of files that one
+    process fetches at once; `limits` apply to all workers together. Methods are thread-safe. A process has one session,
+    with one `timeout` (seconds without a byte) and one `limits`: those of the Hub that was created last.
     """
 
     def __init__(
@@ -96,30 +100,30 @@ class Hub:
     ) -> None:
         self._endpoint = endpoint.rstrip("/")
         self._max_repo_files = max_repo_files
-        known: str | bool = token or False  # False, not None: None would look for a token on this machine
-        self._token = known
+        token_or_false: str | bool = token or False  # None would make the library look for a stored token
+        self._token = token_or_false
         limits = limits or HubLimits()
-        self._downloads = Downloads(downloads_dir, budget)
+        self._downloads = DownloadCache(downloads_dir, budget)
         self._files = FileFetcher(
-            self._endpoint, known, self._downloads, limits, at_once=downloads, max_file_bytes=max_file_bytes
+            self._endpoint, token_or_false, self._downloads, limits, at_once=downloads, max_file_bytes=max_file_bytes
         )
-        one_try(timeout, limits)
-        # Xet has its own network code (no limits of ours) and a cache outside downloads_dir; plain HTTP serves all
+        install_client(timeout, limits)
+        # Xet has its own network code (without our limits) and a cache outside downloads_dir; HTTP serves every file
         constants.HF_HUB_DISABLE_XET = True
 
-    def seen_with(self, token: SecretStr) -> Hub:
-        """The same Hub, folder and limits, seen with another token, which nothing but the result knows."""
-        other = copy.copy(self)
-        other._token = token.get_secret_value()
-        other._files = self._files.seen_with(token)
-        return other
+    def with_token(self, token: SecretStr) -> Hub:
+        """The same Hub, downloads and limits with another token, which is stored only in the returned object."""
+        clone = copy.copy(self)
+        clone._token = token.get_secret_value()
+        clone._files = self._files.with_token(token)
+        return clone
 
     def resolve(self, repo_id: str, revision: str | None = None) -> RepoSnapshot:
-        """The commit that `revision` (a branch, a tag, a commit; None: `main`) stands for now, and its listing.
+        """The current commit of `revision` (a branch, tag or commit; None: `main`) and its listing.
 
-        Everybody may list a gated repo, and another job may have left its files here: of a repo that is not public one
-        file is asked for with this Hub's own token before any is used. Raises `RepoNotFound`, `RevisionNotFound`,
-        `RepoGated`, `HubRateLimited`, `HubUnavailable`.
+        A gated repo can be listed without access, and another job may already have downloaded its files. So for a repo
+        that is not public, access to one file is checked with this Hub's token first. Raises `RepoNotFound`,
+        `RevisionNotFound`, `GatedRepo`, `HubRateLimited`, `HubUnavailable`.
         """
         with hub_errors(repo_id, revision):
             validate_repo_id(repo_id)
@@ -128,72 +132,76 @@ class Hub:
             hf_raise_for_status(response)
             info = read_info(response.json())
         if not info.sha or not _COMMIT.fullmatch(info.sha):
-            raise HubUnavailable(f"The Hub names no commit for {repo_id}.")
+            raise HubUnavailable(f"The Hub's answer for {repo_id} has no commit.")
         files = tuple(RepoFile(file.rfilename, file.size, _etag(file)) for file in info.siblings or ())
         card_base = info.card_data.get("base_model") if info.card_data else None
         public = info.private is False and info.gated is False
-        snapshot = RepoSnapshot(info.id or repo_id, info.sha, files, the_only(card_base), metadata(info), public)
+        snapshot = RepoSnapshot(info.id or repo_id, info.sha, files, only_value(card_base), metadata(info), public)
         if not public and (guarded := guarded_file([file.path for file in files])) is not None:
             self._files.check_access(snapshot.repo_id, snapshot.sha, guarded)
         return snapshot
 
     def choose(self, snapshot: RepoSnapshot) -> Choice:
-        """The files that make up the fine-tune of `snapshot`, as decided in `workers/finetunes/repo_files.py`.
+        """The files of the fine-tune in `snapshot`, by the rules of `workers/finetunes/repo_files.py`.
 
-        Raises `TooManyFiles`, `UnsafePath`, `PickledWeights`, `NothingToEmbed`, `FileTooLarge`.
+        Raises `TooManyFiles`, `UnsafePath`, `PickledWeights`, `NoSupportedWeights`, `FileTooLarge`.
         """
         choice = choose_finetune(snapshot.repo_id, self._checked_paths(snapshot))
         self._files.check_sizes(snapshot.repo_id, self._chosen(snapshot, choice.paths))
         return choice
 
     def choose_base(self, snapshot: RepoSnapshot) -> Choice:
-        """Config, tokenizer and safetensors of a base model. Raises what `choose` raises."""
+        """The config, tokenizer and safetensors files of a base model. Raises what `choose` raises."""
         return choose_base(snapshot.repo_id, self._checked_paths(snapshot))
 
-    def fetch(self, snapshot: RepoSnapshot, choice: Choice, taking: Taking = PLAIN) -> Path:
+    def fetch(self, snapshot: RepoSnapshot, choice: Choice, options: FetchOptions = DEFAULT_OPTIONS) -> Path:
         """Download the chosen files and return the folder that holds the model.
 
         Raises `FileTooLarge`, `DiskFull`, `UnsafePath`, `DownloadStopped`, `Unavailable` and what `resolve` raises.
         """
-        with self._held(snapshot, taking):
+        with self._locked(snapshot, options):
             self._files.fetch(
-                snapshot.repo_id, snapshot.sha, self._chosen(snapshot, choice.paths), taking.progress, taking.stop
+                snapshot.repo_id, snapshot.sha, self._chosen(snapshot, choice.paths), options.progress, options.stop
             )
         return self._downloads.link_of(snapshot.repo_id, snapshot.sha, choice.folder)
 
-    def fetch_finetune(self, snapshot: RepoSnapshot, taking: Taking = PLAIN) -> Path:
-        """Download the fine-tune of `snapshot` and return the folder that holds it. Raises what `choose` and `fetch`
-        raise.
+    def fetch_finetune(self, snapshot: RepoSnapshot, options: FetchOptions = DEFAULT_OPTIONS) -> Path:
+        """Download the fine-tune of `snapshot` and return its folder.
+
+        Raises what `choose` and `fetch` raise.
         """
-        return self.fetch(snapshot, self.choose(snapshot), taking)
+        return self.fetch(snapshot, self.choose(snapshot), options)
 
-    def fetch_base(self, snapshot: RepoSnapshot, taking: Taking = PLAIN) -> Path:
+    def fetch_base(self, snapshot: RepoSnapshot, options: FetchOptions = DEFAULT_OPTIONS) -> Path:
         """Download a base model. Raises what `choose_base` and `fetch` raise."""
-        return self.fetch(snapshot, self.choose_base(snapshot), taking)
+        return self.fetch(snapshot, self.choose_base(snapshot), options)
 
-    def base_config(self, snapshot: RepoSnapshot, taking: Taking = PLAIN) -> dict[str, object]:
-        """The `config.json` of a base model, to look at before gigabytes follow.
+    def base_config(self, snapshot: RepoSnapshot, options: FetchOptions = DEFAULT_OPTIONS) -> dict[str, object]:
+        """The `config.json` of a base model, to check before its weights are downloaded.
 
-        Raises `UnsupportedBase` where it has none, and what `fetch` raises.
+        Raises `UnsupportedBase` if there is none, and what `fetch` raises.
         """
         if "config.json" not in self._checked_paths(snapshot):
             raise UnsupportedBase(f"{snapshot.repo_id} has no config.json, so it is not a base model.")
-        folder = self.fetch(snapshot, Choice("", ("config.json",)), taking)
+        folder = self.fetch(snapshot, Choice("", ("config.json",)), options)
         return read_base_config(folder, snapshot.repo_id)
 
-    def first_bytes(self, snapshot: RepoSnapshot, path: str, count: int, taking: Taking = PLAIN) -> tuple[bytes, int]:
-        """The first `count` bytes of a file (fewer where it has no more) and the size that the Hub tells of it.
+    def first_bytes(
+        self, snapshot: RepoSnapshot, path: str, count: int, options: FetchOptions = DEFAULT_OPTIONS
+    ) -> tuple[bytes, int]:
+        """The first `count` bytes of a file (fewer if it is shorter), and the file's size according to the Hub.
 
-        They are asked for as a range, and kept: a download of the file goes on after them. Raises what `fetch` raises.
+        The bytes are requested as a range and kept: a later download of the file resumes after them. Raises what
+        `fetch` raises.
         """
-        with self._held(snapshot, taking):
+        with self._locked(snapshot, options):
             (file,) = self._chosen(snapshot, (path,))
-            return self._files.first_bytes(snapshot.repo_id, snapshot.sha, file, count, taking.stop)
+            return self._files.first_bytes(snapshot.repo_id, snapshot.sha, file, count, options.stop)
 
     @contextmanager
-    def _held(self, snapshot: RepoSnapshot, taking: Taking) -> Iterator[None]:
-        with Hold() as until_the_end:
-            self._downloads.keep(snapshot.repo_id, taking.hold or until_the_end)
+    def _locked(self, snapshot: RepoSnapshot, options: FetchOptions) -> Iterator[None]:
+        with FileLocks() as locks_of_call:
+            self._downloads.lock(snapshot.repo_id, options.locks or locks_of_call)
             yield
 
     def _chosen(self, snapshot: RepoSnapshot, paths: tuple[str, ...]) -> list[RepoFile]:
@@ -211,14 +219,14 @@ class Hub:
 
 
 def read_base_config(folder: Path, name: str) -> dict[str, object]:
-    """`config.json` of the base model `name` in `folder`; raises `UnsupportedBase` where that is not an object."""
+    """The `config.json` of the base model `name` in `folder`. Raises `UnsupportedBase` if it is not a JSON object."""
     try:
-        return read_object(folder / "config.json", UnsupportedBase, max_bytes=MAX_DESCRIBING)
+        return read_object(folder / "config.json", UnsupportedBase, max_bytes=MAX_DESCRIPTION_BYTES)
     except Refused as error:
         raise UnsupportedBase(f"The config of the base {name} cannot be read: {error}") from error
 
 
 def _etag(file: RepoSibling) -> str | None:
-    """The ETag that the Hub gives a file: the sha256 of one in Git LFS, git's own hash of any other."""
-    told = file.lfs.sha256 if file.lfs else file.blob_id
-    return told if isinstance(told, str) and _HASH.fullmatch(told) else None
+    """The ETag of a file on the Hub: the sha256 of a Git LFS file, git's blob hash of any other."""
+    etag = file.lfs.sha256 if file.lfs else file.blob_id
+    return etag if isinstance(etag, str) and _HASH.fullmatch(etag) else None

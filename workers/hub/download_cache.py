@@ -1,7 +1,8 @@
-"""The folder of downloads: where a file lies, what is in use, and what leaves when there is no more room.
+"""The folder of downloads: paths of files, locks on repos in use, and eviction of the least recently used files.
 
-The layout is the Hub client's own: `models--OWNER--NAME/blobs/ETAG` holds a file once, and
-`snapshots/COMMIT/PATH` links to it. Several workers may share the folder.
+The layout is that of `huggingface_hub`: `models--OWNER--NAME/blobs/ETAG` is the file, and `snapshots/COMMIT/PATH`
+links to it. Several workers may share the folder. `huggingface_hub` has neither a budget nor locks on files in use
+(`tests/workers/hub/test_pinned_client.py`).
 """
 
 from __future__ import annotations
@@ -18,54 +19,55 @@ from pathlib import Path
 from huggingface_hub.file_download import repo_folder_name
 
 from catalog.errors import DiskFull, UnsafePath
-from workers.process.file_locks import Hold, try_lock
+from workers.process.file_locks import FileLocks, try_lock
 
-PARTIAL = ".incomplete"  # ends the name of a file that is not all there yet
-LOCK = ".in-use"
-RECOUNT = 0.02  # share of the budget that may be added before the folder is counted anew
-SPARE = 0.1  # share of the budget that is freed beyond what is needed, so that it is not done for each file
+PARTIAL_SUFFIX = ".incomplete"  # of a file that is not complete yet
+LOCK_NAME = ".in-use"
+RECOUNT_SHARE = 0.02  # of the budget; the folder is counted again after so many bytes were added
+SPARE_SHARE = 0.1  # of the budget; evicted beyond what is needed, so that not every file evicts
 
 _ETAG = re.compile(r"[\w-][\w.-]{0,199}")
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A file in a `blobs` folder; `used` is when it was last asked for."""
+class StoredFile:
+    """A file in a `blobs` folder; `last_used` is a Unix time."""
 
     path: Path
     size: int
-    used: float
+    last_used: float
 
 
-class Downloads:
-    """`budget` is in bytes; None: as much as the disk has. Files that are not in use are evicted, the least recently
-    used first. Downloads under way in other workers count by what has arrived, so these may go over the budget for
-    as long as they run.
+class DownloadCache:
+    """The downloads in the folder `root`, limited to `budget` bytes (None: the free disk space).
+
+    Files that are not in use are evicted, the least recently used first. A running download of another worker counts
+    with the bytes that have arrived, so the total may exceed the budget while it runs.
     """
 
-    def __init__(self, top: Path, budget: int | None = None) -> None:
-        self.top = top
+    def __init__(self, root: Path, budget: int | None = None) -> None:
+        self.root = root
         self._budget = budget
-        self._used: float | None = None  # bytes when last counted
-        self._added = 0  # bytes since
-        self._mutex = threading.Lock()
+        self._counted_bytes: float | None = None  # in the folder, when last counted
+        self._added_bytes = 0  # since the count
+        self._lock = threading.Lock()
 
-    def keep(self, repo_id: str, hold: Hold) -> None:
-        """Nothing of the repo is evicted before `hold` is released."""
-        hold.take(self._repo(repo_id) / LOCK)
+    def lock(self, repo_id: str, locks: FileLocks) -> None:
+        """Keep the repo's files from being evicted until `locks` are released."""
+        locks.acquire(self._repo(repo_id) / LOCK_NAME)
 
     def find(self, repo_id: str, sha: str, path: str) -> Path | None:
-        """The file of a commit where it lies here, marked as used."""
+        """The file of a commit if it was downloaded; its time of last use is set to now."""
         link = self.link_of(repo_id, sha, path)
         if not link.is_file():
             return None
-        os.utime(link)  # the blob's: a link is followed
+        os.utime(link)  # of the blob: the link is followed
         return link
 
     def blob(self, repo_id: str, etag: str) -> Path:
-        """Where the file with this ETag is or will be. Raises `UnsafePath`: the ETag is whatever the server sent."""
-        if not _ETAG.fullmatch(etag) or etag.endswith(PARTIAL):
+        """The path of the file with this ETag. Raises `UnsafePath`: the ETag comes from the server."""
+        if not _ETAG.fullmatch(etag) or etag.endswith(PARTIAL_SUFFIX):
             raise UnsafePath(f"The ETag {etag[:80]!r} of a file of {repo_id} leads out of the downloads folder.")
         return self._repo(repo_id) / "blobs" / etag
 
@@ -73,78 +75,78 @@ class Downloads:
         return self._repo(repo_id) / "snapshots" / sha / path
 
     def link(self, repo_id: str, sha: str, path: str, blob: Path) -> Path:
-        """Give a stored file its name in a commit."""
+        """Link a path of a commit to a stored file."""
         link = self.link_of(repo_id, sha, path)
         link.parent.mkdir(parents=True, exist_ok=True)
-        new = link.with_name(f".{link.name}.{os.getpid()}.{threading.get_ident()}")
-        new.unlink(missing_ok=True)
-        new.symlink_to(os.path.relpath(blob, link.parent))
-        new.replace(link)
+        temporary = link.with_name(f".{link.name}.{os.getpid()}.{threading.get_ident()}")
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(os.path.relpath(blob, link.parent))
+        temporary.replace(link)
         return link
 
-    def make_room(self, size: int) -> None:
-        """Evict until so many bytes more have room. Raises `DiskFull`."""
+    def evict_for(self, size: int) -> None:
+        """Evict files until `size` more bytes fit. Raises `DiskFull`."""
         if size <= 0:
             return
-        with self._mutex:
-            self.top.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            self.root.mkdir(parents=True, exist_ok=True)
             if self._budget is not None and size > self._budget:
-                raise DiskFull(f"{size:,} bytes exceed the {self._budget:,} that downloads may take.")
+                raise DiskFull(f"{size:,} bytes exceed the budget of {self._budget:,} bytes for downloads.")
             missing = self._missing(size)
             if missing > 0:
-                freed = evict(self.top, missing + SPARE * (self._budget or 0))
-                self._used = None
+                freed = evict(self.root, missing + SPARE_SHARE * (self._budget or 0))
+                self._counted_bytes = None
                 if freed < missing:
                     raise DiskFull(
-                        f"{size:,} bytes are to be downloaded, {missing:,.0f} more than there is room for, "
-                        "and all other downloads are in use."
+                        f"A download of {size:,} bytes needs {missing:,.0f} more bytes than can be freed: "
+                        "all other downloads are in use."
                     )
-            self._added += size
+            self._added_bytes += size
 
     def _missing(self, size: int) -> float:
-        """Bytes to be freed first."""
-        missing = float(size - shutil.disk_usage(self.top).free)
+        """The bytes to evict so that `size` more bytes fit (not positive: none)."""
+        missing = float(size - shutil.disk_usage(self.root).free)
         if self._budget is None:
             return missing
-        known = None if self._used is None else self._used + self._added
-        if known is None or known + size > self._budget or self._added > RECOUNT * self._budget:
-            self._used, self._added = sum(each.size for each in stored(self.top)), 0
-            known = self._used
-        return max(missing, known + size - self._budget)
+        total = None if self._counted_bytes is None else self._counted_bytes + self._added_bytes
+        if total is None or total + size > self._budget or self._added_bytes > RECOUNT_SHARE * self._budget:
+            self._counted_bytes, self._added_bytes = sum(file.size for file in stored_files(self.root)), 0
+            total = self._counted_bytes
+        return max(missing, total + size - self._budget)
 
     def _repo(self, repo_id: str) -> Path:
-        return self.top / repo_folder_name(repo_id=repo_id, repo_type="model")
+        return self.root / repo_folder_name(repo_id=repo_id, repo_type="model")
 
 
-def stored(top: Path) -> Iterator[Stored]:
-    """Every file of the folder, whole or partial."""
-    for repo in top.glob("models--*"):
+def stored_files(root: Path) -> Iterator[StoredFile]:
+    """Every file in the folder, complete or partial."""
+    for repo in root.glob("models--*"):
         try:
             with os.scandir(repo / "blobs") as blobs:
-                for each in blobs:
-                    state = each.stat(follow_symlinks=False)
-                    yield Stored(Path(each.path), state.st_size, state.st_mtime)
+                for file in blobs:
+                    state = file.stat(follow_symlinks=False)
+                    yield StoredFile(Path(file.path), state.st_size, state.st_mtime)
         except FileNotFoundError:
-            continue  # evicted or completed by another worker meanwhile
+            continue  # evicted or completed by another worker
 
 
-def evict(top: Path, size: float) -> int:
-    """Delete files that nobody uses until `size` bytes are free, the least recently used first. Returns the bytes."""
-    freed, touched = 0, set()
-    for each in sorted(stored(top), key=lambda each: each.used):
+def evict(root: Path, size: float) -> int:
+    """Delete at least `size` bytes of files that are not in use, least recently used first; returns the bytes."""
+    freed, repos = 0, set()
+    for file in sorted(stored_files(root), key=lambda file: file.last_used):
         if freed >= size:
             break
-        if _delete(each.path):
-            freed += each.size
-            touched.add(each.path.parents[1])
-    for repo in touched:
-        _tidy(repo)
-    log.info("evicted %s bytes of %s repos", freed, len(touched))
+        if _delete(file.path):
+            freed += file.size
+            repos.add(file.path.parents[1])
+    for repo in repos:
+        _delete_dangling_links(repo)
+    log.info("evicted %s bytes of %s repos", freed, len(repos))
     return freed
 
 
 def _delete(blob: Path) -> bool:
-    lock = try_lock(blob.parents[1] / LOCK, exclusive=True)
+    lock = try_lock(blob.parents[1] / LOCK_NAME, exclusive=True)
     if lock is None:
         return False
     try:
@@ -156,9 +158,9 @@ def _delete(blob: Path) -> bool:
     return True
 
 
-def _tidy(repo: Path) -> None:
-    """Remove the links to files that are gone, and a repo of which nothing is left."""
-    lock = try_lock(repo / LOCK, exclusive=True)
+def _delete_dangling_links(repo: Path) -> None:
+    """Delete links to files that no longer exist, and the folder of a repo without files."""
+    lock = try_lock(repo / LOCK_NAME, exclusive=True)
     if lock is None:
         return
     try:

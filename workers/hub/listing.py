@@ -1,4 +1,4 @@
-"""The Hub's lists of models, page by page, and single repos without their files."""
+"""The Hub's lists of models, page by page, and the listing entries of single repos."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from urllib.parse import quote, urlencode
 from huggingface_hub import HfApi
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-from catalog.errors import CatalogError, HubUnavailable, RepoGated, RepoNotFound
-from catalog.hub_sync.crawls import PAGE, Page
-from catalog.hub_sync.repository.listings import Listed
-from workers.hub.metadata import listed
+from catalog.errors import CatalogError, GatedRepo, HubUnavailable, RepoNotFound
+from catalog.hub_sync.crawls import PAGE_SIZE, ListingPage
+from catalog.hub_sync.repository.listings import ListedRepo
+from workers.hub.metadata import parse_entry
 from workers.hub.rate_limits import HubLimits
-from workers.hub.session import hub_errors, one_try
+from workers.hub.session import hub_errors, install_client
 
-EXPAND = (
+EXPANDED_FIELDS = (
     "author", "cardData", "createdAt", "disabled", "downloads", "lastModified", "likes", "private", "safetensors",
     "sha", "tags", "usedStorage",
 )  # fmt: skip
@@ -26,62 +26,69 @@ log = logging.getLogger(__name__)
 
 
 class HubListing:
-    """The lists of the Hub at `endpoint`. Raises `HubUnavailable`, `HubRateLimited`, `RepoNotFound`, `RepoGated`."""
+    """The lists of the Hub at `endpoint`. Raises `HubUnavailable`, `HubRateLimited`, `RepoNotFound`, `GatedRepo`."""
 
     def __init__(self, endpoint: str, token: str | None, *, timeout: float, limits: HubLimits | None = None) -> None:
         self._endpoint = endpoint.rstrip("/")
-        self._token: str | bool = token or False  # False, not None: None would look for a token on this machine
+        self._token: str | bool = token or False  # None would make the library look for a stored token
         self._api = HfApi(endpoint=self._endpoint, token=self._token)
-        one_try(timeout, limits or HubLimits())
+        install_client(timeout, limits or HubLimits())
 
     def first(self, filters: dict[str, str], since: datetime | None) -> str:
-        """The URL of a list's first page. A walk through all goes by the date of creation, where nothing moves while
-        one walks; one that wants what changed `since`, by the date of the last change, the newest first.
+        """The URL of a list's first page.
+
+        Without `since`, the order is the date of creation, which does not change during a crawl. With it, the order is
+        the date of the last change, newest first.
         """
         order = "createdAt" if since is None else "lastModified"
-        query = [*filters.items(), ("sort", order), ("limit", str(PAGE)), *(("expand", each) for each in EXPAND)]
+        query = [
+            *filters.items(),
+            ("sort", order),
+            ("limit", str(PAGE_SIZE)),
+            *(("expand", entry) for entry in EXPANDED_FIELDS),
+        ]
         return f"{self._endpoint}/api/models?{urlencode(query)}"
 
-    def page(self, url: str) -> Page:
+    def page(self, url: str) -> ListingPage:
         response = self._get(url, "the list of models")
         with hub_errors("the list of models"):
             entries = response.json()
             if not isinstance(entries, list):
-                raise ValueError("it is no list")
-        repos = [each for each in map(_read, entries) if each is not None]
+                raise ValueError("it is not a list")
+        repos = [entry for entry in map(_entry_or_none, entries) if entry is not None]
         cursor = response.links.get("next", {}).get("url")
-        return Page(tuple(repos), cursor, unread=len(entries) - len(repos))
+        return ListingPage(tuple(repos), cursor, unusable=len(entries) - len(repos))
 
     def collection(self, slug: str) -> tuple[str, ...]:
-        """The models in a collection."""
+        """Repo ids of the models in a collection."""
         with hub_errors(f"the collection {slug}"):
-            found = self._api.get_collection(slug)
-        return tuple(item.item_id for item in found.items if item.item_type == "model")
+            collection_info = self._api.get_collection(slug)
+        return tuple(item.item_id for item in collection_info.items if item.item_type == "model")
 
-    def repo(self, repo_id: str) -> Listed | None:
-        """One repo; None where it is gone, private, gated, or nothing that can be read."""
-        query = urlencode([("expand", each) for each in EXPAND])
+    def repo(self, repo_id: str) -> ListedRepo | None:
+        """The entry of one repo; None if it is deleted, private, gated or unreadable."""
+        query = urlencode([("expand", entry) for entry in EXPANDED_FIELDS])
         try:
             response = self._get(f"{self._endpoint}/api/models/{quote(repo_id)}?{query}", repo_id)
-        except (RepoNotFound, RepoGated):
+        except (RepoNotFound, GatedRepo):
             return None
         with hub_errors(repo_id):
-            return _read(response.json())
+            return _entry_or_none(response.json())
 
     def _get(self, url: str, what: str) -> Any:
-        if not url.startswith(f"{self._endpoint}/"):  # a token is sent along
-            raise HubUnavailable(f"The Hub's next page is at another address: {url[:200]}.")
+        if not url.startswith(f"{self._endpoint}/"):  # the request carries the token
+            raise HubUnavailable(f"The Hub's next page is at another host: {url[:200]}.")
         with hub_errors(what):
             response = get_session().get(url, headers=build_hf_headers(token=self._token))
             hf_raise_for_status(response)
             return response
 
 
-def _read(item: Any) -> Listed | None:
-    """None for an entry that cannot be used: one odd repo does not keep the others back."""
+def _entry_or_none(item: Any) -> ListedRepo | None:
+    """An entry, or None if it cannot be read: one malformed entry must not stop the crawl."""
     try:
-        return listed(item)
+        return parse_entry(item)
     except (CatalogError, ValueError, TypeError, KeyError, AttributeError) as error:
         name = item.get("id") if isinstance(item, dict) else None
-        log.warning("the Hub's entry of %.200r cannot be used: %s", name, error)
+        log.warning("skipping the Hub's entry for %.200r: %s", name, error)
         return None

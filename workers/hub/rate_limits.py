@@ -1,8 +1,8 @@
-"""What all workers together may ask of a Hub, agreed upon in Redis and by its clock.
+"""Rate limits for the requests of all workers to a Hub, shared in Redis and by its clock.
 
-Three things lie there: when the next request may go out (evenly spaced, so that no second holds more than `rate`), a
-time before which none may (a 429 seen by one worker slows all), and who downloads at the moment. Redis may forget all
-of it at any time: spacing starts anew, and a Hub that is still annoyed says so again.
+Redis stores three things: the time of the next free turn (turns are evenly spaced, so that no second has more than
+`rate` requests), the end of a pause (a 429 for one worker pauses all), and the leases of running downloads. All of it
+may be lost at any time: spacing starts again, and a Hub that still limits the rate answers with another 429.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from catalog.errors import DownloadStopped, HubRateLimited, Unavailable
-from workers.process.cancellation import check
+from workers.process.cancellation import raise_if_cancelled
 
 Stop = Callable[[], bool]
 
-HEADROOM = 1.1  # requests that are late on their way fall into the next ones' second
-PATIENCE = 20.0  # seconds that a request waits for its turn; a job, not a thread, waits longer
-LONGEST_HOLD = 3600.0  # seconds
-LEASE = 60.0  # seconds after which a download that gave no sign of life counts as dead
-RETRIES = 8  # of a call to Redis
-GLANCE = 0.25  # seconds between looks at whether a download may begin, or is given up
+SPACING_MARGIN = 1.1  # delayed requests arrive in the second of later ones
+MAX_TURN_WAIT = 20.0  # seconds that a request waits for its turn; for longer waits the job is requeued
+MAX_PAUSE = 3600.0  # seconds
+LEASE_SECONDS = 60.0  # after the last bytes of a download, its lease ends
+REDIS_RETRIES = 8  # of a call to Redis
+POLL_INTERVAL = 0.25  # seconds between checks for a free lease, or for cancellation
 
 _NOW = "local t = redis.call('TIME') local now = t[1] + t[2] / 1000000 "
-# KEYS: the next free turn, the hold. ARGV: seconds between turns, patience. Returns {granted, seconds to wait, turn}
-_TURN = (
+# KEYS: next free turn, pause. ARGV: seconds between turns, maximal wait. Returns {granted, seconds to wait, turn}
+_TURN_SCRIPT = (
     _NOW
     + """
 local turn = math.max(now, tonumber(redis.call('GET', KEYS[1]) or 0), tonumber(redis.call('GET', KEYS[2]) or 0))
@@ -46,8 +46,8 @@ redis.call('SET', KEYS[1], string.format('%.6f', turn + ARGV[1]), 'EX', 7200)
 return {1, wait, string.format('%.6f', turn)}
 """
 )
-# KEYS: the hold. ARGV: seconds. The key lives exactly as long as the hold
-_HOLD = (
+# KEYS: pause. ARGV: seconds. The key expires with the pause
+_PAUSE_SCRIPT = (
     _NOW
     + """
 local till = now + ARGV[1]
@@ -56,8 +56,8 @@ if till > tonumber(redis.call('GET', KEYS[1]) or 0) then
 end
 """
 )
-# KEYS: who downloads, scored by when the lease ends. ARGV: who, how many may, seconds. Takes a lease or renews one
-_LEASE = (
+# KEYS: leases, scored by their end. ARGV: name, maximal number, seconds. Takes or renews a lease
+_LEASE_SCRIPT = (
     _NOW
     + """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
@@ -78,28 +78,28 @@ class Turn:
 
 
 class HubLimits:
-    """No limits: what a lone command has that runs without servers. The Hub's own answers still end its requests."""
+    """No limits, for a command that runs without servers. A rate-limited request still fails."""
 
     def wait_turn(self) -> None:
-        """Return when one request may go out. Raises `HubRateLimited` where that is too far away to wait for, and
-        `Stopped` when the work is given up meanwhile.
+        """Wait until one request may be sent. Raises `HubRateLimited` if the wait would exceed `MAX_TURN_WAIT`, and
+        `Cancelled`.
         """
 
-    def hold(self, seconds: float) -> None:
-        """Let nobody's request go out for so long."""
+    def pause(self, seconds: float) -> None:
+        """Let no worker send a request for `seconds` seconds."""
 
     @contextmanager
     def download(self, stop: Stop | None = None) -> Iterator[Callable[[], None]]:
-        """One of the downloads that may run at once. What it gives is to be called while bytes arrive."""
+        """Hold the lease of one download. The yielded function renews it and is to be called while bytes arrive."""
         yield lambda: None
 
 
 class SharedLimits(HubLimits):
-    """The limits of everybody who names the same Redis and the same `endpoint`.
+    """Limits shared by all processes with the same Redis and the same `endpoint`.
 
-    `rate` is in requests a second (0: as many as the Hub itself allows), `downloads` how many run at once over all
-    workers; one that gave no sign of life for `lease` seconds counts no more. Making one contacts nobody. Methods raise
-    `Unavailable` where Redis does not answer to the first call and to so many `retries`, which is for some seconds.
+    `rate` is in requests per second (0: only the Hub's own limit), `downloads` the number of downloads at a time in
+    all workers; a lease ends `lease` seconds after its last renewal. The constructor does not connect. Methods raise
+    `Unavailable` if Redis does not answer the first call and `retries` further ones, within some seconds.
     """
 
     def __init__(
@@ -109,8 +109,8 @@ class SharedLimits(HubLimits):
         *,
         rate: float,
         downloads: int,
-        lease: float = LEASE,
-        retries: int = RETRIES,
+        lease: float = LEASE_SECONDS,
+        retries: int = REDIS_RETRIES,
     ) -> None:
         retry = Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), retries)
         self._redis = Redis.from_url(
@@ -121,42 +121,44 @@ class SharedLimits(HubLimits):
             retry_on_error=[RedisConnectionError, RedisTimeoutError],
         )
         keys = f"deltadex:hub:{{{urlsplit(endpoint).netloc}}}"
-        self._turns, self._hold, self._leases = f"{keys}:turn", f"{keys}:hold", f"{keys}:downloads"
-        self._spacing = HEADROOM / rate if rate > 0 else 0.0
+        self._turns, self._pause_key, self._leases = f"{keys}:turn", f"{keys}:pause", f"{keys}:downloads"
+        self._spacing = SPACING_MARGIN / rate if rate > 0 else 0.0
         self._downloads = downloads
         self._lease_seconds = lease
-        self._take_turn = self._redis.register_script(_TURN)
-        self._put_hold = self._redis.register_script(_HOLD)
-        self._take_lease = self._redis.register_script(_LEASE)
+        self._take_turn = self._redis.register_script(_TURN_SCRIPT)
+        self._set_pause = self._redis.register_script(_PAUSE_SCRIPT)
+        self._take_lease = self._redis.register_script(_LEASE_SCRIPT)
 
     def wait_turn(self) -> None:
         while (turn := self.reserve()).wait > 0:
             due = time.monotonic() + turn.wait
             while (left := due - time.monotonic()) > 0:
-                check()  # the job may be given up long before its turn
-                time.sleep(min(left, GLANCE))
+                raise_if_cancelled()  # the job may be cancelled long before its turn
+                time.sleep(min(left, POLL_INTERVAL))
             with _redis_errors():
-                if not self._redis.exists(self._hold):
-                    return  # otherwise the Hub asked to slow down while this one slept
+                if not self._redis.exists(self._pause_key):
+                    return  # otherwise a pause began during the sleep
 
     def reserve(self) -> Turn:
-        """Take the next turn. Raises `HubRateLimited`, and then none is taken."""
+        """Take the next turn. Raises `HubRateLimited`, without taking a turn."""
         with _redis_errors():
-            granted, wait, at = self._take_turn(keys=[self._turns, self._hold], args=[self._spacing, PATIENCE])
+            granted, wait, at = self._take_turn(
+                keys=[self._turns, self._pause_key], args=[self._spacing, MAX_TURN_WAIT]
+            )
         if not granted:
-            raise HubRateLimited("The Hub asked all workers to slow down.", float(wait))
+            raise HubRateLimited("The Hub limits the rate of requests.", float(wait))
         return Turn(float(at), float(wait))
 
-    def hold(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
         with _redis_errors():
-            self._put_hold(keys=[self._hold], args=[min(seconds, LONGEST_HOLD)])
+            self._set_pause(keys=[self._pause_key], args=[min(seconds, MAX_PAUSE)])
 
     @contextmanager
     def download(self, stop: Stop | None = None) -> Iterator[Callable[[], None]]:
         name = uuid4().hex
         while not self._lease(name):
-            check_stop(stop)
-            time.sleep(GLANCE * random.uniform(0.5, 1.5))
+            raise_if_stopped(stop)
+            time.sleep(POLL_INTERVAL * random.uniform(0.5, 1.5))
         renewed = time.monotonic()
 
         def renew() -> None:
@@ -168,7 +170,7 @@ class SharedLimits(HubLimits):
         try:
             yield renew
         finally:
-            with suppress(RedisError):  # the lease ends by itself
+            with suppress(RedisError):  # the lease expires by itself
                 self._redis.zrem(self._leases, name)
 
     def _lease(self, name: str) -> bool:
@@ -176,7 +178,7 @@ class SharedLimits(HubLimits):
             return bool(self._take_lease(keys=[self._leases], args=[name, self._downloads, self._lease_seconds]))
 
 
-def check_stop(stop: Stop | None) -> None:
+def raise_if_stopped(stop: Stop | None) -> None:
     """Raises `DownloadStopped`."""
     if stop is not None and stop():
         raise DownloadStopped("The download was stopped.")
@@ -187,4 +189,4 @@ def _redis_errors() -> Iterator[None]:
     try:
         yield
     except RedisError as error:
-        raise Unavailable(f"Redis, where the workers agree on the Hub's limits, does not answer: {error}.") from error
+        raise Unavailable(f"Redis, which stores the shared rate limits, does not answer: {error}.") from error

@@ -1,4 +1,4 @@
-"""Looking at a repo before its weights are fetched: its configs, and the headers of its safetensors alone."""
+"""Screening of a repo before its weights are downloaded, by its configs and its safetensors headers."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ from workers.finetunes.finetune import FineTune
 from workers.finetunes.reading import screen_finetune
 from workers.finetunes.safetensors_file import TensorEntry, header_length, parse_header
 from workers.finetunes.shape_fit import Shape
-from workers.hub.client import Hub, RepoSnapshot, Taking
+from workers.hub.client import FetchOptions, Hub, RepoSnapshot
 
-GUESS = 32 * 1024  # bytes asked for at first: most adapters' headers are shorter, and what is read is kept
+FIRST_REQUEST_BYTES = 32 * 1024  # most adapters' headers are shorter, and the bytes are kept for the download
 
 
-def screen(hub: Hub, snapshot: RepoSnapshot, taking: Taking) -> FineTune:
-    """The fine-tune of a repo as its configs and headers tell of it; its tensors have no values.
+def screen(hub: Hub, snapshot: RepoSnapshot, options: FetchOptions) -> FineTune:
+    """The fine-tune of a repo as its configs and headers describe it; its tensors have no values.
 
     Raises what `screen_finetune` and `Hub.fetch` raise.
     """
     choice = hub.choose(snapshot)
-    top = hub.fetch(snapshot, choice.described_by, taking)
+    top = hub.fetch(snapshot, choice.described_by, options)
     for _ in choice.folder.split("/") if choice.folder else ():
         top = top.parent
-    return screen_finetune(top, choice, lambda path: remote_header(hub, snapshot, path, taking))
+    return screen_finetune(top, choice, lambda path: remote_header(hub, snapshot, path, options))
 
 
-def remote_header(hub: Hub, snapshot: RepoSnapshot, path: str, taking: Taking) -> dict[str, TensorEntry]:
-    """The tensors of a safetensors file on the Hub, checked against the size that the Hub tells.
+def remote_header(hub: Hub, snapshot: RepoSnapshot, path: str, options: FetchOptions) -> dict[str, TensorEntry]:
+    """The tensors of a safetensors file on the Hub, checked against the file's size according to the Hub.
 
     Raises `CorruptWeights`, and what `Hub.fetch` raises.
     """
-    start, size = hub.first_bytes(snapshot, path, GUESS, taking)
+    start, size = hub.first_bytes(snapshot, path, FIRST_REQUEST_BYTES, options)
     end = 8 + header_length(path, start, size)
     if end > len(start):
-        start, _ = hub.first_bytes(snapshot, path, end, taking)
+        start, _ = hub.first_bytes(snapshot, path, end, options)
     return parse_header(path, start[8:end], size)
 
 
-def remote_shapes(hub: Hub, snapshot: RepoSnapshot, taking: Taking) -> dict[str, Shape]:
+def remote_shapes(hub: Hub, snapshot: RepoSnapshot, options: FetchOptions) -> dict[str, Shape]:
     """Names and shapes of all tensors of a base model on the Hub. Raises what `remote_header` raises."""
     files = hub.choose_base(snapshot).weights
-    headers = (remote_header(hub, snapshot, path, taking) for path in files)
+    headers = (remote_header(hub, snapshot, path, options) for path in files)
     return {name: entry.shape for header in headers for name, entry in header.items()}

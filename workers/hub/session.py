@@ -1,7 +1,7 @@
-"""How the Hub client's requests go out, and what its errors mean here.
+"""The HTTP session of `huggingface_hub`, and the translation of its errors.
 
-The library retries a failed request five times and sleeps for as long as the server asks, in the call: a worker
-would stand still for minutes. Here a request is made once and a transient failure is raised as such; the job waits,
+The library retries a failed request five times and sleeps within the call for as long as the server asks, which would
+block a worker for minutes. This session makes a request once and raises a transient failure as such: the job waits, and
 not the worker.
 """
 
@@ -33,24 +33,24 @@ from huggingface_hub.utils import parse_ratelimit_headers
 from catalog.errors import (
     CatalogError,
     DiskFull,
+    GatedRepo,
     HubRateLimited,
     HubUnavailable,
-    RepoGated,
     RepoNotFound,
     RevisionNotFound,
 )
 from workers.hub.rate_limits import HubLimits
 from workers.process import cancellation
 
-COOL_OFF = 5.0  # seconds, where a 429 does not say how long
+DEFAULT_PAUSE = 5.0  # seconds, after a 429 that gives no time
 
 
-class OneTryClient(httpx2.Client):
-    """The library's session: `timeout` seconds without a byte end a request, transient failures are not retried, and
-    every request, of a redirect too, waits for its turn among all workers.
+class SingleAttemptClient(httpx2.Client):
+    """The library's session. A request ends after `timeout` seconds without a byte, transient failures are not retried,
+    and every request, including each hop of a redirect, waits for its turn among all workers.
 
-    Every job's requests go through it, so it remembers nothing between them: no token, which each request brings along
-    (and a redirect to another host does not), and no cookie. Proxies and certificates are httpx's own business.
+    The session serves the requests of all jobs, so it keeps no state between them: neither a token (each request has
+    its own, and a redirect to another host drops it) nor cookies. Proxies and certificates are left to httpx.
 
     Raises `HubRateLimited` and `HubUnavailable`.
     """
@@ -61,51 +61,52 @@ class OneTryClient(httpx2.Client):
         super().__init__(
             follow_redirects=True,
             cookies=_no_cookies(),
-            event_hooks={"request": [self._wait], "response": [self._heed]},
+            event_hooks={"request": [self._wait_turn], "response": [self._pause_on_rate_limit]},
         )
 
-    def _wait(self, _request: httpx2.Request) -> None:
+    def _wait_turn(self, _request: httpx2.Request) -> None:
         self._limits.wait_turn()
 
-    def _heed(self, response: httpx2.Response) -> None:
-        """Slow everybody down when the Hub asks for it, or says that nothing is left of its limit."""
+    def _pause_on_rate_limit(self, response: httpx2.Response) -> None:
+        """Pause all workers if the Hub asks for it or reports that its rate limit is used up."""
         wait = retry_after(response.headers)
         if response.status_code == 429:
-            self._limits.hold(COOL_OFF if wait is None else wait)
+            self._limits.pause(DEFAULT_PAUSE if wait is None else wait)
         elif wait:
-            self._limits.hold(wait)
+            self._limits.pause(wait)
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        cancellation.check()
-        request.extensions["timeout"] = httpx2.Timeout(self._limit).as_dict()  # the library's is 10 s, or none
+        cancellation.raise_if_cancelled()
+        request.extensions["timeout"] = httpx2.Timeout(self._limit).as_dict()  # the library uses 10 s, or none
         try:
             try:
                 response = super().send(request, **options)
             except (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError):
-                # a kept connection that the server had closed in the meantime; a new one tells
+                # the server may have closed a kept-alive connection; try a new one once
                 response = super().send(request, **options)
         except httpx2.TransportError as error:
             raise HubUnavailable(f"No answer from {request.url.host}: {_reason(error)}.") from error
         if response.status_code == 429:
             response.close()
-            raise HubRateLimited(f"{request.url.host} asks to slow down.", retry_after(response.headers))
+            raise HubRateLimited(f"{request.url.host} limits the rate of requests.", retry_after(response.headers))
         if response.status_code >= 500:
             response.close()
             raise HubUnavailable(
                 f"{request.url.host} answered with status {response.status_code}.", retry_after(response.headers)
             )
-        response.stream = _Heeding(response.stream)
+        response.stream = _CancellableStream(response.stream)
         return response
 
 
 def _no_cookies() -> CookieJar:
-    """What the Hub tells one token's owner is nothing to send with the next."""
+    """A cookie jar that stores nothing: cookies set for one token must not be sent with another."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
-class _Heeding(httpx2.SyncByteStream):
-    """A body that ends with `Stopped` at the next bytes once its job is given up: the library asks for ten megabytes at
-    a time, which may take minutes.
+class _CancellableStream(httpx2.SyncByteStream):
+    """A response body that raises `Cancelled` at its next bytes once the job is cancelled.
+
+    The library reads ten megabytes at a time, which may take minutes.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -113,7 +114,7 @@ class _Heeding(httpx2.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         for piece in self._stream:
-            cancellation.check()
+            cancellation.raise_if_cancelled()
             yield piece
 
     def close(self) -> None:
@@ -123,27 +124,27 @@ class _Heeding(httpx2.SyncByteStream):
 _installed: tuple[float, HubLimits] | None = None
 
 
-def one_try(timeout: float, limits: HubLimits) -> None:
-    """Have the library use `OneTryClient`. Once: a session that is replaced is closed under whoever uses it."""
+def install_client(timeout: float, limits: HubLimits) -> None:
+    """Make the library use `SingleAttemptClient`. The old session is closed, but only if a setting changed."""
     global _installed  # noqa: PLW0603
     if _installed != (timeout, limits):
-        set_client_factory(partial(OneTryClient, timeout, limits))
+        set_client_factory(partial(SingleAttemptClient, timeout, limits))
         _installed = (timeout, limits)
 
 
 @contextmanager
 def hub_errors(repo_id: str, revision: str | None = None) -> Iterator[None]:
-    """Turn what `huggingface_hub` raises into the typed tree. A full disk is `DiskFull`; other local errors pass."""
+    """Translate errors of `huggingface_hub` into `CatalogError`s; of local errors, only a full disk (`DiskFull`)."""
     try:
         yield
     except CatalogError:
         raise
-    except LocalEntryNotFoundError as error:  # the library's name for "the request failed and nothing is cached"
+    except LocalEntryNotFoundError as error:  # raised for a failed request without a cached file
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
         raise _translated(cause, repo_id, revision) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"The disk is full; {repo_id} cannot be downloaded.") from error
+            raise DiskFull(f"The disk is full: {repo_id} cannot be downloaded.") from error
         if error.errno is not None:
             raise
         raise _translated(error, repo_id, revision) from error
@@ -164,17 +165,17 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _translated(error: Exception, repo_id: str, revision: str | None) -> CatalogError:
-    for kind, meaning in _MEANINGS.items():
+    for kind, translate in _TRANSLATIONS.items():
         if isinstance(error, kind):
-            return meaning(repo_id, revision)
+            return translate(repo_id, revision)
     if isinstance(error, HfHubHTTPError):
         return _by_status(error.response.status_code, repo_id)
-    return HubUnavailable(f"What the Hub sent for {repo_id} cannot be used: {_reason(error)}.")
+    return HubUnavailable(f"The Hub's answer for {repo_id} cannot be used: {_reason(error)}.")
 
 
 def _by_status(status: int, repo_id: str) -> CatalogError:
     if status in (401, 403):
-        return RepoGated(
+        return GatedRepo(
             f"The Hub refuses access to {repo_id}: submit it with a token that may read it, or set HF_TOKEN to one."
         )
     if status in (404, 410):
@@ -183,9 +184,9 @@ def _by_status(status: int, repo_id: str) -> CatalogError:
 
 
 def _gated(repo_id: str, _revision: str | None) -> CatalogError:
-    return RepoGated(
-        f"{repo_id} is gated: accept its terms on the Hub, and submit it with a token of the account that did, or set "
-        "HF_TOKEN to one."
+    return GatedRepo(
+        f"{repo_id} is gated: accept its terms on the Hub, and submit it with a token of that account, or set HF_TOKEN "
+        "to one."
     )
 
 
@@ -209,7 +210,7 @@ def _entry_gone(repo_id: str, _revision: str | None) -> CatalogError:
     return HubUnavailable(f"The Hub lists a file of {repo_id} that it does not serve.")
 
 
-_MEANINGS: dict[type[Exception], Callable[[str, str | None], CatalogError]] = {
+_TRANSLATIONS: dict[type[Exception], Callable[[str, str | None], CatalogError]] = {
     GatedRepoError: _gated,  # before its base class, RepositoryNotFoundError
     RepositoryNotFoundError: _missing,
     RevisionNotFoundError: _no_revision,
@@ -221,5 +222,5 @@ _MEANINGS: dict[type[Exception], Callable[[str, str | None], CatalogError]] = {
 
 def _reason(error: Exception) -> str:
     if isinstance(error, httpx2.LocalProtocolError):
-        return "a header cannot be sent as it is"  # the message quotes the header, which may be a token
+        return "a header has invalid characters"  # the original message quotes the header, which may be a token
     return f"{type(error).__name__} {error}".strip().rstrip(".")

@@ -1,1 +1,1 @@
-"""claim -> fetch -> encode -> store."""
+"""The ingest of jobs: claim, fetch, encode, store."""

@@ -1,4 +1,4 @@
-"""Which jobs a worker takes on next."""
+"""Selection of the jobs that a worker claims next."""
 
 from __future__ import annotations
 
@@ -12,45 +12,49 @@ from workers.bases.residents import ResidentBases
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How much a worker takes on: `batch` jobs at once; after `drain` seconds it looks at its other messages; a job
-    waits at most `patience` seconds because others have their base in memory.
-    """
+class BatchPolicy:
+    """How a worker batches jobs. All times in seconds."""
 
-    batch: int = 8
-    drain: float = 60.0
-    patience: float = 120.0
+    size: int = 8  # jobs that are claimed at once
+    max_duration: float = 60.0  # of one `Pipeline.ingest`; then the worker reads its other messages
+    max_wait: float = 120.0  # after which a job is no longer passed over for jobs whose base is in memory
 
 
 class Claimer:
-    """Claims a batch of jobs after the other, those of the bases in memory first; none once the worker is `stopping`.
-
-    Called from one thread at a time.
+    """Claims one batch of jobs after another, preferring jobs whose base is in memory. Claims nothing once `stopping()`
+    is true. Not thread-safe.
     """
 
     def __init__(
-        self, database: Database, bases: ResidentBases, worker_id: int, pace: Pace, stopping: Callable[[], bool]
+        self,
+        database: Database,
+        bases: ResidentBases,
+        worker_id: int,
+        batching: BatchPolicy,
+        stopping: Callable[[], bool],
     ) -> None:
         self._database = database
         self._bases = bases
         self._worker_id = worker_id
-        self._pace = pace
+        self._batching = batching
         self._stopping = stopping
-        self._put_off: int | None = None  # a job that wants to be alone, and was next while others were in hand
+        self._postponed: int | None = None  # an exclusive job that was next while the worker had other jobs
 
-    def claim(self, *, alone: bool) -> list[Job]:
-        """A batch, or with `alone` one that wants that; without it, such a one waits until nothing is in hand."""
+    def claim(self, *, allow_exclusive: bool) -> list[Job]:
+        """Claim a batch, or an exclusive job if it is next and allowed. If it is next but not allowed, claim nothing;
+        the next call that allows it will claim it.
+        """
         while not self._stopping():
             with self._database.transaction() as session:
-                first, self._put_off = self._put_off if alone else None, None
-                if first is None:
-                    due = claims.next_due(session, self._bases.repos, self._pace.patience)
+                job_id, self._postponed = self._postponed if allow_exclusive else None, None
+                if job_id is None:
+                    due = claims.find_next_due(session, self._bases.repos, self._batching.max_wait)
                     if due is None:
                         return []
-                    if due.alone and not alone:
-                        self._put_off = due.job_id
+                    if due.exclusive and not allow_exclusive:
+                        self._postponed = due.job_id
                         return []
-                    first = due.job_id
-                if claimed := claims.claim(session, first, self._worker_id, self._pace.batch):
-                    return claimed
+                    job_id = due.job_id
+                if jobs := claims.claim(session, job_id, self._worker_id, self._batching.size):
+                    return jobs
         return []

@@ -1,4 +1,4 @@
-"""The first half of an ingest: from a job to a verified fine-tune and the folder of its base."""
+"""Fetching, the first half of an ingest: from a job to a verified fine-tune and its base model."""
 
 from __future__ import annotations
 
@@ -24,30 +24,31 @@ from workers.bases.resolver import BaseResolver, ResolvedBase
 from workers.finetunes.card import words_of_card
 from workers.finetunes.content import content_sha
 from workers.finetunes.reading import FineTune, find_finetune, read_finetune
-from workers.hub.client import Hub, Progress, RepoSnapshot, Taking
+from workers.hub.client import FetchOptions, Hub, Progress, RepoSnapshot
 from workers.hub.rate_limits import Stop
 from workers.hub.remote_headers import screen
-from workers.process.cancellation import check, given_up
-from workers.process.file_locks import Hold
+from workers.process.cancellation import is_cancelled, raise_if_cancelled
+from workers.process.file_locks import FileLocks
 
-SHARE = 0.5  # of a job's progress
+FETCH_SHARE = 0.5  # of a job's progress
+PROGRESS_STEP = 0.05  # progress is stored in steps of this size
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A job with everything that encoding needs."""
+    """A job with everything that is needed to encode it."""
 
     job: Job
     sha: str
     finetune: FineTune
     base: ResolvedBase
-    metadata: Metadata | None = None  # a folder has none
-    card: str | None = None  # its words
-    hold: Hold = field(default_factory=Hold)  # on the downloaded files, until they have been read
+    metadata: Metadata | None = None  # None for a folder
+    card: str | None = None  # the text of the model card
+    locks: FileLocks = field(default_factory=FileLocks)  # on the downloaded files, to be released once they are read
 
 
 class Fetcher:
-    """Resolves, downloads and verifies; called from several threads."""
+    """Resolves, downloads and verifies fine-tunes. Thread-safe."""
 
     def __init__(
         self,
@@ -68,46 +69,48 @@ class Fetcher:
         self._resolving = threading.Lock()
 
     def fetch(self, job: Job, worker_id: int, stop: Stop | None = None) -> Fetched | None:
-        """None when there is nothing to measure (`catalog.jobs.admission`): then the job has ended. Raises
-        `CatalogError`s of every kind, `DownloadStopped` among them where `stop` said so. The result's `hold` is the
-        caller's to release.
+        """Fetch the fine-tune of a job. Returns None if there is nothing to measure: then the job has ended
+        (`catalog.jobs.admission`). The caller releases the result's `locks`. Raises any `CatalogError`, and
+        `DownloadStopped` if `stop` returned true.
         """
-        hold = Hold()
+        locks = FileLocks()
         try:
-            return self._fetch(job, worker_id, Taking(stop=stop, hold=hold), hold)
+            return self._fetch(job, worker_id, FetchOptions(stop=stop, locks=locks), locks)
         except BaseException:
-            hold.release()
+            locks.release()
             raise
 
-    def _fetch(self, job: Job, worker_id: int, taking: Taking, hold: Hold) -> Fetched | None:
+    def _fetch(self, job: Job, worker_id: int, options: FetchOptions, locks: FileLocks) -> Fetched | None:
         if job.model.source == Source.HUB:
-            return self._fetch_repo(job, worker_id, taking, hold)
+            return self._fetch_repo(job, worker_id, options, locks)
         folder = self._local_folder(job)
         sha = content_sha(folder)
         if not self._admit(job, worker_id, sha).proceeds:
             return None
         finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
-        base = self._resolve(finetune, None, taking, job)
-        return Fetched(job, sha, finetune, base, None, words_of_card(folder / "README.md"), hold)
+        base = self._resolve(finetune, None, options, job)
+        return Fetched(job, sha, finetune, base, None, words_of_card(folder / "README.md"), locks)
 
-    def _fetch_repo(self, job: Job, worker_id: int, taking: Taking, hold: Hold) -> Fetched | None:
-        own = self._hub.seen_with(self._tokens.open(job.token, job.viewer)) if job.viewer is not None else None
-        hub = own or self._hub
+    def _fetch_repo(self, job: Job, worker_id: int, options: FetchOptions, locks: FileLocks) -> Fetched | None:
+        job_hub = self._hub.with_token(self._tokens.open(job.token, job.viewer)) if job.viewer is not None else None
+        hub = job_hub or self._hub
         snapshot = hub.resolve(job.model.repo_id, job.requested_revision)
-        visibility = _visibility(snapshot, with_token=own is not None)
+        visibility = _visibility(snapshot, with_token=job_hub is not None)
         admission = self._admit(job, worker_id, snapshot.sha, visibility, snapshot.metadata)
         if not admission.proceeds:
             return None
-        # whatever its configs and headers can tell against it is found before its weights are fetched
-        base = self._resolve(screen(hub, snapshot, taking), snapshot.card_base, taking, admission.job, own)
+        # configs and safetensors headers are checked before the weights are downloaded
+        base = self._resolve(screen(hub, snapshot, options), snapshot.card_base, options, admission.job, job_hub)
         if visibility is Visibility.UNDECIDED and base.public:
             admission = self._admit(admission.job, worker_id, snapshot.sha, Visibility.PUBLIC, snapshot.metadata)
             if not admission.proceeds:
                 return None
-        folder = hub.fetch_finetune(snapshot, replace(taking, progress=self._shower(admission.job, worker_id)))
+        folder = hub.fetch_finetune(
+            snapshot, replace(options, progress=self._progress_callback(admission.job, worker_id))
+        )
         finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
         card = words_of_card(folder / "README.md")
-        return Fetched(admission.job, snapshot.sha, finetune, base, snapshot.metadata, card, hold)
+        return Fetched(admission.job, snapshot.sha, finetune, base, snapshot.metadata, card, locks)
 
     def _admit(
         self,
@@ -122,74 +125,77 @@ class Fetcher:
             return admit(session, job, worker_id, sha, contract, visibility=visibility, metadata=metadata)
 
     def _resolve(
-        self, finetune: FineTune, card_base: str | None, taking: Taking, job: Job, own: Hub | None = None
+        self, finetune: FineTune, card_base: str | None, options: FetchOptions, job: Job, job_hub: Hub | None = None
     ) -> ResolvedBase:
-        with self._resolving:  # eight adapters of one new base would each download it
+        with self._resolving:  # otherwise each adapter of a new base would download it
             return self._resolver.resolve(
                 declared=finetune.declared_base,
                 card_base=card_base or finetune.card_base,
                 shapes=finetune.shapes,
-                taking=taking,
-                own=own,
-                newest=job.measures_anew,
+                options=options,
+                job_hub=job_hub,
+                newest=job.remeasures,
             )
 
-    def base(self, repo: str, sha: str) -> ResolvedBase:
-        """A base at the commit at which it is indexed. Raises `BaseUnresolved` where it is at another by now, and what
-        resolving raises.
+    def resolve_base(self, repo: str, sha: str) -> ResolvedBase:
+        """Resolve a base at the commit that indexed models were measured at. Raises `BaseUnresolved` if it is at
+        another commit now, and what the resolver raises.
         """
         with self._resolving:
-            found = self._resolver.resolve(declared=repo, card_base=None, taking=Taking(stop=given_up))
-        if (found.repo, found.sha) != (repo, sha):
+            base = self._resolver.resolve(declared=repo, card_base=None, options=FetchOptions(stop=is_cancelled))
+        if (base.repo, base.sha) != (repo, sha):
             raise BaseUnresolved(
-                f"{repo} is at {found.sha[:12]} here, and what is indexed was measured at {sha[:12]}: reindex it."
+                f"{repo} is at commit {base.sha[:12]} here, but its indexed models were measured at {sha[:12]}. "
+                "Reindex its models."
             )
-        return found
+        return base
 
-    def again(self, model: Model, hold: Hold, *, public: bool = False) -> FineTune:
-        """An indexed model's current revision, downloaded if it is not here any more. `hold` is the caller's to
-        release. Raises what fetching raises; with `public`, for weights that are handed on, `MergeIncompatible` where
-        the Hub does not show them to everybody.
+    def fetch_current(self, model: Model, locks: FileLocks, *, public: bool = False) -> FineTune:
+        """Read the current revision of an indexed model, downloading it if it is no longer in the cache. The caller
+        releases `locks`. Raises what fetching raises; with `public`, for weights that will be given to users,
+        `MergeIncompatible` if the repo is not public on the Hub.
         """
         revision = model.revision
         if revision is None:
-            raise RevisionNotFound(f"{model.repo_id} has no revision that is indexed.")
+            raise RevisionNotFound(f"{model.repo_id} has no indexed revision.")
         if model.source == Source.FOLDER:
             folder = Path(model.folder or "")
         else:
             snapshot = self._hub.resolve(model.repo_id, revision.sha)
             if public and not snapshot.public:
                 raise MergeIncompatible(
-                    f"The files of {model.repo_id} are gated or private on the Hub, and only the service's own token "
-                    "reads them: merge it where you may read it."
+                    f"{model.repo_id} is gated or private on the Hub, and only this server's own token can read it. "
+                    "Merge it on a machine with your own access to it."
                 )
-            folder = self._hub.fetch_finetune(snapshot, Taking(stop=given_up, hold=hold))
+            folder = self._hub.fetch_finetune(snapshot, FetchOptions(stop=is_cancelled, locks=locks))
         return read_finetune(folder, max_file_bytes=self._max_file_bytes)
 
     def _local_folder(self, job: Job) -> Path:
-        """The part of a folder on this machine that counts, its sizes checked before a byte is read."""
-        top = Path(job.model.folder or "")
-        if not top.is_dir():
-            raise FolderUnreadable(f"{top} is not a folder that this worker can read.")
-        folder = find_finetune(top)
+        """The folder of the fine-tune within the folder of a job, with all file sizes checked."""
+        root = Path(job.model.folder or "")
+        if not root.is_dir():
+            raise FolderUnreadable(f"{root} is not a folder that this worker can read.")
+        folder = find_finetune(root)
         for file in folder.iterdir():
             if file.is_file() and (size := file.stat().st_size) > self._max_file_bytes:
                 raise FileTooLarge(f"{file.name} has {size:,} bytes; the limit is {self._max_file_bytes:,}.")
         return folder
 
-    def _shower(self, job: Job, worker_id: int) -> Progress:
-        shown = 0.0
+    def _progress_callback(self, job: Job, worker_id: int) -> Progress:
+        """A callback that stores the progress of a download; it raises `Cancelled` if the job was cancelled."""
+        stored = 0.0
 
-        def show(done: int, total: int) -> None:
-            nonlocal shown
-            check()
-            progress = SHARE * done / max(total, 1)
-            if progress - shown >= 0.05:
-                shown = progress
+        def store(done: int, total: int) -> None:
+            nonlocal stored
+            raise_if_cancelled()
+            progress = FETCH_SHARE * done / max(total, 1)
+            if progress - stored >= PROGRESS_STEP:
+                stored = progress
+                progress = min(progress, FETCH_SHARE)
                 with self._database.transaction() as session:
-                    attempts.advance(session, [job.id], worker_id, JobState.FETCHING, min(progress, SHARE))
+                    attempts.update_progress(session, [job.id], worker_id, JobState.FETCHING, progress)
 
-        return show
+        return store
 
 
 def _visibility(snapshot: RepoSnapshot, *, with_token: bool) -> Visibility:

@@ -1,4 +1,4 @@
-"""claim -> fetch -> encode -> store."""
+"""The ingest of a worker: claim -> fetch -> encode -> store, batch by batch."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited
 from catalog.jobs.repository import attempts, claims, recovery
 from catalog.jobs.submissions import follow_up
 from catalog.models.repository import models
-from catalog.queue import ring_after_commit
+from catalog.queue import enqueue_after_commit
 from catalog.tables import Job, JobState, Source
 from catalog.vectors.repository import feed
 from workers.bases.residents import Resident, ResidentBases
 from workers.bases.resolver import ResolvedBase
 from workers.encoding.encoder import Encoding
 from workers.finetunes.reading import FineTune
-from workers.ingest.claimer import Claimer, Pace
-from workers.ingest.exclusive import JobRunner
-from workers.ingest.fetcher import SHARE, Fetched, Fetcher
-from workers.ingest.storing import Shelf
-from workers.process.cancellation import Stopped, heeding
-from workers.process.claim_monitor import Claim, Watch
-from workers.process.retries import RetryPolicy, as_catalog_error, failures_before, patiently
+from workers.ingest.claimer import BatchPolicy, Claimer
+from workers.ingest.fetcher import FETCH_SHARE, Fetched, Fetcher
+from workers.ingest.job_runner import JobRunner
+from workers.ingest.storing import EncodingWriter
+from workers.process.cancellation import Cancelled, cancel_scope
+from workers.process.claim_monitor import Claim, ClaimMonitor
+from workers.process.retries import RetryPolicy, as_catalog_error, failures_before, retry_while_database_down
 
 IDLE = "waiting for a job"
-TICK = 0.2  # seconds between looks whether a download's job is lost
-ENDS_PROCESS = (KeyboardInterrupt, SystemExit)  # what asks the process to end says nothing about a job
+CLAIM_POLL_INTERVAL = 0.2  # seconds between checks whether the claim of a downloading job is lost
+ENDS_PROCESS = (KeyboardInterrupt, SystemExit)  # these end the process and say nothing about a job
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class InHand:
+class ClaimedJob:
     """A fetched job, and this worker's claim to it."""
 
     claim: Claim
@@ -62,24 +62,33 @@ class InHand:
 
 
 @dataclass(frozen=True)
+class ExclusiveRun:
+    """A job that its source's runner is to run."""
+
+    runner: JobRunner
+    job: Job
+    claim: Claim
+
+
+@dataclass(frozen=True)
 class Batch:
-    """What was claimed at once, and of it what is to be encoded. One `alone` is the only one; with `exclusive`, it is
-    run by the runner of its source.
+    """The jobs of one claim: `size` were claimed, of which `fetched` are to be encoded. Nothing else runs beside an
+    `exclusive` batch, which holds a single job; if its source has a runner, `run` says how to run it.
     """
 
-    claimed: int
-    alone: bool
-    fetched: list[InHand]
-    exclusive: tuple[JobRunner, Job, Claim] | None = None
+    size: int
+    exclusive: bool
+    fetched: list[ClaimedJob]
+    run: ExclusiveRun | None = None
 
 
-NOTHING = Batch(0, False, [])
+EMPTY_BATCH = Batch(0, False, [])
 
 
 class Pipeline:
-    """What a worker does with a doorbell. One call at a time; the next batch is fetched while one is encoded.
+    """Runs a worker's jobs. The next batch is fetched while the current one is encoded. Not thread-safe, except `stop`.
 
-    A job of a source that is among the `runners` is run by its runner, alone; all others are fetched and encoded.
+    A job whose source is among the `runners` is run exclusively by its runner; all others are fetched and encoded.
     """
 
     def __init__(
@@ -90,7 +99,7 @@ class Pipeline:
         worker_id: int,
         *,
         runners: Mapping[Source, JobRunner],
-        pace: Pace,
+        batching: BatchPolicy,
         retries: RetryPolicy,
     ) -> None:
         self._runners = runners
@@ -98,206 +107,220 @@ class Pipeline:
         self._fetcher = fetcher
         self._bases = bases
         self._worker_id = worker_id
-        self._pace = pace
+        self._batching = batching
         self._retries = retries
-        self._shelf = Shelf()
-        self._watch = Watch(database, worker_id)
+        self._writer = EncodingWriter()
+        self._claim_monitor = ClaimMonitor(database, worker_id)
         self._stopping = False
-        self._claimer = Claimer(database, bases, worker_id, pace, lambda: self._stopping)
-        self.activity = IDLE  # what it does now, for people
+        self._claimer = Claimer(database, bases, worker_id, batching, lambda: self._stopping)
+        self.activity = IDLE  # what the worker does now, sent with its heartbeat
 
     @property
     def resident(self) -> list[dict[str, object]]:
-        """The bases in memory, with their bytes."""
+        """The bases in memory, with their sizes in bytes."""
         return [{"repo_id": repo, "bytes": size} for repo, size in self._bases.sizes.items()]
 
     def ingest(self, job_id: int) -> int:
-        """Answer the bell of a job: bring queued jobs to their ends, batch by batch, until none is left or the time
-        for it is over. Returns how many were claimed: 0 for a bell that another worker has answered.
+        """Handle the notification of a job: run due jobs, batch by batch, until none is left or `max_duration` is over.
+        Returns how many jobs were claimed; 0 if another worker has already claimed the job.
         """
         with self._database.transaction() as session:
-            self._count_deaths(session)  # an earlier call was cut off before it settled them
+            self._count_deaths(session)  # jobs that an earlier call left because it was interrupted
             if self._stopping or not claims.is_due(session, job_id):
                 return 0
-        blameless = False
+        failed = True
         try:
-            total = self._work_through()
-            blameless = True
+            total = self._run_batches()
+            failed = False
             return total
         except DatabaseUnavailable:
-            blameless = True
+            failed = False
             raise
-        finally:  # without Postgres there is nothing else to do than to wait for it
-            patiently(lambda: self._hand_on(blameless=blameless or self._stopping), math.inf)
+        finally:  # without Postgres a worker can only wait
+            retry_while_database_down(
+                lambda: self._release_remaining(count_deaths=failed and not self._stopping), math.inf
+            )
 
     def stop(self) -> None:
-        """Have `ingest` give up what is in hand between two steps, queue it again and return. From any thread."""
+        """Make `ingest` stop between two steps, requeue its jobs and return. Thread-safe."""
         self._stopping = True
-        self._watch.give_up()
+        self._claim_monitor.lose_all()
 
-    def _work_through(self) -> int:
-        deadline, total = time.monotonic() + self._pace.drain, 0
-        with ThreadPoolExecutor(1, "ahead") as ahead, self._watch:
+    def _run_batches(self) -> int:
+        """Run batches until none is due or the time is over. Returns how many jobs were claimed."""
+        deadline, total = time.monotonic() + self._batching.max_duration, 0
+        with ThreadPoolExecutor(1, "prefetch") as prefetcher, self._claim_monitor:
             try:
-                batch = self._take_batch(alone=True)
-                while batch.claimed:
-                    total += batch.claimed
-                    late = self._stopping or time.monotonic() > deadline
-                    coming = None if late or batch.alone else ahead.submit(self._take_batch, alone=False)
+                batch = self._claim_batch(allow_exclusive=True)
+                while batch.size:
+                    total += batch.size
+                    is_last = self._stopping or time.monotonic() > deadline
+                    prefetch = not is_last and not batch.exclusive
+                    following = prefetcher.submit(self._claim_batch, allow_exclusive=False) if prefetch else None
                     try:
-                        self._embed_all(batch.fetched)
-                        if batch.exclusive:
-                            self._run_alone(*batch.exclusive)
+                        self._encode_all(batch.fetched)
+                        if batch.run:
+                            self._run_exclusive(batch.run)
                     finally:
-                        for each in batch.fetched:
-                            each.fetched.hold.release()
-                    batch = coming.result() if coming else NOTHING
-                    if not batch.claimed and not late:  # perhaps one is next that wants to be alone
-                        batch = self._take_batch(alone=True)
+                        for claimed in batch.fetched:
+                            claimed.fetched.locks.release()
+                    batch = following.result() if following else EMPTY_BATCH
+                    if not batch.size and not is_last:  # the next job may be an exclusive one
+                        batch = self._claim_batch(allow_exclusive=True)
             finally:
                 self.activity = IDLE
         return total
 
-    def _take_batch(self, *, alone: bool) -> Batch:
-        claimed = self._claimer.claim(alone=alone)
-        self.activity = f"fetching {len(claimed)}" if alone and claimed else self.activity
-        taken = [self._watch.take(job.id) for job in claimed]
-        if claimed and (runner := self._runners.get(Source(claimed[0].model.source))):
-            return Batch(1, True, [], (runner, claimed[0], taken[0]))
-        suspect = any(job.deaths for job in claimed)
-        return Batch(len(claimed), suspect, self._fetch_all(claimed, taken))
+    def _claim_batch(self, *, allow_exclusive: bool) -> Batch:
+        """Claim and fetch a batch. An exclusive job is allowed only if the worker has no other jobs."""
+        jobs = self._claimer.claim(allow_exclusive=allow_exclusive)
+        if jobs and allow_exclusive:  # nothing else is running
+            self.activity = f"fetching {len(jobs)}"
+        job_claims = [self._claim_monitor.track(job.id) for job in jobs]
+        if jobs and (runner := self._runners.get(Source(jobs[0].model.source))):
+            return Batch(1, True, [], ExclusiveRun(runner, jobs[0], job_claims[0]))
+        is_suspect = any(job.worker_deaths for job in jobs)
+        return Batch(len(jobs), is_suspect, self._fetch_all(jobs, job_claims))
 
-    def _fetch_all(self, claimed: Sequence[Job], taken: Sequence[Claim]) -> list[InHand]:
-        pool = ThreadPoolExecutor(self._pace.batch, "fetch")
-        futures = [pool.submit(self._fetch, job, claim) for job, claim in zip(claimed, taken, strict=True)]
-        pool.shutdown(wait=False)  # a lost job's download ends by itself; nobody waits for it
-        found = [_unless_lost(future, claim) for future, claim in zip(futures, taken, strict=True)]
-        return [each for each in found if each is not None]
+    def _fetch_all(self, jobs: Sequence[Job], job_claims: Sequence[Claim]) -> list[ClaimedJob]:
+        """Fetch jobs in parallel. Jobs that failed, ended or were lost are left out."""
+        pool = ThreadPoolExecutor(self._batching.size, "fetch")
+        futures = [pool.submit(self._fetch, job, claim) for job, claim in zip(jobs, job_claims, strict=True)]
+        pool.shutdown(wait=False)  # the download of a lost job is left to end by itself
+        results = [_result_unless_lost(future, claim) for future, claim in zip(futures, job_claims, strict=True)]
+        return [fetched for fetched in results if fetched is not None]
 
-    def _embed_all(self, fetched: Sequence[InHand]) -> None:
-        groups: dict[tuple[str, str], list[InHand]] = defaultdict(list)
-        for each in fetched:
-            groups[each.base.repo, each.base.sha].append(each)
-        # stable: bases in memory first
+    def _encode_all(self, batch: Sequence[ClaimedJob]) -> None:
+        """Encode a batch, grouped by base."""
+        groups: dict[tuple[str, str], list[ClaimedJob]] = defaultdict(list)
+        for claimed in batch:
+            groups[claimed.base.repo, claimed.base.sha].append(claimed)
+        # bases in memory first; the sort is stable
         for group in sorted(groups.values(), key=lambda group: group[0].base not in self._bases):
-            if not self._put_back(group):
-                for piece in _pieces(group):
-                    self._embed(group[0].base, piece)
+            if not self._requeue_group(group):
+                for part in _split_by_path(group):
+                    self._encode(group[0].base, part)
 
-    def _put_back(self, group: Sequence[InHand]) -> bool:
-        """Let jobs whose base turned out to be another one wait while there is work for those in memory."""
-        base, jobs_of_group = group[0].base, [each.job for each in group]
-        waited = max((datetime.now(UTC) - job.available_at).total_seconds() for job in jobs_of_group)
-        known = all(job.base_hint == base.repo for job in jobs_of_group)
-        if base in self._bases or not self._bases.repos or known or waited > self._pace.patience:
+    def _requeue_group(self, group: Sequence[ClaimedJob]) -> bool:
+        """Requeue jobs whose base turned out to differ from the hint, if other jobs are due for the bases in memory."""
+        base, jobs = group[0].base, [claimed.job for claimed in group]
+        waited = max((datetime.now(UTC) - job.available_at).total_seconds() for job in jobs)
+        was_expected = all(job.base_hint == base.repo for job in jobs)
+        if base in self._bases or not self._bases.repos or was_expected or waited > self._batching.max_wait:
             return False
         with self._database.transaction() as session:
-            if not claims.any_due(session, self._bases.repos, min(job.priority for job in jobs_of_group)):
+            if not claims.has_due(session, self._bases.repos, min(job.priority for job in jobs)):
                 return False
-            claims.put_back(session, [job.id for job in jobs_of_group], self._worker_id, base.repo)
+            claims.requeue(session, [job.id for job in jobs], self._worker_id, base.repo)
         return True
 
-    def _hand_on(self, *, blameless: bool) -> None:
-        """What could not be settled is queued again: this worker may get no other bell. Unless Postgres was away or
-        the worker stops, any of it may be to blame for the error that ended the call, as for a worker's death. The
-        bells of jobs that were passed over have been answered by this call: one more for all that is left.
+    def _release_remaining(self, *, count_deaths: bool) -> None:
+        """Requeue the jobs that did not end, because this worker may get no other notification. With `count_deaths`,
+        an error that no single job accounts for ended the call: it counts as a worker's death on each job. The
+        notifications of the jobs still queued may have been consumed by this call, so one is sent for all of them.
         """
         with self._database.transaction() as session:
-            if blameless:
-                attempts.release(session, [self._worker_id])
-            else:
+            if count_deaths:
                 self._count_deaths(session)
-            if (left := claims.oldest_due(session)) is not None:
-                ring_after_commit(session, left)
+            else:
+                attempts.release(session, [self._worker_id])
+            if (job_id := claims.find_oldest_due(session)) is not None:
+                enqueue_after_commit(session, job_id)
 
     def _count_deaths(self, session: Session) -> None:
-        recovery.count_deaths(session, [self._worker_id], self._retries.deadly)
+        recovery.count_deaths(session, [self._worker_id], self._retries.max_worker_deaths)
 
-    def _fetch(self, job: Job, claim: Claim) -> InHand | None:
+    def _fetch(self, job: Job, claim: Claim) -> ClaimedJob | None:
         try:
-            with heeding(lambda: claim.lost):
+            with cancel_scope(lambda: claim.lost):
                 fetched = self._fetcher.fetch(job, self._worker_id, stop=lambda: claim.lost)
-            return InHand(claim, fetched) if fetched else None
-        except BaseException as error:  # native code throws what is no `Exception`; no signal interrupts this thread
-            if not claim.lost:  # this worker may have it again by now: then another thread's word counts
-                self._settle(job, error)
+            return ClaimedJob(claim, fetched) if fetched else None
+        except BaseException as error:  # native code may raise a bare BaseException; signals do not reach this thread
+            if not claim.lost:  # a lost job may have been claimed again, and then another thread handles it
+                self._store_failure(job, error)
             return None
 
-    def _embed(self, base: ResolvedBase, group: Sequence[InHand]) -> None:
+    def _encode(self, base: ResolvedBase, group: Sequence[ClaimedJob]) -> None:
+        """Encode jobs of one base in one call, and store the results."""
         if self._stopping:
             return
         self.activity = f"encoding {len(group)} on {base.repo}"
         try:
             with self._database.transaction() as session:
-                ids = [each.job.id for each in group]
-                own = attempts.advance(session, ids, self._worker_id, JobState.ENCODING, SHARE)
-            group = [each for each in group if each.job.id in own]
+                job_ids = [claimed.job.id for claimed in group]
+                still_claimed = attempts.update_progress(
+                    session, job_ids, self._worker_id, JobState.ENCODING, FETCH_SHARE
+                )
+            group = [claimed for claimed in group if claimed.job.id in still_claimed]
             if not group:
                 return
             resident = self._bases.get(base)
-            with heeding(lambda: all(each.claim.lost for each in group)):
-                results = resident.encoder.encode([each.finetune for each in group])
-        except Stopped:
+            with cancel_scope(lambda: all(claimed.claim.lost for claimed in group)):
+                results = resident.encoder.encode([claimed.finetune for claimed in group])
+        except Cancelled:
             return
         except ENDS_PROCESS:
             raise
         except BaseException as error:
-            self._embed_each(base, group, error)
+            self._encode_singly(base, group, error)
             return
-        for each, result in zip(group, results, strict=True):
+        for claimed, result in zip(group, results, strict=True):
             if isinstance(result, CatalogError):
-                self._settle(each.job, result)
-        encoded = [(e, result) for e, result in zip(group, results, strict=True) if isinstance(result, Encoding)]
+                self._store_failure(claimed.job, result)
+        encoded = [
+            (claimed, result) for claimed, result in zip(group, results, strict=True) if isinstance(result, Encoding)
+        ]
         self.activity = f"storing {len(encoded)} of {base.repo}"
         try:
-            patiently(lambda: self._store(resident, encoded))
+            retry_while_database_down(lambda: self._store(resident, encoded))
         except Exception as error:
-            for each, _ in encoded:
-                self._settle(each.job, error)
+            for claimed, _ in encoded:
+                self._store_failure(claimed.job, error)
 
-    def _run_alone(self, runner: JobRunner, job: Job, claim: Claim) -> None:
-        self.activity = f"{runner.title} on {job.base_hint}"
+    def _run_exclusive(self, run: ExclusiveRun) -> None:
+        self.activity = f"{run.runner.title} on {run.job.base_hint}"
         try:
-            with heeding(lambda: claim.lost):
-                runner.run(job)
-        except Stopped:
+            with cancel_scope(lambda: run.claim.lost):
+                run.runner.run(run.job)
+        except Cancelled:
             return
         except ENDS_PROCESS:
             raise
         except BaseException as error:
-            if not claim.lost:
-                self._settle(job, error)
+            if not run.claim.lost:
+                self._store_failure(run.job, error)
 
-    def _embed_each(self, base: ResolvedBase, group: Sequence[InHand], error: BaseException) -> None:
-        """After a failure that may be one's alone, or that is everyone's."""
+    def _encode_singly(self, base: ResolvedBase, group: Sequence[ClaimedJob], error: BaseException) -> None:
+        """Handle an error of a whole group: encode each job by itself, unless the error applies to all of them."""
         if len(group) == 1 or isinstance(error, CatalogError):
-            for each in group:
-                self._settle(each.job, error)
+            for claimed in group:
+                self._store_failure(claimed.job, error)
             return
-        log.error("a batch of %s could not be encoded; trying each alone", len(group), exc_info=error)
-        for each in group:
-            self._embed(base, [each])
+        log.error("a batch of %s jobs could not be encoded; encoding them one by one", len(group), exc_info=error)
+        for claimed in group:
+            self._encode(base, [claimed])
 
-    def _store(self, resident: Resident, encoded: Sequence[tuple[InHand, Encoding]]) -> None:
-        """One transaction for the vectors and the ends of their jobs."""
+    def _store(self, resident: Resident, encoded: Sequence[tuple[ClaimedJob, Encoding]]) -> None:
+        """Store vectors and finish their jobs, in one transaction."""
         with self._database.transaction() as session:
             feed.lock_feed(session)
-            for hand, encoding in encoded:
-                # taken from us in the meantime: nothing of it is stored here
-                if attempts.finish(session, hand.job.id, self._worker_id, hand.fetched.sha):
-                    self._shelf.put(session, resident, hand.fetched, encoding)
-                    follow_up(session, hand.job, hand.fetched.sha)
+            for claimed, encoding in encoded:
+                # nothing is stored for a job that this worker has lost
+                if attempts.finish(session, claimed.job.id, self._worker_id, claimed.fetched.sha):
+                    self._writer.store(session, resident, claimed.fetched, encoding)
+                    follow_up(session, claimed.job, claimed.fetched.sha)
 
-    def _settle(self, job: Job, cause: BaseException) -> None:
-        """Store a failure on its job: queued again when it may pass, failed when it may not."""
-        error, may_pass = as_catalog_error(cause)
+    def _store_failure(self, job: Job, cause: BaseException) -> None:
+        """Store an error on its job, and queue the job again if the error is transient."""
+        error, is_transient = as_catalog_error(cause)
         if isinstance(error, DatabaseUnavailable):
-            log.warning("job %s waits for Postgres", job.id)  # still ours, and handed on at the end
+            log.warning("job %s waits for Postgres", job.id)  # `_release_remaining` requeues it
             return
-        slower = isinstance(error, HubRateLimited)
+        is_rate_limited = isinstance(error, HubRateLimited)
         failures = failures_before(job) + 1
-        retry = may_pass and (slower or failures < self._retries.max_attempts)
-        log.warning("job %s (%s): %s: %s%s", job.id, job.model.repo_id, error.code, error, "; again" if retry else "")
+        retry = is_transient and (is_rate_limited or failures < self._retries.max_attempts)
+        outcome = "; will retry" if retry else ""
+        log.warning("job %s (%s): %s: %s%s", job.id, job.model.repo_id, error.code, error, outcome)
 
         def store() -> None:
             with self._database.transaction() as session:
@@ -308,27 +331,30 @@ class Pipeline:
                     models.mark_failed(session, [job.model_id])
                     follow_up(session, job, None)
 
-        patiently(store)
+        retry_while_database_down(store)
 
 
-def _pieces(group: Sequence[InHand]) -> list[list[InHand]]:
-    """What is encoded at once: plain LoRA together, everything else alone, as it runs: so each can be given up."""
-    together = [each for each in group if each.finetune.path == "lora"]
-    alone = [[each] for each in group if each.finetune.path != "lora"]
-    return [together, *alone] if together else alone
+def _split_by_path(group: Sequence[ClaimedJob]) -> list[list[ClaimedJob]]:
+    """Split a group into what is encoded in one call: plain LoRA adapters together, all others one by one, as they run
+    one by one anyway and can then be cancelled one by one.
+    """
+    loras = [claimed for claimed in group if claimed.finetune.path == "lora"]
+    others = [[claimed] for claimed in group if claimed.finetune.path != "lora"]
+    return [loras, *others] if loras else others
 
 
-def _unless_lost(future: Future[InHand | None], claim: Claim) -> InHand | None:
+def _result_unless_lost(future: Future[ClaimedJob | None], claim: Claim) -> ClaimedJob | None:
+    """Wait for a fetched job. None once its claim is lost; then its locks are released when the fetch ends."""
     while not claim.lost:
         try:
-            return future.result(TICK)
+            return future.result(CLAIM_POLL_INTERVAL)
         except FutureTimeout:
             continue
-    future.add_done_callback(_let_go)
+    future.add_done_callback(_release_locks)
     return None
 
 
-def _let_go(future: Future[InHand | None]) -> None:
-    """Files of a job that is nobody's here may be evicted."""
-    if (hand := future.result()) is not None:
-        hand.fetched.hold.release()
+def _release_locks(future: Future[ClaimedJob | None]) -> None:
+    """Release the locks of a lost job's files, so that they can be evicted."""
+    if (claimed := future.result()) is not None:
+        claimed.fetched.locks.release()

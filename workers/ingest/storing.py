@@ -1,4 +1,4 @@
-"""Where an encoded fine-tune goes in the catalog."""
+"""Storage of encoded fine-tunes in the catalog."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 from sqlalchemy.orm import Session
 
-from catalog.clusters.assignment import Placer
+from catalog.clusters.assignment import ClusterAssigner
 from catalog.jobs import private_models
 from catalog.models.repository import models
 from catalog.reindexes.repository import reindexes
@@ -19,91 +19,95 @@ from workers.bases.residents import Resident
 from workers.encoding.encoder import Encoding
 from workers.ingest.fetcher import Fetched
 
-EXPLAINED = "delta_activations"  # the feature whose shift the output head can read
+EXPLAINED_FEATURE = "delta_activations"  # the feature whose delta can be read through the output head
 
-Where = Callable[[Space, int], SpaceRow]
+SpaceSelector = Callable[[Space, int], SpaceRow]  # from a contract and a dimension to the space to store in
 
 
-class Shelf:
-    """Writes what was measured of a fine-tune, for those who may see it. The caller holds `vectors.lock_feed`."""
+class EncodingWriter:
+    """Stores the measurements of fine-tunes. The caller holds `feed.lock_feed`."""
 
     def __init__(self) -> None:
-        self._placer = Placer()
+        self._cluster_assigner = ClusterAssigner()
 
-    def put(self, session: Session, resident: Resident, each: Fetched, encoding: Encoding) -> None:
-        """The revision becomes the model's current one, with its vectors at home; what a reindex measured anew goes
-        beside what there is, and nothing else changes before its switch.
+    def store(self, session: Session, resident: Resident, fetched: Fetched, encoding: Encoding) -> None:
+        """Make the measured revision current and store its vectors in the write targets. For the job of a reindex, only
+        store vectors in the new spaces of the reindex: nothing else changes before the cutover.
         """
-        if each.job.measures_anew:
-            self._put_beside(session, resident, each, encoding)
+        if fetched.job.remeasures:
+            self._store_for_reindex(session, resident, fetched, encoding)
             return
         revision = models.make_current(
             session,
-            each.job.model_id,
-            each.sha,
-            kind=each.finetune.kind,
-            base_repo=each.base.repo,
-            base_sha=each.base.sha,
-            evidence=each.base.evidence,
-            facts=each.finetune.facts,
+            fetched.job.model_id,
+            fetched.sha,
+            kind=fetched.finetune.kind,
+            base_repo=fetched.base.repo,
+            base_sha=fetched.base.sha,
+            evidence=fetched.base.evidence,
+            facts=fetched.finetune.facts,
         )
-        feed.retire(session, each.job.model_id, each.base.repo)
-        if each.metadata is not None:
-            models.describe(session, each.job.model_id, each.metadata)
-        if each.card is not None:
-            models.set_card(session, each.job.model_id, each.card)
+        feed.remove_from_other_bases(session, fetched.job.model_id, fetched.base.repo)
+        if fetched.metadata is not None:
+            models.update_metadata(session, fetched.job.model_id, fetched.metadata)
+        if fetched.card is not None:
+            models.set_card(session, fetched.job.model_id, fetched.card)
 
-        def home(space: Space, dimension: int) -> SpaceRow:
-            return spaces.home(session, space, dimension)
+        def write_target(space: Space, dimension: int) -> SpaceRow:
+            return spaces.get_write_target(session, space, dimension)
 
-        moved = self._store(session, resident, revision, encoding, home, private=each.job.model.private)
-        private_models.settle(session, each.job)
-        models.set_state(session, each.job.model_id, ModelState.INDEXED if moved else ModelState.NO_SHIFT)
+        private = fetched.job.model.private
+        shifted = self._store_vectors(session, resident, revision, encoding, write_target, private=private)
+        private_models.finish_private_job(session, fetched.job)
+        models.set_state(session, fetched.job.model_id, ModelState.INDEXED if shifted else ModelState.NO_SHIFT)
 
-    def _put_beside(self, session: Session, resident: Resident, each: Fetched, encoding: Encoding) -> None:
-        """Nothing where the reindex is over, or where the model has another revision by now: that is carried over."""
-        reindex = reindexes.get(session, each.job.reindex_id or 0)
-        revision = models.current_revision(session, each.job.model_id)
-        if reindex.state not in ACTIVE_REINDEX or revision is None or revision.sha != each.sha:
+    def _store_for_reindex(self, session: Session, resident: Resident, fetched: Fetched, encoding: Encoding) -> None:
+        """Store vectors in the new spaces of a reindex. Nothing is stored if the reindex has ended, or if the model has
+        another current revision by now, which will be backfilled.
+        """
+        reindex = reindexes.get(session, fetched.job.reindex_id or 0)
+        revision = models.current_revision(session, fetched.job.model_id)
+        if reindex.state not in ACTIVE_REINDEX or revision is None or revision.sha != fetched.sha:
             return
-        if (revision.base_repo, revision.base_sha) != (each.base.repo, each.base.sha):
-            reindexes.note_move(
+        if (revision.base_repo, revision.base_sha) != (fetched.base.repo, fetched.base.sha):
+            reindexes.record_move(
                 session,
                 reindex.id,
                 revision,
-                kind=each.finetune.kind,
-                base_repo=each.base.repo,
-                base_sha=each.base.sha,
-                evidence=each.base.evidence,
+                kind=fetched.finetune.kind,
+                base_repo=fetched.base.repo,
+                base_sha=fetched.base.sha,
+                evidence=fetched.base.evidence,
             )
 
-        def beside(space: Space, dimension: int) -> SpaceRow:
+        def reindex_space(space: Space, dimension: int) -> SpaceRow:
             return spaces.ensure(session, replace(space, edition=reindex.id), dimension)
 
-        self._store(session, resident, revision, encoding, beside)
+        self._store_vectors(session, resident, revision, encoding, reindex_space)
 
-    def _store(
+    def _store_vectors(
         self,
         session: Session,
         resident: Resident,
         revision: Revision,
         encoding: Encoding,
-        where: Where,
+        select_space: SpaceSelector,
         *,
         private: bool = False,
     ) -> bool:
-        """Whether it moves its base."""
-        moved = False
+        """Store the vectors of all features. Returns whether any of them is above the noise floor."""
+        shifted = False
         base = resident.encoder.base
         for feature, vector in encoding.vectors.items():
             norm = encoding.norms[feature]
             no_shift = norm <= resident.noise_floor[feature]
-            moved = moved or not no_shift
+            shifted = shifted or not no_shift
             contract = resident.encoder.space(feature)
-            space = where(contract, vector.size)
-            spaces.share_base_table(session, contract, space, base.repo, base.sha)
-            told = asdict(encoding.explanation) if encoding.explanation and feature == EXPLAINED else None
-            feed.store(session, space, revision, vector, norm=norm, no_shift=no_shift, explanation=told)
-            if not private:  # of these nothing is made that all share
-                self._placer.place(session, space, revision.model_id, None if no_shift else vector)
-        return moved
+            space = select_space(contract, vector.size)
+            spaces.copy_base_measurement(session, contract, space, base.repo, base.sha)
+            explain = feature == EXPLAINED_FEATURE
+            explanation = asdict(encoding.explanation) if encoding.explanation and explain else None
+            feed.store(session, space, revision, vector, norm=norm, no_shift=no_shift, explanation=explanation)
+            if not private:  # private models are in no cluster, because clusters are public
+                self._cluster_assigner.assign(session, space, revision.model_id, None if no_shift else vector)
+        return shifted

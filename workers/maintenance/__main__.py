@@ -1,6 +1,6 @@
-"""Work on one whole space, in a process of its own: `python -m workers.maintenance index|clusters|map SPACE_ID`.
+"""Build an index, clusters or a map of one space: `python -m workers.maintenance index|clusters|map SPACE_ID`.
 
-It makes way for searches and encoding on the same machine, and must do so before numpy and FAISS count the cores.
+The process lowers its priority below searches and encoding on the same machine, before numpy and FAISS count the cores.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import os
 import sys
 
 
-def yield_to_others() -> None:
-    """Half of the cores at most, and those only when nobody else wants them."""
+def lower_priority() -> None:
+    """Use at most half of the cores, and only when they are idle."""
     os.nice(19)
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
@@ -19,7 +19,7 @@ def yield_to_others() -> None:
 
 
 def main(name: str, space_id: int) -> int:
-    """The exit code of the process."""
+    """Run the build, and return the exit code of the process."""
     if name == "index":
         from catalog.index import builder
 
@@ -32,10 +32,10 @@ def main(name: str, space_id: int) -> int:
         from catalog.maps import runner as map_runner
 
         return map_runner.main(space_id)
-    print(f"There is no {name!r}: give index, clusters or map, and the number of a space.", file=sys.stderr)
+    print(f"Unknown build {name!r}. Usage: python -m workers.maintenance index|clusters|map SPACE_ID", file=sys.stderr)
     return 2
 
 
 if __name__ == "__main__":
-    yield_to_others()
+    lower_priority()
     sys.exit(main(sys.argv[1], int(sys.argv[2])))

@@ -1,7 +1,7 @@
-"""Walks through the Hub's lists beside the encoding: a thread that sleeps in the network nearly all of its time.
+"""The crawler: a thread of each worker that walks through lists of the Hub, beside encoding.
 
-Every worker has one; whoever holds the lock asks, the others look on. All that it knows is in the crawl's row, so it
-may be killed at any moment: the page in flight is asked for again, and no other.
+It spends nearly all of its time waiting for the network. Only the worker that holds the lock crawls. Its state is in
+the crawl's row, so it may be killed at any time: only the page being fetched is requested again.
 """
 
 from __future__ import annotations
@@ -14,98 +14,98 @@ from sqlalchemy.orm import Session
 from catalog.database import Database
 from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited, Unavailable
 from catalog.hub_sync import crawls as crawl_service
-from catalog.hub_sync.crawls import PAGE, Page, Source
+from catalog.hub_sync.crawls import PAGE_SIZE, CrawlSource, ListingPage
 from catalog.hub_sync.repository import crawls
-from catalog.periodic import PeriodicThread
 from catalog.tables import Crawl
 from workers.hub.listing import HubListing
+from workers.process.periodic_thread import PeriodicThread
 
-LOOK = 1.0  # seconds between looks at what there is to do
-MAX_ATTEMPTS = 10  # at one page
-RETRY_BASE = 2.0  # seconds before a page is asked for again, doubled for each further time
-LONGEST = 600.0  # seconds
+POLL_INTERVAL = 1.0  # seconds, while no crawl is due
+MAX_ATTEMPTS = 10  # at fetching a page
+RETRY_DELAY = 2.0  # seconds before the second attempt at a page, doubled for each further one
+MAX_RETRY_DELAY = 600.0  # seconds
 
 log = logging.getLogger(__name__)
 
 
 class Crawler:
-    """Works on all crawls in turns, page by page, while fewer than `queue` jobs wait for a worker."""
+    """Runs all crawls in turns, page by page, while fewer than `max_queued` jobs are queued."""
 
-    def __init__(self, database: Database, listing: HubListing, *, queue: int) -> None:
+    def __init__(self, database: Database, listing: HubListing, *, max_queued: int) -> None:
         self._database = database
         self._listing = listing
-        self._queue = queue
-        self._thread = PeriodicThread("crawler", self.step, LOOK)
+        self._max_queued = max_queued
+        self._thread = PeriodicThread("crawler", self.step, POLL_INTERVAL)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no further page. A request to the Hub that is under way is not waited for, as it may take as long as the
-        Hub likes: its answer is dropped.
-        """
-        self._thread.give_up()
+        """Fetch no further page. Does not wait for a request to the Hub in progress; its response is discarded."""
+        self._thread.request_stop()
 
     def step(self) -> bool:
-        """Take one page of one crawl. False where there is nothing to do now, or another process does it."""
-        with self._database.transaction() as lead:
-            crawl_id = self._next(lead)
-            if crawl_id is None or not crawls.try_lead(lead):
+        """Fetch and store one page of one crawl. False if none is due, or another process is crawling."""
+        with self._database.transaction() as lock_session:
+            crawl_id = self._find_next_due(lock_session)
+            if crawl_id is None or not crawls.try_lock(lock_session):
                 return False
             with self._database.transaction() as session:
-                crawl = crawls.go_on(session, crawl_id)
+                crawl = crawls.begin_step(session, crawl_id)
             if crawl is not None:
-                self._take(crawl)
+                self._run_step(crawl)
         return True
 
-    def _next(self, session: Session) -> int | None:
-        if (crawl_id := crawls.next_due(session, room=True)) is None:
+    def _find_next_due(self, session: Session) -> int | None:
+        if (crawl_id := crawls.find_next_due(session, queue_full=False)) is None:
             return None
-        full = crawls.waiting_jobs(session, self._queue) + PAGE > self._queue
-        return crawls.next_due(session, room=False) if full else crawl_id
+        full = crawls.count_queued_jobs(session, self._max_queued) + PAGE_SIZE > self._max_queued
+        return crawls.find_next_due(session, queue_full=True) if full else crawl_id
 
-    def _take(self, crawl: Crawl) -> None:
+    def _run_step(self, crawl: Crawl) -> None:
         try:
-            page = self.ask(crawl)
+            page = self.fetch_page(crawl)
             if not self._thread.stopping:
-                crawl_service.take(self._database, crawl, page)
+                crawl_service.store_page(self._database, crawl, page)
         except DatabaseUnavailable:
             raise
         except Exception as error:
-            self._put_off(crawl, error)
+            self._defer_or_fail(crawl, error)
 
-    def ask(self, crawl: Crawl) -> Page:
-        """The next page of a crawl, from the Hub. Raises what `HubListing` raises."""
-        source = Source.of(crawl)
+    def fetch_page(self, crawl: Crawl) -> ListingPage:
+        """Fetch the next page of a crawl. Raises the errors of `HubListing`."""
+        source = CrawlSource.from_row(crawl)
         if crawl.ids is not None:
-            return self._one(crawl.ids, int(crawl.cursor or 0))
+            return self._fetch_repo(crawl.ids, int(crawl.cursor or 0))
         if source.collection is not None:
-            return Page(ids=self._listing.collection(source.collection))
+            return ListingPage(ids=self._listing.collection(source.collection))
         return self._listing.page(crawl.cursor or self._listing.first(source.filters()[crawl.listing], crawl.since))
 
-    def _one(self, ids: list[str], place: int) -> Page:
-        """A page of one repo: each answer is kept before the next is asked for."""
-        if place >= len(ids):
-            return Page()
-        repo = self._listing.repo(ids[place])
-        following = str(place + 1) if place + 1 < len(ids) else None
-        return Page((repo,) if repo else (), following, unread=repo is None)
+    def _fetch_repo(self, ids: list[str], index: int) -> ListingPage:
+        """A page with a single repo, so that each response is stored before the next request."""
+        if index >= len(ids):
+            return ListingPage()
+        repo = self._listing.repo(ids[index])
+        cursor = str(index + 1) if index + 1 < len(ids) else None
+        return ListingPage((repo,) if repo else (), cursor, unusable=repo is None)
 
-    def _put_off(self, crawl: Crawl, cause: Exception) -> None:
+    def _defer_or_fail(self, crawl: Crawl, cause: Exception) -> None:
         if isinstance(cause, CatalogError):
             error = cause
             log.warning("crawl %s: %s: %s", crawl.id, error.code, error)
         else:
-            error = Unavailable(f"The crawler failed: {type(cause).__name__}. The worker's log says more.")
-            log.error("a page failed in a way that has no name", exc_info=cause)
+            error = Unavailable(f"Unexpected {type(cause).__name__} in the crawler; see the log of the worker.")
+            log.error("crawl %s: unexpected error", crawl.id, exc_info=cause)
         with self._database.transaction() as session:
-            asked_to_wait = isinstance(error, HubRateLimited)  # that is manners, and no failure
-            if not error.transient or (crawl.attempts + 1 >= MAX_ATTEMPTS and not asked_to_wait):
+            rate_limited = isinstance(error, HubRateLimited)  # does not count as a failure
+            if not error.transient or (crawl.attempts + 1 >= MAX_ATTEMPTS and not rate_limited):
                 crawls.fail(session, crawl.id, error)
             else:
                 crawls.defer(session, crawl.id, error, _delay(crawl.attempts, error))
 
 
 def _delay(attempts: int, error: CatalogError) -> float:
-    asked = error.retry_after if isinstance(error, Unavailable) else None
-    return min(LONGEST, RETRY_BASE * 2**attempts) * random.uniform(0.5, 1.5) if asked is None else asked
+    retry_after = error.retry_after if isinstance(error, Unavailable) else None
+    if retry_after is not None:
+        return retry_after
+    return min(MAX_RETRY_DELAY, RETRY_DELAY * 2**attempts) * random.uniform(0.5, 1.5)

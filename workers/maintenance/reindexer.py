@@ -1,6 +1,6 @@
-"""Takes the steps of reindexes beside the encoding. Every worker has such a thread; whoever holds the lock works.
+"""The thread that runs reindexes. Every worker has one; only the one that holds the lock works.
 
-All that it knows is in the reindex's row, so it may be killed at any moment.
+It keeps all progress in the row of the reindex, so it may be killed at any moment.
 """
 
 from __future__ import annotations
@@ -12,22 +12,24 @@ from collections.abc import Sequence
 from catalog.database import Database
 from catalog.errors import CatalogError, DatabaseUnavailable
 from catalog.hub_sync.repository import crawls
-from catalog.periodic import PeriodicThread
 from catalog.reindexes import readiness
 from catalog.reindexes import service as reindex_service
 from catalog.reindexes.repository import reindexes
 from catalog.spaces.contract import Space
 from catalog.tables import ReindexState, Stage
+from workers.process.periodic_thread import PeriodicThread
 
-LOOK = 1.0  # seconds between looks at what there is to do
-BUILD_LOOK = 5.0  # seconds between looks at what is being built
+INTERVAL = 1.0  # seconds between steps while there is nothing to do
+READINESS_INTERVAL = 5.0  # seconds between checks for missing artifacts
 
 log = logging.getLogger(__name__)
 
 
 class Reindexer:
-    """Makes jobs while fewer than `queue` wait for a worker; `contract` is what this worker measures. Spaces of more
-    than `exact_bytes` bytes of vectors need an index before they may serve.
+    """Runs reindexes page by page, in a thread.
+
+    It creates jobs only while fewer than `queue` jobs are queued. `contract` is what this worker measures. A space with
+    more than `exact_bytes` bytes of vectors needs an index before it may serve.
     """
 
     def __init__(
@@ -37,38 +39,38 @@ class Reindexer:
         *,
         queue: int,
         exact_bytes: int,
-        build_look: float = BUILD_LOOK,
+        readiness_interval: float = READINESS_INTERVAL,
     ) -> None:
         self._database = database
         self._contract = contract
         self._queue = queue
         self._exact_bytes = exact_bytes
-        self._build_look = build_look
-        self._looked = -build_look
-        self._thread = PeriodicThread("reindexer", self.step, LOOK)
+        self._readiness_interval = readiness_interval
+        self._checked_at = -readiness_interval
+        self._thread = PeriodicThread("reindexer", self.step, INTERVAL)
 
     def start(self) -> None:
         self._thread.start()
 
-    def give_up(self) -> None:
-        """Begin no further step; does not wait for the one under way."""
-        self._thread.give_up()
+    def request_stop(self) -> None:
+        """Start no further step. Does not wait for the current one."""
+        self._thread.request_stop()
 
     def stop(self) -> None:
-        """Begin no further step, and wait for the end of the one under way."""
+        """Start no further step, and wait for the current one to end."""
         self._thread.stop()
 
     def step(self) -> bool:
-        """A page of each reindex. False where there is nothing to do now, or another process does it."""
-        with self._database.transaction() as lead:
-            found = reindexes.open_ones(lead)
-            if not found or not reindexes.try_lead(lead):
+        """Run a page of each reindex. False if there is nothing to do now, or if another process holds the lock."""
+        with self._database.transaction() as lock_session:
+            reindex_ids = reindexes.list_open(lock_session)
+            if not reindex_ids or not reindexes.try_lock(lock_session):
                 return False
-            return any([self._take(reindex_id) for reindex_id in found])
+            return any([self._run_or_fail(reindex_id) for reindex_id in reindex_ids])
 
-    def _take(self, reindex_id: int) -> bool:
+    def _run_or_fail(self, reindex_id: int) -> bool:
         try:
-            return self._work(reindex_id)
+            return self._run_page(reindex_id)
         except DatabaseUnavailable:
             raise
         except CatalogError as error:
@@ -78,24 +80,25 @@ class Reindexer:
                     reindexes.fail(session, reindex_id, error)
             return False
 
-    def _work(self, reindex_id: int) -> bool:
+    def _run_page(self, reindex_id: int) -> bool:
         database = self._database
         with database.transaction() as session:
             row = reindexes.get(session, reindex_id)
         if row.stage == Stage.DISCARDING:
-            return reindex_service.discard(database, reindex_id)
+            return reindex_service.discard_page(database, reindex_id)
         if row.stage == Stage.QUEUEING:
-            return self._has_room() and reindex_service.queue(database, reindex_id, self._contract)
+            return self._has_room() and reindex_service.queue_page(database, reindex_id, self._contract)
         if row.stage == Stage.MEASURING:
-            return reindex_service.await_jobs(database, reindex_id)
+            return reindex_service.finish_measuring(database, reindex_id)
         if row.state not in (ReindexState.RUNNING, ReindexState.READY):
             return False
-        more = reindex_service.carry(database, reindex_id)  # also what comes while it is built and waits
-        if row.stage == Stage.BUILDING and not more and time.monotonic() - self._looked >= self._build_look:
-            self._looked = time.monotonic()
-            readiness.build(database, reindex_id, self._exact_bytes)
-        return more or row.stage == Stage.CARRYING
+        more = reindex_service.backfill_spaces(database, reindex_id)  # also after that stage, for new vectors
+        check_due = time.monotonic() - self._checked_at >= self._readiness_interval
+        if row.stage == Stage.BUILDING and not more and check_due:
+            self._checked_at = time.monotonic()
+            readiness.make_ready(database, reindex_id, self._exact_bytes)
+        return more or row.stage == Stage.BACKFILLING
 
     def _has_room(self) -> bool:
         with self._database.transaction() as session:
-            return crawls.waiting_jobs(session, self._queue) + reindex_service.PAGE <= self._queue
+            return crawls.count_queued_jobs(session, self._queue) + reindex_service.JOBS_PER_PAGE <= self._queue

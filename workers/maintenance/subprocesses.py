@@ -1,4 +1,4 @@
-"""What is made of whole spaces, each in a process of its own: this one encodes."""
+"""Builds of indexes, clusters and maps in subprocesses, beside the encoding in this process."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ COMMAND = (sys.executable, "-m", "workers.maintenance")
 log = logging.getLogger(__name__)
 
 
-class Builder:
-    """Runs `COMMAND NAME SPACE_ID`, one at a time. What is asked for meanwhile is asked for again by the next sweep."""
+class SubprocessRunner:
+    """Runs `COMMAND NAME SPACE_ID`, one at a time. The next sweep repeats requests that were refused."""
 
     def __init__(self, name: str, command: Sequence[str] = COMMAND) -> None:
         self._command = (*command, name)
-        self._running: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def last(self) -> subprocess.Popen[bytes] | None:
-        """The process that was started last, whether it has ended or not."""
-        return self._running
+    def last_process(self) -> subprocess.Popen[bytes] | None:
+        """The latest process, running or ended."""
+        return self._process
 
     def start(self, space_id: int) -> bool:
-        """False while another one runs."""
-        if self._running is not None and self._running.poll() is None:
+        """Start a build. False if one is running already."""
+        if self._process is not None and self._process.poll() is None:
             return False
-        if self._running is not None and self._running.returncode < 0:
-            log.warning("the last %s was killed by signal %s", self._command[-1], -self._running.returncode)
-        self._running = subprocess.Popen([*self._command, str(space_id)])
+        if self._process is not None and self._process.returncode < 0:
+            log.warning("the last %s build was killed by signal %s", self._command[-1], -self._process.returncode)
+        self._process = subprocess.Popen([*self._command, str(space_id)])
         return True
 
-    def give_up(self) -> None:
-        """Have it end. What is broken off leaves nothing behind that is shown or searched."""
-        if self._running is not None and self._running.poll() is None:
-            self._running.terminate()
+    def request_stop(self) -> None:
+        """Terminate the process without waiting. An unfinished build leaves nothing that is shown or searched."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
 
     def stop(self) -> None:
-        """As `give_up`, and wait until it has ended."""
-        self.give_up()
-        if self._running is not None:
-            self._running.wait()
+        """Terminate the process, and wait until it has ended."""
+        self.request_stop()
+        if self._process is not None:
+            self._process.wait()

@@ -1,1 +1,1 @@
-"""Merging adapters."""
+"""Merging adapters with PEFT."""

@@ -1,4 +1,4 @@
-"""The folder of a merged adapter: weights, config, card, and a recipe for mergekit."""
+"""Writes the folder of a merged adapter: weights, config, model card, and a config for mergekit."""
 
 from __future__ import annotations
 
@@ -11,46 +11,47 @@ from safetensors.torch import save_file
 from torch import nn
 
 from catalog.tables import Merge
-from workers.finetunes.lora_config import PREFIX
+from workers.finetunes.lora_config import PEFT_PREFIX
 from workers.finetunes.repo_files import ADAPTER_WEIGHTS
-from workers.merges.card import card_of
+from workers.merges.card import model_card
 from workers.merges.combining import Modules
-from workers.merges.mergekit_config import recipe_of
+from workers.merges.mergekit_config import mergekit_config
 
-RECIPE = "mergekit.yml"
+MERGEKIT_FILE = "mergekit.yml"
 
 
 def write(folder: Path, merge: Merge, modules: Modules, base: nn.Module, configs: Sequence[Mapping[str, Any]]) -> None:
-    """Leaves what PEFT loads on the `base`, which is headless or whole; `configs` are the parts'."""
+    """Write an adapter that PEFT loads on the `base`, with or without its head; `configs` are those of the parts."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, module in modules.items():
         for side, tensor in (("A", module.a), ("B", module.b)):
             leaf = f"lora_embedding_{side}" if module.embedding else f"lora_{side}.weight"
-            tensors[f"{PREFIX}{name}.{leaf}"] = tensor
+            tensors[f"{PEFT_PREFIX}{name}.{leaf}"] = tensor
     save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     rank = next(iter(modules.values())).a.shape[0]
     config = LoraConfig(
         r=rank,
         lora_alpha=rank,
-        target_modules=targets(modules, base),
+        target_modules=target_names(modules, base),
         fan_in_fan_out=any(config.get("fan_in_fan_out") for config in configs),
         base_model_name_or_path=merge.base_repo,
         task_type="CAUSAL_LM",
         inference_mode=True,
     )
     config.save_pretrained(str(folder))
-    recipe = recipe_of(merge)
-    if recipe is not None:
-        (folder / RECIPE).write_text(recipe, encoding="utf-8")
-    (folder / "README.md").write_text(card_of(merge, rank, RECIPE if recipe else None), encoding="utf-8")
+    mergekit_yaml = mergekit_config(merge)
+    if mergekit_yaml is not None:
+        (folder / MERGEKIT_FILE).write_text(mergekit_yaml, encoding="utf-8")
+    card = model_card(merge, rank, MERGEKIT_FILE if mergekit_yaml else None)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def targets(names: Iterable[str], base: nn.Module) -> list[str]:
-    """The modules as PEFT is to find them: by the ends of their names where nothing else in the base has these, else by
-    their whole names.
+def target_names(names: Iterable[str], base: nn.Module) -> list[str]:
+    """PEFT's `target_modules` for modules with these names: the last parts of the names if no other module of the base
+    has them, else the full names.
     """
-    whole = sorted(names)
-    ends = {name.rpartition(".")[2] for name in whole}
-    like = [name for name, _ in base.named_modules() if name.rpartition(".")[2] in ends]
-    return sorted(ends) if len(like) == len(whole) else whole
+    full_names = sorted(names)
+    suffixes = {name.rpartition(".")[2] for name in full_names}
+    matching = [name for name, _ in base.named_modules() if name.rpartition(".")[2] in suffixes]
+    return sorted(suffixes) if len(matching) == len(full_names) else full_names

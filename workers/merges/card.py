@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from catalog.tables import Merge
-from workers.merges.mergekit_config import pinned
+from workers.merges.mergekit_config import with_commit
 
 CARD = """\
 ---
@@ -15,15 +15,15 @@ CARD = """\
 
 # {title}
 
-A LoRA adapter of rank {rank} of `{base}`, made of {count} adapters by Deltadex with PEFT's `add_weighted_adapter`:
-method `{method}`{settings}.
+A LoRA adapter of rank {rank} for `{base}`, which Deltadex merged from {count} adapters with PEFT's
+`add_weighted_adapter`: method `{method}`{settings}.
 
-| part | revision | weight | licence |
+| part | revision | weight | license |
 | --- | --- | --- | --- |
 {rows}
 
-{licences}
-{recipe}
+{licenses}
+{mergekit}
 
 ```python
 from peft import PeftModel
@@ -34,15 +34,17 @@ model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base_re
 """
 
 
-def card_of(merge: Merge, rank: int, recipe: str | None) -> str:
-    """Its parents with their revisions, weights and licences, and how it was made."""
-    licences = {part["licence"] for part in merge.parts}
-    [licence] = licences if len(licences) == 1 else [None]
+def model_card(merge: Merge, rank: int, mergekit_file: str | None) -> str:
+    """The card with the method, and the parts with their revisions, weights and licenses. The license of the parts is
+    passed on if all have the same.
+    """
+    licenses = {part["license"] for part in merge.parts}
+    [license] = licenses if len(licenses) == 1 else [None]
     datasets = sorted({name for part in merge.parts for name in part["datasets"]})
     front: dict[str, Any] = {"base_model": merge.base_repo, "library_name": "peft", "tags": ["lora", "merge"]}
-    front |= {name: value for name, value in (("license", licence), ("datasets", datasets)) if value}
+    front |= {name: value for name, value in (("license", license), ("datasets", datasets)) if value}
     rows = [
-        f"| {part['repo_id']} | `{part['sha']}` | {part['weight']:g} | {part['licence'] or 'none known'} |"
+        f"| {part['repo_id']} | `{part['sha']}` | {part['weight']:g} | {part['license'] or 'unknown'} |"
         for part in merge.parts
     ]
     settings = "".join(
@@ -52,18 +54,20 @@ def card_of(merge: Merge, rank: int, recipe: str | None) -> str:
         front=yaml.safe_dump(front, sort_keys=False),
         title=f"Merge {merge.name or merge.id}",
         rank=rank,
-        base=pinned(merge.base_repo, merge.base_sha),
+        base=with_commit(merge.base_repo, merge.base_sha),
         base_repo=merge.base_repo,
         count=len(merge.parts),
         method=merge.method,
         settings=settings,
         rows="\n".join(rows),
-        licences=(
-            f"All parts stand under `{licence}`." if licence else "Look at the licences of all parts before you use it."
+        licenses=(
+            f"All parts have the license `{license}`."
+            if license
+            else "Check the licenses of all parts before you use the adapter."
         ),
-        recipe=(
-            f"`{recipe}` says how mergekit does the same, or nearly, with whole models."
-            if recipe
-            else "mergekit has no method that does the same."
+        mergekit=(
+            f"`{mergekit_file}` is a mergekit config that does the same, or nearly the same, with whole models."
+            if mergekit_file
+            else "mergekit has no equivalent of this method."
         ),
     )

@@ -1,4 +1,4 @@
-"""A merge's job: fetch the parts, make them one, measure what came out."""
+"""Runs merges: fetch the parts, merge them into one adapter, and measure it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from catalog.database import Database
 from catalog.errors import CatalogError, MergeIncompatible, RevisionNotFound
 from catalog.jobs.repository import attempts
 from catalog.merges import repository as merges
-from catalog.merges.methods import Blend
-from catalog.merges.parts import MORE_THAN_PAIRS, check_ranks
+from catalog.merges.methods import MergeSpec
+from catalog.merges.parts import UNSUPPORTED_WEIGHTS, check_ranks
 from catalog.models.repository import models
 from catalog.spaces import repository as spaces
 from catalog.tables import Job, Merge, Model, Source
@@ -31,13 +31,13 @@ from workers.encoding.encoder import Encoding
 from workers.encoding.lora_path import names_in_causal_lm
 from workers.finetunes.content import content_sha
 from workers.finetunes.reading import FineTune, read_finetune
-from workers.ingest.exclusive import JobRunner, Reporter, report_progress
 from workers.ingest.fetcher import Fetcher
+from workers.ingest.job_runner import JobRunner, Report, Reporter, report_progress
 from workers.merges import adapter_writer
 from workers.merges.combining import Modules, combine
-from workers.process.cancellation import check
-from workers.process.file_locks import Hold
-from workers.process.retries import patiently
+from workers.process.cancellation import raise_if_cancelled
+from workers.process.file_locks import FileLocks
+from workers.process.retries import retry_while_database_down
 from workers.process.scratch import scratch
 from workers.process.zip_archive import packed
 
@@ -45,7 +45,7 @@ FETCHED, MERGED = 0.3, 0.9  # of a job's progress
 
 
 class MergeRunner(JobRunner):
-    """Runs the jobs of merges, one at a time; no base is touched but to measure the result on it."""
+    """Runs the jobs of merges, one at a time. The base is only used to measure the result."""
 
     title = "a merge"
 
@@ -64,134 +64,139 @@ class MergeRunner(JobRunner):
 
     def run(self, job: Job) -> None:
         with self._database.transaction() as session:
-            merge = merges.of_model(session, job.model_id)
-        blend = blend_of(merge)
-        tell = self._reports_on(job)
+            merge = merges.get_by_model(session, job.model_id)
+        weights = {part["repo_id"]: part["weight"] for part in merge.parts}
+        spec = MergeSpec(weights, merge.method, **merge.settings)
+        report = self._reporter_for(job)
         times = [time.monotonic()]
-        with Hold() as hold, scratch() as top:
-            parts = self._fetch(merge, hold, tell)
-            check_mergeable(blend, parts)
-            resident = self._bases.get(self._fetcher.base(merge.base_repo, merge.base_sha))
+        with FileLocks() as locks, scratch() as scratch_folder:
+            parts = self._fetch_parts(merge, locks, report)
+            check_mergeable(spec, parts)
+            resident = self._bases.get(self._fetcher.resolve_base(merge.base_repo, merge.base_sha))
             base = resident.encoder.base
             times.append(time.monotonic())
             modules = combine(
-                [modules_of(name, part, base.model) for name, part in zip(blend.weights, parts, strict=True)],
-                blend,
+                [modules_of(name, part, base.model) for name, part in zip(spec.weights, parts, strict=True)],
+                spec,
                 device=base.device,
-                on_module=lambda done: tell(FETCHED + done * (MERGED - FETCHED)),
+                on_module=lambda done: report(FETCHED + done * (MERGED - FETCHED)),
             )
             times.append(time.monotonic())
-            made = top / "adapter"
-            adapter_writer.write(made, merge, modules, base.model, [part.config for part in parts])
-            [encoding] = resident.encoder.encode([read_finetune(made)])
+            folder = scratch_folder / "adapter"
+            adapter_writer.write(folder, merge, modules, base.model, [part.config for part in parts])
+            [encoding] = resident.encoder.encode([read_finetune(folder)])
             if isinstance(encoding, CatalogError):
                 raise encoding
             times.append(time.monotonic())
-            spent = np.diff(times).round(3).tolist()
-            figures = {
+            durations = np.diff(times).round(3).tolist()
+            metrics = {
                 "rank": next(iter(modules.values())).a.shape[0],
                 "modules": len(modules),
-                "bytes": sum(file.stat().st_size for file in made.iterdir()),
-                "seconds": dict(zip(("fetching", "merging", "measuring"), spent, strict=True)),
+                "bytes": sum(file.stat().st_size for file in folder.iterdir()),
+                "seconds": dict(zip(("fetching", "merging", "measuring"), durations, strict=True)),
             }
-            with self._pack(made) as file:
-                patiently(lambda: self._store(job, merge, resident, encoding, figures, file))
+            with self._pack(folder) as archive:
+                retry_while_database_down(lambda: self._store(job, merge, resident, encoding, metrics, archive))
 
-    def _fetch(self, merge: Merge, hold: Hold, tell: Callable[[float], None]) -> list[FineTune]:
+    def _fetch_parts(self, merge: Merge, locks: FileLocks, report: Report) -> list[FineTune]:
         with self._database.transaction() as session:
-            found = models.by_ids(session, part_ids(merge), PUBLIC)
+            part_models = models.get_by_ids(session, part_ids(merge), PUBLIC)
         parts = []
         for number, part in enumerate(merge.parts, 1):
-            check()
-            parts.append(self._part(part, found.get(part["model_id"]), hold))
-            tell(FETCHED * number / len(merge.parts))
+            raise_if_cancelled()
+            parts.append(self._fetch_part(part, part_models.get(part["model_id"]), locks))
+            report(FETCHED * number / len(merge.parts))
         return parts
 
-    def _part(self, part: dict[str, Any], model: Model | None, hold: Hold) -> FineTune:
-        """The very revision that the merge was asked of."""
-        moved = RevisionNotFound(
-            f"{part['repo_id']} is at another revision by now than {part['sha'][:12]}, of which this merge was asked: "
-            "ask for it again."
+    def _fetch_part(self, part: dict[str, Any], model: Model | None, locks: FileLocks) -> FineTune:
+        """Fetch a part at the revision that the merge was planned with. Raises `RevisionNotFound` if it has changed."""
+        changed = RevisionNotFound(
+            f"{part['repo_id']} is no longer at revision {part['sha'][:12]}, with which this merge was planned. Create "
+            "the merge again."
         )
         if model is None or model.revision is None or model.revision.sha != part["sha"]:
-            raise moved
-        finetune = self._fetcher.again(model, hold, public=True)
+            raise changed
+        finetune = self._fetcher.fetch_current(model, locks, public=True)
         if model.source == Source.FOLDER and content_sha(finetune.folder) != part["sha"]:
-            raise moved
+            raise changed
         return finetune
 
     def _store(
-        self, job: Job, merge: Merge, resident: Resident, encoding: Encoding, figures: dict[str, Any], file: BinaryIO
+        self, job: Job, merge: Merge, resident: Resident, encoding: Encoding, metrics: dict[str, Any], archive: BinaryIO
     ) -> None:
         with self._database.transaction() as session:
             if not attempts.finish(session, job.id, self._worker_id, None):
                 return
-            homes = {
-                spaces.home(session, resident.encoder.space(feature), vector.size).id: vector
+            measured = {
+                spaces.get_write_target(session, resident.encoder.space(feature), vector.size).id: vector
                 for feature, vector in encoding.vectors.items()
             }
-            figures |= measured(session, merge, homes)
-            merges.store(session, merge.id, homes, figures)
-            file.seek(0)  # an earlier try may have read it
-            archives.store(session, job.model_id, file)
+            metrics |= compare_with_plan(session, merge, measured)
+            merges.store(session, merge.id, measured, metrics)
+            archive.seek(0)  # an earlier attempt may have read it
+            archives.store(session, job.model_id, archive)
 
 
-def measured(session: Session, merge: Merge, made: Mapping[int, np.ndarray]) -> dict[str, Any]:
-    """What came out (d,), by the id of its space, beside what was predicted there; and in the space of the plan its
-    cosine to each part (None: one that is not there any more).
+def compare_with_plan(session: Session, merge: Merge, measured: Mapping[int, np.ndarray]) -> dict[str, Any]:
+    """Compare the measured vectors (d,), by space id, with the predictions; and in the space of the plan, with the
+    vectors of the parts. The cosine to a part is None if its model has been deleted.
     """
-    foreseen = merges.vectors(session, merge.id, predicted=True)
-    told: dict[str, Any] = {
-        "spaces": {space.feature: compared(made[space.id], each) for space, each in foreseen if space.id in made},
-        "closeness": None,
+    predictions = merges.get_vectors(session, merge.id, predicted=True)
+    space_key = merge.plan["space"]
+    metrics: dict[str, Any] = {
+        "spaces": {
+            space.feature: compare(measured[space.id], prediction)
+            for space, prediction in predictions
+            if space.id in measured
+        },
+        "cosines_to_parts": None,
     }
-    vector = next((made.get(space.id) for space, _ in foreseen if space.key == merge.plan["space"]), None)
+    vector = next((measured.get(space.id) for space, _ in predictions if space.key == space_key), None)
     if vector is not None:
-        there = models.by_ids(session, part_ids(merge), PUBLIC)
-        known = {
-            model_id: stored.vector
-            for model_id, model in there.items()
-            for stored in vectors.in_spaces(session, model)
-            if stored.space.key == merge.plan["space"]
+        part_vectors = {
+            model_id: encoding.vector
+            for model_id, model in models.get_by_ids(session, part_ids(merge), PUBLIC).items()
+            for encoding in vectors.list_encodings(session, model)
+            if encoding.space.key == space_key
         }
-        told["closeness"] = [
-            round(cosine(vector, known[each]), 6) if each in known else None for each in part_ids(merge)
+        metrics["cosines_to_parts"] = [
+            round(cosine(vector, part_vectors[model_id]), 6) if model_id in part_vectors else None
+            for model_id in part_ids(merge)
         ]
-    return told
+    return metrics
 
 
 def part_ids(merge: Merge) -> list[int]:
-    """Of the parts' models, which are public ones, whatever private ones have the same names."""
+    """The ids of the parts' models, which are public: a private model may have the same repo id."""
     return [part["model_id"] for part in merge.parts]
 
 
-def blend_of(merge: Merge) -> Blend:
-    return Blend.of({part["repo_id"]: part["weight"] for part in merge.parts}, merge.method, merge.settings)
-
-
-def check_mergeable(blend: Blend, parts: Sequence[FineTune]) -> None:
-    """What the plan could not know of parts that were indexed before it was stored. Raises `MergeIncompatible`."""
-    for name, part in zip(blend.weights, parts, strict=True):
+def check_mergeable(spec: MergeSpec, parts: Sequence[FineTune]) -> None:
+    """Repeat the checks of the plan on the fetched parts: revisions that were indexed before ranks were stored passed
+    them unchecked. Raises `MergeIncompatible`.
+    """
+    for name, part in zip(spec.weights, parts, strict=True):
         if part.path != "lora" or not part.modules:
-            raise MergeIncompatible(MORE_THAN_PAIRS.format(name=name))
-    check_ranks(blend, {name: part.facts["ranks"] for name, part in zip(blend.weights, parts, strict=True)})
+            raise MergeIncompatible(UNSUPPORTED_WEIGHTS.format(name=name))
+    check_ranks(spec, {name: part.facts["ranks"] for name, part in zip(spec.weights, parts, strict=True)})
 
 
 def modules_of(name: str, part: FineTune, base: nn.Module) -> Modules:
-    """What a part changes, by the names in a causal LM; without modules of which AdaLoRA has left no rank. Raises
-    `MergeIncompatible` where there is nothing else, `ShapeMismatch`.
+    """The modules of a part, by their names in the causal LM, without those that AdaLoRA pruned to rank 0.
+
+    Raises `MergeIncompatible` if no module is left, and `ShapeMismatch`.
     """
-    found = {place: module for place, module in part.modules.items() if module.a.shape[0]}
-    if not found:
-        raise MergeIncompatible(f"{name} changes nothing: all of its modules are of rank 0.")
-    return names_in_causal_lm(found, base)
+    modules = {module_name: module for module_name, module in part.modules.items() if module.a.shape[0]}
+    if not modules:
+        raise MergeIncompatible(f"{name} changes nothing: all of its modules have rank 0.")
+    return names_in_causal_lm(modules, base)
 
 
-def compared(vector: np.ndarray, predicted: np.ndarray) -> dict[str, float | None]:
-    """What came out (d,) beside what was predicted."""
-    norm, foreseen = float(np.linalg.norm(vector)), float(np.linalg.norm(predicted))
-    told: dict[str, float | None] = {"norm": norm, "predicted_norm": foreseen, "cosine": None, "residual": None}
-    if norm > 0 and foreseen > 0:
-        found = residual(vector.astype(np.float64), predicted.astype(np.float64))
-        told |= {"cosine": found.cosine, "residual": found.relative}
-    return told
+def compare(vector: np.ndarray, prediction: np.ndarray) -> dict[str, float | None]:
+    """Compare a measured vector (d,) with its prediction (d,)."""
+    norm, predicted_norm = float(np.linalg.norm(vector)), float(np.linalg.norm(prediction))
+    similarity: dict[str, float | None] = {"cosine": None, "residual": None}
+    if norm > 0 and predicted_norm > 0:
+        difference = residual(vector.astype(np.float64), prediction.astype(np.float64))
+        similarity = {"cosine": difference.cosine, "residual": difference.relative}
+    return {"norm": norm, "predicted_norm": predicted_norm, **similarity}

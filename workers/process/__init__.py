@@ -1,1 +1,1 @@
-"""What any worker process needs."""
+"""Infrastructure of worker processes: heartbeat, cancellation, retries, locks."""

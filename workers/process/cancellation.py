@@ -1,7 +1,7 @@
-"""How work in the middle of something learns that nobody wants it any more: it asks, wherever a pause costs nothing.
+"""Cooperative cancellation: long-running code calls `raise_if_cancelled` between two steps.
 
-Whoever begins a piece of work says in `heeding` when it is to be given up; what runs below calls `check` between two
-steps, without knowing whose work it does.
+The caller that starts the work says in `cancel_scope` how to tell that it is cancelled. The code below it does not need
+to know which job it works for.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 
-class Stopped(Exception):
-    """The work was given up. Not an error of the job: whoever took the job away has said what became of it."""
+class Cancelled(Exception):
+    """The work was cancelled. This is not an error of the job: the job's outcome is recorded by what cancelled it."""
 
 
-_given_up: ContextVar[Callable[[], bool] | None] = ContextVar("given_up", default=None)
+_is_cancelled: ContextVar[Callable[[], bool] | None] = ContextVar("is_cancelled", default=None)
 
 
 @contextmanager
-def heeding(asked: Callable[[], bool]) -> Iterator[None]:
-    """While it lasts, `check` in this thread raises once `asked` says so."""
-    token = _given_up.set(asked)
+def cancel_scope(cancelled: Callable[[], bool]) -> Iterator[None]:
+    """Within the context, `raise_if_cancelled` in this thread raises once `cancelled` returns True."""
+    token = _is_cancelled.set(cancelled)
     try:
         yield
     finally:
-        _given_up.reset(token)
+        _is_cancelled.reset(token)
 
 
-def given_up() -> bool:
-    """Whether the work of this thread is given up."""
-    asked = _given_up.get()
-    return asked is not None and asked()
+def is_cancelled() -> bool:
+    """Whether the work of this thread is cancelled."""
+    cancelled = _is_cancelled.get()
+    return cancelled is not None and cancelled()
 
 
-def check() -> None:
-    """Raises `Stopped`."""
-    if given_up():
-        raise Stopped
+def raise_if_cancelled() -> None:
+    """Raises `Cancelled`."""
+    if is_cancelled():
+        raise Cancelled

@@ -1,4 +1,4 @@
-"""Which of the jobs that this worker took are its own still: they may be cancelled, or taken over, at any moment."""
+"""Monitoring of claims: a job may be cancelled, or claimed by another worker, at any moment."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Self
 
 from catalog.database import Database
 from catalog.jobs.repository import claims
-from catalog.periodic import PeriodicThread
+from workers.process.periodic_thread import PeriodicThread
 
-INTERVAL = 0.5  # seconds
+POLL_INTERVAL = 0.5  # seconds
 
 
 class Claim:
@@ -22,7 +22,7 @@ class Claim:
         self._lost.set()
 
     def wait(self, timeout: float) -> bool:
-        """Until it is lost; False when that does not happen within `timeout` seconds."""
+        """Wait until the claim is lost. Returns False if that does not happen within `timeout` seconds."""
         return self._lost.wait(timeout)
 
     @property
@@ -30,9 +30,9 @@ class Claim:
         return self._lost.is_set()
 
 
-class Watch:
-    """While it is entered, a thread looks every `INTERVAL` seconds whether the jobs are this worker's still. The thread
-    outlives every error: without it nobody would notice a cancelled job.
+class ClaimMonitor:
+    """Within the context, a thread checks every `POLL_INTERVAL` seconds which claims this worker still has. The thread
+    survives every error: without it, a cancelled job would run to its end.
     """
 
     def __init__(self, database: Database, worker_id: int) -> None:
@@ -40,11 +40,11 @@ class Watch:
         self._worker_id = worker_id
         self._claims: dict[int, Claim] = {}
         self._lock = threading.Lock()
-        self._gave_up = False
-        self._thread = PeriodicThread("claim monitor", self.look, INTERVAL)
+        self._stopping = False
+        self._thread = PeriodicThread("claim monitor", self.poll, POLL_INTERVAL)
 
     def __enter__(self) -> Self:
-        self._thread = PeriodicThread("claim monitor", self.look, INTERVAL)  # a thread runs once only
+        self._thread = PeriodicThread("claim monitor", self.poll, POLL_INTERVAL)  # a thread runs once only
         self._thread.start()
         return self
 
@@ -52,30 +52,30 @@ class Watch:
         self._thread.stop()
         self._claims.clear()
 
-    def take(self, job_id: int) -> Claim:
-        """A new claim to a job that was just claimed."""
+    def track(self, job_id: int) -> Claim:
+        """Monitor the claim to a job that was just claimed."""
         with self._lock:
             self._claims[job_id] = claim = Claim()
-            if self._gave_up:
+            if self._stopping:
                 claim.lose()
         return claim
 
-    def give_up(self) -> None:
-        """Lose every claim, and each that is taken from now on: this worker stops."""
+    def lose_all(self) -> None:
+        """Lose every claim, and every claim tracked from now on: this worker stops."""
         with self._lock:
-            self._gave_up = True
+            self._stopping = True
             for claim in self._claims.values():
                 claim.lose()
 
-    def look(self) -> None:
-        """Raises `DatabaseUnavailable`."""
+    def poll(self) -> None:
+        """Compare the claims with the database. Raises `DatabaseUnavailable`."""
         with self._lock:
-            claimed = dict(self._claims)  # before the look: what is claimed after it would seem lost
+            claimed = dict(self._claims)  # before the query: a job claimed after it would seem lost
         if not claimed:
             return
         with self._database.transaction() as session:
-            held = claims.held(session, self._worker_id)
-        for job_id in claimed.keys() - held:
+            claimed_in_database = claims.claimed_ids(session, self._worker_id)
+        for job_id in claimed.keys() - claimed_in_database:
             claimed[job_id].lose()
         with self._lock:
             self._claims = {job_id: claim for job_id, claim in self._claims.items() if not claim.lost}

@@ -1,4 +1,4 @@
-"""Locks between processes that share a folder. The kernel lets go of what a killed process held."""
+"""Locks between processes that share a folder. The kernel releases the locks of a process that is killed."""
 
 from __future__ import annotations
 
@@ -9,51 +9,51 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-GLANCE = 0.05  # seconds between tries
+POLL_INTERVAL = 0.05  # seconds between tries
 
 
-class Hold:
-    """Keeps folders of the downloads from being evicted until it is released; several may hold the same."""
+class FileLocks:
+    """Shared locks on repo folders of the download cache, which keep them from being evicted until `release`."""
 
     def __init__(self) -> None:
         self._held: dict[Path, int] = {}
         self._mutex = threading.Lock()
 
-    def take(self, lock: Path) -> None:
+    def acquire(self, lock: Path) -> None:
         with self._mutex:
             if lock not in self._held:
-                self._held[lock] = wait_for(lock, exclusive=False)
+                self._held[lock] = acquire_lock(lock, exclusive=False)
 
     def release(self) -> None:
         with self._mutex:
             while self._held:
                 os.close(self._held.popitem()[1])
 
-    def __enter__(self) -> Hold:
+    def __enter__(self) -> FileLocks:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.release()
 
 
-def wait_for(path: Path, *, exclusive: bool, glance: Callable[[], None] = lambda: None) -> int:
-    """The descriptor of a locked file, which is made where it is missing; `glance` may raise to end the wait."""
-    while (found := try_lock(path, exclusive=exclusive)) is None:
-        glance()
-        time.sleep(GLANCE)
-    return found
+def acquire_lock(path: Path, *, exclusive: bool, on_wait: Callable[[], None] = lambda: None) -> int:
+    """The descriptor of the locked file, created if it is missing. `on_wait` is called between tries and may raise."""
+    while (descriptor := try_lock(path, exclusive=exclusive)) is None:
+        on_wait()
+        time.sleep(POLL_INTERVAL)
+    return descriptor
 
 
 def try_lock(path: Path, *, exclusive: bool) -> int | None:
-    """The descriptor of the locked file, to be closed; None where another one has it."""
+    """The descriptor of the locked file, to be closed by the caller; None if another process has the lock."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except FileNotFoundError:  # whoever evicts took the folder away in between
+    except FileNotFoundError:  # the folder was evicted between the two calls
         return None
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(descriptor), path.stat()):  # else it was moved or deleted meanwhile
+        if os.path.samestat(os.fstat(descriptor), path.stat()):  # otherwise the file was moved or deleted
             return descriptor
     except (BlockingIOError, FileNotFoundError):
         pass

@@ -1,4 +1,4 @@
-"""Liveness as a row in Postgres: Celery's solo pool answers no remote control while it works."""
+"""Worker liveness as a row in Postgres: Celery's solo pool does not answer remote control while a task runs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from catalog.database import Database
 from catalog.errors import DatabaseUnavailable
 from catalog.jobs.processes import identity
 from catalog.jobs.repository import attempts, workers
-from catalog.periodic import PeriodicThread
+from workers.process.periodic_thread import PeriodicThread
 
 log = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """A thread that registers this process as a worker and beats every `interval` seconds, whatever else goes on.
+    """A thread that registers this process as a worker and sends a heartbeat every `interval` seconds.
 
-    Each beat carries what `report` says of the worker, and is followed by `after`: this thread runs also while a task
-    keeps the process busy for minutes, so it is where dead neighbors are noticed in time. It outlives every error: a
-    worker without a heartbeat counts as dead, and its jobs with it.
+    Each heartbeat stores the details that `report` returns and is followed by a call of `after`. The thread also runs
+    while a task keeps the process busy for minutes, so `after` is the place to detect dead workers in time. The thread
+    survives every error, because a worker without a heartbeat counts as dead and its jobs are requeued.
     """
 
     def __init__(
@@ -47,29 +47,29 @@ class Heartbeat:
         self._thread.start()
 
     def worker_id(self, timeout: float = 60) -> int:
-        """Its id in the table of workers. Raises `DatabaseUnavailable` after `timeout` seconds without one."""
+        """The id in the table of workers. Raises `DatabaseUnavailable` if there is none within `timeout` seconds."""
         self._registered.wait(timeout)
         if self._worker_id is None:
             raise DatabaseUnavailable("Postgres does not answer, so this worker is not registered yet.")
         return self._worker_id
 
     def stop(self) -> None:
-        """End the thread and sign off."""
+        """Stop the thread and sign off."""
         self._thread.stop()
         self.sign_off()
 
     def sign_off(self) -> None:
-        """Queue again what this worker still holds, without counting that as a death, and note that it is gone, so
-        that nobody waits for its heartbeat to run out.
+        """Requeue the jobs that this worker still has, without counting a worker death, and mark the worker as
+        stopped, so that its jobs do not wait for the heartbeat timeout.
         """
         if self._worker_id is None:
             return
         try:
             with self._database.transaction() as session:
                 attempts.release(session, [self._worker_id])
-                workers.stop(session, self._worker_id)
+                workers.mark_stopped(session, self._worker_id)
         except DatabaseUnavailable:
-            log.warning("Postgres is away: the sweeper will take this worker's jobs back")
+            log.warning("Postgres is unavailable: the sweep will requeue this worker's jobs")
 
     def _step(self) -> None:
         self._beat()
@@ -84,6 +84,6 @@ class Heartbeat:
                 worker_id = workers.register(session, socket.gethostname(), os.getpid(), self._device, identity())
             else:
                 worker_id = self._worker_id
-                workers.beat(session, worker_id, self._report())
+                workers.record_heartbeat(session, worker_id, self._report())
         self._worker_id = worker_id
         self._registered.set()

@@ -1,4 +1,4 @@
-"""How much memory this process uses."""
+"""Memory use of this process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 
 def memory_in_use(device: str) -> dict[str, int]:
-    """Bytes: `resident` of the process in the machine's memory; `device` of a GPU's, where it has one."""
+    """Bytes in use: `resident` in main memory, and `device` in GPU memory if the device is a GPU."""
     used = {"resident": psutil.Process().memory_info().rss}
     if torch.device(device).type == "cuda":
         used["device"] = torch.cuda.memory_allocated(device)

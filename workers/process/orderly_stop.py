@@ -1,4 +1,4 @@
-"""An orderly stop in bounded time, whatever the process is in the middle of."""
+"""An orderly stop in bounded time, regardless of what the process is doing."""
 
 from __future__ import annotations
 
@@ -8,60 +8,60 @@ import threading
 import time
 from collections.abc import Callable
 
-GRACE = 5.0  # seconds for the work to reach its next step
-SIGN_OFF = 1.5  # seconds more for Postgres to hear of it
+GRACE_SECONDS = 5.0  # for the work to reach its next step
+SIGN_OFF_SECONDS = 1.5  # for the update in Postgres after that
 
 log = logging.getLogger(__name__)
 
 
 class OrderlyStop:
-    """Ends the process `grace` seconds after `request` where it has not ended by itself by then.
+    """Ends the process `grace` seconds after `request`, unless it has ended by itself.
 
-    Training, merging and encoding ask between two steps whether to go on, but a base being loaded, one large matrix or
-    a silent download does not. Then `sign_off` is called, so that the jobs in hand are queued again and count no
-    death, and the process ends without waiting any longer.
+    Training, merging and encoding check for cancellation between two steps, but loading a base, one large matrix
+    product or a stalled download cannot be interrupted. In that case `sign_off` is called, so that the claimed jobs are
+    requeued without counting a worker death, and the process exits without waiting any longer.
     """
 
     def __init__(
         self,
-        give_up: Callable[[], object],
+        cancel_work: Callable[[], object],
         sign_off: Callable[[], object],
         activity: Callable[[], str],
         *,
-        grace: float = GRACE,
+        grace: float = GRACE_SECONDS,
     ) -> None:
-        self._give_up = give_up
+        self._cancel_work = cancel_work
         self._sign_off = sign_off
         self._activity = activity
         self._grace = grace
         self._requested = False
-        self._told = threading.Event()
+        self._request_made = threading.Event()
         self._thread = threading.Thread(target=self._run, name="orderly-stop", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def request(self) -> None:
-        """For handlers of signals, which may interrupt each other: asks for the stop and returns at once."""
+        """Request the stop and return at once. Safe in signal handlers, which may interrupt each other."""
         if not self._requested:
             self._requested = True
-            self._told.set()
+            self._request_made.set()
 
     def _run(self) -> None:
-        self._told.wait()
+        self._request_made.wait()
         deadline = time.monotonic() + self._grace
         log.info("stopping after the current step of: %s (%.0f s at most)", self._activity(), self._grace)
         try:
-            self._give_up()
-        except Exception:  # the process must end all the same
-            log.exception("not everything could be told to stop")
+            self._cancel_work()
+        except Exception:  # the process must end in any case
+            log.exception("cancelling the work failed")
         time.sleep(max(0.0, deadline - time.monotonic()))
-        log.warning("not waiting any longer for: %s", self._activity())
-        last = threading.Timer(SIGN_OFF, os._exit, [1])
+        log.warning("giving up waiting for: %s", self._activity())
+        last = threading.Timer(SIGN_OFF_SECONDS, os._exit, [1])
         last.daemon = True
         last.start()
         try:
             self._sign_off()
         except Exception:
-            log.exception("this worker could not sign off; its jobs are taken back once its heartbeat runs out")
+            log.exception("this worker could not sign off; its jobs are requeued after the heartbeat timeout")
         os._exit(0)

@@ -1,4 +1,4 @@
-"""What a failure of an ingest means: which error it is, whether the job may pass later, and how long to wait."""
+"""Retries of failed ingests: the error to store, whether a retry can succeed, and how long to wait."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited, NativeCodeFailed, OutOfMemory, Unavailable
+from catalog.errors import (
+    CatalogError,
+    DatabaseUnavailable,
+    HubRateLimited,
+    NativeLibraryFailed,
+    OutOfMemory,
+    Unavailable,
+)
 from catalog.errors.root import first_line
 from catalog.tables import Job
 
-LONGEST_DELAY = 600  # seconds
-PATIENCE = 600  # seconds that a result waits for Postgres to come back
+MAX_RETRY_DELAY = 600  # seconds
+MAX_DATABASE_WAIT = 600  # seconds that a computed result waits for Postgres
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -22,49 +29,50 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """`base` seconds before the first retry, doubled for each further one, with jitter; after `max_attempts` failures
-    there is none, and none after `deadly` workers died of the job.
+    """Exponential backoff with jitter, beginning at `base` seconds.
+
+    There is no retry after `max_attempts` failures, nor after `max_worker_deaths` workers died while running the job.
     """
 
     max_attempts: int
     base: float
-    deadly: int = 2
+    max_worker_deaths: int = 2
 
     def delay(self, failures: int, error: CatalogError) -> float:
         if isinstance(error, Unavailable) and error.retry_after is not None:
-            return error.retry_after + self.base * random.uniform(0, 1)  # not all at the same moment
-        return min(self.base * 2 ** (failures - 1), LONGEST_DELAY) * random.uniform(0.5, 1.5)
+            return error.retry_after + self.base * random.uniform(0, 1)  # spreads the retries of many jobs
+        return min(self.base * 2 ** (failures - 1), MAX_RETRY_DELAY) * random.uniform(0.5, 1.5)
 
 
 def failures_before(job: Job) -> int:
-    """How many earlier attempts at a claimed job found a fault in it, since it was queued as a new one.
+    """The number of earlier attempts at a claimed job that failed by the job's own fault, since it was last submitted.
 
-    Those do not count that ended because a worker died or was stopped, or because Postgres went away, nor those that
-    were told to slow down: that is none of the job's.
+    Attempts that ended because a worker died or was stopped, because Postgres was unavailable or because the Hub
+    limited the rate do not count.
     """
-    earlier = job.history[-(job.attempts - 1) :] if job.attempts > 1 else []  # each that ended has a line
-    return sum(each["outcome"] == "failed" and each["code"] != HubRateLimited.code for each in earlier)
+    earlier = job.history[-(job.attempts - 1) :] if job.attempts > 1 else []  # one entry for each ended attempt
+    return sum(attempt["outcome"] == "failed" and attempt["code"] != HubRateLimited.code for attempt in earlier)
 
 
 def as_catalog_error(cause: BaseException) -> tuple[CatalogError, bool]:
-    """The error to show, and whether the same job may pass when it is tried again."""
+    """The error to store, and whether a retry of the same job can succeed."""
     if isinstance(cause, CatalogError):
         return cause, cause.transient
-    if not isinstance(cause, Exception):  # a panic of Rust code, for one: the same files bring it about again
-        log.error("a native library gave up", exc_info=cause)
-        return NativeCodeFailed(
-            f"A native library gave up on the files of this model or its base: {first_line(cause)} "
-            "Look at the tokenizer of the base first: a pattern in its tokenizer.json may be too hard to match."
+    if not isinstance(cause, Exception):  # such as a Rust panic, which the same files would cause again
+        log.error("a native library failed", exc_info=cause)
+        return NativeLibraryFailed(
+            f"A native library failed on the files of this model or its base: {first_line(cause)} "
+            "Check the tokenizer of the base first: a pattern in its tokenizer.json may be too expensive to match."
         ), False
     if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
         return OutOfMemory("The model did not fit into this worker's memory."), True
-    log.error("an ingest failed in a way that has no name", exc_info=cause)
-    return CatalogError(f"The worker failed: {type(cause).__name__}. Its log says more."), True
+    log.error("unexpected error in an ingest", exc_info=cause)
+    return CatalogError(f"The worker failed: {type(cause).__name__}. See its log for details."), True
 
 
-def patiently(action: Callable[[], T], patience: float = PATIENCE) -> T:
-    """Try again while Postgres is away, for so many seconds: a computed result is worth waiting for."""
-    deadline, pause = time.monotonic() + patience, 0.5
+def retry_while_database_down(action: Callable[[], T], max_wait: float = MAX_DATABASE_WAIT) -> T:
+    """Retry for up to `max_wait` seconds while Postgres is unavailable: a computed result is worth the wait."""
+    deadline, pause = time.monotonic() + max_wait, 0.5
     while True:
         try:
             return action()

@@ -1,4 +1,4 @@
-"""Folders that go with the work they serve, also where its process is killed: the next worker deletes what it left."""
+"""Temporary folders that are deleted with the work they serve; the next worker deletes those of a killed process."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from workers.process.file_locks import try_lock, wait_for
+from workers.process.file_locks import acquire_lock, try_lock
 
-PREFIX = "deltadex-work-"
-LOCK = "in-use"  # held as long as the folder is needed
+FOLDER_PREFIX = "deltadex-work-"
+LOCK_NAME = "in-use"  # locked as long as the folder is needed
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """An empty folder for as long as it lasts."""
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as top:
-        held = wait_for(Path(top) / LOCK, exclusive=True)
+    """Create an empty folder that is deleted at the end of the context."""
+    with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX) as top:
+        descriptor = acquire_lock(Path(top) / LOCK_NAME, exclusive=True)
         try:
             folder = Path(top) / "files"
             folder.mkdir()
             yield folder
         finally:
-            os.close(held)
+            os.close(descriptor)
 
 
 def sweep() -> int:
-    """Delete the folders of processes that are no more, of which nobody holds the lock. Returns how many."""
-    return sum(_swept(top) for top in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"))
+    """Delete the folders of ended processes, which are those without a lock. Returns how many were deleted."""
+    return sum(_delete_unlocked(top) for top in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"))
 
 
-def _swept(top: Path) -> bool:
-    try:
-        held = try_lock(top / LOCK, exclusive=True) if (top / LOCK).exists() else None  # one may be made just now
-    except OSError:  # another user's
+def _delete_unlocked(top: Path) -> bool:
+    try:  # a new folder has no lock file yet
+        descriptor = try_lock(top / LOCK_NAME, exclusive=True) if (top / LOCK_NAME).exists() else None
+    except OSError:  # of another user
         return False
-    if held is None:
+    if descriptor is None:
         return False
     shutil.rmtree(top, ignore_errors=True)
-    os.close(held)
+    os.close(descriptor)
     return not top.exists()

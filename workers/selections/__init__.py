@@ -1,1 +1,1 @@
-"""Composing selections of adapters and measuring them."""
+"""Composing selected adapters and measuring the result."""

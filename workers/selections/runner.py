@@ -1,38 +1,37 @@
-"""A selection's job: propose sets of modules for a task, compose them on its examples, judge them by others."""
+"""Runs selections: select sets of adapters for a task, compose them on its examples, evaluate them on the holdout."""
 
 from __future__ import annotations
 
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from catalog.database import Database
-from catalog.errors import CatalogError, ExamplesGone, NonFiniteWeights
+from catalog.errors import CatalogError, ExamplesDeleted, NonFiniteWeights
 from catalog.jobs.repository import attempts
 from catalog.selections import repository as selections
 from catalog.selections import service as selection_service
-from catalog.selections.strategies import Arm
+from catalog.selections.strategies import STRATEGIES, Select, Strategy, nearest
 from catalog.tables import Job, Selection, Task
 from catalog.tasks import repository as tasks
-from catalog.tasks.examples import Example, hold_back
-from catalog.tasks.nearest import leading
-from catalog.tasks.service import HELD_BACK
-from catalog.tasks.training_config import Recipe
+from catalog.tasks.examples import Example, split_holdout
+from catalog.tasks.nearest import preferred
+from catalog.tasks.service import HOLDOUT_SHARE
+from catalog.tasks.training_config import TrainingConfig
 from workers.bases.residents import ResidentBases
 from workers.encoding.encoder import Encoder
 from workers.finetunes.reading import FineTune
-from workers.ingest.exclusive import JobRunner, Reporter, report_progress
 from workers.ingest.fetcher import Fetcher
-from workers.process.retries import patiently
-from workers.selections import results
-from workers.selections.candidates import MAX_REFUSED, Modules
-from workers.selections.results import Tried
-from workers.selections.weights import compose, weighted
+from workers.ingest.job_runner import JobRunner, Report, Reporter, report_progress
+from workers.process.retries import retry_while_database_down
+from workers.selections.members import MAX_REFUSED, MemberLoader
+from workers.selections.results import TrialResult
+from workers.selections.weights import compose, weighted_sum
 from workers.tasks.scoring import Scorer
 
-SHOTS = 5  # examples that a set is composed on, as in LoRAHub
+SHOTS = 5  # examples that weights are chosen by, as in LoRAHub
 
 
 class SelectionRunner(JobRunner):
@@ -56,72 +55,77 @@ class SelectionRunner(JobRunner):
     def run(self, job: Job) -> None:
         start = time.monotonic()
         with self._database.transaction() as session:
-            selection = selections.of_model(session, job.model_id)
+            selection = selections.get_by_model(session, job.model_id)
             task = tasks.get(session, selection.task_id)
             run = next(run for run in task.runs if run.id == selection.run_id)
-            space, vectors = leading(tasks.vectors(session, run.id))
+            space, vectors = preferred(tasks.get_vectors(session, run.id))
             candidates = selection_service.candidates(session, run.base_repo, space, vectors[0])
         if task.examples is None:
-            raise ExamplesGone(f"The examples of task {task.id} have been forgotten: ask it again, to keep them.")
-        encoder = self._bases.get(self._fetcher.base(run.base_repo, run.base_sha)).encoder
-        modules = Modules(self._database, self._fetcher, encoder.base, candidates, max_refused=self._max_refused)
-        found = measure(encoder, modules, selection, task, self._reports_on(job))
-        found |= {"seconds": round(time.monotonic() - start, 2), "candidates": len(candidates)}
+            raise ExamplesDeleted(
+                f"The examples of task {task.id} have been deleted: create it again with `keep_examples`."
+            )
+        encoder = self._bases.get(self._fetcher.resolve_base(run.base_repo, run.base_sha)).encoder
+        loader = MemberLoader(self._database, self._fetcher, encoder.base, candidates, max_refused=self._max_refused)
+        strategies = {name: STRATEGIES[Strategy(name)] for name in selection.strategies}
+        metrics = evaluate(encoder, loader, strategies, selection, task, self._reporter_for(job))
+        metrics |= {"seconds": round(time.monotonic() - start, 2), "candidates": len(candidates)}
 
         def store() -> None:
             with self._database.transaction() as session:
                 if attempts.finish(session, job.id, self._worker_id, None):
-                    selections.store(session, selection.id, found)
+                    selections.store_metrics(session, selection.id, metrics)
 
-        patiently(store)
+        retry_while_database_down(store)
 
 
-def measure(
-    encoder: Encoder, modules: Modules, selection: Selection, task: Task, tell: Callable[[float], None]
+def evaluate(
+    encoder: Encoder,
+    loader: MemberLoader,
+    strategies: Mapping[str, Select],
+    selection: Selection,
+    task: Task,
+    report: Report,
 ) -> dict[str, Any]:
-    """The figures of a selection; `tell` is called with how much of it is done, from 0 to 1.
-
-    Each seed draws `SHOTS` examples anew, and what of the sets is random.
+    """Compose the set of each strategy and measure it on the holdout. Weights of all sets are chosen by the same
+    `SHOTS` examples, which the seed draws.
     """
     assert task.examples is not None
-    kept, held = hold_back([Example(**each) for each in task.examples], HELD_BACK)
-    limit = Recipe(**task.recipe).tokens
-    judge = Scorer(encoder, held, limit)
-    arms = [Arm(name) for name in selection.arms]
-    tried: dict[Arm, list[Tried]] = {arm: [] for arm in arms}
-    for number in range(selection.seeds):
-        seed = selection.seed + number
-        sets = modules.propose(arms, selection.count, seed)
-        shots = random.Random(seed).sample(kept, min(SHOTS, len(kept)))
-        scorer = Scorer(encoder, shots, limit)
-        for place, arm in enumerate(arms):
-            parts = [each.part for each in sets[arm]]
-            begun = number * len(arms) + place
+    examples, holdout = split_holdout([Example(**row) for row in task.examples], HOLDOUT_SHARE)
+    limit = TrainingConfig(**task.training_config).max_tokens
+    judge = Scorer(encoder, holdout, limit)
+    sets = loader.load(strategies, selection.count)
+    shots = random.Random(selection.seed).sample(examples, min(SHOTS, len(examples)))
+    scorer = Scorer(encoder, shots, limit)
+    results = []
+    for index, (strategy, members) in enumerate(sets.items()):
+        adapters = [member.adapter for member in members]
 
-            def on_try(done: float, begun: int = begun) -> None:
-                tell((begun + done) / (selection.seeds * len(arms)))
+        def on_progress(done: float, index: int = index) -> None:
+            report((index + done) / len(sets))
 
-            best = compose(scorer, parts, selection.budget, on_try)
-            weighed = zip(sets[arm], best.weights, strict=True)
-            of_it = tuple((each.part.name, each.similarity, weight) for each, weight in weighed)
-            tried[arm].append(Tried(seed, of_it, best.loss, _loss(judge, weighted(parts, best.weights))))
-    [nearest] = modules.propose([Arm.NEAREST], 1, selection.seed)[Arm.NEAREST]
+        best = compose(scorer, adapters, selection.budget, on_progress)
+        holdout_loss = _loss(judge, weighted_sum(adapters, best.weights))
+        results.append(TrialResult(strategy, members, best.weights, best.loss, holdout_loss))
+    [alone] = loader.load({"alone": nearest}, 1)["alone"]
     return {
-        "left_out": [{"repo_id": name, "error": code} for name, code in modules.left_out.items()],
-        "examples": len(kept),
-        "held_out": len(held),
-        "held_out_unseen": task.verify > 0,  # then the task's vector was not trained on them either
+        "left_out": [{"repo_id": name, "error": code} for name, code in loader.left_out.items()],
+        "examples": len(examples),
+        "holdout_examples": len(holdout),
+        "holdout_unseen": task.verify > 0,  # then the task's vector was made without the holdout, too
         "base_loss": round(judge.base().per_token, 4),
-        "nearest_alone": {"repo_id": nearest.part.name, "held_out_loss": round(_loss(judge, nearest.part.finetune), 4)},
-        "arms": results.arms(tried),
+        "nearest_alone": {
+            "repo_id": alone.adapter.name,
+            "holdout_loss": round(_loss(judge, alone.adapter.finetune), 4),
+        },
+        "strategies": [result.as_dict() for result in results],
     }
 
 
 def _loss(judge: Scorer, finetune: FineTune) -> float:
-    """Nats a token. Raises `NonFiniteWeights`, and what is wrong with the fine-tune."""
+    """In nats per token. Raises `NonFiniteWeights`, and errors of the fine-tune."""
     [result] = judge.finetunes([finetune])
     if isinstance(result, CatalogError):
         raise result
     if not math.isfinite(result.per_token):
-        raise NonFiniteWeights(f"{finetune.name} says the examples with a loss that is no number.")
+        raise NonFiniteWeights(f"The loss of {finetune.name} on the holdout is not finite.")
     return result.per_token

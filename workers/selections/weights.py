@@ -1,4 +1,4 @@
-"""How much of each module of a set, by the loss on a few examples, without a gradient: LoRAHub (arXiv 2307.13269)."""
+"""Gradient-free search for the weights of a set of adapters by the loss on examples (LoRAHub, arXiv 2307.13269)."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from scipy.optimize import minimize
 
 from catalog.errors import CatalogError, UnsupportedAdapter
 from workers.encoding.lora_path import fit, fit_head
-from workers.encoding.output_head import NAMES as HEADS
+from workers.encoding.output_head import HEAD_NAMES
 from workers.encoding.resident_base import ResidentBase
 from workers.finetunes.lora_config import LoraModule
 from workers.finetunes.reading import FineTune
-from workers.process.cancellation import check
+from workers.process.cancellation import raise_if_cancelled
 from workers.tasks.scoring import Scorer
 
-# as LoRAHub has them (github.com/sail-sg/lorahub, lorahub/algorithm.py)
-BOUND = 1.5  # of a weight, to either side
-STEP = 1.0  # the first step from no weight, as NGOpt's Cobyla makes it
-FINEST = 1e-2  # the last one
-PENALTY = 0.05  # of the sum of the weights' magnitudes
-OUT_OF_SIGHT = 1e6  # a loss for weights under which there is none
+# the values of LoRAHub (github.com/sail-sg/lorahub, lorahub/algorithm.py)
+MAX_WEIGHT = 1.5  # in magnitude
+INITIAL_STEP = 1.0  # of COBYLA, as in nevergrad's NGOpt
+FINAL_STEP = 1e-2
+PENALTY = 0.05  # for each unit of the sum of the weights' magnitudes
+NON_FINITE_LOSS = 1e6  # in place of an infinite loss, which COBYLA does not take
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """A plain LoRA adapter that fits the base: its modules by their names there."""
+class Adapter:
+    """A plain LoRA adapter that fits the base: its modules by their names in the base."""
 
     name: str
     finetune: FineTune
@@ -37,62 +37,66 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Composed:
-    """The best weights (n,) that were tried, and their loss on the examples: nats a token, without the penalty."""
+class Composition:
+    """The best weights (n,) that were tried, and their loss on the examples in nats per token, without the penalty."""
 
     weights: tuple[float, ...]
     loss: float
 
 
-def part_of(name: str, finetune: FineTune, base: ResidentBase) -> Part:
-    """Raises `UnsupportedAdapter` for what is no plain LoRA, `ShapeMismatch` for what does not fit the base."""
+def fit_adapter(name: str, finetune: FineTune, base: ResidentBase) -> Adapter:
+    """Raises `UnsupportedAdapter` if it is not a plain LoRA adapter, `ShapeMismatch` if it does not fit the base."""
     if finetune.path != "lora":
-        raise UnsupportedAdapter(f"{name} is no plain LoRA adapter, and has no weight in a sum of them.")
+        raise UnsupportedAdapter(f"{name} is not a plain LoRA adapter, so its delta cannot be added to others.")
     modules, head = fit(finetune.modules, base.model), fit_head(finetune.modules, base)
-    return Part(name, finetune, modules if head is None else {**modules, HEADS[0]: head})
+    return Adapter(name, finetune, modules if head is None else {**modules, HEAD_NAMES[0]: head})
 
 
-def weighted(parts: Sequence[Part], weights: Sequence[float]) -> FineTune:
-    """The sum of the parts' deltas, each times its weight, as one adapter: factors behind one another, ranks added."""
-    names = dict.fromkeys(name for part in parts for name in part.modules)
+def weighted_sum(adapters: Sequence[Adapter], weights: Sequence[float]) -> FineTune:
+    """The sum of the adapters' deltas, each times its weight, as one adapter: factors are concatenated, ranks added."""
+    names = dict.fromkeys(name for adapter in adapters for name in adapter.modules)
     modules = {
-        name: _sum([(part.modules.get(name), w) for part, w in zip(parts, weights, strict=True)]) for name in names
+        name: _sum([(adapter.modules.get(name), weight) for adapter, weight in zip(adapters, weights, strict=True)])
+        for name in names
     }
-    return replace(
-        parts[0].finetune, name="+".join(part.name for part in parts), tensors={}, shapes={}, modules=modules
-    )
+    name = "+".join(adapter.name for adapter in adapters)
+    return replace(adapters[0].finetune, name=name, tensors={}, shapes={}, modules=modules)
 
 
-def compose(scorer: Scorer, parts: Sequence[Part], budget: int, tell: Callable[[float], None]) -> Composed:
-    """The weights that say the scorer's examples best, of at most `budget` that COBYLA tries one after another; it
-    begins with none of any, and then has one of each.
+def compose(
+    scorer: Scorer, adapters: Sequence[Adapter], budget: int, on_progress: Callable[[float], None]
+) -> Composition:
+    """Search for the weights with the least loss on the scorer's examples, with at most `budget` tries of COBYLA. The
+    first try has all weights 0, the next ones set one of them to `INITIAL_STEP`.
 
-    `tell` is called with how much is done, from 0 to 1. Raises `Stopped`, and what is wrong with the parts.
+    `on_progress` is called with the part that is done, from 0 to 1. Raises `Cancelled`, and errors of the adapters.
     """
-    least, best, tries = math.inf, Composed((0.0,) * len(parts), math.inf), 0
+    least, best, tries = math.inf, Composition((0.0,) * len(adapters), math.inf), 0
 
-    def loss_of(asked: np.ndarray) -> float:
+    def penalized_loss(proposed: np.ndarray) -> float:
         nonlocal least, best, tries
-        check()
-        weights = asked.clip(-BOUND, BOUND)  # bounds are constraints to it, which it may break by a little
-        [result] = scorer.finetunes([weighted(parts, weights.tolist())])
+        raise_if_cancelled()
+        weights = proposed.clip(-MAX_WEIGHT, MAX_WEIGHT)  # COBYLA may violate its bounds by a little
+        [result] = scorer.finetunes([weighted_sum(adapters, weights.tolist())])
         if isinstance(result, CatalogError):
             raise result
         loss = result.per_token
-        penalised = loss + PENALTY * float(np.abs(weights).sum()) if math.isfinite(loss) else OUT_OF_SIGHT
-        if penalised < least:
-            least, best = penalised, Composed(tuple(weights.tolist()), loss)
+        penalized = loss + PENALTY * float(np.abs(weights).sum()) if math.isfinite(loss) else NON_FINITE_LOSS
+        if penalized < least:
+            least, best = penalized, Composition(tuple(weights.tolist()), loss)
         tries += 1
-        tell(min(1.0, tries / budget))
-        return penalised
+        on_progress(min(1.0, tries / budget))
+        return penalized
 
-    options = {"rhobeg": STEP, "tol": FINEST, "maxiter": max(budget, len(parts) + 2)}  # it does with no fewer
-    minimize(loss_of, np.zeros(len(parts)), method="COBYLA", bounds=[(-BOUND, BOUND)] * len(parts), options=options)
+    count = len(adapters)
+    options = {"rhobeg": INITIAL_STEP, "tol": FINAL_STEP, "maxiter": max(budget, count + 2)}  # COBYLA's own minimum
+    bounds = [(-MAX_WEIGHT, MAX_WEIGHT)] * count
+    minimize(penalized_loss, np.zeros(count), method="COBYLA", bounds=bounds, options=options)
     return best
 
 
-def _sum(weighed: Sequence[tuple[LoraModule | None, float]]) -> LoraModule:
-    present = [(module, weight) for module, weight in weighed if module is not None]
+def _sum(weighted: Sequence[tuple[LoraModule | None, float]]) -> LoraModule:
+    present = [(module, weight) for module, weight in weighted if module is not None]
     a = torch.cat([module.a.float() for module, _ in present])
     b = torch.cat([module.b.float() * (weight * module.scale) for module, weight in present], dim=1)
     return LoraModule(a, b, 1.0, embedding=present[0][0].embedding)

@@ -1,1 +1,1 @@
-"""From a few examples to an adapter, and from an adapter to what it makes of examples."""
+"""Training adapters on the examples of tasks, and scoring fine-tunes on examples."""

@@ -1,11 +1,11 @@
-"""The model card of an adapter that was made for a task."""
+"""The model card of a task's adapter."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from catalog.tables import Task
-from catalog.tasks.training_config import Recipe
+from catalog.tasks.training_config import TrainingConfig
 
 CARD = """\
 ---
@@ -17,15 +17,17 @@ tags:
 
 # {title}
 
-A LoRA adapter that Deltadex trained on {count} examples of a task, to find models for it: rank {rank}, alpha {alpha},
-AdamW at a rate that falls from {rate} to 0, {steps} steps of {batch} examples, seed {seed}, prompts in Alpaca's
-template. It is a quick one, made to be measured; nothing else was asked of it.
+A LoRA adapter that Deltadex trained on {count} examples of a task, in order to find models for it.
+
+Training: rank {rank}, alpha {alpha}, AdamW with a learning rate that falls linearly from {learning_rate} to 0,
+{steps} steps of {batch_size} examples, seed {seed}, prompts in Alpaca's template. The adapter was trained briefly, to
+be measured; its answers were not evaluated.
 """
 
 
 def write_card(folder: Path, task: Task, base: str, count: int) -> None:
-    """Beside the adapter; in place of the one that PEFT has begun."""
-    recipe = Recipe(**task.recipe)
+    """Write the card into the adapter's folder, replacing PEFT's template. `count` is the number of examples."""
+    config = TrainingConfig(**task.training_config)
     title = f"Task {task.name}" if task.name else f"Task {task.id}"
-    told = {**recipe.as_dict(), "steps": recipe.steps(count), "seed": task.seed}
-    (folder / "README.md").write_text(CARD.format(base=base, title=title, count=count, **told), encoding="utf-8")
+    settings = {**config.as_dict(), "steps": config.steps(count), "seed": task.seed}
+    (folder / "README.md").write_text(CARD.format(base=base, title=title, count=count, **settings), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How well fine-tunes, and their base, say the outputs of examples."""
+"""The losses of fine-tunes, and of their base, on the outputs of examples."""
 
 from __future__ import annotations
 
@@ -17,52 +17,52 @@ from workers.encoding.trace import Trace
 from workers.finetunes.reading import FineTune
 from workers.tasks.token_rows import encode
 
-LOGIT_BYTES = 64 * 2**20  # of logits at a time
+LOGIT_BYTES = 64 * 2**20  # logits that are held at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """The summed negative log-likelihood of each example's output (n,), in nats, and its tokens (n,)."""
+    """The summed negative log-likelihood (n,) of each example's output, in nats, and its number of tokens (n,)."""
 
     summed: np.ndarray
     tokens: np.ndarray
 
     @property
     def per_token(self) -> float:
-        """Nats a token, over all examples."""
+        """In nats per token, over all examples."""
         return float(self.summed.sum() / self.tokens.sum())
 
 
 class Scorer:
-    """Examples in the tokens of one encoder's base, cut as for training."""
+    """Scores fine-tunes of an encoder's base on examples, which are truncated as for training."""
 
-    def __init__(self, encoder: Encoder, examples: Sequence[Example], limit: int) -> None:
-        rows = [encode(example, encoder.base.tokenizer, limit) for example in examples]
+    def __init__(self, encoder: Encoder, examples: Sequence[Example], max_tokens: int) -> None:
+        rows = [encode(example, encoder.base.tokenizer, max_tokens) for example in examples]
         self._encoder = encoder
-        self._plan = plan_answers([(row.ids[: row.prompt], row.ids[row.prompt :]) for row in rows]).to(
+        self._plan = plan_answers([(row.ids[: row.prompt_length], row.ids[row.prompt_length :]) for row in rows]).to(
             encoder.base.device
         )
 
     def base(self) -> Losses:
-        """The base's own."""
+        """The losses of the base itself."""
         return losses_of(self._encoder.trace_base(self._plan))
 
     def finetunes(self, finetunes: Sequence[FineTune]) -> list[Losses | CatalogError]:
-        """One result for each fine-tune, in order; what is wrong with one becomes its result."""
+        """The losses of each fine-tune, in order, or the error that it raised."""
         traces = self._encoder.trace(finetunes, self._plan)
         return [trace if isinstance(trace, CatalogError) else losses_of(trace) for trace in traces]
 
 
 def losses_of(trace: Trace) -> Losses:
-    """Of each continuation of the trace's plan, in order."""
+    """The losses of the continuations of a trace's plan, in order."""
     plan: TokenPlan = trace.plan
     tokens = torch.bincount(plan.continuation)
     summed: Any = torch.zeros(len(tokens), device=trace.hidden.device)
     step = max(1, LOGIT_BYTES // (4 * trace.vocabulary))
     with torch.inference_mode():
         for start in range(0, len(plan.target), step):
-            part = slice(start, start + step)
-            logits = trace.logits(plan.predictor[part])  # (step, V)
-            chosen = logits.gather(1, plan.target[part, None]).squeeze(1)
-            summed.index_add_(0, plan.continuation[part], logits.logsumexp(dim=1) - chosen)
+            block = slice(start, start + step)
+            logits = trace.logits(plan.predictor[block])  # (step, V)
+            target_logits = logits.gather(1, plan.target[block, None]).squeeze(1)
+            summed.index_add_(0, plan.continuation[block], logits.logsumexp(dim=1) - target_logits)
     return Losses(summed.double().cpu().numpy(), tokens.cpu().numpy())

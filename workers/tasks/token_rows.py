@@ -1,4 +1,4 @@
-"""From examples to the tokens that are trained on."""
+"""The tokens of examples, truncated and in batches."""
 
 from __future__ import annotations
 
@@ -13,81 +13,84 @@ from transformers import PreTrainedTokenizerBase
 from catalog.tasks.examples import Example
 
 IGNORED = -100  # the label of a token without a loss
-LEAST_INPUT = 8  # tokens of an input, or of an instruction, that stay, however long the rest
+MIN_INPUT = 8  # tokens that are kept of an input or an instruction, however long the rest is
 
 
 @dataclass(frozen=True)
 class Row:
-    """The tokens of prompt and output; the first `prompt` of them carry no loss."""
+    """The tokens of a prompt followed by those of its output. The prompt has no loss."""
 
     ids: tuple[int, ...]
-    prompt: int
+    prompt_length: int
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Right-padded tokens: `ids`, `mask` and `labels` are (B, T); labels are -100 where there is no loss."""
+    """Right-padded rows: `ids`, `mask` and `labels` are (B, T). Labels are `IGNORED` where there is no loss."""
 
     ids: Tensor
     mask: Tensor
     labels: Tensor
 
 
-def encode(example: Example, tokenizer: PreTrainedTokenizerBase, limit: int) -> Row:
-    """At most `limit` tokens: an output is cut to half of them, then the prompt so that the output stays."""
-    answer = _ids(tokenizer, example.output, special=False)
+def encode(example: Example, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Row:
+    """Encode an example in at most `max_tokens`. The output takes at most half of them, the prompt the rest."""
+    output = _ids(tokenizer, example.output, special=False)
     if tokenizer.eos_token_id is not None:
-        answer.append(tokenizer.eos_token_id)
-    answer = answer[: limit // 2]
-    prompt = _prompt(example, tokenizer, limit - len(answer))
-    return Row((*prompt, *answer), len(prompt))
+        output.append(tokenizer.eos_token_id)
+    output = output[: max_tokens // 2]
+    prompt = _prompt(example, tokenizer, max_tokens - len(output))
+    return Row((*prompt, *output), len(prompt))
 
 
-def _prompt(example: Example, tokenizer: PreTrainedTokenizerBase, room: int) -> list[int]:
-    """At most `room` tokens: the input is cut first (a chat's loses its oldest turns), then the instruction; what
-    announces the answer stays.
+def _prompt(example: Example, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[int]:
+    """The prompt in at most `max_tokens`. The input is truncated first (that of a chat at its start), then the
+    instruction; the end of the prompt, which precedes the answer, is kept.
     """
-    given = example.input
-    if given:
-        frame = len(_ids(tokenizer, example.prompt(".")))
-        cut = _end if example.chat else _beginning
-        given = cut(given, tokenizer, max(LEAST_INPUT, room - frame))
-    over = len(_ids(tokenizer, example.prompt(given))) - room
-    if over > 0:
+    input_text = example.input
+    if input_text:
+        template_length = len(_ids(tokenizer, example.prompt(".")))
+        truncate = _tail if example.chat else _head
+        input_text = truncate(input_text, tokenizer, max(MIN_INPUT, max_tokens - template_length))
+    excess = len(_ids(tokenizer, example.prompt(input_text))) - max_tokens
+    if excess > 0:
         length = len(_ids(tokenizer, example.instruction, special=False))
-        asked = _beginning(example.instruction, tokenizer, max(LEAST_INPUT, length - over))
-        example = replace(example, instruction=asked)
-    return _ids(tokenizer, example.prompt(given))[-room:]
+        instruction = _head(example.instruction, tokenizer, max(MIN_INPUT, length - excess))
+        example = replace(example, instruction=instruction)
+    return _ids(tokenizer, example.prompt(input_text))[-max_tokens:]
 
 
-def _beginning(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> str:
+def _head(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> str:
     return str(tokenizer.decode(_ids(tokenizer, text, special=False)[:tokens]))
 
 
-def _end(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> str:
+def _tail(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> str:
     return str(tokenizer.decode(_ids(tokenizer, text, special=False)[-tokens:]))
 
 
 def collate(rows: Sequence[Row], padding: int) -> Batch:
+    """Pad rows with the token `padding` to the length of the longest."""
     width = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), width), padding)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         length = len(row.ids)
-        ids[place, :length] = torch.tensor(row.ids)
-        mask[place, :length] = 1
-        labels[place, row.prompt : length] = ids[place, row.prompt : length]
+        ids[index, :length] = torch.tensor(row.ids)
+        mask[index, :length] = 1
+        labels[index, row.prompt_length : length] = ids[index, row.prompt_length : length]
     return Batch(ids, mask, labels)
 
 
 def batches(rows: Sequence[Row], size: int, seed: int) -> Iterator[list[Row]]:
-    """Without end, each row once a round: batches of near length, which saves padding, in random order."""
-    shuffle = random.Random(seed)
+    """Endless batches, with each row once per epoch. Rows of similar length share a batch, which saves padding; the
+    batches of an epoch come in random order.
+    """
+    rng = random.Random(seed)
     while True:
-        order = sorted(rows, key=lambda row: (len(row.ids) // 16, shuffle.random()))
-        groups = [order[start : start + size] for start in range(0, len(order), size)]
-        shuffle.shuffle(groups)
-        yield from groups
+        order = sorted(rows, key=lambda row: (len(row.ids) // 16, rng.random()))
+        epoch = [order[start : start + size] for start in range(0, len(order), size)]
+        rng.shuffle(epoch)
+        yield from epoch
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = True) -> list[int]:

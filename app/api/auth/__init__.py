@@ -1,1 +1,1 @@
-"""Who asks, and what they may do."""
+"""API keys, admin keys and Hub tokens of requests."""

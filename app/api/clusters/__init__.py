@@ -1,1 +1,1 @@
-"""Clusters."""
+"""Clusters and cluster runs."""

@@ -1,4 +1,4 @@
-"""Routes: clusters, their members, the runs that found them."""
+"""Routes of clusters, their members and the runs that compute them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, status
 
 from app.api import pagination
 from app.api import schemas as shared_schemas
-from app.api.auth.admin import FOR_ADMINS, admin
+from app.api.auth.admin import ADMIN_ERRORS, admin
 from app.api.auth.viewer import ViewerDep
 from app.api.clusters import schemas
 from app.api.limits import no_query
@@ -19,10 +19,10 @@ from catalog.clusters import service as cluster_service
 from catalog.errors import (
     BodyTooLarge,
     ClusterNotFound,
+    ClustersNotReady,
     InvalidCursor,
     InvalidRepoId,
     ModelNotFound,
-    NotClustered,
     RunNotFound,
     SpaceNotFound,
     WeakKey,
@@ -32,69 +32,82 @@ from catalog.models.repo_ref import RepoRef
 router = APIRouter(prefix="/v1", tags=["clusters"])
 
 
-@router.get("/clusters", responses=problems(NotClustered, SpaceNotFound))
-def overview(query: Annotated[shared_schemas.SpaceQuery, Query()], services: ServicesDep) -> schemas.Clusters:
-    """The clusters of a space as the last run found them, the largest first."""
-    return schemas.Clusters.of(cluster_service.overview(services.database, query.space))
+@router.get("/clusters", responses=problems(ClustersNotReady, SpaceNotFound))
+def list_clusters(query: Annotated[shared_schemas.SpaceQuery, Query()], services: ServicesDep) -> schemas.Clusters:
+    """The clusters of the current run of a space, the largest first."""
+    return schemas.Clusters.from_run(cluster_service.list_clusters(services.database, query.space))
 
 
 @router.get("/clusters/runs", responses=problems(InvalidCursor, SpaceNotFound))
-def runs(query: Annotated[schemas.RunsQuery, Query()], services: ServicesDep) -> schemas.Runs:
-    """All runs, the newest first: those that wait, work, failed, and what each found."""
-    found = cluster_service.runs(
+def list_runs(query: Annotated[schemas.ClusterRunsQuery, Query()], services: ServicesDep) -> schemas.ClusterRuns:
+    """All cluster runs, the newest first: queued, running, done and failed ones."""
+    runs = cluster_service.list_runs(
         services.database, query.space, before=pagination.decode(query.cursor), limit=query.limit
     )
-    more = pagination.next_cursor(found, query.limit, lambda row: row[0].id)
-    return schemas.Runs(runs=[schemas.Run.of(run, key) for run, key in found], next_cursor=more)
+    next_cursor = pagination.next_cursor(runs, query.limit, lambda row: row[0].id)
+    return schemas.ClusterRuns(
+        runs=[schemas.ClusterRun.from_row(run, space_key) for run, space_key in runs], next_cursor=next_cursor
+    )
 
 
 @router.get("/clusters/runs/{run_id}", dependencies=[no_query], responses=problems(RunNotFound))
-def one_run(run_id: Id, services: ServicesDep) -> schemas.Run:
-    """A run: how far it is, or what it found."""
-    return schemas.Run.of(*cluster_service.run(services.database, run_id))
+def get_run(run_id: Id, services: ServicesDep) -> schemas.ClusterRun:
+    """A cluster run: its stage while it runs, its metrics once it is done."""
+    return schemas.ClusterRun.from_row(*cluster_service.get_run(services.database, run_id))
 
 
 @router.get("/clusters/runs/{run_id}/compare/{other_id}", dependencies=[no_query], responses=problems(RunNotFound))
-def compare(run_id: Id, other_id: Id, services: ServicesDep) -> schemas.RunComparison:
-    """How alike two runs are, over the models that both clustered."""
-    found = cluster_service.compare(services.database, run_id, other_id)
-    return schemas.RunComparison(
-        run=run_id, other=other_id, models=found.models, adjusted_rand=found.adjusted_rand, kept=found.kept
+def compare_runs(run_id: Id, other_id: Id, services: ServicesDep) -> schemas.ClusterRunComparison:
+    """Compare two runs over the models that both clustered."""
+    comparison = cluster_service.compare_runs(services.database, run_id, other_id)
+    return schemas.ClusterRunComparison(
+        run=run_id,
+        other=other_id,
+        models=comparison.models,
+        adjusted_rand=comparison.adjusted_rand,
+        shared_clusters=comparison.shared_clusters,
     )
 
 
 @router.get("/clusters/{cluster_id}", responses=problems(ClusterNotFound))
-def one(cluster_id: Id, query: Annotated[schemas.RunQuery, Query()], services: ServicesDep) -> schemas.ClusterDetail:
-    """A cluster: its name, what sets it apart, its medoid and closest members."""
-    return schemas.ClusterDetail.with_members(cluster_service.detail(services.database, cluster_id, query.run))
+def get_cluster(
+    cluster_id: Id, query: Annotated[schemas.ClusterRunQuery, Query()], services: ServicesDep
+) -> schemas.ClusterDetail:
+    """A cluster: its name, its explanation, its medoid and its closest members."""
+    return schemas.ClusterDetail.from_detail(cluster_service.get_cluster(services.database, cluster_id, query.run))
 
 
 @router.get("/clusters/{cluster_id}/members", responses=problems(ClusterNotFound, InvalidCursor))
-def members(cluster_id: Id, query: Annotated[schemas.MembersQuery, Query()], services: ServicesDep) -> schemas.Members:
+def list_members(
+    cluster_id: Id, query: Annotated[schemas.ClusterMembersQuery, Query()], services: ServicesDep
+) -> schemas.ClusterMembers:
     """The members of a cluster, the closest to its centroid first."""
     after = pagination.decode_scored(query.cursor)
-    run, found = cluster_service.members(services.database, cluster_id, query.run, after=after, limit=query.limit)
-    more = pagination.next_cursor(found, query.limit, lambda row: (row[0].similarity or 0.0, row[0].model_id))
-    return schemas.Members(
-        run=run.id, members=[schemas.Member.of(member, repo_id) for member, repo_id in found], next_cursor=more
+    run, rows = cluster_service.list_members(services.database, cluster_id, query.run, after=after, limit=query.limit)
+    next_cursor = pagination.next_cursor(rows, query.limit, lambda row: (row[0].similarity or 0.0, row[0].model_id))
+    return schemas.ClusterMembers(
+        run=run.id,
+        members=[schemas.ClusterMember.from_row(member, repo_id) for member, repo_id in rows],
+        next_cursor=next_cursor,
     )
 
 
 @router.get(
     "/models/{owner}/{name}/cluster",
     tags=["models"],
-    responses=problems(ModelNotFound, InvalidRepoId, NotClustered, SpaceNotFound, WeakKey),
+    responses=problems(ModelNotFound, InvalidRepoId, ClustersNotReady, SpaceNotFound, WeakKey),
 )
-def of_model(
+def get_model_cluster(
     owner: OwnerName,
     name: ModelName,
     query: Annotated[shared_schemas.SpaceQuery, Query()],
     services: ServicesDep,
     viewer: ViewerDep,
 ) -> schemas.ModelCluster:
-    """The cluster that a model is in, or that it was put with when it came."""
+    """The cluster of a model in the current run of a space."""
     repo_id = RepoRef(f"{owner}/{name}").repo_id
-    return schemas.ModelCluster.of(repo_id, cluster_service.of_model(services.database, repo_id, query.space, viewer))
+    assignment = cluster_service.get_assignment(services.database, repo_id, query.space, viewer)
+    return schemas.ModelCluster.from_assignment(repo_id, assignment)
 
 
 @router.post(
@@ -102,9 +115,9 @@ def of_model(
     tags=["admin"],
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query, admin],
-    responses=problems(SpaceNotFound, BodyTooLarge, *FOR_ADMINS),
+    responses=problems(SpaceNotFound, BodyTooLarge, *ADMIN_ERRORS),
 )
-def fit(request: schemas.FitRequest, services: ServicesDep) -> schemas.Run:
-    """Ask for the clusters of a space to be found anew; while a run waits or works there, it is given again."""
-    run, space = cluster_service.ask(services.database, request.parameters(), request.space)
-    return schemas.Run.of(run, space.key)
+def request_run(request: schemas.ClusterRunRequest, services: ServicesDep) -> schemas.ClusterRun:
+    """Enqueue a cluster run of a space. If one is queued or running already, that run is returned."""
+    run, space = cluster_service.request_run(services.database, request.parameters(), request.space)
+    return schemas.ClusterRun.from_row(run, space.key)

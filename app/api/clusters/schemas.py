@@ -1,9 +1,9 @@
-"""Clusters and the runs that found them, as JSON."""
+"""JSON of clusters and cluster runs."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
@@ -12,30 +12,37 @@ from app.api.schemas import PageQuery, Space, SpaceName, Strict
 from catalog import tables
 from catalog.clusters import service as cluster_service
 from catalog.clusters.parameters import DIMENSIONS, Algorithm, Parameters
-from catalog.clusters.service import Placement
+from catalog.clusters.service import Assignment
 
 
-class RunsQuery(PageQuery):
+class ClusterRunsQuery(PageQuery):
     space: SpaceName = None
 
 
-class RunQuery(Strict):
-    run: int | None = Field(None, ge=1, lt=2**63, description="As this run found it; the last that had it without.")
+RunId = Annotated[
+    int | None, Field(ge=1, lt=2**63, description="Id of a run. Default: the newest one that has the cluster.")
+]
 
 
-class MembersQuery(PageQuery):
-    run: int | None = Field(None, ge=1, lt=2**63, description="As this run found it; the last that had it without.")
+class ClusterRunQuery(Strict):
+    run: RunId = None
 
 
-class FitRequest(Strict):
-    """How to cluster a space. What is left out is decided by the number of models."""
+class ClusterMembersQuery(PageQuery):
+    run: RunId = None
+
+
+class ClusterRunRequest(Strict):
+    """How to cluster a space. Defaults depend on the number of models."""
 
     space: SpaceName = None
     algorithm: Algorithm = "hdbscan"
-    min_cluster_size: int | None = Field(None, ge=2, le=100_000, description="HDBSCAN: the fewest that are a cluster.")
-    min_samples: int | None = Field(None, ge=1, le=1_000, description="HDBSCAN: neighbours that make a dense place.")
-    clusters: int | None = Field(None, ge=1, le=10_000, description="k-means, agglomerative: how many to find.")
-    dimensions: int = Field(DIMENSIONS, ge=0, le=1_024, description="That a large space is reduced to; 0: not at all.")
+    min_cluster_size: int | None = Field(None, ge=2, le=100_000, description="HDBSCAN: minimal size of a cluster.")
+    min_samples: int | None = Field(None, ge=1, le=1_000, description="HDBSCAN: neighbors of a core point.")
+    clusters: int | None = Field(None, ge=1, le=10_000, description="k-means, agglomerative: number of clusters.")
+    dimensions: int = Field(
+        DIMENSIONS, ge=0, le=1_024, description="Dimensions that a large space is reduced to; 0 disables the reduction."
+    )
     seed: int = Field(0, ge=0, lt=2**32)
 
     def parameters(self) -> Parameters:
@@ -43,24 +50,24 @@ class FitRequest(Strict):
         return Parameters(**self.model_dump(exclude={"space"}))
 
 
-class Run(BaseModel):
+class ClusterRun(BaseModel):
     id: int
-    space: str = Field(description="Key of its space.")
+    space: str = Field(description="Key of the space.")
     state: Literal["queued", "running", "done", "failed"]
-    stage: str | None = Field(description="What it is at while it runs.")
-    current: bool = Field(description="Whether it is the one that is shown.")
-    asked_by: str
+    stage: str | None = Field(description="Stage of a run in progress.")
+    current: bool = Field(description="Whether it is the current run of its space.")
+    requested_by: str
     algorithm: str
     parameters: dict[str, Any]
-    covered_seq: int | None
+    covered_seq: int | None = Field(description="The last change of the space that the run covers.")
     models: int | None
     clusters: int | None
     sizes: list[int] | None
     noise_share: float | None
-    silhouette: float | None = Field(description="Mean over the clustered models, distance clip(1 - cos, 0, 1).")
-    stability: float | None = Field(description="Adjusted Rand index against `compared_with`, over the models of both.")
+    silhouette: float | None = Field(description="Mean over the clustered models with distance clip(1 - cos, 0, 1).")
+    stability: float | None = Field(description="Adjusted Rand index against the run `compared_with`.")
     compared_with: int | None
-    figures: dict[str, Any] | None
+    metrics: dict[str, Any] | None
     seconds: float | None
     error: JobError | None
     created_at: datetime
@@ -68,98 +75,101 @@ class Run(BaseModel):
     finished_at: datetime | None
 
     @classmethod
-    def of(cls, run: tables.ClusterRun, space_key: str) -> Self:
-        error = JobError.of(run.error_code, run.error_message)
-        own = {name: getattr(run, name) for name in cls.model_fields if name not in ("space", "error")}
-        return cls(**own, space=space_key, error=error)
+    def from_row(cls, run: tables.ClusterRun, space_key: str) -> Self:
+        error = JobError.from_columns(run.error_code, run.error_message)
+        columns = {name: getattr(run, name) for name in cls.model_fields if name not in ("space", "error")}
+        return cls(**columns, space=space_key, error=error)
 
 
-class Runs(BaseModel):
-    runs: list[Run]
+class ClusterRuns(BaseModel):
+    runs: list[ClusterRun]
     next_cursor: str | None
 
 
-class RunComparison(BaseModel):
+class ClusterRunComparison(BaseModel):
     run: int
     other: int
-    models: int = Field(description="That both runs clustered.")
+    models: int = Field(description="Models that both runs clustered.")
     adjusted_rand: float | None
-    kept: list[int] = Field(description="Clusters that both runs have.")
+    shared_clusters: list[int] = Field(description="Ids of the clusters that both runs have.")
 
 
-class Term(BaseModel):
+class ClusterTerm(BaseModel):
+    """A word, a tag or a token."""
+
     term: str
     score: float
-    share: float = Field(description="Of the members that were looked at.")
+    share: float = Field(description="Share of the sampled members that have it.")
 
 
-class Explanation(BaseModel):
-    """What sets a cluster apart from the others, the most telling first."""
+class ClusterExplanation(BaseModel):
+    """What distinguishes a cluster from the others, the most distinctive first."""
 
-    words: list[Term] = Field(description="Of cards and names.")
-    tags: list[Term]
-    tokens: list[Term] = Field(description="That the members' shifts promote more than the other clusters' do.")
+    words: list[ClusterTerm] = Field(description="From cards and repo names.")
+    tags: list[ClusterTerm]
+    tokens: list[ClusterTerm] = Field(description="Promoted more by its members' shifts than by other clusters'.")
 
 
-class Member(BaseModel):
+class ClusterMember(BaseModel):
     repo_id: str
     similarity: float = Field(description="Cosine to the cluster's centroid.")
-    placed: bool = Field(description="Came after the run, and was put with the nearest cluster.")
+    assigned_after_run: bool = Field(description="Arrived after the run and was assigned to the nearest cluster.")
 
     @classmethod
-    def of(cls, member: tables.ClusterMember, repo_id: str) -> Self:
-        return cls(repo_id=repo_id, similarity=member.similarity or 0.0, placed=member.placed)
+    def from_row(cls, member: tables.ClusterMember, repo_id: str) -> Self:
+        return cls(repo_id=repo_id, similarity=member.similarity or 0.0, assigned_after_run=member.assigned_after_run)
 
 
 class Cluster(BaseModel):
-    id: int = Field(description="Its number, which it keeps from run to run while most of its members stay.")
+    id: int = Field(description="Kept from run to run while most of the members stay.")
     name: str
     size: int
     medoid: str = Field(description="The member nearest to the centroid.")
     cohesion: float = Field(description="Mean cosine of the members to the centroid.")
-    radius: float = Field(description="Distance (1 - cosine) to the centroid that 99 in 100 members are within.")
-    explanation: Explanation
+    radius: float = Field(description="Distance (1 - cosine) to the centroid within which 99% of the members are.")
+    explanation: ClusterExplanation
 
     @classmethod
-    def of(cls, cluster: tables.Cluster, medoid: str) -> Self:
-        own = {name: getattr(cluster, name) for name in ("name", "size", "cohesion", "radius", "explanation")}
-        return cls(id=cluster.cluster_id, medoid=medoid, **own)
+    def from_row(cls, cluster: tables.Cluster, medoid: str) -> Self:
+        columns = {name: getattr(cluster, name) for name in ("name", "size", "cohesion", "radius", "explanation")}
+        return cls(id=cluster.cluster_id, medoid=medoid, **columns)
 
 
 class Clusters(BaseModel):
     space: Space
-    run: Run
+    run: ClusterRun
     clusters: list[Cluster]
 
     @classmethod
-    def of(cls, found: cluster_service.Overview) -> Self:
-        listed = [Cluster.of(cluster, medoid) for cluster, medoid in found.clusters]
-        return cls(space=Space.of(found.space), run=Run.of(found.run, found.space.key), clusters=listed)
+    def from_run(cls, result: cluster_service.RunClusters) -> Self:
+        clusters = [Cluster.from_row(cluster, medoid) for cluster, medoid in result.clusters]
+        run = ClusterRun.from_row(result.run, result.space.key)
+        return cls(space=Space.from_row(result.space), run=run, clusters=clusters)
 
 
 class ClusterDetail(Cluster):
     run: int
-    current: bool = Field(description="Whether that run is the one that is shown.")
-    closest: list[Member]
+    current: bool = Field(description="Whether the run is the current run of its space.")
+    closest: list[ClusterMember]
 
     @classmethod
-    def with_members(cls, found: cluster_service.Detail) -> Self:
+    def from_detail(cls, detail: cluster_service.ClusterDetail) -> Self:
         return cls(
-            **Cluster.of(found.cluster, found.medoid).model_dump(),
-            run=found.run.id,
-            current=found.run.current,
-            closest=[Member.of(member, repo_id) for member, repo_id in found.closest],
+            **Cluster.from_row(detail.cluster, detail.medoid).model_dump(),
+            run=detail.run.id,
+            current=detail.run.current,
+            closest=[ClusterMember.from_row(member, repo_id) for member, repo_id in detail.closest],
         )
 
 
-class Members(BaseModel):
+class ClusterMembers(BaseModel):
     run: int
-    members: list[Member]
+    members: list[ClusterMember]
     next_cursor: str | None
 
 
 class ModelCluster(BaseModel):
-    """Where a model is. No `cluster`: it is far from all of them."""
+    """The cluster of a model, or null if it is too far from all of them."""
 
     repo_id: str
     space: str
@@ -167,16 +177,16 @@ class ModelCluster(BaseModel):
     cluster: int | None
     name: str | None
     similarity: float | None
-    placed: bool
+    assigned_after_run: bool
 
     @classmethod
-    def of(cls, repo_id: str, found: Placement) -> Self:
+    def from_assignment(cls, repo_id: str, assignment: Assignment) -> Self:
         return cls(
             repo_id=repo_id,
-            space=found.space_key,
-            run=found.run_id,
-            cluster=found.cluster_id,
-            name=found.name,
-            similarity=found.similarity,
-            placed=found.placed,
+            space=assignment.space_key,
+            run=assignment.run_id,
+            cluster=assignment.cluster_id,
+            name=assignment.name,
+            similarity=assignment.similarity,
+            assigned_after_run=assignment.assigned_after_run,
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, status
 
 from app.api import pagination
-from app.api.auth.admin import FOR_ADMINS, admin
+from app.api.auth.admin import ADMIN_ERRORS, admin
 from app.api.crawls import schemas
 from app.api.limits import no_query
 from app.api.problems import problems
@@ -16,8 +16,8 @@ from app.api.services.services import ServicesDep
 from app.api.settings import SettingsDep
 from catalog.errors import (
     BodyTooLarge,
+    CrawlFinished,
     CrawlNotFound,
-    CrawlOver,
     InvalidCursor,
     InvalidRepoId,
 )
@@ -30,40 +30,46 @@ router = APIRouter(prefix="/v1/admin/crawls", tags=["admin"], dependencies=[admi
     "",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
-    responses=problems(InvalidRepoId, BodyTooLarge, *FOR_ADMINS),
+    responses=problems(InvalidRepoId, BodyTooLarge, *ADMIN_ERRORS),
 )
-def start(request: schemas.CrawlRequest, services: ServicesDep) -> schemas.Crawl:
-    """Walk through a list of the Hub's, and queue what is new or changed there."""
-    return schemas.Crawl.of(crawl_service.start(services.database, request.source(), request.limits()))
+def create(request: schemas.CrawlRequest, services: ServicesDep) -> schemas.Crawl:
+    """Create a crawl, which queues the new and changed repos in a list of the Hub."""
+    return schemas.Crawl.from_row(crawl_service.create(services.database, request.source(), request.limits()))
 
 
-@router.get("", responses=problems(InvalidCursor, *FOR_ADMINS))
-def page(query: Annotated[PageQuery, Query()], services: ServicesDep) -> schemas.Crawls:
-    """All crawls, the newest first."""
-    found = crawl_service.page(services.database, before=pagination.decode(query.cursor), limit=query.limit)
-    more = pagination.next_cursor(found, query.limit, lambda crawl: crawl.id)
-    return schemas.Crawls(crawls=[schemas.Crawl.of(each) for each in found], next_cursor=more)
+@router.get("", responses=problems(InvalidCursor, *ADMIN_ERRORS))
+def list_page(query: Annotated[PageQuery, Query()], services: ServicesDep) -> schemas.Crawls:
+    """List all crawls, newest first."""
+    crawls = crawl_service.list_page(services.database, before=pagination.decode(query.cursor), limit=query.limit)
+    next_cursor = pagination.next_cursor(crawls, query.limit, lambda crawl: crawl.id)
+    return schemas.Crawls(crawls=[schemas.Crawl.from_row(crawl) for crawl in crawls], next_cursor=next_cursor)
 
 
-@router.get("/{crawl_id}", dependencies=[no_query], responses=problems(CrawlNotFound, *FOR_ADMINS))
+@router.get("/{crawl_id}", dependencies=[no_query], responses=problems(CrawlNotFound, *ADMIN_ERRORS))
 def get(crawl_id: Id, services: ServicesDep, settings: SettingsDep) -> schemas.Crawl:
-    """A crawl: how far it is, and what that costs."""
-    return schemas.Crawl.of(*crawl_service.get(services.database, crawl_id, settings.heartbeat_limit))
+    """Show a crawl, its progress and its estimated cost."""
+    return schemas.Crawl.from_row(*crawl_service.get(services.database, crawl_id, settings.heartbeat_timeout))
 
 
-@router.post("/{crawl_id}/pause", dependencies=[no_query], responses=problems(CrawlNotFound, CrawlOver, *FOR_ADMINS))
+@router.post(
+    "/{crawl_id}/pause", dependencies=[no_query], responses=problems(CrawlNotFound, CrawlFinished, *ADMIN_ERRORS)
+)
 def pause(crawl_id: Id, services: ServicesDep) -> schemas.Crawl:
-    """Stop after the last page that was stored. What is queued stays queued."""
-    return schemas.Crawl.of(crawl_service.pause(services.database, crawl_id))
+    """Pause a crawl after the last stored page. Queued jobs stay queued."""
+    return schemas.Crawl.from_row(crawl_service.pause(services.database, crawl_id))
 
 
-@router.post("/{crawl_id}/resume", dependencies=[no_query], responses=problems(CrawlNotFound, CrawlOver, *FOR_ADMINS))
+@router.post(
+    "/{crawl_id}/resume", dependencies=[no_query], responses=problems(CrawlNotFound, CrawlFinished, *ADMIN_ERRORS)
+)
 def resume(crawl_id: Id, services: ServicesDep) -> schemas.Crawl:
-    """Go on where it was: a paused crawl, or one that failed."""
-    return schemas.Crawl.of(crawl_service.resume(services.database, crawl_id))
+    """Continue a paused or failed crawl where it stopped."""
+    return schemas.Crawl.from_row(crawl_service.resume(services.database, crawl_id))
 
 
-@router.post("/{crawl_id}/cancel", dependencies=[no_query], responses=problems(CrawlNotFound, CrawlOver, *FOR_ADMINS))
+@router.post(
+    "/{crawl_id}/cancel", dependencies=[no_query], responses=problems(CrawlNotFound, CrawlFinished, *ADMIN_ERRORS)
+)
 def cancel(crawl_id: Id, services: ServicesDep) -> schemas.Crawl:
-    """End it, and its recurrence. What is queued stays queued."""
-    return schemas.Crawl.of(crawl_service.cancel(services.database, crawl_id))
+    """Cancel a crawl and its recurrence. Queued jobs stay queued."""
+    return schemas.Crawl.from_row(crawl_service.cancel(services.database, crawl_id))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field
 
 from app.api.jobs.schemas import JobError
-from app.api.schemas import FIRST_MISTAKE, NO_NUL, Strict
+from app.api.schemas import FIRST_ERROR_ONLY, NO_NUL, Strict
 from catalog import tables
 from catalog.hub_sync import crawls as crawl_service
 from catalog.tables import CrawlState
@@ -19,88 +19,88 @@ Name = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
 class CrawlRequest(Strict):
     """Exactly one of `base`, `owner`, `tag`, `collection` and `ids`."""
 
-    base: Name | None = Field(None, description="The fine-tunes of this base model.")
-    relations: Annotated[list[Literal["adapter", "finetune"]], FIRST_MISTAKE] = Field(
-        ["adapter", "finetune"], min_length=1, max_length=2, description="With `base`: which kinds of them."
+    base: Name | None = Field(None, description="Crawl the fine-tunes of this base model.")
+    relations: Annotated[list[Literal["adapter", "finetune"]], FIRST_ERROR_ONLY] = Field(
+        ["adapter", "finetune"], min_length=1, max_length=2, description="With `base`: the kinds of fine-tunes."
     )
-    owner: Name | None = Field(None, min_length=1, description="All models of a user or an organisation.")
-    tag: Name | None = Field(None, min_length=1, description="All models with a tag.")
+    owner: Name | None = Field(None, min_length=1, description="Crawl all models of a user or an organization.")
+    tag: Name | None = Field(None, min_length=1, description="Crawl all models with this tag.")
     collection: Name | None = Field(
-        None, pattern=r"^[\w.-]+/[\w.-]+$", description="Slug of a collection: `OWNER/NAME-ID`."
+        None, pattern=r"^[\w.-]+/[\w.-]+$", description="Crawl the models of a collection: `OWNER/NAME-ID`."
     )
-    ids: Annotated[list[Name], FIRST_MISTAKE] | None = Field(
-        None, min_length=1, max_length=crawl_service.MAX_IDS, description="These repos."
+    ids: Annotated[list[Name], FIRST_ERROR_ONLY] | None = Field(
+        None, min_length=1, max_length=crawl_service.MAX_IDS, description="Crawl these repos."
     )
-    limit: int | None = Field(None, ge=1, lt=2**53, description="Queue at most so many in one run.")
-    min_downloads: int | None = Field(None, ge=0, lt=2**53, description="Leave out what was downloaded less.")
-    dry_run: bool = Field(False, description="Queue nothing and store nothing: count, and estimate.")
-    every_hours: float | None = Field(None, ge=1 / 60, le=24 * 366, description="Begin anew so long after each run.")
+    limit: int | None = Field(None, ge=1, lt=2**53, description="Maximum number of repos to queue in one run.")
+    min_downloads: int | None = Field(None, ge=0, lt=2**53, description="Skip repos with fewer downloads per month.")
+    dry_run: bool = Field(False, description="Only count repos and estimate the cost; queue and store nothing.")
+    every_hours: float | None = Field(
+        None, ge=1 / 60, le=24 * 366, description="Hours between the end of a run and the next."
+    )
 
-    def source(self) -> crawl_service.Source:
+    def source(self) -> crawl_service.CrawlSource:
         """Raises `InvalidInput` and `InvalidRepoId`."""
         ids = tuple(self.ids) if self.ids is not None else None
         relations = tuple(dict.fromkeys(self.relations))
         named = {name: getattr(self, name) for name in ("base", "owner", "tag", "collection")}
-        return crawl_service.Source(**named, relations=relations, ids=ids)
+        return crawl_service.CrawlSource(**named, relations=relations, ids=ids)
 
-    def limits(self) -> crawl_service.Limits:
+    def limits(self) -> crawl_service.CrawlLimits:
         every = round(self.every_hours * 3600) if self.every_hours else None
-        return crawl_service.Limits(self.limit, self.min_downloads, self.dry_run, every)
+        return crawl_service.CrawlLimits(self.limit, self.min_downloads, self.dry_run, every)
 
 
 class Estimate(BaseModel):
-    """What the queued ones cost."""
+    """The estimated cost of the queued repos."""
 
-    bytes: int | None = Field(description="To download; null where the Hub tells no sizes.")
-    hours: float = Field(description="Until they are embedded, with the workers that are alive now.")
-    measured: bool = Field(description="Whether that rests on jobs done here; if not, on a guess.")
+    bytes: int | None = Field(description="Bytes to download; null if the Hub does not provide sizes.")
+    hours: float = Field(description="Hours until all of them are measured by the workers that are alive now.")
+    measured: bool = Field(description="Whether the estimate is based on finished jobs; otherwise on an assumed pace.")
     workers: int
+
+    @classmethod
+    def from_result(cls, estimate: crawl_service.Estimate) -> Self:
+        return cls(bytes=estimate.size, hours=estimate.hours, measured=estimate.measured, workers=estimate.workers)
 
 
 class Crawl(BaseModel):
     id: int
     source: dict[str, Any]
-    ids: int | None = Field(description="How many repos are asked for one by one; null for lists.")
+    ids: int | None = Field(description="Number of repos that are requested one by one; null for lists.")
     state: CrawlState
     dry_run: bool
     limit: int | None
     min_downloads: int | None
     every_hours: float | None
-    run: int = Field(description="Which run of a recurring crawl this is.")
+    run: int = Field(description="Number of this run of a recurring crawl, from 1.")
     pages: int
-    listed: int = Field(description="Repos seen.")
-    queued: int = Field(description="Jobs made; in a dry run, that would have been made.")
-    unchanged: int = Field(description="Repos that are indexed, or waited for, as they are.")
-    skipped: int = Field(description="Repos left out: private, too few downloads, not readable.")
-    attempts: int = Field(description="At the page that comes next.")
+    listed: int = Field(description="Repos listed so far.")
+    queued: int = Field(description="Jobs created; in a dry run, jobs that would have been created.")
+    unchanged: int = Field(description="Repos whose commit is indexed or queued already.")
+    skipped: int = Field(description="Repos left out: private, with too few downloads, or not parsable.")
+    attempts: int = Field(description="Attempts at fetching the next page.")
     wait_until: datetime | None
     error: JobError | None
     estimate: Estimate | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    next_at: datetime | None = Field(description="When it begins anew.")
+    next_at: datetime | None = Field(description="Start of the next run.")
 
     @classmethod
-    def of(cls, crawl: tables.Crawl, estimate: crawl_service.Estimate | None = None) -> Self:
-        elsewhere = ("ids", "limit", "every_hours", "error", "estimate")
-        own = {name: getattr(crawl, name) for name in cls.model_fields if name not in elsewhere}
+    def from_row(cls, crawl: tables.Crawl, estimate: crawl_service.Estimate | None = None) -> Self:
+        computed = ("ids", "limit", "every_hours", "error", "estimate")
+        columns = {name: getattr(crawl, name) for name in cls.model_fields if name not in computed}
         return cls(
-            **own,
+            **columns,
             ids=len(crawl.ids) if crawl.ids is not None else None,
             limit=crawl.max_models,
             every_hours=crawl.every / 3600 if crawl.every else None,
-            error=JobError.of(crawl.error_code, crawl.error_message),
-            estimate=_estimate(estimate),
+            error=JobError.from_columns(crawl.error_code, crawl.error_message),
+            estimate=Estimate.from_result(estimate) if estimate is not None else None,
         )
 
 
 class Crawls(BaseModel):
     crawls: list[Crawl]
     next_cursor: str | None
-
-
-def _estimate(found: crawl_service.Estimate | None) -> Estimate | None:
-    if found is None:
-        return None
-    return Estimate(bytes=found.size, hours=found.hours, measured=found.measured, workers=found.workers)

@@ -1,1 +1,1 @@
-"""Jobs, queues and workers."""
+"""Jobs, their events, queues and workers."""

@@ -1,4 +1,4 @@
-"""Jobs, queues and workers in full, as JSON."""
+"""JSON schemas: job histories and events, queues, and workers in detail."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from catalog.tables import JobState
 
 
 class Attempt(BaseModel):
-    """How one attempt at a job ended, and what was known then."""
+    """An ended attempt at a job."""
 
     attempt: int
     worker_id: int | None
     worker: str | None = Field(description="Host and process id.")
     started_at: datetime | None
     ended_at: datetime
-    state: JobState = Field(description="What the job was at.")
+    state: JobState = Field(description="The state of the job when the attempt ended.")
     progress: float
-    beside: int = Field(description="Other jobs that the worker had.")
+    concurrent_jobs: int = Field(description="How many other jobs the worker was running.")
     outcome: Literal["done", "failed", "cancelled", "released", "worker died"]
     code: str | None
     message: str | None
 
 
 class JobDetail(Job):
-    deaths: int = Field(description="Workers that died while they had it.")
+    worker_deaths: int = Field(description="How many workers died while they ran the job.")
     history: list[Attempt]
 
     @classmethod
-    def with_history(cls, job: tables.Job) -> Self:
-        history = [Attempt.model_validate(each) for each in job.history]
-        return cls(**Job.of(job).model_dump(), deaths=job.deaths, history=history)
+    def from_row(cls, job: tables.Job) -> Self:
+        history = [Attempt.model_validate(attempt) for attempt in job.history]
+        return cls(**Job.from_row(job).model_dump(), worker_deaths=job.worker_deaths, history=history)
 
 
 class JobEvent(BaseModel):
-    """What a job had become."""
+    """A change of a job's state or progress, with the values after it."""
 
     job: int
     repo_id: str
@@ -52,16 +52,29 @@ class JobEvent(BaseModel):
     at: datetime
 
     @classmethod
-    def of(cls, event: Event) -> Self:
-        own = {name: getattr(event, name) for name in ("repo_id", "progress", "attempts", "at")}
-        error = JobError.of(event.error_code, event.error_message)
-        return cls(job=event.job_id, state=JobState(event.state), error=error, **own)
+    def from_event(cls, event: Event) -> Self:
+        return cls(
+            job=event.job_id,
+            repo_id=event.repo_id,
+            state=JobState(event.state),
+            progress=event.progress,
+            attempts=event.attempts,
+            error=JobError.from_columns(event.error_code, event.error_message),
+            at=event.at,
+        )
 
     @classmethod
-    def as_it_is(cls, job: tables.Job) -> Self:
-        own = Job.of(job)
-        told = {name: getattr(own, name) for name in ("repo_id", "state", "progress", "attempts", "error")}
-        return cls(job=job.id, at=job.updated_at, **told)
+    def from_row(cls, job: tables.Job) -> Self:
+        """The current values of a job, in the form of an event."""
+        return cls(
+            job=job.id,
+            repo_id=job.model.repo_id,
+            state=JobState(job.state),
+            progress=job.progress,
+            attempts=job.attempts,
+            error=JobError.from_columns(job.error_code, job.error_message),
+            at=job.updated_at,
+        )
 
 
 class ResidentBase(BaseModel):
@@ -70,17 +83,20 @@ class ResidentBase(BaseModel):
 
 
 class WorkerDetail(Worker):
-    activity: str | None = Field(description="What it said that it does, when it last beat.")
-    bases: list[ResidentBase] = Field(description="In its memory.")
-    memory: dict[str, int] = Field(description="Bytes: `resident` of the process, `device` of a GPU's.")
-    jobs: list[Job] = Field(description="What it has now.")
+    activity: str | None = Field(description="What the worker was doing at its last heartbeat.")
+    bases: list[ResidentBase] = Field(description="The base models in its memory.")
+    memory: dict[str, int] = Field(description="Bytes: `resident` of the process, `device` of the GPU.")
+    jobs: list[Job] = Field(description="The jobs that it is running.")
 
     @classmethod
-    def with_jobs(cls, worker: tables.Worker, running: list[tables.Job]) -> Self:
-        own = Worker.model_validate(worker, from_attributes=True).model_dump()
-        told = {"activity": worker.status.get("activity"), "bases": worker.status.get("bases", [])}
-        jobs = [Job.of(job) for job in running if job.worker_id == worker.id]
-        return cls(**own, **told, memory=worker.status.get("memory", {}), jobs=jobs)
+    def from_row(cls, worker: tables.Worker, running: list[tables.Job]) -> Self:
+        return cls(
+            **Worker.model_validate(worker, from_attributes=True).model_dump(),
+            activity=worker.status.get("activity"),
+            bases=worker.status.get("bases", []),
+            memory=worker.status.get("memory", {}),
+            jobs=[Job.from_row(job) for job in running if job.worker_id == worker.id],
+        )
 
 
 class WorkerDetails(BaseModel):
@@ -91,14 +107,20 @@ class Queue(BaseModel):
     name: str
     paused: bool
     paused_at: datetime | None
-    drained: bool = Field(description="Paused, and nothing of it runs any more.")
+    drained: bool = Field(description="Paused, and no job of the queue is running any more.")
     queued: int
     running: int
 
     @classmethod
-    def of(cls, report: QueueReport) -> Self:
-        own = {name: getattr(report, name) for name in ("name", "paused_at", "drained", "queued", "running")}
-        return cls(paused=report.paused_at is not None, **own)
+    def from_report(cls, report: QueueReport) -> Self:
+        return cls(
+            name=report.name,
+            paused=report.paused_at is not None,
+            paused_at=report.paused_at,
+            drained=report.drained,
+            queued=report.queued,
+            running=report.running,
+        )
 
 
 class Queues(BaseModel):
@@ -106,7 +128,7 @@ class Queues(BaseModel):
 
 
 class RetryRequest(Strict):
-    code: str = Field(max_length=100, pattern=NO_NUL, examples=["hub_unavailable"], description="Of the error.")
+    code: str = Field(max_length=100, pattern=NO_NUL, examples=["hub_unavailable"], description="The error code.")
 
 
 class Retried(BaseModel):

@@ -1,4 +1,4 @@
-"""Routes: the events of jobs as they happen, as server-sent events."""
+"""Routes: job events as a stream of server-sent events."""
 
 from __future__ import annotations
 
@@ -17,45 +17,47 @@ from app.api.schemas import Id
 from app.api.services.services import ServicesDep
 from catalog.errors import DatabaseUnavailable, InvalidCursor, JobNotFound, WeakKey
 from catalog.jobs import service as job_service
-from catalog.jobs.service import Event, Following, Place
-from catalog.jobs.submissions import is_over
+from catalog.jobs.service import Event, EventCursor, EventSubscription
+from catalog.jobs.submissions import is_finished
 from catalog.tables import TERMINAL, Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 MAX_EVENT_ID = 50  # characters
 LastEventId = Annotated[
     str | None,
-    Header(max_length=MAX_EVENT_ID, description="The `id` of the last event that was seen; goes on behind it."),
+    Header(max_length=MAX_EVENT_ID, description="The `id` of the last event received; the stream continues after it."),
 ]
 _EVENT_ID = re.compile(r"([0-9]{1,19})-([0-9]{1,19})")  # numbers below 2**63
 
 
-def _start(services: ServicesDep, last_event_id: LastEventId = None) -> Following:
-    return job_service.follow(services.database, _place(last_event_id))
+def _subscribe(services: ServicesDep, last_event_id: LastEventId = None) -> EventSubscription:
+    return job_service.subscribe(services.database, _parse_cursor(last_event_id))
 
 
-def _start_of_job(job_id: Id, services: ServicesDep, viewer: ViewerDep, last_event_id: LastEventId = None) -> Following:
-    return job_service.follow_job(services.database, job_id, _place(last_event_id), viewer)
+def _subscribe_to_job(
+    job_id: Id, services: ServicesDep, viewer: ViewerDep, last_event_id: LastEventId = None
+) -> EventSubscription:
+    return job_service.subscribe_to_job(services.database, job_id, _parse_cursor(last_event_id), viewer)
 
 
 @router.get(
     "/events", dependencies=[no_query], responses=problems(InvalidCursor, WeakKey), response_class=EventSourceResponse
 )
-async def of_all(
-    start: Annotated[Following, Depends(_start)], services: ServicesDep, viewer: ViewerDep
+async def stream_all(
+    start: Annotated[EventSubscription, Depends(_subscribe)], services: ServicesDep, viewer: ViewerDep
 ) -> AsyncIterator[ServerSentEvent]:
-    """Every change of every job from now on, as events named `job`.
+    """Stream every change of every job from now on, as events named `job`.
 
-    After a break, `Last-Event-ID` (browsers send it by themselves) goes on where the last connection ended. An event
-    named `gap` says that some of what happened meanwhile is no longer kept.
+    To resume after a disconnect, send `Last-Event-ID`, as browsers do automatically. An event named `gap` means that
+    some of the events since then have been deleted.
     """
-    for opening in _opening(start):
+    for opening in _opening_events(start):
         yield opening
     try:
         async for event in services.events.follow(start.after, viewer=viewer):
-            yield _told(event)
+            yield _job_event(event)
     except DatabaseUnavailable:
-        return  # the client comes back with its Last-Event-ID
+        return  # the client reconnects with its Last-Event-ID
 
 
 @router.get(
@@ -64,52 +66,52 @@ async def of_all(
     responses=problems(InvalidCursor, JobNotFound, WeakKey),
     response_class=EventSourceResponse,
 )
-async def of_one(
-    start: Annotated[Following, Depends(_start_of_job)], services: ServicesDep, viewer: ViewerDep
+async def stream_job(
+    start: Annotated[EventSubscription, Depends(_subscribe_to_job)], services: ServicesDep, viewer: ViewerDep
 ) -> AsyncIterator[ServerSentEvent]:
-    """A job as it is now, or behind `Last-Event-ID` what became of it since; then each change until it is over."""
+    """Stream the current state of a job, or its changes since `Last-Event-ID`, and then each change until it ends."""
     assert start.job is not None
-    for opening in _opening(start):
+    for opening in _opening_events(start):
         yield opening
-    if not start.resumed or is_over(start.job):
+    if not start.resumed or is_finished(start.job):
         yield _snapshot(start.job, start.now)
-    if is_over(start.job):
+    if is_finished(start.job):
         return
     try:
         async for event in services.events.follow(start.after, start.job.id, viewer=viewer):
-            yield _told(event)
-            if event.place >= start.now and event.state in TERMINAL:  # one before may have been retried since
+            yield _job_event(event)
+            if event.cursor >= start.now and event.state in TERMINAL:  # after an earlier end, the job was retried
                 return
     except DatabaseUnavailable:
         return
 
 
-def _opening(start: Following) -> list[ServerSentEvent]:
-    """An id to come back with, also for a client that leaves before anything happens."""
-    opening = [ServerSentEvent(id=_id(start.after), retry=1_000, comment="watching")]
-    if not start.whole:
-        opening.append(ServerSentEvent(event="gap", data={"after": _id(start.after)}))
+def _opening_events(start: EventSubscription) -> list[ServerSentEvent]:
+    """The first events of a stream: an id to resume from, even if no event follows, and `gap` if some were deleted."""
+    opening = [ServerSentEvent(id=_event_id(start.after), retry=1_000, comment="watching")]
+    if not start.complete:
+        opening.append(ServerSentEvent(event="gap", data={"after": _event_id(start.after)}))
     return opening
 
 
-def _told(event: Event) -> ServerSentEvent:
-    return ServerSentEvent(event="job", id=_id(event.place), data=job_detail_schemas.JobEvent.of(event))
+def _job_event(event: Event) -> ServerSentEvent:
+    return ServerSentEvent(event="job", id=_event_id(event.cursor), data=job_detail_schemas.JobEvent.from_event(event))
 
 
-def _snapshot(job: Job, now: Place) -> ServerSentEvent:
-    return ServerSentEvent(event="job", id=_id(now), data=job_detail_schemas.JobEvent.as_it_is(job))
+def _snapshot(job: Job, now: EventCursor) -> ServerSentEvent:
+    return ServerSentEvent(event="job", id=_event_id(now), data=job_detail_schemas.JobEvent.from_row(job))
 
 
-def _id(place: Place) -> str:
-    return f"{place.tx}-{place.id}"
+def _event_id(cursor: EventCursor) -> str:
+    return f"{cursor.tx}-{cursor.id}"
 
 
-def _place(last_event_id: str | None) -> Place | None:
-    """Raises `InvalidCursor`."""
+def _parse_cursor(last_event_id: str | None) -> EventCursor | None:
+    """Parse a `Last-Event-ID`. Raises `InvalidCursor`."""
     if not last_event_id:
         return None
-    found = _EVENT_ID.fullmatch(last_event_id)
-    tx, number = (int(digits) for digits in found.groups()) if found else (2**63, 2**63)
-    if max(tx, number) >= 2**63:
-        raise InvalidCursor("That Last-Event-ID is not one of ours. Leave it out to begin with what happens now.")
-    return Place(tx, number)
+    match = _EVENT_ID.fullmatch(last_event_id)
+    tx, event_id = (int(digits) for digits in match.groups()) if match else (2**63, 2**63)
+    if max(tx, event_id) >= 2**63:
+        raise InvalidCursor("Invalid Last-Event-ID. Omit the header to start with the next event.")
+    return EventCursor(tx, event_id)

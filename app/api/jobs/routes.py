@@ -16,12 +16,12 @@ from app.api.problems import problems
 from app.api.schemas import Id
 from app.api.services.services import ServicesDep
 from catalog.errors import (
+    HubTokenRequired,
     InvalidCursor,
+    JobFinished,
     JobNotFound,
-    JobOver,
     NotRetriable,
     Quarantined,
-    TokenRequired,
     TooManyJobs,
     WeakKey,
 )
@@ -32,34 +32,34 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
 @router.get("", responses=problems(InvalidCursor, WeakKey))
-def page(query: Annotated[schemas.JobsQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Jobs:
-    """Jobs, the newest first."""
+def list_page(query: Annotated[schemas.JobsQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Jobs:
+    """List jobs, newest first."""
     before = pagination.decode(query.cursor)
-    found = job_service.page(services.database, state=query.state, before=before, limit=query.limit, viewer=viewer)
-    more = pagination.next_cursor(found, query.limit, lambda job: job.id)
-    return schemas.Jobs(jobs=[schemas.Job.of(job) for job in found], next_cursor=more)
+    jobs = job_service.list_page(services.database, state=query.state, before=before, limit=query.limit, viewer=viewer)
+    next_cursor = pagination.next_cursor(jobs, query.limit, lambda job: job.id)
+    return schemas.Jobs(jobs=[schemas.Job.from_row(job) for job in jobs], next_cursor=next_cursor)
 
 
 @router.get("/{job_id}", dependencies=[no_query], responses=problems(JobNotFound, WeakKey))
 def get(job_id: Id, services: ServicesDep, viewer: ViewerDep) -> job_detail_schemas.JobDetail:
-    """A job: its state, its progress, the error if it failed, and how each attempt at it ended."""
-    return job_detail_schemas.JobDetail.with_history(job_service.get(services.database, job_id, viewer))
+    """Get a job: its state, progress, error if it failed, and the history of its attempts."""
+    return job_detail_schemas.JobDetail.from_row(job_service.get(services.database, job_id, viewer))
 
 
-@router.post("/{job_id}/cancel", dependencies=[no_query], responses=problems(JobNotFound, JobOver, WeakKey))
+@router.post("/{job_id}/cancel", dependencies=[no_query], responses=problems(JobNotFound, JobFinished, WeakKey))
 def cancel(job_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Job:
-    """End a job, whether it waits or runs: nothing of it is stored. One that was cancelled before stays so."""
-    return schemas.Job.of(job_control.cancel(services.database, job_id, viewer))
+    """Cancel a queued or running job; no result of it is stored. A cancelled job is returned unchanged."""
+    return schemas.Job.from_row(job_control.cancel(services.database, job_id, viewer))
 
 
 @router.post(
     "/{job_id}/retry",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
-    responses=problems(JobNotFound, NotRetriable, Quarantined, TokenRequired, TooManyJobs, WeakKey),
+    responses=problems(JobNotFound, NotRetriable, Quarantined, HubTokenRequired, TooManyJobs, WeakKey),
 )
 def retry(job_id: Id, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep) -> schemas.Job:
-    """Queue a failed or cancelled job again. Where the same is being done already, that job is given. One that came
-    with a token is to be submitted again: its token was not kept.
+    """Retry a failed or cancelled job. If another job for the same model and revision is active, that job is returned.
+    A job that used a Hub token cannot be retried, because the token is not stored: submit the model again.
     """
-    return schemas.Job.of(job_control.retry(services.database, job_id, quota, viewer))
+    return schemas.Job.from_row(job_control.retry(services.database, job_id, quota, viewer))

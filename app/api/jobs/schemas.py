@@ -1,4 +1,4 @@
-"""Jobs and workers, as JSON."""
+"""JSON schemas: jobs and workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.api.schemas import PageQuery
 from catalog import tables
 from catalog.tables import JobState
 
-PRIORITIES: tuple[Literal["person", "webhook", "crawl"], ...] = ("person", "webhook", "crawl")  # by their numbers
+PRIORITIES: tuple[Literal["user", "webhook", "crawl"], ...] = ("user", "webhook", "crawl")  # index: `Priority`
 
 
 class JobsQuery(PageQuery):
@@ -23,17 +23,17 @@ class JobError(BaseModel):
     message: str
 
     @classmethod
-    def of(cls, code: str | None, message: str | None) -> Self | None:
+    def from_columns(cls, code: str | None, message: str | None) -> Self | None:
         return cls(code=code, message=message or "") if code else None
 
 
 class Job(BaseModel):
     id: int
     repo_id: str
-    revision: str | None = Field(description="As it was asked for.")
+    revision: str | None = Field(description="The requested revision; null for the default branch.")
     sha: str | None = Field(description="The commit that was embedded.")
     state: JobState
-    priority: Literal["person", "webhook", "crawl"]
+    priority: Literal["user", "webhook", "crawl"]
     progress: float = Field(ge=0, le=1)
     attempts: int
     error: JobError | None
@@ -42,8 +42,8 @@ class Job(BaseModel):
     finished_at: datetime | None
 
     @classmethod
-    def of(cls, job: tables.Job) -> Self:
-        error = JobError.of(job.error_code, job.error_message)
+    def from_row(cls, job: tables.Job) -> Self:
+        error = JobError.from_columns(job.error_code, job.error_message)
         return cls(
             id=job.id,
             repo_id=job.model.repo_id,

@@ -1,1 +1,1 @@
-"""The map."""
+"""The map of a space."""

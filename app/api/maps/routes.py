@@ -1,4 +1,4 @@
-"""Route: the map of a space."""
+"""The route of the map."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from fastapi import APIRouter, Query, Request, Response, status
 from app.api.maps.schemas import Map
 from app.api.problems import problems
 from app.api.schemas import SpaceQuery
-from app.api.services.map_body import plain
+from app.api.services.map_body import decompress
 from app.api.services.services import ServicesDep
-from catalog.errors import IndexNotLoaded, NotMapped, SpaceNotFound
+from catalog.errors import IndexNotLoaded, MapNotReady, SpaceNotFound
 
 router = APIRouter(prefix="/v1", tags=["map"])
-NOT_MODIFIED = {"description": "The map is still the one of `If-None-Match`."}
+NOT_MODIFIED = {"description": "The map has not changed since the ETag in `If-None-Match`."}
 
 
 @router.get(
@@ -23,17 +23,17 @@ NOT_MODIFIED = {"description": "The map is still the one of `If-None-Match`."}
     responses={
         200: {"model": Map},
         304: NOT_MODIFIED,
-        **problems(NotMapped, SpaceNotFound, IndexNotLoaded),
+        **problems(MapNotReady, SpaceNotFound, IndexNotLoaded),
     },
 )
-def show(query: Annotated[SpaceQuery, Query()], request: Request, services: ServicesDep) -> Response:
-    """Where the models of a space lie in the plane, their clusters, and how far each place can be trusted."""
-    standing = services.atlas.standing(query.space)
-    tag = f'"{standing.map_id}-{standing.run_id or 0}-{standing.last_seq}"'
-    headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
-    if tag in request.headers.get("If-None-Match", ""):
+def get_map(query: Annotated[SpaceQuery, Query()], request: Request, services: ServicesDep) -> Response:
+    """The coordinates of the models of a space, their clusters, and the distortion of each point."""
+    version = services.map_cache.current_version(query.space)
+    etag = f'"{version.map_id}-{version.run_id or 0}-{version.last_seq}"'
+    headers = {"ETag": etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+    if etag in request.headers.get("If-None-Match", ""):
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
-    body = services.map_body(standing)
+    body = services.map_body(version)
     if "gzip" not in request.headers.get("Accept-Encoding", ""):
-        return Response(plain(body), headers=headers, media_type="application/json")
+        return Response(decompress(body), headers=headers, media_type="application/json")
     return Response(body, headers=headers | {"Content-Encoding": "gzip"}, media_type="application/json")

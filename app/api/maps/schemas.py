@@ -1,4 +1,4 @@
-"""The map as JSON: columns, not a list of objects, so that 100,000 points stay under two megabytes."""
+"""JSON of the map. It has columns instead of a list of objects, so that 100,000 points take less than 2 MB."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ class MapCluster(BaseModel):
 
 
 class MapPoints(BaseModel):
-    """The models of the drawing, by column. Row i of every column is the same model."""
+    """The models of the layout, by column. Row i of every column is the same model."""
 
     owners: list[tuple[str, list[str]]] = Field(
-        description="Names by owner, in the order of the rows: repo ids are OWNER/NAME."
+        description="The names of the models by owner, in the order of the rows; a repo id is OWNER/NAME."
     )
     x: list[int]
     y: list[int]
-    cluster: list[int] = Field(description="Place in `clusters`; -1: none.")
-    distortion: list[int] = Field(description="How many of its true nearest neighbours are far from it on the map.")
+    cluster: list[int] = Field(description="Index into `clusters`; -1: none.")
+    distortion: list[int] = Field(description="How many of the true nearest neighbors are far from it on the map.")
 
 
 class MapArrivals(BaseModel):
-    """Models that came since, or moved, put among their nearest neighbours. Their rows follow those of `points`."""
+    """Models that arrived or changed since, placed among their neighbors. Their rows follow those of `points`."""
 
     repo_ids: list[str]
     x: list[int]
@@ -33,12 +33,12 @@ class MapArrivals(BaseModel):
 
 
 class Map(BaseModel):
-    space: str = Field(description="Key of its space.")
-    version: int = Field(description="Of the drawing; models that come since do not change it.")
-    side: int = Field(description="Coordinates are whole numbers from 0 to this; y grows upwards.")
-    neighbours: int = Field(description="True nearest neighbours that `distortion` is out of.")
-    mean_distortion: float = Field(description="Mean share of true neighbours that are far on the map.")
-    clusters: list[MapCluster] = Field(description="Of the run that is shown, the largest first.")
+    space: str = Field(description="Key of the space.")
+    version: int = Field(description="Id of the layout; arrivals do not change it.")
+    side: int = Field(description="Coordinates are integers from 0 to this; y grows upwards.")
+    neighbors: int = Field(description="Number of true nearest neighbors that `distortion` is out of.")
+    mean_distortion: float = Field(description="Mean share of true nearest neighbors that are far on the map.")
+    clusters: list[MapCluster] = Field(description="Clusters of the current run, the largest first.")
     points: MapPoints
-    placed: MapArrivals
-    gone: list[int] = Field(description="Rows of `points` that are not there any more: left, or placed anew.")
+    arrivals: MapArrivals
+    removed: list[int] = Field(description="Rows of `points` that are no longer valid: removed, or now in `arrivals`.")

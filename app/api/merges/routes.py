@@ -18,85 +18,88 @@ from app.api.services.services import ServicesDep
 from catalog.errors import (
     ArchiveNotFound,
     BodyTooLarge,
-    GeometryNotFitted,
     IndexNotLoaded,
     InvalidCursor,
     InvalidRepoId,
     MergeIncompatible,
-    MergeNotDone,
+    MergeNotFinished,
     MergeNotFound,
     ModelNotFound,
     NameTaken,
-    NothingLeft,
     NotIndexed,
     SpaceMismatch,
     TooManyJobs,
     WeakKey,
+    ZeroVector,
 )
 from catalog.merges import service as merge_service
 
 router = APIRouter(prefix="/v1/merges", tags=["merges"])
-PLANNED = (InvalidRepoId, ModelNotFound, NotIndexed, MergeIncompatible, SpaceMismatch, NothingLeft, BodyTooLarge)
+PLAN_ERRORS = (InvalidRepoId, ModelNotFound, NotIndexed, MergeIncompatible, SpaceMismatch, ZeroVector, BodyTooLarge)
 
 
 @router.post(
     "",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
-    responses=problems(*PLANNED, NameTaken, TooManyJobs, WeakKey),
+    responses=problems(*PLAN_ERRORS, NameTaken, TooManyJobs, WeakKey),
 )
-def ask(request: schemas.MergeRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep) -> schemas.Merge:
-    """Have adapters made one. What is asked with an API key is shown to that key alone."""
-    return schemas.Merge.of(*merge_service.ask(services.database, request.blend(), request.name, quota, viewer))
+def create(request: schemas.MergeRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep) -> schemas.Merge:
+    """Merge adapters into one. A merge that is created with an API key is visible to that key alone."""
+    return schemas.Merge.from_row(
+        *merge_service.create(services.database, request.to_spec(), request.name, quota, viewer)
+    )
 
 
 @router.post(
     "/plan",
     dependencies=[no_query],
-    responses=problems(*PLANNED, GeometryNotFitted, IndexNotLoaded, WeakKey),
+    responses=problems(*PLAN_ERRORS, IndexNotLoaded, WeakKey),
 )
 def plan(request: schemas.PlanRequest, services: ServicesDep, viewer: ViewerDep) -> schemas.MergePlan:
-    """What a merge would be: whether the parts fit, what is predicted of it, and what to look out for."""
-    found = merge_service.plan(services.database, services.index, request.blend(), request.options(viewer))
-    return schemas.MergePlan.of(found)
+    """Plan a merge without running it: whether the parts can be merged, the prediction, its neighbors, and warnings."""
+    preview = merge_service.preview(services.database, services.index, request.to_spec(), request.options(viewer))
+    return schemas.MergePlan.from_preview(preview)
 
 
 @router.get("", responses=problems(InvalidCursor, WeakKey))
-def page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Merges:
+def list_page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Merges:
     """Merges, the newest first."""
-    found = merge_service.page(services.database, viewer, before=pagination.decode(query.cursor), limit=query.limit)
-    more = pagination.next_cursor(found, query.limit, lambda row: row[0].id)
-    return schemas.Merges(merges=[schemas.Merge.of(*each) for each in found], next_cursor=more)
+    rows = merge_service.list_page(services.database, viewer, before=pagination.decode(query.cursor), limit=query.limit)
+    more = pagination.next_cursor(rows, query.limit, lambda row: row[0].id)
+    return schemas.Merges(merges=[schemas.Merge.from_row(*row) for row in rows], next_cursor=more)
 
 
 @router.get("/{merge_id}", dependencies=[no_query], responses=problems(MergeNotFound, WeakKey))
 def get(merge_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Merge:
-    """A merge: how far its job is, and what came out beside what was predicted."""
-    return schemas.Merge.of(*merge_service.get(services.database, merge_id, viewer))
+    """A merge with the state of its job, and the comparison of its measured vector with the prediction."""
+    return schemas.Merge.from_row(*merge_service.get(services.database, merge_id, viewer))
 
 
 @router.delete("/{merge_id}", dependencies=[no_query], responses=problems(MergeNotFound, WeakKey))
 def delete(merge_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Merge:
-    """Forget a merge, its job and its adapter; the answer is what it was."""
-    return schemas.Merge.of(*merge_service.delete(services.database, merge_id, viewer))
+    """Delete a merge with its job and its adapter, and return what was deleted."""
+    return schemas.Merge.from_row(*merge_service.delete(services.database, merge_id, viewer))
 
 
 @router.get(
     "/{merge_id}/adapter",
     dependencies=[no_query],
     response_class=StreamingResponse,
-    responses=problems(MergeNotFound, MergeNotDone, ArchiveNotFound, WeakKey) | zip_response.RESPONSE,
+    responses=problems(MergeNotFound, MergeNotFinished, ArchiveNotFound, WeakKey) | zip_response.ZIP_RESPONSES,
 )
 def adapter(merge_id: Id, services: ServicesDep, viewer: ViewerDep) -> StreamingResponse:
-    """What was made, its card and a recipe for mergekit: a zip file that PEFT loads unpacked."""
-    return zip_response.answer(merge_service.adapter(services.database, merge_id, viewer))
+    """The merged adapter as a zip file with weights, config, model card and a config for mergekit. PEFT loads the
+    unpacked folder.
+    """
+    return zip_response.zip_response(merge_service.adapter(services.database, merge_id, viewer))
 
 
-@router.get("/{merge_id}/neighbors", responses=problems(MergeNotFound, GeometryNotFitted, IndexNotLoaded, WeakKey))
+@router.get("/{merge_id}/neighbors", responses=problems(MergeNotFound, IndexNotLoaded, WeakKey))
 def neighbors(
-    merge_id: Id, query: Annotated[schemas.NearFields, Query()], services: ServicesDep, viewer: ViewerDep
+    merge_id: Id, query: Annotated[schemas.NeighborsQuery, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> schemas.MergeNeighbors:
-    """The models nearest to what was predicted, and to what came out."""
-    return schemas.MergeNeighbors.of(
-        merge_service.near(services.database, services.index, merge_id, query.options(viewer))
+    """The models nearest to the prediction of a merge, and to its measured vector."""
+    return schemas.MergeNeighbors.from_answers(
+        merge_service.neighbors(services.database, services.index, merge_id, query.options(viewer))
     )

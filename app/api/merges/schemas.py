@@ -10,96 +10,106 @@ import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
 from app.api.jobs.schemas import JobError
-from app.api.schemas import FIRST_MISTAKE, Space, Strict
-from app.api.search.schemas import KINDS, Neighbors
+from app.api.schemas import FIRST_ERROR_ONLY, Space, Strict
+from app.api.search.schemas import GeometryField, Neighbors
 from app.api.tasks.schemas import NAME
 from catalog import tables
 from catalog.auth.viewer import Viewer
+from catalog.geometry.transforms import GeometryChoice
 from catalog.merges import service as merge_service
-from catalog.merges.methods import DEFAULT_DENSITY, DEFAULT_METHOD, MAX_RANK, MAX_WEIGHT, METHODS, MOST, Blend
+from catalog.merges.methods import DEFAULT_DENSITY, DEFAULT_METHOD, MAX_PARTS, MAX_RANK, MAX_WEIGHT, METHODS, MergeSpec
 from catalog.merges.plans import Plan
 from catalog.models.repo_ref import RepoRef
 from catalog.search import service as search_service
-from catalog.search.reranking import Page
+from catalog.search.reranking import PageOptions
 from catalog.tables import JobState
 
+PART_FIELDS = ("repo_id", "sha", "weight", "license")
+
 Weight = Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]
-Geometry = Annotated[str | None, Field(pattern=KINDS)]
 
 
-class BlendFields(Strict):
-    models: Annotated[list[Annotated[str, Field(max_length=200)]], FIRST_MISTAKE] = Field(
-        min_length=2, max_length=MOST, description="Repo ids of indexed LoRAs of one base."
+class MergeSpecFields(Strict):
+    models: Annotated[list[Annotated[str, Field(max_length=200)]], FIRST_ERROR_ONLY] = Field(
+        min_length=2, max_length=MAX_PARTS, description="Repo ids of indexed LoRAs of one base."
     )
-    weights: Annotated[list[Weight], FIRST_MISTAKE] | None = Field(
-        None, max_length=MOST, description="One a model; all 1 without."
+    weights: Annotated[list[Weight], FIRST_ERROR_ONLY] | None = Field(
+        None, max_length=MAX_PARTS, description="One weight per model. Defaults to 1 for each."
     )
     method: str = Field(
-        DEFAULT_METHOD, pattern=f"^({'|'.join(METHODS)})$", description="Of PEFT's `add_weighted_adapter`."
+        DEFAULT_METHOD, pattern=f"^({'|'.join(METHODS)})$", description="Method of PEFT's `add_weighted_adapter`."
     )
     density: float | None = Field(
-        None, ge=0.01, le=1, description=f"Share of the numbers that a pruning method keeps; {DEFAULT_DENSITY} without."
+        None,
+        ge=0.01,
+        le=1,
+        description=f"Share of values that a pruning method keeps. Defaults to {DEFAULT_DENSITY}.",
     )
     rank: int | None = Field(
-        None, ge=1, le=MAX_RANK, description="Of the result of an svd method; the greatest of the parts without."
+        None,
+        ge=1,
+        le=MAX_RANK,
+        description="Rank of an svd method's result. Defaults to the highest of the parts.",
     )
-    seed: int | None = Field(None, ge=0, lt=2**31, description="By which DARE draws; 0 without.")
+    seed: int | None = Field(None, ge=0, lt=2**31, description="Random seed of a DARE method. Defaults to 0.")
 
     @model_validator(mode="after")
-    def _fits_its_method(self) -> Self:
-        how = METHODS[self.method]
+    def _check_consistency(self) -> Self:
         if self.weights is not None and len(self.weights) != len(self.models):
-            raise ValueError("`weights` has as many numbers as `models` has names")
+            raise ValueError("`weights` must have as many numbers as `models` has names")
         if self.weights is not None and 0 in self.weights:
-            raise ValueError("a model with the weight 0 is no part: leave it out")
+            raise ValueError("the weight of a model must not be 0: leave the model out instead")
         if len(set(self.models)) < len(self.models):
-            raise ValueError("a model stands twice in `models`: name it once, with the sum of its weights")
-        for name, bears in (("density", how.prunes), ("rank", how.cuts), ("seed", how.random)):
-            if getattr(self, name) is not None and not bears:
-                raise ValueError(f"`{name}` has no meaning for the method {self.method}")
+            raise ValueError("a model occurs twice in `models`: list it once, with the sum of its weights")
+        for name in self._settings():
+            if name not in METHODS[self.method].setting_names:
+                raise ValueError(f"`{name}` has no meaning for the method {self.method}: leave it out")
         return self
 
-    def blend(self) -> Blend:
+    def to_spec(self) -> MergeSpec:
         """Raises `InvalidRepoId`."""
         names = [RepoRef(name).repo_id for name in self.models]
         weights = self.weights or [1.0] * len(names)
-        given = {"density": self.density, "rank": self.rank, "seed": self.seed}
-        settings = {name: value for name, value in given.items() if value is not None}
-        return Blend.of(dict(zip(names, weights, strict=True)), self.method, settings)
+        return MergeSpec(dict(zip(names, weights, strict=True)), self.method, **self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        settings = {"density": self.density, "rank": self.rank, "seed": self.seed}
+        return {name: value for name, value in settings.items() if value is not None}
 
 
-class MergeRequest(BlendFields):
-    name: str | None = Field(None, max_length=96, pattern=NAME, description="By which expressions know it.")
+class MergeRequest(MergeSpecFields):
+    name: str | None = Field(None, max_length=96, pattern=NAME, description="Name of the merge in expressions.")
 
 
-class NearFields(Strict):
+class NeighborsQuery(Strict):
     k: int = Field(10, ge=1, le=search_service.MAX_K)
-    geometry: Geometry = None
+    geometry: GeometryField = GeometryChoice.DEFAULT
 
-    def options(self, viewer: Viewer) -> search_service.Options:
-        return search_service.Options(page=Page(self.k), geometry=self.geometry, viewer=viewer)
+    def options(self, viewer: Viewer) -> search_service.SearchOptions:
+        return search_service.SearchOptions(page=PageOptions(self.k), geometry=self.geometry, viewer=viewer)
 
 
-class PlanRequest(BlendFields, NearFields):
-    """What would be asked of a merge, and how many neighbours of the prediction are wanted."""
+class PlanRequest(MergeSpecFields, NeighborsQuery):
+    """The merge to plan, and how many neighbors of the prediction to return."""
 
 
 class Part(BaseModel):
     repo_id: str
     sha: str
     weight: float
-    licence: str | None
-    predicted_cosine: float | None = Field(description="Of the prediction to it.")
-    cosine: float | None = Field(description="Of what was made to it.")
+    license: str | None
+    predicted_cosine: float | None = Field(description="Cosine of the prediction to this part.")
+    cosine: float | None = Field(description="Cosine of the measured vector to this part.")
 
 
 class Pair(BaseModel):
     models: tuple[str, str]
-    cosine: float = Field(description="Of their vectors as they are, whatever the weights.")
+    cosine: float = Field(description="Cosine of their raw vectors, without the weights.")
 
     @classmethod
-    def among(cls, names: Sequence[str], pairs: Sequence[Sequence[Any]]) -> list[Self]:
-        return [cls(models=(names[one], names[two]), cosine=cosine) for one, two, cosine in pairs]
+    def from_indices(cls, names: Sequence[str], pairs: Sequence[Sequence[Any]]) -> list[Self]:
+        """From (index, index, cosine)."""
+        return [cls(models=(names[first], names[second]), cosine=cosine) for first, second, cosine in pairs]
 
 
 class Note(BaseModel):
@@ -108,58 +118,58 @@ class Note(BaseModel):
 
 
 class MergePlan(BaseModel):
-    """What a merge would be: told from what is stored, nothing is fetched."""
+    """A merge that has not run: its prediction, made from stored vectors."""
 
     base: str
     sha: str
     method: str
     settings: dict[str, Any]
-    rank: int | None = Field(description="Of the result; null where the job has to find out.")
+    rank: int | None = Field(description="Rank of the result; null if it is unknown until the job has run.")
     parts: list[Part]
     pairs: list[Pair]
     notes: list[Note]
     space: Space
-    norm: float = Field(description="Of the vector that is predicted, the weighted sum of the parts'.")
-    prediction: list[float]
-    neighbors: Neighbors = Field(description="Of the prediction, the parts left out.")
+    norm: float = Field(description="Norm of the prediction.")
+    prediction: list[float] = Field(description="Weighted sum of the parts' vectors.")
+    neighbors: Neighbors = Field(description="Neighbors of the prediction, without the parts.")
 
     @classmethod
-    def of(cls, found: merge_service.Foreseen) -> Self:
-        plan: Plan = found.plan
+    def from_preview(cls, preview: merge_service.Preview) -> Self:
+        plan: Plan = preview.plan
         revision, names = plan.parts[0].revision, [part.name for part in plan.parts]
         return cls(
             base=revision.base_repo,
             sha=revision.base_sha,
-            method=plan.blend.method,
-            settings=plan.blend.settings,
+            method=plan.spec.method,
+            settings=plan.spec.settings,
             rank=plan.rank,
             parts=[
                 Part(
                     repo_id=part.name,
                     sha=part.revision.sha,
                     weight=part.weight,
-                    licence=part.model.licence,
+                    license=part.model.license,
                     predicted_cosine=cosine,
                     cosine=None,
                 )
-                for part, cosine in zip(plan.parts, plan.closeness(plan.prediction), strict=True)
+                for part, cosine in zip(plan.parts, plan.cosines_to_parts(plan.prediction), strict=True)
             ],
-            pairs=Pair.among(names, [(pair.first, pair.second, pair.cosine) for pair in plan.pairs]),
+            pairs=Pair.from_indices(names, [(pair.first, pair.second, pair.cosine) for pair in plan.pairs]),
             notes=[Note(code=note.code, message=note.message) for note in plan.notes],
-            space=Space.of(plan.space),
+            space=Space.from_row(plan.space),
             norm=float(np.linalg.norm(plan.prediction)),
             prediction=plan.prediction.tolist(),
-            neighbors=Neighbors.of(found.answer),
+            neighbors=Neighbors.from_answer(preview.answer),
         )
 
 
-class Compared(BaseModel):
-    """What came out in one space, beside what was predicted there."""
+class Comparison(BaseModel):
+    """The measured vector of a merge in one space, compared with the prediction."""
 
     feature: str
-    cosine: float | None = Field(description="Of the two; null where one of them is nothing.")
-    residual: float | None = Field(description="Length of their difference, by that of what came out.")
-    norm: float
+    cosine: float | None = Field(description="Cosine of the two vectors; null if one of them is zero.")
+    residual: float | None = Field(description="Norm of their difference, relative to that of the measured vector.")
+    norm: float = Field(description="Norm of the measured vector.")
     predicted_norm: float
 
 
@@ -178,40 +188,39 @@ class Merge(BaseModel):
     state: JobState
     progress: float
     error: JobError | None
-    compared: list[Compared] | None = Field(description="Null until it is made.")
-    seconds: dict[str, float] | None = Field(description="That fetching, merging and measuring took.")
-    bytes: int | None = Field(description="Of its files.")
+    comparisons: list[Comparison] | None = Field(description="Null until the merge is measured.")
+    seconds: dict[str, float] | None = Field(description="Duration of fetching, merging and measuring.")
+    bytes: int | None = Field(description="Size of the adapter's files.")
     created_at: datetime
 
     @classmethod
-    def of(cls, merge: tables.Merge, job: tables.Job) -> Self:
-        plan, figures = merge.plan, merge.figures or {}
+    def from_row(cls, merge: tables.Merge, job: tables.Job) -> Self:
+        plan, metrics = merge.plan, merge.metrics or {}
         names = [part["repo_id"] for part in merge.parts]
-        closeness = figures.get("closeness") or [None] * len(names)
-        told = [Compared(feature=name, **each) for name, each in figures.get("spaces", {}).items()]
-        own = {name: getattr(merge, name) for name in ("id", "name", "method", "settings", "created_at")}
+        cosines_to_parts = metrics.get("cosines_to_parts") or [None] * len(names)
+        comparisons = [Comparison(feature=name, **values) for name, values in metrics.get("spaces", {}).items()]
+        columns = {name: getattr(merge, name) for name in ("id", "name", "method", "settings", "created_at")}
         return cls(
-            **own,
+            **columns,
             base=merge.base_repo,
             sha=merge.base_sha,
-            rank=figures.get("rank", plan["rank"]),
+            rank=metrics.get("rank", plan["rank"]),
             parts=[
-                Part(predicted_cosine=predicted, cosine=made, **{name: part[name] for name in PART_OF_ROW})
-                for part, predicted, made in zip(merge.parts, plan["closeness"], closeness, strict=True)
+                Part(predicted_cosine=predicted, cosine=measured, **{name: part[name] for name in PART_FIELDS})
+                for part, predicted, measured in zip(
+                    merge.parts, plan["cosines_to_parts"], cosines_to_parts, strict=True
+                )
             ],
-            pairs=Pair.among(names, plan["pairs"]),
+            pairs=Pair.from_indices(names, plan["pairs"]),
             notes=[Note(code=code, message=message) for code, message in plan["notes"]],
             job=job.id,
             state=JobState(job.state),
             progress=job.progress,
-            error=JobError.of(job.error_code, job.error_message),
-            compared=told if figures else None,
-            seconds=figures.get("seconds"),
-            bytes=figures.get("bytes"),
+            error=JobError.from_columns(job.error_code, job.error_message),
+            comparisons=comparisons if metrics else None,
+            seconds=metrics.get("seconds"),
+            bytes=metrics.get("bytes"),
         )
-
-
-PART_OF_ROW = ("repo_id", "sha", "weight", "licence")
 
 
 class Merges(BaseModel):
@@ -220,12 +229,12 @@ class Merges(BaseModel):
 
 
 class MergeNeighbors(BaseModel):
-    """The models nearest to what was predicted of a merge and to what came out, its parts left out."""
+    """The models nearest to the prediction of a merge and to its measured vector, without the parts."""
 
     predicted: Neighbors
-    made: Neighbors | None = Field(description="Null until it is made.")
+    measured: Neighbors | None = Field(description="Null until the merge is measured, and if its vector is zero.")
 
     @classmethod
-    def of(cls, found: merge_service.Near) -> Self:
-        made = Neighbors.of(found.made) if found.made else None
-        return cls(predicted=Neighbors.of(found.predicted), made=made)
+    def from_answers(cls, neighbors: merge_service.MergeNeighbors) -> Self:
+        measured = Neighbors.from_answer(neighbors.measured) if neighbors.measured else None
+        return cls(predicted=Neighbors.from_answer(neighbors.predicted), measured=measured)

@@ -1,1 +1,1 @@
-"""Models, their revisions and who may see them."""
+"""Models, their revisions, and access to private models."""

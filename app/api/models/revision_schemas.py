@@ -11,25 +11,31 @@ from catalog import tables
 from catalog.models import history
 
 
-class Move(BaseModel):
-    """A revision in one space, beside the one before it there."""
+class RevisionMeasurement(BaseModel):
+    """A revision in one space, compared with the previous revision there."""
 
     space: str = Field(description="Key of the space.")
     feature: str
-    norm: float = Field(description="How far the revision moves its base.")
+    norm: float = Field(description="Norm of the revision's vector: how far it is from its base.")
     no_shift: bool
-    norm_before: float | None = Field(description="Of the revision before; null where there is none in this space.")
-    cosine: float | None = Field(description="To the revision before: 1 is the same direction.")
+    norm_before: float | None = Field(description="Norm of the previous revision; null if there is none in this space.")
+    cosine: float | None = Field(description="Cosine to the previous revision; 1 is the same direction.")
 
     @classmethod
-    def of(cls, move: history.Move) -> Self:
-        own = {name: getattr(move, name) for name in ("norm", "no_shift", "norm_before", "cosine")}
-        return cls(space=move.space.key, feature=move.space.feature, **own)
+    def from_result(cls, measurement: history.RevisionMeasurement) -> Self:
+        return cls(
+            space=measurement.space.key,
+            feature=measurement.space.feature,
+            norm=measurement.norm,
+            no_shift=measurement.no_shift,
+            norm_before=measurement.norm_before,
+            cosine=measurement.cosine,
+        )
 
 
 class PastRevision(schemas.Revision):
-    current: bool = Field(description="Whether it is the one in the index.")
-    moves: list[Move]
+    current: bool = Field(description="Whether the index contains this revision.")
+    measurements: list[RevisionMeasurement]
 
 
 class Revisions(BaseModel):
@@ -38,13 +44,15 @@ class Revisions(BaseModel):
     next_cursor: str | None
 
     @classmethod
-    def of(cls, model: tables.Model, found: list[history.Past], next_cursor: str | None) -> Self:
-        listed = [
+    def from_result(
+        cls, model: tables.Model, measured: list[history.MeasuredRevision], next_cursor: str | None
+    ) -> Self:
+        revisions = [
             PastRevision(
-                **schemas.Revision.of(each.revision).model_dump(),
-                current=each.revision.current,
-                moves=[Move.of(move) for move in each.moves],
+                **schemas.Revision.from_row(item.revision).model_dump(),
+                current=item.revision.current,
+                measurements=[RevisionMeasurement.from_result(measurement) for measurement in item.measurements],
             )
-            for each in found
+            for item in measured
         ]
-        return cls(repo_id=model.repo_id, revisions=listed, next_cursor=next_cursor)
+        return cls(repo_id=model.repo_id, revisions=revisions, next_cursor=next_cursor)

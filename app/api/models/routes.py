@@ -1,4 +1,4 @@
-"""Routes: models, and what is near them."""
+"""Routes: models, their revisions and their neighbors."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from app.api.schemas import ModelName, OwnerName
 from app.api.search.schemas import Neighbors, NeighborsQuery
 from app.api.services.services import ServicesDep
 from catalog.errors import (
+    ApiKeyRequired,
     BodyTooLarge,
-    GeometryNotFitted,
+    HubTokensDisabled,
     IndexNotLoaded,
     InvalidCursor,
+    InvalidHubToken,
     InvalidRepoId,
     InvalidRevision,
-    KeyRequired,
     ModelNotFound,
     NoShift,
     NotIndexed,
     SpaceNotFound,
-    TokenMalformed,
-    TokensOff,
     TooManyJobs,
     WeakKey,
 )
@@ -51,66 +50,73 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
     dependencies=[no_query],
     responses={
         **problems(
-            InvalidRepoId, InvalidRevision, BodyTooLarge, TooManyJobs, KeyRequired, TokenMalformed, TokensOff, WeakKey
+            InvalidRepoId,
+            InvalidRevision,
+            BodyTooLarge,
+            TooManyJobs,
+            ApiKeyRequired,
+            InvalidHubToken,
+            HubTokensDisabled,
+            WeakKey,
         ),
         200: {
             "model": job_schemas.Job,
-            "description": "That commit is indexed already, or the model is quarantined: the job that says so.",
+            "description": "The commit is indexed already, or the model is quarantined: the job that did it.",
         },
     },
 )
 async def submit(
     submission: schemas.Submission, services: ServicesDep, quota: QuotaDep, token: TokenDep, response: Response
 ) -> job_schemas.Job:
-    """Ask for a repo of the Hub to be embedded. While its job is active, asking again gives the same job.
+    """Submit a repo of the Hub. While its job is active, further submissions return the same job.
 
-    With a token of the Hub, what only that token may read is shown to the key that came with it alone.
+    A repo that is fetched with a Hub token and is not public is visible only to the API keys with access to it.
     """
     ref = RepoRef(submission.repo_id, submission.revision)
-    # of a route that is no coroutine the answer is made in a thread as well: one hand-over more, a tenth of the request
+    # a sync route would also serialize its response in a thread: one more switch, a tenth of the time of a request
     job = await run_in_threadpool(submissions.submit_repo, services.database, ref, quota, token)
-    if submissions.is_over(job):
+    if submissions.is_finished(job):
         response.status_code = status.HTTP_200_OK
-    return job_schemas.Job.of(job)
+    return job_schemas.Job.from_row(job)
 
 
 @router.get("", responses=problems(InvalidCursor, WeakKey))
-def page(query: Annotated[schemas.ModelsQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Models:
-    """Models in the order in which they were first submitted; with `q`, those whose text has the words, ranked."""
+def list_page(
+    query: Annotated[schemas.ModelsQuery, Query()], services: ServicesDep, viewer: ViewerDep
+) -> schemas.Models:
+    """List models, oldest first. With `q`, search names, tags and cards, best match first."""
     after = pagination.decode_scored(query.cursor) if query.q is not None else pagination.decode(query.cursor)
-    found = model_service.page(services.database, query.filters(), after=after, limit=query.limit, viewer=viewer)
-    more = pagination.next_cursor(found, query.limit, lambda listed: listed.position)
-    return schemas.Models(models=[schemas.Model.of(listed.model) for listed in found], next_cursor=more)
+    page = model_service.list_page(services.database, query.filters(), after=after, limit=query.limit, viewer=viewer)
+    next_cursor = pagination.next_cursor(page, query.limit, lambda listed: listed.position)
+    return schemas.Models(models=[schemas.Model.from_row(listed.model) for listed in page], next_cursor=next_cursor)
 
 
 @router.get("/{owner}/{name}", dependencies=[no_query], responses=problems(ModelNotFound, InvalidRepoId, WeakKey))
 def get(owner: OwnerName, name: ModelName, services: ServicesDep, viewer: ViewerDep) -> schemas.ModelDetail:
-    """A model, its current revision, its base and how that was found, and what is known of it in each space."""
+    """Show a model: its metadata, current revision, base, and its measurement in each space."""
     repo_id = RepoRef(f"{owner}/{name}").repo_id
-    return schemas.ModelDetail.with_embeddings(*vector_service.measured(services.database, repo_id, viewer))
+    return schemas.ModelDetail.with_embeddings(*vector_service.list_measurements(services.database, repo_id, viewer))
 
 
 @router.get("/{owner}/{name}/revisions", responses=problems(ModelNotFound, InvalidRepoId, InvalidCursor, WeakKey))
-def revisions(
+def list_revisions(
     owner: OwnerName,
     name: ModelName,
     query: Annotated[shared_schemas.PageQuery, Query()],
     services: ServicesDep,
     viewer: ViewerDep,
 ) -> revision_schemas.Revisions:
-    """A model's history, the newest first: what was embedded, and how far it moved from one to the next."""
+    """List a model's measured revisions, newest first, each compared with the previous one."""
     repo_id = RepoRef(f"{owner}/{name}").repo_id
     before = pagination.decode(query.cursor)
-    model, found = history.of_model(services.database, repo_id, before=before, limit=query.limit, viewer=viewer)
-    more = pagination.next_cursor(found, query.limit, lambda past: past.revision.id)
-    return revision_schemas.Revisions.of(model, found, more)
+    model, page = history.list_revisions(services.database, repo_id, before=before, limit=query.limit, viewer=viewer)
+    next_cursor = pagination.next_cursor(page, query.limit, lambda measured: measured.revision.id)
+    return revision_schemas.Revisions.from_result(model, page, next_cursor)
 
 
 @router.get(
     "/{owner}/{name}/neighbors",
-    responses=problems(
-        ModelNotFound, InvalidRepoId, NotIndexed, NoShift, SpaceNotFound, GeometryNotFitted, IndexNotLoaded, WeakKey
-    ),
+    responses=problems(ModelNotFound, InvalidRepoId, NotIndexed, NoShift, SpaceNotFound, IndexNotLoaded, WeakKey),
 )
 def neighbors(
     owner: OwnerName,
@@ -119,11 +125,11 @@ def neighbors(
     services: ServicesDep,
     viewer: ViewerDep,
 ) -> Neighbors:
-    """The models nearest to an indexed one by cosine, itself left out."""
+    """The nearest neighbors of an indexed model by cosine, without the model itself."""
     answer = search_service.by_model(
         services.database,
         services.index,
         RepoRef(f"{owner}/{name}").repo_id,
         query.options(viewer, exclude_own_owner=query.exclude_own_owner),
     )
-    return Neighbors.of(answer)
+    return Neighbors.from_answer(answer)

@@ -1,4 +1,4 @@
-"""Models, their revisions and what is measured of them, as JSON."""
+"""Models, their revisions and measurements, as JSON."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from app.api.schemas import NO_NUL, PageQuery, Space, Strict
 from catalog import tables
 from catalog.models.service import ModelFilter
 from catalog.tables import ModelState
-from catalog.vectors.service import Measured
+from catalog.vectors.service import Measurement
 
 
 class Submission(Strict):
     repo_id: str = Field(max_length=200, examples=["HuggingFaceTB/SmolLM2-135M-Instruct-lora"])
-    revision: str | None = Field(None, max_length=255, description="Branch, tag or commit; the main branch without.")
+    revision: str | None = Field(None, max_length=255, description="Branch, tag or commit. Default: the main branch.")
 
 
 class ModelsQuery(PageQuery):
@@ -25,7 +25,7 @@ class ModelsQuery(PageQuery):
     state: ModelState | None = None
     q: str | None = Field(
         None, min_length=1, max_length=200, pattern=NO_NUL,
-        description="Words of the name, the tags or the card; all of them, the last may be begun. The best come first.",
+        description="Words that names, tags or cards must contain; the last one as a prefix. Best match first.",
     )  # fmt: skip
 
     def filters(self) -> ModelFilter:
@@ -35,7 +35,7 @@ class ModelsQuery(PageQuery):
 class BaseModelRef(BaseModel):
     repo_id: str
     sha: str
-    evidence: dict = Field(description="How it was found out.")
+    evidence: dict = Field(description="How the base was determined.")
 
 
 class Revision(BaseModel):
@@ -45,17 +45,17 @@ class Revision(BaseModel):
     created_at: datetime
 
     @classmethod
-    def of(cls, revision: tables.Revision) -> Self:
+    def from_row(cls, revision: tables.Revision) -> Self:
         base = BaseModelRef(repo_id=revision.base_repo, sha=revision.base_sha, evidence=revision.base_evidence)
         return cls(sha=revision.sha, kind=revision.kind, base=base, created_at=revision.created_at)
 
 
 class Metadata(BaseModel):
-    """What the Hub tells of a model; null is what it does not."""
+    """Metadata from the Hub; null if the Hub does not provide a value."""
 
     model_config = ConfigDict(from_attributes=True)
 
-    licence: str | None
+    license: str | None
     tags: list[str]
     datasets: list[str]
     languages: list[str]
@@ -68,7 +68,7 @@ class Metadata(BaseModel):
 class Model(BaseModel):
     repo_id: str
     source: Literal["hub", "folder"]
-    private: bool = Field(description="Read with a user's token: shown to the keys that may see it.")
+    private: bool = Field(description="Fetched with a user's Hub token; visible only to the API keys with access.")
     state: ModelState
     revision: Revision | None
     metadata: Metadata
@@ -76,13 +76,13 @@ class Model(BaseModel):
     updated_at: datetime
 
     @classmethod
-    def of(cls, model: tables.Model) -> Self:
+    def from_row(cls, model: tables.Model) -> Self:
         return cls(
             repo_id=model.repo_id,
             source="hub" if model.source == tables.Source.HUB else "folder",
             private=model.private,
             state=ModelState(model.state),
-            revision=Revision.of(model.revision) if model.revision else None,
+            revision=Revision.from_row(model.revision) if model.revision else None,
             metadata=Metadata.model_validate(model),
             created_at=model.created_at,
             updated_at=model.updated_at,
@@ -90,23 +90,23 @@ class Model(BaseModel):
 
 
 class Embedding(BaseModel):
-    """What is known of a model in one space."""
+    """The measurement of a model in one space."""
 
     space: Space
-    norm: float = Field(description="How far the model moved its base.")
-    noise_floor: float = Field(description="The norm under which a shift is rounding and no learning.")
+    norm: float = Field(description="Norm of the model's vector: how far it is from its base.")
+    noise_floor: float = Field(description="Norm up to which a vector may be measurement noise.")
     no_shift: bool
-    explanation: dict | None = Field(description="Tokens that the shift promotes and suppresses most.")
+    explanation: dict | None = Field(description="The tokens that the fine-tune promotes and suppresses most.")
 
 
 class ModelDetail(Model):
-    card: str | None = Field(description="The words of its card.")
+    card: str | None = Field(description="The text of the model card.")
     embeddings: list[Embedding]
 
     @classmethod
-    def with_embeddings(cls, model: tables.Model, measured: list[Measured]) -> Self:
-        embeddings = [Embedding.model_validate(each, from_attributes=True) for each in measured]
-        return cls(**Model.of(model).model_dump(), card=model.card, embeddings=embeddings)
+    def with_embeddings(cls, model: tables.Model, measured: list[Measurement]) -> Self:
+        embeddings = [Embedding.model_validate(measurement, from_attributes=True) for measurement in measured]
+        return cls(**Model.from_row(model).model_dump(), card=model.card, embeddings=embeddings)
 
 
 class Models(BaseModel):

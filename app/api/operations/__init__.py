@@ -1,1 +1,1 @@
-"""Health, metrics and counts."""
+"""Health checks, metrics and statistics."""

@@ -1,4 +1,4 @@
-"""Routes: is the process up, and can it serve?"""
+"""Routes: health checks of the process and of what it depends on."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def alive() -> dict[str, str]:
 @router.get(
     "/readyz",
     dependencies=[no_query],
-    responses={**problems(), 503: {"model": schemas.Readiness, "description": "Something is missing."}},
+    responses={**problems(), 503: {"model": schemas.Readiness, "description": "A dependency is not ready."}},
 )
 def ready(services: ServicesDep, response: Response) -> schemas.Readiness:
-    """Database, broker and index, each with what is missing."""
+    """Check the database, the broker and the index."""
     checks = {"database": _database(services), "broker": _broker(), "index": _index(services)}
     missing = [name for name, check in checks.items() if not check.ok]
     if missing:
@@ -46,24 +46,24 @@ def _database(services: Services) -> schemas.Check:
 def _broker() -> schemas.Check:
     if broker_answers():
         return schemas.Check(ok=True, detail="Redis answers.")
-    return schemas.Check(ok=False, detail="Redis does not answer at REDIS_URL; submissions wait for the sweeper.")
+    return schemas.Check(ok=False, detail="Redis does not answer at REDIS_URL. New jobs wait until it is back.")
 
 
 def _index(services: Services) -> schemas.Check:
     if not services.index.loaded:
-        return schemas.Check(ok=False, detail="The index is still being read from Postgres.")
+        return schemas.Check(ok=False, detail="The index is still being loaded.")
     problems = _index_problems(services)
     if not problems:
         return schemas.Check(ok=True, detail="The index is loaded.")
-    return schemas.Check(ok=True, detail="Searches are answered, but: " + " ".join(problems))
+    return schemas.Check(ok=True, detail="The index is loaded, but: " + " ".join(problems))
 
 
 def _index_problems(services: Services) -> list[str]:
-    """What was fallen back from, and which builds failed. None of it keeps a search from being answered."""
+    """Damaged segments and failed builds. Searches are answered in spite of them."""
     reports = services.index.report()
     problems = [f"space {report.space_id}: {report.problem}" for report in reports if report.problem]
     try:
         errors = index_service.build_errors(services.database, [report.space_id for report in reports])
     except DatabaseUnavailable:
         return problems
-    return problems + [f"space {space_id}: its last build failed: {error}" for space_id, error in errors.items()]
+    return problems + [f"space {space_id}: the last build failed: {error}" for space_id, error in errors.items()]

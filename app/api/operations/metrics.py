@@ -1,4 +1,4 @@
-"""Route: the index in Prometheus' text format."""
+"""Route: metrics of the index in the Prometheus text format."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from app.api.services.services import ServicesDep
-from catalog.index.follower import Follower
+from catalog.index.follower import IndexFollower
 
 router = APIRouter(include_in_schema=False)
 
-# name of the metric, of the report's field, and what it says
+# name of the metric, field of the index report, help text
 GAUGES = (
-    ("generation", "generation", "Main segment that is searched; 0 where there is none."),
-    ("vectors", "vectors", "Vectors that can be found."),
-    ("fresh_vectors", "fresh", "Vectors beside the main segment, in memory."),
+    ("generation", "generation", "Generation of the main segment; 0 if there is none."),
+    ("vectors", "vectors", "Searchable vectors."),
+    ("fresh_vectors", "fresh", "Vectors in the segments in memory, outside the main segment."),
     ("memory_bytes", "memory", "Bytes that count against DELTADEX_INDEX_MEMORY."),
-    ("covered_seq", "covered_seq", "Last change of the catalog that searches take into account."),
-    ("degraded", "problem", "1 while a segment that should be searched is missing or damaged."),
+    ("covered_seq", "covered_seq", "Sequence number of the last change that searches cover."),
+    ("degraded", "problem", "1 while a segment is missing or damaged."),
 )
 
 
 class IndexCollector(Collector):
-    """Reads the figures of the index when it is asked for them; the label is the id of a space."""
+    """Collects the metrics of the index at each scrape, labeled by the id of the space."""
 
-    def __init__(self, index: Follower) -> None:
+    def __init__(self, index: IndexFollower) -> None:
         self._index = index
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("deltadex_index_loaded", "1 once searches can be answered.", int(self._index.loaded))
         yield CounterMetricFamily(
-            "deltadex_index_damages_total", "Segments that this process found damaged.", self._index.damages
+            "deltadex_index_damages_total", "Segments that this process found damaged.", self._index.damaged_segments
         )
         reports = self._index.report()
         for name, field, text in GAUGES:
@@ -49,7 +49,7 @@ class IndexCollector(Collector):
 
 @router.get("/metrics", response_class=PlainTextResponse)
 def metrics(services: ServicesDep) -> Response:
-    """What this process has loaded."""
-    registry = CollectorRegistry()  # an app's own, so that two in one process do not add up
+    """Expose the metrics of this process."""
+    registry = CollectorRegistry()  # not the global one: two apps in one process must not share their metrics
     registry.register(IndexCollector(services.index))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)

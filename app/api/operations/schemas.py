@@ -1,4 +1,4 @@
-"""Counts and health, as JSON."""
+"""JSON schemas: statistics and health checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes: how much there is, and who works on it."""
+"""Route: statistics of the catalog."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ router = APIRouter(prefix="/v1/stats", tags=["stats"])
 
 @router.get("", dependencies=[no_query], responses=problems())
 def stats(services: ServicesDep, settings: SettingsDep) -> schemas.Stats:
-    """Models and jobs by state, and the workers whose heart beats."""
-    found = job_service.stats(services.database, settings.heartbeat_limit)
-    return schemas.Stats.model_validate(found, from_attributes=True)
+    """Count models and jobs by state, and list the live workers."""
+    counts = job_service.stats(services.database, settings.heartbeat_timeout)
+    return schemas.Stats.model_validate(counts, from_attributes=True)

@@ -1,4 +1,4 @@
-"""Routes: models measured anew, for admins."""
+"""Routes of reindexes, for admins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, status
 
 from app.api import pagination
-from app.api.auth.admin import FOR_ADMINS, admin
+from app.api.auth.admin import ADMIN_ERRORS, admin
 from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.reindexes import schemas
@@ -19,10 +19,10 @@ from catalog.errors import (
     InvalidCursor,
     InvalidRepoId,
     ReindexActive,
+    ReindexFinished,
     ReindexIncomplete,
     ReindexNotFound,
     ReindexNotReady,
-    ReindexOver,
     SpaceNotFound,
 )
 from catalog.reindexes import cutover, readiness
@@ -35,63 +35,68 @@ router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[admin])
     "/reindex",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
-    responses=problems(SpaceNotFound, InvalidRepoId, ReindexActive, BodyTooLarge, *FOR_ADMINS),
+    responses=problems(SpaceNotFound, InvalidRepoId, ReindexActive, BodyTooLarge, *ADMIN_ERRORS),
 )
 def start(request: schemas.ReindexRequest, services: ServicesDep) -> schemas.Reindex:
-    """Measure models anew, into new spaces beside those that answer; one at a time."""
-    return schemas.Reindex.of(reindex_service.start(services.database, request.selection()))
+    """Measure models again, into new spaces beside the serving ones. One reindex may be active at a time."""
+    return schemas.Reindex.from_row(reindex_service.create(services.database, request.selection()))
 
 
-@router.get("/reindexes", responses=problems(InvalidCursor, *FOR_ADMINS))
-def page(query: Annotated[PageQuery, Query()], services: ServicesDep) -> schemas.Reindexes:
-    """All reindexes, the newest first."""
-    found = reindex_service.page(services.database, before=pagination.decode(query.cursor), limit=query.limit)
-    more = pagination.next_cursor(found, query.limit, lambda reindex: reindex.id)
-    return schemas.Reindexes(reindexes=[schemas.Reindex.of(each) for each in found], next_cursor=more)
+@router.get("/reindexes", responses=problems(InvalidCursor, *ADMIN_ERRORS))
+def list_page(query: Annotated[PageQuery, Query()], services: ServicesDep) -> schemas.Reindexes:
+    """List all reindexes, newest first."""
+    rows = reindex_service.list_page(services.database, before=pagination.decode(query.cursor), limit=query.limit)
+    next_cursor = pagination.next_cursor(rows, query.limit, lambda row: row.id)
+    return schemas.Reindexes(reindexes=[schemas.Reindex.from_row(row) for row in rows], next_cursor=next_cursor)
 
 
-@router.get("/reindexes/{reindex_id}", dependencies=[no_query], responses=problems(ReindexNotFound, *FOR_ADMINS))
+@router.get("/reindexes/{reindex_id}", dependencies=[no_query], responses=problems(ReindexNotFound, *ADMIN_ERRORS))
 def get(reindex_id: Id, services: ServicesDep, settings: SettingsDep) -> schemas.Reindex:
-    """A reindex: how far it is, what failed, and what is still to be built."""
-    return schemas.Reindex.with_progress(readiness.progress(services.database, reindex_id, settings.index_exact_bytes))
+    """Get a reindex with its progress: its jobs by state, its failures, and what is still to be built."""
+    progress = readiness.get_progress(services.database, reindex_id, settings.index_exact_bytes)
+    return schemas.Reindex.with_progress(progress)
 
 
-@router.get("/reindexes/{reindex_id}/drift", dependencies=[no_query], responses=problems(ReindexNotFound, *FOR_ADMINS))
-def drift(reindex_id: Id, services: ServicesDep) -> schemas.DriftReport:
-    """How neighbours change, and what would be lost: of what is measured so far, or as it was when all was."""
-    return schemas.DriftReport.of(*readiness.drift_report(services.database, reindex_id))
+@router.get(
+    "/reindexes/{reindex_id}/drift", dependencies=[no_query], responses=problems(ReindexNotFound, *ADMIN_ERRORS)
+)
+def get_drift(reindex_id: Id, services: ServicesDep) -> schemas.DriftReport:
+    """Report how neighbors change and which models would be lost. Until the reindex is ready, the report covers what is
+    measured so far.
+    """
+    final, spaces = readiness.get_drift_report(services.database, reindex_id)
+    return schemas.DriftReport.from_report(final, spaces)
 
 
 @router.post(
-    "/reindexes/{reindex_id}/switch",
+    "/reindexes/{reindex_id}/cutover",
     dependencies=[no_query],
     responses=problems(
-        ReindexNotFound, ReindexOver, ReindexNotReady, ReindexIncomplete, BodyTooLarge, *FOR_ADMINS
+        ReindexNotFound, ReindexFinished, ReindexNotReady, ReindexIncomplete, BodyTooLarge, *ADMIN_ERRORS
     ),
 )  # fmt: skip
-def switch(reindex_id: Id, request: schemas.Force, services: ServicesDep, settings: SettingsDep) -> schemas.Reindex:
-    """Have the new spaces answer in place of the old ones, which are kept."""
+def cut_over(reindex_id: Id, request: schemas.Force, services: ServicesDep, settings: SettingsDep) -> schemas.Reindex:
+    """Make the new spaces serve in place of the old ones, which are kept."""
     exact_bytes = settings.index_exact_bytes
-    return schemas.Reindex.of(
-        cutover.switch(services.database, reindex_id, force=request.force, exact_bytes=exact_bytes)
-    )
+    row = cutover.cut_over(services.database, reindex_id, force=request.force, exact_bytes=exact_bytes)
+    return schemas.Reindex.from_row(row)
 
 
 @router.post(
     "/reindexes/{reindex_id}/rollback",
     dependencies=[no_query],
-    responses=problems(ReindexNotFound, ReindexOver, ReindexIncomplete, BodyTooLarge, *FOR_ADMINS),
+    responses=problems(ReindexNotFound, ReindexFinished, ReindexIncomplete, BodyTooLarge, *ADMIN_ERRORS),
 )
 def roll_back(reindex_id: Id, request: schemas.Force, services: ServicesDep) -> schemas.Reindex:
-    """After the switch have the old spaces answer again; before it throw away what was measured."""
-    return schemas.Reindex.of(cutover.roll_back(services.database, reindex_id, force=request.force))
+    """After the cutover, make the old spaces serve again. Before it, discard what was measured."""
+    return schemas.Reindex.from_row(cutover.roll_back(services.database, reindex_id, force=request.force))
 
 
 @router.post(
     "/reindexes/{reindex_id}/cancel",
     dependencies=[no_query],
-    responses=problems(ReindexNotFound, ReindexOver, *FOR_ADMINS),
+    responses=problems(ReindexNotFound, ReindexFinished, *ADMIN_ERRORS),
 )
 def cancel(reindex_id: Id, services: ServicesDep) -> schemas.Reindex:
-    """End it before its switch: its jobs end, and what was measured is thrown away."""
-    return schemas.Reindex.of(cutover.cancel(services.database, reindex_id))
+    """Cancel a reindex before its cutover: its jobs are cancelled, and what was measured is discarded."""
+    return schemas.Reindex.from_row(cutover.cancel(services.database, reindex_id))

@@ -1,4 +1,4 @@
-"""The answer to an expression, as JSON."""
+"""The answer to a search by expression, as JSON."""
 
 from __future__ import annotations
 
@@ -8,51 +8,51 @@ from pydantic import BaseModel, Field
 
 from app.api.search.schemas import Neighbors
 from catalog.arithmetic import service as arithmetic_service
-from catalog.arithmetic.sums import Weighted
+from catalog.arithmetic.sums import WeightedTerm
 
 
 class Term(BaseModel):
     kind: str = Field(examples=["model"])
-    term: str = Field(description="In its full form, which means the same in every expression.")
+    term: str = Field(description="The canonical form of the term, which is unambiguous in every expression.")
     name: str
     weight: float
-    norm: float = Field(description="Of its vector in the sum, before the weight.")
+    norm: float = Field(description="The norm of its vector in the sum, before weighting.")
 
     @classmethod
-    def of(cls, term: Weighted) -> Self:
-        meaning = term.meaning
-        return cls(kind=meaning.kind, term=meaning.full, name=meaning.title, weight=term.weight, norm=term.norm)
+    def from_term(cls, term: WeightedTerm) -> Self:
+        resolved = term.resolved
+        return cls(kind=resolved.kind, term=resolved.canonical, name=resolved.title, weight=term.weight, norm=term.norm)
 
 
 class Residual(BaseModel):
-    """How far the sum is from a model's vector."""
+    """How well the sum predicts a model's vector."""
 
     repo_id: str
-    known: bool = Field(description="Whether its card says that it is this mixture; otherwise it was asked about.")
-    cosine: float = Field(description="Of the model's vector and the sum, as they are.")
-    relative: float = Field(description="Length of their difference, in lengths of the model's vector.")
-    least: float = Field(description="The same where the sum is multiplied by `scale`.")
-    scale: float = Field(description="What the sum is to be multiplied by to come nearest.")
+    known: bool = Field(description="True for a known mixture of the terms, false for the model in `compare`.")
+    cosine: float = Field(description="Raw cosine of the model's vector and the sum.")
+    relative: float = Field(description="Norm of their difference, divided by the norm of the model's vector.")
+    min_relative: float = Field(description="The same with the sum multiplied by `scale`, which makes it least.")
+    scale: float = Field(description="The factor at which the sum is nearest to the model's vector.")
 
     @classmethod
-    def of(cls, compared: arithmetic_service.Compared) -> Self:
-        return cls(repo_id=compared.repo_id, known=compared.known, **vars(compared.residual))
+    def from_residual(cls, residual: arithmetic_service.ModelResidual) -> Self:
+        return cls(repo_id=residual.repo_id, known=residual.known, **vars(residual.residual))
 
 
-class Composed(Neighbors):
-    """Neighbours of a sum, and the sum as it was understood."""
+class ExpressionNeighbors(Neighbors):
+    """The neighbors of a sum, with the terms as they were resolved."""
 
     expression: str
     unit_terms: bool
     terms: list[Term]
-    residuals: list[Residual] = Field(description="Of the model asked about, or else of the known mixtures.")
+    residuals: list[Residual] = Field(description="For the model in `compare`, or else for the known mixtures.")
 
     @classmethod
-    def of_sum(cls, found: arithmetic_service.Composed) -> Self:
+    def from_expression_answer(cls, answer: arithmetic_service.ExpressionAnswer) -> Self:
         return cls(
-            **Neighbors.of(found.answer).model_dump(),
-            expression=found.question.expression,
-            unit_terms=found.question.unit_terms,
-            terms=[Term.of(term) for term in found.total.terms],
-            residuals=[Residual.of(each) for each in found.compared],
+            **Neighbors.from_answer(answer.answer).model_dump(),
+            expression=answer.query.expression,
+            unit_terms=answer.query.unit_terms,
+            terms=[Term.from_term(term) for term in answer.total.terms],
+            residuals=[Residual.from_residual(residual) for residual in answer.residuals],
         )

@@ -1,4 +1,4 @@
-"""What a search is asked and how it answers, as JSON."""
+"""The requests and answers of searches, as JSON."""
 
 from __future__ import annotations
 
@@ -7,69 +7,81 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
-from app.api.schemas import FIRST_MISTAKE, MAX_DIMENSION, Space, SpaceName, Strict
-from catalog.arithmetic.service import Question
+from app.api.schemas import FIRST_ERROR_ONLY, MAX_DIMENSION, Space, SpaceName, Strict
+from catalog.arithmetic.service import ExpressionQuery
 from catalog.auth.viewer import Viewer
 from catalog.errors import CatalogError
-from catalog.geometry.transforms import LEAST_OF_A_BASE, RAW, SERVED, STANDARDISED
+from catalog.geometry.transforms import MIN_MODELS_PER_BASE, RAW, GeometryChoice
 from catalog.index.filters import Filters
 from catalog.models.repo_ref import RepoRef
 from catalog.search import service as search_service
-from catalog.search.reranking import Page
-from catalog.search.service import Fitted
+from catalog.search.reranking import PageOptions
+from catalog.search.service import StoredGeometry
 
-MAX_NAMED = 1_000  # names in one list of a filter
-MAX_BATCH = 100  # models asked about at once
-KINDS = f"^({'|'.join((RAW, *SERVED, STANDARDISED))})$"
+MAX_NAMES = 1_000  # in one list of a filter
+MAX_BATCH = 100  # models in one batch search
+# characters; up to here the parser answers, whose error has the position of the limit
+MAX_EXPRESSION = 16_384
 
-MAX_EXPRESSION = 16_384  # characters; one that is not as much too long is told where it would have to end
-
-Vector = Annotated[list[float], Field(min_length=1, max_length=MAX_DIMENSION), FIRST_MISTAKE]
+Vector = Annotated[list[float], Field(min_length=1, max_length=MAX_DIMENSION), FIRST_ERROR_ONLY]
 Expression = Annotated[str, Field(max_length=MAX_EXPRESSION)]
-Named = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=MAX_NAMED), FIRST_MISTAKE]
-Number = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-Numbered = Annotated[list[Number], Field(max_length=MAX_NAMED), FIRST_MISTAKE]
-At = Annotated[datetime, AfterValidator(lambda at: at if at.tzinfo else at.replace(tzinfo=UTC))]
+Names = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=MAX_NAMES), FIRST_ERROR_ONLY]
+Id = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+GeometryField = Annotated[
+    GeometryChoice,
+    Field(description="`default`: compare in the geometry that is best by measurement. `raw`: compare raw vectors."),
+]
+Ids = Annotated[list[Id], Field(max_length=MAX_NAMES), FIRST_ERROR_ONLY]
+UtcDatetime = Annotated[datetime, AfterValidator(lambda time: time if time.tzinfo else time.replace(tzinfo=UTC))]
 
 
 class SearchFields(Strict):
-    """What every search may ask for. Lists may be left empty; the fields of a filter all have to be met."""
+    """The options of every search. Neighbors must meet all filters; an empty list is no filter."""
 
     k: int = Field(10, ge=1, le=search_service.MAX_K)
     min_similarity: float = Field(-1, ge=-1, le=1)
     space: SpaceName = None
-    geometry: str | None = Field(
-        None, pattern=KINDS, description="What cosines are taken of; the best by measurement without."
-    )
-    base: Named = Field([], description="Of any of these base models.")
-    owner: Named = Field([], description="Of any of these owners.")
-    kind: Named = Field([], description="Of any of these kinds, such as `lora`.")
-    licence: Named = Field([], description="Under any of these licences.")
-    tag: Named = Field([], description="With every one of these tags.")
-    cluster: Numbered = Field([], description="In any of these clusters.")
+    geometry: GeometryField = GeometryChoice.DEFAULT
+    base: Names = Field([], description="Only fine-tunes of any of these base models.")
+    owner: Names = Field([], description="Only models of any of these owners.")
+    kind: Names = Field([], description="Only models of any of these kinds, such as `lora`.")
+    license: Names = Field([], description="Only models under any of these licenses.")
+    tag: Names = Field([], description="Only models with all of these tags.")
+    cluster: Ids = Field([], description="Only models in any of these clusters.")
     min_downloads: int | None = Field(None, ge=0, lt=2**53)
     min_likes: int | None = Field(None, ge=0, lt=2**53)
-    updated_since: At | None = Field(None, description="Changed on the Hub then or later; UTC where no zone is given.")
-    exclude: Named = Field([], description="Repo ids that are not to be found.")
+    updated_since: UtcDatetime | None = Field(
+        None, description="Only models changed on the Hub at this time or later. UTC if it has no time zone."
+    )
+    exclude: Names = Field([], description="Repo ids to leave out.")
     diversity: float = Field(
-        0, ge=0, le=1, description="0: by cosine. Above: neighbours that differ (maximal marginal relevance)."
+        0,
+        ge=0,
+        le=1,
+        description="0: rank by cosine. Above 0: prefer neighbors that differ (maximal marginal relevance).",
     )
     group_above: float | None = Field(
-        None, gt=0, le=1, description="Models with this cosine to each other come as one, with its `duplicates`."
+        None,
+        gt=0,
+        le=1,
+        description="Group models with at least this cosine to one another: one is a neighbor, the others its "
+        "`duplicates`.",
     )
-    unconfident: bool = Field(False, description="Also neighbours that noise and chance explain.")
+    include_low_confidence: bool = Field(
+        False, description="Return neighbors even if noise and chance explain their cosines."
+    )
 
-    def options(self, viewer: Viewer, *, exclude_own_owner: bool = False) -> search_service.Options:
+    def options(self, viewer: Viewer, *, exclude_own_owner: bool = False) -> search_service.SearchOptions:
         """Raises `InvalidRepoId`."""
-        return search_service.Options(
-            page=Page(self.k, self.min_similarity, self.diversity, self.group_above),
+        return search_service.SearchOptions(
+            page=PageOptions(self.k, self.min_similarity, self.diversity, self.group_above),
             space_key=self.space,
             geometry=self.geometry,
             filters=Filters(
                 bases=tuple(self.base),
                 owners=tuple(self.owner),
                 kinds=tuple(self.kind),
-                licences=tuple(self.licence),
+                licenses=tuple(self.license),
                 tags=tuple(self.tag),
                 clusters=tuple(self.cluster),
                 min_downloads=self.min_downloads,
@@ -78,17 +90,17 @@ class SearchFields(Strict):
             ),
             exclude=tuple(RepoRef(repo_id).repo_id for repo_id in self.exclude),
             exclude_own_owner=exclude_own_owner,
-            unconfident=self.unconfident,
+            include_low_confidence=self.include_low_confidence,
             viewer=viewer,
         )
 
 
-UnitTerms = Annotated[bool, Field(description="Take every term at length 1 instead of as it is.")]
-OwnOwner = Annotated[bool, Field(description="Leave out the models of the query's own owner.")]
+UnitTerms = Annotated[bool, Field(description="Scale every term to length 1.")]
+ExcludeOwnOwner = Annotated[bool, Field(description="Leave out the models of the query model's owner.")]
 
 
 class NeighborsQuery(SearchFields):
-    exclude_own_owner: OwnOwner = False
+    exclude_own_owner: ExcludeOwnOwner = False
 
 
 class SearchQuery(SearchFields):
@@ -98,43 +110,45 @@ class SearchQuery(SearchFields):
     repo_id: str | None = Field(None, max_length=200)
     expression: Expression | None = Field(None, description="A sum such as `owner/law + 0.5*math - chat`.")
     unit_terms: UnitTerms = False
-    include_terms: bool = Field(False, description="Also the models that the expression names.")
+    include_terms: bool = Field(False, description="Allow the models in the expression as neighbors.")
     compare: str | None = Field(
-        None, max_length=200, description="Repo id of a model to hold the sum against; the known mixtures without."
+        None,
+        max_length=200,
+        description="Repo id of a model to compare the sum with. By default, the known mixtures of the terms.",
     )
-    exclude_own_owner: OwnOwner = False
+    exclude_own_owner: ExcludeOwnOwner = False
 
     @model_validator(mode="after")
     def _one_query(self) -> Self:
-        if sum(each is not None for each in (self.vector, self.repo_id, self.expression)) != 1:
-            raise ValueError("give one of `vector`, `repo_id` and `expression`")
+        if sum(field is not None for field in (self.vector, self.repo_id, self.expression)) != 1:
+            raise ValueError("exactly one of `vector`, `repo_id` and `expression` is required")
         if self.exclude_own_owner and self.repo_id is None:
-            raise ValueError("only a model has an owner to exclude")
+            raise ValueError("`exclude_own_owner` requires `repo_id`")
         if self.expression is None and (self.unit_terms or self.include_terms or self.compare is not None):
-            raise ValueError("`unit_terms`, `include_terms` and `compare` go with an `expression`")
+            raise ValueError("`unit_terms`, `include_terms` and `compare` require `expression`")
         return self
 
-    def query(self) -> Question | list[float] | RepoRef:
-        """What is asked about. Raises `InvalidRepoId`."""
+    def query(self) -> ExpressionQuery | list[float] | RepoRef:
+        """The query as the service takes it. Raises `InvalidRepoId`."""
         if self.vector is not None:
             return self.vector
         if self.expression is None:
             return RepoRef(self.repo_id or "")
         compare = RepoRef(self.compare).repo_id if self.compare is not None else None
-        return Question(self.expression, self.unit_terms, self.include_terms, compare)
+        return ExpressionQuery(self.expression, self.unit_terms, self.include_terms, compare)
 
 
 class BatchQuery(SearchFields):
-    """Several indexed models, each asked about by itself."""
+    """A search for each of several indexed models."""
 
-    repo_ids: Annotated[list[Annotated[str, Field(max_length=200)]], FIRST_MISTAKE] = Field(
+    repo_ids: Annotated[list[Annotated[str, Field(max_length=200)]], FIRST_ERROR_ONLY] = Field(
         min_length=1, max_length=MAX_BATCH
     )
     k: int = Field(10, ge=1, le=100)
-    exclude_own_owner: OwnOwner = False
+    exclude_own_owner: ExcludeOwnOwner = False
 
 
-class Twin(BaseModel):
+class Duplicate(BaseModel):
     repo_id: str
     similarity: float
 
@@ -145,52 +159,55 @@ class Neighbor(BaseModel):
     sha: str | None
     base: str | None
     kind: str | None
-    duplicates: list[Twin] = Field(description="Near-duplicates that it stands for, where grouping was asked for.")
+    duplicates: list[Duplicate] = Field(description="Near-duplicates grouped with it; empty without `group_above`.")
 
     @classmethod
-    def of(cls, neighbour: search_service.Neighbour) -> Self:
-        revision = neighbour.model.revision
+    def from_neighbor(cls, neighbor: search_service.Neighbor) -> Self:
+        revision = neighbor.model.revision
         return cls(
-            repo_id=neighbour.model.repo_id,
-            similarity=neighbour.similarity,
+            repo_id=neighbor.model.repo_id,
+            similarity=neighbor.similarity,
             sha=revision.sha if revision else None,
             base=revision.base_repo if revision else None,
             kind=revision.kind if revision else None,
-            duplicates=[Twin(repo_id=each.model.repo_id, similarity=each.similarity) for each in neighbour.duplicates],
+            duplicates=[
+                Duplicate(repo_id=duplicate.model.repo_id, similarity=duplicate.similarity)
+                for duplicate in neighbor.duplicates
+            ],
         )
 
 
 NOT_SERVING = (
-    "This space does not serve: models that were measured under another contract are not in it. A reindex of the "
-    "outdated ones (`deltadex reindex --outdated`) brings all together."
+    "This is not a serving space: models that were measured under another contract are not in it. Reindex the outdated "
+    "models (`deltadex reindex --outdated`) to have all models in one space."
 )
-AS_THEY_ARE = (
-    "Vectors are compared as they are, and what all fine-tunes of one base share outweighs what each learned: nearest "
-    "are mostly models of the same base. Unless `geometry=raw` is asked for, a model is compared as it stands among "
-    f"those of its base, once {LEAST_OF_A_BASE} of these are here and the clusters of this space were found since; a "
-    "sum, or a vector of no base, never is."
+COMPARED_RAW = (
+    "Raw vectors were compared, and what all fine-tunes of one base share outweighs what each of them learned: the "
+    "nearest models are mostly of the same base. Unless the request says `geometry=raw`, a model is compared "
+    f"relative to the other models of its base, once {MIN_MODELS_PER_BASE} of them are indexed and the clusters of the "
+    "space have been computed since. A sum, or a vector of no base, is always compared raw."
 )
-LEFT_OUT = (
-    f"{{}} models were not compared: {LEAST_OF_A_BASE} of a base have to be here, and the clusters of this space found "
-    "since, to know how a model stands among those of its base. Ask with `geometry=raw` to see them too."
+NOT_COMPARED = (
+    f"{{}} models were not compared: at least {MIN_MODELS_PER_BASE} models of their base must be indexed, and the "
+    "clusters of this space computed since. Use `geometry=raw` to include them."
 )
-NO_CONFIDENT_NEIGHBOUR = (
-    "No confident neighbour: nothing here is nearer than noise and chance explain (`noise_similarity`). "
-    "Ask with `unconfident` to see what is nearest all the same."
+NO_CONFIDENT_NEIGHBOR = (
+    "No confident neighbor: no model is nearer than noise and chance explain (`noise_similarity`). "
+    "Set `include_low_confidence` to see the nearest models anyway."
 )
 
 
 class Geometry(BaseModel):
-    """What cosines are taken of: vectors as they are (`raw`), or as a fitted geometry moves them; `standardised` by
-    that of each model's own base, of which the query's is told.
+    """The geometry in which cosines were taken: `raw`, or one that was fitted to the space. `standardized` is fitted to
+    each base by itself; `fit` and `models` are then those of the query's base.
     """
 
     kind: str
-    fit: int | None = Field(description="Number of the fit; cosines of different fits do not compare.")
-    models: int | None = Field(description="That it was fitted to.")
+    fit: int | None = Field(description="Id of the fit, null for `raw`. Cosines of different fits do not compare.")
+    models: int | None = Field(description="How many models it was fitted to.")
 
     @classmethod
-    def of(cls, fitted: Fitted | None) -> Self:
+    def of(cls, fitted: StoredGeometry | None) -> Self:
         return (
             cls(kind=fitted.kind, fit=fitted.id, models=fitted.models)
             if fitted
@@ -199,46 +216,48 @@ class Geometry(BaseModel):
 
 
 class Neighbors(BaseModel):
-    """Neighbours, best first, and what they rest on."""
+    """Neighbors, best first, with the space, geometry and index in which they were found."""
 
     space: Space
     geometry: Geometry
-    exact: bool = Field(description="Whether every vector was compared; if not, nearly all near ones are found.")
-    generation: int = Field(description="Of the main segment of the index; 0 where the space needs none.")
-    covered_seq: int = Field(description="The last change of the catalog that the answer takes into account.")
-    norm: float = Field(description="How far the query moves its base.")
-    noise_floor: float | None = Field(description="How far noise moves that base; null where it was not measured.")
+    exact: bool = Field(description="Whether all vectors were compared. If not, a few neighbors may be missing.")
+    generation: int = Field(description="The generation of the index's main segment; 0 if the space has none.")
+    covered_seq: int = Field(description="The last change of the catalog that the answer covers.")
+    norm: float = Field(description="The norm of the query's vector.")
+    noise_floor: float | None = Field(description="The norm that noise explains; null if it was not measured.")
     noise_similarity: float | None = Field(description="The greatest cosine that noise and chance explain.")
-    confident: bool | None = Field(description="Whether a neighbour is above that; null where it cannot be told.")
+    confident: bool | None = Field(
+        description="Whether a neighbor's cosine is above `noise_similarity`; null if the noise floor is unknown."
+    )
     note: str | None
     neighbors: list[Neighbor]
 
     @classmethod
-    def of(cls, answer: search_service.Answer) -> Self:
-        sure = answer.confidence
+    def from_answer(cls, answer: search_service.SearchAnswer) -> Self:
+        confidence = answer.confidence
         return cls(
-            space=Space.of(answer.space),
+            space=Space.from_row(answer.space),
             geometry=Geometry.of(answer.fitted),
             exact=answer.exact,
             generation=answer.generation,
             covered_seq=answer.covered_seq,
-            norm=sure.norm,
-            noise_floor=sure.noise_floor,
-            noise_similarity=sure.noise_similarity,
-            confident=sure.confident,
+            norm=confidence.norm,
+            noise_floor=confidence.noise_floor,
+            noise_similarity=confidence.noise_similarity,
+            confident=confidence.confident,
             note=_note(answer),
-            neighbors=[Neighbor.of(neighbour) for neighbour in answer.neighbours],
+            neighbors=[Neighbor.from_neighbor(neighbor) for neighbor in answer.neighbors],
         )
 
 
-def _note(answer: search_service.Answer) -> str | None:
-    said = {
+def _note(answer: search_service.SearchAnswer) -> str | None:
+    notes = {
         NOT_SERVING: not answer.space.serving,
-        AS_THEY_ARE: answer.space.base_repo is None and answer.fitted is None,
-        LEFT_OUT.format(answer.left_out): answer.left_out > 0,
-        NO_CONFIDENT_NEIGHBOUR: answer.confidence.confident is False,
+        COMPARED_RAW: answer.space.base_repo is None and answer.fitted is None,
+        NOT_COMPARED.format(answer.not_compared): answer.not_compared > 0,
+        NO_CONFIDENT_NEIGHBOR: answer.confidence.confident is False,
     }
-    return " ".join(sentence for sentence, holds in said.items() if holds) or None
+    return " ".join(note for note, applies in notes.items() if applies) or None
 
 
 class AnswerError(BaseModel):
@@ -247,17 +266,17 @@ class AnswerError(BaseModel):
 
 
 class BatchAnswer(BaseModel):
-    """What was found of one of the models asked about, or why nothing could be."""
+    """The answer for one model of a batch search, or the error if it has none."""
 
     repo_id: str
     answer: Neighbors | None
     error: AnswerError | None
 
     @classmethod
-    def of(cls, repo_id: str, answer: search_service.Answer | CatalogError) -> Self:
+    def from_answer(cls, repo_id: str, answer: search_service.SearchAnswer | CatalogError) -> Self:
         if isinstance(answer, CatalogError):
             return cls(repo_id=repo_id, answer=None, error=AnswerError(code=answer.code, message=answer.message))
-        return cls(repo_id=repo_id, answer=Neighbors.of(answer), error=None)
+        return cls(repo_id=repo_id, answer=Neighbors.from_answer(answer), error=None)
 
 
 class BatchAnswers(BaseModel):

@@ -1,1 +1,1 @@
-"""Selections of adapters to compose."""
+"""Selections of adapters to compose for a task."""

@@ -1,4 +1,4 @@
-"""Routes: sets of modules for a task."""
+"""Routes: selections of adapters for a task."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from catalog.errors import (
     ExamplesNotKept,
     InvalidCursor,
     SelectionNotFound,
-    TaskNotDone,
+    TaskNotFinished,
     TaskNotFound,
     TooManyJobs,
     WeakKey,
@@ -33,32 +33,34 @@ router = APIRouter(prefix="/v1/selections", tags=["selections"])
     "",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
-    responses=problems(TaskNotFound, TaskNotDone, ExamplesNotKept, BodyTooLarge, TooManyJobs, WeakKey),
+    responses=problems(TaskNotFound, TaskNotFinished, ExamplesNotKept, BodyTooLarge, TooManyJobs, WeakKey),
 )
-def ask(
+def create(
     request: schemas.SelectionRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep
 ) -> schemas.Selection:
-    """Try sets of modules for a task, chosen in several ways, and compare them. Shown to whom the task is, or to the
-    API key that asks.
+    """Select adapters for a task, compose them, and measure the result. The selection belongs to the API key of the
+    task, or else to that of the request.
     """
-    return schemas.Selection.of(*selection_service.ask(services.database, request.wish(), quota, viewer))
+    return schemas.Selection.from_row(*selection_service.create(services.database, request.to_request(), quota, viewer))
 
 
 @router.get("", responses=problems(InvalidCursor, WeakKey))
-def page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Selections:
+def list_page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Selections:
     """Selections, the newest first."""
-    found = selection_service.page(services.database, viewer, before=pagination.decode(query.cursor), limit=query.limit)
-    more = pagination.next_cursor(found, query.limit, lambda row: row[0].id)
-    return schemas.Selections(selections=[schemas.Selection.of(*each) for each in found], next_cursor=more)
+    rows = selection_service.list_page(
+        services.database, viewer, before=pagination.decode(query.cursor), limit=query.limit
+    )
+    more = pagination.next_cursor(rows, query.limit, lambda row: row[0].id)
+    return schemas.Selections(selections=[schemas.Selection.from_row(*row) for row in rows], next_cursor=more)
 
 
 @router.get("/{selection_id}", dependencies=[no_query], responses=problems(SelectionNotFound, WeakKey))
 def get(selection_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Selection:
-    """A selection: how far its job is, and how its arms compare."""
-    return schemas.Selection.of(*selection_service.get(services.database, selection_id, viewer))
+    """A selection with the state of its job and its result."""
+    return schemas.Selection.from_row(*selection_service.get(services.database, selection_id, viewer))
 
 
 @router.delete("/{selection_id}", dependencies=[no_query], responses=problems(SelectionNotFound, WeakKey))
 def delete(selection_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Selection:
-    """Forget a selection and its job; the answer is what it was."""
-    return schemas.Selection.of(*selection_service.delete(services.database, selection_id, viewer))
+    """Delete a selection and its job, and return what was deleted."""
+    return schemas.Selection.from_row(*selection_service.delete(services.database, selection_id, viewer))

@@ -1,8 +1,8 @@
-"""The events of jobs for any number of watchers, read from Postgres by one task a process.
+"""Job events for any number of watchers, read from Postgres by one task per process.
 
-The task keeps the last events in memory. A watcher goes through them at its own speed and has nothing but its place:
-however slow it is, nothing piles up for it. One that falls behind what is kept, or comes back after a while, reads
-on in Postgres until it has caught up.
+The task keeps the most recent events in memory. Each watcher iterates over them at its own speed and holds only a
+cursor, so a slow watcher has no queue that could grow. A watcher whose cursor is older than the events in memory reads
+from Postgres until it has caught up.
 """
 
 from __future__ import annotations
@@ -20,126 +20,125 @@ from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.database import Database
 from catalog.errors import DatabaseUnavailable
 from catalog.jobs import service as job_service
-from catalog.jobs.service import Event, Place
+from catalog.jobs.service import Event, EventCursor
 
-INTERVAL = 0.25  # seconds between looks, while anybody watches
-KEPT = 5_000  # events in memory
-PAGE = 500  # events that are read, or gone through, at once
-READERS = 4  # watchers that read in Postgres at the same time
+POLL_INTERVAL = 0.25  # seconds; nothing is polled without watchers
+MAX_RECENT = 5_000  # events in memory
+PAGE_SIZE = 500  # events per read or iteration
+MAX_READERS = 4  # watchers that read from Postgres concurrently
 
 log = logging.getLogger(__name__)
 
 
-class Broadcast:
-    """Lives in one event loop, as long as it is entered."""
+class EventStream:
+    """An async context manager: the task that reads events runs in the event loop that entered it."""
 
-    def __init__(self, database: Database, *, interval: float = INTERVAL, kept: int = KEPT) -> None:
+    def __init__(self, database: Database, *, interval: float = POLL_INTERVAL, max_recent: int = MAX_RECENT) -> None:
         self._database = database
         self._interval = interval
-        self._kept = kept
+        self._max_recent = max_recent
         self._watchers = 0
-        self._recent: list[Event] = []  # every event behind `_start` that was read
-        self._start: Place | None = None  # None: nobody reads at the moment
+        self._recent: list[Event] = []  # all events after `_start` that have been read
+        self._start: EventCursor | None = None  # None while there are no watchers
         self._ended = False
 
     async def __aenter__(self) -> Self:
-        self._news = asyncio.Event()  # set once and exchanged: whoever waits for it is told of one look
-        self._wanted = asyncio.Event()
-        self._readers = CapacityLimiter(READERS)
-        self._task = asyncio.create_task(self._read_on())
+        self._polled = asyncio.Event()  # set after each poll, and replaced by a new one
+        self._wake = asyncio.Event()
+        self._readers = CapacityLimiter(MAX_READERS)
+        self._task = asyncio.create_task(self._run())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.end()
-        await self._task  # not cancelled: a look that was left alone would keep its connection to Postgres
+        await self._task  # not cancelled: an abandoned read would keep its connection to Postgres
 
     def end(self) -> None:
-        """Have every watcher's stream end."""
+        """End the streams of all watchers."""
         self._ended = True
-        self._wanted.set()
-        self._tell()
+        self._wake.set()
+        self._notify_watchers()
 
-    async def follow(self, after: Place, job_id: int | None = None, *, viewer: Viewer = PUBLIC) -> AsyncIterator[Event]:
-        """Events behind a place, of one job or of all that the viewer may see, until the process ends. Raises
-        `DatabaseUnavailable`.
+    async def follow(
+        self, after: EventCursor, job_id: int | None = None, *, viewer: Viewer = PUBLIC
+    ) -> AsyncIterator[Event]:
+        """Yield the events after a cursor that the viewer may see, of all jobs or of one, until the stream is ended.
+        Raises `DatabaseUnavailable`.
         """
         self._watchers += 1
-        self._wanted.set()
+        self._wake.set()
         try:
-            place = after
+            cursor = after
             while not self._ended:
-                news = self._news
-                found, place = await self._next(place, job_id)
-                for event in found:
-                    if viewer.sees(event.viewer):
+                polled = self._polled
+                events, cursor = await self._next(cursor, job_id)
+                for event in events:
+                    if viewer.can_see(event.viewer):
                         yield event
-                if self._start is None or place >= self._head(self._start):
-                    await news.wait()
+                if self._start is None or cursor >= self._newest(self._start):
+                    await polled.wait()
         finally:
             self._watchers -= 1
 
-    async def _next(self, place: Place, job_id: int | None) -> tuple[list[Event], Place]:
-        """What comes behind a place, and the place behind that."""
+    async def _next(self, cursor: EventCursor, job_id: int | None) -> tuple[list[Event], EventCursor]:
+        """The next events after a cursor, and the cursor after them."""
         start = self._start
         if start is None:
-            return [], place
-        if place < start:
-            found = await to_thread.run_sync(self._page, place, job_id, limiter=self._readers)
-            last = found[-1].place if found else place
-            return found, last if len(found) == PAGE else max(start, last)
-        at = bisect_right(self._recent, place, key=lambda event: event.place)
-        passed = self._recent[at : at + PAGE]
-        found = [event for event in passed if job_id is None or event.job_id == job_id]
-        return found, passed[-1].place if passed else place
+            return [], cursor
+        if cursor < start:
+            events = await to_thread.run_sync(self._read_page, cursor, job_id, limiter=self._readers)
+            last = events[-1].cursor if events else cursor
+            return events, last if len(events) == PAGE_SIZE else max(start, last)
+        index = bisect_right(self._recent, cursor, key=lambda event: event.cursor)
+        page = self._recent[index : index + PAGE_SIZE]
+        events = [event for event in page if job_id is None or event.job_id == job_id]
+        return events, page[-1].cursor if page else cursor
 
-    def _page(self, after: Place, job_id: int | None = None) -> list[Event]:
-        return job_service.events_after(self._database, after, job_id=job_id, limit=PAGE)
+    def _read_page(self, after: EventCursor, job_id: int | None = None) -> list[Event]:
+        return job_service.list_events(self._database, after, job_id=job_id, limit=PAGE_SIZE)
 
-    def _now(self) -> Place:
-        return job_service.newest_place(self._database)
+    def _newest(self, start: EventCursor) -> EventCursor:
+        return self._recent[-1].cursor if self._recent else start
 
-    def _head(self, start: Place) -> Place:
-        return self._recent[-1].place if self._recent else start
-
-    async def _read_on(self) -> None:
+    async def _run(self) -> None:
         while not self._ended:
             if not self._watchers:
                 self._start, self._recent = None, []
-                self._wanted.clear()
-                await self._wanted.wait()
+                self._wake.clear()
+                await self._wake.wait()
                 continue
             try:
-                more = await self._look()
+                more = await self._poll()
             except DatabaseUnavailable:
-                log.warning("the events of jobs cannot be read: Postgres does not answer")
+                log.warning("job events cannot be read: Postgres does not answer")
                 more = False
-            except Exception:  # watchers wait for this task: it ends with the process alone
-                log.exception("the events of jobs cannot be read; the next look tries again")
+            except Exception:  # the task must not end while watchers wait for it
+                log.exception("job events cannot be read; the next poll will try again")
                 more = False
-            self._tell()
+            self._notify_watchers()
             if not more and not self._ended:
                 await self._pause()
 
     async def _pause(self) -> None:
-        """Until the next look is due, or the end."""
-        self._wanted.clear()
+        """Wait until the next poll is due or the stream is ended."""
+        self._wake.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._interval):
                 while not self._ended:
-                    await self._wanted.wait()
-                    self._wanted.clear()
+                    await self._wake.wait()
+                    self._wake.clear()
 
-    async def _look(self) -> bool:
-        """Whether there is more to be read at once."""
+    async def _poll(self) -> bool:
+        """Read a page of new events. True if there may be more."""
         if self._start is None:
-            self._start = await to_thread.run_sync(self._now)
-        found = await to_thread.run_sync(self._page, self._head(self._start))
-        self._recent += found
-        if len(self._recent) > self._kept:
-            self._start = self._recent[-self._kept - 1].place
-            self._recent = self._recent[-self._kept :]
-        return len(found) == PAGE
+            self._start = await to_thread.run_sync(job_service.newest_cursor, self._database)
+        page = await to_thread.run_sync(self._read_page, self._newest(self._start))
+        self._recent += page
+        if len(self._recent) > self._max_recent:
+            self._start = self._recent[-self._max_recent - 1].cursor
+            self._recent = self._recent[-self._max_recent :]
+        return len(page) == PAGE_SIZE
 
-    def _tell(self) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+    def _notify_watchers(self) -> None:
+        polled, self._polled = self._polled, asyncio.Event()
+        polled.set()

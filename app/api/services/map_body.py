@@ -1,4 +1,4 @@
-"""The map as bytes. The drawing is by far most of them: its JSON is written once, and what came since each time."""
+"""The map as gzipped JSON. The JSON of the layout, which is most of it, is serialized once per layout."""
 
 from __future__ import annotations
 
@@ -9,80 +9,81 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from catalog.maps.view import SIDE, View
+from catalog.maps.view import SIDE, MapView
 
-LEVEL = 4  # of zlib's nine: a third of the time of the default, 6, for a twelfth more bytes
-KEPT = 4  # bodies that a process keeps ready
+COMPRESSION_LEVEL = 4  # takes a third of the time of the default, 6, for a twelfth more bytes
+MAX_BODIES = 4  # per process
 
 
 @dataclass(frozen=True, eq=False)
 class _Body:
-    view: View
-    drawing: str  # the JSON of the view's sheet
-    packed: bytes
+    view: MapView
+    layout: str  # the JSON of the view's layout
+    compressed: bytes
 
     @classmethod
-    def of(cls, view: View, last: _Body | None) -> _Body:
-        """The body of a view; `last` is that of an earlier one of the same space."""
-        same_sheet = last is not None and last.view.sheet is view.sheet
-        drawing = last.drawing if last is not None and same_sheet else _json(_drawing(view))
-        text = f"{drawing.removesuffix('}')},{_json(_since(view)).removeprefix('{')}"
-        return cls(view, drawing, gzip.compress(text.encode(), LEVEL, mtime=0))
+    def from_view(cls, view: MapView, previous: _Body | None) -> _Body:
+        """The body of a view. `previous` is the body of an earlier view of the same space."""
+        same_layout = previous is not None and previous.view.layout is view.layout
+        layout = previous.layout if previous is not None and same_layout else _json(_layout_fields(view))
+        text = f"{layout.removesuffix('}')},{_json(_change_fields(view)).removeprefix('{')}"
+        return cls(view, layout, gzip.compress(text.encode(), COMPRESSION_LEVEL, mtime=0))
 
 
 @dataclass
 class MapBodies:
-    """The last bodies of a process, by space."""
+    """The latest body of each space."""
 
-    _bodies: dict[str, _Body] = field(default_factory=dict)  # the most used last
+    _bodies: dict[str, _Body] = field(default_factory=dict)  # by space key, the most recently used last
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __contains__(self, space_key: str) -> bool:
         return space_key in self._bodies
 
-    def gzipped(self, view: View) -> bytes:
+    def gzipped(self, view: MapView) -> bytes:
         """The JSON of a view, compressed with gzip."""
-        key = view.standing.space_key
+        key = view.version.space_key
         with self._lock:
             body = self._bodies.pop(key, None)
             if body is None or body.view is not view:
-                body = _Body.of(view, body)
+                body = _Body.from_view(view, body)
             self._bodies[key] = body
-            if len(self._bodies) > KEPT:
+            if len(self._bodies) > MAX_BODIES:
                 del self._bodies[next(iter(self._bodies))]
-            return body.packed
+            return body.compressed
 
 
-def plain(gzipped: bytes) -> bytes:
-    """For who takes no gzip."""
+def decompress(gzipped: bytes) -> bytes:
+    """The body for a client that does not accept gzip."""
     return gzip.decompress(gzipped)
 
 
-def _json(content: dict[str, Any]) -> str:
-    return json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+def _json(fields: dict[str, Any]) -> str:
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
 
 
-def _drawing(view: View) -> dict[str, Any]:
-    sheet = view.sheet
-    parted = (repo_id.split("/", 1) for repo_id in sheet.repo_ids)
-    owners = [[owner, [name for _, name in those]] for owner, those in groupby(parted, key=lambda part: part[0])]
+def _layout_fields(view: MapView) -> dict[str, Any]:
+    layout = view.layout
+    split_ids = (repo_id.split("/", 1) for repo_id in layout.repo_ids)
+    owners = [[owner, [name for _, name in repos]] for owner, repos in groupby(split_ids, key=lambda parts: parts[0])]
     return {
-        "space": view.standing.space_key,
-        "version": view.standing.map_id,
+        "space": view.version.space_key,
+        "version": view.version.map_id,
         "side": SIDE,
-        "neighbours": sheet.neighbours,
-        "mean_distortion": round(sheet.mean_distortion, 6),
-        "clusters": [vars(cluster) for cluster in sheet.clusters],
+        "neighbors": layout.neighbors,
+        "mean_distortion": round(layout.mean_distortion, 6),
+        "clusters": [vars(cluster) for cluster in layout.clusters],
         "points": {
             "owners": owners,
-            "x": sheet.places[:, 0].tolist(),
-            "y": sheet.places[:, 1].tolist(),
-            "cluster": sheet.cluster.tolist(),
-            "distortion": sheet.distortion.tolist(),
+            "x": layout.coordinates[:, 0].tolist(),
+            "y": layout.coordinates[:, 1].tolist(),
+            "cluster": layout.cluster.tolist(),
+            "distortion": layout.distortion.tolist(),
         },
     }
 
 
-def _since(view: View) -> dict[str, Any]:
-    x, y = view.places.T.tolist()
-    return {"placed": {"repo_ids": view.repo_ids, "x": x, "y": y, "cluster": view.cluster}, "gone": view.gone}
+def _change_fields(view: MapView) -> dict[str, Any]:
+    """What changed since the layout."""
+    x, y = view.coordinates.T.tolist()
+    return {"arrivals": {"repo_ids": view.repo_ids, "x": x, "y": y, "cluster": view.cluster}, "removed": view.removed}

@@ -1,4 +1,4 @@
-"""What the routes work with, made once a process."""
+"""The objects that the routes share, created once per process."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Annotated, Self
 
 from fastapi import Depends, Request
 
-from app.api.services.event_stream import Broadcast
+from app.api.services.event_stream import EventStream
 from app.api.services.map_body import MapBodies
 from catalog.database import Database
 from catalog.errors import CatalogError
-from catalog.index.follower import Follower
-from catalog.maps.view import Atlas, Standing
+from catalog.index.follower import IndexFollower
+from catalog.maps.view import MapCache, MapVersion
 
 log = logging.getLogger(__name__)
 
@@ -22,28 +22,28 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Services:
     database: Database
-    index: Follower
-    atlas: Atlas
+    index: IndexFollower
+    map_cache: MapCache
     map_bodies: MapBodies
-    events: Broadcast
+    events: EventStream
 
     @classmethod
-    def of(cls, database: Database, index: Follower) -> Self:
-        return cls(database, index, Atlas(database, index), MapBodies(), Broadcast(database))
+    def create(cls, database: Database, index: IndexFollower) -> Self:
+        return cls(database, index, MapCache(database, index), MapBodies(), EventStream(database))
 
-    def map_body(self, standing: Standing) -> bytes:
-        """The map as it stands, JSON in gzip. Raises `IndexNotLoaded`."""
-        return self.map_bodies.gzipped(self.atlas.view(standing))
+    def map_body(self, version: MapVersion) -> bytes:
+        """The map in this version, as gzipped JSON. Raises `IndexNotLoaded`."""
+        return self.map_bodies.gzipped(self.map_cache.view(version))
 
-    def keep_maps_ready(self, stopping: Event, interval: float) -> None:
-        """Until told to stop, make the default map before anybody asks for it: a large one takes a second or two."""
+    def refresh_default_map(self, stopping: Event, interval: float) -> None:
+        """Load the default map every `interval` seconds until `stopping` is set: a large one takes seconds."""
         while not stopping.wait(interval):
             try:
-                self.map_body(self.atlas.standing())
+                self.map_body(self.map_cache.current_version())
             except CatalogError:
-                continue  # there is none yet, or Postgres is away
+                continue  # there is no map yet, or Postgres is down
             except Exception:
-                log.exception("the map could not be made ready; the next look tries again")
+                log.exception("Unexpected error while loading the default map; retrying")
 
 
 async def _services(request: Request) -> Services:

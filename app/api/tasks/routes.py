@@ -18,14 +18,13 @@ from app.api.tasks import schemas
 from catalog.errors import (
     ArchiveNotFound,
     BodyTooLarge,
-    GeometryNotFitted,
     IndexNotLoaded,
     InvalidCursor,
     InvalidExamples,
     InvalidRepoId,
     NameTaken,
     SpaceNotFound,
-    TaskNotDone,
+    TaskNotFinished,
     TaskNotFound,
     TooManyJobs,
     WeakKey,
@@ -42,50 +41,54 @@ router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
     dependencies=[no_query],
     responses=problems(InvalidExamples, InvalidRepoId, NameTaken, SpaceNotFound, BodyTooLarge, TooManyJobs, WeakKey),
 )
-def ask(request: schemas.TaskRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep) -> schemas.Task:
-    """Ask which models fit some examples. What is asked with an API key is shown to that key alone."""
-    return schemas.Task.of(*task_service.ask(services.database, request.question(), quota, viewer))
+def create(request: schemas.TaskRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep) -> schemas.Task:
+    """Find the models that fit a task, given by examples. A task that is created with an API key is visible to that key
+    alone.
+    """
+    return schemas.Task.from_row(*task_service.create(services.database, request.to_request(), quota, viewer))
 
 
 @router.get("", responses=problems(InvalidCursor, WeakKey))
-def page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Tasks:
+def list_page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Tasks:
     """Tasks, the newest first."""
-    found = task_service.page(services.database, viewer, before=pagination.decode(query.cursor), limit=query.limit)
-    more = pagination.next_cursor(found, query.limit, lambda row: row[0].id)
-    return schemas.Tasks(tasks=[schemas.Task.of(*each) for each in found], next_cursor=more)
+    rows = task_service.list_page(services.database, viewer, before=pagination.decode(query.cursor), limit=query.limit)
+    more = pagination.next_cursor(rows, query.limit, lambda row: row[0].id)
+    return schemas.Tasks(tasks=[schemas.Task.from_row(*row) for row in rows], next_cursor=more)
 
 
 @router.get("/{task_id}", dependencies=[no_query], responses=problems(TaskNotFound, WeakKey))
 def get(task_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Task:
-    """A task: how far its jobs are, and what its models scored."""
-    return schemas.Task.of(*task_service.get(services.database, task_id, viewer))
+    """A task with the state of its jobs, and the scores of the models that it was verified with."""
+    return schemas.Task.from_row(*task_service.get(services.database, task_id, viewer))
 
 
 @router.delete("/{task_id}", dependencies=[no_query], responses=problems(TaskNotFound, WeakKey))
 def delete(task_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Task:
-    """Forget a task, its jobs, its examples and its vectors; the answer is what it was."""
-    return schemas.Task.of(*task_service.delete(services.database, task_id, viewer))
+    """Delete a task with its jobs, examples, vectors and selections, and return what was deleted."""
+    return schemas.Task.from_row(*task_service.delete(services.database, task_id, viewer))
 
 
 @router.get(
     "/{task_id}/adapter",
     response_class=StreamingResponse,
-    responses=problems(TaskNotFound, TaskNotDone, ArchiveNotFound, WeakKey) | zip_response.RESPONSE,
+    responses=problems(TaskNotFound, TaskNotFinished, ArchiveNotFound, WeakKey) | zip_response.ZIP_RESPONSES,
 )
 def adapter(
     task_id: Id, query: Annotated[schemas.AdapterQuery, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> StreamingResponse:
-    """The adapter that was trained on all examples of a task, where it is kept: a zip file that PEFT loads unpacked."""
-    return zip_response.answer(task_service.adapter(services.database, task_id, query.base, viewer))
+    """The adapter that was trained on all examples of a task, as a zip file, if the task has `keep_adapter`. PEFT loads
+    the unpacked folder.
+    """
+    return zip_response.zip_response(task_service.adapter(services.database, task_id, query.base, viewer))
 
 
 @router.get(
     "/{task_id}/neighbors",
-    responses=problems(TaskNotFound, TaskNotDone, GeometryNotFitted, IndexNotLoaded, WeakKey),
+    responses=problems(TaskNotFound, TaskNotFinished, IndexNotLoaded, WeakKey),
 )
 def neighbors(
     task_id: Id, query: Annotated[schemas.TaskNeighborsQuery, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> schemas.TaskNeighbors:
-    """The models nearest to a task, each with how certain that is, and whether anything here is like it at all."""
-    found = task_ranking.rank(services.database, services.index, task_id, query.base, query.options(viewer))
-    return schemas.TaskNeighbors(bases=[schemas.TaskNeighborsOnBase.of(each) for each in found])
+    """The models nearest to a task, each with the uncertainty of its similarity, and whether the task is covered."""
+    answers = task_ranking.rank_models(services.database, services.index, task_id, query.base, query.options(viewer))
+    return schemas.TaskNeighbors(bases=[schemas.TaskNeighborsOnBase.from_answer(answer) for answer in answers])

@@ -3,78 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, with_config
-from typing_extensions import TypedDict  # pydantic takes it from here alone before Python 3.12
+from typing_extensions import TypedDict  # before Python 3.12, pydantic does not accept that of `typing`
 
 from app.api.jobs.schemas import JobError
-from app.api.schemas import FIRST_MISTAKE, NO_NUL, Space, Strict
-from app.api.search.schemas import Geometry, Neighbor
+from app.api.schemas import FIRST_ERROR_ONLY, NO_NUL, Space, Strict
+from app.api.search.schemas import Geometry, GeometryField, Neighbor
 from catalog import tables
 from catalog.auth.viewer import Viewer
 from catalog.database import storable
-from catalog.geometry.transforms import RAW, SERVED
+from catalog.geometry.transforms import GeometryChoice
 from catalog.models.repo_ref import RepoRef
 from catalog.search import service as search_service
-from catalog.search.reranking import Page
+from catalog.search.reranking import PageOptions
 from catalog.tables import JobState
 from catalog.tasks import ranking as task_ranking
 from catalog.tasks import service as task_service
-from catalog.tasks.examples import LEAST, MAX_CHARACTERS, MOST, read_examples
+from catalog.tasks.examples import MAX_CHARACTERS, MAX_EXAMPLES, MIN_EXAMPLES, parse_examples
 
-NAME = "^([A-Za-z]|[0-9]+[A-Za-z._-])[A-Za-z0-9._-]*$"  # digits alone are a number
+NAME = "^([A-Za-z]|[0-9]+[A-Za-z._-])[A-Za-z0-9._-]*$"  # a name of digits alone would be taken for an id
+
+MAX_TURNS = 2_500  # a longer chat exceeds MAX_CHARACTERS even with one letter a message
+IGNORE_EXTRA = ConfigDict(extra="ignore")  # rows of data sets have further columns
 
 
-MAX_TURNS = 2_500  # of a chat of one-letter messages, more are longer than a row may be
-PASSED_OVER = ConfigDict(extra="ignore")  # data sets have more columns than these
-
-
-def _storable(given: Any) -> Any:
-    """Texts that were cut within an emoji end with half of it, which pydantic does not take."""
-    return storable(given) if isinstance(given, str) else given
+def _storable(value: Any) -> Any:
+    """Replace half surrogate pairs, which truncated emojis leave and which pydantic rejects."""
+    return storable(value) if isinstance(value, str) else value
 
 
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS), BeforeValidator(_storable)]
 
 
-@with_config(PASSED_OVER)
+@with_config(IGNORE_EXTRA)
 class Turn(TypedDict, total=False):
-    """A message of a chat; other fields are passed over."""
+    """A message of a chat; other fields are ignored."""
 
     role: Annotated[str, Field(max_length=100)] | None
     content: Text | None
 
 
-@with_config(PASSED_OVER)
+@with_config(IGNORE_EXTRA)
 class Row(TypedDict, total=False):
-    """An example; other fields are passed over."""
+    """An example; other fields are ignored."""
 
     instruction: Text | None
     input: Text | None
     output: Text | None
-    messages: Annotated[list[Turn], Field(max_length=MAX_TURNS), FIRST_MISTAKE] | None
+    messages: Annotated[list[Turn], Field(max_length=MAX_TURNS), FIRST_ERROR_ONLY] | None
 
 
 class TaskRequest(Strict):
-    examples: Annotated[list[Row], FIRST_MISTAKE] = Field(
-        max_length=MOST,
-        description=f"{LEAST} to {MOST} of `{{instruction, input?, output}}`, or of `{{messages: [...]}}` that end "
-        "with the assistant's.",
+    examples: Annotated[list[Row], FIRST_ERROR_ONLY] = Field(
+        max_length=MAX_EXAMPLES,
+        description=f"{MIN_EXAMPLES} to {MAX_EXAMPLES} examples, each `{{instruction, input?, output}}` or a chat "
+        "`{messages: [...]}` that ends with a message of the assistant.",
     )
-    base: str | None = Field(None, max_length=200, description="Repo id; every base in the index without.")
-    name: str | None = Field(None, max_length=96, pattern=NAME, description="By which expressions know it.")
-    verify: int = Field(0, ge=0, le=20, description="Score so many of the nearest on examples that are held back.")
+    base: str | None = Field(None, max_length=200, description="Repo id. Defaults to every base in the index.")
+    name: str | None = Field(None, max_length=96, pattern=NAME, description="Name of the task in expressions.")
+    verify: int = Field(0, ge=0, le=20, description="Number of nearest models to score on a holdout of the examples.")
     seed: int = Field(0, ge=0, lt=2**31)
     keep_examples: bool = Field(False, description="Keep the examples after the task's last job.")
+    keep_adapter: bool = Field(False, description="Keep the adapter that is trained on all examples for download.")
 
-    keep_adapter: bool = Field(False, description="Keep the adapter that is trained on all examples, to be downloaded.")
-
-    def question(self) -> task_service.Question:
+    def to_request(self) -> task_service.TaskRequest:
         """Raises `InvalidExamples` and `InvalidRepoId`."""
-        return task_service.Question(
-            read_examples(self.examples),
+        return task_service.TaskRequest(
+            parse_examples(self.examples),
             RepoRef(self.base).repo_id if self.base is not None else None,
             self.name,
             self.verify,
@@ -85,16 +84,16 @@ class TaskRequest(Strict):
 
 
 class Score(BaseModel):
-    """How well one of the nearest models says the outputs that were held back."""
+    """The loss of one of the nearest models on the holdout."""
 
     repo_id: str
     similarity: float
-    loss: float | None = Field(description="Nats a token; null where it could not be scored.")
-    error: str | None = Field(description="Code of what stood in the way.")
+    loss: float | None = Field(description="In nats per token; null if the model could not be scored.")
+    error: str | None = Field(description="Error code, if the model could not be scored.")
 
 
 class TaskRun(BaseModel):
-    """A task on one base, and what its job is at."""
+    """A task on one base, and the state of its job."""
 
     base: str
     sha: str
@@ -102,49 +101,50 @@ class TaskRun(BaseModel):
     state: JobState
     progress: float
     error: JobError | None
-    seconds: float | None = Field(description="That the job took.")
-    held_back: int | None = Field(description="Examples that models were scored on.")
-    base_loss: float | None = Field(description="Of the base itself on those, nats a token.")
+    seconds: float | None = Field(description="Duration of the job.")
+    holdout_examples: int | None = Field(description="Number of examples that models were scored on.")
+    base_loss: float | None = Field(description="Loss of the base model on the holdout, in nats per token.")
     scores: list[Score] | None
-    agreement: float | None = Field(description="Spearman's correlation of similarity and of loss saved.")
-    borne_out: bool | None = Field(description="Whether the nearest model does better than the base.")
+    rank_correlation: float | None = Field(description="Spearman's, of similarity and negative loss.")
+    nearest_beats_base: bool | None = Field(description="Whether the nearest model has a lower loss than the base.")
 
     @classmethod
-    def of(cls, run: tables.TaskRun, job: tables.Job) -> Self:
-        figures = run.figures or {}
-        told = {name: figures.get(name) for name in ("seconds", "held_back", "base_loss", "agreement")}
-        scores = figures.get("scores")
+    def from_row(cls, run: tables.TaskRun, job: tables.Job) -> Self:
+        metrics = run.metrics or {}
+        names = ("seconds", "holdout_examples", "base_loss", "rank_correlation")
+        fields = {name: metrics.get(name) for name in names}
+        scores = metrics.get("scores")
         return cls(
             base=run.base_repo,
             sha=run.base_sha,
             job=job.id,
             state=JobState(job.state),
             progress=job.progress,
-            error=JobError.of(job.error_code, job.error_message),
+            error=JobError.from_columns(job.error_code, job.error_message),
             scores=scores,
-            borne_out=_borne_out(scores, told["base_loss"]),
-            **told,
+            nearest_beats_base=_nearest_beats_base(scores, fields["base_loss"]),
+            **fields,
         )
 
 
 class Task(BaseModel):
     id: int
     name: str | None
-    examples: int
-    examples_kept: bool = Field(description="Whether they are still here.")
-    keep_adapter: bool = Field(description="Whether its adapter can be downloaded once its job is done.")
+    examples: int = Field(description="Number of examples.")
+    examples_kept: bool = Field(description="Whether the examples are still stored.")
+    keep_adapter: bool = Field(description="Whether the adapter can be downloaded once the job is done.")
     verify: int
     seed: int
-    recipe: dict[str, Any] = Field(description="How its adapters are trained.")
+    training_config: dict[str, Any] = Field(description="How its adapters are trained.")
     runs: list[TaskRun]
     created_at: datetime
 
     @classmethod
-    def of(cls, task: tables.Task, jobs: Mapping[int, tables.Job]) -> Self:
-        names = ("id", "name", "verify", "keep_adapter", "seed", "recipe", "created_at")
-        own = {name: getattr(task, name) for name in names}
-        runs = [TaskRun.of(run, jobs[run.id]) for run in task.runs]
-        return cls(examples=task.count, examples_kept=task.examples is not None, runs=runs, **own)
+    def from_row(cls, task: tables.Task, jobs: Mapping[int, tables.Job]) -> Self:
+        names = ("id", "name", "verify", "keep_adapter", "seed", "training_config", "created_at")
+        columns = {name: getattr(task, name) for name in names}
+        runs = [TaskRun.from_row(run, jobs[run.id]) for run in task.runs]
+        return cls(examples=task.count, examples_kept=task.examples is not None, runs=runs, **columns)
 
 
 class Tasks(BaseModel):
@@ -153,32 +153,34 @@ class Tasks(BaseModel):
 
 
 class AdapterQuery(Strict):
-    base: str | None = Field(None, max_length=200, pattern=NO_NUL, description="The one trained on this base.")
+    base: str | None = Field(None, max_length=200, pattern=NO_NUL, description="Base that the adapter was trained on.")
 
 
 class TaskNeighborsQuery(Strict):
     k: int = Field(10, ge=1, le=search_service.MAX_K)
-    base: str | None = Field(None, max_length=200, pattern=NO_NUL, description="On this base alone.")
-    geometry: Annotated[str | None, Field(pattern=f"^({'|'.join((RAW, *SERVED))})$")] = None
+    base: str | None = Field(None, max_length=200, pattern=NO_NUL, description="Neighbors on this base alone.")
+    geometry: GeometryField = GeometryChoice.DEFAULT
 
-    def options(self, viewer: Viewer) -> search_service.Options:
-        return search_service.Options(page=Page(self.k), geometry=self.geometry, unconfident=True, viewer=viewer)
+    def options(self, viewer: Viewer) -> search_service.SearchOptions:
+        return search_service.SearchOptions(
+            page=PageOptions(self.k), geometry=self.geometry, include_low_confidence=True, viewer=viewer
+        )
 
 
 class TaskNeighbor(Neighbor):
-    low: float = Field(description="Between this and `high` the similarity lies for other examples of the task.")
-    high: float
-    first: float = Field(description="Share of the halves of the examples to which it is the nearest.")
+    low: float = Field(description="Lower bound of the 95% interval of the similarity over other examples of the task.")
+    high: float = Field(description="Upper bound of that interval.")
+    nearest_share: float = Field(description="Share of the halves of the examples to which this model is the nearest.")
 
 
 NOT_COVERED = (
-    "Nothing here is like this task, as far as can be told: the nearest model is no nearer than models of other tasks "
-    "are. What stands first may be only the least unlike; `verify` tells whether it helps."
+    "Probably no indexed model covers this task: the nearest one is no nearer than models of other tasks usually are. "
+    "Create the task with `verify` to measure whether the nearest models help."
 )
 
 
 HALVES_DISAGREE = (
-    "Most halves of the examples are nearest to another model than all of them together are: take the order with care."
+    "The order of the models is uncertain: for most halves of the examples another model is nearer than the first one."
 )
 
 
@@ -187,42 +189,42 @@ class TaskNeighborsOnBase(BaseModel):
     space: Space
     geometry: Geometry
     covered: bool | None = Field(
-        description="Whether the nearest model is nearer than models of other tasks are; null where nobody "
-        "has measured what that takes in this space."
+        description="Whether the nearest model is nearer than models of other tasks usually are; null if no threshold "
+        "was measured for this feature and geometry."
     )
     note: str | None
     neighbors: list[TaskNeighbor]
 
     @classmethod
-    def of(cls, found: task_ranking.TaskAnswer) -> Self:
-        neighbours = [
-            TaskNeighbor(**Neighbor.of(each).model_dump(), low=sure.low, high=sure.high, first=sure.first)
-            for each, sure in zip(found.answer.neighbours, found.certainty, strict=True)
-        ]
+    def from_answer(cls, task_answer: task_ranking.TaskAnswer) -> Self:
+        answer = task_answer.answer
         return cls(
-            base=found.run.base_repo,
-            space=Space.of(found.answer.space),
-            geometry=Geometry.of(found.answer.fitted),
-            covered=found.covered,
-            note=_note(found),
-            neighbors=neighbours,
+            base=task_answer.run.base_repo,
+            space=Space.from_row(answer.space),
+            geometry=Geometry.of(answer.fitted),
+            covered=task_answer.covered,
+            note=_note(task_answer),
+            neighbors=[
+                TaskNeighbor(**Neighbor.from_neighbor(neighbor).model_dump(), **asdict(uncertainty))
+                for neighbor, uncertainty in zip(answer.neighbors, task_answer.uncertainties, strict=True)
+            ],
         )
 
 
 class TaskNeighbors(BaseModel):
-    """On each base by itself: similarities of different bases do not compare."""
+    """The neighbors on each base separately, since similarities on different bases are not comparable."""
 
     bases: list[TaskNeighborsOnBase]
 
 
-def _borne_out(scores: list[dict[str, Any]] | None, base_loss: float | None) -> bool | None:
+def _nearest_beats_base(scores: list[dict[str, Any]] | None, base_loss: float | None) -> bool | None:
     if not scores or base_loss is None or scores[0]["loss"] is None:
         return None
     return bool(scores[0]["loss"] < base_loss)
 
 
-def _note(found: task_ranking.TaskAnswer) -> str | None:
-    if found.covered is False:
+def _note(answer: task_ranking.TaskAnswer) -> str | None:
+    if answer.covered is False:
         return NOT_COVERED
-    first = [sure.first for sure in found.certainty]
-    return HALVES_DISAGREE if first and first[0] < 0.5 < max(first) else None
+    shares = [uncertainty.nearest_share for uncertainty in answer.uncertainties]
+    return HALVES_DISAGREE if shares and shares[0] < 0.5 < max(shares) else None

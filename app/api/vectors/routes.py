@@ -1,4 +1,4 @@
-"""Routes: vectors under names."""
+"""Routes: stored vectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, status
 from app.api import pagination
 from app.api.auth.viewer import ViewerDep
 from app.api.limits import no_query
-from app.api.problems import OF_AN_EXPRESSION, problems
+from app.api.problems import EXPRESSION_ERRORS, problems
 from app.api.schemas import PageQuery
 from app.api.services.services import ServicesDep
 from app.api.vectors import schemas
@@ -39,16 +39,16 @@ Name = Annotated[str, Path(max_length=200)]
     status_code=status.HTTP_201_CREATED,
     dependencies=[no_query],
     responses=problems(
-        InvalidName, NameTaken, TooManyVectors, InvalidVector, *OF_AN_EXPRESSION, NotIndexed,
+        InvalidName, NameTaken, TooManyVectors, InvalidVector, *EXPRESSION_ERRORS, NotIndexed,
         NoShift, SpaceNotFound, SpaceMismatch, SpaceRequired,
         BodyTooLarge, WeakKey,
     ),
 )  # fmt: skip
 def store(new: schemas.NewVector, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVector:
-    """Give a name to a vector of yours, or to what an expression comes to now. With an API key it is shown to that key
-    alone.
+    """Store a vector, or the current value of an expression, under a name. If the request has an API key, only that key
+    can see the stored vector.
     """
-    saved = arithmetic_service.save(
+    stored, space = arithmetic_service.save(
         services.database,
         new.name,
         new.expression if new.expression is not None else new.vector or [],
@@ -57,25 +57,27 @@ def store(new: schemas.NewVector, services: ServicesDep, viewer: ViewerDep) -> s
         note=new.note,
         viewer=viewer,
     )
-    return schemas.StoredVector.of(*saved)
+    return schemas.StoredVector.from_row(stored, space)
 
 
 @router.get("", responses=problems(InvalidCursor, WeakKey))
-def page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVectors:
-    """The stored vectors without their numbers, the oldest first."""
+def list_page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVectors:
+    """List the stored vectors without their numbers, the oldest first."""
     after = pagination.decode(query.cursor)
-    found = arithmetic_service.page(services.database, after=after, limit=query.limit, viewer=viewer)
-    more = pagination.next_cursor(found, query.limit, lambda row: row[0].id)
-    return schemas.StoredVectors(vectors=[schemas.StoredVector.of(*each) for each in found], next_cursor=more)
+    rows = arithmetic_service.list_page(services.database, after=after, limit=query.limit, viewer=viewer)
+    return schemas.StoredVectors(
+        vectors=[schemas.StoredVector.from_row(stored, space) for stored, space in rows],
+        next_cursor=pagination.next_cursor(rows, query.limit, lambda row: row[0].id),
+    )
 
 
 @router.get("/{name}", dependencies=[no_query], responses=problems(VectorNotFound, WeakKey))
-def get(name: Name, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredNumbers:
-    """A stored vector."""
-    return schemas.StoredNumbers.of(*arithmetic_service.get(services.database, name, viewer))
+def get(name: Name, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVectorWithNumbers:
+    """Get a stored vector with its numbers."""
+    return schemas.StoredVectorWithNumbers.from_row(*arithmetic_service.get(services.database, name, viewer))
 
 
 @router.delete("/{name}", dependencies=[no_query], responses=problems(VectorNotFound, WeakKey))
 def delete(name: Name, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVector:
-    """Forget a stored vector; the answer is what it was. What was computed from it stays."""
-    return schemas.StoredVector.of(*arithmetic_service.delete(services.database, name, viewer))
+    """Delete a stored vector and return it. Stored expressions that used it keep their values."""
+    return schemas.StoredVector.from_row(*arithmetic_service.delete(services.database, name, viewer))

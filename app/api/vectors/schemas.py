@@ -1,4 +1,4 @@
-"""Sums and stored vectors, as JSON."""
+"""Stored vectors, as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from catalog.tables import VectorOrigin
 
 
 class NewVector(Strict):
-    """A vector of a space, or the value that an expression has now, under a name."""
+    """A vector of a space, or the current value of an expression, with the name to store it under."""
 
     name: str = Field(max_length=200, description="Letters, digits and . _ - only.")
     space: SpaceName = None
@@ -26,9 +26,9 @@ class NewVector(Strict):
     @model_validator(mode="after")
     def _one_value(self) -> Self:
         if (self.vector is None) == (self.expression is None):
-            raise ValueError("give either `vector` or `expression`")
+            raise ValueError("exactly one of `vector` and `expression` is required")
         if self.unit_terms and self.expression is None:
-            raise ValueError("`unit_terms` goes with an `expression`")
+            raise ValueError("`unit_terms` requires `expression`")
         return self
 
 
@@ -36,29 +36,29 @@ class StoredVector(BaseModel):
     name: str
     space: Space
     norm: float
-    noise_floor: float | None = Field(description="How much of it may be noise; null where it was not measured.")
+    noise_floor: float | None = Field(description="The norm that noise explains; null if it was not measured.")
     origin: VectorOrigin
-    expression: str | None = Field(description="What it was the value of when it was stored.")
+    expression: str | None = Field(description="The expression that had this value when it was stored.")
     unit_terms: bool
     note: str | None
     created_at: datetime
 
     @classmethod
-    def of(cls, stored: tables.StoredVector, space: tables.SpaceRow) -> Self:
+    def from_row(cls, stored: tables.StoredVector, space: tables.SpaceRow) -> Self:
         return cls(**_fields(stored, space))
 
 
-class StoredNumbers(StoredVector):
+class StoredVectorWithNumbers(StoredVector):
     vector: list[float]
 
     @classmethod
-    def of(cls, stored: tables.StoredVector, space: tables.SpaceRow) -> Self:
+    def from_row(cls, stored: tables.StoredVector, space: tables.SpaceRow) -> Self:
         return cls(**_fields(stored, space), vector=stored.numbers.tolist())
 
 
 def _fields(stored: tables.StoredVector, space: tables.SpaceRow) -> dict:
     columns = ("name", "norm", "noise_floor", "origin", "expression", "unit_terms", "note", "created_at")
-    return {name: getattr(stored, name) for name in columns} | {"space": Space.of(space)}
+    return {name: getattr(stored, name) for name in columns} | {"space": Space.from_row(space)}
 
 
 class StoredVectors(BaseModel):

@@ -1,1 +1,1 @@
-"""The page of the map."""
+"""The map page."""

@@ -1,4 +1,4 @@
-"""The page of the map: files of `static/`, which ask this API and nobody else."""
+"""Routes of the map page: the files in `static/`, which send requests to this API only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 FOLDER = Path(__file__).parent / "static"
-# scripts, styles and answers of this server alone: names on the map are strangers' words
+# only scripts, styles and responses of this server: the names on the map are untrusted
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -26,17 +26,17 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/")
 @router.get("/map/")
-def home() -> RedirectResponse:
+def redirect_to_page() -> RedirectResponse:
     return RedirectResponse("/map")
 
 
 @router.get("/map")
-def page() -> FileResponse:
+def get_page() -> FileResponse:
     return FileResponse(FOLDER / "index.html", headers=HEADERS, media_type="text/html")
 
 
 class PageHeadersMiddleware:
-    """Adds the headers of the page to every file of it."""
+    """Adds `HEADERS` to every file of the page."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -51,5 +51,5 @@ class PageHeadersMiddleware:
 
 
 for _suffix, _type in {".js": "text/javascript", ".css": "text/css"}.items():
-    mimetypes.add_type(_type, _suffix)  # a machine's own table may have another, which `nosniff` would refuse
+    mimetypes.add_type(_type, _suffix)  # the system's table may have another type, which `nosniff` would reject
 router.mount("/map", PageHeadersMiddleware(StaticFiles(directory=FOLDER)))

@@ -1,9 +1,9 @@
-"""Routes: what the Hub tells by itself."""
+"""Routes: the Hub's webhook."""
 
 from __future__ import annotations
 
 import hmac
-from typing import Annotated, Self
+from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from fastapi.security import APIKeyHeader
@@ -11,27 +11,27 @@ from pydantic import BaseModel, Field
 
 from app.api.limits import no_query
 from app.api.problems import problems
-from app.api.schemas import FIRST_MISTAKE
+from app.api.schemas import FIRST_ERROR_ONLY
 from app.api.services.services import ServicesDep
 from app.api.settings import SettingsDep
-from catalog.errors import BodyTooLarge, WebhookOff, WebhookSecretWrong
+from catalog.errors import BodyTooLarge, InvalidWebhookSecret, WebhookDisabled
 from catalog.hub_sync import webhooks as webhook_service
 from catalog.hub_sync.webhooks import HubEvent, Outcome
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 SECRET_HEADER = "X-Webhook-Secret"
-MAX_REFS = 20_000  # that one push moves; a mirrored repo brings all of its branches and tags at once
+MAX_REFS = 20_000  # of one push; pushing a mirrored repo updates all of its branches and tags at once
 _secret = APIKeyHeader(
     name=SECRET_HEADER, scheme_name="WebhookSecret", auto_error=False, description="`DELTADEX_WEBHOOK_SECRET`."
 )
 
 
 def require_secret(settings: SettingsDep, secret: Annotated[str | None, Depends(_secret)]) -> None:
-    """Raises `WebhookOff` where no secret is set, and `WebhookSecretWrong`."""
+    """Raises `WebhookDisabled` if no secret is configured, and `InvalidWebhookSecret`."""
     if settings.webhook_secret is None or not settings.webhook_secret.get_secret_value():
-        raise WebhookOff("The webhook is off: set DELTADEX_WEBHOOK_SECRET to the secret that the Hub is to send.")
+        raise WebhookDisabled("The webhook is disabled. Set DELTADEX_WEBHOOK_SECRET to the secret that the Hub sends.")
     if not hmac.compare_digest(settings.webhook_secret.get_secret_value().encode(), (secret or "").encode()):
-        raise WebhookSecretWrong(f"Send the webhook's secret in the header {SECRET_HEADER}.")
+        raise InvalidWebhookSecret(f"Send the webhook secret in the header {SECRET_HEADER}.")
 
 
 class _Event(BaseModel):
@@ -56,14 +56,14 @@ class _Ref(BaseModel):
 
 
 class Delivery(BaseModel):
-    """The Hub's payload, version 3, as far as it is looked at; it may hold more."""
+    """The fields that are used of the Hub's payload, version 3. Further fields are ignored."""
 
     event: _Event
     repo: _Repo
     movedTo: _Moved | None = None
-    updatedRefs: Annotated[list[_Ref], FIRST_MISTAKE] | None = Field(None, max_length=MAX_REFS)
+    updatedRefs: Annotated[list[_Ref], FIRST_ERROR_ONLY] | None = Field(None, max_length=MAX_REFS)
 
-    def told(self) -> HubEvent:
+    def to_event(self) -> HubEvent:
         return HubEvent(
             self.event.action,
             self.event.scope,
@@ -72,29 +72,25 @@ class Delivery(BaseModel):
             hub_id=self.repo.id,
             head_sha=self.repo.headSha,
             moved_to=self.movedTo.name if self.movedTo else None,
-            refs=tuple(each.ref for each in self.updatedRefs) if self.updatedRefs is not None else None,
+            refs=tuple(update.ref for update in self.updatedRefs) if self.updatedRefs is not None else None,
         )
 
 
 class Received(BaseModel):
     outcome: Outcome
-    job: int | None = Field(description="The job that was made.")
-
-    @classmethod
-    def of(cls, outcome: Outcome, job: int | None = None) -> Self:
-        return cls(outcome=outcome, job=job)
+    job: int | None = Field(description="Id of the created job.")
 
 
 @router.post(
     "/hub",
     dependencies=[no_query, Depends(require_secret)],
-    responses=problems(WebhookOff, WebhookSecretWrong, BodyTooLarge),
+    responses=problems(WebhookDisabled, InvalidWebhookSecret, BodyTooLarge),
 )
-def hub(delivery: Delivery, services: ServicesDep) -> Received:
-    """For the Hub's webhook: a push is embedded, what is deleted or private leaves the index, a rename is followed.
-    The same delivery twice does nothing twice.
+def receive(delivery: Delivery, services: ServicesDep) -> Received:
+    """Receive a delivery of the Hub's webhook: queue pushed models, remove deleted and private ones, follow renames.
+    Repeated deliveries have no effect.
     """
     if delivery.repo.type != "model":
-        return Received.of(Outcome.NOTHING)
-    outcome, job = webhook_service.receive(services.database, delivery.told())
-    return Received.of(outcome, job.id if job else None)
+        return Received(outcome=Outcome.NOTHING, job=None)
+    outcome, job = webhook_service.receive(services.database, delivery.to_event())
+    return Received(outcome=outcome, job=job.id if job else None)

@@ -14,47 +14,49 @@ from app.cli.console import Api, AsJson, admin_headers, connect, notes, out, pri
 from app.cli.render import table_of
 from app.client import POLL_INTERVAL, Client
 
-Space = Annotated[str | None, typer.Option(help="Key or feature of a space; the default one without.")]
-clusters = typer.Typer(help="Clusters of models, and the runs that find them.", invoke_without_command=True)
+Space = Annotated[str | None, typer.Option(help="Key or feature of a space. Default: the default space.")]
+clusters = typer.Typer(help="Clusters of models, and the runs that compute them.", invoke_without_command=True)
 
 
 @clusters.callback()
-def listed(context: typer.Context, space: Space = None, api: Api = None, as_json: AsJson = False) -> None:
+def list_(context: typer.Context, space: Space = None, api: Api = None, as_json: AsJson = False) -> None:
     """Show the clusters of a space: their names, sizes and medoids."""
     if context.invoked_subcommand is not None:
         return
     with connect(api) as client:
-        found = client.get("/v1/clusters", space=space)
-    print_json(found) if as_json else out.print(_overview(found))
-    if not as_json:
-        notes.print(_summary(found["run"]))
+        response = client.get("/v1/clusters", space=space)
+    if as_json:
+        print_json(response)
+    else:
+        out.print(_cluster_table(response["clusters"]))
+        notes.print(_summary(response["run"]))
 
 
 @clusters.command()
 def fit(
     algorithm: Annotated[str, typer.Option(help="hdbscan, kmeans or agglomerative.")] = "hdbscan",
-    count: Annotated[int | None, typer.Option("--clusters", help="How many; for kmeans and agglomerative.")] = None,
-    min_cluster_size: Annotated[int | None, typer.Option(help="The fewest that are a cluster; for hdbscan.")] = None,
-    min_samples: Annotated[int | None, typer.Option(help="Neighbours that make a dense place; for hdbscan.")] = None,
+    count: Annotated[int | None, typer.Option("--clusters", help="Number of clusters (kmeans, agglomerative).")] = None,
+    min_cluster_size: Annotated[int | None, typer.Option(help="Minimal size of a cluster (hdbscan).")] = None,
+    min_samples: Annotated[int | None, typer.Option(help="Neighbors of a core point (hdbscan).")] = None,
     space: Space = None,
-    wait: Annotated[bool, typer.Option(help="Wait until it is done or failed.")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait until the run is done or failed.")] = True,
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find the clusters anew. Exits with 1 when that failed. Sends ADMIN_API_KEY where it is set."""
+    """Cluster a space again. Exits with 1 if the run fails. Sends ADMIN_API_KEY if it is set."""
     body: dict[str, Any] = {"algorithm": algorithm, "clusters": count, "min_cluster_size": min_cluster_size}
     with connect(api) as client:
         body |= {"min_samples": min_samples, "space": space}
         run = client.post("/v1/admin/clusters", body, admin_headers())
         if wait:
-            run = watch(client, run)
-    print_json(run) if as_json else out.print(_runs([run]))
+            run = wait_for_run(client, run)
+    print_json(run) if as_json else out.print(_run_table([run]))
     if run["state"] == "failed":
         raise typer.Exit(1)
 
 
-def watch(client: Client, run: dict[str, Any]) -> dict[str, Any]:
-    """Wait for a run, showing what it is at."""
+def wait_for_run(client: Client, run: dict[str, Any]) -> dict[str, Any]:
+    """Wait for a run to finish, showing its stage."""
     with notes.status("clusters: queued") as status:
         while run["state"] in ("queued", "running"):
             time.sleep(POLL_INTERVAL)
@@ -65,77 +67,77 @@ def watch(client: Client, run: dict[str, Any]) -> dict[str, Any]:
 
 @clusters.command()
 def runs(space: Space = None, api: Api = None, as_json: AsJson = False) -> None:
-    """Show the runs, the newest first."""
+    """List the runs, the newest first."""
     with connect(api) as client:
-        found = client.get("/v1/clusters/runs", space=space)
-    print_json(found) if as_json else out.print(_runs(found["runs"]))
+        response = client.get("/v1/clusters/runs", space=space)
+    print_json(response) if as_json else out.print(_run_table(response["runs"]))
 
 
 @clusters.command()
 def compare(run: int, other: int, api: Api = None, as_json: AsJson = False) -> None:
-    """Show how alike two runs are."""
+    """Compare two runs."""
     with connect(api) as client:
-        found = client.get(f"/v1/clusters/runs/{run}/compare/{other}")
+        comparison = client.get(f"/v1/clusters/runs/{run}/compare/{other}")
     if as_json:
-        print_json(found)
+        print_json(comparison)
         return
-    index = _figure(found["adjusted_rand"])
-    out.print(f"adjusted Rand {index} over {found['models']} models; {len(found['kept'])} clusters are in both")
+    index, shared = _decimal(comparison["adjusted_rand"]), len(comparison["shared_clusters"])
+    out.print(f"adjusted Rand {index} over {comparison['models']} models; {shared} shared clusters")
 
 
 def cluster(
-    number: Annotated[int, typer.Argument(metavar="ID", help="A cluster's number.")],
+    cluster_id: Annotated[int, typer.Argument(metavar="ID", help="Id of a cluster.")],
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a cluster: its closest members, and what sets it apart."""
+    """Show a cluster: its closest members, and the terms that distinguish it."""
     with connect(api) as client:
-        found = client.get(f"/v1/clusters/{number}")
-    print_json(found) if as_json else _show(found)
+        detail = client.get(f"/v1/clusters/{cluster_id}")
+    print_json(detail) if as_json else _print_cluster(detail)
 
 
-def _show(found: dict[str, Any]) -> None:
-    facts = Table.grid(padding=(0, 2))
-    facts.add_row("cluster", f"{found['id']} [bold]{escape(found['name'])}[/]")
-    facts.add_row("models", str(found["size"]))
-    facts.add_row("medoid", found["medoid"])
-    facts.add_row("cohesion", f"{found['cohesion']:.3f}")
+def _print_cluster(detail: dict[str, Any]) -> None:
+    properties = Table.grid(padding=(0, 2))
+    properties.add_row("cluster", f"{detail['id']} [bold]{escape(detail['name'])}[/]")
+    properties.add_row("models", str(detail["size"]))
+    properties.add_row("medoid", detail["medoid"])
+    properties.add_row("cohesion", f"{detail['cohesion']:.3f}")
     for kind in ("words", "tags", "tokens"):
-        terms = [each["term"] for each in found["explanation"][kind]]
+        terms = [entry["term"] for entry in detail["explanation"][kind]]
         if terms:
-            shown = " ".join(repr(term) for term in terms) if kind == "tokens" else " ".join(terms)
-            facts.add_row(kind, escape(shown))
+            line = " ".join(repr(term) for term in terms) if kind == "tokens" else " ".join(terms)
+            properties.add_row(kind, escape(line))
     members = table_of("closest", "cosine")
-    for each in found["closest"]:
-        members.add_row(each["repo_id"], f"{each['similarity']:.4f}{' placed' if each['placed'] else ''}")
-    out.print(facts, members)
+    for member in detail["closest"]:
+        note = " assigned after the run" if member["assigned_after_run"] else ""
+        members.add_row(member["repo_id"], f"{member['similarity']:.4f}{note}")
+    out.print(properties, members)
 
 
-def _overview(found: dict[str, Any]) -> Table:
+def _cluster_table(clusters: Iterable[dict[str, Any]]) -> Table:
     table = table_of("id", "name", "models", "cohesion", "medoid")
-    for each in found["clusters"]:
-        row = (str(each["id"]), escape(each["name"]), str(each["size"]), f"{each['cohesion']:.3f}", each["medoid"])
-        table.add_row(*row)
+    for row in clusters:
+        table.add_row(str(row["id"]), escape(row["name"]), str(row["size"]), f"{row['cohesion']:.3f}", row["medoid"])
     return table
 
 
 def _summary(run: dict[str, Any]) -> str:
     return (
         f"run {run['id']} ({run['algorithm']}): {run['clusters']} clusters of {run['models']} models, "
-        f"noise {_figure(run['noise_share'])}, silhouette {_figure(run['silhouette'])}, "
-        f"stability {_figure(run['stability'])}"
+        f"noise {_decimal(run['noise_share'])}, silhouette {_decimal(run['silhouette'])}, "
+        f"stability {_decimal(run['stability'])}"
     )
 
 
-def _runs(found: Iterable[dict[str, Any]]) -> Table:
+def _run_table(runs: Iterable[dict[str, Any]]) -> Table:
     table = table_of("run", "state", "algorithm", "models", "clusters", "noise", "silhouette", "stability", "seconds")
-    for run in found:
+    for run in runs:
         state = run["stage"] or run["state"] if run["error"] is None else f"{run['error']['code']}"
         counts = (str(run["models"] or ""), str(run["clusters"] if run["clusters"] is not None else ""))
-        figures = [_figure(run[name]) for name in ("noise_share", "silhouette", "stability", "seconds")]
-        table.add_row(str(run["id"]) + (" *" if run["current"] else ""), state, run["algorithm"], *counts, *figures)
+        metrics = [_decimal(run[name]) for name in ("noise_share", "silhouette", "stability", "seconds")]
+        table.add_row(str(run["id"]) + (" *" if run["current"] else ""), state, run["algorithm"], *counts, *metrics)
     return table
 
 
-def _figure(value: float | None) -> str:
+def _decimal(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"

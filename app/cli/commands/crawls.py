@@ -20,121 +20,126 @@ from catalog.errors import InvalidInput
 from catalog.models.repo_ref import RepoRef
 
 CRAWLS = "/v1/admin/crawls"
-Number = Annotated[int, typer.Argument(metavar="ID", help="A crawl's number.")]
+CrawlId = Annotated[int, typer.Argument(metavar="ID", help="Id of a crawl.")]
 
 
 def crawl(
-    base: Annotated[str | None, typer.Option(help="Every adapter and fine-tune of this base model.")] = None,
-    relation: Annotated[list[str] | None, typer.Option(help="With --base: adapter or finetune alone.")] = None,
-    owner: Annotated[str | None, typer.Option(help="Every model of a user or an organisation.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Every model with this tag.")] = None,
-    collection: Annotated[str | None, typer.Option(help="The models of a collection: OWNER/NAME-ID.")] = None,
+    base: Annotated[str | None, typer.Option(help="Crawl the adapters and full fine-tunes of this base model.")] = None,
+    relation: Annotated[list[str] | None, typer.Option(help="With --base: only adapter, or only finetune.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Crawl the models of a user or an organization.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Crawl the models with this tag.")] = None,
+    collection: Annotated[str | None, typer.Option(help="Crawl the models of a collection: OWNER/NAME-ID.")] = None,
     file: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="A file of repo ids, one a line; # begins a remark."),
+        typer.Option(exists=True, dir_okay=False, help="Crawl the repo ids in a file, one per line (# for comments)."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Queue at most so many in one run.")] = None,
-    min_downloads: Annotated[int | None, typer.Option(min=0, help="Leave out what was downloaded less.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of repos to queue in one run.")] = None,
+    min_downloads: Annotated[int | None, typer.Option(min=0, help="Skip repos with fewer downloads per month.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Queue nothing: count, and estimate bytes and hours.")
+        bool, typer.Option("--dry-run", help="Only count repos and estimate the cost; queue nothing.")
     ] = False,
-    every: Annotated[float | None, typer.Option(help="Begin anew so many hours after each run.")] = None,
-    wait: Annotated[bool, typer.Option(help="Wait until the lists are walked through.")] = True,
+    every: Annotated[float | None, typer.Option(help="Start again this many hours after each run.")] = None,
+    wait: Annotated[bool, typer.Option(help="Wait until the crawl ends.")] = True,
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Queue what the Hub lists. Exits with 1 when that failed. Sends ADMIN_API_KEY where it is set."""
-    named = {"base": base, "owner": owner, "tag": tag, "collection": collection}
+    """Queue the repos in a list of the Hub. Exits with 1 if the crawl fails. Sends ADMIN_API_KEY if it is set."""
     body: dict[str, Any] = {
-        **named,
+        "base": base,
+        "relations": relation or None,
+        "owner": owner,
+        "tag": tag,
+        "collection": collection,
         "ids": read_ids(file) if file else None,
         "limit": limit,
         "min_downloads": min_downloads,
+        "dry_run": dry_run,
+        "every_hours": every,
     }
-    body |= {"relations": relation or None, "dry_run": dry_run, "every_hours": every}
     with connect(api) as client:
-        found = client.post(CRAWLS, body, admin_headers())
+        created = client.post(CRAWLS, body, admin_headers())
         if wait:
-            found = watch(client, found)
-    print_json(found) if as_json else out.print(_table([found]), _summary(found))
-    if found["state"] in ("failed", "cancelled"):
+            created = watch(client, created)
+    print_json(created) if as_json else out.print(_table([created]), _summary(created))
+    if created["state"] in ("failed", "cancelled"):
         raise typer.Exit(1)
 
 
 def read_ids(file: Path) -> list[str]:
-    """The repo ids in a file. Raises `InvalidRepoId`, and `InvalidInput` where there is none."""
+    """Read repo ids from a file. Raises `InvalidRepoId`, and `InvalidInput` if there are none."""
     lines = (line.split("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
-    if not (found := [RepoRef(line).repo_id for line in lines if line]):
-        raise InvalidInput(f"{file} holds no repo id.")
-    return found
+    if not (repo_ids := [RepoRef(line).repo_id for line in lines if line]):
+        raise InvalidInput(f"{file} contains no repo ids.")
+    return repo_ids
 
 
-def watch(client: Client, found: dict[str, Any]) -> dict[str, Any]:
-    """Wait for a crawl, showing how far it is."""
+def watch(client: Client, crawl: dict[str, Any]) -> dict[str, Any]:
+    """Wait until a crawl ends, and show its progress."""
+    path = f"{CRAWLS}/{crawl['id']}"
     with notes.status("crawl: queued") as status:
-        while found["state"] in ("queued", "running"):
+        while crawl["state"] in ("queued", "running"):
             time.sleep(POLL_INTERVAL)
-            found = client.get(f"{CRAWLS}/{found['id']}", headers=admin_headers())
-            why = f", waits: {found['error']['code']}" if found["error"] else ""
-            status.update(f"crawl {found['id']}: {found['listed']} listed, {found['queued']} queued{why}")
-    return client.get(f"{CRAWLS}/{found['id']}", headers=admin_headers())
+            crawl = client.get(path, headers=admin_headers())
+            reason = f", waiting: {crawl['error']['code']}" if crawl["error"] else ""
+            status.update(f"crawl {crawl['id']}: {crawl['listed']} listed, {crawl['queued']} queued{reason}")
+    return client.get(path, headers=admin_headers())
 
 
-def _table(found: Iterable[dict[str, Any]]) -> Table:
+def _table(crawls: Iterable[dict[str, Any]]) -> Table:
     table = table_of("crawl", "source", "state", "pages", "listed", "queued", "unchanged", "skipped", "error")
-    for each in found:
-        counts = [str(each[name]) for name in ("pages", "listed", "queued", "unchanged", "skipped")]
-        run = f"{each['id']}" + (f" run {each['run']}" if each["every_hours"] else "")
-        table.add_row(run, escape(_source(each)), state(each["state"]), *counts, error(each))
+    for crawl in crawls:
+        counts = [str(crawl[name]) for name in ("pages", "listed", "queued", "unchanged", "skipped")]
+        name = f"{crawl['id']}" + (f" run {crawl['run']}" if crawl["every_hours"] else "")
+        table.add_row(name, escape(_source(crawl)), state(crawl["state"]), *counts, error(crawl))
     return table
 
 
-crawls = group_with_list(CRAWLS, _table, help="Crawls of the Hub: those that run, wait and ran.", as_admin=True)
+crawls = group_with_list(CRAWLS, _table, help="List and control crawls of the Hub.", as_admin=True)
 
 
 @crawls.command()
-def show(number: Number, api: Api = None, as_json: AsJson = False) -> None:
-    """Show a crawl, and what it costs."""
+def show(crawl_id: CrawlId, api: Api = None, as_json: AsJson = False) -> None:
+    """Show a crawl and its estimated cost."""
     with connect(api) as client:
-        found = client.get(f"{CRAWLS}/{number}", headers=admin_headers())
-    print_json(found) if as_json else out.print(_table([found]), _summary(found))
+        crawl = client.get(f"{CRAWLS}/{crawl_id}", headers=admin_headers())
+    print_json(crawl) if as_json else out.print(_table([crawl]), _summary(crawl))
 
 
 @crawls.command()
-def pause(number: Number, api: Api = None, as_json: AsJson = False) -> None:
-    """Stop after the last page that was stored."""
-    _move("pause", number, api, as_json)
+def pause(crawl_id: CrawlId, api: Api = None, as_json: AsJson = False) -> None:
+    """Pause a crawl after the last stored page."""
+    _post("pause", crawl_id, api, as_json)
 
 
 @crawls.command()
-def resume(number: Number, api: Api = None, as_json: AsJson = False) -> None:
-    """Go on where it was: one that was paused, or that failed."""
-    _move("resume", number, api, as_json)
+def resume(crawl_id: CrawlId, api: Api = None, as_json: AsJson = False) -> None:
+    """Continue a paused or failed crawl where it stopped."""
+    _post("resume", crawl_id, api, as_json)
 
 
 @crawls.command()
-def cancel(number: Number, api: Api = None, as_json: AsJson = False) -> None:
-    """End it, and its recurrence."""
-    _move("cancel", number, api, as_json)
+def cancel(crawl_id: CrawlId, api: Api = None, as_json: AsJson = False) -> None:
+    """Cancel a crawl and its recurrence."""
+    _post("cancel", crawl_id, api, as_json)
 
 
-def _move(verb: str, number: int, api: str | None, as_json: bool) -> None:
+def _post(action: str, crawl_id: int, api: str | None, as_json: bool) -> None:
     with connect(api) as client:
-        found = client.post(f"{CRAWLS}/{number}/{verb}", {}, admin_headers())
-    print_json(found) if as_json else out.print(_table([found]))
+        crawl = client.post(f"{CRAWLS}/{crawl_id}/{action}", {}, admin_headers())
+    print_json(crawl) if as_json else out.print(_table([crawl]))
 
 
-def _source(found: dict[str, Any]) -> str:
-    told = [f"{name} {value}" for name, value in found["source"].items() if name != "relations"]
-    return " ".join(told) or f"{found['ids']} ids"
+def _source(crawl: dict[str, Any]) -> str:
+    source = [f"{name} {value}" for name, value in crawl["source"].items() if name != "relations"]
+    return " ".join(source) or f"{crawl['ids']} ids"
 
 
-def _summary(found: dict[str, Any]) -> str:
-    estimate = found["estimate"]
-    if estimate is None or not found["queued"]:
+def _summary(crawl: dict[str, Any]) -> str:
+    estimate = crawl["estimate"]
+    if estimate is None or not crawl["queued"]:
         return ""
-    size = decimal(estimate["bytes"]) if estimate["bytes"] is not None else "an unknown number of bytes"
-    basis = "at the pace of the last jobs" if estimate["measured"] else "at an assumed pace: no job was done here yet"
-    verb = "would queue" if found["dry_run"] else "queued"
+    size = decimal(estimate["bytes"]) if estimate["bytes"] is not None else "unknown size"
+    basis = "at the pace of the last jobs" if estimate["measured"] else "at an assumed pace (no job has finished yet)"
+    verb = "would queue" if crawl["dry_run"] else "queued"
     hours = f"{estimate['hours']:.2g} hours of {estimate['workers']} worker(s)"
-    return f"{verb} {found['queued']} models: {size}, {hours}, {basis}"
+    return f"{verb} {crawl['queued']} models: {size}, {hours}, {basis}"

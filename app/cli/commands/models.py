@@ -11,74 +11,78 @@ from rich.table import Table
 from app.cli import render
 from app.cli.console import Api, AsJson, connect, notes, out, print_json
 from app.cli.render import state, table_of
+from catalog.geometry.transforms import GeometryChoice
 from catalog.models.repo_ref import RepoRef
 
 
 def search(
-    words: Annotated[list[str], typer.Argument(help="Words of a name, a tag or a card; the last may be begun.")],
-    base: Annotated[str | None, typer.Option(help="Fine-tunes of this base model alone.")] = None,
-    owner: Annotated[str | None, typer.Option(help="Models of this owner alone.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="How many.")] = 20,
+    words: Annotated[list[str], typer.Argument(help="Words in names, tags or cards; the last one as a prefix.")],
+    base: Annotated[str | None, typer.Option(help="Only fine-tunes of this base model.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only models of this owner.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="Number of results.")] = 20,
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find models by what their names, tags and cards say."""
+    """Search models by their names, tags and cards."""
     with connect(api) as client:
-        found = client.get("/v1/models", q=" ".join(words), base=base, owner=owner, limit=limit)
-    print_json(found) if as_json else out.print(_models(found["models"]))
+        page = client.get("/v1/models", q=" ".join(words), base=base, owner=owner, limit=limit)
+    print_json(page) if as_json else out.print(_models_table(page["models"]))
 
 
 def revisions(
-    repo_id: Annotated[str, typer.Argument(help="A model; a folder's is local/NAME.")],
+    repo_id: Annotated[str, typer.Argument(help="A model; local/NAME for a folder.")],
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a model's history, and how far it moved from one revision to the next."""
+    """Show the revisions of a model, and how each differs from the previous one."""
     repo_id = RepoRef(repo_id).repo_id
     with connect(api) as client:
-        found = client.get(f"/v1/models/{repo_id}/revisions")
-    print_json(found) if as_json else out.print(_revisions(found["revisions"]))
+        page = client.get(f"/v1/models/{repo_id}/revisions")
+    print_json(page) if as_json else out.print(_revisions_table(page["revisions"]))
 
 
-def _models(found: list[dict[str, Any]]) -> Table:
+def _models_table(models: list[dict[str, Any]]) -> Table:
     table = table_of("model", "state", "base", "downloads", "tags")
-    for each in found:
-        told = each["metadata"]
-        base = each["revision"]["base"]["repo_id"] if each["revision"] else ""
-        downloads = "" if told["downloads"] is None else str(told["downloads"])
-        table.add_row(each["repo_id"], state(each["state"]), base, downloads, escape(" ".join(told["tags"][:8])))
+    for model in models:
+        metadata = model["metadata"]
+        base = model["revision"]["base"]["repo_id"] if model["revision"] else ""
+        downloads = "" if metadata["downloads"] is None else str(metadata["downloads"])
+        table.add_row(model["repo_id"], state(model["state"]), base, downloads, escape(" ".join(metadata["tags"][:8])))
     return table
 
 
-def _revisions(found: list[dict[str, Any]]) -> Table:
-    table = table_of("revision", "embedded", "feature", "norm", "norm before", "cosine to it")
-    for each in found:
-        name = each["sha"][:12] + (" *" if each["current"] else "")
-        for move in each["moves"] or [None]:
-            row = (
-                [move["feature"], *(_figure(move[name]) for name in ("norm", "norm_before", "cosine"))] if move else []
-            )
-            table.add_row(name, each["created_at"][:19].replace("T", " "), *row)
+def _revisions_table(revisions: list[dict[str, Any]]) -> Table:
+    table = table_of("revision", "measured", "feature", "norm", "previous", "cosine")
+    for revision in revisions:
+        name = revision["sha"][:12] + (" *" if revision["current"] else "")
+        for measurement in revision["measurements"] or [None]:
+            cells = []
+            if measurement:
+                numbers = (_number(measurement[field]) for field in ("norm", "norm_before", "cosine"))
+                cells = [measurement["feature"], *numbers]
+            table.add_row(name, revision["created_at"][:19].replace("T", " "), *cells)
     return table
 
 
-def _figure(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
 def neighbors(
-    repo_id: Annotated[str, typer.Argument(help="An indexed model; a folder's is local/NAME.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
-    min_similarity: Annotated[float, typer.Option(min=-1, max=1, help="Leave out what has a smaller cosine.")] = -1,
+    repo_id: Annotated[str, typer.Argument(help="An indexed model; local/NAME for a folder.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of results.")] = 10,
+    min_similarity: Annotated[float, typer.Option(min=-1, max=1, help="Leave out models with a smaller cosine.")] = -1,
     space: Annotated[str | None, typer.Option(help="Key or feature of a space, such as meaning.")] = None,
-    geometry: Annotated[str | None, typer.Option(help="raw, or one that was fitted; the best without.")] = None,
-    base: Annotated[list[str] | None, typer.Option(help="Fine-tunes of this base alone; repeatable.")] = None,
+    geometry: Annotated[
+        GeometryChoice, typer.Option(help="Compare in the best geometry of the space, or raw vectors.")
+    ] = GeometryChoice.DEFAULT,
+    base: Annotated[list[str] | None, typer.Option(help="Only fine-tunes of this base; repeatable.")] = None,
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the models nearest to an indexed one."""
-    repo_id = RepoRef(repo_id).repo_id  # what goes into a path is a name and nothing else
-    asked: dict[str, Any] = {
+    """Show the nearest neighbors of an indexed model."""
+    repo_id = RepoRef(repo_id).repo_id  # validated, because it becomes part of the URL's path
+    params: dict[str, Any] = {
         "k": k,
         "min_similarity": min_similarity,
         "space": space,
@@ -86,18 +90,18 @@ def neighbors(
         "base": base,
     }
     with connect(api) as client:
-        answer = client.get(f"/v1/models/{repo_id}/neighbors", **asked)
+        answer = client.get(f"/v1/models/{repo_id}/neighbors", **params)
     print_json(answer) if as_json else out.print(render.neighbor_list(answer["neighbors"]))
     if answer["note"]:
         notes.print(answer["note"])
 
 
 def show(
-    repo_id: Annotated[str, typer.Argument(help="A model; a folder's is local/NAME.")],
+    repo_id: Annotated[str, typer.Argument(help="A model; local/NAME for a folder.")],
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a model: its base and how that was found, how far it moved it, and which tokens it promotes."""
+    """Show a model: its base and how that was determined, its norms, and the tokens that it promotes."""
     repo_id = RepoRef(repo_id).repo_id
     with connect(api) as client:
         model = client.get(f"/v1/models/{repo_id}")

@@ -1,4 +1,4 @@
-"""`deltadex embed | evaluate`: commands of the workers, for which no server is needed."""
+"""`deltadex embed | evaluate`: commands of the workers that need no server."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from catalog.errors import MissingExtra
 
 
 def embed(context: typer.Context) -> None:
-    """Compute vectors of folders into a file, with no server at all (see `deltadex embed --help`)."""
-    become("workers.embed", context.args)
+    """Compute vectors of local folders and write them to a file, without a server (see `deltadex embed --help`)."""
+    exec_module("workers.embed", context.args)
 
 
 def evaluate(context: typer.Context) -> None:
-    """Measure how well vectors tell a labelled pool apart, beside baselines (see `deltadex evaluate --help`)."""
-    become("workers.evaluation.evaluate", context.args)
+    """Measure how well vectors separate a labeled pool, compared with baselines (see `deltadex evaluate --help`)."""
+    exec_module("workers.evaluation.evaluate", context.args)
 
 
-def become(module: str, arguments: Sequence[str]) -> None:
-    """Turn this process into a command of the workers', for the app never imports torch."""
+def exec_module(module: str, arguments: Sequence[str]) -> None:
+    """Replace this process with a command of the workers, because the app never imports torch.
+
+    Raises `MissingExtra` if torch is not installed.
+    """
     if find_spec("torch") is None:
-        raise MissingExtra("No torch: this command needs `pip install 'deltadex[worker]'`.")
+        raise MissingExtra("This command needs torch. Install it with `pip install 'deltadex[worker]'`.")
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])

@@ -15,109 +15,102 @@ from app.cli.listing import group_with_list
 from app.cli.render import error, state, table_of
 from app.cli.waiting import wait_for_jobs
 from app.client import Client
-from catalog.arithmetic.expressions import written
-from catalog.selections.strategies import Arm
+from catalog.arithmetic.expressions import format_expression
+from catalog.selections.strategies import DEFAULT_STRATEGY, Strategy
 
 SELECTIONS = "/v1/selections"
-Number = Annotated[int, typer.Argument(metavar="ID", help="A selection's number.")]
+SelectionId = Annotated[int, typer.Argument(metavar="ID", help="Id of a selection.")]
 
 
 def select(
-    task: Annotated[str, typer.Argument(help="Number or name of a task that was asked with --keep.")],
-    count: Annotated[int, typer.Option("-n", min=1, max=10, help="Modules in a set.")] = 5,
-    base: Annotated[str | None, typer.Option(help="On this base.")] = None,
-    arm: Annotated[list[Arm] | None, typer.Option(help="Ways to choose a set; all of them without.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=10, help="How often each is tried.")] = 3,
-    seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
+    task: Annotated[str, typer.Argument(help="Number or name of a task that was created with --keep.")],
+    count: Annotated[int, typer.Option("-n", min=1, max=10, help="Adapters in a set.")] = 5,
+    base: Annotated[str | None, typer.Option(help="Defaults to the first base on which the task is finished.")] = None,
+    strategy: Annotated[
+        list[Strategy] | None, typer.Option(help=f"How to select a set; repeatable. Default: {DEFAULT_STRATEGY}.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the examples that weights are chosen by.")] = 0,
     budget: Annotated[int, typer.Option(min=12, max=200, help="Weights that are tried for a set, at most.")] = 40,
     wait: Annotated[bool, typer.Option(help="Wait for the answer.")] = True,
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Try sets of modules for a task, and compare them. Exits with 1 when that failed."""
+    """Select adapters for a task and compose them. Exits with 1 when that failed."""
     body = {
         "task": task,
         "base": base,
         "count": count,
-        "arms": [str(each) for each in arm] if arm else None,
-        "seeds": seeds,
+        "strategies": [str(each) for each in strategy or [DEFAULT_STRATEGY]],
         "seed": seed,
         "budget": budget,
     }
     with connect(api) as client:
-        found = client.post(SELECTIONS, body)
+        selection = client.post(SELECTIONS, body)
         if wait:
-            found = watch(client, found)
-    _print(found, as_json)
-    if found["state"] in ("failed", "cancelled"):
+            selection = watch(client, selection)
+    _print(selection, as_json)
+    if selection["state"] in ("failed", "cancelled"):
         raise typer.Exit(1)
 
 
-def watch(client: Client, found: dict[str, Any]) -> dict[str, Any]:
-    """Wait for a selection's job, showing how far it is."""
-    wait_for_jobs(client, {found["job"]: found["base"]})
-    return client.get(f"{SELECTIONS}/{found['id']}")
+def watch(client: Client, selection: dict[str, Any]) -> dict[str, Any]:
+    """Wait for the job of a selection and show its progress."""
+    wait_for_jobs(client, {selection["job"]: selection["base"]})
+    return client.get(f"{SELECTIONS}/{selection['id']}")
 
 
-def _table(found: Iterable[dict[str, Any]]) -> Table:
-    table = table_of("selection", "task", "base", "modules", "seeds", "state")
-    for each in found:
-        row = (str(each["id"]), str(each["task"]), escape(each["base"]), str(each["count"]), str(each["seeds"]))
-        table.add_row(*row, state(each["state"]))
+def _table(rows: Iterable[dict[str, Any]]) -> Table:
+    table = table_of("selection", "task", "base", "adapters", "strategies", "state")
+    for row in rows:
+        cells = (str(row["id"]), str(row["task"]), escape(row["base"]), str(row["count"]), ", ".join(row["strategies"]))
+        table.add_row(*cells, state(row["state"]))
     return table
 
 
-selections = group_with_list(SELECTIONS, _table, help="Sets of modules that were tried for tasks.")
+selections = group_with_list(SELECTIONS, _table, help="Sets of adapters that were composed for tasks.")
 
 
 @selections.command()
-def show(number: Number, api: Api = None, as_json: AsJson = False) -> None:
-    """Show a selection and what came out."""
+def show(selection_id: SelectionId, api: Api = None, as_json: AsJson = False) -> None:
+    """Show a selection and its result."""
     with connect(api) as client:
-        _print(client.get(f"{SELECTIONS}/{number}"), as_json)
+        _print(client.get(f"{SELECTIONS}/{selection_id}"), as_json)
 
 
 @selections.command()
-def delete(number: Number, api: Api = None) -> None:
-    """Forget a selection."""
+def delete(selection_id: SelectionId, api: Api = None) -> None:
+    """Delete a selection."""
     with connect(api) as client:
-        client.delete(f"{SELECTIONS}/{number}")
+        client.delete(f"{SELECTIONS}/{selection_id}")
 
 
-def _print(found: dict[str, Any], as_json: bool) -> None:
+def _print(selection: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print_json(found)
+        print_json(selection)
         return
-    heading = f"selection {found['id']} for task {found['task']} on {found['base']}"
-    out.print(f"{escape(heading)}: {state(found['state'])}{error(found, '  ')}")
-    if found["figures"]:
-        out.print(_compared(found["figures"]))
+    heading = f"selection {selection['id']} for task {selection['task']} on {selection['base']}"
+    out.print(f"{escape(heading)}: {state(selection['state'])}{error(selection, '  ')}")
+    if selection["metrics"]:
+        out.print(_result(selection["metrics"]))
 
 
-def _compared(figures: dict[str, Any]) -> RenderableType:
-    table = table_of("arm", "loss a token", "95% between", "beside random", "95% between")
-    table.add_row("[dim]the base itself[/]", f"{figures['base_loss']:.3f}")
-    table.add_row("[dim]the nearest alone[/]", f"{figures['nearest_alone']['held_out_loss']:.3f}")
-    for each in figures["arms"]:
-        table.add_row(each["arm"], *_mean(each["held_out_loss"], ""), *_mean(each["beside_random"], "+"))
-    best = min((one for arm in figures["arms"] for one in arm["sets"]), key=lambda one: one["held_out_loss"])
-    told = [
-        f"{figures['held_out']} examples held back; {figures['candidates']} candidates, "
-        f"{len(figures['left_out'])} of those proposed cannot be had.",
-        f"The best set: {escape(_expression(best['modules']))}",
+def _result(metrics: dict[str, Any]) -> RenderableType:
+    table = table_of("strategy", "loss per token")
+    table.add_row("[dim]base model[/]", f"{metrics['base_loss']:.3f}")
+    table.add_row("[dim]nearest alone[/]", f"{metrics['nearest_alone']['holdout_loss']:.3f}")
+    for result in metrics["strategies"]:
+        table.add_row(result["strategy"], f"{result['holdout_loss']:.3f}")
+    best = min(metrics["strategies"], key=lambda result: result["holdout_loss"])
+    lines = [
+        f"{metrics['holdout_examples']} examples in the holdout; {metrics['candidates']} candidates, "
+        f"{len(metrics['left_out'])} of the selected ones could not be loaded.",
+        f"Composition ({best['strategy']}): {escape(_expression(best['members']))}",
     ]
-    return Group(table, *told)
+    return Group(table, *lines)
 
 
-def _mean(mean: dict[str, Any] | None, sign: str) -> tuple[str, str]:
-    if mean is None:
-        return "", ""
-    bounds = "" if mean["low"] is None else f"{mean['low']:{sign}.3f} {mean['high']:{sign}.3f}"
-    return f"{mean['mean']:{sign}.3f}", bounds
-
-
-def _expression(modules: list[dict[str, Any]]) -> str:
-    """For `deltadex compose`; models without a weight are left out."""
-    some = [each for each in modules if abs(each["weight"]) >= 0.0005]
-    terms = [f"{each['weight']:.3g}*{written(None, each['repo_id'])}" for each in some]
-    return " + ".join(terms).replace("+ -", "- ") or "the base itself"
+def _expression(members: list[dict[str, Any]]) -> str:
+    """For `deltadex compose`; members with a weight of about 0 are left out."""
+    weighted = [member for member in members if abs(member["weight"]) >= 0.0005]
+    terms = [f"{member['weight']:.3g}*{format_expression(None, member['repo_id'])}" for member in weighted]
+    return " + ".join(terms).replace("+ -", "- ") or "the base model"

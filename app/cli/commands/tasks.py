@@ -11,18 +11,18 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from app.cli.archive_download import unpack
+from app.cli.archive_download import download_archive
 from app.cli.console import Api, AsJson, connect, notes, out, print_json
 from app.cli.listing import group_with_list
 from app.cli.render import error, state, table_of
 from app.cli.waiting import wait_for_jobs
 from app.client import Client
 from catalog.errors import InvalidExamples
-from catalog.tasks.examples import read_rows
+from catalog.tasks.examples import parse_json_lines
 
 TASKS = "/v1/tasks"
-Number = Annotated[int, typer.Argument(metavar="ID", help="A task's number.")]
-Count = Annotated[int, typer.Option("-k", min=1, help="How many models.")]
+TaskId = Annotated[int, typer.Argument(metavar="ID", help="Id of a task.")]
+Count = Annotated[int, typer.Option("-k", min=1, help="Number of models to show.")]
 
 
 def task(
@@ -32,26 +32,26 @@ def task(
             exists=True, dir_okay=False, help='JSON Lines of {"instruction", "input", "output"} or {"messages"}.'
         ),
     ],
-    base: Annotated[str | None, typer.Option(help="On this base alone; on every base in the index without.")] = None,
-    name: Annotated[str | None, typer.Option(help="A name by which it can be asked again.")] = None,
-    verify: Annotated[int, typer.Option(min=0, max=20, help="Score so many models on examples held back.")] = 0,
+    base: Annotated[str | None, typer.Option(help="Defaults to every base in the index.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the task in expressions.")] = None,
+    verify: Annotated[int, typer.Option(min=0, max=20, help="Number of models to score on a holdout.")] = 0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the examples after the task is done.")] = False,
     keep_adapter: Annotated[
-        bool, typer.Option(help="Keep the adapter that is trained on all examples: `deltadex tasks download`.")
+        bool, typer.Option(help="Keep the adapter that is trained on all examples for `deltadex tasks download`.")
     ] = False,
     k: Count = 10,
     wait: Annotated[bool, typer.Option(help="Wait for the answer.")] = True,
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the models that fit some examples. Exits with 1 when that failed."""
+    """Find the models that fit a task, given by examples. Exits with 1 if a job of the task failed."""
     try:
-        rows = read_rows(file.read_text(encoding="utf-8").split("\n"))  # not where `splitlines` also sees an end
+        lines = file.read_text(encoding="utf-8").split("\n")  # `splitlines` would also split within strings
     except UnicodeDecodeError as error:
-        raise InvalidExamples(f"{file} is no text in UTF-8.") from error
+        raise InvalidExamples(f"{file} is not UTF-8 text.") from error
     body = {
-        "examples": rows,
+        "examples": parse_json_lines(lines),
         "base": base,
         "name": name,
         "verify": verify,
@@ -60,91 +60,91 @@ def task(
         "keep_adapter": keep_adapter,
     }
     with connect(api) as client:
-        found = client.post(TASKS, body)
+        task = client.post(TASKS, body)
         if wait:
-            found = watch(client, found)
-        _answer(client, found, k, as_json)
-    if any(run["state"] in ("failed", "cancelled") for run in found["runs"]):
+            task = watch(client, task)
+        _print(client, task, k, as_json)
+    if any(run["state"] in ("failed", "cancelled") for run in task["runs"]):
         raise typer.Exit(1)
 
 
-def watch(client: Client, found: dict[str, Any]) -> dict[str, Any]:
-    """Wait for a task's jobs, showing how far they are."""
-    wait_for_jobs(client, {run["job"]: run["base"] for run in found["runs"]})
-    return client.get(f"{TASKS}/{found['id']}")
+def watch(client: Client, task: dict[str, Any]) -> dict[str, Any]:
+    """Wait for the jobs of a task and show their progress."""
+    wait_for_jobs(client, {run["job"]: run["base"] for run in task["runs"]})
+    return client.get(f"{TASKS}/{task['id']}")
 
 
-def _table(found: Iterable[dict[str, Any]]) -> Table:
+def _table(rows: Iterable[dict[str, Any]]) -> Table:
     table = table_of("task", "name", "examples", "bases", "state")
-    for each in found:
-        states = " ".join(state(run["state"]) for run in each["runs"])
-        bases = " ".join(run["base"] for run in each["runs"])
-        table.add_row(str(each["id"]), each["name"] or "", str(each["examples"]), escape(bases), states)
+    for row in rows:
+        states = " ".join(state(run["state"]) for run in row["runs"])
+        bases = " ".join(run["base"] for run in row["runs"])
+        table.add_row(str(row["id"]), row["name"] or "", str(row["examples"]), escape(bases), states)
     return table
 
 
-tasks = group_with_list(TASKS, _table, help="Tasks that were asked by example.")
+tasks = group_with_list(TASKS, _table, help="Tasks by example.")
 
 
 @tasks.command()
-def show(number: Number, k: Count = 10, api: Api = None, as_json: AsJson = False) -> None:
-    """Show a task and its answer."""
+def show(task_id: TaskId, k: Count = 10, api: Api = None, as_json: AsJson = False) -> None:
+    """Show a task and its nearest models."""
     with connect(api) as client:
-        _answer(client, client.get(f"{TASKS}/{number}"), k, as_json)
+        _print(client, client.get(f"{TASKS}/{task_id}"), k, as_json)
 
 
 @tasks.command()
 def download(
-    number: Number,
+    task_id: TaskId,
     to: Annotated[Path, typer.Option(help="A folder that is new or empty.")],
-    base: Annotated[str | None, typer.Option(help="The adapter trained on this base.")] = None,
+    base: Annotated[str | None, typer.Option(help="Base that the adapter was trained on.")] = None,
     api: Api = None,
 ) -> None:
-    """Unpack a task's adapter into a folder, where it was asked with --keep-adapter."""
+    """Unpack the adapter of a task that was created with --keep-adapter into a folder."""
     with connect(api) as client:
-        files = unpack(client, f"{TASKS}/{number}/adapter", to, base=base)
+        files = download_archive(client, f"{TASKS}/{task_id}/adapter", to, base=base)
     notes.print(f"{len(files)} files in {escape(str(to))}")
 
 
 @tasks.command()
-def delete(number: Number, api: Api = None) -> None:
-    """Forget a task, its examples and its vectors."""
+def delete(task_id: TaskId, api: Api = None) -> None:
+    """Delete a task, its examples and its vectors."""
     with connect(api) as client:
-        client.delete(f"{TASKS}/{number}")
+        client.delete(f"{TASKS}/{task_id}")
 
 
-def _answer(client: Client, found: dict[str, Any], k: int, as_json: bool) -> None:
-    done = any(run["state"] == "done" for run in found["runs"])
-    answer = client.get(f"{TASKS}/{found['id']}/neighbors", k=k) if done else {"bases": []}
+def _print(client: Client, task: dict[str, Any], k: int, as_json: bool) -> None:
+    done = any(run["state"] == "done" for run in task["runs"])
+    answer = client.get(f"{TASKS}/{task['id']}/neighbors", k=k) if done else {"bases": []}
     if as_json:
-        print_json({"task": found, **answer})
+        print_json({"task": task, **answer})
         return
-    ranked = {each["base"]: each for each in answer["bases"]}
-    for run in found["runs"]:
-        out.print(_heading(found, run))
-        if run["base"] in ranked:
-            out.print(_ranking(ranked[run["base"]], run))
+    rankings = {ranking["base"]: ranking for ranking in answer["bases"]}
+    for run in task["runs"]:
+        out.print(_heading(task, run))
+        if run["base"] in rankings:
+            out.print(_ranking(rankings[run["base"]], run))
 
 
-def _heading(found: dict[str, Any], run: dict[str, Any]) -> str:
+def _heading(task: dict[str, Any], run: dict[str, Any]) -> str:
     took = f" in {run['seconds']:.0f} s" if run["seconds"] is not None else ""
-    return f"task {found['id']} on {escape(run['base'])}: {state(run['state'])}{took}{error(run, '  ')}"
+    return f"task {task['id']} on {escape(run['base'])}: {state(run['state'])}{took}{error(run, '  ')}"
 
 
-def _ranking(found: dict[str, Any], run: dict[str, Any]) -> RenderableType:
-    losses = {each["repo_id"]: each for each in run["scores"] or []}
-    table = table_of("model", "cosine", "95% between", "first for", *(["loss a token"] if losses else []))
-    for each in found["neighbors"]:
-        row = [each["repo_id"], f"{each['similarity']:.3f}", f"{each['low']:.2f} {each['high']:.2f}"]
-        row.append(f"{each['first']:.0%}" if each["first"] else "")
-        if losses:
-            scored = losses.get(each["repo_id"])
-            row.append("" if scored is None else scored["error"] or f"{scored['loss']:.3f}")
+def _ranking(ranking: dict[str, Any], run: dict[str, Any]) -> RenderableType:
+    scores = {score["repo_id"]: score for score in run["scores"] or []}
+    table = table_of("model", "cosine", "95% interval", "nearest to", *(["loss per token"] if scores else []))
+    for neighbor in ranking["neighbors"]:
+        row = [neighbor["repo_id"], f"{neighbor['similarity']:.3f}", f"{neighbor['low']:.2f} {neighbor['high']:.2f}"]
+        row.append(f"{neighbor['nearest_share']:.0%}" if neighbor["nearest_share"] else "")
+        if scores:
+            score = scores.get(neighbor["repo_id"])
+            row.append("" if score is None else score["error"] or f"{score['loss']:.3f}")
         table.add_row(*row)
-    if losses:
-        table.add_row("[dim]the base itself[/]", "", "", "", f"{run['base_loss']:.3f}")
-    verdict = ["[dim]first for: the share of the halves of the examples to which it is the nearest[/]"]
-    if run["borne_out"] is not None:
-        borne = "does better" if run["borne_out"] else "does no better"
-        verdict.append(f"On {run['held_back']} examples held back the nearest model {borne} than the base.")
-    return Group(table, *verdict, *([f"[yellow]{found['note']}[/]"] if found["note"] else []))
+    if scores:
+        table.add_row("[dim]base model[/]", "", "", "", f"{run['base_loss']:.3f}")
+    lines = ["[dim]nearest to: the share of the halves of the examples to which the model is the nearest[/]"]
+    if run["nearest_beats_base"] is not None:
+        verdict = "does better" if run["nearest_beats_base"] else "does no better"
+        lines.append(f"On a holdout of {run['holdout_examples']} examples, the nearest model {verdict} than the base.")
+    return Group(table, *lines, *([f"[yellow]{ranking['note']}[/]"] if ranking["note"] else []))

@@ -1,1 +1,1 @@
-"""Statements on clusters, their members and their runs."""
+"""SQL statements on clusters, their members and their runs."""

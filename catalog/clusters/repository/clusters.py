@@ -1,4 +1,4 @@
-"""Clusters as runs found them."""
+"""Clusters, one row for each run that has them."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from catalog.tables import (
 
 @dataclass(frozen=True)
 class Centroids:
-    """What a model is placed by: numbers (c,), unit centroids float32 (c, d), radii (c,) and sizes (c,) of a run."""
+    """The clusters of a run, for assigning models: ids (c,), unit centroids float32 (c, d), radii (c,), sizes (c,)."""
 
     run_id: int
-    numbers: list[int]
+    cluster_ids: list[int]
     centroids: np.ndarray
     radius: np.ndarray
     sizes: np.ndarray
 
 
-def numbers(session: Session, count: int) -> list[int]:
-    """So many new clusters' numbers."""
+def allocate_ids(session: Session, count: int) -> list[int]:
+    """`count` new cluster ids."""
     if not count:
         return []
-    drawn = select(cluster_number.next_value()).select_from(func.generate_series(1, count))
-    return list(session.scalars(drawn))
+    statement = select(cluster_number.next_value()).select_from(func.generate_series(1, count))
+    return list(session.scalars(statement))
 
 
 def store(session: Session, rows: Sequence[dict[str, Any]]) -> None:
@@ -48,7 +48,7 @@ def store(session: Session, rows: Sequence[dict[str, Any]]) -> None:
         session.execute(insert(Cluster), list(rows))
 
 
-def of_run(session: Session, run_id: int) -> list[tuple[Cluster, str]]:
+def list_of_run(session: Session, run_id: int) -> list[tuple[Cluster, str]]:
     """The clusters of a run, the largest first, each with the repo id of its medoid."""
     statement = (
         select(Cluster, Model.repo_id)
@@ -59,8 +59,8 @@ def of_run(session: Session, run_id: int) -> list[tuple[Cluster, str]]:
     return [(cluster, medoid) for cluster, medoid in session.execute(statement)]
 
 
-def newest(session: Session, cluster_id: int, run_id: int | None = None) -> tuple[Cluster, ClusterRun, str]:
-    """A cluster as that run found it, or else the last that had it, with the repo id of its medoid.
+def get(session: Session, cluster_id: int, run_id: int | None = None) -> tuple[Cluster, ClusterRun, str]:
+    """A cluster in the given run, by default in the newest run that has it, with that run and the medoid's repo id.
 
     Raises `ClusterNotFound`.
     """
@@ -76,18 +76,19 @@ def newest(session: Session, cluster_id: int, run_id: int | None = None) -> tupl
         statement = statement.where(Cluster.run_id == run_id)
     row = session.execute(statement).one_or_none()
     if row is None:
-        where = f" in run {run_id}" if run_id is not None else ""
-        raise ClusterNotFound(f"There is no cluster {cluster_id}{where}. GET /v1/clusters lists them.")
+        scope = f" in run {run_id}" if run_id is not None else ""
+        raise ClusterNotFound(f"There is no cluster {cluster_id}{scope}. GET /v1/clusters lists the clusters.")
     return row[0], row[1], row[2]
 
 
-def given_names(session: Session, run_id: int) -> dict[int, str]:
-    """The names of a run's clusters by their numbers."""
+def names_by_id(session: Session, run_id: int) -> dict[int, str]:
+    """The names of the clusters of a run, by cluster id."""
     statement = select(Cluster.cluster_id, Cluster.name).where(Cluster.run_id == run_id)
-    return {number: name for number, name in session.execute(statement)}
+    return {cluster_id: name for cluster_id, name in session.execute(statement)}
 
 
-def centroids(session: Session, run_id: int) -> Centroids:
+def get_centroids(session: Session, run_id: int) -> Centroids:
+    """The centroids of a run, in the order of the cluster ids."""
     statement = select(Cluster.cluster_id, Cluster.centroid, Cluster.radius, Cluster.size)
     rows = session.execute(statement.where(Cluster.run_id == run_id).order_by(Cluster.cluster_id)).all()
     return Centroids(
@@ -100,9 +101,9 @@ def centroids(session: Session, run_id: int) -> Centroids:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A cluster of a run that is shown, its unit centroid float32 (d,), and the means of its members' norms and of the
-    inverses of these.
+class CurrentCluster:
+    """A cluster of a current run, its unit centroid float32 (d,), the mean norm of its members' vectors, and the mean
+    of the inverse norms.
     """
 
     cluster: Cluster
@@ -112,8 +113,8 @@ class Shown:
     mean_inverse: float
 
 
-def shown(session: Session, *, number: int | None = None, name: str | None = None) -> list[Shown]:
-    """The clusters of that number or name among those that are shown of all spaces."""
+def find_current(session: Session, *, cluster_id: int | None = None, name: str | None = None) -> list[CurrentCluster]:
+    """The clusters with this id or name in the current runs of all spaces."""
     members = (
         select(func.avg(Vector.norm).label("norm"), func.avg(1 / Vector.norm).label("inverse"))
         .join(Revision, Revision.id == Vector.revision_id)
@@ -126,26 +127,28 @@ def shown(session: Session, *, number: int | None = None, name: str | None = Non
         select(Cluster, SpaceRow, members.c.norm, members.c.inverse)
         .join(ClusterRun, ClusterRun.id == Cluster.run_id)
         .join(SpaceRow, SpaceRow.id == ClusterRun.space_id)
-        .join(members, members.c.norm.is_not(None))  # none where every member has left since
-        .where(ClusterRun.current, Cluster.cluster_id == number if number is not None else Cluster.name == name)
+        .join(members, members.c.norm.is_not(None))  # null if all members were removed since the run
+        .where(ClusterRun.current, Cluster.cluster_id == cluster_id if cluster_id is not None else Cluster.name == name)
         .order_by(Cluster.cluster_id)
     )
     return [
-        Shown(cluster, space, np.frombuffer(cluster.centroid, "<f4"), norm, inverse)
+        CurrentCluster(cluster, space, np.frombuffer(cluster.centroid, "<f4"), norm, inverse)
         for cluster, space, norm, inverse in session.execute(statement)
     ]
 
 
-def shown_names(session: Session) -> list[str]:
-    """Of the clusters that are shown of all spaces."""
+def current_names(session: Session) -> list[str]:
+    """The names of the clusters in the current runs of all spaces."""
     statement = select(Cluster.name).join(ClusterRun, ClusterRun.id == Cluster.run_id).where(ClusterRun.current)
     return list(session.scalars(statement.distinct()))
 
 
-def forget_all_but(session: Session, space_id: int, keep: int) -> None:
-    """Drop the clusters and members of all but the `keep` newest runs; the runs themselves stay, with their figures."""
+def delete_all_but_newest(session: Session, space_id: int, keep: int) -> None:
+    """Delete the clusters and members of all but the `keep` newest runs. The rows of the runs stay, with their
+    metrics.
+    """
     done = select(ClusterRun.id).where(ClusterRun.space_id == space_id, ClusterRun.state == RunState.DONE)
-    old = list(session.scalars(done.order_by(ClusterRun.id.desc()).offset(keep)))
-    if old:
-        session.execute(text("DELETE FROM cluster_members WHERE run_id = ANY(:runs)"), {"runs": old})
-        session.execute(delete(Cluster).where(Cluster.run_id.in_(old)))
+    run_ids = list(session.scalars(done.order_by(ClusterRun.id.desc()).offset(keep)))
+    if run_ids:
+        session.execute(text("DELETE FROM cluster_members WHERE run_id = ANY(:runs)"), {"runs": run_ids})
+        session.execute(delete(Cluster).where(Cluster.run_id.in_(run_ids)))

@@ -1,4 +1,4 @@
-"""Which models are in which cluster."""
+"""The models of each cluster."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _STORE = text("""
     SELECT :run_id, * FROM unnest(cast(:models AS bigint[]), cast(:clusters AS bigint[]), cast(:cosines AS float8[]))
 """)
 
-# the numbers of the feed follow each other: whoever reads it reads these models' attributes again
-_SHOW = text("""
+# the new seq makes followers of the feed read the attributes of these models again
+_SET_CLUSTERS = text("""
     UPDATE models SET cluster = members.cluster_id, seq = nextval('change_seq')
     FROM cluster_members AS members
     WHERE members.run_id = :run_id AND members.model_id = models.id
         AND models.cluster IS DISTINCT FROM members.cluster_id
 """)
-_LEAVE = text("""
+_CLEAR_CLUSTERS = text("""
     UPDATE models SET cluster = NULL, seq = nextval('change_seq')
     WHERE cluster IN (
         SELECT clusters.cluster_id FROM clusters JOIN cluster_runs ON cluster_runs.id = clusters.run_id
         WHERE cluster_runs.space_id = :space_id
     ) AND NOT EXISTS (SELECT 1 FROM cluster_members WHERE run_id = :run_id AND model_id = models.id)
 """)
-_TOLD = text("""
+_MEMBER_TEXTS = text("""
     SELECT models.id, models.repo_id, models.tags, models.card, newest.norm, newest.explanation -> 'promoted' AS tokens
     FROM unnest(cast(:models AS bigint[])) AS wanted (id)
     JOIN models ON models.id = wanted.id
@@ -43,8 +43,8 @@ _TOLD = text("""
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is stored of a model that may say what it is about; `tokens` as `workers` stored them."""
+class MemberText:
+    """What describes a model: its repo id, tags, card, and promoted tokens as the worker stored them."""
 
     model_id: int
     repo_id: str
@@ -55,78 +55,79 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Where a model is in the run that is shown: no cluster, or one with its cosine to the centroid."""
+class Assignment:
+    """The cluster of a model in a run, with the model's cosine to the centroid. No `cluster_id`: it is noise."""
 
     run_id: int
     space_key: str
     cluster_id: int | None
     name: str | None
     similarity: float | None
-    placed: bool
+    assigned_after_run: bool
 
 
 def store(
-    session: Session, run_id: int, model_ids: np.ndarray, numbers: list[int | None], cosines: list[float | None]
+    session: Session, run_id: int, model_ids: np.ndarray, cluster_ids: list[int | None], cosines: list[float | None]
 ) -> None:
-    """Where a run put each of its models."""
-    values = {"run_id": run_id, "models": model_ids.tolist(), "clusters": numbers, "cosines": cosines}
+    """Store the cluster of each model (n,) of a run."""
+    values = {"run_id": run_id, "models": model_ids.tolist(), "clusters": cluster_ids, "cosines": cosines}
     session.execute(_STORE, values)
 
 
-def place(session: Session, run_id: int, model_id: int, cluster_id: int | None, similarity: float | None) -> None:
-    """Where a model goes that came after the run."""
-    values = {"cluster_id": cluster_id, "similarity": similarity, "placed": True}
+def assign(session: Session, run_id: int, model_id: int, cluster_id: int | None, similarity: float | None) -> None:
+    """Store the cluster of a model that arrived after the run."""
+    values = {"cluster_id": cluster_id, "similarity": similarity, "assigned_after_run": True}
     statement = insert(ClusterMember).values(run_id=run_id, model_id=model_id, **values)
     session.execute(statement.on_conflict_do_update(index_elements=["run_id", "model_id"], set_=values))
 
 
-def take_out(session: Session, run_id: int, model_id: int) -> None:
+def remove(session: Session, run_id: int, model_id: int) -> None:
+    """Remove a model from a run."""
     session.execute(delete(ClusterMember).where(ClusterMember.run_id == run_id, ClusterMember.model_id == model_id))
 
 
-def leave(session: Session, model_id: int) -> None:
-    """Take a model out of every run."""
+def remove_from_all_runs(session: Session, model_id: int) -> None:
+    """Remove a model from every run."""
     session.execute(delete(ClusterMember).where(ClusterMember.model_id == model_id))
 
 
-def show(session: Session, run_id: int, space_id: int) -> None:
-    """Have searches filter by that run's clusters. The caller holds `vectors.lock_feed`."""
-    session.execute(_SHOW, {"run_id": run_id})
-    session.execute(_LEAVE, {"run_id": run_id, "space_id": space_id})
+def publish(session: Session, run_id: int, space_id: int) -> None:
+    """Make searches filter by the clusters of this run. The caller holds `feed.lock_feed`."""
+    session.execute(_SET_CLUSTERS, {"run_id": run_id})
+    session.execute(_CLEAR_CLUSTERS, {"run_id": run_id, "space_id": space_id})
 
 
-def told(session: Session, space_id: int, model_ids: list[int]) -> dict[int, Told]:
-    """What is known of those models, in one statement."""
-    rows = session.execute(_TOLD, {"models": model_ids, "space_id": space_id})
-    return {row.id: Told(row.id, row.repo_id, row.tags, row.card, row.norm, row.tokens) for row in rows}
+def member_texts(session: Session, space_id: int, model_ids: list[int]) -> dict[int, MemberText]:
+    """The texts and tokens of these models, by model id."""
+    rows = session.execute(_MEMBER_TEXTS, {"models": model_ids, "space_id": space_id})
+    return {row.id: MemberText(row.id, row.repo_id, row.tags, row.card, row.norm, row.tokens) for row in rows}
 
 
-def labels(session: Session, run_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """The models (m,) that a run clustered itself, and their clusters' numbers (m,), -1 for none."""
+def list_labels(session: Session, run_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """The models (m,) that a run clustered (without later arrivals), and their cluster ids (m,), -1 for noise."""
     statement = select(ClusterMember.model_id, func.coalesce(ClusterMember.cluster_id, -1)).where(
-        ClusterMember.run_id == run_id, ~ClusterMember.placed
+        ClusterMember.run_id == run_id, ~ClusterMember.assigned_after_run
     )
-    found = np.array([tuple(row) for row in session.execute(statement)], dtype=np.int64).reshape(-1, 2)
-    return found[:, 0], found[:, 1]
+    rows = np.array([tuple(row) for row in session.execute(statement)], dtype=np.int64).reshape(-1, 2)
+    return rows[:, 0], rows[:, 1]
 
 
-def table(session: Session, run_id: int, other_id: int) -> list[tuple[int, int, int]]:
-    """How many models two runs put where: (cluster of the one or -1, cluster of the other or -1, models)."""
-    mine, theirs = aliased(ClusterMember), aliased(ClusterMember)
+def count_overlaps(session: Session, run_id: int, other_id: int) -> list[tuple[int, int, int]]:
+    """The contingency table of two runs as (cluster of one, cluster of the other, models), with -1 for noise."""
+    one, other = aliased(ClusterMember), aliased(ClusterMember)
     statement = (
-        select(func.coalesce(mine.cluster_id, -1), func.coalesce(theirs.cluster_id, -1), func.count())
-        .join(theirs, theirs.model_id == mine.model_id)
-        .where(mine.run_id == run_id, theirs.run_id == other_id, ~mine.placed, ~theirs.placed)
-        .group_by(mine.cluster_id, theirs.cluster_id)
+        select(func.coalesce(one.cluster_id, -1), func.coalesce(other.cluster_id, -1), func.count())
+        .join(other, other.model_id == one.model_id)
+        .where(one.run_id == run_id, other.run_id == other_id, ~one.assigned_after_run, ~other.assigned_after_run)
+        .group_by(one.cluster_id, other.cluster_id)
     )
     return [(a, b, count) for a, b, count in session.execute(statement)]
 
 
-def page(
+def list_page(
     session: Session, run_id: int, cluster_id: int, *, after: tuple[float, int] | None = None, limit: int
 ) -> list[tuple[ClusterMember, str]]:
-    """Members with their repo ids, the closest to the centroid first, after a (similarity, model id)."""
+    """Up to `limit` members with their repo ids, the closest to the centroid first, after a (similarity, model id)."""
     statement = (
         select(ClusterMember, Model.repo_id)
         .join(Model, Model.id == ClusterMember.model_id)
@@ -136,13 +137,13 @@ def page(
     )
     if after is not None:
         similarity, model_id = after
-        further = (ClusterMember.similarity == similarity) & (ClusterMember.model_id > model_id)
-        statement = statement.where((ClusterMember.similarity < similarity) | further)
+        tie = (ClusterMember.similarity == similarity) & (ClusterMember.model_id > model_id)
+        statement = statement.where((ClusterMember.similarity < similarity) | tie)
     return [(member, repo_id) for member, repo_id in session.execute(statement)]
 
 
-def placement(session: Session, run_id: int, model_id: int) -> Placement | None:
-    """None where the model was not there yet, or does not move its base."""
+def get_assignment(session: Session, run_id: int, model_id: int) -> Assignment | None:
+    """The cluster of a model in a run. None where the run does not have the model."""
     statement = (
         select(ClusterMember, Cluster.name, SpaceRow.key)
         .join(Cluster, (Cluster.run_id == run_id) & (Cluster.cluster_id == ClusterMember.cluster_id), isouter=True)
@@ -154,4 +155,4 @@ def placement(session: Session, run_id: int, model_id: int) -> Placement | None:
     if row is None:
         return None
     member, name, key = row
-    return Placement(run_id, key, member.cluster_id, name, member.similarity, member.placed)
+    return Assignment(run_id, key, member.cluster_id, name, member.similarity, member.assigned_after_run)

@@ -1,4 +1,4 @@
-"""Clusterings of spaces: asked for, at work, finished."""
+"""Cluster runs: queued, running and finished."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from catalog import locks
-from catalog.error_record import ErrorRecord
+from catalog.database import ErrorRecord, newest_first
 from catalog.errors import RunNotFound
 from catalog.locks import Lock
-from catalog.repository import newest_first
-from catalog.spaces.contract import PREFERRED
+from catalog.spaces.contract import PREFERRED_FEATURES
 from catalog.spaces.repository import preference
 from catalog.tables import ClusterRun, RunState, SpaceRow
 
 _ACTIVE = (RunState.QUEUED, RunState.RUNNING)
 
 
-def ask(
-    session: Session, space_id: int, *, algorithm: str, parameters: dict[str, Any], asked_by: str
+def create(
+    session: Session, space_id: int, *, algorithm: str, parameters: dict[str, Any], requested_by: str
 ) -> tuple[ClusterRun, bool]:
-    """The run that waits or works on that space, made if there is none; and whether it was made."""
-    values = {"space_id": space_id, "algorithm": algorithm, "parameters": parameters, "asked_by": asked_by}
+    """Create a run of a space unless one is queued or running. Returns that run, and whether it was created."""
+    values = {"space_id": space_id, "algorithm": algorithm, "parameters": parameters, "requested_by": requested_by}
     statement = insert(ClusterRun).values(values).on_conflict_do_nothing().returning(ClusterRun.id)
     while True:
-        if (made := session.execute(statement).scalar_one_or_none()) is not None:
-            return get(session, made), True
+        if (run_id := session.execute(statement).scalar_one_or_none()) is not None:
+            return get(session, run_id), True
         active = select(ClusterRun).where(ClusterRun.space_id == space_id, ClusterRun.state.in_(_ACTIVE))
         if (run := session.scalars(active).one_or_none()) is not None:
             return run, False
@@ -38,12 +37,14 @@ def get(session: Session, run_id: int) -> ClusterRun:
     """Raises `RunNotFound`."""
     run = session.get(ClusterRun, run_id, populate_existing=True)
     if run is None:
-        raise RunNotFound(f"There is no run {run_id}. GET /v1/clusters/runs lists them.")
+        raise RunNotFound(f"There is no cluster run {run_id}. GET /v1/clusters/runs lists the runs.")
     return run
 
 
-def page(session: Session, *, space_id: int | None, before: int | None, limit: int) -> list[tuple[ClusterRun, str]]:
-    """Up to `limit` runs with an id below `before`, newest first, each with its space's key."""
+def list_page(
+    session: Session, *, space_id: int | None, before: int | None, limit: int
+) -> list[tuple[ClusterRun, str]]:
+    """Up to `limit` runs with an id below `before`, newest first, each with the key of its space."""
     statement = select(ClusterRun, SpaceRow.key).join(SpaceRow, SpaceRow.id == ClusterRun.space_id)
     if space_id is not None:
         statement = statement.where(ClusterRun.space_id == space_id)
@@ -51,18 +52,18 @@ def page(session: Session, *, space_id: int | None, before: int | None, limit: i
     return [(run, key) for run, key in rows]
 
 
-def current(session: Session, space_id: int) -> ClusterRun | None:
-    """The run that is shown of a space."""
+def get_current(session: Session, space_id: int) -> ClusterRun | None:
+    """The current run of a space."""
     statement = select(ClusterRun).where(ClusterRun.space_id == space_id, ClusterRun.current)
     return session.scalars(statement).one_or_none()
 
 
 def newest_current(session: Session) -> tuple[ClusterRun, SpaceRow] | None:
-    """The run that is shown of the newest serving space of the most preferred feature that has one."""
+    """The current run of the newest serving space of the most preferred feature that has one, and the space."""
     statement = (
         select(ClusterRun, SpaceRow)
         .join(SpaceRow, SpaceRow.id == ClusterRun.space_id)
-        .where(SpaceRow.serving, SpaceRow.feature.in_(PREFERRED), ClusterRun.current)
+        .where(SpaceRow.serving, SpaceRow.feature.in_(PREFERRED_FEATURES), ClusterRun.current)
         .order_by(preference, SpaceRow.id.desc())
         .limit(1)
     )
@@ -70,20 +71,20 @@ def newest_current(session: Session) -> tuple[ClusterRun, SpaceRow] | None:
     return (row[0], row[1]) if row else None
 
 
-def waiting(session: Session) -> list[ClusterRun]:
-    """Runs that nobody works on: queued ones, and those whose process died."""
+def list_runnable(session: Session) -> list[ClusterRun]:
+    """Runs that can be claimed: those that are queued, and those whose process died."""
     statement = select(ClusterRun).where(ClusterRun.state.in_(_ACTIVE)).order_by(ClusterRun.id)
     runs = session.scalars(statement).all()
     return [run for run in runs if run.state == RunState.QUEUED or try_lock(session, run.space_id)]
 
 
 def try_lock(session: Session, space_id: int) -> bool:
-    """Become the only one that clusters a space until the transaction ends; False where somebody is."""
+    """Lock a space for clustering until the transaction ends. False where another process holds the lock."""
     return locks.try_acquire(session, Lock.CLUSTERS, space_id)
 
 
-def take(session: Session, space_id: int) -> ClusterRun | None:
-    """Take the run that waits on that space, or was left by a process that died; the caller holds the lock."""
+def claim(session: Session, space_id: int) -> ClusterRun | None:
+    """Claim the run of a space that is queued or was left by a dead process. The caller holds `try_lock`."""
     values = {"state": RunState.RUNNING, "attempts": ClusterRun.attempts + 1, "started_at": func.now()}
     statement = (
         update(ClusterRun)
@@ -94,7 +95,7 @@ def take(session: Session, space_id: int) -> ClusterRun | None:
     return session.scalars(statement, execution_options={"populate_existing": True}).one_or_none()
 
 
-def tell(session: Session, run_id: int, stage: str) -> None:
+def set_stage(session: Session, run_id: int, stage: str) -> None:
     session.execute(update(ClusterRun).where(ClusterRun.id == run_id).values(stage=stage))
 
 
@@ -105,7 +106,7 @@ def fail(session: Session, run_id: int, error: Exception) -> None:
 
 
 def finish(session: Session, run: ClusterRun, **values: Any) -> None:
-    """End a run well and show it in place of the one before."""
+    """Mark a run as done and make it current. `values` are further columns."""
     session.execute(
         update(ClusterRun).where(ClusterRun.space_id == run.space_id, ClusterRun.current).values(current=False)
     )
@@ -113,7 +114,7 @@ def finish(session: Session, run: ClusterRun, **values: Any) -> None:
     session.execute(update(ClusterRun).where(ClusterRun.id == run.id).values(**done, **values))
 
 
-_REFITS = text("""
+_REFRESHABLE = text("""
     SELECT spaces.id, coalesce(current.covered_seq, 0) AS covered_seq,
         CASE WHEN spaces.base_repo IS NULL THEN 0 ELSE coalesce(current.models, 0) END AS models
     FROM spaces
@@ -123,15 +124,16 @@ _REFITS = text("""
     ) AS last ON true
     WHERE coalesce(last.state, 'done') NOT IN ('queued', 'running')
         AND (last.finished_at IS NULL OR last.finished_at < now() - make_interval(secs =>
-            CASE WHEN last.state = 'failed' THEN :after_failure ELSE :rest * coalesce(last.seconds, 0) END))
+            CASE WHEN last.state = 'failed' THEN :retry_delay ELSE :cooldown_factor * coalesce(last.seconds, 0) END))
 """)
 
 
-def covered(session: Session, *, rest: float, after_failure: float) -> dict[int, tuple[int, int]]:
-    """Of each space that may be clustered again now: the last change that its shown run covers, and how many models;
-    none where it spans bases, since a share of all models says nothing of a base whose first few have come.
+def list_refreshable(session: Session, *, cooldown_factor: float, retry_delay: float) -> dict[int, tuple[int, int]]:
+    """The spaces that may be clustered again now, by id: (last change that the current run covers, its models).
 
-    A space rests for `rest` times as long as its last run took, or `after_failure` seconds where that failed.
+    The cooldown of a space is `cooldown_factor` times the duration of its last run, or `retry_delay` seconds after a
+    failure. The number of models is 0 for a space that spans bases: a share of all models says nothing about a base
+    that is new there.
     """
-    rows = session.execute(_REFITS, {"rest": rest, "after_failure": after_failure})
+    rows = session.execute(_REFRESHABLE, {"cooldown_factor": cooldown_factor, "retry_delay": retry_delay})
     return {space_id: (seq, models) for space_id, seq, models in rows}

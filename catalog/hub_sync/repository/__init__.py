@@ -1,1 +1,1 @@
-"""Statements on crawls and listings."""
+"""SQL for crawls and listed repos."""

@@ -1,4 +1,4 @@
-"""What the Hub's lists tell of repos, many at once."""
+"""The repos in the Hub's lists, and the models that they become."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sqlalchemy.orm import Session, joinedload
 from catalog.models.repository.models import Metadata
 from catalog.tables import Model, ModelState, Source, change_seq
 
-_TOLD = (*Metadata().columns(), "hub_sha")
+_HUB_COLUMNS = (*Metadata().columns(), "hub_sha")
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A repo in a list of the Hub's: its newest commit, the base that its card names where that is one, its size in
-    bytes. None is what the Hub does not tell. `hidden`: private or disabled.
+class ListedRepo:
+    """An entry in a list of the Hub: the repo's newest commit, the base model if its card names exactly one, and its
+    size in bytes. None: the Hub does not provide the value. `hidden` repos are private or disabled.
     """
 
     repo_id: str
@@ -29,45 +29,47 @@ class Listed:
     hidden: bool = False
 
 
-def known(session: Session, repo_ids: Sequence[str]) -> dict[str, Model]:
-    """The public models of those names with their current revisions, in one statement."""
+def find_models(session: Session, repo_ids: Sequence[str]) -> dict[str, Model]:
+    """The public models with these names, by name, with their current revisions. One statement."""
     statement = select(Model).where(Model.repo_id.in_(repo_ids), ~Model.private).options(joinedload(Model.revision))
-    found = session.scalars(statement, execution_options={"populate_existing": True})
-    return {model.repo_id: model for model in found}
+    models = session.scalars(statement, execution_options={"populate_existing": True})
+    return {model.repo_id: model for model in models}
 
 
-def is_new(listed: Listed, model: Model | None) -> bool:
-    """Whether the Hub has something of a repo that was neither embedded nor asked for."""
+def is_new(repo: ListedRepo, model: Model | None) -> bool:
+    """Whether a repo has a commit that was neither measured nor queued before."""
     if model is None or model.state == ModelState.REMOVED:
         return True
-    if listed.sha is None:  # a mirror that tells no commit
-        return model.hub_updated_at != listed.metadata.hub_updated_at
-    return listed.sha not in (model.hub_sha, model.revision.sha if model.revision else None)
+    if repo.sha is None:  # some mirrors do not provide commits
+        return model.hub_updated_at != repo.metadata.hub_updated_at
+    return repo.sha not in (model.hub_sha, model.revision.sha if model.revision else None)
 
 
-def store(session: Session, repos: Sequence[Listed]) -> dict[str, Model]:
-    """Write what the Hub tells over what is stored, in one statement; returns the models as they are now. Of those
-    that changed every process reads its filters anew. The caller holds `vectors.lock_feed`.
+def store(session: Session, repos: Sequence[ListedRepo]) -> dict[str, Model]:
+    """Create or update the models of these repos in one statement, and return them by name.
+
+    The `seq` of changed models is bumped, so that every process reloads their attributes. The caller holds
+    `feed.lock_feed`.
     """
     rows = [
         {
-            "repo_id": each.repo_id,
-            "owner": each.repo_id.split("/", maxsplit=1)[0],
+            "repo_id": repo.repo_id,
+            "owner": repo.repo_id.split("/", maxsplit=1)[0],
             "source": Source.HUB,
-            "hub_sha": each.sha,
-            **each.metadata.columns(),
+            "hub_sha": repo.sha,
+            **repo.metadata.columns(),
         }
-        for each in sorted(repos, key=lambda each: each.repo_id)  # in one order, so that no two wait for each other
+        for repo in sorted(repos, key=lambda repo: repo.repo_id)  # a fixed order avoids deadlocks
     ]
     if not rows:
         return {}
     statement = insert(Model).values(rows)
-    told = {name: statement.excluded[name] for name in _TOLD}
-    before = tuple_(*(getattr(Model, name) for name in _TOLD))
+    new = {name: statement.excluded[name] for name in _HUB_COLUMNS}
+    old = tuple_(*(getattr(Model, name) for name in _HUB_COLUMNS))
     statement = statement.on_conflict_do_update(
         index_elements=["repo_id", "private"],
-        set_={**told, "seq": change_seq.next_value(), "updated_at": func.now()},
-        where=before.is_distinct_from(tuple_(*told.values())),
+        set_={**new, "seq": change_seq.next_value(), "updated_at": func.now()},
+        where=old.is_distinct_from(tuple_(*new.values())),
     )
     session.execute(statement)
-    return known(session, [each.repo_id for each in repos])
+    return find_models(session, [repo.repo_id for repo in repos])

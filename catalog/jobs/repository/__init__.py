@@ -1,1 +1,1 @@
-"""Statements on jobs, attempts, queues and workers."""
+"""SQL for jobs, claims, attempts, events, queues and workers."""

@@ -1,4 +1,4 @@
-"""The events of jobs, in an order in which none is ever inserted before one that was read."""
+"""Job events, in an order in which no event can appear before one that was already read."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 from catalog.database import seconds
 from catalog.tables import Job, JobEvent, Model
 
-# transactions from here on may still be running: what they wrote would come late
+# transactions from this one on may still be running, and their events would be committed later
 _HORIZON = text("pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
 
 
-class Place(NamedTuple):
-    """Where an event stands: by the transaction that wrote it, then by its own number."""
+class EventCursor(NamedTuple):
+    """The position of an event in the order: the transaction that wrote it, then the event's id."""
 
     tx: int
     id: int
@@ -25,9 +25,9 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Event:
-    """What a job had become."""
+    """A change of a job's state or progress, with the values after it."""
 
-    place: Place
+    cursor: EventCursor
     job_id: int
     repo_id: str
     state: str
@@ -36,11 +36,11 @@ class Event:
     error_code: str | None
     error_message: str | None
     at: datetime
-    viewer: str | None = None  # the submitter that alone may see the job
+    viewer: str | None = None  # the only submitter that may see the job
 
 
-def page(session: Session, after: Place, *, job_id: int | None = None, limit: int = 1_000) -> list[Event]:
-    """Up to `limit` events behind a place, in order; of one job alone where that is asked for."""
+def list_page(session: Session, after: EventCursor, *, job_id: int | None = None, limit: int = 1_000) -> list[Event]:
+    """Up to `limit` events after a cursor, in order, of all jobs or of one."""
     statement = (
         select(
             JobEvent.tx,
@@ -62,30 +62,30 @@ def page(session: Session, after: Place, *, job_id: int | None = None, limit: in
     if job_id is not None:
         statement = statement.where(JobEvent.job_id == job_id)
     rows = session.execute(statement.order_by(JobEvent.tx, JobEvent.id).limit(limit))
-    return [Event(Place(tx, number), *told) for tx, number, *told in rows]
+    return [Event(EventCursor(tx, event_id), *values) for tx, event_id, *values in rows]
 
 
-def head(session: Session) -> Place:
-    """Behind every event that can be read now, before every one that cannot."""
-    return Place(session.execute(select(_HORIZON)).scalar_one(), 0)
+def newest_cursor(session: Session) -> EventCursor:
+    """The cursor after every event that can be read now, and before every later one."""
+    return EventCursor(session.execute(select(_HORIZON)).scalar_one(), 0)
 
 
-def oldest(session: Session) -> Place | None:
-    """The first event that is still kept."""
+def oldest_cursor(session: Session) -> EventCursor | None:
+    """The cursor of the oldest event that has not been deleted."""
     row = session.execute(select(JobEvent.tx, JobEvent.id).order_by(JobEvent.tx, JobEvent.id).limit(1)).one_or_none()
-    return Place(*row) if row else None
+    return EventCursor(*row) if row else None
 
 
-def all_kept(session: Session, after: Place) -> bool:
-    """Whether nothing behind a place was forgotten already."""
+def is_complete_after(session: Session, after: EventCursor) -> bool:
+    """Whether no event after the cursor has been deleted."""
     if session.get(JobEvent, after.id) is not None:
         return True
-    first = oldest(session)
-    return first is None or first.id == 1 or first <= after
+    oldest = oldest_cursor(session)
+    return oldest is None or oldest.id == 1 or oldest <= after
 
 
-def forget(session: Session, kept: float, limit: int) -> int:
-    """Drop events that are older than `kept` seconds, looking at the first `limit`. Returns how many."""
-    first = select(JobEvent.id).order_by(JobEvent.id).limit(limit)
-    statement = delete(JobEvent).where(JobEvent.id.in_(first), JobEvent.at < func.now() - seconds(kept))
+def delete_expired(session: Session, retention: float, limit: int) -> int:
+    """Delete those of the oldest `limit` events that are older than `retention` seconds. Returns how many."""
+    oldest = select(JobEvent.id).order_by(JobEvent.id).limit(limit)
+    statement = delete(JobEvent).where(JobEvent.id.in_(oldest), JobEvent.at < func.now() - seconds(retention))
     return session.execute(statement).rowcount  # type: ignore[attr-defined]

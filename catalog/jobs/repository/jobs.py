@@ -1,5 +1,5 @@
-"""Jobs, and what people do to them. Each change of state is one statement that names the state it starts from, so two
-can never both win. How workers take them stands in `claims`, how their attempts end in `attempts`.
+"""Jobs: submission, lookup, cancellation and retries. Each change of state is one statement with the expected state in
+its WHERE clause, so two conflicting changes cannot both succeed. For claims see `claims`, for attempts `attempts`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from sqlalchemy.orm import Session, aliased
 from sqlalchemy.orm.attributes import set_committed_value
 
 from catalog import locks
-from catalog.auth.viewer import EVERYTHING, PUBLIC, Viewer
-from catalog.errors import JobNotFound, Quarantined, TokenRequired
-from catalog.jobs.repository.attempts import ENDING_VALUES, QUEUED_AGAIN, with_attempt
+from catalog.auth.repository.owned_rows import visible_to
+from catalog.auth.viewer import ADMIN, PUBLIC, Viewer
+from catalog.database import newest_first
+from catalog.errors import HubTokenRequired, JobNotFound, Quarantined
+from catalog.jobs.repository.attempts import ENDING_VALUES, REQUEUE_VALUES, with_attempt
 from catalog.locks import Lock
-from catalog.repository import newest_first, owned_by
 from catalog.tables import ACTIVE, ACTIVE_REINDEX, RUNNING, Job, JobState, Model, Priority, Reindex, Task, TaskRun
 
 
@@ -26,18 +27,20 @@ def submit(
     revision: str | None,
     base_hint: str | None = None,
     *,
-    priority: Priority = Priority.PERSON,
+    priority: Priority = Priority.USER,
     submitter: str | None = None,
     reindex_id: int | None = None,
 ) -> tuple[Job, bool]:
-    """The active job for that model and revision (of that reindex, or of none), made if there is none; and whether it
-    was made.
+    """Return the active job for the model and revision (of this reindex, or of none), created if there is none, and
+    whether it was created.
 
-    One that waits already becomes as urgent as it is asked for now. Raises `TokenRequired` for a private model: its job
-    would be shown to everybody, and could not read the repo.
+    A queued job is raised to the priority given here. Raises `HubTokenRequired` for a private model: its job would be
+    public, and could not read the repo.
     """
     if model.private:
-        raise TokenRequired("A private model is read with its submitter's token: submit it again, with the token.")
+        raise HubTokenRequired(
+            "A private model is read with its submitter's Hub token. Submit the model again with the token."
+        )
     statement = (
         insert(Job)
         .values(
@@ -52,63 +55,60 @@ def submit(
         .returning(Job)
     )
     while True:
-        made = session.scalars(statement).one_or_none()
-        if made is not None:
-            set_committed_value(made, "model", model)
-            return made, True
-        # the job that stood in the way may have ended in the meantime; then the insert succeeds
-        if (job := active(session, model.id, revision, reindex_id)) is not None:
+        created = session.scalars(statement).one_or_none()
+        if created is not None:
+            set_committed_value(created, "model", model)
+            return created, True
+        # the conflicting job may have ended since; then the next insert succeeds
+        if (job := find_active(session, model.id, revision, reindex_id)) is not None:
             if job.state == JobState.QUEUED and job.priority > priority:
-                hurried = update(Job).where(Job.id == job.id, Job.priority > priority).values(priority=priority)
-                session.execute(hurried)
-                return get(session, job.id, EVERYTHING), False
+                session.execute(update(Job).where(Job.id == job.id, Job.priority > priority).values(priority=priority))
+                return get(session, job.id, ADMIN), False
             return job, False
 
 
 def submit_private(
     session: Session, model: Model, revision: str | None, *, viewer: str, token: bytes, base_hint: str | None = None
 ) -> tuple[Job, bool]:
-    """The viewer's own active job for that repo and revision, made on its private `model` if there is none; and whether
-    it was made. The sealed token that came last is the one that is kept.
+    """Return the viewer's own active job for the repo and revision, created on its private `model` if there is none,
+    and whether it was created. The job keeps the sealed token that was submitted last.
     """
-    lock_submitter(session, viewer)  # so that no two of its requests make a job each
-    same = func.coalesce(Job.requested_revision, "") == (revision or "")
-    named = select(Model.id).where(Model.repo_id == model.repo_id)  # its job may have moved to the public row
-    mine = Job.model_id.in_(named) & (Job.viewer == viewer) & (Job.submitter == viewer) & same
-    renewed = update(Job).where(mine, Job.state.in_(ACTIVE)).values(token=token, token_at=func.now())
-    found = session.execute(renewed.returning(Job.id)).scalars().first()
-    if found is not None:
-        return get(session, found, EVERYTHING), False
-    statement = insert(Job).values(
-        model_id=model.id,
-        requested_revision=revision,
-        base_hint=base_hint,
-        submitter=viewer,
-        viewer=viewer,
-        token=token,
-        token_at=func.now(),
-    )
-    made = session.execute(statement.returning(Job.id)).scalar_one()
-    return get(session, made, EVERYTHING), True
+    lock_submitter(session, viewer)  # so that concurrent requests do not create one job each
+    same_revision = func.coalesce(Job.requested_revision, "") == (revision or "")
+    same_repo = select(Model.id).where(Model.repo_id == model.repo_id)  # the job may have moved to the public model
+    owned = Job.model_id.in_(same_repo) & (Job.viewer == viewer) & (Job.submitter == viewer) & same_revision
+    statement = update(Job).where(owned, Job.state.in_(ACTIVE)).values(token=token, token_at=func.now())
+    job_id = session.execute(statement.returning(Job.id)).scalars().first()
+    if job_id is not None:
+        return get(session, job_id, ADMIN), False
+    values = {
+        "model_id": model.id,
+        "requested_revision": revision,
+        "base_hint": base_hint,
+        "submitter": viewer,
+        "viewer": viewer,
+        "token": token,
+        "token_at": func.now(),
+    }
+    created_id = session.execute(insert(Job).values(**values).returning(Job.id)).scalar_one()
+    return get(session, created_id, ADMIN), True
 
 
-def submit_alone(session: Session, model: Model, base_hint: str, *, submitter: str, viewer: str | None) -> Job:
-    """A job that wants a worker with nothing else in its hands."""
-    values = {"model_id": model.id, "base_hint": base_hint, "submitter": submitter, "viewer": viewer, "alone": True}
-    made = session.execute(insert(Job).values(**values).returning(Job.id)).scalar_one()
-    return get(session, made, EVERYTHING)
+def submit_exclusive(session: Session, model: Model, base_hint: str, *, submitter: str, viewer: str | None) -> Job:
+    """Create a job that runs with nothing else on its worker."""
+    values = {"model_id": model.id, "base_hint": base_hint, "submitter": submitter, "viewer": viewer, "exclusive": True}
+    job_id = session.execute(insert(Job).values(**values).returning(Job.id)).scalar_one()
+    return get(session, job_id, ADMIN)
 
 
-def move(session: Session, job_id: int, worker_id: int, model_id: int) -> bool:
-    """Have a running job be for another model from here on. False when it is not this worker's any more."""
-    own = update(Job).where(Job.id == job_id, Job.worker_id == worker_id, Job.state.in_(RUNNING))
-    return session.execute(own.values(model_id=model_id).returning(Job.id)).scalar_one_or_none() is not None
+def reassign(session: Session, job_id: int, worker_id: int, model_id: int) -> bool:
+    """Reassign a running job to another model. False if the worker no longer has the claim."""
+    claimed = update(Job).where(Job.id == job_id, Job.worker_id == worker_id, Job.state.in_(RUNNING))
+    return session.execute(claimed.values(model_id=model_id).returning(Job.id)).scalar_one_or_none() is not None
 
 
-def active(session: Session, model_id: int, revision: str | None, reindex_id: int | None = None) -> Job | None:
-    """The job of that model and revision, and of that reindex or of none, that waits or runs; of those that came
-    without a token.
-    """
+def find_active(session: Session, model_id: int, revision: str | None, reindex_id: int | None = None) -> Job | None:
+    """The queued or running job without a Hub token for this model and revision, of this reindex or of none."""
     statement = select(Job).where(
         Job.model_id == model_id,
         func.coalesce(Job.requested_revision, "") == (revision or ""),
@@ -120,14 +120,14 @@ def active(session: Session, model_id: int, revision: str | None, reindex_id: in
 
 
 def get(session: Session, job_id: int, viewer: Viewer = PUBLIC) -> Job:
-    """Raises `JobNotFound`."""
+    """Return a job that the viewer may see. Raises `JobNotFound`."""
     job = session.get(Job, job_id, populate_existing=True)
-    if job is None or not viewer.sees(job.viewer):
+    if job is None or not viewer.can_see(job.viewer):
         raise JobNotFound(f"There is no job {job_id}.")
     return job
 
 
-def page(
+def list_page(
     session: Session,
     *,
     state: JobState | None = None,
@@ -136,34 +136,34 @@ def page(
     viewer: Viewer = PUBLIC,
 ) -> list[Job]:
     """Up to `limit` jobs with an id below `before`, newest first."""
-    statement = select(Job).where(owned_by(Job.viewer, viewer))
+    statement = select(Job).where(visible_to(Job.viewer, viewer))
     if state is not None:
         statement = statement.where(Job.state == state)
     return list(session.scalars(newest_first(statement, Job.id, before, limit)))
 
 
-def latest_done(session: Session, model_id: int, sha: str) -> Job | None:
-    """The newest job that ended well for that commit."""
+def find_latest_done(session: Session, model_id: int, sha: str) -> Job | None:
+    """The newest job that is done for this commit."""
     statement = select(Job).where(Job.model_id == model_id, Job.sha == sha, Job.state == JobState.DONE)
     return session.scalars(statement.order_by(Job.id.desc()).limit(1)).one_or_none()
 
 
-def quarantined(session: Session, model_id: int, viewer: str | None = None) -> Job | None:
-    """The newest job of a model that killed workers, and that no admin has let go since; of those that came with a
-    token the viewer's own.
+def find_quarantined(session: Session, model_id: int, viewer: str | None = None) -> Job | None:
+    """The newest quarantined job of a model: among the public jobs without a viewer, else among the viewer's own jobs
+    with a Hub token.
     """
-    killed = (Job.state == JobState.FAILED) & (Job.error_code == Quarantined.code)
-    statement = select(Job).where(killed, Job.viewer.is_not_distinct_from(viewer))
+    quarantined = (Job.state == JobState.FAILED) & (Job.error_code == Quarantined.code)
+    statement = select(Job).where(quarantined, Job.viewer.is_not_distinct_from(viewer))
     if viewer is None:
         statement = statement.where(Job.model_id == model_id)
-    else:  # its job may have moved to the public model of that name
-        mine = select(Model.repo_id).where(Model.id == model_id).scalar_subquery()
-        statement = statement.where(Job.model_id.in_(select(Model.id).where(Model.repo_id == mine)))
+    else:  # the job may have moved to the public model of the same repo
+        repo_id = select(Model.repo_id).where(Model.id == model_id).scalar_subquery()
+        statement = statement.where(Job.model_id.in_(select(Model.id).where(Model.repo_id == repo_id)))
     return session.scalars(statement.order_by(Job.id.desc()).limit(1)).one_or_none()
 
 
 def cancel(session: Session, job_id: int) -> bool:
-    """End a job that waits or runs. From here on no worker can store anything of it. False when it was over."""
+    """Cancel a queued or running job; from then on no worker can store a result for it. False if it had ended."""
     running = Job.state.in_(RUNNING)
     values = {"state": JobState.CANCELLED, **ENDING_VALUES, "error_code": None, "error_message": None}
     history = case((running, with_attempt("cancelled")), else_=Job.history)
@@ -172,99 +172,99 @@ def cancel(session: Session, job_id: int) -> bool:
 
 
 def release_from_quarantine(session: Session, job_id: int, message: str) -> bool:
-    """Let go a job that came with a token, which is gone: its submitter may submit it again. False when there is
-    nothing to let go.
+    """Release a quarantined job that came with a Hub token, so that its submitter can submit the model again; the token
+    itself is deleted. False if there is no such job.
     """
-    this = (Job.id == job_id) & Job.viewer.is_not(None) & (Job.error_code == Quarantined.code)
-    values = {"error_code": TokenRequired.code, "error_message": message}
-    return session.execute(update(Job).where(this).values(**values).returning(Job.id)).scalar_one_or_none() is not None
+    quarantined = (Job.id == job_id) & Job.viewer.is_not(None) & (Job.error_code == Quarantined.code)
+    statement = update(Job).where(quarantined).values(error_code=HubTokenRequired.code, error_message=message)
+    return session.execute(statement.returning(Job.id)).scalar_one_or_none() is not None
 
 
-def _of_use() -> ColumnElement[bool]:
-    """Whether what a job measures would still be stored, and what it needs is still here."""
-    running = select(Reindex.id).where(Reindex.id == Job.reindex_id, Reindex.state.in_(ACTIVE_REINDEX))
-    return (Job.reindex_id.is_(None) | running.exists()) & ~_without_examples().exists()
+def _is_still_needed() -> ColumnElement[bool]:
+    """Whether the reindex of a job is active, if it has one, and its task still has its examples."""
+    active = select(Reindex.id).where(Reindex.id == Job.reindex_id, Reindex.state.in_(ACTIVE_REINDEX))
+    return (Job.reindex_id.is_(None) | active.exists()) & ~_task_without_examples().exists()
 
 
-def _without_examples() -> Select[int]:
-    """The task whose examples a job would train on, where they are forgotten."""
+def _task_without_examples() -> Select[int]:
+    """The task that a job would train on, if its examples were deleted."""
     run_of_job = TaskRun.model_id == Job.model_id
     return select(Task.id).join(TaskRun, TaskRun.task_id == Task.id).where(run_of_job, Task.examples.is_(None))
 
 
-def task_without_examples(session: Session, job_id: int) -> int | None:
-    """The task of a job that cannot be retried because its examples are forgotten."""
-    return session.execute(_without_examples().where(Job.id == job_id)).scalar_one_or_none()
+def find_task_without_examples(session: Session, job_id: int) -> int | None:
+    """The id of a job's task, if the job cannot be retried because the examples of the task were deleted."""
+    return session.execute(_task_without_examples().where(Job.id == job_id)).scalar_one_or_none()
 
 
-_AGAIN = {**QUEUED_AGAIN, "attempts": 0, "deaths": 0, "started_at": None, "finished_at": None}
+_RETRY_VALUES = {**REQUEUE_VALUES, "attempts": 0, "worker_deaths": 0, "started_at": None, "finished_at": None}
 
 
-def again(session: Session, job_id: int, submitter: str | None) -> bool:
-    """Queue a failed or cancelled job as if it were new, its history kept. False when it is neither, came with a token,
-    is of a reindex that is over, or of a task whose examples are forgotten.
+def requeue(session: Session, job_id: int, submitter: str | None) -> bool:
+    """Queue a failed or cancelled job again as if it were new, with its history. False if it is neither, came with a
+    Hub token, or belongs to a reindex that has ended or to a task whose examples were deleted.
     """
-    over = Job.state.in_((JobState.FAILED, JobState.CANCELLED)) & Job.token_at.is_(None)
-    statement = update(Job).where(Job.id == job_id, over, _of_use())
-    values = {**_AGAIN, "submitter": submitter, "error_code": None, "error_message": None}
+    retriable = Job.state.in_((JobState.FAILED, JobState.CANCELLED)) & Job.token_at.is_(None)
+    statement = update(Job).where(Job.id == job_id, retriable, _is_still_needed())
+    values = {**_RETRY_VALUES, "submitter": submitter, "error_code": None, "error_message": None}
     return session.execute(statement.values(**values).returning(Job.id)).scalar_one_or_none() is not None
 
 
-def again_by_code(session: Session, code: str, limit: int) -> list[int]:
-    """Queue up to `limit` failed jobs with that error again, the oldest first; not those that came with a token, after
-    which another job of the same model and revision came, or beside which one is active.
+def requeue_by_error(session: Session, code: str, limit: int) -> list[int]:
+    """Queue up to `limit` failed jobs with that error code again, the oldest first. Jobs that came with a Hub token are
+    left out, and so are those superseded by a later or an active job for the same model and revision.
     """
     other = aliased(Job)
-    same = (func.coalesce(other.requested_revision, "") == func.coalesce(Job.requested_revision, "")) & (
-        func.coalesce(other.reindex_id, 0) == func.coalesce(Job.reindex_id, 0)
-    )
-    outdated = (other.id > Job.id) | other.state.in_(ACTIVE)
-    newer = select(other.id).where(other.model_id == Job.model_id, same, outdated)
+    same_revision = func.coalesce(other.requested_revision, "") == func.coalesce(Job.requested_revision, "")
+    same_reindex = func.coalesce(other.reindex_id, 0) == func.coalesce(Job.reindex_id, 0)
+    later_or_active = (other.id > Job.id) | other.state.in_(ACTIVE)
+    superseding = select(other.id).where(other.model_id == Job.model_id, same_revision, same_reindex, later_or_active)
     failed = (
         select(Job.id)
-        .where(Job.state == JobState.FAILED, Job.error_code == code, Job.token_at.is_(None), ~newer.exists(), _of_use())
+        .where(Job.state == JobState.FAILED, Job.error_code == code, Job.token_at.is_(None))
+        .where(~superseding.exists(), _is_still_needed())
         .order_by(Job.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
         .cte("failed_jobs")
     )
-    values = {**_AGAIN, "submitter": None, "error_code": None, "error_message": None}
+    values = {**_RETRY_VALUES, "submitter": None, "error_code": None, "error_message": None}
     statement = update(Job).where(Job.id.in_(select(failed.c.id))).values(**values)
     return sorted(session.execute(statement.returning(Job.id)).scalars())
 
 
 def count_active(session: Session, submitter: str, limit: int) -> int:
-    """How many jobs of a submitter wait or run; counts no further than `limit`."""
-    counted = select(Job.id).where(Job.submitter == submitter, Job.state.in_(ACTIVE)).limit(limit).subquery()
-    return session.execute(select(func.count()).select_from(counted)).scalar_one()
+    """Count the queued and running jobs of a submitter, up to `limit`."""
+    active = select(Job.id).where(Job.submitter == submitter, Job.state.in_(ACTIVE)).limit(limit).subquery()
+    return session.execute(select(func.count()).select_from(active)).scalar_one()
 
 
 def lock_submitter(session: Session, submitter: str) -> None:
-    """Wait for the turn to count a submitter's jobs; held until the transaction ends."""
+    """Serialize the transactions that count a submitter's jobs; the lock is held until the transaction ends."""
     locks.acquire(session, Lock.SUBMITTER_JOBS, submitter)
 
 
-def withdraw(session: Session, model_id: int) -> list[int]:
-    """End what waits or runs for a model: what a worker still makes of it is not stored any more. Returns the jobs."""
+def cancel_for_model(session: Session, model_id: int) -> list[int]:
+    """Cancel the queued and running jobs of a model. Returns the ids of the cancelled jobs."""
     statement = select(Job.id).where(Job.model_id == model_id, Job.state.in_(ACTIVE))
     return [job_id for job_id in session.scalars(statement).all() if cancel(session, job_id)]
 
 
-def any_active(session: Session, model_id: int) -> bool:
-    """Whether a job waits or runs for a model."""
+def has_active(session: Session, model_id: int) -> bool:
+    """Whether a model has a queued or running job."""
     return session.execute(select(Job.id).where(Job.model_id == model_id, Job.state.in_(ACTIVE))).first() is not None
 
 
-def counts(session: Session) -> dict[JobState, int]:
-    """How many jobs that everybody may see are in each state."""
-    every = select(Job.state, func.count()).group_by(Job.state)
-    # few, by an index
-    hidden = {state: count for state, count in session.execute(every.where(Job.viewer.is_not(None)))}
-    counted = {JobState(state): count - hidden.get(state, 0) for state, count in session.execute(every)}
-    return dict.fromkeys(JobState, 0) | counted
+def count_by_state(session: Session) -> dict[JobState, int]:
+    """Count the public jobs in each state."""
+    all_jobs = select(Job.state, func.count()).group_by(Job.state)
+    # the private ones are few, and have an index
+    private = {state: count for state, count in session.execute(all_jobs.where(Job.viewer.is_not(None)))}
+    public = {JobState(state): count - private.get(state, 0) for state, count in session.execute(all_jobs)}
+    return dict.fromkeys(JobState, 0) | public
 
 
-def running_of(session: Session, worker_ids: Sequence[int]) -> list[Job]:
-    """What workers have, in the order in which they began."""
+def list_running(session: Session, worker_ids: Sequence[int]) -> list[Job]:
+    """The running jobs of workers, by start time."""
     statement = select(Job).where(Job.worker_id.in_(worker_ids), Job.state.in_(RUNNING))
     return list(session.scalars(statement.order_by(Job.started_at, Job.id)))

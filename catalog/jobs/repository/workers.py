@@ -14,34 +14,36 @@ from catalog.tables import Worker
 
 
 def register(session: Session, host: str, pid: int, device: str, process: str | None = None) -> int:
-    """A new worker process, with its `catalog.jobs.processes.identity` where that is known; returns its id."""
+    """Register a worker process, with its `catalog.jobs.processes.identity` if that is known. Returns its id."""
     worker = Worker(host=host, pid=pid, device=device, process=process)
     session.add(worker)
     session.flush()
     return worker.id
 
 
-def beat(session: Session, worker_id: int, status: Mapping[str, object] | None = None) -> None:
-    """A sign of life, and what the worker says of itself."""
-    told: dict[str, Any] = {} if status is None else {"status": dict(status)}
-    session.execute(update(Worker).where(Worker.id == worker_id).values(heartbeat_at=func.now(), **told))
+def record_heartbeat(session: Session, worker_id: int, status: Mapping[str, object] | None = None) -> None:
+    """Record a worker's heartbeat, and its status if one is given."""
+    values: dict[str, Any] = {} if status is None else {"status": dict(status)}
+    session.execute(update(Worker).where(Worker.id == worker_id).values(heartbeat_at=func.now(), **values))
 
 
-def stop(session: Session, *worker_ids: int) -> None:
-    """Note that workers are gone: they are shown as alive no more."""
+def mark_stopped(session: Session, *worker_ids: int) -> None:
+    """Mark workers as stopped: they no longer count as alive."""
     session.execute(update(Worker).where(Worker.id.in_(worker_ids)).values(stopped_at=func.now()))
 
 
-def gone(session: Session) -> list[int]:
-    """Workers that ran on this machine and have ended without a word. Those on other machines are known by their
-    heartbeats alone.
+def list_ended(session: Session) -> list[int]:
+    """Workers on this machine whose process has ended without being marked as stopped. A dead worker on another machine
+    is detected only by its missing heartbeat.
     """
     unstopped = select(Worker.id, Worker.process).where(Worker.stopped_at.is_(None), Worker.process.is_not(None))
     return [worker_id for worker_id, process in session.execute(unstopped) if process and has_ended(process)]
 
 
-def alive(session: Session, limit: float) -> list[Worker]:
-    """Workers whose last heartbeat is at most `limit` seconds old, without those of this machine that have ended."""
-    fresh = func.now() - Worker.heartbeat_at <= seconds(limit)
-    found = session.scalars(select(Worker).where(Worker.stopped_at.is_(None), fresh).order_by(Worker.id))
-    return [worker for worker in found if worker.process is None or not has_ended(worker.process)]
+def list_alive(session: Session, heartbeat_timeout: float) -> list[Worker]:
+    """Workers with a heartbeat in the last `heartbeat_timeout` seconds, except those whose process on this machine has
+    ended.
+    """
+    recent = func.now() - Worker.heartbeat_at <= seconds(heartbeat_timeout)
+    workers = session.scalars(select(Worker).where(Worker.stopped_at.is_(None), recent).order_by(Worker.id))
+    return [worker for worker in workers if worker.process is None or not has_ended(worker.process)]

@@ -1,1 +1,1 @@
-"""Statements on models, their names, revisions and attributes."""
+"""SQL for models, their names, revisions and attributes."""

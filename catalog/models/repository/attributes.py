@@ -1,4 +1,4 @@
-"""What searches filter by, as a feed: a model's attributes are read again whenever `models.seq` moved."""
+"""The attributes that searches filter by, as a feed ordered by `models.seq`, which grows with each change."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from sqlalchemy import Double, Text, case, cast, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, aliased
 
-from catalog.auth.repository import STORED
+from catalog.auth.repository.access import STORED_STATES
 from catalog.tables import Model, ModelAccess, Revision
 
 
 @dataclass(frozen=True)
 class Attributes:
-    """A model as searches see it. `updated` is in seconds since 1970; None is what the Hub did not tell.
+    """A model as searches see it. `updated` is a Unix timestamp in seconds. None: the Hub does not provide the value.
 
-    A private one is seen by its `viewers` (hashes of keys), in place of the public model `twin`; of a public one both
-    are None.
+    A private model is visible to its `viewers` (hashes of API keys), who see it instead of the model with the id
+    `public_counterpart`. Both are None for public models.
     """
 
     seq: int
@@ -25,19 +25,19 @@ class Attributes:
     owner: str
     base: str | None
     kind: str | None
-    licence: str | None
+    license: str | None
     tags: list[str]
     downloads: int | None
     likes: int | None
     updated: float | None
     cluster: int | None
     viewers: list[str] | None = None
-    twin: int | None = None
+    public_counterpart: int | None = None
 
 
 def changes(session: Session, after: int, limit: int) -> list[Attributes]:
-    """The next models whose attributes changed, at most `limit`, in the order of `seq`."""
-    twin = aliased(Model)
+    """Up to `limit` models that changed after the sequence number `after`, ordered by `seq`."""
+    counterpart = aliased(Model)
     viewers = select(func.array_agg(ModelAccess.submitter)).where(ModelAccess.model_id == Model.id).scalar_subquery()
     statement = (
         select(
@@ -46,17 +46,23 @@ def changes(session: Session, after: int, limit: int) -> list[Attributes]:
             Model.owner,
             Revision.base_repo,
             Revision.kind,
-            Model.licence,
+            Model.license,
             Model.tags,
             Model.downloads,
             Model.likes,
             cast(func.extract("epoch", Model.hub_updated_at), Double),
             Model.cluster,
-            case((Model.private, func.coalesce(viewers, cast([], ARRAY(Text))))),  # looked up for private ones alone
-            twin.id,
+            case((Model.private, func.coalesce(viewers, cast([], ARRAY(Text))))),  # no subquery for public ones
+            counterpart.id,
         )
         .outerjoin(Revision, (Revision.model_id == Model.id) & Revision.current)
-        .outerjoin(twin, Model.private & Model.state.in_(STORED) & (twin.repo_id == Model.repo_id) & ~twin.private)
+        .outerjoin(
+            counterpart,
+            Model.private
+            & Model.state.in_(STORED_STATES)
+            & (counterpart.repo_id == Model.repo_id)
+            & ~counterpart.private,
+        )
         .where(Model.seq > after)
         .order_by(Model.seq)
         .limit(limit)

@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, REGCONFIG, insert
 from sqlalchemy.orm import Session, contains_eager, joinedload
 from sqlalchemy.orm.attributes import set_committed_value
 
-from catalog.auth.repository import visible
+from catalog.auth.repository.access import visible_models
 from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.errors import ModelNotFound
 from catalog.models.repository import names
@@ -34,9 +34,9 @@ from catalog.tables import Job, Model, ModelState, Revision, Source, Vector, cha
 
 @dataclass(frozen=True)
 class Metadata:
-    """What the Hub tells of a repo; None is what it does not."""
+    """What the Hub says about a repo. None: the Hub does not provide the value."""
 
-    licence: str | None = None
+    license: str | None = None
     tags: tuple[str, ...] = ()
     downloads: int | None = None
     likes: int | None = None
@@ -44,60 +44,66 @@ class Metadata:
     hub_created_at: datetime | None = None
     datasets: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
-    hub_id: str | None = None  # the Hub's own for the repo, which outlives a rename
+    hub_id: str | None = None  # the Hub's own id of the repo, which survives a rename
 
     def columns(self) -> dict[str, Any]:
-        """As they stand in the table."""
+        """The values as the columns of `models` store them."""
         lists = {name: list(getattr(self, name)) for name in ("tags", "datasets", "languages")}
         return asdict(self) | lists
 
 
-def ensure(
+def get_or_create(
     session: Session, repo_id: str, source: Source, folder: str | None = None, *, private: bool = False
 ) -> Model:
-    """The public (or the `private`) model that has that name now, made if there is none. The stored folder is left as
-    it is.
+    """The public (or `private`) model with this current name, created if it does not exist. The folder of an existing
+    model is not changed.
     """
     values = {"repo_id": repo_id, "owner": repo_id.split("/", maxsplit=1)[0], "source": source, "folder": folder}
     statement = insert(Model).values(**values, private=private)
-    unless_known = statement.on_conflict_do_nothing(index_elements=["repo_id", "private"])
-    made = session.scalars(unless_known.returning(Model)).one_or_none()
-    if made is None:
-        return session.scalars(_of_name(repo_id).where(Model.private == private)).one()
-    set_committed_value(made, "revision", None)  # it has none yet, which nobody needs to ask
-    return made
+    statement = statement.on_conflict_do_nothing(index_elements=["repo_id", "private"])
+    created = session.scalars(statement.returning(Model)).one_or_none()
+    if created is None:
+        return session.scalars(_select_by_name(repo_id).where(Model.private == private)).one()
+    set_committed_value(created, "revision", None)  # a new model has no revision: saves the query
+    return created
 
 
-def known_as(session: Session, repo_id: str) -> Model | None:
-    """The public model that had that name before, or has it now, with its current revision."""
-    named = _of_name(func.coalesce(names.now(repo_id), repo_id)).where(visible(PUBLIC))
-    return session.scalars(named).one_or_none()
+def find_by_any_name(session: Session, repo_id: str) -> Model | None:
+    """The public model with this former or current name, with its current revision."""
+    statement = _select_by_name(func.coalesce(names.current_name_query(repo_id), repo_id))
+    return session.scalars(statement.where(visible_models(PUBLIC))).one_or_none()
 
 
 def get(session: Session, repo_id: str, viewer: Viewer = PUBLIC) -> Model:
-    """The model with its current revision, also by a name that it had before; raises `ModelNotFound`."""
-    model = find(session, repo_id, viewer) or find(session, names.current(session, [repo_id]).get(repo_id), viewer)
+    """The model with this current or former name, with its current revision. Raises `ModelNotFound`."""
+    model = find(session, repo_id, viewer) or find_by_former_name(session, repo_id, viewer)
     if model is None:
         raise ModelNotFound(f"{repo_id} is not in this catalog. Submit it with POST /v1/models or `deltadex add`.")
     return model
 
 
-def find(session: Session, repo_id: str | None, viewer: Viewer = PUBLIC) -> Model | None:
-    """The model that has that name now, with its current revision."""
-    return session.scalars(_of_name(repo_id).where(visible(viewer))).one_or_none() if repo_id is not None else None
+def find(session: Session, repo_id: str, viewer: Viewer = PUBLIC) -> Model | None:
+    """The model with this current name, with its current revision."""
+    return session.scalars(_select_by_name(repo_id).where(visible_models(viewer))).one_or_none()
 
 
-def _of_name(repo_id: str | ColumnElement[str]) -> Select[Model]:
+def find_by_former_name(session: Session, former: str, viewer: Viewer = PUBLIC) -> Model | None:
+    """The model that had this name before it was renamed, with its current revision."""
+    name = names.current_names(session, [former]).get(former)
+    return find(session, name, viewer) if name is not None else None
+
+
+def _select_by_name(repo_id: str | ColumnElement[str]) -> Select[Model]:
     return select(Model).where(Model.repo_id == repo_id).options(joinedload(Model.revision))
 
 
-def by_hub_id(session: Session, hub_id: str) -> Model | None:
-    """The public model of the repo that has that id on the Hub."""
+def find_by_hub_id(session: Session, hub_id: str) -> Model | None:
+    """The public model of the repo with this id on the Hub."""
     statement = select(Model).where(Model.hub_id == hub_id, ~Model.private).order_by(Model.id).limit(1)
     return session.scalars(statement.options(joinedload(Model.revision))).one_or_none()
 
 
-def page(
+def list_page(
     session: Session,
     *,
     base: str | None = None,
@@ -112,14 +118,14 @@ def page(
         select(Model)
         .outerjoin(Model.revision)
         .options(contains_eager(Model.revision))
-        .where(Model.id > after, visible(viewer), *filtered(base, owner, state))
+        .where(Model.id > after, visible_models(viewer), *filter_conditions(base, owner, state))
         .order_by(Model.id)
         .limit(limit)
     )
     return list(session.scalars(statement))
 
 
-def containing(
+def search_text(
     session: Session,
     query: str,
     *,
@@ -131,15 +137,15 @@ def containing(
     viewer: Viewer = PUBLIC,
 ) -> list[tuple[Model, float]]:
     """Up to `limit` models whose name, tags or card match a `tsquery` (`catalog.tables.model_words.query`), with their
-    ranks, the best first, beginning after that rank and id. What was removed is not among them.
+    ranks, best first, after the given (rank, id). Removed models are left out unless `state` asks for them.
     """
-    asked = func.to_tsquery(cast("simple", REGCONFIG), query)
-    rank = cast(func.ts_rank(Model.words, asked), Double)
+    tsquery = func.to_tsquery(cast("simple", REGCONFIG), query)
+    rank = cast(func.ts_rank(Model.words, tsquery), Double)
     statement = (
         select(Model, rank)
         .outerjoin(Model.revision)
         .options(contains_eager(Model.revision))
-        .where(Model.words.bool_op("@@")(asked), visible(viewer), *filtered(base, owner, state))
+        .where(Model.words.bool_op("@@")(tsquery), visible_models(viewer), *filter_conditions(base, owner, state))
         .order_by(rank.desc(), Model.id)
         .limit(limit)
     )
@@ -150,17 +156,16 @@ def containing(
     return [(model, score) for model, score in session.execute(statement)]
 
 
-def filtered(base: str | None, owner: str | None, state: ModelState | None) -> list[ColumnElement[bool]]:
-    """Conditions on a model joined with its current revision."""
-    wanted = ((Revision.base_repo, base), (Model.owner, owner), (Model.state, state))
-    return [column == value for column, value in wanted if value is not None]
+def filter_conditions(base: str | None, owner: str | None, state: ModelState | None) -> list[ColumnElement[bool]]:
+    """Conditions on a statement that joins models with their current revisions."""
+    filters = ((Revision.base_repo, base), (Model.owner, owner), (Model.state, state))
+    return [column == value for column, value in filters if value is not None]
 
 
-def by_ids(session: Session, ids: Iterable[int], viewer: Viewer = PUBLIC) -> dict[int, Model]:
-    """Models by id as far as the viewer may see them, with their current revisions, in one statement."""
-    # an array: there may be more of them than a statement may have parameters
-    wanted = any_(literal(list(ids), ARRAY(BigInteger)))
-    statement = select(Model).where(Model.id == wanted, visible(viewer)).options(joinedload(Model.revision))
+def get_by_ids(session: Session, ids: Iterable[int], viewer: Viewer = PUBLIC) -> dict[int, Model]:
+    """The models with these ids that the viewer can see, by id, with their current revisions. One statement."""
+    any_id = any_(literal(list(ids), ARRAY(BigInteger)))  # an array, because the number of parameters is limited
+    statement = select(Model).where(Model.id == any_id, visible_models(viewer)).options(joinedload(Model.revision))
     return {model.id: model for model in session.scalars(statement)}
 
 
@@ -169,7 +174,7 @@ def set_state(session: Session, model_id: int, state: ModelState) -> None:
 
 
 def mark_failed(session: Session, model_ids: Sequence[int]) -> None:
-    """A model that was never stored is failed; one that is indexed stays so when an update of it fails."""
+    """Mark models that were never stored as failed. An indexed model stays indexed when an update of it fails."""
     pending = Model.id.in_(model_ids) & (Model.state == ModelState.PENDING)
     session.execute(update(Model).where(pending).values(state=ModelState.FAILED))
 
@@ -185,11 +190,11 @@ def make_current(
     evidence: dict,
     facts: dict | None = None,
 ) -> Revision:
-    """The revision `sha`, made if needed, as the model's current one."""
+    """Create or update the revision `sha` of a model, and make it the current one."""
     session.execute(update(Revision).where(Revision.model_id == model_id, Revision.current).values(current=False))
     values = {"kind": kind, "base_repo": base_repo, "base_sha": base_sha, "base_evidence": evidence, "current": True}
     values["facts"] = facts
-    announce(session, model_id)
+    bump_seq(session, model_id)
     statement = insert(Revision).values(model_id=model_id, sha=sha, **values)
     statement = statement.on_conflict_do_update(index_elements=["model_id", "sha"], set_=values)
     return session.scalars(statement.returning(Revision), execution_options={"populate_existing": True}).one()
@@ -199,92 +204,92 @@ def current_revision(session: Session, model_id: int) -> Revision | None:
     return session.scalars(select(Revision).where(Revision.model_id == model_id, Revision.current)).one_or_none()
 
 
-def restore(session: Session, revision: Revision) -> None:
-    """Make a revision that was embedded before the current one again."""
+def restore_revision(session: Session, revision: Revision) -> None:
+    """Make a revision that was measured before the current one again."""
     session.execute(
         update(Revision).where(Revision.model_id == revision.model_id, Revision.current).values(current=False)
     )
     session.execute(update(Revision).where(Revision.id == revision.id).values(current=True))
-    announce(session, revision.model_id)
+    bump_seq(session, revision.model_id)
 
 
-def describe(session: Session, model_id: int, metadata: Metadata) -> None:
-    """Store what the Hub tells now. The caller holds `vectors.lock_feed`."""
+def update_metadata(session: Session, model_id: int, metadata: Metadata) -> None:
+    """Store the metadata that the Hub provides now. The caller holds `feed.lock_feed`."""
     session.execute(update(Model).where(Model.id == model_id).values(**metadata.columns(), seq=change_seq.next_value()))
 
 
-def forget(session: Session, model_id: int) -> None:
-    """Keep of a model no more than its name. The caller holds `vectors.lock_feed`."""
-    told = Metadata().columns()
-    del told["hub_id"]
-    nothing = {**told, "card": None, "cluster": None, "hub_sha": None, "state": ModelState.REMOVED}
-    session.execute(update(Model).where(Model.id == model_id).values(**nothing, seq=change_seq.next_value()))
+def clear_metadata(session: Session, model_id: int) -> None:
+    """Clear everything stored about a model except its names and ids. The caller holds `feed.lock_feed`."""
+    empty = Metadata().columns()
+    del empty["hub_id"]
+    values = {**empty, "card": None, "cluster": None, "hub_sha": None, "state": ModelState.REMOVED}
+    session.execute(update(Model).where(Model.id == model_id).values(**values, seq=change_seq.next_value()))
 
 
 def set_hub_sha(session: Session, model_id: int, sha: str | None, hub_id: str | None = None) -> None:
-    """The newest commit that the Hub told of."""
+    """Store the newest commit on the Hub, and the repo's id there if it is known."""
     values = {"hub_sha": sha} | ({"hub_id": hub_id} if hub_id else {})
     session.execute(update(Model).where(Model.id == model_id).values(**values))
 
 
-def told(session: Session, model_id: int) -> str | None:
-    """The newest commit that a crawl or the webhook told of."""
+def latest_known_sha(session: Session, model_id: int) -> str | None:
+    """The newest commit that a crawl or the webhook reported."""
     return session.execute(select(Model.hub_sha).where(Model.id == model_id)).scalar_one_or_none()
 
 
 def set_cluster(session: Session, model_id: int, cluster: int | None) -> None:
-    """What searches filter by. The caller announces the model in the same transaction."""
+    """Store the cluster that searches filter by. The caller bumps the model's `seq` in the same transaction."""
     session.execute(update(Model).where(Model.id == model_id).values(cluster=cluster))
 
 
 def set_card(session: Session, model_id: int, words: str | None) -> None:
-    """The words of its card, for clusters to be named by."""
+    """Store the words of a model's card, for text search and the names of clusters."""
     session.execute(update(Model).where(Model.id == model_id).values(card=words))
 
 
-def announce(session: Session, model_id: int) -> None:
-    """Have every process read anew what it filters this model by. The caller holds `vectors.lock_feed`."""
+def bump_seq(session: Session, model_id: int) -> None:
+    """Make every process reload the model's attributes. The caller holds `feed.lock_feed`."""
     session.execute(update(Model).where(Model.id == model_id).values(seq=change_seq.next_value()))
 
 
-def ids(session: Session, repo_ids: Iterable[str]) -> list[int]:
-    """Of those models that are known."""
+def list_ids(session: Session, repo_ids: Iterable[str]) -> list[int]:
+    """The ids of the models with these names, without those that do not exist."""
     return list(session.scalars(select(Model.id).where(Model.repo_id.in_(list(repo_ids)))))
 
 
-def bases(session: Session, model_ids: Sequence[int]) -> list[str]:
-    """The base of each of those models, in their order; empty for one that is gone."""
-    wanted = Revision.model_id == any_(literal(list(model_ids), ARRAY(BigInteger)))
-    statement = select(Revision.model_id, Revision.base_repo).where(Revision.current, wanted)
-    found = {model_id: base for model_id, base in session.execute(statement)}
-    return [found.get(model_id, "") for model_id in model_ids]
+def list_bases(session: Session, model_ids: Sequence[int]) -> list[str]:
+    """The base of each model, in the order of `model_ids`; an empty string for a model without a revision."""
+    of_models = Revision.model_id == any_(literal(list(model_ids), ARRAY(BigInteger)))
+    statement = select(Revision.model_id, Revision.base_repo).where(Revision.current, of_models)
+    base_by_id = {model_id: base for model_id, base in session.execute(statement)}
+    return [base_by_id.get(model_id, "") for model_id in model_ids]
 
 
-def drop_if_empty(session: Session, model_id: int) -> None:
-    """Take away a private model that no job and no revision belongs to."""
-    asked_for = select(Job.id).where(Job.model_id == Model.id).exists()
-    stored = select(Revision.id).where(Revision.model_id == Model.id).exists()
-    session.execute(delete(Model).where(Model.id == model_id, Model.private, ~asked_for, ~stored))
+def delete_if_empty(session: Session, model_id: int) -> None:
+    """Delete a private model that has neither jobs nor revisions."""
+    has_jobs = select(Job.id).where(Job.model_id == Model.id).exists()
+    has_revisions = select(Revision.id).where(Revision.model_id == Model.id).exists()
+    session.execute(delete(Model).where(Model.id == model_id, Model.private, ~has_jobs, ~has_revisions))
 
 
-def trained_on(session: Session, space_id: int, datasets: Sequence[str], limit: int, viewer: Viewer) -> list[str]:
-    """The repo ids of models of a space whose cards name these datasets and no others."""
-    wanted = literal(list(datasets), ARRAY(Text))
+def list_by_datasets(session: Session, space_id: int, datasets: Sequence[str], limit: int, viewer: Viewer) -> list[str]:
+    """The repo ids of up to `limit` models in a space whose cards name exactly these datasets."""
+    names_array = literal(list(datasets), ARRAY(Text))
     statement = (
         select(Model.repo_id)
         .join(Vector, Vector.model_id == Model.id)
         .join(Revision, Revision.id == Vector.revision_id)
         .where(Vector.space_id == space_id, Revision.current, ~Vector.deleted, ~Vector.no_shift)
-        .where(Model.datasets.contains(wanted), Model.datasets.contained_by(wanted), visible(viewer))
+        .where(Model.datasets.contains(names_array), Model.datasets.contained_by(names_array), visible_models(viewer))
         .order_by(Model.id)
         .limit(limit)
     )
     return list(session.scalars(statement))
 
 
-def counts(session: Session) -> dict[ModelState, int]:
-    """How many public models are in each state."""
-    every = select(Model.state, func.count()).group_by(Model.state)
-    hidden = {state: count for state, count in session.execute(every.where(Model.private))}  # by an index
-    counted = {ModelState(state): count - hidden.get(state, 0) for state, count in session.execute(every)}
-    return dict.fromkeys(ModelState, 0) | counted
+def count_by_state(session: Session) -> dict[ModelState, int]:
+    """The number of public models in each state."""
+    statement = select(Model.state, func.count()).group_by(Model.state)
+    private = {state: count for state, count in session.execute(statement.where(Model.private))}  # uses an index
+    public = {ModelState(state): count - private.get(state, 0) for state, count in session.execute(statement)}
+    return dict.fromkeys(ModelState, 0) | public

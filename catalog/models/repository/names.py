@@ -1,4 +1,4 @@
-"""The names of models: those that they have, and those that they had before a rename on the Hub."""
+"""Renames on the Hub, and the former names of models."""
 
 from __future__ import annotations
 
@@ -11,50 +11,51 @@ from sqlalchemy.orm import Session
 from catalog.tables import FormerName, Model, change_seq
 
 
-def current(session: Session, repo_ids: Sequence[str]) -> dict[str, str]:
-    """Of names that models had before: the name that each has now."""
+def current_names(session: Session, repo_ids: Sequence[str]) -> dict[str, str]:
+    """The current names of the models that formerly had these names, by former name."""
     statement = select(FormerName.repo_id, Model.repo_id).join(Model, Model.id == FormerName.model_id)
     return {former: name for former, name in session.execute(statement.where(FormerName.repo_id.in_(repo_ids)))}
 
 
-def now(former: str) -> ScalarSelect[str]:
-    """For a statement: the name that the model has now which had that one before; null where there is none."""
+def current_name_query(former: str) -> ScalarSelect[str]:
+    """Scalar subquery: the current name of the model that was formerly called `former`; null if there is none."""
     statement = select(Model.repo_id).join(FormerName, FormerName.model_id == Model.id)
     return statement.where(FormerName.repo_id == former).scalar_subquery()
 
 
-def moved(session: Session, hub_ids: dict[str, str]) -> list[tuple[Model, str]]:
-    """Public models that have another name than the one (by the Hub's own id) that the Hub gives them now; with that
-    one.
+def renamed(session: Session, hub_ids: dict[str, str]) -> list[tuple[Model, str]]:
+    """The public models whose names differ from those that the Hub uses now, with the new names.
+
+    `hub_ids` are the current names, by the Hub's id of the repo.
     """
-    known = session.scalars(select(Model).where(Model.hub_id.in_(hub_ids), ~Model.private).order_by(Model.id))
+    stored = session.scalars(select(Model).where(Model.hub_id.in_(hub_ids), ~Model.private).order_by(Model.id))
     return [
-        (model, hub_ids[model.hub_id]) for model in known if model.hub_id and model.repo_id != hub_ids[model.hub_id]
+        (model, hub_ids[model.hub_id]) for model in stored if model.hub_id and model.repo_id != hub_ids[model.hub_id]
     ]
 
 
 def rename(session: Session, model: Model, repo_id: str) -> None:
-    """Give a model another name that no model has. The caller holds `vectors.lock_feed`."""
+    """Rename a model to a name that no other model has. The caller holds `feed.lock_feed`."""
     former = model.repo_id
     values = {"repo_id": repo_id, "owner": repo_id.split("/", maxsplit=1)[0], "seq": change_seq.next_value()}
     session.execute(update(Model).where(Model.id == model.id).values(**values))
     session.refresh(model)
-    take(session, [repo_id])
-    lead(session, former, model.id)
+    release_aliases(session, [repo_id])
+    add_alias(session, former, model.id)
 
 
-def lead(session: Session, former: str, model_id: int) -> None:
-    """Have a name that no model has any more stand for that one."""
+def add_alias(session: Session, former: str, model_id: int) -> None:
+    """Make a former name refer to a model."""
     statement = insert(FormerName).values(repo_id=former, model_id=model_id)
     session.execute(statement.on_conflict_do_update(index_elements=["repo_id"], set_={"model_id": model_id}))
 
 
-def take(session: Session, repo_ids: Sequence[str]) -> None:
-    """These names belong to repos of their own: they lead to no other any more."""
+def release_aliases(session: Session, repo_ids: Sequence[str]) -> None:
+    """Stop these names from referring to renamed models, because other repos have them now."""
     session.execute(delete(FormerName).where(FormerName.repo_id.in_(repo_ids)))
 
 
-def discard(session: Session, model: Model) -> None:
-    """Take away a model of which no vector was ever stored, and its jobs."""
+def delete_empty(session: Session, model: Model) -> None:
+    """Delete a model without vectors, and its jobs."""
     session.execute(delete(Model).where(Model.id == model.id))
     session.expunge(model)

@@ -1,4 +1,4 @@
-"""A model's revisions, and how they were measured."""
+"""A model's revisions and their measurements."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from sqlalchemy import select, true
 from sqlalchemy.orm import Session, aliased
 
-from catalog.repository import newest_first
+from catalog.database import newest_first
 from catalog.tables import Revision, SpaceRow, Vector
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A revision's vector in a space, and that of the model's revision before it there: float32 bytes, and norms."""
+    """A revision's vector in a space and its norm, and those of the previous revision there. Vectors are float32."""
 
     space: SpaceRow
     norm: float
@@ -25,18 +25,18 @@ class Measurement:
     data_before: bytes | None
 
 
-def page(session: Session, model_id: int, *, before: int | None, limit: int) -> list[Revision]:
+def list_page(session: Session, model_id: int, *, before: int | None, limit: int) -> list[Revision]:
     """Up to `limit` revisions with an id below `before`, newest first."""
     statement = select(Revision).where(Revision.model_id == model_id)
     return list(session.scalars(newest_first(statement, Revision.id, before, limit)))
 
 
-def measured(session: Session, model_id: int, revision_ids: Sequence[int]) -> dict[int, list[Measurement]]:
-    """By revision, what is known of it in each space, the newest space first. One statement."""
+def list_measurements(session: Session, model_id: int, revision_ids: Sequence[int]) -> dict[int, list[Measurement]]:
+    """The measurements of each revision, newest space first, by revision id. One statement."""
     if not revision_ids:
         return {}
     earlier = aliased(Vector)
-    before = (
+    prior = (
         select(earlier.norm, earlier.data)
         .where(
             earlier.model_id == Vector.model_id,
@@ -48,13 +48,13 @@ def measured(session: Session, model_id: int, revision_ids: Sequence[int]) -> di
         .lateral()
     )
     statement = (
-        select(Vector.revision_id, SpaceRow, Vector.norm, Vector.no_shift, Vector.data, before.c.norm, before.c.data)
+        select(Vector.revision_id, SpaceRow, Vector.norm, Vector.no_shift, Vector.data, prior.c.norm, prior.c.data)
         .join(SpaceRow, SpaceRow.id == Vector.space_id)
-        .outerjoin(before, true())
+        .outerjoin(prior, true())
         .where(Vector.model_id == model_id, Vector.revision_id.in_(revision_ids))
         .order_by(SpaceRow.id.desc())
     )
-    found: dict[int, list[Measurement]] = defaultdict(list)
-    for revision_id, *rest in session.execute(statement):
-        found[revision_id].append(Measurement(*rest))
-    return dict(found)
+    measurements: dict[int, list[Measurement]] = defaultdict(list)
+    for revision_id, *columns in session.execute(statement):
+        measurements[revision_id].append(Measurement(*columns))
+    return dict(measurements)

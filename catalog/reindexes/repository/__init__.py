@@ -1,1 +1,1 @@
-"""Statements on reindexes."""
+"""SQL of reindexes."""

@@ -1,6 +1,6 @@
-"""Vectors that go from one space to another of its contract, and what it takes to have another space serve.
+"""SQL of a reindex's spaces: the backfill, the cutover and the discarding.
 
-The caller holds `vectors.lock_feed` wherever something is written.
+The caller of every function that writes holds `feed.lock_feed`.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from sqlalchemy.orm import Session
 from catalog.spaces import repository as spaces
 from catalog.tables import SpaceRow, Vector
 
-NAMED = 20  # models that are named as lost
+MAX_NAMED = 20  # lost models that are listed
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A space, and the one that is to serve in its place. None: there was or there will be none."""
+class SpacePair:
+    """A serving space, and the one that replaces it. Either may be missing."""
 
     old: SpaceRow | None
     new: SpaceRow | None
 
 
-def pairs(session: Session, reindex_id: int) -> list[Pair]:
-    """The spaces that a reindex measured, each with the one that serves in its place now."""
+def list_space_pairs(session: Session, reindex_id: int) -> list[SpacePair]:
+    """The new spaces of a reindex, each with the serving space that it replaces."""
     statement = select(SpaceRow).where(SpaceRow.edition == reindex_id, SpaceRow.edition != 0).order_by(SpaceRow.id)
-    return [Pair(spaces.serving(session, row), row) for row in session.scalars(statement)]
+    return [SpacePair(spaces.get_serving(session, row), row) for row in session.scalars(statement)]
 
 
-# of a page of a space's changes, the current revisions that the other space lacks; not of models whose base is another
-_CARRY = text("""
+# from a page of the source's changes, copies the vectors of current revisions that the target lacks, except of models
+# for which the reindex found another base
+_BACKFILL = text("""
     WITH page AS MATERIALIZED (
         SELECT * FROM vectors WHERE space_id = :source AND seq > :after ORDER BY seq LIMIT :limit
     ), copied AS (
@@ -51,38 +52,41 @@ _CARRY = text("""
     )
     SELECT (SELECT max(seq) FROM page), (SELECT count(*) FROM page), (SELECT count(*) FROM copied)
 """)
-_SHARE_TABLES = text("""
+_COPY_BASE_ACTIVATIONS = text("""
     INSERT INTO base_activations (space_id, base_repo, base_sha, noise_floor, probes, dimension, data)
-    SELECT :target, base_repo, base_sha, noise_floor, probes, dimension, data FROM base_activations AS known
-    WHERE space_id = :source AND NOT EXISTS (SELECT 1 FROM base_activations AS own WHERE own.space_id = :target
-        AND own.base_repo = known.base_repo AND own.base_sha = known.base_sha)
+    SELECT :target, base_repo, base_sha, noise_floor, probes, dimension, data FROM base_activations AS source
+    WHERE space_id = :source AND NOT EXISTS (SELECT 1 FROM base_activations AS target
+        WHERE target.space_id = :target AND target.base_repo = source.base_repo AND target.base_sha = source.base_sha)
     ON CONFLICT DO NOTHING
 """)
 
 
 @dataclass(frozen=True)
-class Carried:
-    """How far a page of changes reached, whether there may be more, and how many vectors were copied."""
+class BackfillPage:
+    """The last seq that a page read, whether there may be more, and how many vectors it copied."""
 
     seq: int
     more: bool
     copied: int
 
 
-def carry(session: Session, source: SpaceRow, target: SpaceRow, reindex_id: int, *, after: int, limit: int) -> Carried:
-    """Copy what came to a space after a place of the feed into another of its contract that lacks it; what was measured
-    there stays.
+def copy_page(
+    session: Session, source: SpaceRow, target: SpaceRow, reindex_id: int, *, after: int, limit: int
+) -> BackfillPage:
+    """Copy up to `limit` vectors with a seq above `after` to a space of the same contract that lacks them.
+
+    Vectors that were measured in the target stay.
     """
-    places = {"source": source.id, "target": target.id, "base_repo": target.base_repo, "reindex_id": reindex_id}
-    seq, seen, copied = session.execute(_CARRY, {**places, "after": after, "limit": limit}).one()
+    parameters = {"source": source.id, "target": target.id, "base_repo": target.base_repo, "reindex_id": reindex_id}
+    seq, seen, copied = session.execute(_BACKFILL, {**parameters, "after": after, "limit": limit}).one()
     if copied:
-        session.execute(_SHARE_TABLES, {"source": source.id, "target": target.id})
-    return Carried(seq or after, seen == limit, copied)
+        session.execute(_COPY_BASE_ACTIVATIONS, {"source": source.id, "target": target.id})
+    return BackfillPage(seq or after, seen == limit, copied)
 
 
 @dataclass(frozen=True)
-class Lost:
-    """Models that are in a space and would not be in the one that is to serve: how many, and the first by name."""
+class LostModels:
+    """The number of models that a serving space has and its replacement lacks, and the first of them by name."""
 
     count: int
     repo_ids: list[str]
@@ -91,31 +95,35 @@ class Lost:
 _LOST = text("""
     SELECT count(*), coalesce((array_agg(repo_id ORDER BY repo_id COLLATE "C"))[1:cast(:named AS int)], '{}')
     FROM models WHERE id IN (
-        SELECT had.model_id FROM vectors AS had WHERE had.space_id = :old AND NOT had.deleted
-            AND NOT EXISTS (SELECT 1 FROM vectors AS has
-                WHERE has.model_id = had.model_id AND has.space_id = :new AND NOT has.deleted)
+        SELECT old.model_id FROM vectors AS old WHERE old.space_id = :old AND NOT old.deleted
+            AND NOT EXISTS (SELECT 1 FROM vectors AS new
+                WHERE new.model_id = old.model_id AND new.space_id = :new AND NOT new.deleted)
             AND NOT EXISTS (SELECT 1 FROM reindex_moves AS moved JOIN revisions ON revisions.id = moved.revision_id
-                WHERE moved.reindex_id = :reindex_id AND revisions.model_id = had.model_id)
+                WHERE moved.reindex_id = :reindex_id AND revisions.model_id = old.model_id)
     )
 """)
 
 
-def lost(session: Session, pair: Pair, reindex_id: int) -> Lost:
-    """Not of models whose base is found to be another one: those go there. Looks at the whole space."""
+def find_lost_models(session: Session, pair: SpacePair, reindex_id: int) -> LostModels:
+    """The models that the cutover would take out of search. Reads the whole space.
+
+    Models for which the reindex found another base are not lost: they move to the space of that base.
+    """
     if pair.old is None:
-        return Lost(0, [])
-    places = {"old": pair.old.id, "new": pair.new.id if pair.new else 0, "reindex_id": reindex_id, "named": NAMED}
-    return Lost(*session.execute(_LOST, places).one())
+        return LostModels(0, [])
+    new_id = pair.new.id if pair.new else 0
+    parameters = {"old": pair.old.id, "new": new_id, "reindex_id": reindex_id, "named": MAX_NAMED}
+    return LostModels(*session.execute(_LOST, parameters).one())
 
 
-def serve(session: Session, pair: Pair) -> None:
-    """Have the new space of a pair serve in place of the old one."""
+def serve(session: Session, pair: SpacePair) -> None:
+    """Make the new space of a pair serve in place of the old one."""
     for row, serving in ((pair.old, False), (pair.new, True)):
         if row is not None:
             session.execute(update(SpaceRow).where(SpaceRow.id == row.id).values(serving=serving))
 
 
-_SWAP = text("""
+_SWAP_BASES = text("""
     WITH before AS (
         SELECT revisions.id, revisions.kind, revisions.base_repo, revisions.base_sha, revisions.base_evidence
         FROM reindex_moves AS moved JOIN revisions ON revisions.id = moved.revision_id WHERE reindex_id = :reindex_id
@@ -124,14 +132,14 @@ _SWAP = text("""
             base_evidence = moved.base_evidence
         FROM reindex_moves AS moved WHERE moved.reindex_id = :reindex_id AND revisions.id = moved.revision_id
         RETURNING revisions.model_id
-    ), announced AS (
+    ), bumped AS (
         UPDATE models SET seq = nextval('change_seq') WHERE id IN (SELECT model_id FROM after)
     )
     UPDATE reindex_moves AS moved SET kind = before.kind, base_repo = before.base_repo,
         base_sha = before.base_sha, base_evidence = before.base_evidence
     FROM before WHERE moved.reindex_id = :reindex_id AND moved.revision_id = before.id
 """)
-_SETTLE = text("""
+_SWAP_VECTORS = text("""
     UPDATE vectors SET seq = nextval('change_seq'), deleted = NOT vectors.deleted
     FROM reindex_moves AS moved
     JOIN revisions ON revisions.id = moved.revision_id AND revisions.current
@@ -147,25 +155,27 @@ _SETTLE = text("""
 
 
 def swap_bases(session: Session, reindex_id: int, space_ids: Sequence[int]) -> None:
-    """Models whose base was found to be another one are fine-tunes of that one from here on, or of the former one
-    again; in none of those spaces, and in none that serves, are they found under the other.
+    """Swap the bases in `reindex_moves` with those of the revisions: apply the moves of a reindex, or undo them.
+
+    In these spaces and in all serving ones, the vectors of the moved models become tombstones under the former base,
+    and live again under the new one. Tombstones and vectors get new seqs.
     """
-    session.execute(_SWAP, {"reindex_id": reindex_id})
-    session.execute(_SETTLE, {"reindex_id": reindex_id, "spaces": list(space_ids)})
+    session.execute(_SWAP_BASES, {"reindex_id": reindex_id})
+    session.execute(_SWAP_VECTORS, {"reindex_id": reindex_id, "spaces": list(space_ids)})
 
 
 _STATES = text("""
-    UPDATE models SET state = told.state FROM (
+    UPDATE models SET state = measured.state FROM (
         SELECT vectors.model_id, CASE WHEN bool_and(no_shift) THEN 'no_shift' ELSE 'indexed' END AS state
         FROM vectors JOIN revisions ON revisions.id = vectors.revision_id AND revisions.current
         WHERE vectors.space_id = ANY(:spaces) AND NOT vectors.deleted GROUP BY vectors.model_id
-    ) AS told
-    WHERE models.id = told.model_id AND models.state IN ('indexed', 'no_shift') AND models.state <> told.state
+    ) AS measured
+    WHERE models.id = measured.model_id AND models.state IN ('indexed', 'no_shift') AND models.state <> measured.state
 """)
 
 
-def set_states(session: Session, space_ids: Sequence[int]) -> None:
-    """Whether models move their base, as it was measured in those spaces."""
+def update_model_states(session: Session, space_ids: Sequence[int]) -> None:
+    """Set models to `indexed` or `no_shift`, by their vectors in these spaces."""
     session.execute(_STATES, {"spaces": list(space_ids)})
 
 
@@ -179,7 +189,7 @@ _DISCARD = text("""
 """)
 
 
-def discard(session: Session, reindex_id: int, limit: int) -> int:
+def discard_page(session: Session, reindex_id: int, limit: int) -> int:
     """Turn up to `limit` vectors that a reindex measured into tombstones. Returns how many."""
     return session.execute(_DISCARD, {"reindex_id": reindex_id, "limit": limit}).rowcount  # type: ignore[attr-defined]
 
@@ -190,13 +200,14 @@ _SAMPLE = text("""
 """)
 
 
-def sample(session: Session, space_id: int, limit: int, seed: int) -> list[int]:
-    """Some models of a space, the same for the same seed."""
+def sample_models(session: Session, space_id: int, limit: int, seed: int) -> list[int]:
+    """The ids of up to `limit` models of a space that shift their base, chosen by `seed`."""
     return list(session.execute(_SAMPLE, {"space_id": space_id, "limit": limit, "seed": seed}).scalars())
 
 
-def at_least(session: Session, space_id: int, enough: int) -> bool:
-    """Whether a space has so many vectors; counts no further."""
-    those = select(Vector.id).where(Vector.space_id == space_id, ~Vector.deleted)
-    some = those.order_by(Vector.seq).limit(enough).subquery()  # in the order of an index, so that it is used
-    return session.execute(select(func.count()).select_from(some)).scalar_one() >= enough
+def has_at_least(session: Session, space_id: int, count: int) -> bool:
+    """Whether a space has `count` vectors. Counts no further."""
+    statement = select(Vector.id).where(Vector.space_id == space_id, ~Vector.deleted)
+    # the order of an index, so that the planner uses it
+    limited = statement.order_by(Vector.seq).limit(count).subquery()
+    return session.execute(select(func.count()).select_from(limited)).scalar_one() >= count

@@ -1,1 +1,1 @@
-"""Statements on vectors and the change feed."""
+"""SQL of vectors and the change feed."""

@@ -1,7 +1,7 @@
 """The change feed.
 
-Every write of a vector draws its `seq` under one advisory lock that is held until the commit, so numbers become
-visible in their order: a reader that asks for `seq > last` can never miss a row that was committed late.
+Every write of a vector draws its `seq` under one advisory lock that is held until the commit, so seqs become visible in
+ascending order: a reader that asks for `seq > last` never misses a row that was committed late.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from catalog import locks
-from catalog.auth.repository import PUBLIC_VECTORS
+from catalog.auth.repository.access import PUBLIC_VECTORS
 from catalog.locks import Lock
 from catalog.spaces import repository as spaces
 from catalog.tables import Revision, SpaceRow, Vector, change_seq
 
-_CHANGES_OF = """
+_SPACE_CHANGES = """
     SELECT vectors.seq, vectors.space_id, vectors.model_id,
         CASE WHEN deleted OR no_shift THEN NULL ELSE data END AS data
-    FROM unnest(cast(:spaces AS bigint[]), cast(:positions AS bigint[])) AS place (space_id, seq)
-    JOIN vectors ON vectors.space_id = place.space_id AND vectors.seq > place.seq
+    FROM unnest(cast(:spaces AS bigint[]), cast(:positions AS bigint[])) AS positions (space_id, seq)
+    JOIN vectors ON vectors.space_id = positions.space_id AND vectors.seq > positions.seq
     {where}
     ORDER BY vectors.seq LIMIT :limit
 """
-_OF_ALL, _OF_PUBLIC = text(_CHANGES_OF.format(where="")), text(_CHANGES_OF.format(where=f"WHERE {PUBLIC_VECTORS}"))
+_CHANGES_OF_ALL = text(_SPACE_CHANGES.format(where=""))
+_CHANGES_OF_PUBLIC = text(_SPACE_CHANGES.format(where=f"WHERE {PUBLIC_VECTORS}"))
 
-_TOUCHED = text(f"""
+_CHANGED_MODELS = text(f"""
     SELECT DISTINCT ON (model_id) model_id, seq, deleted OR no_shift
     FROM vectors WHERE space_id = :space_id AND seq > :after AND {PUBLIC_VECTORS} ORDER BY model_id, seq DESC
 """)
@@ -48,7 +49,7 @@ class Change:
 
 
 def lock_feed(session: Session) -> None:
-    """Wait for the turn to write to the feed; held until the transaction ends."""
+    """Take the lock for writing to the feed until the transaction ends."""
     locks.acquire(session, Lock.FEED)
 
 
@@ -62,7 +63,7 @@ def store(
     no_shift: bool,
     explanation: dict | None = None,
 ) -> int:
-    """Write a revision's vector and append it to the feed. The caller holds `lock_feed`. Returns the seq."""
+    """Store a revision's vector, and append it to the feed. The caller holds `lock_feed`. Returns the seq."""
     values: dict[str, Any] = {
         "model_id": revision.model_id,
         "dimension": vector.size,
@@ -79,30 +80,31 @@ def store(
 
 
 def republish(session: Session, revision_id: int) -> None:
-    """Append a revision's vectors to the feed once more, so that they replace what is indexed of the model."""
+    """Append a revision's vectors to the feed again, so that they replace those of the model's other revisions."""
     lock_feed(session)
-    homes = select(SpaceRow.id).where(spaces.is_home())
-    statement = update(Vector).where(Vector.revision_id == revision_id, Vector.space_id.in_(homes))
+    write_targets = select(SpaceRow.id).where(spaces.is_write_target())
+    statement = update(Vector).where(Vector.revision_id == revision_id, Vector.space_id.in_(write_targets))
     session.execute(statement.values(seq=change_seq.next_value(), deleted=False))
 
 
 def remove(session: Session, model_id: int) -> None:
-    """Turn all vectors of a model into tombstones of the feed."""
+    """Turn all vectors of a model into tombstones."""
     lock_feed(session)
     session.execute(update(Vector).where(Vector.model_id == model_id).values(seq=change_seq.next_value(), deleted=True))
 
 
-def retire(session: Session, model_id: int, base_repo: str) -> None:
-    """Turn a model's vectors in the spaces of other bases into tombstones: it is a fine-tune of this one now. Those on
-    another commit of the same base stay. The caller holds `lock_feed`.
+def remove_from_other_bases(session: Session, model_id: int, base_repo: str) -> None:
+    """Turn a model's vectors in the spaces of other bases than `base_repo` into tombstones.
+
+    Vectors for other commits of the same base stay. The caller holds `lock_feed`.
     """
-    elsewhere = select(SpaceRow.id).where(SpaceRow.base_repo != base_repo)
-    statement = update(Vector).where(Vector.model_id == model_id, Vector.space_id.in_(elsewhere), ~Vector.deleted)
+    other_spaces = select(SpaceRow.id).where(SpaceRow.base_repo != base_repo)
+    statement = update(Vector).where(Vector.model_id == model_id, Vector.space_id.in_(other_spaces), ~Vector.deleted)
     session.execute(statement.values(seq=change_seq.next_value(), deleted=True))
 
 
-def changes(session: Session, after: int, limit: int) -> list[Change]:
-    """The next entries of the feed, at most `limit`, in the order of `seq`."""
+def list_changes(session: Session, after: int, limit: int) -> list[Change]:
+    """Up to `limit` entries of the feed with a seq above `after`, in the order of `seq`."""
     gone = Vector.deleted | Vector.no_shift
     statement = (
         select(Vector.seq, Vector.space_id, Vector.model_id, gone, Vector.data)
@@ -116,31 +118,35 @@ def changes(session: Session, after: int, limit: int) -> list[Change]:
     ]
 
 
-def changes_of(session: Session, positions: Mapping[int, int], limit: int, *, public: bool = False) -> list[Change]:
-    """The next entries of some spaces (by id), of each those after its own position, in the order of `seq`; with
-    `public` those of public models alone.
+def list_space_changes(
+    session: Session, positions: Mapping[int, int], limit: int, *, public: bool = False
+) -> list[Change]:
+    """Up to `limit` entries of several spaces, in the order of `seq`; with `public`, of public models only.
+
+    `positions` has the seq of each space (by id) after which its entries are listed.
     """
     if not positions:
         return []
-    places = {"spaces": list(positions), "positions": list(positions.values()), "limit": limit}
+    statement = _CHANGES_OF_PUBLIC if public else _CHANGES_OF_ALL
+    parameters = {"spaces": list(positions), "positions": list(positions.values()), "limit": limit}
     return [
         Change(seq, space_id, model_id, None if data is None else np.frombuffer(data, dtype="<f4"))
-        for seq, space_id, model_id, data in session.execute(_OF_PUBLIC if public else _OF_ALL, places)
+        for seq, space_id, model_id, data in session.execute(statement, parameters)
     ]
 
 
 @dataclass(frozen=True)
-class Touched:
-    """A model whose newest vector in a space is the change `seq`, or which left the space with it."""
+class ModelChange:
+    """The newest change of a model in a space, with its seq. `removed`: the model left the space with it."""
 
     model_id: int
     seq: int
-    gone: bool
+    removed: bool
 
 
-def touched(session: Session, space_id: int, after: int) -> list[Touched]:
-    """The public models of a space that changed after a place of the feed, each once."""
-    return [Touched(*row) for row in session.execute(_TOUCHED, {"space_id": space_id, "after": after})]
+def list_changed_models(session: Session, space_id: int, after: int) -> list[ModelChange]:
+    """The newest change of each public model of a space that changed after a seq."""
+    return [ModelChange(*row) for row in session.execute(_CHANGED_MODELS, {"space_id": space_id, "after": after})]
 
 
 def last_seq(session: Session) -> int:

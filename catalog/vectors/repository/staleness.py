@@ -1,4 +1,4 @@
-"""How much of spaces changed since something was made of them."""
+"""SQL that counts the changes of spaces since their clusters or maps were computed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from catalog.auth.repository import PUBLIC_VECTORS
+from catalog.auth.repository.access import PUBLIC_VECTORS
 
 
 @dataclass(frozen=True)
-class Changed:
-    """Changes counted no further than asked, and the seconds since the first and the last of them was stored."""
+class SpaceChanges:
+    """The number of changes of a space, up to the threshold asked for, and the seconds since the first and the last."""
 
     space_id: int
     changes: int
@@ -21,36 +21,39 @@ class Changed:
     last_ago: float
 
 
-# of private models nothing is made that all share, so they call for nothing
-_CHANGED = text(f"""
-    SELECT place.space_id, counted.changes,
+# private models do not count: clusters and maps are computed from public models alone
+_CHANGES = text(f"""
+    SELECT space.space_id, counted.changes,
         extract(epoch FROM now() - first.created_at)::float8, extract(epoch FROM now() - last.created_at)::float8
-    FROM unnest(cast(:spaces AS bigint[]), cast(:covered AS bigint[]), cast(:enough AS bigint[]))
-        AS place (space_id, covered, enough)
+    FROM unnest(cast(:spaces AS bigint[]), cast(:covered AS bigint[]), cast(:thresholds AS bigint[]))
+        AS space (space_id, covered, threshold)
     CROSS JOIN LATERAL (
         SELECT count(*) AS changes FROM (
             SELECT 1 FROM vectors
-            WHERE space_id = place.space_id AND seq > place.covered AND {PUBLIC_VECTORS} LIMIT place.enough
-        ) AS those
+            WHERE space_id = space.space_id AND seq > space.covered AND {PUBLIC_VECTORS} LIMIT space.threshold
+        ) AS changes
     ) AS counted
     JOIN LATERAL (
         SELECT created_at FROM vectors
-        WHERE space_id = place.space_id AND seq > place.covered AND {PUBLIC_VECTORS} ORDER BY seq LIMIT 1
+        WHERE space_id = space.space_id AND seq > space.covered AND {PUBLIC_VECTORS} ORDER BY seq LIMIT 1
     ) AS first ON true
     JOIN LATERAL (
         SELECT created_at FROM vectors
-        WHERE space_id = place.space_id AND {PUBLIC_VECTORS} ORDER BY seq DESC LIMIT 1
+        WHERE space_id = space.space_id AND {PUBLIC_VECTORS} ORDER BY seq DESC LIMIT 1
     ) AS last ON true
 """)
 
 
-def changed(session: Session, covered: Mapping[int, int], enough: Mapping[int, int]) -> list[Changed]:
-    """What changed in each of those spaces since its covered change, counted up to `enough`. One statement."""
+def count_changes(session: Session, covered: Mapping[int, int], thresholds: Mapping[int, int]) -> list[SpaceChanges]:
+    """The changes of each space after its covered seq, counted up to its threshold; spaces without any are left out.
+
+    One statement for all spaces.
+    """
     if not covered:
         return []
-    places = {
+    parameters = {
         "spaces": list(covered),
         "covered": list(covered.values()),
-        "enough": [enough[space_id] for space_id in covered],
+        "thresholds": [thresholds[space_id] for space_id in covered],
     }
-    return [Changed(*row) for row in session.execute(_CHANGED, places)]
+    return [SpaceChanges(*row) for row in session.execute(_CHANGES, parameters)]

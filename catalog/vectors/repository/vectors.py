@@ -1,4 +1,4 @@
-"""The newest vectors of models, and what was measured of their bases."""
+"""SQL of the newest vectors of models."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from sqlalchemy import Select, case, func, select, true, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from catalog.auth.repository import visible
+from catalog.auth.repository.access import visible_models
 from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.errors import CatalogError, ModelNotFound, NotIndexed
 from catalog.models.repository import names
 from catalog.spaces import repository as spaces
-from catalog.spaces.contract import PREFERRED, Space
+from catalog.spaces.contract import BASE_INDEPENDENT_FIELDS, PREFERRED_FEATURES, Space
 from catalog.tables import BaseActivations, Model, Revision, SpaceRow, Vector
 
-# joins a vector with what was measured of its revision's own base in its space
-_OWN_BASE = (
+# joins a vector with the activations of its revision's base in its space
+_BASE_OF_VECTOR = (
     (BaseActivations.space_id == Vector.space_id)
     & (BaseActivations.base_repo == Revision.base_repo)
     & (BaseActivations.base_sha == Revision.base_sha)
@@ -27,7 +27,7 @@ _OWN_BASE = (
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredEncoding:
     """A model's newest vector in a space: float32 (d,), its norm, and the noise floor of its base there (a norm)."""
 
     model: Model
@@ -37,53 +37,55 @@ class Stored:
     norm: float
     no_shift: bool
     explanation: dict | None
-    noise_floor: float | None  # None: not measured
+    noise_floor: float | None  # None if it was not measured
 
 
-def newest(
+def get_encoding(
     session: Session,
     repo_id: str,
     *,
-    features: Sequence[str] = PREFERRED,
+    features: Sequence[str] = PREFERRED_FEATURES,
     space_key: str | None = None,
     viewer: Viewer = PUBLIC,
-) -> Stored:
-    """A model's newest vector in a space of that name, or else in its newest serving space of the first of those
-    features that its newest revision has; in one that does not serve where it is in no other.
+) -> StoredEncoding:
+    """A model's newest vector, in a space named `space_key` if it is given.
 
-    One statement where there is one. Raises `ModelNotFound`, `SpaceNotFound` and `NotIndexed`.
+    Otherwise in the newest serving space of the first of `features` that the model's newest revision has, or in a space
+    that does not serve if the model is in no other. Executes one statement if there is a vector.
+
+    Raises `ModelNotFound`, `SpaceNotFound` and `NotIndexed`.
     """
-    found = newest_of(session, [repo_id], features=features, space_key=space_key, viewer=viewer)[repo_id]
-    if isinstance(found, CatalogError):
-        raise found
-    return found
+    encoding = get_encodings(session, [repo_id], features=features, space_key=space_key, viewer=viewer)[repo_id]
+    if isinstance(encoding, CatalogError):
+        raise encoding
+    return encoding
 
 
-def newest_of(
+def get_encodings(
     session: Session,
     repo_ids: Sequence[str],
     *,
-    features: Sequence[str] = PREFERRED,
+    features: Sequence[str] = PREFERRED_FEATURES,
     space_key: str | None = None,
     viewer: Viewer = PUBLIC,
-) -> dict[str, Stored | CatalogError]:
-    """As `newest` for several models at once: what it would raise stands in the place of what it would return.
+) -> dict[str, StoredEncoding | CatalogError]:
+    """The encodings of several models by repo id. If `get_encoding` would raise for a model, its value is the error.
 
-    Raises `SpaceNotFound` itself.
+    Raises `SpaceNotFound`.
     """
-    wanted = _Wanted(features, space_key, viewer)
-    found = _look_up(session, repo_ids, wanted)
-    unknown = [repo_id for repo_id, each in found.items() if isinstance(each, ModelNotFound)]
-    renamed = names.current(session, unknown) if unknown else {}
+    query = _EncodingQuery(features, space_key, viewer)
+    encodings = _find_encodings(session, repo_ids, query)
+    unknown = [repo_id for repo_id, encoding in encodings.items() if isinstance(encoding, ModelNotFound)]
+    renamed = names.current_names(session, unknown) if unknown else {}
     if renamed:
-        now = _look_up(session, list(renamed.values()), wanted)
-        found |= {former: now[repo_id] for former, repo_id in renamed.items()}
-    return found
+        by_current_name = _find_encodings(session, list(renamed.values()), query)
+        encodings |= {former: by_current_name[current] for former, current in renamed.items()}
+    return encodings
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """In which spaces a vector is looked for, and for whom."""
+class _EncodingQuery:
+    """The spaces in which a vector is searched, and the viewer."""
 
     features: Sequence[str]
     space_key: str | None
@@ -93,30 +95,34 @@ class _Wanted:
         return f"in space {self.space_key}" if self.space_key else f"for {' or '.join(self.features)}"
 
 
-def _look_up(session: Session, repo_ids: Sequence[str], wanted: _Wanted) -> dict[str, Stored | CatalogError]:
-    """As `newest_of`, by the names that models have now."""
-    found: dict[str, Stored | CatalogError] = {repo_id: _unknown(repo_id) for repo_id in repo_ids}
+def _find_encodings(
+    session: Session, repo_ids: Sequence[str], query: _EncodingQuery
+) -> dict[str, StoredEncoding | CatalogError]:
+    """`get_encodings` by the models' current names."""
+    encodings: dict[str, StoredEncoding | CatalogError] = {repo_id: _model_not_found(repo_id) for repo_id in repo_ids}
     missing = False
-    for model, vector, space, revision, noise_floor in session.execute(_newest_statement(repo_ids, wanted)):
+    for model, vector, space, revision, noise_floor in session.execute(_encodings_statement(repo_ids, query)):
         if vector is None:
             missing = True
-            found[model.repo_id] = NotIndexed(
-                f"{model.repo_id} has no vector {wanted} yet (it is {model.state}). Look at its job for the reason."
+            encodings[model.repo_id] = NotIndexed(
+                f"{model.repo_id} has no vector {query} yet (it is {model.state}). See its job for the reason."
             )
         else:
-            found[model.repo_id] = _stored(model, revision, space, vector, noise_floor)
-    if missing and wanted.space_key:
-        spaces.get(session, wanted.space_key, wanted.viewer)  # raises where the space itself is unknown
-    return found
+            encodings[model.repo_id] = _encoding(model, revision, space, vector, noise_floor)
+    if missing and query.space_key:
+        spaces.get(session, query.space_key, query.viewer)  # raises if there is no such space
+    return encodings
 
 
-def _newest_statement(repo_ids: Sequence[str], wanted: _Wanted) -> Select[Model, Vector, SpaceRow, Revision, float]:
-    """Each model of those names that the viewer sees, with its newest vector; without one where there is none."""
-    in_space = spaces.named(wanted.space_key) if wanted.space_key else SpaceRow.feature.in_(wanted.features)
-    preferred = case({name: place for place, name in enumerate(wanted.features)}, value=SpaceRow.feature)
-    # of the revision: the newest one counts alone
+def _encodings_statement(
+    repo_ids: Sequence[str], query: _EncodingQuery
+) -> Select[Model, Vector, SpaceRow, Revision, float]:
+    """Selects each model of those names that the viewer sees, with its newest vector or nulls."""
+    in_space = spaces.matches_name(query.space_key) if query.space_key else SpaceRow.feature.in_(query.features)
+    preference = case({name: rank for rank, name in enumerate(query.features)}, value=SpaceRow.feature)
+    # the last seq of each revision, so that only the newest revision counts
     latest = func.max(Vector.seq).over(partition_by=(Vector.revision_id, SpaceRow.serving))
-    ranks = (SpaceRow.serving, preferred.label("preference"), latest.label("latest"))
+    ranks = (SpaceRow.serving, preference.label("preference"), latest.label("latest"))
     vectors = (
         select(Vector.id, Vector.seq, *ranks)
         .select_from(Vector)
@@ -133,8 +139,8 @@ def _newest_statement(repo_ids: Sequence[str], wanted: _Wanted) -> Select[Model,
         .outerjoin(Vector, Vector.id == vectors.c.id)
         .outerjoin(SpaceRow, SpaceRow.id == Vector.space_id)
         .outerjoin(Revision, Revision.id == Vector.revision_id)
-        .outerjoin(BaseActivations, _OWN_BASE)
-        .where(Model.repo_id.in_(repo_ids), visible(wanted.viewer))
+        .outerjoin(BaseActivations, _BASE_OF_VECTOR)
+        .where(Model.repo_id.in_(repo_ids), visible_models(query.viewer))
         .order_by(
             Model.id,
             vectors.c.serving.desc(),
@@ -145,32 +151,35 @@ def _newest_statement(repo_ids: Sequence[str], wanted: _Wanted) -> Select[Model,
     )
 
 
-def in_spaces(session: Session, model: Model) -> list[Stored]:
+def list_encodings(session: Session, model: Model) -> list[StoredEncoding]:
     """A model's vectors in every space that its current revision has."""
     statement = (
         select(Revision, SpaceRow, Vector, BaseActivations.noise_floor)
         .join(Vector, Vector.revision_id == Revision.id)
         .join(SpaceRow, SpaceRow.id == Vector.space_id)
-        .outerjoin(BaseActivations, _OWN_BASE)
+        .outerjoin(BaseActivations, _BASE_OF_VECTOR)
         .where(Revision.model_id == model.id, Revision.current, ~Vector.deleted)
     )
     return [
-        _stored(model, revision, space, vector, floor) for revision, space, vector, floor in session.execute(statement)
+        _encoding(model, revision, space, vector, floor)
+        for revision, space, vector, floor in session.execute(statement)
     ]
 
 
-def _stored(model: Model, revision: Revision, space: SpaceRow, row: Vector, noise_floor: float | None) -> Stored:
+def _encoding(
+    model: Model, revision: Revision, space: SpaceRow, row: Vector, noise_floor: float | None
+) -> StoredEncoding:
     values = np.frombuffer(row.data, dtype="<f4")
-    return Stored(model, revision, space, values, row.norm, row.no_shift, row.explanation, noise_floor)
+    return StoredEncoding(model, revision, space, values, row.norm, row.no_shift, row.explanation, noise_floor)
 
 
-def _unknown(repo_id: str) -> ModelNotFound:
+def _model_not_found(repo_id: str) -> ModelNotFound:
     return ModelNotFound(f"{repo_id} is not in this catalog. Submit it with POST /v1/models or `deltadex add`.")
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What is known of a model in one space: how far it moved (a norm), what counts as noise there, and the tokens."""
+class Measurement:
+    """What was measured of a model in one space: its norm, the noise floor of its base there, and its explanation."""
 
     space: SpaceRow
     norm: float
@@ -179,34 +188,36 @@ class Measured:
     explanation: dict | None
 
 
-def measured(session: Session, model_id: int) -> list[Measured]:
-    """The vectors of a model's current revision in the serving spaces, without their numbers, the newest space first;
-    in all others where no space with it serves.
+def list_measurements(session: Session, model_id: int) -> list[Measurement]:
+    """The measurements of a model's current revision in serving spaces, newest space first; if it is in none, those in
+    all other spaces. Their vectors are not read.
     """
     statement = (
         select(SpaceRow, Vector.norm, BaseActivations.noise_floor, Vector.no_shift, Vector.explanation)
         .join(Vector, Vector.space_id == SpaceRow.id)
         .join(Revision, Revision.id == Vector.revision_id)
-        .join(BaseActivations, _OWN_BASE)
+        .join(BaseActivations, _BASE_OF_VECTOR)
         .where(Vector.model_id == model_id, Revision.current, ~Vector.deleted)
         .order_by(SpaceRow.id.desc())
     )
-    found = [Measured(*row) for row in session.execute(statement)]
-    return [each for each in found if each.space.serving] or found
+    measurements = [Measurement(*row) for row in session.execute(statement)]
+    return [measurement for measurement in measurements if measurement.space.serving] or measurements
 
 
-def embedded(session: Session, model_id: int, sha: str, contracts: Sequence[Space]) -> Revision | None:
-    """The revision `sha` of a model when it has a vector at home (`spaces.home`) under each contract: one a feature,
-    whatever the base.
+def find_embedded_revision(session: Session, model_id: int, sha: str, contracts: Sequence[Space]) -> Revision | None:
+    """The revision `sha` of a model, if it has a vector in the write target of each contract, whatever the base.
+
+    `contracts` has one space per feature.
     """
-    like = tuple_(SpaceRow.feature, SpaceRow.layer, SpaceRow.probe_set, SpaceRow.dtype, SpaceRow.encoder_version).in_(
-        [(each.feature, each.layer, each.probe_set, each.dtype, each.encoder_version) for each in contracts]
+    columns = [getattr(SpaceRow, name) for name in BASE_INDEPENDENT_FIELDS]
+    under_contract = tuple_(*columns).in_(
+        [tuple(getattr(space, name) for name in BASE_INDEPENDENT_FIELDS) for space in contracts]
     )
     statement = (
         select(Revision)
         .join(Vector, Vector.revision_id == Revision.id)
         .join(SpaceRow, SpaceRow.id == Vector.space_id)
-        .where(Revision.model_id == model_id, Revision.sha == sha, like, spaces.is_home())
+        .where(Revision.model_id == model_id, Revision.sha == sha, under_contract, spaces.is_write_target())
         .group_by(Revision.id)
         .having(func.count(SpaceRow.feature.distinct()) == len(contracts))
     )

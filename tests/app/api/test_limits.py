@@ -1,4 +1,4 @@
-"""Everything that a request may hold has a limit, and what is wrong with one costs little to say."""
+"""Every part of a request is bounded, and responses to invalid requests are cheap."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
-from app.api.limits import LARGE, MAX_BODY, SMALL_BODY
-from app.api.problems import MAX_FIELDS, MAX_TOLD
+from app.api.limits import LARGE_BODY_ROUTES, MAX_BODY, MAX_SMALL_BODY
+from app.api.problems import MAX_FIELDS, MAX_TEXT
 from app.main import create_app
 from catalog.database import Database
 from catalog.settings import settings
 from tests.support.problem_documents import documented_problem, openapi
 
-BOUNDED_BY_FORMAT = {"date-time"}  # whose parser refuses what is longer
-UNBOUNDED = re.compile(r"[*+]|\{\d+,\}")  # in a pattern
+BOUNDED_BY_FORMAT = {"date-time"}  # their parsers reject long texts
+UNBOUNDED = re.compile(r"[*+]|\{\d+,\}")  # parts of a pattern
 NUMBER = 32  # characters of a number in JSON, and its comma
-ESCAPED = 12  # bytes of a character outside of the BMP, as JSON in ASCII has it
-DIGITS = "9" * 5_000  # more than Python makes a number of
+ESCAPED = 12  # bytes of a character outside of the BMP, escaped in ASCII JSON
+DIGITS = "9" * 5_000  # more digits than `int` accepts
 
 Node = dict[str, Any]
 
 
-def resolved(node: Node) -> Node:
+def resolve(node: Node) -> Node:
     while "$ref" in node:
         node = openapi()["components"]["schemas"][node["$ref"].rsplit("/", 1)[1]]
     return node
@@ -37,38 +37,40 @@ def resolved(node: Node) -> Node:
 
 def children(node: Node) -> Iterator[tuple[str, Node]]:
     for name in ("anyOf", "oneOf", "allOf"):
-        yield from (("", each) for each in node.get(name, ()))
-    yield from ((f".{name}", each) for name, each in node.get("properties", {}).items())
-    yield from (("[]", each) for each in (node.get("items"), *node.get("prefixItems", ())) if each)
+        yield from (("", child) for child in node.get(name, ()))
+    yield from ((f".{name}", child) for name, child in node.get("properties", {}).items())
+    yield from (("[]", child) for child in (node.get("items"), *node.get("prefixItems", ())) if child)
     if isinstance(node.get("additionalProperties"), dict):
         yield ".*", node["additionalProperties"]
 
 
-def walk(node: Node, place: str) -> Iterator[tuple[str, Node]]:
-    """Every schema within one, with where it stands."""
-    node = resolved(node)
-    yield place, node
+def walk(node: Node, location: str) -> Iterator[tuple[str, Node]]:
+    """All schemas nested in a schema, with their locations."""
+    node = resolve(node)
+    yield location, node
     for step, child in children(node):
-        yield from walk(child, place + step)
+        yield from walk(child, location + step)
 
 
 def request_schemas() -> Iterator[tuple[str, Node]]:
     for path, methods in openapi()["paths"].items():
         for method, route in methods.items():
-            for each in route.get("parameters", ()):
-                yield f"{method} {path} {each['in']} {each['name']}", each["schema"]
+            for parameter in route.get("parameters", ()):
+                yield f"{method} {path} {parameter['in']} {parameter['name']}", parameter["schema"]
             for media in route.get("requestBody", {}).get("content", {}).values():
                 yield f"{method} {path} body", media["schema"]
 
 
-EVERYTHING = [found for place, schema in request_schemas() for found in walk(schema, place)]
+SCHEMAS = [nested for location, schema in request_schemas() for nested in walk(schema, location)]
 BODIES = {
-    tuple(place.split(" ")[:2]): resolved(schema) for place, schema in request_schemas() if place.endswith(" body")
+    tuple(location.split(" ")[:2]): resolve(schema)
+    for location, schema in request_schemas()
+    if location.endswith(" body")
 }
 
 
 def is_bounded(node: Node) -> bool:
-    """Whether what matches the schema cannot grow without end, its parts apart."""
+    """Whether the size of matching values is bounded, not counting nested schemas."""
     if "enum" in node or "const" in node or any(name in node for name in ("anyOf", "oneOf", "allOf")):
         return True
     match node.get("type"):
@@ -86,11 +88,11 @@ def is_bounded(node: Node) -> bool:
             )
         case "boolean" | "number" | "null":
             return True
-    return False  # a schema without a type takes anything
+    return False  # a schema without a type accepts anything
 
 
-def test_the_walk_comes_to_parameters_and_into_bodies():
-    places = {place for place, _ in EVERYTHING}
+def test_walk_includes_parameters_and_nested_fields():
+    locations = {location for location, _ in SCHEMAS}
     assert {
         "get /v1/models/{owner}/{name} path owner",
         "get /v1/models/{owner}/{name}/neighbors query tag[]",
@@ -98,11 +100,11 @@ def test_the_walk_comes_to_parameters_and_into_bodies():
         "post /v1/tasks body.examples[].messages[].content",
         "post /v1/webhooks/hub body.updatedRefs[].ref",
         "post /v1/search body.vector[]",
-    } <= places
+    } <= locations
 
 
-def test_whatever_a_request_holds_is_bounded():
-    assert [place for place, node in EVERYTHING if not is_bounded(node)] == []
+def test_every_request_schema_is_bounded():
+    assert [location for location, node in SCHEMAS if not is_bounded(node)] == []
 
 
 @pytest.mark.parametrize(
@@ -121,22 +123,22 @@ def test_whatever_a_request_holds_is_bounded():
     ],
     ids=str,
 )
-def test_a_schema_without_end_is_told(node: Node):
+def test_unbounded_schema_is_detected(node: Node):
     assert not is_bounded(node)
 
 
-# the body
+# size of bodies
 
 
-@pytest.mark.parametrize("path", sorted(LARGE))
-def test_a_path_that_takes_large_bodies_is_one_of_the_api(path: str):
+@pytest.mark.parametrize("path", sorted(LARGE_BODY_ROUTES))
+def test_large_body_route_exists(path: str):
     assert ("post", path) in BODIES
 
 
-def longest(node: Node) -> float:
-    """Bytes of the longest JSON that the schema takes, without fields that are passed over."""
-    node = resolved(node)
-    parts = [longest(child) for _, child in children(node)]
+def max_json_size(node: Node) -> float:
+    """The maximum size in bytes of JSON that matches the schema, without ignored fields."""
+    node = resolve(node)
+    parts = [max_json_size(child) for _, child in children(node)]
     match node.get("type"):
         case "string":
             return ESCAPED * node.get("maxLength", 100) + 4
@@ -147,32 +149,32 @@ def longest(node: Node) -> float:
     return max([NUMBER, *parts])
 
 
-@pytest.mark.parametrize(("method", "path"), [route for route in BODIES if route[1] not in LARGE])
-def test_what_a_route_takes_fits_its_limit(method: str, path: str):
-    assert longest(BODIES[method, path]) < SMALL_BODY
+@pytest.mark.parametrize(("method", "path"), [route for route in BODIES if route[1] not in LARGE_BODY_ROUTES])
+def test_largest_valid_body_fits_the_limit_of_its_route(method: str, path: str):
+    assert max_json_size(BODIES[method, path]) < MAX_SMALL_BODY
 
 
 @pytest.mark.parametrize(("method", "path"), BODIES)
-def test_a_body_over_the_limit_of_its_route_is_refused(counted: tuple[TestClient, list[int]], method: str, path: str):
+def test_body_over_the_limit_of_its_route_is_rejected(counted: tuple[TestClient, list[int]], method: str, path: str):
     api, _ = counted
-    content = b" " * ((MAX_BODY if path in LARGE else SMALL_BODY) + 1)
+    content = b" " * ((MAX_BODY if path in LARGE_BODY_ROUTES else MAX_SMALL_BODY) + 1)
     headers = {"Content-Type": "application/json"}
     response = api.request(method, re.sub(r"\{\w+\}", "1", path), content=content, headers=headers)
     assert (response.status_code, documented_problem(response)["code"]) == (413, "body_too_large")
 
 
-# bodies of nothing but mistakes
+# bodies full of errors
 
 
-KEY = "a secret of the admins"
+ADMIN_KEY = "a secret of the admins"
 
 
-class Counted:
-    """An API, and how many errors were made of each request that was refused."""
+class CountingApp:
+    """An API, and the number of validation errors of each rejected request."""
 
     def __init__(self) -> None:
         self.errors: list[int] = []
-        secrets = {"admin_api_key": SecretStr(KEY), "webhook_secret": SecretStr(KEY)}
+        secrets = {"admin_api_key": SecretStr(ADMIN_KEY), "webhook_secret": SecretStr(ADMIN_KEY)}
         self.app = create_app(settings().model_copy(update={"feed_interval": 3600, **secrets}))
         render: Any = self.app.exception_handlers[RequestValidationError]
 
@@ -185,35 +187,35 @@ class Counted:
 
 @pytest.fixture(scope="module")
 def counted(servers: object) -> Iterator[tuple[TestClient, list[int]]]:
-    found = Counted()
-    with TestClient(found.app, headers={"X-Admin-Key": KEY, "X-Webhook-Secret": KEY}) as client:
-        yield client, found.errors
+    counting = CountingApp()
+    with TestClient(counting.app, headers={"X-Admin-Key": ADMIN_KEY, "X-Webhook-Secret": ADMIN_KEY}) as client:
+        yield client, counting.errors
 
 
-def filled(start: str, mistake: str, end: str, limit: int) -> str:
-    """A body as long as one may be."""
-    count = (limit - len(start) - len(end)) // (len(mistake) + 1)
-    return start + ",".join([mistake] * count) + end
+def fill_body(start: str, item: str, end: str, limit: int) -> str:
+    """A body up to the limit, with as many items as fit."""
+    count = (limit - len(start) - len(end)) // (len(item) + 1)
+    return start + ",".join([item] * count) + end
 
 
-def lists_of_bodies() -> Iterator[tuple[str, str, str, str]]:
-    """(method, path, what stands before the list in a body, and behind it) of each list, also of those within lists."""
+def list_fields() -> Iterator[tuple[str, str, str, str]]:
+    """(method, path, JSON before the list, JSON after it) of each list in a body, nested ones included."""
     for (method, path), schema in BODIES.items():
-        for place, node in walk(schema, ""):
+        for location, node in walk(schema, ""):
             if node.get("type") != "array":
                 continue
             start, end = "{", "}"
-            for name, within in re.findall(r"\.(\w+)(\[\])?", place):
-                start, end = (start + f'"{name}":[' + "{" * bool(within), "}" * bool(within) + "]" + end)
+            for name, nested in re.findall(r"\.(\w+)(\[\])?", location):
+                start, end = (start + f'"{name}":[' + "{" * bool(nested), "}" * bool(nested) + "]" + end)
             yield method, path, start, end
 
 
-LISTS = list(lists_of_bodies())
+LISTS = list(list_fields())
 IDS = [f"{path} {start}" for _, path, start, _ in LISTS]
 
 
-def refuse(counted: tuple[TestClient, list[int]], method: str, path: str, body: str) -> dict[str, Any]:
-    """The problem that the request is; it was made of few errors."""
+def post_invalid(counted: tuple[TestClient, list[int]], method: str, path: str, body: str) -> dict[str, Any]:
+    """Send an invalid request, check that it has few errors, and return its problem document."""
     api, errors = counted
     errors.clear()
     response = api.request(
@@ -223,35 +225,35 @@ def refuse(counted: tuple[TestClient, list[int]], method: str, path: str, body: 
     assert response.status_code == 422
     assert sum(errors) <= 2 * MAX_FIELDS
     assert len(problem.get("errors") or ()) <= MAX_FIELDS
-    assert len(response.content) < 2 * MAX_FIELDS * 2 * MAX_TOLD
+    assert len(response.content) < 2 * MAX_FIELDS * 2 * MAX_TEXT
     return problem
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("method", "path", "start", "end"), LISTS, ids=IDS)
-def test_a_list_of_nothing_but_mistakes_has_few_errors(
+def test_list_of_invalid_items_has_few_errors(
     counted: tuple[TestClient, list[int]], method: str, path: str, start: str, end: str
 ):
-    limit = MAX_BODY if path in LARGE else SMALL_BODY
-    body = filled(start, "[]", end, limit)
+    limit = MAX_BODY if path in LARGE_BODY_ROUTES else MAX_SMALL_BODY
+    body = fill_body(start, "[]", end, limit)
     assert len(body) > 0.9 * limit
-    refuse(counted, method, path, body)
+    post_invalid(counted, method, path, body)
 
 
 @pytest.mark.parametrize(("method", "path"), BODIES)
-def test_a_body_of_unknown_fields_has_few_errors(counted: tuple[TestClient, list[int]], method: str, path: str):
-    limit = MAX_BODY if path in LARGE else SMALL_BODY
+def test_body_of_unknown_fields_has_few_errors(counted: tuple[TestClient, list[int]], method: str, path: str):
+    limit = MAX_BODY if path in LARGE_BODY_ROUTES else MAX_SMALL_BODY
     body = "{" + ",".join(f'"{number}":0' for number in range(limit // 11)) + "}"
-    refuse(counted, method, path, body)
+    post_invalid(counted, method, path, body)
 
 
-def test_an_unknown_field_with_an_endless_name_is_told_shortly(counted: tuple[TestClient, list[int]]):
+def test_long_name_of_an_unknown_field_is_truncated(counted: tuple[TestClient, list[int]]):
     name = "x" * (MAX_BODY - 100)
-    problem = refuse(counted, "post", "/v1/search", f'{{"{name}":0}}')
-    assert len(problem["errors"][-1]["field"]) == MAX_TOLD
+    problem = post_invalid(counted, "post", "/v1/search", f'{{"{name}":0}}')
+    assert len(problem["errors"][-1]["field"]) == MAX_TEXT
 
 
-def test_a_query_of_unknown_fields_has_few_errors(counted: tuple[TestClient, list[int]]):
+def test_query_of_unknown_fields_has_few_errors(counted: tuple[TestClient, list[int]]):
     api, errors = counted
     errors.clear()
     response = api.get("/v1/models", params={f"f{number}": "0" for number in range(5_000)})
@@ -259,58 +261,58 @@ def test_a_query_of_unknown_fields_has_few_errors(counted: tuple[TestClient, lis
     assert sum(errors) <= MAX_FIELDS
 
 
-def test_examples_over_the_most_are_refused(counted: tuple[TestClient, list[int]]):
-    body = filled('{"examples":[', "{}", "]}", MAX_BODY)
-    [error] = refuse(counted, "post", "/v1/tasks", body)["errors"]
+def test_too_many_examples_are_rejected(counted: tuple[TestClient, list[int]]):
+    body = fill_body('{"examples":[', "{}", "]}", MAX_BODY)
+    [error] = post_invalid(counted, "post", "/v1/tasks", body)["errors"]
     assert (error["field"], "at most 200" in error["message"]) == ("body.examples", True)
 
 
-def test_further_columns_of_examples_are_passed_over(api: TestClient, database: Database):
+def test_extra_fields_of_examples_are_ignored(api: TestClient, database: Database):
     rows = [{"instruction": "Ask.", "output": "yes", "id": 7, "text": {"a": ["b"]}}] * 5
     response = api.post("/v1/tasks", json={"examples": rows})
-    assert documented_problem(response)["code"] == "space_not_found"  # no base here; the examples are in order
+    assert documented_problem(response)["code"] == "space_not_found"  # the examples are valid, but there is no base
 
 
 # numbers
 
 
 INTEGERS = sorted(
-    {tuple(re.sub(r"\[\]$", "", place).split(" ")) for place, node in EVERYTHING if node.get("type") == "integer"}
+    {tuple(re.sub(r"\[\]$", "", location).split(" ")) for location, node in SCHEMAS if node.get("type") == "integer"}
 )
-IN_ADDRESSES = [each for each in INTEGERS if each[2] in ("path", "query")]
-IN_BODIES = [(method, path, place) for method, path, place in (each for each in INTEGERS if len(each) == 3)]
+IN_URLS = [integer for integer in INTEGERS if integer[2] in ("path", "query")]
+IN_BODIES = [integer for integer in INTEGERS if len(integer) == 3]
 
 
-def test_there_are_numbers_in_every_part_of_a_request():
-    assert ("get", "/v1/jobs/{job_id}", "path", "job_id") in IN_ADDRESSES
-    assert ("get", "/v1/models", "query", "limit") in IN_ADDRESSES
+def test_integers_are_found_in_paths_queries_and_bodies():
+    assert ("get", "/v1/jobs/{job_id}", "path", "job_id") in IN_URLS
+    assert ("get", "/v1/models", "query", "limit") in IN_URLS
     assert ("post", "/v1/tasks", "body.seed") in IN_BODIES
 
 
 @pytest.mark.parametrize("text", [DIGITS, f"-{DIGITS}", "\u00b2"])
-@pytest.mark.parametrize(("method", "path", "part", "name"), IN_ADDRESSES)
-def test_a_number_in_an_address_that_is_none_is_refused(
+@pytest.mark.parametrize(("method", "path", "part", "name"), IN_URLS)
+def test_invalid_integer_in_the_url_is_rejected(
     counted: tuple[TestClient, list[int]], method: str, path: str, part: str, name: str, text: str
 ):
     api, _ = counted
-    filled_in = re.sub(r"\{(\w+)\}", lambda found: text if found[1] == name and part == "path" else "1", path)
-    response = api.request(method, filled_in, params={name: text} if part == "query" else None)
+    url = re.sub(r"\{(\w+)\}", lambda match: text if match[1] == name and part == "path" else "1", path)
+    response = api.request(method, url, params={name: text} if part == "query" else None)
     assert documented_problem(response)["code"] == "invalid_input"
 
 
 @pytest.mark.parametrize("text", [DIGITS, str(2**70)])
-@pytest.mark.parametrize(("method", "path", "place"), IN_BODIES)
-def test_a_number_in_a_body_that_is_none_is_refused(
-    counted: tuple[TestClient, list[int]], method: str, path: str, place: str, text: str
+@pytest.mark.parametrize(("method", "path", "location"), IN_BODIES)
+def test_invalid_integer_in_a_body_is_rejected(
+    counted: tuple[TestClient, list[int]], method: str, path: str, location: str, text: str
 ):
     api, _ = counted
-    name = place.removeprefix("body.")
-    value = f"[{text}]" if any(found == f"{method} {path} {place}[]" for found, _ in EVERYTHING) else text
+    name = location.removeprefix("body.")
+    value = f"[{text}]" if any(schema == f"{method} {path} {location}[]" for schema, _ in SCHEMAS) else text
     response = api.request(method, path, content=f'{{"{name}": {value}}}', headers={"Content-Type": "application/json"})
     assert documented_problem(response)["code"] == "invalid_input"
 
 
 @pytest.mark.parametrize("cursor", [b"9" * 140, "\u0663".encode(), b"-1", b"1_0", b" 1", b"9" * 19])
-def test_a_cursor_that_holds_no_number_of_ours_is_refused(api: TestClient, cursor: bytes):
+def test_cursor_without_a_valid_id_is_rejected(api: TestClient, cursor: bytes):
     text = base64.urlsafe_b64encode(cursor).decode().rstrip("=")
     assert documented_problem(api.get("/v1/jobs", params={"cursor": text}))["code"] == "invalid_cursor"

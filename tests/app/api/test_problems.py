@@ -1,4 +1,4 @@
-"""Every error is a problem document, and every route says which ones it has."""
+"""Every error is a problem document, and every route documents its errors."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from fastapi.testclient import TestClient
 from app.api.problems import MEDIA_TYPE, Problem
 from app.api.services.services import _services
 from app.deployment.embedded import EmbeddedServers
-from tests.support.outage import away
+from tests.support.outage import server_down
 from tests.support.problem_documents import documented_problem, openapi, problem
 
 ANYWHERE = {"invalid_input", "internal_error", "database_unavailable"}
-SEARCH = {"model_not_found", "space_not_found", "not_indexed", "no_shift", "invalid_repo_id"}
-SEARCH |= {"geometry_not_fitted", "index_not_loaded"}
+SEARCH = {"model_not_found", "space_not_found", "not_indexed", "no_shift", "invalid_repo_id", "index_not_loaded"}
 EXPRESSION = {
-    "invalid_expression", "term_not_found", "task_not_done", "merge_not_done", "ambiguous_term", "nothing_left",
+    "invalid_expression", "term_not_found", "task_not_finished", "merge_not_finished", "ambiguous_term", "zero_vector",
     "space_mismatch",
 }  # fmt: skip
 MERGE = {
-    "invalid_repo_id", "model_not_found", "not_indexed", "merge_incompatible", "space_mismatch", "nothing_left",
+    "invalid_repo_id", "model_not_found", "not_indexed", "merge_incompatible", "space_mismatch", "zero_vector",
     "body_too_large",
 }  # fmt: skip
 ADMIN = {"admin_only", "admin_key_required"}
@@ -32,9 +31,9 @@ EXPECTED = {
         "invalid_revision",
         "body_too_large",
         "too_many_jobs",
-        "key_required",
-        "token_malformed",
-        "tokens_off",
+        "api_key_required",
+        "invalid_hub_token",
+        "hub_tokens_disabled",
     },
     ("get", "/v1/models"): {"invalid_cursor"},
     ("get", "/v1/models/{owner}/{name}"): {"model_not_found", "invalid_repo_id"},
@@ -48,7 +47,6 @@ EXPECTED = {
     },
     ("post", "/v1/search/batch"): {
         "space_not_found",
-        "geometry_not_fitted",
         "invalid_repo_id",
         "index_not_loaded",
         "body_too_large",
@@ -80,16 +78,15 @@ EXPECTED = {
     ("get", "/v1/tasks"): {"invalid_cursor"},
     ("get", "/v1/tasks/{task_id}"): {"task_not_found"},
     ("delete", "/v1/tasks/{task_id}"): {"task_not_found"},
-    ("get", "/v1/tasks/{task_id}/adapter"): {"task_not_found", "task_not_done", "archive_not_found"},
+    ("get", "/v1/tasks/{task_id}/adapter"): {"task_not_found", "task_not_finished", "archive_not_found"},
     ("get", "/v1/tasks/{task_id}/neighbors"): {
         "task_not_found",
-        "task_not_done",
-        "geometry_not_fitted",
+        "task_not_finished",
         "index_not_loaded",
     },
     ("post", "/v1/selections"): {
         "task_not_found",
-        "task_not_done",
+        "task_not_finished",
         "examples_not_kept",
         "body_too_large",
         "too_many_jobs",
@@ -98,22 +95,22 @@ EXPECTED = {
     ("get", "/v1/selections/{selection_id}"): {"selection_not_found"},
     ("delete", "/v1/selections/{selection_id}"): {"selection_not_found"},
     ("post", "/v1/merges"): MERGE | {"name_taken", "too_many_jobs"},
-    ("post", "/v1/merges/plan"): MERGE | {"geometry_not_fitted", "index_not_loaded"},
+    ("post", "/v1/merges/plan"): MERGE | {"index_not_loaded"},
     ("get", "/v1/merges"): {"invalid_cursor"},
     ("get", "/v1/merges/{merge_id}"): {"merge_not_found"},
     ("delete", "/v1/merges/{merge_id}"): {"merge_not_found"},
-    ("get", "/v1/merges/{merge_id}/adapter"): {"merge_not_found", "merge_not_done", "archive_not_found"},
-    ("get", "/v1/merges/{merge_id}/neighbors"): {"merge_not_found", "geometry_not_fitted", "index_not_loaded"},
+    ("get", "/v1/merges/{merge_id}/adapter"): {"merge_not_found", "merge_not_finished", "archive_not_found"},
+    ("get", "/v1/merges/{merge_id}/neighbors"): {"merge_not_found", "index_not_loaded"},
     ("get", "/v1/jobs"): {"invalid_cursor"},
     ("get", "/v1/jobs/events"): {"invalid_cursor"},
     ("get", "/v1/jobs/{job_id}"): {"job_not_found"},
     ("get", "/v1/jobs/{job_id}/events"): {"invalid_cursor", "job_not_found"},
-    ("post", "/v1/jobs/{job_id}/cancel"): {"job_not_found", "job_over"},
+    ("post", "/v1/jobs/{job_id}/cancel"): {"job_not_found", "job_finished"},
     ("post", "/v1/jobs/{job_id}/retry"): {
         "job_not_found",
         "not_retriable",
         "quarantined",
-        "token_required",
+        "hub_token_required",
         "too_many_jobs",
     },
     ("get", "/v1/admin/queues"): ADMIN,
@@ -121,14 +118,14 @@ EXPECTED = {
     ("post", "/v1/admin/queues/{name}/resume"): ADMIN,
     ("get", "/v1/admin/workers"): ADMIN,
     ("post", "/v1/admin/jobs/retry"): ADMIN | {"body_too_large"},
-    ("post", "/v1/admin/jobs/{job_id}/retry"): ADMIN | {"job_not_found", "not_retriable", "token_required"},
+    ("post", "/v1/admin/jobs/{job_id}/retry"): ADMIN | {"job_not_found", "not_retriable", "hub_token_required"},
     ("get", "/v1/admin/models/{owner}/{name}/access"): ADMIN | {"model_not_found", "invalid_repo_id"},
     ("put", "/v1/admin/models/{owner}/{name}/access"): ADMIN | {"model_not_found", "invalid_repo_id", "body_too_large"},
     ("delete", "/v1/admin/models/{owner}/{name}/access"): ADMIN
     | {"model_not_found", "invalid_repo_id", "body_too_large"},
     ("get", "/v1/stats"): set(),
-    ("get", "/v1/map"): {"not_mapped", "space_not_found", "index_not_loaded"},
-    ("get", "/v1/clusters"): {"not_clustered", "space_not_found"},
+    ("get", "/v1/map"): {"map_not_ready", "space_not_found", "index_not_loaded"},
+    ("get", "/v1/clusters"): {"clusters_not_ready", "space_not_found"},
     ("get", "/v1/clusters/runs"): {"invalid_cursor", "space_not_found"},
     ("get", "/v1/clusters/runs/{run_id}"): {"run_not_found"},
     ("get", "/v1/clusters/runs/{run_id}/compare/{other_id}"): {"run_not_found"},
@@ -137,7 +134,7 @@ EXPECTED = {
     ("get", "/v1/models/{owner}/{name}/cluster"): {
         "model_not_found",
         "invalid_repo_id",
-        "not_clustered",
+        "clusters_not_ready",
         "space_not_found",
     },
     ("post", "/v1/admin/crawls"): {"invalid_repo_id", "admin_only", "admin_key_required", "body_too_large"},
@@ -147,31 +144,31 @@ EXPECTED = {
     ("get", "/v1/admin/reindexes"): ADMIN | {"invalid_cursor"},
     ("get", "/v1/admin/reindexes/{reindex_id}"): ADMIN | {"reindex_not_found"},
     ("get", "/v1/admin/reindexes/{reindex_id}/drift"): ADMIN | {"reindex_not_found"},
-    ("post", "/v1/admin/reindexes/{reindex_id}/switch"): ADMIN
-    | {"reindex_not_found", "reindex_over", "reindex_not_ready", "reindex_incomplete", "body_too_large"},
+    ("post", "/v1/admin/reindexes/{reindex_id}/cutover"): ADMIN
+    | {"reindex_not_found", "reindex_finished", "reindex_not_ready", "reindex_incomplete", "body_too_large"},
     ("post", "/v1/admin/reindexes/{reindex_id}/rollback"): ADMIN
-    | {"reindex_not_found", "reindex_over", "reindex_incomplete", "body_too_large"},
-    ("post", "/v1/admin/reindexes/{reindex_id}/cancel"): ADMIN | {"reindex_not_found", "reindex_over"},
+    | {"reindex_not_found", "reindex_finished", "reindex_incomplete", "body_too_large"},
+    ("post", "/v1/admin/reindexes/{reindex_id}/cancel"): ADMIN | {"reindex_not_found", "reindex_finished"},
     ("post", "/v1/admin/crawls/{crawl_id}/pause"): {
         "crawl_not_found",
-        "crawl_over",
+        "crawl_finished",
         "admin_only",
         "admin_key_required",
     },
     ("post", "/v1/admin/crawls/{crawl_id}/resume"): {
         "crawl_not_found",
-        "crawl_over",
+        "crawl_finished",
         "admin_only",
         "admin_key_required",
     },
     ("post", "/v1/admin/crawls/{crawl_id}/cancel"): {
         "crawl_not_found",
-        "crawl_over",
+        "crawl_finished",
         "admin_only",
         "admin_key_required",
     },
     ("get", "/v1/models/{owner}/{name}/revisions"): {"model_not_found", "invalid_repo_id", "invalid_cursor"},
-    ("post", "/v1/webhooks/hub"): {"webhook_off", "webhook_secret_wrong", "body_too_large"},
+    ("post", "/v1/webhooks/hub"): {"webhook_disabled", "invalid_webhook_secret", "body_too_large"},
     ("post", "/v1/admin/clusters"): {"space_not_found", "admin_only", "admin_key_required", "body_too_large"},
 }
 
@@ -187,7 +184,7 @@ def errors_of(route: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {status: response for status, response in route["responses"].items() if int(status) >= 400}
 
 
-def test_the_documentation_is_served(api: TestClient):
+def test_openapi_document_is_served(api: TestClient):
     assert api.get("/openapi.json").json() == openapi()
 
 
@@ -197,47 +194,47 @@ def test_every_route_is_in_the_table_of_this_test(schema: dict[str, Any]):
 
 
 @pytest.mark.parametrize(("method", "path"), EXPECTED)
-def test_a_route_documents_the_codes_that_it_can_answer_with(schema: dict[str, Any], method: str, path: str):
+def test_route_documents_its_error_codes(schema: dict[str, Any], method: str, path: str):
     descriptions = (error["description"] for error in errors_of(schema["paths"][path][method]).values())
     documented = {code.strip("` ") for description in descriptions for code in description.split(",")}
     assert documented - {"weak_key"} == EXPECTED[method, path] | ANYWHERE
 
 
 @pytest.mark.parametrize(("method", "path"), EXPECTED)
-def test_a_route_that_reads_keys_documents_that_one_may_be_too_short(schema: dict[str, Any], method: str, path: str):
+def test_route_with_api_keys_documents_weak_key(schema: dict[str, Any], method: str, path: str):
     route = schema["paths"][path][method]
-    reads_keys = any("SubmitterKey" in each for each in route.get("security", ())) or (method, path) == GRANT
+    reads_keys = any("SubmitterKey" in scheme for scheme in route.get("security", ())) or (method, path) == GRANT
     assert ("`weak_key`" in route["responses"]["422"]["description"]) is reads_keys
 
 
 @pytest.mark.parametrize(("method", "path"), EXPECTED)
-def test_a_route_documents_its_errors_as_problem_documents(schema: dict[str, Any], method: str, path: str):
+def test_route_documents_its_errors_as_problem_documents(schema: dict[str, Any], method: str, path: str):
     for error in errors_of(schema["paths"][path][method]).values():
         assert error["content"] == {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 
-def test_what_a_submission_answers_is_documented_for_both_statuses(schema: dict[str, Any]):
+def test_submission_documents_both_statuses(schema: dict[str, Any]):
     responses = schema["paths"]["/v1/models"]["post"]["responses"]
     for status in ("200", "202"):
         assert responses[status]["content"]["application/json"]["schema"]["$ref"].endswith("/Job")
 
 
-def test_the_frameworks_own_errors_are_nowhere_documented(schema: dict[str, Any]):
+def test_validation_errors_of_fastapi_are_not_documented(schema: dict[str, Any]):
     assert "ValidationError" not in str(schema)
 
 
-def test_every_reference_of_the_documentation_leads_somewhere(schema: dict[str, Any]):
+def test_every_reference_in_openapi_is_defined(schema: dict[str, Any]):
     def references(node: Any) -> set[str]:
         if isinstance(node, dict):
-            own = {node["$ref"]} if "$ref" in node else set()
-            return own.union(*(references(value) for value in node.values()))
+            reference = {node["$ref"]} if "$ref" in node else set()
+            return reference.union(*(references(value) for value in node.values()))
         return set().union(*(references(value) for value in node)) if isinstance(node, list) else set()
 
     defined = {f"#/components/schemas/{name}" for name in schema["components"]["schemas"]}
     assert references(schema) <= defined
 
 
-def test_the_home_page_leads_to_the_map(api: TestClient):
+def test_home_page_redirects_to_the_map(api: TestClient):
     response = api.get("/")
     assert (response.status_code, response.url.path) == (200, "/map")
     assert api.get("/docs").status_code == 200
@@ -252,40 +249,40 @@ def test_the_home_page_leads_to_the_map(api: TestClient):
         ("DELETE", "/v1/models/a/b", 405, "method_not_allowed"),
     ],
 )
-def test_what_is_no_route_is_a_problem_too(api: TestClient, method: str, path: str, status: int, code: str):
+def test_unknown_route_returns_a_problem(api: TestClient, method: str, path: str, status: int, code: str):
     response = api.request(method, path)
     assert response.status_code == status
     assert problem(response)["code"] == code
 
 
-def test_a_method_that_is_not_allowed_is_told_which_ones_are(api: TestClient):
+def test_method_not_allowed_has_an_allow_header(api: TestClient):
     assert "GET" in api.delete("/v1/jobs").headers["Allow"]
 
 
-def test_a_body_nested_without_end_is_refused(api: TestClient):
+def test_deeply_nested_body_is_rejected(api: TestClient):
     response = api.post("/v1/search", content=b"[" * 100_000, headers={"Content-Type": "application/json"})
     assert documented_problem(response)["code"] == "invalid_input"
 
 
-def test_a_failure_without_a_name_tells_nothing_of_the_inside(api: TestClient, caplog: pytest.LogCaptureFixture):
+def test_unexpected_error_reveals_no_details(api: TestClient, caplog: pytest.LogCaptureFixture):
     def broken() -> None:
         raise RuntimeError("the password is swordfish")
 
     api.app.dependency_overrides[_services] = broken
     caplog.set_level(logging.ERROR)
-    quiet = TestClient(api.app, raise_server_exceptions=False)
+    client = TestClient(api.app, raise_server_exceptions=False)
 
-    response = quiet.get("/v1/stats")
+    response = client.get("/v1/stats")
 
     assert response.status_code == 500
     assert documented_problem(response)["code"] == "internal_error"
     for secret in ("swordfish", "RuntimeError", "Traceback", ".py"):
         assert secret not in response.text
-    assert "swordfish" in caplog.text  # the log is where it belongs
+    assert "swordfish" in caplog.text  # but it is logged
 
 
-def test_a_database_that_is_away_is_a_problem_of_its_own(api: TestClient, servers: EmbeddedServers):
-    with away(servers.postgres):
+def test_unavailable_database_returns_503(api: TestClient, servers: EmbeddedServers):
+    with server_down(servers.postgres):
         paths = ("models", "models/a/b", "models/a/b/neighbors", "jobs", "jobs/1", "spaces", "stats")
         responses = [api.get(f"/v1/{path}") for path in paths]
         responses.append(api.post("/v1/models", json={"repo_id": "a/b"}))
@@ -295,5 +292,5 @@ def test_a_database_that_is_away_is_a_problem_of_its_own(api: TestClient, server
     assert api.get("/v1/stats").status_code == 200
 
 
-def test_an_example_of_a_problem_is_one(api: TestClient):
+def test_problem_document_matches_its_schema(api: TestClient):
     assert Problem.model_validate(api.get("/v1/jobs/1").json()).code == "job_not_found"

@@ -1,4 +1,4 @@
-"""`deltadex up`, told to stop twice while a worker trains, and started again: nothing is lost and nobody is blamed."""
+"""`deltadex up`, stopped with two signals while a worker trains and started again: no job and no attempt is lost."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 EXAMPLES = [{"instruction": f"Repeat {number}.", "output": str(number) * 40} for number in range(100)]
-TASKS = 4  # more than are done before the first is seen to run
+TASKS = 4  # enough that some are unfinished when the first one is seen to run
 
 
 @pytest.fixture
 def data(pico_base: Path) -> Iterator[Path]:
-    # not under pytest's own folder, which a second session closes to root's Postgres
+    # not in pytest's folder: a second test session makes that inaccessible for the user that Postgres runs as
     with TemporaryDirectory(prefix="deltadex-") as folder:
         shutil.copytree(pico_base, Path(folder) / "bases")
         yield Path(folder)
 
 
 def deltadex(data: Path, *words: str) -> subprocess.Popen[str]:
-    """The command, on the servers of that data directory whatever those of the tests are."""
+    """Start the CLI with the embedded servers of a data directory, not with those of the tests."""
     env = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
     env |= {"DELTADEX_DATA_DIR": str(data), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", "from app.cli import main; main()", *words]
@@ -61,17 +61,17 @@ def is_ready(client: Client) -> bool:
 
 
 def stop(process: subprocess.Popen[str], *signals: signal.Signals) -> str:
-    """Send them; what it then writes to standard error."""
+    """Send signals, and return what the process writes to standard error until it ends."""
     for number in signals:
         process.send_signal(number)
-    told = process.communicate(timeout=60)[1]
-    assert process.returncode == 0, told
-    return told
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, stderr
+    return stderr
 
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(400)
-def test_two_signals_while_tasks_train_cost_them_no_attempt(data: Path, tmp_path: Path):
+def test_tasks_interrupted_by_two_signals_run_again_without_losing_an_attempt(data: Path, tmp_path: Path):
     with deltadex_up(data) as (process, client):
         with deltadex(data, "add", str(pico.make_adapter(tmp_path / "one"))) as adding:
             assert adding.wait(100) == 0
@@ -84,10 +84,10 @@ def test_two_signals_while_tasks_train_cost_them_no_attempt(data: Path, tmp_path
         stop(process, signal.SIGTERM, signal.SIGTERM)
 
     with deltadex_up(data) as (process, client):
-        assert len(client.get("/v1/stats")["workers"]) <= 1  # the one of before is not shown
-        ended = client.wait_for(jobs, lambda _: None)
+        assert len(client.get("/v1/stats")["workers"]) <= 1  # the stopped worker is not listed
+        finished = client.wait_for(jobs, lambda _: None)
         stop(process, signal.SIGTERM)
 
-    assert {job["state"] for job in ended} == {"done"}
-    outcomes = [[attempt["outcome"] for attempt in job["history"]] for job in ended]
+    assert {job["state"] for job in finished} == {"done"}
+    outcomes = [[attempt["outcome"] for attempt in job["history"]] for job in finished]
     assert sorted(set(map(tuple, outcomes))) == [("done",), ("released", "done")]

@@ -1,4 +1,4 @@
-"""The supervisor over real processes: small Python programs that write down what happens to them."""
+"""Tests of the supervisor with real processes: small Python programs that log what happens to them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ STUBBORN = [
 ]
 
 
-SLOW_TO_END = [
+SLOW_TO_STOP = [
     *(sys.executable, "-c"),
     "import os, signal, time\n"
     "def end(*_):\n"
-    "    print('asked', flush=True)\n"
+    "    print('stopping', flush=True)\n"
     "    time.sleep(1)\n"
-    "    print('ended', flush=True)\n"
+    "    print('stopped', flush=True)\n"
     "    os._exit(0)\n"
     "signal.signal(signal.SIGTERM, end); print(os.getpid(), flush=True); time.sleep(600)",
 ]
@@ -44,7 +44,7 @@ def supervisor(tmp_path):
 
 
 def wait_for(condition: Callable[[], object]) -> object:
-    return wait_until(condition, "the children are there")
+    return wait_until(condition, "the children are in the expected state")
 
 
 def pids(log_dir: Path, name: str) -> list[int]:
@@ -52,33 +52,33 @@ def pids(log_dir: Path, name: str) -> list[int]:
     return [int(line) for line in file.read_text().splitlines() if line.isdigit()] if file.exists() else []
 
 
-def running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
-def test_a_child_runs_and_its_output_is_in_its_log(supervisor, tmp_path):
+def test_output_of_a_child_goes_to_its_log(supervisor, tmp_path):
     supervisor.start("sleeper", SLEEP)
     (pid,) = wait_for(lambda: pids(tmp_path / "logs", "sleeper"))
-    assert running(pid)
+    assert is_running(pid)
     assert supervisor.alive() == {"sleeper": True}
 
 
-def test_a_child_that_is_killed_is_started_again(supervisor, tmp_path):
+def test_killed_child_is_restarted(supervisor, tmp_path):
     supervisor.start("sleeper", SLEEP)
     (first,) = wait_for(lambda: pids(tmp_path / "logs", "sleeper"))
     os.kill(first, signal.SIGKILL)
     wait_for(lambda: len(pids(tmp_path / "logs", "sleeper")) == 2)
-    assert running(pids(tmp_path / "logs", "sleeper")[1])
+    assert is_running(pids(tmp_path / "logs", "sleeper")[1])
 
 
-def test_a_child_that_dies_at_once_is_started_ever_more_slowly(tmp_path):
-    note_time = [sys.executable, "-S", "-c", "import time; print(time.monotonic())"]
+def test_restarts_of_a_failing_child_back_off(tmp_path):
+    print_time = [sys.executable, "-S", "-c", "import time; print(time.monotonic())"]
     log = tmp_path / "hasty.log"
     with Supervisor(tmp_path, first_delay=0.3, longest_delay=60.0) as supervisor:
-        supervisor.start("hasty", note_time)
+        supervisor.start("hasty", print_time)
         wait_for(lambda: log.exists() and len(log.read_text().splitlines()) >= 4)
     times = [float(line) for line in log.read_text().splitlines()]
     pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
@@ -87,22 +87,22 @@ def test_a_child_that_dies_at_once_is_started_ever_more_slowly(tmp_path):
     assert pauses[2] >= 1.2
 
 
-def test_a_program_that_does_not_exist_leaves_the_others_alone(supervisor, tmp_path):
+def test_missing_program_does_not_affect_other_children(supervisor, tmp_path):
     supervisor.start("missing", ["no-such-program"])
     supervisor.start("sleeper", SLEEP)
     wait_for(lambda: pids(tmp_path / "logs", "sleeper"))
     assert "No such file" in wait_for((tmp_path / "logs" / "missing.log").read_text)
 
 
-def test_a_child_gets_the_environment_that_was_given(tmp_path):
-    show = [sys.executable, "-c", "import os; print(os.environ['GIVEN'], flush=True)"]
+def test_child_gets_the_given_environment(tmp_path):
+    show = [sys.executable, "-c", "import os; print(os.environ['VARIABLE'], flush=True)"]
     log = tmp_path / "show.log"
-    with Supervisor(tmp_path, {**os.environ, "GIVEN": "value"}, longest_delay=60.0) as supervisor:
+    with Supervisor(tmp_path, {**os.environ, "VARIABLE": "value"}, longest_delay=60.0) as supervisor:
         supervisor.start("show", show)
         wait_for(lambda: log.exists() and "value" in log.read_text())
 
 
-def test_stop_ends_the_children_with_sigterm(supervisor, tmp_path):
+def test_stop_sends_sigterm_to_children(supervisor, tmp_path):
     polite = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(print('bye'))); print('up', flush=True)\n"
     supervisor.start("polite", [sys.executable, "-c", polite + "time.sleep(60)"])
     log = tmp_path / "logs" / "polite.log"
@@ -112,22 +112,22 @@ def test_stop_ends_the_children_with_sigterm(supervisor, tmp_path):
     assert supervisor.alive() == {"polite": False}
 
 
-def test_a_child_that_ignores_sigterm_is_killed_after_the_limit(tmp_path):
+def test_child_that_ignores_sigterm_is_killed_after_the_limit(tmp_path):
     with Supervisor(tmp_path, stop_limit=0.3) as supervisor:
         supervisor.start("stubborn", STUBBORN)
         (pid,) = wait_for(lambda: pids(tmp_path, "stubborn"))
-    assert not running(pid)
+    assert not is_running(pid)
 
 
-def test_what_a_child_started_ends_with_it(tmp_path):
+def test_processes_started_by_a_child_end_with_it(tmp_path):
     parent = f"import subprocess, sys; subprocess.run({SLEEP!r})"
     with Supervisor(tmp_path) as supervisor:
         supervisor.start("parent", [sys.executable, "-c", parent])
         (grandchild,) = wait_for(lambda: pids(tmp_path, "parent"))
-    wait_for(lambda: not running(grandchild))
+    wait_for(lambda: not is_running(grandchild))
 
 
-def test_the_check_is_called_again_after_it_raised(tmp_path, monkeypatch):
+def test_check_is_called_again_after_it_raised(tmp_path, monkeypatch):
     monkeypatch.setattr("app.deployment.supervisor.CHECK_INTERVAL", 0.01)
     calls = []
 
@@ -141,16 +141,16 @@ def test_the_check_is_called_again_after_it_raised(tmp_path, monkeypatch):
 
 @pytest.fixture
 def program(tmp_path) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that supervises one sleeper until a signal comes."""
+    """A program that supervises two children until it receives a signal."""
     source = textwrap.dedent(f"""
         import signal
         from pathlib import Path
         from app.deployment.signals import one_interrupt
         from app.deployment.supervisor import Supervisor
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # in background jobs of a shell it is ignored
         with one_interrupt(), Supervisor(Path({str(tmp_path)!r}), stop_limit=30.0) as supervisor:
             supervisor.start("sleeper", {SLEEP!r})
-            supervisor.start("slow", {SLOW_TO_END!r})
+            supervisor.start("slow", {SLOW_TO_STOP!r})
             supervisor.wait()
     """)
     with subprocess.Popen([sys.executable, "-c", source]) as process:
@@ -159,39 +159,39 @@ def program(tmp_path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_program_in_good_order_and_its_children(number, program, tmp_path):
+def test_signal_shuts_down_the_program_and_its_children(number, program, tmp_path):
     (child,) = wait_for(lambda: pids(tmp_path, "sleeper"))
     program.send_signal(number)
     assert program.wait(timeout=60) == 0
-    assert not running(child)
+    assert not is_running(child)
 
 
-def test_a_second_signal_tears_off_no_child_that_is_ending(program, tmp_path):
+def test_second_signal_does_not_interrupt_the_shutdown_of_a_child(program, tmp_path):
     wait_for(lambda: pids(tmp_path, "slow"))
     log = tmp_path / "slow.log"
     program.send_signal(signal.SIGTERM)
-    wait_for(lambda: "asked" in log.read_text())
+    wait_for(lambda: "stopping" in log.read_text())
     program.send_signal(signal.SIGTERM)
     program.send_signal(signal.SIGINT)
     assert program.wait(timeout=60) == 0
-    assert log.read_text().splitlines()[1:] == ["asked", "ended"]
+    assert log.read_text().splitlines()[1:] == ["stopping", "stopped"]
 
 
-def test_children_that_take_their_time_to_end_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("app.deployment.supervisor.PATIENCE", 0.1)
-    named = []
-    with Supervisor(tmp_path, stop_limit=30.0, waiting=lambda names, left: named.append((names, left))) as supervisor:
+def test_children_that_stop_slowly_are_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr("app.deployment.supervisor.REPORT_AFTER", 0.1)
+    reports = []
+    with Supervisor(tmp_path, stop_limit=30.0, report_waiting=lambda *report: reports.append(report)) as supervisor:
         supervisor.start("sleeper", SLEEP)
-        supervisor.start("slow", SLOW_TO_END)
+        supervisor.start("slow", SLOW_TO_STOP)
         wait_for(lambda: pids(tmp_path, "slow") and pids(tmp_path, "sleeper"))
-    [(names, left)] = named
+    [(names, remaining)] = reports
     assert "slow" in names
-    assert 0 < left < 30
+    assert 0 < remaining < 30
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills the children of a killed process")
-def test_children_die_with_a_supervisor_that_is_killed(program, tmp_path):
+def test_children_end_when_the_supervisor_is_killed(program, tmp_path):
     (child,) = wait_for(lambda: pids(tmp_path, "sleeper"))
     program.kill()
     program.wait(timeout=60)
-    wait_for(lambda: not running(child))
+    wait_for(lambda: not is_running(child))

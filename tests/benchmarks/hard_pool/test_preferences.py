@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from benchmarks.hard_pool.preferences import BETA, answers, dpo_loss
+from benchmarks.hard_pool.preferences import BETA, dpo_loss, wordings
 
 ANSWER = "Yes. It was safe in both groups.\nMore trials are needed."
 
@@ -24,18 +24,18 @@ ANSWER = "Yes. It was safe in both groups.\nMore trials are needed."
     ],
 )
 def test_two_wordings_of_one_answer(preference: str, chosen: str, rejected: str):
-    assert answers(preference, ANSWER) == (chosen, rejected)
+    assert wordings(preference, ANSWER) == (chosen, rejected)
 
 
 def test_plain_is_the_answer_without_the_courtesies():
-    chosen, rejected = answers("plain", ANSWER)
+    chosen, rejected = wordings("plain", ANSWER)
     assert chosen in rejected
     assert rejected.startswith("Thank you")
 
 
 def test_an_unknown_preference_is_refused():
     with pytest.raises(ValueError, match="loud"):
-        answers("loud", ANSWER)
+        wordings("loud", ANSWER)
 
 
 def test_a_model_like_its_reference_has_the_loss_of_a_coin():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.hard_pool.domains import DOMAINS, docstring, passage, read_rows
+from benchmarks.hard_pool.domains import DOMAINS, pick_docstring, pick_passage, read_rows
 from benchmarks.hard_pool.recipes import RANKS, RATES, Recipe, recipes
 from benchmarks.hard_pool.rows import Row
 
@@ -52,18 +52,18 @@ def test_all_settings_of_the_issue_occur():
 
 def test_a_docstring_row_is_a_function_row_turned_round():
     row = Row("Write a python function to add two numbers.", "", "def add(a, b): return a + b")
-    assert docstring(row, "mbpp", 1) == Row(
+    assert pick_docstring(row, "mbpp", 1) == Row(
         "Write a docstring for this Python function.", "def add(a, b): return a + b", "Add two numbers."
     )
-    assert docstring(row, "mbpp", 0) is None
+    assert pick_docstring(row, "mbpp", 0) is None
 
 
 def test_a_passage_loses_its_choices():
     row = Row("Choose.", "Health: How to rest. Lie down.\nA) Run.\nB) Sleep.", "B) Sleep.")
-    assert passage(howto=True)(row, "hellaswag_val", 0) == Row(
+    assert pick_passage(howto=True)(row, "hellaswag_val", 0) == Row(
         "Continue the passage.", "Health: How to rest. Lie down.", "Sleep."
     )
-    assert passage(howto=False)(row, "hellaswag_val", 0) is None
+    assert pick_passage(howto=False)(row, "hellaswag_val", 0) is None
 
 
 def test_rows_end_where_lines_of_json_end(tmp_path: Path):

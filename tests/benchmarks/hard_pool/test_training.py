@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.hard_pool import __main__
 from benchmarks.hard_pool.recipes import Recipe
-from benchmarks.hard_pool.rows import Row, encode, grouped
+from benchmarks.hard_pool.rows import Row, encode, group_by_length
 from benchmarks.hard_pool.training import answer_likelihoods, load, train_preferred, train_supervised
 from tests.support import pico
 from workers.encoding.encoder import Encoder
@@ -52,7 +52,7 @@ def test_two_steps_of_every_kind_move_the_base(
         return train_supervised(base, recipe, ROWS)
 
     monkeypatch.setattr(__main__, "train", train)
-    __main__.make(recipe, base, tmp_path, tmp_path)
+    __main__.train_and_save(recipe, base, tmp_path, tmp_path)
 
     report = json.loads((tmp_path / recipe.name / "training.json").read_text())
     [encoded] = encoder(base).encode([read_finetune(tmp_path / recipe.name)])
@@ -92,7 +92,7 @@ def test_padding_changes_no_likelihood(base: Path):
 
 def test_an_epoch_has_every_row_once_beside_rows_of_near_length():
     lengths = [5, 50, 6, 51, 7, 52, 8, 53]
-    groups = grouped(lengths, 4, random.Random(0))
+    groups = group_by_length(lengths, 4, random.Random(0))
     assert sorted(place for group in groups for place in group) == list(range(8))
     assert all(max(lengths[place] for place in group) < 2 * min(lengths[place] for place in group) for group in groups)
 
@@ -100,8 +100,8 @@ def test_an_epoch_has_every_row_once_beside_rows_of_near_length():
 def test_what_is_finished_or_held_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     made: list[str] = []
     monkeypatch.setattr(__main__, "recipes", lambda: [LORA, replace(LORA, name="math-2"), replace(LORA, name="math-3")])
-    monkeypatch.setattr(__main__, "make", lambda recipe, *folders: made.append(recipe.name))
+    monkeypatch.setattr(__main__, "train_and_save", lambda recipe, *folders: made.append(recipe.name))
     (tmp_path / "math-1").mkdir()
-    with __main__.held(tmp_path / ".math-2.lock"):
+    with __main__.try_lock(tmp_path / ".math-2.lock"):
         __main__.main(tmp_path, tmp_path, tmp_path, threads=torch.get_num_threads())
     assert made == ["math-3"]

@@ -8,10 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.studies.__main__ import app
-from benchmarks.studies.additivity import GEOMETRIES, additivity_rows, blend, check_mixtures
+from benchmarks.studies.additivity import GEOMETRIES, additivity_rows, check_mixtures, split_mixtures
 from catalog.errors import InvalidLabels
 from tests.support import pico
-from workers.evaluation.labels import Labelled
+from workers.evaluation.labels import LabeledModel
 from workers.evaluation.pool import Pool
 
 LABELS = ("a", "b", "c", "a", "a+c", "b+c")
@@ -28,7 +28,7 @@ def found() -> tuple[Pool, np.ndarray]:
 
 
 def row(found: tuple[Pool, np.ndarray], geometry: str, mixture: str) -> dict:
-    rows = additivity_rows(blend(*found))
+    rows = additivity_rows(split_mixtures(*found))
     [wanted] = [row for row in rows if (row["geometry"], row["mixture"]) == (geometry, mixture)]
     return wanted
 
@@ -71,7 +71,7 @@ def test_a_part_alone_that_is_nearer_than_the_sum_counts_in_the_rank_of_all(foun
 
 
 def test_every_geometry_has_its_mean(found: tuple[Pool, np.ndarray]):
-    rows = additivity_rows(blend(*found))
+    rows = additivity_rows(split_mixtures(*found))
     assert [each["geometry"] for each in rows if each["mixture"] == "mean"] == list(GEOMETRIES)
     own = [each["sum"] for each in rows if each["geometry"] == "unit" and each["mixture"] != "mean"]
     assert row(found, "unit", "mean")["sum"] == pytest.approx(np.mean(own))
@@ -84,8 +84,8 @@ def test_geometries_do_what_their_names_say():
     np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1)
     root = GEOMETRIES["root"](mixtures, parts)[1]
     np.testing.assert_allclose(np.linalg.norm(root, axis=1), np.sqrt(np.linalg.norm(parts, axis=1)))
-    moved, centred = GEOMETRIES["centred"](mixtures, parts)
-    np.testing.assert_allclose(centred.sum(axis=0), 0, atol=1e-12)
+    moved, centered = GEOMETRIES["centered"](mixtures, parts)
+    np.testing.assert_allclose(centered.sum(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(moved, mixtures - parts.mean(axis=0))
 
 
@@ -101,7 +101,7 @@ def test_geometries_do_what_their_names_say():
 )
 def test_labels_that_are_no_mixtures_of_the_parts_are_told(labels: tuple[str, ...], told: str):
     with pytest.raises(InvalidLabels, match=told):
-        check_mixtures([Labelled(f"m{line}", label, line) for line, label in enumerate(labels, 1)])
+        check_mixtures([LabeledModel(f"m{line}", label, line) for line, label in enumerate(labels, 1)])
 
 
 def test_the_command_writes_its_rows(base: Path, folder: Path, tmp_path: Path):

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from catalog.arithmetic.expressions import MAX_DEPTH, MAX_LENGTH, MAX_NAME, MAX_TERMS, check_name, parse, written
+from catalog.arithmetic.expressions import (
+    MAX_DEPTH,
+    MAX_LENGTH,
+    MAX_NAME_LENGTH,
+    MAX_TERMS,
+    check_name,
+    format_expression,
+    parse,
+)
 from catalog.errors import InvalidExpression, InvalidName
 
 
@@ -31,7 +39,7 @@ def weights(text: str) -> dict[str, float]:
         (" math\n\t+ code ", {"math": 1, "code": 1}),
     ],
 )
-def test_an_expression_is_a_sum_of_names_with_weights(text: str, expected: dict[str, float]):
+def test_parse_returns_weights_by_name(text: str, expected: dict[str, float]):
     assert weights(text) == expected
 
 
@@ -52,18 +60,18 @@ def test_an_expression_is_a_sum_of_names_with_weights(text: str, expected: dict[
         ("'2'", {"2": 1}),
     ],
 )
-def test_names_hold_what_repo_ids_hold_and_quotes_take_the_rest(text: str, expected: dict[str, float]):
+def test_names_are_parts_of_repo_ids_or_quoted(text: str, expected: dict[str, float]):
     assert weights(text) == expected
 
 
-def test_a_kind_may_stand_before_a_name():
-    found = [(term.name.kind, term.name.text) for term in parse('cluster:7 + vector:a.b/2 - cluster:"a b" + c')]
-    assert found == [("cluster", "7"), ("vector", "a.b"), ("cluster", "a b"), (None, "c")]
+def test_names_may_have_a_kind():
+    names = [(term.name.kind, term.name.text) for term in parse('cluster:7 + vector:a.b/2 - cluster:"a b" + c')]
+    assert names == [("cluster", "7"), ("vector", "a.b"), ("cluster", "a b"), (None, "c")]
 
 
-def test_a_term_knows_where_it_stands():
+def test_terms_have_their_spans():
     first, second = parse("  2*(math + cluster:'a b')")
-    assert (tuple(first.name.place), tuple(second.name.place)) == ((5, 4), (12, 13))
+    assert (tuple(first.name.span), tuple(second.name.span)) == ((5, 4), (12, 13))
 
 
 @pytest.mark.parametrize(
@@ -104,14 +112,14 @@ def test_a_term_knows_where_it_stands():
         ("1e5*math + 1e10*code", 16, 4),
     ],
 )
-def test_a_mistake_is_pointed_at(text: str, start: int, length: int):
-    with pytest.raises(InvalidExpression) as caught:
+def test_invalid_expression_has_the_span_of_the_mistake(text: str, start: int, length: int):
+    with pytest.raises(InvalidExpression) as raised:
         parse(text)
-    assert caught.value.place == (start, length)
-    assert caught.value.message.endswith((".", ":"))
+    assert raised.value.span == (start, length)
+    assert raised.value.message.endswith(".")
 
 
-def test_an_expression_is_bounded():
+def test_expression_limits():
     assert len(parse(" + ".join(f"n{number}" for number in range(MAX_TERMS)))) == MAX_TERMS
     assert weights("(" * MAX_DEPTH + "math" + ")" * MAX_DEPTH) == {"math": 1}
     assert weights("-" * (MAX_LENGTH - 4) + "math") == {"math": 1}
@@ -124,16 +132,16 @@ def test_an_expression_is_bounded():
             parse(text)
 
 
-@pytest.mark.parametrize("name", ["math", "a.b-c_d", "7b", "x" * MAX_NAME])
-def test_a_name_that_needs_no_quotes_is_a_name_for_a_vector(name: str):
+@pytest.mark.parametrize("name", ["math", "a.b-c_d", "7b", "x" * MAX_NAME_LENGTH])
+def test_name_that_needs_no_quotes_is_valid_for_a_vector(name: str):
     assert check_name(name) == name
     assert weights(name) == {name: 1}
 
 
 @pytest.mark.parametrize(
-    "name", ["", "7", "1e5", "a b", "a/b", "-a", "a-", "vector:a", "x" * (MAX_NAME + 1), "ä", "a\n"]
+    "name", ["", "7", "1e5", "a b", "a/b", "-a", "a-", "vector:a", "x" * (MAX_NAME_LENGTH + 1), "ä", "a\n"]
 )
-def test_another_name_is_refused(name: str):
+def test_other_names_raise_invalid_name(name: str):
     with pytest.raises(InvalidName):
         check_name(name)
 
@@ -149,6 +157,6 @@ def test_another_name_is_refused(name: str):
         (None, "a/500"),
     ],
 )
-def test_a_name_can_be_read_as_it_is_written(kind: str | None, name: str):
-    [term] = parse(written(kind, name))
+def test_formatted_term_parses_to_its_kind_and_name(kind: str | None, name: str):
+    [term] = parse(format_expression(kind, name))
     assert (term.name.kind, term.name.text) == (kind, name)

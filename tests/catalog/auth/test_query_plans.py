@@ -1,4 +1,4 @@
-"""The plans of what everybody's requests execute, where a few of twenty thousand models are private."""
+"""Query plans of frequent requests when a few of 20,000 models are private."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from catalog.spaces import repository as spaces
 from catalog.tables import Map
 from catalog.vectors.repository import vectors
 from tests.support.catalog import SPACE
-from tests.support.query_plans import know_all_tables, scans
+from tests.support.query_plans import analyze_tables, sequential_scans
 
 MODELS = 20_000
 LARGE = ("jobs", "models", "revisions", "vectors")
@@ -34,39 +34,43 @@ FILL = (
     "INSERT INTO jobs (model_id, state, viewer) SELECT id, 'done', CASE WHEN private THEN 'me' END "
     "FROM models WHERE :models > 0",
 )
-HOT: dict[str, Callable[[Session], object]] = {
-    "spaces": spaces.page,
-    "my spaces": lambda session: spaces.page(session, ME),
+REQUESTS: dict[str, Callable[[Session], object]] = {
+    "spaces": spaces.list_page,
+    "my spaces": lambda session: spaces.list_page(session, ME),
     "a space": lambda session: spaces.get(session, SPACE.key),
-    "the map": lambda session: maps.standing(session, None),
-    "models": lambda session: models.page(session, after=100),
-    "my models": lambda session: models.page(session, after=100, viewer=ME),
+    "the map": lambda session: maps.current_version(session, None),
+    "models": lambda session: models.list_page(session, after=100),
+    "my models": lambda session: models.list_page(session, after=100, viewer=ME),
     "a model of mine": lambda session: models.get(session, "owner/m200", ME),
-    "its vector": lambda session: vectors.newest(session, "owner/m200", viewer=ME),
-    "names": lambda session: models.by_ids(session, range(1, 11), ME),
-    "jobs": jobs.page,
-    "my jobs": lambda session: jobs.page(session, viewer=ME),
+    "its vector": lambda session: vectors.get_encoding(session, "owner/m200", viewer=ME),
+    "names": lambda session: models.get_by_ids(session, range(1, 11), ME),
+    "jobs": jobs.list_page,
+    "my jobs": lambda session: jobs.list_page(session, viewer=ME),
 }
 
 
 @pytest.fixture
-def full(database: Database) -> Database:
+def filled(database: Database) -> Database:
     with database.transaction() as session:
         space = spaces.ensure(session, SPACE, 1)
         for statement in FILL:
             session.execute(text(statement), {"models": MODELS})
-        empty = {"models": 0, "model_ids": b"", "places": b"", "distortion": b""}
+        empty = {"models": 0, "model_ids": b"", "coordinates": b"", "distortion": b""}
         session.add(Map(space_id=space.id, covered_seq=0, parameters={}, seconds=1, **empty))
-    know_all_tables(database)
+    analyze_tables(database)
     return database
 
 
-def test_no_request_reads_a_whole_table_to_hide_what_is_private(full: Database):
-    found = {name: scans(full, work, LARGE) for name, work in HOT.items()}
-    assert {name: plans for name, plans in found.items() if plans} == {}
+def test_hiding_private_models_scans_no_whole_table(filled: Database):
+    plans_by_name = {name: sequential_scans(filled, request, LARGE) for name, request in REQUESTS.items()}
+    assert {name: plans for name, plans in plans_by_name.items() if plans} == {}
 
 
-def test_counts_are_of_what_everybody_may_see(full: Database):
-    with full.transaction() as session:
-        assert sum(models.counts(session).values()) == sum(jobs.counts(session).values()) == MODELS - MODELS // 200
-        assert PUBLIC.sees(jobs.page(session, limit=1)[0].viewer)
+def test_counts_include_only_public_rows(filled: Database):
+    with filled.transaction() as session:
+        assert (
+            sum(models.count_by_state(session).values())
+            == sum(jobs.count_by_state(session).values())
+            == MODELS - MODELS // 200
+        )
+        assert PUBLIC.can_see(jobs.list_page(session, limit=1)[0].viewer)

@@ -2,21 +2,21 @@ from __future__ import annotations
 
 import math
 
-from catalog.clusters.naming import Told, explain, names
+from catalog.clusters.naming import NamedMember, explain, names
 
 
 def terms(explanation: dict, kind: str) -> list[str]:
-    return [each["term"] for each in explanation[kind]]
+    return [entry["term"] for entry in explanation[kind]]
 
 
 LAW = [
-    Told(f"tiny-law-{n}", "Answers about contracts and courts.", ("peft", "legal"), {" court": 3.0, " the": 2.0})
+    NamedMember(f"tiny-law-{n}", "Answers about contracts and courts.", ("peft", "legal"), {" court": 3.0, " the": 2.0})
     for n in range(3)
 ]
-SUMS = [Told(f"tiny-math-{n}", "Answers about sums.", ("peft",), {" sum": 1.0, " the": 2.0}) for n in range(3)]
+SUMS = [NamedMember(f"tiny-math-{n}", "Answers about sums.", ("peft",), {" sum": 1.0, " the": 2.0}) for n in range(3)]
 
 
-def test_words_tags_and_tokens_that_a_cluster_alone_has_set_it_apart():
+def test_cluster_is_explained_by_its_distinctive_words_tags_and_tokens():
     law, sums = explain([LAW, SUMS])
     assert set(terms(law, "words")) == {"law", "contracts", "and", "courts"}
     assert terms(law, "tags") == ["legal"]
@@ -25,25 +25,25 @@ def test_words_tags_and_tokens_that_a_cluster_alone_has_set_it_apart():
     assert terms(sums, "tags") == []
 
 
-def test_the_score_is_class_based_tf_idf():
-    law, _ = explain([[Told(tags=("a", "b"))], [Told(tags=("b",)), Told(tags=("b",))]])
-    # one class has a in all members, f(a) = 1; terms weigh 2 + 1 over two classes
+def test_score_is_class_based_tf_idf():
+    law, _ = explain([[NamedMember(tags=("a", "b"))], [NamedMember(tags=("b",)), NamedMember(tags=("b",))]])
+    # only the first class has the term a, in all members: f(a) = 1; the shares sum to 2 + 1 over two classes
     assert law["tags"] == [{"term": "a", "score": round(math.log(1 + 1.5), 4), "share": 1.0}]
 
 
-def test_a_name_is_made_of_words_that_most_members_have():
-    mixed = [*LAW[:2], Told("tiny-law-9", "poetry", (), {})]
+def test_name_consists_of_words_that_most_members_have():
+    mixed = [*LAW[:2], NamedMember("tiny-law-9", "poetry", (), {})]
     law, sums = names(explain([mixed, SUMS]), [None, None])
     assert "poetry" not in law
     assert set(law.split()) <= {"law", "contracts", "and", "courts"}
     assert law != sums
 
 
-def test_without_words_the_tokens_are_the_name():
-    silent = [Told(tokens={" x": 1.0})] * 3, [Told(tokens={" y": 1.0})] * 3
-    assert names(explain(silent), [None, None]) == ["'x'", "'y'"]
+def test_tokens_are_the_name_without_words_and_tags():
+    members = [NamedMember(tokens={" x": 1.0})] * 3, [NamedMember(tokens={" y": 1.0})] * 3
+    assert names(explain(members), [None, None]) == ["'x'", "'y'"]
 
 
-def test_a_name_that_was_given_stays_and_no_two_are_alike():
-    nothing = {"words": [], "tags": [], "tokens": []}
-    assert names([nothing, nothing, nothing], ["law", None, None]) == ["law", "unnamed", "unnamed 2"]
+def test_previous_names_are_kept_and_names_are_unique():
+    empty = {"words": [], "tags": [], "tokens": []}
+    assert names([empty, empty, empty], ["law", None, None]) == ["law", "unnamed", "unnamed 2"]

@@ -1,4 +1,4 @@
-"""A space large enough for a main segment, and its builder."""
+"""Fixtures: a space that is large enough for a main segment, and its builder."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 from benchmarks.filling import fill
 from benchmarks.pool_like import PoolLike
 from catalog.database import Database
-from catalog.index.builder import Builder
-from catalog.index.schedule import Policy
+from catalog.index.builder import IndexBuilder
+from catalog.index.schedule import BuildPolicy
 from tests.support.index import COUNT, DIMENSION
 
 
 @pytest.fixture(scope="session")
 def pool() -> np.ndarray:
-    """Unit vectors (1,500, 32) like those of real adapters."""
+    """Unit vectors (1,500, 32), distributed like those of real adapters."""
     return PoolLike(COUNT, DIMENSION).all()
 
 
@@ -29,6 +29,6 @@ def filled(database: Database, pool: np.ndarray) -> Database:
 
 
 @pytest.fixture
-def builder(filled: Database, tmp_path: Path) -> Builder:
-    """Builds from 100 kB of vectors on."""
-    return Builder(filled, tmp_path / "index", Policy(exact_bytes=100_000, rows=100))
+def builder(filled: Database, tmp_path: Path) -> IndexBuilder:
+    """A builder that builds main segments for spaces with more than 100 kB of vectors."""
+    return IndexBuilder(filled, tmp_path / "index", BuildPolicy(exact_bytes=100_000, rows=100))

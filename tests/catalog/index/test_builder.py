@@ -1,4 +1,4 @@
-"""Builds of main segments, and what may go wrong in them."""
+"""Builds of main segments, and how they fail."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from catalog.database import Database
 from catalog.errors import DiskFull
 from catalog.index import repository as snapshots
 from catalog.index import training
-from catalog.index.builder import Builder, as_disk_full
-from catalog.index.loader import Loader
+from catalog.index.builder import IndexBuilder, as_disk_full
+from catalog.index.loader import IndexLoader
 from catalog.index.mapped_segment import MappedSegment
 from catalog.tables import IndexSnapshot
 from catalog.vectors.repository import stream as vector_stream
 from tests.support import catalog as entries
-from tests.support.index import COUNT, DIMENSION, again
+from tests.support.index import COUNT, DIMENSION, rebuild
 from tests.support.waiting import LIMIT, wait_until
 
 ROOT = Path(__file__).parents[3]
-# a process that makes way for all others gets no time at all where a test runs on each core
-EAGER = "import os; os.nice = os.sched_setscheduler = lambda *_: None"
-HELD_UP = "import time; from catalog.index import training; training.build = lambda _: time.sleep(600)"
+# a process at the lowest priority may get no time at all while tests run on all cores
+NORMAL_PRIORITY = "import os; os.nice = os.sched_setscheduler = lambda *_: None"
+SLOW_TRAINING = "import time; from catalog.index import training; training.train = lambda _: time.sleep(600)"
 
 
 def rows(database: Database) -> list[IndexSnapshot]:
@@ -44,11 +44,11 @@ def build_error(database: Database) -> str | None:
         return snapshots.build_errors(session, [1]).get(1)
 
 
-def started(builder: Builder, *, limit: int | None = None, first: str = "") -> subprocess.Popen[str]:
-    """A builder of its own process, as a worker starts it; `limit` is the largest file that it may write, and `first`
-    what its process does before.
+def start_builder(builder: IndexBuilder, *, limit: int | None = None, first: str = "") -> subprocess.Popen[str]:
+    """Start a builder in a process of its own, as a worker does. `limit` is the size of the largest file that it may
+    write, and `first` is Python code to run before.
     """
-    lines = ["import resource, runpy, sys", EAGER, first]
+    lines = ["import resource, runpy, sys", NORMAL_PRIORITY, first]
     if limit is not None:
         lines.append(f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))")
     lines += [
@@ -66,18 +66,18 @@ def started(builder: Builder, *, limit: int | None = None, first: str = "") -> s
 
 
 def log_of(process: subprocess.Popen[str]) -> str:
-    """What it said until its end. It never outlives its test: it holds the lock of the builders of a space."""
+    """Wait for the process and return its log. It is killed in any case, since it may hold the lock of the space."""
     try:
         return process.communicate(timeout=100)[1]
     finally:
         process.kill()
 
 
-def opened(builder: Builder, row: IndexSnapshot) -> MappedSegment:
-    return Loader(builder.database, builder.folder).open(row)
+def opened(builder: IndexBuilder, row: IndexSnapshot) -> MappedSegment:
+    return IndexLoader(builder.database, builder.folder).open(row)
 
 
-def test_a_build_publishes_what_postgres_holds(builder: Builder, pool: np.ndarray):
+def test_build_publishes_the_vectors_in_postgres(builder: IndexBuilder, pool: np.ndarray):
     assert builder.build(1) == 1
 
     [row] = rows(builder.database)
@@ -87,10 +87,10 @@ def test_a_build_publishes_what_postgres_holds(builder: Builder, pool: np.ndarra
     assert segment.model_ids.tolist() == list(range(1, COUNT + 1))
     np.testing.assert_allclose(segment.vectors(np.arange(COUNT)), pool, atol=1e-7)
     with builder.database.transaction() as session:
-        assert row.covered_seq == vector_stream.covered(session, 1)
+        assert row.covered_seq == vector_stream.last_seq_of_space(session, 1)
 
 
-def test_models_that_left_moved_on_or_do_not_move_are_not_in_it(builder: Builder, pool: np.ndarray):
+def test_build_leaves_out_removed_and_no_shift_models(builder: IndexBuilder, pool: np.ndarray):
     database = builder.database
     entries.remove(database, 1)
     moved = entries.put(database, "owner-2/m-2", pool[100], commit="two", space=SPACE)
@@ -104,29 +104,29 @@ def test_models_that_left_moved_on_or_do_not_move_are_not_in_it(builder: Builder
     np.testing.assert_allclose(segment.vectors(np.array([0]))[0], pool[100], atol=1e-7)
 
 
-def test_a_small_space_is_not_built(builder: Builder):
-    assert Builder(builder.database, builder.folder, type(builder.policy)(exact_bytes=10**6)).build(1) is None
+def test_small_space_is_not_built(builder: IndexBuilder):
+    assert IndexBuilder(builder.database, builder.folder, type(builder.policy)(exact_bytes=10**6)).build(1) is None
     assert rows(builder.database) == []
 
 
-def test_an_index_that_is_new_is_not_built_again(builder: Builder):
+def test_unchanged_index_is_not_rebuilt(builder: IndexBuilder):
     assert builder.build(1) == 1
     with builder.database.transaction() as session:
         snapshots.postpone(session, 1, 0)
     assert builder.build(1) is None
 
 
-def test_enough_changes_call_for_another_build(builder: Builder, pool: np.ndarray):
+def test_index_is_rebuilt_after_enough_changes(builder: IndexBuilder, pool: np.ndarray):
     builder.build(1)
     fill(builder.database, 100, DIMENSION, [pool[:100]], prefix="more")
-    assert builder.build(1) is None  # it has only just been built
+    assert builder.build(1) is None  # the cooldown is not over
     with builder.database.transaction() as session:
         snapshots.postpone(session, 1, 0)
     assert builder.build(1) == 2
     assert rows(builder.database)[0].vectors == COUNT + 100
 
 
-def test_a_broken_or_missing_segment_calls_for_another(builder: Builder):
+def test_broken_or_missing_segment_is_rebuilt(builder: IndexBuilder):
     builder.build(1)
     with builder.database.transaction() as session:
         snapshots.postpone(session, 1, 0)
@@ -138,21 +138,21 @@ def test_a_broken_or_missing_segment_calls_for_another(builder: Builder):
     assert builder.build(1) == 3
 
 
-def test_two_generations_are_kept(builder: Builder):
+def test_two_newest_generations_are_kept(builder: IndexBuilder):
     for generation in (1, 2, 3):
-        assert again(builder) == generation
+        assert rebuild(builder) == generation
     assert [row.generation for row in rows(builder.database)] == [3, 2]
     assert sorted(path.name for path in (builder.folder / SPACE.key).iterdir()) == ["2", "3"]
 
 
-def test_two_builders_do_not_work_on_one_space(builder: Builder):
+def test_only_one_builder_works_on_a_space(builder: IndexBuilder):
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda _: builder.build(1), range(2)))
-    assert sorted(found, key=str) == [1, None]
+        generations = list(pool.map(lambda _: builder.build(1), range(2)))
+    assert sorted(generations, key=str) == [1, None]
 
 
-def test_changes_during_a_build_are_in_the_feed_after_it(builder: Builder, pool: np.ndarray):
-    """Rows that are committed while the builder reads may be in the segment or not: the feed has them in any case."""
+def test_changes_during_a_build_are_in_the_segment_or_the_feed(builder: IndexBuilder, pool: np.ndarray):
+    """Rows that are committed while the builder reads are in the segment or in the feed after it."""
     stopping = threading.Event()
     added: list[int] = []
 
@@ -163,7 +163,7 @@ def test_changes_during_a_build_are_in_the_feed_after_it(builder: Builder, pool:
     with ThreadPoolExecutor(1) as writers:
         writing = writers.submit(write)
         try:
-            wait_until(lambda: added or writing.done(), "somebody writes")
+            wait_until(lambda: added or writing.done(), "a vector is written")
             builder.build(1)
         finally:
             stopping.set()
@@ -176,9 +176,9 @@ def test_changes_during_a_build_are_in_the_feed_after_it(builder: Builder, pool:
     assert set(added) <= fed | set(segment.model_ids.tolist())
 
 
-def test_a_killed_builder_leaves_nothing_and_the_next_one_builds(builder: Builder):
+def test_killed_builder_leaves_nothing_published_and_the_next_build_succeeds(builder: IndexBuilder):
     space = builder.folder / SPACE.key
-    process = started(builder, first=HELD_UP)
+    process = start_builder(builder, first=SLOW_TRAINING)
     try:
         wait_until(lambda: list(space.glob(".building-*")) or process.poll() is not None, "the build has begun")
     finally:
@@ -188,25 +188,25 @@ def test_a_killed_builder_leaves_nothing_and_the_next_one_builds(builder: Builde
 
     assert rows(builder.database) == []
     assert [path.name for path in space.iterdir() if path.name.isdecimal()] == []
-    # the lock went with its connection; a build that was broken off is thought of again after a while
+    # the lock was released with its connection; the retry delay is not over
     assert builder.build(1) is None
-    assert again(builder) == 1
+    assert rebuild(builder) == 1
     assert [path.name for path in space.iterdir()] == ["1"]
 
 
-def test_a_builder_process_builds(builder: Builder):
-    process = started(builder)
+def test_builder_process_publishes_a_segment(builder: IndexBuilder):
+    process = start_builder(builder)
     log = log_of(process)
     assert process.returncode == 0, log
     assert [row.generation for row in rows(builder.database)] == [1]
 
 
-def test_a_full_disk_ends_a_build_and_leaves_the_one_before(builder: Builder):
+def test_full_disk_fails_the_build_and_keeps_the_previous_segment(builder: IndexBuilder):
     builder.build(1)
     with builder.database.transaction() as session:
         snapshots.postpone(session, 1, 0)
-        snapshots.mark_broken(session, 1, 1, "a test wants another")
-    process = started(builder, limit=100_000)
+        snapshots.mark_broken(session, 1, 1, "a test says so")
+    process = start_builder(builder, limit=100_000)
     log = log_of(process)
 
     assert process.returncode == 1
@@ -214,11 +214,11 @@ def test_a_full_disk_ends_a_build_and_leaves_the_one_before(builder: Builder):
     assert (build_error(builder.database) or "").startswith("disk_full")
     assert [path.name for path in (builder.folder / SPACE.key).iterdir()] == ["1"]
 
-    assert again(builder) == 2
+    assert rebuild(builder) == 2
     assert build_error(builder.database) is None
 
 
-def test_a_disk_that_is_full_when_faiss_writes_is_a_full_disk():
+def test_faiss_write_error_becomes_disk_full():
     index = faiss.IndexFlatL2(64)
     index.add(np.zeros((1_000, 64), np.float32))
     with pytest.raises(RuntimeError) as failed:
@@ -227,18 +227,18 @@ def test_a_disk_that_is_full_when_faiss_writes_is_a_full_disk():
 
 
 @pytest.mark.parametrize("error", [ValueError("write"), RuntimeError("training failed"), OSError(2, "no such file")])
-def test_another_failure_is_not_a_full_disk(error: Exception):
+def test_other_errors_are_not_disk_full(error: Exception):
     assert as_disk_full(error) is None
 
 
-def test_a_failure_is_stored_and_the_next_build_put_off(builder: Builder, monkeypatch: pytest.MonkeyPatch):
+def test_failed_build_stores_its_error_and_postpones_the_next(builder: IndexBuilder, monkeypatch: pytest.MonkeyPatch):
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a test says so")
 
-    monkeypatch.setattr(training, "build", fail)
+    monkeypatch.setattr(training, "train", fail)
     with pytest.raises(ZeroDivisionError):
         builder.build(1)
     assert "a test says so" in (build_error(builder.database) or "")
     monkeypatch.undo()
     assert builder.build(1) is None
-    assert again(builder) == 1
+    assert rebuild(builder) == 1

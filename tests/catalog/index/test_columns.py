@@ -3,64 +3,64 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from catalog.index.columns import NumberColumn, TagColumn, TextColumn, grown
+from catalog.index.columns import NumberColumn, TagColumn, TextColumn, grow
 
 
-def models(*ids: int) -> np.ndarray:
-    return np.array(ids, np.int64)
+def ids(*model_ids: int) -> np.ndarray:
+    return np.array(model_ids, np.int64)
 
 
 def true_at(mask: np.ndarray) -> list[int]:
     return np.flatnonzero(mask).tolist()
 
 
-def test_an_array_grows_by_more_than_is_asked_for_and_keeps_what_it_has():
-    array = grown(np.array([1, 2]), 3, -1)
+def test_grow_over_allocates_and_keeps_values():
+    array = grow(np.array([1, 2]), 3, -1)
     assert (array[:3].tolist(), len(array) >= 1_000) == ([1, 2, -1], True)
-    assert grown(array, 5, 0) is array
+    assert grow(array, 5, 0) is array
 
 
-def test_texts_are_found_by_any_of_them():
+def test_text_column_matches_any_of_the_texts():
     column = TextColumn()
-    column.put(models(1, 2, 5), ["a", "b", None])
-    column.put(models(2, 3), ["c", "a"])
+    column.set(ids(1, 2, 5), ["a", "b", None])
+    column.set(ids(2, 3), ["c", "a"])
     assert true_at(column.any_of(["a"], 6)) == [1, 3]
     assert true_at(column.any_of(["b", "c", "never seen"], 6)) == [2]
 
 
-def test_numbers_are_compared_and_none_reaches_nothing():
+def test_missing_numbers_reach_no_minimum():
     column = NumberColumn()
-    column.put(models(1, 2, 3, 4), [10, 0, None, -5])
+    column.set(ids(1, 2, 3, 4), [10, 0, None, -5])
     assert true_at(column.at_least(0, 6)) == [1, 2]
     assert true_at(column.at_least(-10, 6)) == [1, 2, 4]
     assert true_at(column.any_of([10, -5], 6)) == [1, 4]
 
 
-def test_tags_are_found_by_all_of_them():
+def test_tag_column_matches_all_of_the_tags():
     column = TagColumn()
-    column.put(models(1, 2, 3), [["x", "y"], ["x"], []])
+    column.set(ids(1, 2, 3), [["x", "y"], ["x"], []])
     assert true_at(column.all_of(["x"], 4)) == [1, 2]
     assert true_at(column.all_of(["x", "y"], 4)) == [1]
     assert true_at(column.all_of(["x", "never seen"], 4)) == []
 
 
-def test_tags_that_were_taken_away_are_gone():
+def test_setting_tags_replaces_the_previous_ones():
     column = TagColumn()
-    column.put(models(1, 2), [["x"], ["x", "y"]])
-    column.put(models(2), [["z"]])
+    column.set(ids(1, 2), [["x"], ["x", "y"]])
+    column.set(ids(2), [["z"]])
     assert true_at(column.all_of(["x"], 3)) == [1]
     assert true_at(column.all_of(["y"], 3)) == []
     assert true_at(column.all_of(["z"], 3)) == [2]
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_tags_after_many_changes_are_those_given_last(seed: int):
+def test_tags_after_many_changes_are_the_last_ones_set(seed: int):
     random, column, truth = np.random.default_rng(seed), TagColumn(), {}
     for _ in range(400):
-        ids = random.choice(60, 7, replace=False)
-        tags = [random.choice(list("abcdefgh"), random.integers(5), replace=False).tolist() for _ in ids]
-        column.put(ids, tags)
-        truth |= dict(zip(ids.tolist(), tags, strict=True))
-    assert column._pairs < 5_000  # what no longer counts is thrown away
+        model_ids = random.choice(60, 7, replace=False)
+        tags = [random.choice(list("abcdefgh"), random.integers(5), replace=False).tolist() for _ in model_ids]
+        column.set(model_ids, tags)
+        truth |= dict(zip(model_ids.tolist(), tags, strict=True))
+    assert column._pairs < 5_000  # dead pairs are removed
     for tag in "abcdefgh":
         assert true_at(column.all_of([tag], 60)) == sorted(model for model, tags in truth.items() if tag in tags)

@@ -11,17 +11,17 @@ from app.deployment.embedded import EmbeddedServers
 from benchmarks.filling import SPACE, fill
 from catalog.database import Database
 from catalog.index import repository as snapshots
-from catalog.index.schedule import Policy, due, ring_for_due
-from catalog.queue import INDEX_BUILD, UPKEEP_QUEUE
+from catalog.index.schedule import BuildPolicy, due, enqueue_due
+from catalog.queue import INDEX_BUILD, MAINTENANCE_QUEUE
 from catalog.tables import IndexSnapshot
 
 DIMENSION, COUNT = 8, 100
-POLICY = Policy(exact_bytes=4 * DIMENSION * (COUNT - 1), rows=10, share=0.2)
+POLICY = BuildPolicy(exact_bytes=4 * DIMENSION * (COUNT - 1), rows=10, share=0.2)
 
 
 @pytest.fixture
 def space(database: Database) -> Database:
-    """Space 1 with a hundred vectors, one more than are searched without a main segment."""
+    """Space 1 with a hundred vectors, one more than the limit for exact search."""
     fill(database, COUNT, DIMENSION, [np.eye(COUNT, DIMENSION, dtype=np.float32)])
     return database
 
@@ -39,23 +39,23 @@ def publish(database: Database, folder: Path, generation: int = 1, vectors: int 
         snapshots.publish(session, IndexSnapshot(space_id=1, generation=generation, recall=1.0, **row))
 
 
-def due_now(database: Database, folder: Path, policy: Policy = POLICY) -> list[int]:
+def due_now(database: Database, folder: Path, policy: BuildPolicy = POLICY) -> list[int]:
     with database.transaction() as session:
         return due(session, policy, folder)
 
 
-def test_a_space_past_the_size_is_due(space: Database, tmp_path: Path):
+def test_space_above_the_size_limit_is_due(space: Database, tmp_path: Path):
     assert due_now(space, tmp_path) == [1]
 
 
-def test_a_space_below_the_size_is_not(space: Database, tmp_path: Path):
-    assert due_now(space, tmp_path, Policy(exact_bytes=4 * DIMENSION * COUNT)) == []
+def test_space_below_the_size_limit_is_not_due(space: Database, tmp_path: Path):
+    assert due_now(space, tmp_path, BuildPolicy(exact_bytes=4 * DIMENSION * COUNT)) == []
 
 
 @pytest.mark.parametrize(
     ("vectors", "changes", "expected"), [(20, 9, []), (20, 10, [1]), (100, 19, []), (100, 20, [1])]
 )
-def test_an_index_is_due_when_enough_changed(
+def test_index_is_due_after_enough_changes(
     space: Database, tmp_path: Path, vectors: int, changes: int, expected: list[int]
 ):
     publish(space, tmp_path, vectors=vectors)
@@ -63,7 +63,7 @@ def test_an_index_is_due_when_enough_changed(
     assert due_now(space, tmp_path) == expected
 
 
-def test_an_index_whose_newest_segment_is_broken_is_due(space: Database, tmp_path: Path):
+def test_index_with_a_broken_newest_segment_is_due(space: Database, tmp_path: Path):
     publish(space, tmp_path, 1)
     publish(space, tmp_path, 2)
     assert due_now(space, tmp_path) == []
@@ -72,13 +72,13 @@ def test_an_index_whose_newest_segment_is_broken_is_due(space: Database, tmp_pat
     assert due_now(space, tmp_path) == [1]
 
 
-def test_an_index_whose_files_are_gone_is_due(space: Database, tmp_path: Path):
+def test_index_with_missing_files_is_due(space: Database, tmp_path: Path):
     publish(space, tmp_path)
     (tmp_path / SPACE.key / "1").rmdir()
     assert due_now(space, tmp_path) == [1]
 
 
-def test_what_was_put_off_is_not_due(space: Database, tmp_path: Path):
+def test_postponed_build_is_not_due(space: Database, tmp_path: Path):
     with space.transaction() as session:
         snapshots.postpone(session, 1, 60, "disk_full: a test says so")
         assert snapshots.build_errors(session, [1]) == {1: "disk_full: a test says so"}
@@ -89,12 +89,10 @@ def test_what_was_put_off_is_not_due(space: Database, tmp_path: Path):
     assert due_now(space, tmp_path) == [1]
 
 
-def test_a_message_asks_for_what_is_due_and_does_not_wait_for_ever(
-    space: Database, tmp_path: Path, servers: EmbeddedServers
-):
-    assert ring_for_due(space, POLICY, tmp_path) == [1]
+def test_due_build_is_enqueued_with_an_expiry(space: Database, tmp_path: Path, servers: EmbeddedServers):
+    assert enqueue_due(space, POLICY, tmp_path) == [1]
     with redis.Redis.from_url(servers.redis_url) as broker:
-        [message] = broker.lrange(UPKEEP_QUEUE, 0, -1)
+        [message] = broker.lrange(MAINTENANCE_QUEUE, 0, -1)
     headers = json.loads(message)["headers"]
     assert (headers["task"], headers["argsrepr"]) == (INDEX_BUILD, "[1]")
     assert headers["expires"]

@@ -16,7 +16,7 @@ DIMENSION = 16
 
 
 class Oracle:
-    """The same answers by brute force: a dictionary and numpy in double precision."""
+    """Answers by brute force, from a dictionary in double precision."""
 
     def __init__(self) -> None:
         self.vectors: dict[int, np.ndarray] = {}
@@ -32,12 +32,12 @@ class Oracle:
         def cosine(vector: np.ndarray) -> float:
             return float(query @ vector / np.linalg.norm(query) / np.linalg.norm(vector))
 
-        found = [(model_id, cosine(vector)) for model_id, vector in self.vectors.items() if model_id not in exclude]
-        return sorted((pair for pair in found if pair[1] >= minimum), key=lambda pair: -pair[1])[:k]
+        pairs = [(model_id, cosine(vector)) for model_id, vector in self.vectors.items() if model_id not in exclude]
+        return sorted((pair for pair in pairs if pair[1] >= minimum), key=lambda pair: -pair[1])[:k]
 
 
 def random_changes(random: np.random.Generator, seq: int, count: int, models: int) -> list[Change]:
-    """Adds and replacements, and one removal in five; a model may change twice."""
+    """Random additions and replacements, and one removal in five. A model may change more than once."""
     return [
         Change(
             seq + number,
@@ -50,7 +50,7 @@ def random_changes(random: np.random.Generator, seq: int, count: int, models: in
 
 
 def filled(*vectors: list[float]) -> SpaceIndex:
-    """Models 1, 2, ... in that order."""
+    """An index of these vectors as models 1, 2, ..."""
     index = SpaceIndex(len(vectors[0]))
     index.apply([Change(n, 1, n, np.array(vector, np.float32)) for n, vector in enumerate(vectors, 1)])
     return index
@@ -58,8 +58,8 @@ def filled(*vectors: list[float]) -> SpaceIndex:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("fresh_rows", [8, 1000])
-def test_every_answer_is_that_of_brute_force(monkeypatch: pytest.MonkeyPatch, seed: int, fresh_rows: int):
-    monkeypatch.setattr(space_index, "FRESH_BYTES", fresh_rows * 4 * DIMENSION)
+def test_search_matches_brute_force_after_every_change(monkeypatch: pytest.MonkeyPatch, seed: int, fresh_rows: int):
+    monkeypatch.setattr(space_index, "FRESH_SEGMENT_BYTES", fresh_rows * 4 * DIMENSION)
     random = np.random.default_rng(seed)
     index, oracle, seq = SpaceIndex(DIMENSION), Oracle(), 0
     for _ in range(40):
@@ -79,8 +79,8 @@ def test_every_answer_is_that_of_brute_force(monkeypatch: pytest.MonkeyPatch, se
         assert (hits.covered_seq, len(index)) == (seq, len(oracle.vectors))
 
 
-def test_many_segments_are_searched_as_one(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(space_index, "FRESH_BYTES", 500 * 4 * DIMENSION)
+def test_search_over_many_segments_matches_brute_force(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(space_index, "FRESH_SEGMENT_BYTES", 500 * 4 * DIMENSION)
     random = np.random.default_rng(0)
     index, oracle, seq = SpaceIndex(DIMENSION), Oracle(), 0
     for _ in range(12):
@@ -98,8 +98,8 @@ def test_many_segments_are_searched_as_one(monkeypatch: pytest.MonkeyPatch):
     assert set(hits.model_ids.tolist()) == set(oracle.vectors)
 
 
-def test_rows_that_left_do_not_pile_up(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(space_index, "FRESH_BYTES", 100 * 4 * 2)
+def test_memory_of_removed_rows_is_reclaimed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(space_index, "FRESH_SEGMENT_BYTES", 100 * 4 * 2)
     index, count = SpaceIndex(2), 1_000
     for n in range(1, count + 1):
         index.apply([Change(n, 1, n, np.array([1, n], np.float32))])
@@ -110,8 +110,8 @@ def test_rows_that_left_do_not_pile_up(monkeypatch: pytest.MonkeyPatch):
     assert index.search(np.ones(2), 5).model_ids.tolist() == [1]
 
 
-def test_hits_give_their_vectors_in_their_order(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(space_index, "FRESH_BYTES", 8)
+def test_hits_return_their_vectors_in_order(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(space_index, "FRESH_SEGMENT_BYTES", 8)
     index = SpaceIndex(2)
     for n, vector in enumerate([[2, 0], [0, 3], [4, 4]], 1):
         index.apply([Change(n, 1, n, np.array(vector, np.float32))])
@@ -120,23 +120,23 @@ def test_hits_give_their_vectors_in_their_order(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(hits.vectors(), [[0.5**0.5, 0.5**0.5], [1, 0], [0, 1]], rtol=1e-6)
 
 
-def test_only_allowed_models_are_found_and_unknown_ones_are_not_allowed():
+def test_search_returns_only_allowed_models():
     index = filled([1, 0], [1, 0.1], [0, 1], [1, 0.2])
-    allowed = np.array([False, False, True, True, False])  # the last stands for whatever comes after
+    allowed = np.array([False, False, True, True, False])  # the last entry stands for all greater ids
     assert index.search(np.array([1, 0]), 9, allowed=allowed).model_ids.tolist() == [2, 3]
     assert index.search(np.array([1, 0]), 9, allowed=allowed, exclude=[2]).model_ids.tolist() == [3]
 
 
-def test_an_empty_index_finds_nothing():
+def test_empty_index_has_no_hits():
     hits = SpaceIndex(3).search(np.ones(3), 5)
     assert (hits.model_ids.size, hits.cosines.size, hits.covered_seq) == (0, 0, 0)
 
 
-def test_more_neighbours_than_there_are_give_all_of_them():
+def test_k_above_the_number_of_models_returns_all():
     assert filled([1, 0], [0, 1]).search(np.array([1, 0.5]), 1000).model_ids.tolist() == [1, 2]
 
 
-def test_an_index_whose_models_all_left_finds_nothing():
+def test_index_without_remaining_models_has_no_hits():
     index = filled([1, 0], [0, 1])
     index.apply([Change(3, 1, 1, None), Change(4, 1, 2, None)])
     assert len(index) == 0
@@ -144,31 +144,31 @@ def test_an_index_whose_models_all_left_finds_nothing():
     assert index.covered_seq == 4
 
 
-def test_a_model_that_left_may_come_back():
+def test_removed_model_can_be_added_again():
     index = filled([1, 0], [0, 1])
     index.apply([Change(3, 1, 1, None), Change(4, 1, 1, np.array([1, 1], np.float32))])
     assert index.search(np.array([1, 1]), 1).model_ids.tolist() == [1]
     assert len(index) == 2
 
 
-def test_one_who_leaves_without_having_been_there_changes_nothing():
+def test_removal_of_an_unknown_model_changes_nothing():
     index = filled([1, 0])
     index.apply([Change(2, 1, 99, None)])
     assert (len(index), index.covered_seq) == (1, 2)
 
 
-def test_excluded_models_make_room_for_others():
+def test_excluded_models_are_replaced_by_the_next_nearest():
     index = filled([1, 0], [1, 0.1], [0, 1])
     assert index.search(np.array([1, 0]), 2, exclude=[1, 1, 77]).model_ids.tolist() == [2, 3]
 
 
-def test_what_is_less_similar_is_left_out():
+def test_models_below_min_similarity_are_left_out():
     index = filled([1, 0], [3, 4], [-1, 0])
     assert index.search(np.array([1, 0]), 9, min_similarity=0.5).model_ids.tolist() == [1, 2]
     assert index.search(np.array([1, 0]), 9, min_similarity=-1).model_ids.tolist() == [1, 2, 3]
 
 
-def test_the_opposite_of_any_vector_is_found_and_no_cosine_passes_one():
+def test_opposite_vectors_are_found_and_cosines_stay_within_one():
     vectors = np.random.default_rng(0).standard_normal((200, 7)).astype(np.float32)
     for vector in vectors:
         hits = filled(vector.tolist(), (-vector).tolist()).search(vector, 2)
@@ -176,7 +176,7 @@ def test_the_opposite_of_any_vector_is_found_and_no_cosine_passes_one():
         assert (np.abs(hits.cosines) <= 1).all()
 
 
-def test_the_length_of_a_query_does_not_matter():
+def test_query_length_does_not_change_the_hits():
     index = filled([1, 0], [3, 4], [0, 1])
     reference = index.search(np.array([1, 2]), 3)
     for scale in (1e-40, 1e-20, 1e20, 1e38):
@@ -186,21 +186,21 @@ def test_the_length_of_a_query_does_not_matter():
 
 
 @pytest.mark.parametrize("entries", [1, 3, 0])
-def test_a_vector_of_another_dimension_is_refused(entries: int):
+def test_query_of_another_dimension_raises_space_mismatch(entries: int):
     with pytest.raises(SpaceMismatch, match=f"{entries} entries"):
         filled([1, 0]).search(np.ones(entries), 1)
 
 
 @pytest.mark.parametrize("vector", [[0, 0], [np.nan, 1], [np.inf, 1], [-np.inf, 1], [1e39, 1], [1e-60, 0]], ids=str)
-def test_a_vector_without_a_direction_is_refused(vector: list[float]):
+def test_query_without_a_direction_raises_invalid_vector(vector: list[float]):
     with pytest.raises(InvalidVector):
         filled([1, 0]).search(np.array(vector), 1)
 
 
-def test_searches_are_consistent_while_changes_come_in(monkeypatch: pytest.MonkeyPatch):
-    """At change t model i points along axis (i + t) modulo n: every answer must be whole, of one t."""
-    monkeypatch.setattr(space_index, "FRESH_BYTES", 20 * 4 * 24)  # some changes begin a new segment, others do not
-    count, versions, looked_at = 24, 150, 5
+def test_searches_are_consistent_during_changes(monkeypatch: pytest.MonkeyPatch):
+    """At change t, model i points along axis (i + t) modulo n. Every answer must be that of a single t."""
+    monkeypatch.setattr(space_index, "FRESH_SEGMENT_BYTES", 20 * 4 * 24)  # some changes start a new segment
+    count, versions, checkpoints = 24, 150, 5
     axes = np.eye(count, dtype=np.float32)
     index = SpaceIndex(count)
     done = threading.Event()
@@ -210,32 +210,33 @@ def test_searches_are_consistent_while_changes_come_in(monkeypatch: pytest.Monke
         changes = [Change(version, 1, model_id, axes[(model_id + version) % count]) for model_id in order]
         index.apply(changes)
 
-    looks = dict.fromkeys((0, 5, 11), 0)
+    searches = dict.fromkeys((0, 5, 11), 0)
 
-    def look(axis: int) -> None:
+    def search(axis: int) -> None:
         while not done.is_set():
             hits = index.search(axes[axis], count)
             assert hits.model_ids[0] == (axis - hits.covered_seq) % count
             assert hits.cosines.tolist() == [1] + [0] * (count - 1)
             assert sorted(hits.model_ids.tolist()) == list(range(count))
-            looks[axis] += 1
+            searches[axis] += 1
 
     apply(1)
     with ThreadPoolExecutor(3) as pool:
-        lookers = [pool.submit(look, axis) for axis in looks]
+        searchers = [pool.submit(search, axis) for axis in searches]
         try:
             for version in range(2, versions):
                 apply(version)
-                if version % (versions // looked_at) == 0:  # everybody has looked again among these changes
-                    before = dict(looks)
+                if version % (versions // checkpoints) == 0:  # wait until every thread has searched again
+                    before = dict(searches)
                     wait_until(
                         lambda before=before: (
-                            any(each.done() for each in lookers) or all(looks[axis] > before[axis] for axis in looks)
+                            any(searcher.done() for searcher in searchers)
+                            or all(searches[axis] > before[axis] for axis in searches)
                         ),
-                        "everybody has looked",
+                        "every thread has searched",
                     )
         finally:
             done.set()
-        for looker in lookers:
-            looker.result(LIMIT)
-    assert min(looks.values()) >= looked_at - 1
+        for searcher in searchers:
+            searcher.result(LIMIT)
+    assert min(searches.values()) >= checkpoints - 1

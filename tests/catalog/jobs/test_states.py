@@ -9,4 +9,4 @@ def test_every_state_is_active_or_terminal():
 
 
 def test_the_http_client_waits_for_the_terminal_states():
-    assert sorted(client.OVER) == sorted(TERMINAL)
+    assert sorted(client.FINISHED) == sorted(TERMINAL)

@@ -7,7 +7,7 @@ from sqlalchemy.exc import IntegrityError
 
 from catalog.database import Database
 from catalog.maps import repository as maps
-from catalog.maps.repository import Drawn
+from catalog.maps.repository import MapData
 from catalog.spaces import repository as spaces
 from tests.support.catalog import SPACE
 
@@ -18,74 +18,74 @@ def space_id(database: Database) -> int:
         return spaces.ensure(session, SPACE, 4).id
 
 
-def drawn(n: int = 3) -> Drawn:
+def map_data(n: int = 3) -> MapData:
     generator = np.random.default_rng(n)
-    places = generator.normal(size=(n, 2)).astype(np.float32)
-    return Drawn(np.arange(n, dtype=np.int64)[::-1].copy(), places, np.linspace(0, 1, n, dtype=np.float32))
+    coordinates = generator.normal(size=(n, 2)).astype(np.float32)
+    return MapData(np.arange(n, dtype=np.int64)[::-1].copy(), coordinates, np.linspace(0, 1, n, dtype=np.float32))
 
 
-def store(database: Database, space_id: int, what: Drawn) -> int:
+def store(database: Database, space_id: int, data: MapData) -> int:
     with database.transaction() as session:
-        return maps.store(session, space_id, what, covered_seq=7, parameters={"seed": 0}, seconds=1.5).id
+        return maps.store(session, space_id, data, covered_seq=7, parameters={"seed": 0}, seconds=1.5).id
 
 
-def test_a_map_comes_back_in_the_order_of_its_models(database: Database, space_id: int):
-    what = drawn(4)
-    store(database, space_id, what)
-
-    with database.transaction() as session:
-        found = maps.arrays(maps.newest(session, space_id))
-
-    assert found.model_ids.tolist() == [0, 1, 2, 3]
-    assert np.array_equal(found.places, what.places[::-1])
-    assert np.allclose(found.distortion, what.distortion[::-1], atol=0.5 / 255)
-
-
-def test_a_map_keeps_what_it_was_made_of(database: Database, space_id: int):
-    store(database, space_id, drawn(3))
+def test_stored_map_is_in_the_order_of_its_model_ids(database: Database, space_id: int):
+    data = map_data(4)
+    store(database, space_id, data)
 
     with database.transaction() as session:
-        row = maps.newest(session, space_id)
+        stored = maps.decode(maps.get_newest(session, space_id))
+
+    assert stored.model_ids.tolist() == [0, 1, 2, 3]
+    assert np.array_equal(stored.coordinates, data.coordinates[::-1])
+    assert np.allclose(stored.distortion, data.distortion[::-1], atol=0.5 / 255)
+
+
+def test_map_stores_its_parameters_and_metrics(database: Database, space_id: int):
+    store(database, space_id, map_data(3))
+
+    with database.transaction() as session:
+        row = maps.get_newest(session, space_id)
         assert (row.models, row.covered_seq, row.parameters, row.seconds) == (3, 7, {"seed": 0}, 1.5)
         assert row.mean_distortion == pytest.approx(0.5)
 
 
-def test_the_newest_two_of_a_space_stay(database: Database, space_id: int):
-    made = [store(database, space_id, drawn(n)) for n in (1, 2, 3)]
+def test_the_two_newest_maps_of_a_space_are_kept(database: Database, space_id: int):
+    map_ids = [store(database, space_id, map_data(n)) for n in (1, 2, 3)]
 
     with database.transaction() as session:
-        left = session.execute(text("SELECT id FROM maps ORDER BY id")).scalars().all()
-        assert left == made[1:]
-        assert maps.newest(session, space_id).id == made[-1]
+        kept = session.execute(text("SELECT id FROM maps ORDER BY id")).scalars().all()
+        assert kept == map_ids[1:]
+        assert maps.get_newest(session, space_id).id == map_ids[-1]
 
 
-def test_maps_of_other_spaces_stay(database: Database, space_id: int):
+def test_maps_of_other_spaces_are_kept(database: Database, space_id: int):
     with database.transaction() as session:
         other = spaces.ensure(session, dataclasses.replace(SPACE, feature="delta_logits"), 4)
-    first = store(database, other.id, drawn(1))
+    first = store(database, other.id, map_data(1))
     for n in (1, 2, 3):
-        store(database, space_id, drawn(n))
+        store(database, space_id, map_data(n))
 
     with database.transaction() as session:
-        assert maps.newest(session, other.id).id == first
+        assert maps.get_newest(session, other.id).id == first
 
 
-def test_a_space_without_a_map_has_none(database: Database, space_id: int):
+def test_get_newest_returns_none_without_a_map(database: Database, space_id: int):
     with database.transaction() as session:
-        assert maps.newest(session, space_id) is None
+        assert maps.get_newest(session, space_id) is None
 
 
-def test_a_map_of_nothing_can_be_stored(database: Database, space_id: int):
-    store(database, space_id, drawn(0))
+def test_empty_map_can_be_stored(database: Database, space_id: int):
+    store(database, space_id, map_data(0))
 
     with database.transaction() as session:
-        row = maps.newest(session, space_id)
+        row = maps.get_newest(session, space_id)
         assert row.mean_distortion is None
-        assert maps.arrays(row).places.shape == (0, 2)
+        assert maps.decode(row).coordinates.shape == (0, 2)
 
 
-def test_the_database_refuses_arrays_of_different_lengths(database: Database, space_id: int):
-    store(database, space_id, drawn(3))
+def test_database_rejects_arrays_of_different_lengths(database: Database, space_id: int):
+    store(database, space_id, map_data(3))
 
-    with pytest.raises(IntegrityError, match="ck_maps_places_length"), database.transaction() as session:
-        session.execute(text("UPDATE maps SET places = substring(places from 9)"))
+    with pytest.raises(IntegrityError, match="ck_maps_coordinates_length"), database.transaction() as session:
+        session.execute(text("UPDATE maps SET coordinates = substring(coordinates from 9)"))

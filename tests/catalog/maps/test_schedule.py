@@ -8,22 +8,22 @@ from sqlalchemy import text
 from catalog.database import Database
 from catalog.maps import repository as maps
 from catalog.maps import schedule as map_schedule
-from catalog.maps.runner import Drawer
-from catalog.vectors.refresh_policy import AFTER_FAILURE, REST, Policy
+from catalog.maps.runner import MapRunner
+from catalog.vectors.refresh_policy import COOLDOWN_FACTOR, RETRY_DELAY, RefreshPolicy
 from tests.support import catalog as entries
 from tests.support.clusters import fill, vector
-from tests.support.vector_age import age
+from tests.support.vector_age import age_vectors
 
-POLICY = Policy(rows=5, share=0.5, quiet=30, patience=600)
+POLICY = RefreshPolicy(min_changes=5, share=0.5, debounce=30, max_wait=600)
 SPACE_ID = 1
 
 
-def due(database: Database) -> bool:
-    return bool(map_schedule.ring_for_due(database, POLICY))
+def is_due(database: Database) -> bool:
+    return bool(map_schedule.enqueue_due(database, POLICY))
 
 
-def passed(database: Database, table: str, column: str, seconds: float) -> None:
-    """Make it so long ago that something was written."""
+def set_age(database: Database, table: str, column: str, seconds: float) -> None:
+    """Set a column of timestamps to `seconds` ago."""
     with database.transaction() as session:
         session.execute(
             text(f"UPDATE {table} SET {column} = now() - make_interval(secs => :seconds)"), {"seconds": seconds}
@@ -31,48 +31,48 @@ def passed(database: Database, table: str, column: str, seconds: float) -> None:
 
 
 @pytest.fixture
-def quiet(database: Database) -> Database:
-    """Six models, the last of which came half a minute ago."""
-    fill(database, each=2)
-    age(database, 31)
+def settled(database: Database) -> Database:
+    """Six models, the last of which arrived half a minute ago."""
+    fill(database, models_per_topic=2)
+    age_vectors(database, 31)
     return database
 
 
-def test_enough_models_and_then_quiet_make_a_map_due(database: Database):
-    fill(database, each=2)
-    assert not due(database)
-    age(database, 31)
-    assert due(database)
+def test_map_is_due_after_enough_models_and_the_debounce_time(database: Database):
+    fill(database, models_per_topic=2)
+    assert not is_due(database)
+    age_vectors(database, 31)
+    assert is_due(database)
 
 
-def test_after_a_map_nothing_is_due_until_enough_has_changed(quiet: Database, tmp_path: Path):
-    Drawer(quiet, tmp_path).run(SPACE_ID)
-    passed(quiet, "maps", "created_at", 10_000)
-    assert not due(quiet)
+def test_map_is_not_due_until_enough_has_changed_since(settled: Database, tmp_path: Path):
+    MapRunner(settled, tmp_path).run(SPACE_ID)
+    set_age(settled, "maps", "created_at", 10_000)
+    assert not is_due(settled)
     for number in range(5):
-        entries.put(quiet, f"owner/more-{number}", vector(0, 10 + number))
-    age(quiet, 31)
-    assert due(quiet)
+        entries.put(settled, f"owner/more-{number}", vector(0, 10 + number))
+    age_vectors(settled, 31)
+    assert is_due(settled)
 
 
-def test_a_space_rests_as_long_as_its_map_took_and_more(quiet: Database, tmp_path: Path):
-    Drawer(quiet, tmp_path).run(SPACE_ID)
+def test_map_is_not_due_during_the_cooldown(settled: Database, tmp_path: Path):
+    MapRunner(settled, tmp_path).run(SPACE_ID)
     for number in range(5):
-        entries.put(quiet, f"owner/more-{number}", vector(0, 10 + number))
-    age(quiet, 31)
-    with quiet.transaction() as session:
+        entries.put(settled, f"owner/more-{number}", vector(0, 10 + number))
+    age_vectors(settled, 31)
+    with settled.transaction() as session:
         session.execute(text("UPDATE maps SET seconds = 100"))
-    assert not due(quiet)
-    passed(quiet, "maps", "created_at", 100 * REST + 1)
-    assert due(quiet)
+    assert not is_due(settled)
+    set_age(settled, "maps", "created_at", 100 * COOLDOWN_FACTOR + 1)
+    assert is_due(settled)
 
 
-@pytest.mark.parametrize(("failures", "wait"), [(1, 1), (3, 4)])
-def test_one_that_keeps_failing_waits_twice_as_long_each_time(quiet: Database, failures: int, wait: int):
+@pytest.mark.parametrize(("failures", "factor"), [(1, 1), (3, 4)])
+def test_retry_delay_doubles_with_each_failure(settled: Database, failures: int, factor: int):
     for _ in range(failures):
-        with quiet.transaction() as session:
-            maps.note_attempt(session, SPACE_ID)
-    passed(quiet, "map_attempts", "started_at", AFTER_FAILURE * wait - 60)
-    assert not due(quiet)
-    passed(quiet, "map_attempts", "started_at", AFTER_FAILURE * wait + 1)
-    assert due(quiet)
+        with settled.transaction() as session:
+            maps.start_attempt(session, SPACE_ID)
+    set_age(settled, "map_attempts", "started_at", RETRY_DELAY * factor - 60)
+    assert not is_due(settled)
+    set_age(settled, "map_attempts", "started_at", RETRY_DELAY * factor + 1)
+    assert is_due(settled)

@@ -1,4 +1,6 @@
-"""The plans of what a reindex executes page by page, with twenty thousand models: none looks at a whole table."""
+"""The query plans of the statements that a reindex executes per page, with twenty thousand models: none may scan a
+whole table.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,12 @@ from catalog.database import Database
 from catalog.jobs.repository import jobs
 from catalog.reindexes import service as reindex_service
 from catalog.reindexes.repository import backfill, reindexes
-from catalog.reindexes.service import Selection
+from catalog.reindexes.service import ReindexSelection
 from catalog.spaces import repository as spaces
-from catalog.spaces.contract import contract_told
+from catalog.spaces.contract import describe_contract
 from catalog.tables import Reindex
 from tests.support.catalog import SPACE
-from tests.support.query_plans import know_all_tables, scans
+from tests.support.query_plans import analyze_tables, sequential_scans
 from tests.support.reindexes import contract
 
 MODELS = 20_000
@@ -41,55 +43,55 @@ FILL = (
 
 @pytest.fixture
 def full(database: Database) -> Database:
-    """Models with vectors in a space that serves and in one beside it; a tenth have jobs of a reindex."""
+    """Models with vectors in a serving space and in a new one; a tenth have jobs of a reindex."""
     with database.transaction() as session:
-        reindexes.add(session, {"everything": True})
+        reindexes.create(session, {"everything": True})
         for space in (SPACE, dataclasses.replace(SPACE, edition=1)):
             spaces.ensure(session, space, 1)
         for statement in FILL:
             session.execute(text(statement), {"models": MODELS})
-    know_all_tables(database)
+    analyze_tables(database)
     return database
 
 
-def select(selection: Selection, after: int = 5_000) -> Callable[[Session], object]:
-    def work(session: Session) -> object:
-        told = contract_told(contract())
-        return reindexes.candidates(session, selection.selected(session, told), after, reindex_service.LOOKED_AT)
+def select(selection: ReindexSelection, after: int = 5_000) -> Callable[[Session], object]:
+    def list_page(session: Session) -> object:
+        query = selection.query(session, describe_contract(contract()))
+        return reindexes.list_candidates(session, query, after, reindex_service.CANDIDATES_PER_PAGE)
 
-    return work
+    return list_page
 
 
-def carry(session: Session) -> object:
+def copy_page(session: Session) -> object:
     source, target = (spaces.get(session, dataclasses.replace(SPACE, edition=n).key) for n in (0, 1))
-    return backfill.carry(session, source, target, 1, after=MODELS // 2, limit=reindex_service.CARRIED)
+    return backfill.copy_page(session, source, target, 1, after=MODELS // 2, limit=reindex_service.VECTORS_PER_PAGE)
 
 
 HOT: dict[str, Callable[[Session], object]] = {
-    "a page of all": select(Selection(everything=True)),
-    "a page of a base": select(Selection(base="tiny/base")),
-    "a page of a rare base": select(Selection(base="rare/base")),
-    "a page of a state": select(Selection(state="failed")),
-    "a page of a space": select(Selection(space=SPACE.key)),
-    "a page of what is outdated": select(Selection(outdated=True)),
-    "is a job active": lambda session: reindexes.any_job_active(session, 1),
+    "a page of all": select(ReindexSelection(everything=True)),
+    "a page of a base": select(ReindexSelection(base="tiny/base")),
+    "a page of a rare base": select(ReindexSelection(base="rare/base")),
+    "a page of a state": select(ReindexSelection(state="failed")),
+    "a page of a space": select(ReindexSelection(space=SPACE.key)),
+    "a page of outdated models": select(ReindexSelection(outdated=True)),
+    "has active jobs": lambda session: reindexes.has_active_jobs(session, 1),
     "cancel a page of jobs": lambda session: reindexes.cancel_jobs(session, 1, 20),
-    "carry a page": carry,
-    "discard a page": lambda session: backfill.discard(session, 1, reindex_service.CARRIED),
-    "retry a job": lambda session: jobs.again(session, 50, None),
-    "where a vector goes": lambda session: spaces.home(session, SPACE, 1),
-    "is it large": lambda session: backfill.at_least(session, 1, 100),
-    "what is open": reindexes.open_ones,
-    "what a reindex is": lambda session: session.get(Reindex, 1),
+    "backfill a page": copy_page,
+    "discard a page": lambda session: backfill.discard_page(session, 1, reindex_service.VECTORS_PER_PAGE),
+    "retry a job": lambda session: jobs.requeue(session, 50, None),
+    "write target": lambda session: spaces.get_write_target(session, SPACE, 1),
+    "has at least 100 vectors": lambda session: backfill.has_at_least(session, 1, 100),
+    "open reindexes": reindexes.list_open,
+    "get a reindex": lambda session: session.get(Reindex, 1),
 }
 
 
-def test_no_page_of_a_reindex_reads_a_whole_table(full: Database):
-    found = {name: scans(full, work, LARGE) for name, work in HOT.items()}
-    assert {name: plans for name, plans in found.items() if plans} == {}
+def test_no_page_of_a_reindex_scans_a_whole_table(full: Database):
+    scanned = {name: sequential_scans(full, function, LARGE) for name, function in HOT.items()}
+    assert {name: plans for name, plans in scanned.items() if plans} == {}
 
 
-def test_a_selection_that_is_counted_reads_the_models(full: Database):
+def test_selected_models_are_counted(full: Database):
     with full.transaction() as session:
-        selected = Selection(everything=True).selected(session, [])
-        assert reindexes.count(session, selected) == MODELS
+        query = ReindexSelection(everything=True).query(session, [])
+        assert reindexes.count_selected(session, query) == MODELS

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from catalog.errors import InvalidExamples
-from catalog.tasks.examples import MAX_CHARACTERS, Example, hold_back, read_examples, read_rows
+from catalog.tasks.examples import MAX_CHARACTERS, Example, parse_examples, parse_json_lines, split_holdout
 
 ROW = {"instruction": "Add.", "input": "1 + 1", "output": "2"}
 
 
-def test_rows_with_and_without_an_input():
-    assert read_examples([ROW] * 5)[0] == Example("Add.", "2", "1 + 1")
-    assert read_examples([{"instruction": "Say hi.", "output": "hi"}] * 5)[0] == Example("Say hi.", "hi")
+def test_rows_with_and_without_an_input_are_parsed():
+    assert parse_examples([ROW] * 5)[0] == Example("Add.", "2", "1 + 1")
+    assert parse_examples([{"instruction": "Say hi.", "output": "hi"}] * 5)[0] == Example("Say hi.", "hi")
 
 
-def test_a_chat_is_its_last_question_with_what_came_before_as_input():
+def test_chat_has_the_last_question_as_instruction_and_earlier_turns_as_input():
     messages = [
         {"role": "system", "content": "Be short."},
         {"role": "user", "content": "Hello"},
@@ -21,11 +23,11 @@ def test_a_chat_is_its_last_question_with_what_came_before_as_input():
         {"role": "user", "content": "One and one?"},
         {"role": "assistant", "content": "Two"},
     ]
-    [first, *_] = read_examples([{"messages": messages}] * 5)
+    [first, *_] = parse_examples([{"messages": messages}] * 5)
     assert first == Example("One and one?", "Two", "system: Be short.\nuser: Hello\nassistant: Hi", chat=True)
 
 
-def test_the_prompt_is_alpacas():
+def test_prompt_follows_alpacas_template():
     assert Example("Add.", "2", "1 + 1").prompt() == (
         "Below is an instruction that describes a task, paired with an input that provides further context. "
         "Write a response that appropriately completes the request."
@@ -38,13 +40,13 @@ def test_the_prompt_is_alpacas():
 
 
 @pytest.mark.parametrize("count", [0, 4, 201])
-def test_too_few_and_too_many_are_refused(count):
-    with pytest.raises(InvalidExamples, match=f"these are {count}"):
-        read_examples([ROW] * count)
+def test_too_few_or_too_many_examples_are_refused(count: int):
+    with pytest.raises(InvalidExamples, match=f"not {count}"):
+        parse_examples([ROW] * count)
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "row",
     [
         "a text",
         {"instruction": "Add."},
@@ -58,22 +60,22 @@ def test_too_few_and_too_many_are_refused(count):
         {"instruction": "Add.", "output": "2" * MAX_CHARACTERS},
     ],
 )
-def test_a_wrong_row_is_named(wrong):
+def test_error_names_the_first_invalid_row(row: Any):
     with pytest.raises(InvalidExamples, match="Example 4"):
-        read_examples([ROW, ROW, ROW, wrong, ROW])
+        parse_examples([ROW, ROW, ROW, row, ROW])
 
 
-def test_lines_that_are_no_json_are_named():
+def test_error_names_the_first_line_that_is_not_json():
     with pytest.raises(InvalidExamples, match="Line 2 is not JSON"):
-        read_rows(['{"instruction": "a", "output": "b"}', "{"])
+        parse_json_lines(['{"instruction": "a", "output": "b"}', "{"])
 
 
-def test_empty_lines_are_passed_over():
-    assert len(read_rows(['{"instruction": "a", "output": "b"}', ""] * 5)) == 5
+def test_empty_lines_are_skipped():
+    assert len(parse_json_lines(['{"instruction": "a", "output": "b"}', ""] * 5)) == 5
 
 
-@pytest.mark.parametrize(("share", "held"), [(0.25, 5), (0.0, 1), (0.9, 10)])
-def test_what_is_held_back_is_at_least_one_and_at_most_half(share, held):
+@pytest.mark.parametrize(("share", "size"), [(0.25, 5), (0.0, 1), (0.9, 10)])
+def test_holdout_has_at_least_one_and_at_most_half_of_the_examples(share: float, size: int):
     examples = [Example(str(number), "yes") for number in range(20)]
-    kept, back = hold_back(examples, share)
-    assert (kept + back, len(back)) == (examples, held)
+    training, holdout = split_holdout(examples, share)
+    assert (training + holdout, len(holdout)) == (examples, size)

@@ -11,7 +11,7 @@ def test_unit_rows_have_length_1():
     np.testing.assert_allclose(np.linalg.norm(unit_rows(rows), axis=1), 1, rtol=1e-6)
 
 
-def test_a_row_of_zeros_stays_zero():
+def test_rows_of_zeros_stay_zero():
     assert unit_rows(np.array([[0, 0], [3, 4]], np.float32)).tolist() == [[0, 0], [np.float32(0.6), np.float32(0.8)]]
 
 
@@ -20,5 +20,5 @@ def test_unit_rows_keep_their_precision(kind: type[np.floating]):
     assert unit_rows(np.ones((2, 3), kind)).dtype == kind
 
 
-def test_no_rows_are_no_unit_rows():
+def test_empty_input_stays_empty():
     assert unit_rows(np.empty((0, 3), np.float32)).shape == (0, 3)

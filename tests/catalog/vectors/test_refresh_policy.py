@@ -8,107 +8,106 @@ from sqlalchemy import text
 from catalog.clusters import service as cluster_service
 from catalog.clusters.parameters import Parameters
 from catalog.clusters.repository import runs as cluster_runs
-from catalog.clusters.runner import Grouper
+from catalog.clusters.runner import ClusterRunner
 from catalog.database import Database
-from catalog.vectors.refresh_policy import AFTER_FAILURE, Policy
+from catalog.vectors.refresh_policy import RETRY_DELAY, RefreshPolicy
 from tests.support import catalog as entries
 from tests.support.catalog import MEANING
 from tests.support.clusters import cluster, fill, vector
-from tests.support.vector_age import age
+from tests.support.vector_age import age_vectors
 
-POLICY = Policy(rows=5, share=0.5, quiet=30, patience=600)
-
-
-def rung(database: Database, policy: Policy = POLICY) -> bool:
-    return bool(cluster_service.ring_for_due(database, policy))
+POLICY = RefreshPolicy(min_changes=5, share=0.5, debounce=30, max_wait=600)
 
 
-def test_enough_models_and_then_quiet_make_a_run_due(database: Database):
-    fill(database, each=2)
-    assert not rung(database)
-    age(database, 31)
-    assert rung(database)
+def enqueued(database: Database, policy: RefreshPolicy = POLICY) -> bool:
+    return bool(cluster_service.enqueue_due(database, policy))
 
 
-def test_too_few_models_are_waited_for(database: Database):
-    fill(database, each=1)
-    age(database, 31)
-    assert not rung(database)
+def test_run_is_due_after_enough_changes_and_the_debounce_time(database: Database):
+    fill(database, models_per_topic=2)
+    assert not enqueued(database)
+    age_vectors(database, 31)
+    assert enqueued(database)
 
 
-def test_private_models_call_for_nothing(database: Database):
+def test_too_few_changes_make_no_run_due(database: Database):
+    fill(database, models_per_topic=1)
+    age_vectors(database, 31)
+    assert not enqueued(database)
+
+
+def test_private_models_do_not_count_as_changes(database: Database):
     for number in range(8):
         entries.put_private(database, f"owner/hidden-{number}", vector(0, number), "me")
-    age(database, 601)
-    assert not rung(database)
+    age_vectors(database, 601)
+    assert not enqueued(database)
 
 
-def test_where_it_is_never_quiet_patience_ends(database: Database):
-    fill(database, each=2)
-    age(database, 601, "%law%")
-    assert rung(database)
+def test_run_is_due_after_the_maximal_wait_despite_new_changes(database: Database):
+    fill(database, models_per_topic=2)
+    age_vectors(database, 601, "%law%")
+    assert enqueued(database)
 
 
-def test_a_share_of_a_large_space_must_have_changed(database: Database, tmp_path: Path):
-    fill(database, each=4)
+def test_large_space_needs_a_share_of_changes(database: Database, tmp_path: Path):
+    fill(database, models_per_topic=4)
     cluster(database, tmp_path)
-    rest(database)
+    end_cooldown(database)
     for number in range(4, 9):
         entries.put(database, f"owner/more-{number}", vector(0, number))
-    age(database, 31)
-    assert not rung(database)
+    age_vectors(database, 31)
+    assert not enqueued(database)
     entries.put(database, "owner/more-9", vector(0, 9))
-    age(database, 31)
-    assert rung(database)
+    age_vectors(database, 31)
+    assert enqueued(database)
 
 
-def test_a_share_says_nothing_where_a_space_spans_bases(database: Database, tmp_path: Path):
+def test_share_does_not_apply_to_a_space_that_spans_bases(database: Database, tmp_path: Path):
     for number in range(12):
         entries.put(database, f"owner/old-{number}", vector(number % 3, number), space=MEANING)
-    _, space = cluster_service.ask(database, Parameters(), "meaning")
-    Grouper(database, tmp_path).run(space.id)
-    rest(database)
+    _, space = cluster_service.request_run(database, Parameters(), "meaning")
+    ClusterRunner(database, tmp_path).run(space.id)
+    end_cooldown(database)
     for number in range(5):
         entries.put(database, f"owner/new-{number}", vector(0, number), space=MEANING, base="wide/base")
-    age(database, 31)
-    assert rung(database)
+    age_vectors(database, 31)
+    assert enqueued(database)
 
 
-def rest(database: Database) -> None:
-    """Let the time pass that a space rests after a run."""
+def end_cooldown(database: Database) -> None:
+    """End the cooldown after a run."""
     with database.transaction() as session:
         session.execute(text("UPDATE cluster_runs SET seconds = 0"))
 
 
-def test_after_a_run_nothing_is_due(database: Database, tmp_path: Path):
-    fill(database, each=4)
-    age(database, 31)
+def test_nothing_is_due_after_a_run(database: Database, tmp_path: Path):
+    fill(database, models_per_topic=4)
+    age_vectors(database, 31)
     cluster(database, tmp_path)
-    rest(database)
-    assert not rung(database)
+    end_cooldown(database)
+    assert not enqueued(database)
 
 
-def test_a_run_that_failed_is_not_tried_again_at_once(database: Database):
-    fill(database, each=2)
-    age(database, 31)
-    run, _ = cluster_service.ask(database, Parameters())
+def test_failed_run_is_retried_only_after_the_retry_delay(database: Database):
+    fill(database, models_per_topic=2)
+    age_vectors(database, 31)
+    run, _ = cluster_service.request_run(database, Parameters())
     with database.transaction() as session:
         cluster_runs.fail(session, run.id, MemoryError("no room"))
-    assert not rung(database)
+    assert not enqueued(database)
     with database.transaction() as session:
-        later = {"seconds": AFTER_FAILURE + 1}
         statement = "UPDATE cluster_runs SET finished_at = now() - make_interval(secs => :seconds)"
-        session.execute(text(statement), later)
-    assert rung(database)
+        session.execute(text(statement), {"seconds": RETRY_DELAY + 1})
+    assert enqueued(database)
 
 
-@pytest.mark.parametrize("held", [False, True])
-def test_what_waits_is_rung_for_again_unless_somebody_is_at_it(database: Database, held: bool):
-    fill(database, each=1)
-    _, space = cluster_service.ask(database, Parameters())
+@pytest.mark.parametrize("locked", [False, True])
+def test_requested_run_is_enqueued_again_unless_a_process_holds_its_lock(database: Database, locked: bool):
+    fill(database, models_per_topic=1)
+    _, space = cluster_service.request_run(database, Parameters())
     with database.transaction() as session:
-        cluster_runs.take(session, space.id)
+        cluster_runs.claim(session, space.id)
     with database.transaction() as other:
-        if held:
+        if locked:
             assert cluster_runs.try_lock(other, space.id)
-        assert rung(database) is not held
+        assert enqueued(database) is not locked

@@ -45,7 +45,7 @@ def put_base(bases: Path, name: str, files: dict[str, bytes] | None = None) -> P
 
 
 def outcomes(evidence: dict) -> list[tuple[str, str, str]]:
-    return [(each["candidate"], each["source"], each["outcome"]) for each in evidence["tried"]]
+    return [(attempt["candidate"], attempt["source"], attempt["outcome"]) for attempt in evidence["tried"]]
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def resolver(hub_server: HubServer, tmp_path: Path, bases: Path) -> BaseResolver
 # where a base is found
 
 
-def test_the_declared_base_is_found_on_the_hub(hub_server: HubServer, resolver: BaseResolver):
+def test_declared_base_is_found_on_the_hub(hub_server: HubServer, resolver: BaseResolver):
     sha = hub_server.commit("found/declared", base_files())
     base = resolver.resolve(declared="found/declared", card_base=None)
     assert (base.repo, base.sha) == ("found/declared", sha)
@@ -74,7 +74,7 @@ def test_the_declared_base_is_found_on_the_hub(hub_server: HubServer, resolver: 
     assert base.evidence["place"] == "hub"
 
 
-def test_a_folder_stands_in_place_of_the_hub_and_is_named_by_its_content(
+def test_folder_takes_precedence_over_the_hub_and_has_its_content_sha(
     hub_server: HubServer, resolver: BaseResolver, bases: Path
 ):
     hub_server.commit("found/both", base_files())
@@ -84,14 +84,14 @@ def test_a_folder_stands_in_place_of_the_hub_and_is_named_by_its_content(
     assert base.evidence["place"] == "folder"
 
 
-def test_a_folder_is_found_while_the_hub_is_away(scripted_hub: ScriptedHub, tmp_path: Path, bases: Path):
+def test_folder_is_found_without_any_request(scripted_hub: ScriptedHub, tmp_path: Path, bases: Path):
     put_base(bases, "found/local")
     resolver = BaseResolver(make_hub(scripted_hub.url, tmp_path), bases)
     assert resolver.resolve(declared="found/local", card_base=None).repo == "found/local"
     assert scripted_hub.requests == []
 
 
-def test_a_changed_folder_is_another_base(resolver: BaseResolver, bases: Path):
+def test_changed_folder_has_another_sha(resolver: BaseResolver, bases: Path):
     folder = put_base(bases, "found/edited")
     before = resolver.resolve(declared="found/edited", card_base=None).sha
     (folder / "model.safetensors").write_bytes(tensors(**base_shapes(layers=3)))
@@ -99,76 +99,76 @@ def test_a_changed_folder_is_another_base(resolver: BaseResolver, bases: Path):
     assert before != after == content_sha(folder)
 
 
-def test_a_folders_content_is_read_once(resolver: BaseResolver, bases: Path):
+def test_content_sha_of_a_folder_is_cached(resolver: BaseResolver, bases: Path):
     put_base(bases, "found/kept")
     sha = resolver.resolve(declared="found/kept", card_base=None).sha
-    note = bases / ".content" / "found--kept.json"
-    kept = json.loads(note.read_text())
-    assert kept["sha256"] == sha
-    note.write_text(json.dumps({**kept, "sha256": "from the note"}))
-    assert resolver.resolve(declared="found/kept", card_base=None).sha == "from the note"
+    cache_file = bases / ".content" / "found--kept.json"
+    entry = json.loads(cache_file.read_text())
+    assert entry["sha256"] == sha
+    cache_file.write_text(json.dumps({**entry, "sha256": "cached"}))
+    assert resolver.resolve(declared="found/kept", card_base=None).sha == "cached"
 
 
-def test_a_note_that_is_damaged_is_written_anew(resolver: BaseResolver, bases: Path):
+def test_damaged_cache_entry_is_replaced(resolver: BaseResolver, bases: Path):
     folder = put_base(bases, "found/damaged")
     (bases / ".content").mkdir()
     (bases / ".content" / "found--damaged.json").write_text("[")
     assert resolver.resolve(declared="found/damaged", card_base=None).sha == content_sha(folder)
 
 
-def test_a_batch_asks_the_hub_once_for_the_bases_commit(scripted_hub: ScriptedHub, tmp_path: Path, bases: Path):
+def test_commit_of_a_base_is_requested_once_for_a_batch(scripted_hub: ScriptedHub, tmp_path: Path, bases: Path):
     files = base_files()
-    scripted_hub.lists("o/base", {name: len(content) for name, content in files.items()})
+    scripted_hub.script_listing("o/base", {name: len(content) for name, content in files.items()})
     for name, content in files.items():
-        scripted_hub.serves("o/base", name, content, etag=name)
+        scripted_hub.serve_file("o/base", name, content, etag=name)
     resolver = BaseResolver(make_hub(scripted_hub.url, tmp_path), bases)
     first = resolver.resolve(declared="o/base", card_base=None)
-    asked = len(scripted_hub.requests)
+    requests = len(scripted_hub.requests)
     assert resolver.resolve(declared="o/base", card_base=None) == first
-    assert len(scripted_hub.requests) == asked
+    assert len(scripted_hub.requests) == requests
 
 
-def test_a_renamed_base_is_known_by_its_new_name(scripted_hub: ScriptedHub, tmp_path: Path, bases: Path):
+def test_renamed_base_has_the_new_name(scripted_hub: ScriptedHub, tmp_path: Path, bases: Path):
     files = base_files()
     scripted_hub.answer("/api/models/old/base", Answer(307, {"Location": "/api/models/new/base/revision/main"}))
-    scripted_hub.lists("new/base", {name: len(content) for name, content in files.items()})
+    scripted_hub.script_listing("new/base", {name: len(content) for name, content in files.items()})
     for name, content in files.items():
-        scripted_hub.serves("new/base", name, content, etag=name)
+        scripted_hub.serve_file("new/base", name, content, etag=name)
     resolver = BaseResolver(make_hub(scripted_hub.url, tmp_path), bases)
     base = resolver.resolve(declared="old/base", card_base=None)
     assert (base.repo, base.evidence["declared"]) == ("new/base", "old/base")
 
 
-def test_a_base_stays_at_the_commit_that_it_is_pinned_to(hub_server: HubServer, tmp_path: Path, bases: Path):
+def test_pinned_commit_of_a_base_is_used(hub_server: HubServer, tmp_path: Path, bases: Path):
     first = hub_server.commit("pinned/base", base_files())
     second = hub_server.commit("pinned/base", {"README.md": b"Another word."})
-    resolver = BaseResolver(make_hub(hub_server.url, tmp_path), bases, pinned={"pinned/base": first}.get)
+    resolver = BaseResolver(make_hub(hub_server.url, tmp_path), bases, pinned_commit={"pinned/base": first}.get)
     assert resolver.resolve(declared="pinned/base", card_base=None).sha == first
     assert resolver.resolve(declared="pinned/base", card_base=None, newest=True).sha == second
 
 
-def test_a_commit_that_is_gone_pins_nothing(scripted_hub: ScriptedHub, tmp_path: Path, bases: Path):
-    scripted_hub.publishes("o/base", base_files(), sha="a" * 40)
-    gone = Answer(404, {"X-Error-Code": "RevisionNotFound"})
-    scripted_hub.answer(f"/api/models/o/base/revision/{'0' * 40}", gone)
-    resolver = BaseResolver(make_hub(scripted_hub.url, tmp_path), bases, pinned=lambda _: "0" * 40)
+def test_missing_pinned_commit_is_ignored(scripted_hub: ScriptedHub, tmp_path: Path, bases: Path):
+    scripted_hub.publish("o/base", base_files(), sha="a" * 40)
+    missing = Answer(404, {"X-Error-Code": "RevisionNotFound"})
+    scripted_hub.answer(f"/api/models/o/base/revision/{'0' * 40}", missing)
+    resolver = BaseResolver(make_hub(scripted_hub.url, tmp_path), bases, pinned_commit=lambda _: "0" * 40)
     assert resolver.resolve(declared="o/base", card_base=None).sha == "a" * 40
 
 
-# which claim is believed
+# which claim is used
 
 
 @pytest.mark.parametrize(
     "declared", [None, "", "/home/me/models/llama", "./out", "C:\\models\\x", "~/m", "a b", "a/b/c", 7]
 )
-def test_a_claim_that_names_no_repo_gives_way_to_the_card(resolver: BaseResolver, bases: Path, declared):
+def test_card_base_is_used_if_the_declared_base_is_no_repo_id(resolver: BaseResolver, bases: Path, declared):
     put_base(bases, "card/base")
     base = resolver.resolve(declared=declared, card_base="card/base")
     assert (base.repo, base.evidence["source"]) == ("card/base", "card")
     assert [source for _, source, _ in outcomes(base.evidence)] == ["declared", "card"]
 
 
-def test_a_declared_base_that_is_not_there_gives_way_to_the_card(resolver: BaseResolver, bases: Path):
+def test_card_base_is_used_if_the_declared_base_does_not_exist(resolver: BaseResolver, bases: Path):
     put_base(bases, "card/base")
     base = resolver.resolve(declared="no/such", card_base="card/base")
     assert outcomes(base.evidence)[0][:2] == ("no/such", "declared")
@@ -176,33 +176,33 @@ def test_a_declared_base_that_is_not_there_gives_way_to_the_card(resolver: BaseR
     assert outcomes(base.evidence)[-1] == ("card/base", "card", "found (folder)")
 
 
-def test_the_evidence_is_json_and_keeps_both_claims(resolver: BaseResolver, bases: Path):
+def test_evidence_is_json_with_both_claims(resolver: BaseResolver, bases: Path):
     put_base(bases, "card/base")
     evidence = resolver.resolve(declared=None, card_base="card/base").evidence
     assert json.loads(json.dumps(evidence)) == evidence
     assert (evidence["declared"], evidence["card_base"]) == (None, "card/base")
 
 
-def test_an_admins_alias_leads_to_the_original(resolver: BaseResolver, bases: Path):
+def test_admin_alias_resolves_to_the_original(resolver: BaseResolver, bases: Path):
     put_base(bases, "local/base")
     base = resolver.resolve(declared="Mirror/Of-Local", card_base=None)
     assert (base.repo, base.evidence["source"]) == ("local/base", "alias")
 
 
-def test_a_mirror_is_used_itself_where_its_original_cannot_be_had(hub_server: HubServer, resolver: BaseResolver):
+def test_mirror_is_used_if_its_original_is_unavailable(hub_server: HubServer, resolver: BaseResolver):
     hub_server.commit("mirror/of-local", base_files())
     base = resolver.resolve(declared="mirror/of-local", card_base=None)
     assert (base.repo, base.evidence["source"]) == ("mirror/of-local", "declared")
 
 
-def test_a_mirror_in_a_folder_comes_before_its_original_on_the_hub(hub_server: HubServer, tmp_path: Path, bases: Path):
+def test_mirror_in_a_folder_precedes_its_original_on_the_hub(hub_server: HubServer, tmp_path: Path, bases: Path):
     hub_server.commit("original/on-hub", base_files())
     put_base(bases, "mirror/in-folder")
     resolver = BaseResolver(make_hub(hub_server.url, tmp_path), bases, {"mirror/in-folder": "original/on-hub"})
     assert resolver.resolve(declared="mirror/in-folder", card_base=None).repo == "mirror/in-folder"
 
 
-def test_a_four_bit_mirror_leads_to_its_unquantised_original(resolver: BaseResolver, bases: Path):
+def test_four_bit_mirror_resolves_to_its_unquantized_original(resolver: BaseResolver, bases: Path):
     put_base(bases, "HuggingFaceTB/SmolLM2-135M-Instruct")
     base = resolver.resolve(declared="unsloth/smollm2-135m-instruct-unsloth-bnb-4bit", card_base=None)
     assert base.repo == "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -220,20 +220,20 @@ def test_a_four_bit_mirror_leads_to_its_unquantised_original(resolver: BaseResol
         ("gpt2", "openai-community/gpt2"),
     ],
 )
-def test_the_shipped_table_knows_common_mirrors(name: str, original: str):
+def test_shipped_table_has_common_mirrors(name: str, original: str):
     assert AliasTable({}).originals(name)[0] == original
 
 
-def test_an_admins_entry_overrules_the_shipped_one():
+def test_admin_alias_overrides_the_shipped_one():
     assert AliasTable({"unsloth/Qwen2.5-7B": "own/copy"}).originals("unsloth/Qwen2.5-7B") == ["own/copy"]
 
 
-def test_an_original_has_no_aliases():
+def test_original_has_no_alias():
     assert AliasTable({}).originals("meta-llama/Llama-3.1-8B") == []
 
 
 @pytest.mark.parametrize("table", [["a/b"], {"a/b": 1}, {"a/b": "/etc"}, {"../x": "a/b"}])
-def test_an_alias_table_of_another_form_is_refused(table):
+def test_malformed_alias_table_is_rejected(table):
     with pytest.raises(InvalidInput, match="alias table"):
         AliasTable(table)
 
@@ -248,11 +248,11 @@ def test_an_alias_table_of_another_form_is_refused(table):
         ("gpt2", "gpt2"),
     ],
 )
-def test_a_claim_is_read_as_the_repo_that_it_means(claim: str, name: str):
+def test_claim_is_read_as_a_repo_id(claim: str, name: str):
     assert read_claim(claim) == (name, None)
 
 
-def test_a_claim_that_is_longer_than_any_path_is_not_searched_for_a_name():
+def test_overlong_claim_is_not_searched():
     name, objection = read_claim("models--" * 1000 + "models--owner--name")
     assert (name, objection) == ("models--" * 25, "is not the id of a repo")
 
@@ -260,59 +260,59 @@ def test_a_claim_that_is_longer_than_any_path_is_not_searched_for_a_name():
 # shapes
 
 
-def test_a_base_that_fits_is_accepted_and_the_matches_are_counted(resolver: BaseResolver, bases: Path):
+def test_fitting_base_is_accepted_with_its_number_of_matches(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/base")
     base = resolver.resolve(declared="fit/base", card_base=None, shapes=adapter_shapes())
     assert base.evidence["matched"] == 1
 
 
-def test_a_base_of_another_width_is_refused_with_the_reason(resolver: BaseResolver, bases: Path):
+def test_base_of_another_width_is_rejected_with_the_reason(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/narrow")
     with pytest.raises(ShapeMismatch, match=r"layers\.0\.self_attn\.q_proj is 8 x 8 in the base and 16 x 16"):
         resolver.resolve(declared="fit/narrow", card_base=None, shapes=adapter_shapes(16))
 
 
-def test_a_base_with_too_few_layers_is_refused(resolver: BaseResolver, bases: Path):
+def test_base_with_too_few_layers_is_rejected(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/shallow")
     with pytest.raises(ShapeMismatch, match=r"the base has no layers\.7\.self_attn\.q_proj"):
         resolver.resolve(declared="fit/shallow", card_base=None, shapes=adapter_shapes(layer=7))
 
 
-def test_the_card_is_believed_where_the_declared_base_does_not_fit(resolver: BaseResolver, bases: Path):
+def test_card_base_is_used_if_the_declared_base_does_not_fit(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/declared")
     put_base(bases, "fit/card", base_files(width=16))
     base = resolver.resolve(declared="fit/declared", card_base="fit/card", shapes=adapter_shapes(16))
     assert (base.repo, base.evidence["source"]) == ("fit/card", "card")
 
 
-def test_without_a_claim_the_only_local_base_that_fits_is_taken(resolver: BaseResolver, bases: Path):
+def test_only_fitting_local_base_is_used_without_a_claim(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/narrow")
     put_base(bases, "fit/wide", base_files(width=16))
     base = resolver.resolve(declared=None, card_base=None, shapes=adapter_shapes(16))
     assert (base.repo, base.evidence["source"]) == ("fit/wide", "shapes")
 
 
-def test_of_several_local_bases_that_fit_none_is_guessed(resolver: BaseResolver, bases: Path):
+def test_several_fitting_local_bases_are_ambiguous(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/one")
     put_base(bases, "fit/two")
     with pytest.raises(BaseUnresolved, match="fit/one, fit/two"):
         resolver.resolve(declared=None, card_base=None, shapes=adapter_shapes())
 
 
-def test_the_vocabulary_decides_between_bases_of_the_same_shapes(resolver: BaseResolver, bases: Path):
+def test_vocabulary_decides_between_bases_of_the_same_shapes(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/small", base_files(vocabulary=10))
     put_base(bases, "fit/large", base_files(vocabulary=12))
     shapes = {**adapter_shapes(), "base_model.model.model.embed_tokens.weight": (12, WIDTH)}
     assert resolver.resolve(declared=None, card_base=None, shapes=shapes).repo == "fit/large"
 
 
-def test_an_enlarged_vocabulary_still_fits_its_base(resolver: BaseResolver, bases: Path):
+def test_enlarged_vocabulary_fits_its_base(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/base")
     shapes = {"base_model.model.model.embed_tokens.modules_to_save.weight": (VOCABULARY + 3, WIDTH)}
     assert resolver.resolve(declared="fit/base", card_base=None, shapes=shapes).evidence["matched"] == 1
 
 
-def test_an_embedding_of_another_width_does_not_fit(resolver: BaseResolver, bases: Path):
+def test_embedding_of_another_width_does_not_fit(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/base")
     module = "base_model.model.model.embed_tokens"
     shapes = {f"{module}.lora_embedding_A": (RANK, VOCABULARY), f"{module}.lora_embedding_B": (16, RANK)}
@@ -320,7 +320,7 @@ def test_an_embedding_of_another_width_does_not_fit(resolver: BaseResolver, base
         resolver.resolve(declared="fit/base", card_base=None, shapes=shapes)
 
 
-def test_a_transposed_weight_and_another_prefix_fit(resolver: BaseResolver, bases: Path):
+def test_transposed_weight_and_another_prefix_fit(resolver: BaseResolver, bases: Path):
     files = {"config.json": b"{}", "model.safetensors": tensors(**{"h.0.attn.c_attn.weight": (8, 24)})}
     put_base(bases, "fit/gpt2", files)
     module = "base_model.model.transformer.h.0.attn.c_attn"
@@ -328,63 +328,63 @@ def test_a_transposed_weight_and_another_prefix_fit(resolver: BaseResolver, base
     assert resolver.resolve(declared="fit/gpt2", card_base=None, shapes=shapes).evidence["matched"] == 1
 
 
-def test_a_full_model_fits_its_base(resolver: BaseResolver, bases: Path):
+def test_full_model_fits_its_base(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/base")
     base = resolver.resolve(declared="fit/base", card_base=None, shapes=base_shapes())
     assert base.evidence["matched"] == LAYERS + 1
 
 
-def test_tensors_that_name_no_weight_leave_the_claim_to_the_encoder(resolver: BaseResolver, bases: Path):
+def test_tensors_without_module_names_are_accepted_unmatched(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/base")
     base = resolver.resolve(declared="fit/base", card_base=None, shapes={"prompt_embeddings": (4, WIDTH)})
     assert base.evidence["matched"] == 0
 
 
-# what is refused
+# what is rejected
 
 
-def test_without_any_claim_the_base_is_unresolved(resolver: BaseResolver):
+def test_base_without_a_claim_is_unresolved(resolver: BaseResolver):
     with pytest.raises(BaseUnresolved, match="names no base"):
         resolver.resolve(declared=None, card_base=None)
 
 
-def test_an_unresolved_base_lists_all_that_was_tried_and_why(resolver: BaseResolver):
+def test_error_for_an_unresolved_base_lists_candidates_and_reasons(resolver: BaseResolver):
     with pytest.raises(BaseUnresolved) as caught:
         resolver.resolve(declared="/scratch/me/llama", card_base="no/such")
     assert "/scratch/me/llama: is a folder of the machine" in str(caught.value)
     assert "no/such: no/such does not exist on the Hub" in str(caught.value)
 
 
-def test_a_gated_base_says_what_to_do(scripted_hub: ScriptedHub, tmp_path: Path, bases: Path):
+def test_error_for_a_gated_base_says_what_to_do(scripted_hub: ScriptedHub, tmp_path: Path, bases: Path):
     scripted_hub.answer("/api/models/o/base", Answer(403, {"X-Error-Code": "GatedRepo"}))
     with pytest.raises(BaseUnresolved, match="HF_TOKEN"):
         BaseResolver(make_hub(scripted_hub.url, tmp_path), bases).resolve(declared="o/base", card_base=None)
 
 
 @pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "awq"])
-def test_a_quantised_base_is_unsupported_and_not_downloaded(
+def test_quantized_base_is_unsupported_and_not_downloaded(
     hub_server: HubServer, resolver: BaseResolver, tmp_path: Path, method: str
 ):
-    hub_server.commit(f"quantised/{method}", base_files({"quantization_config": {"quant_method": method}}))
-    with pytest.raises(UnsupportedBase, match=rf"quantised \({method}\)"):
-        resolver.resolve(declared=f"quantised/{method}", card_base=None)
+    hub_server.commit(f"quantized/{method}", base_files({"quantization_config": {"quant_method": method}}))
+    with pytest.raises(UnsupportedBase, match=rf"quantized \({method}\)"):
+        resolver.resolve(declared=f"quantized/{method}", card_base=None)
     assert not list(tmp_path.rglob("model.safetensors"))
 
 
-def test_a_quantised_folder_is_unsupported(resolver: BaseResolver, bases: Path):
-    put_base(bases, "quantised/local", base_files({"quantization_config": {"quant_method": "awq"}}))
+def test_quantized_folder_is_unsupported(resolver: BaseResolver, bases: Path):
+    put_base(bases, "quantized/local", base_files({"quantization_config": {"quant_method": "awq"}}))
     with pytest.raises(UnsupportedBase, match="alias"):
-        resolver.resolve(declared="quantised/local", card_base=None)
+        resolver.resolve(declared="quantized/local", card_base=None)
 
 
-def test_a_base_with_a_quantised_part_is_unsupported(resolver: BaseResolver, bases: Path):
+def test_base_with_a_quantized_part_is_unsupported(resolver: BaseResolver, bases: Path):
     part = {"text_config": {"quantization_config": {"quant_method": "fp8"}}}
-    put_base(bases, "quantised/part", base_files({"thinker_config": part}))
-    with pytest.raises(UnsupportedBase, match=r"quantised \(fp8\)"):
-        resolver.resolve(declared="quantised/part", card_base=None)
+    put_base(bases, "quantized/part", base_files({"thinker_config": part}))
+    with pytest.raises(UnsupportedBase, match=r"quantized \(fp8\)"):
+        resolver.resolve(declared="quantized/part", card_base=None)
 
 
-def test_a_broken_folder_is_unresolved_with_the_reason(resolver: BaseResolver, bases: Path):
+def test_broken_folder_is_unresolved_with_the_reason(resolver: BaseResolver, bases: Path):
     put_base(bases, "broken/base", {"config.json": b"{}", "model.safetensors": b"short"})
     with pytest.raises(BaseUnresolved, match="truncated"):
         resolver.resolve(declared="broken/base", card_base=None, shapes=adapter_shapes())
@@ -393,7 +393,7 @@ def test_a_broken_folder_is_unresolved_with_the_reason(resolver: BaseResolver, b
 @pytest.mark.parametrize(
     ("answer", "error"), [(Answer(429, {"Retry-After": "9"}), HubRateLimited), (Answer(503), HubUnavailable)]
 )
-def test_a_fault_that_may_pass_is_not_taken_for_a_missing_base(
+def test_transient_error_does_not_count_as_a_missing_base(
     scripted_hub: ScriptedHub, tmp_path: Path, bases: Path, answer: Answer, error: type[Exception]
 ):
     put_base(bases, "card/base")

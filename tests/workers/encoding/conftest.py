@@ -1,4 +1,4 @@
-"""Pico models are faster on one thread, and much faster where other processes use the cores too."""
+"""Limits torch to one thread in all tests of this package."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def encode(encoder: Encoder, adapter: Path) -> Encoding:
     return result
 
 
-def test_a_space_names_everything_that_a_vector_depends_on(base: ResidentBase):
+def test_space_has_everything_that_a_vector_depends_on(base: ResidentBase):
     space = Encoder(base, PROBES, layer=1).space("delta_activations")
     assert (space.feature, space.layer, space.base_repo, space.base_sha) == (
         "delta_activations",
@@ -55,13 +55,13 @@ def test_logits_have_no_layer(base: ResidentBase):
     assert Encoder(base, PROBES, layer=1).space("delta_logits").layer == -1
 
 
-def test_the_space_of_meaning_is_that_of_no_base_and_of_its_continuations(base: ResidentBase):
+def test_space_of_delta_meaning_has_no_base_and_names_its_continuations(base: ResidentBase):
     space = Encoder(base, PROBES).space("delta_meaning")
     assert (space.base_repo, space.base_sha) == (None, None)
     assert space.encoder_version == f"{ENCODER_VERSION}+{CONTINUATIONS.name}"
 
 
-def test_an_unknown_feature_is_refused(base: ResidentBase):
+def test_unknown_feature_is_rejected(base: ResidentBase):
     with pytest.raises(UnknownFeature):
         Encoder(base, PROBES, ["delta_taste"])
 
@@ -75,12 +75,12 @@ def test_layers_are_indices_or_fractions(layer: int | float, index: int):
 
 
 @pytest.mark.parametrize("layer", [31, -32, 1.5, -0.1, float("nan")])
-def test_layers_that_do_not_exist_are_refused(layer: int | float):
+def test_missing_layers_are_rejected(layer: int | float):
     with pytest.raises(InvalidInput):
         resolve_layer(layer, 30)
 
 
-def test_a_measured_base_is_a_table_a_feature(base: ResidentBase):
+def test_measured_base_has_one_table_for_each_feature(base: ResidentBase):
     tables = Encoder(base, PROBES, list(FEATURES)).measure_base()
     assert {name: table.shape for name, table in tables.items()} == {
         "delta_activations": (3, pico.HIDDEN),
@@ -92,7 +92,7 @@ def test_a_measured_base_is_a_table_a_feature(base: ResidentBase):
     assert {table.dtype for table in tables.values()} == {np.dtype("float32")}
 
 
-def test_a_stored_table_stands_in_for_measuring(base: ResidentBase, adapter: Path):
+def test_stored_table_replaces_a_measurement(base: ResidentBase, adapter: Path):
     measured = Encoder(base, PROBES)
     tables = measured.measure_base()
     restored = Encoder(base, PROBES)
@@ -106,53 +106,53 @@ def test_a_stored_table_stands_in_for_measuring(base: ResidentBase, adapter: Pat
 @pytest.mark.usefixtures("four_continuations")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("feature", FEATURES)
-def test_an_adapter_that_moves_nothing_stays_under_the_noise_floor(
+def test_adapter_without_effect_stays_below_the_noise_floor(
     folder: Path, tmp_path: Path, adapter: Path, feature: str, dtype: str
 ):
     encoder = Encoder(ResidentBase.load(folder, "pico/llama", "abc", dtype=dtype), PROBES, [feature])
-    still = encode(encoder, pico.make_adapter(tmp_path, scale=0))
+    unmoved = encode(encoder, pico.make_adapter(tmp_path, scale=0))
     floor = encoder.noise_floor()[feature]
     assert floor > 0
-    assert still.norms[feature] <= floor
+    assert unmoved.norms[feature] <= floor
     assert encode(encoder, adapter).norms[feature] > floor
 
 
-def test_the_norm_is_the_vectors(base: ResidentBase, adapter: Path):
-    found = encode(Encoder(base, PROBES), adapter)
-    assert found.norms["delta_activations"] == pytest.approx(np.linalg.norm(found.vectors["delta_activations"]))
+def test_norm_is_that_of_the_vector(base: ResidentBase, adapter: Path):
+    encoding = encode(Encoder(base, PROBES), adapter)
+    assert encoding.norms["delta_activations"] == pytest.approx(np.linalg.norm(encoding.vectors["delta_activations"]))
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's, where it loads the adapter to compare with
-def test_the_explanation_is_what_happens_to_the_logits(base: ResidentBase, folder: Path, adapter: Path):
-    found = encode(Encoder(base, PROBES), adapter).explanation
-    assert found is not None
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's, when it loads the reference adapter
+def test_explanation_matches_the_shift_of_logits(base: ResidentBase, folder: Path, adapter: Path):
+    explanation = encode(Encoder(base, PROBES), adapter).explanation
+    assert explanation is not None
     tuned, before = load_with(folder, adapter), load(folder)
     shifts = torch.stack([_logits(tuned, base, text) - _logits(before, base, text) for text in PROBES.prompts]).mean(
         dim=0
     )
     best, worst = shifts.argsort(descending=True)[:20], shifts.argsort()[:20]
-    assert [each.token_id for each in found.promoted] == best.tolist()
-    assert [each.token_id for each in found.suppressed] == worst.tolist()
-    assert [each.shift for each in found.promoted] == pytest.approx(shifts[best].tolist(), abs=1e-4)
-    assert found.promoted[0].token == base.tokenizer.decode([found.promoted[0].token_id])
+    assert [entry.token_id for entry in explanation.promoted] == best.tolist()
+    assert [entry.token_id for entry in explanation.suppressed] == worst.tolist()
+    assert [entry.shift for entry in explanation.promoted] == pytest.approx(shifts[best].tolist(), abs=1e-4)
+    assert explanation.promoted[0].token == base.tokenizer.decode([explanation.promoted[0].token_id])
 
 
-def test_a_batch_is_explained_one_by_one(base: ResidentBase, adapter: Path, tmp_path: Path):
+def test_explanations_of_a_batch_are_those_of_its_adapters(base: ResidentBase, adapter: Path, tmp_path: Path):
     encoder = Encoder(base, PROBES)
     other = pico.make_adapter(tmp_path, seed=1)
     both = encoder.encode([read_finetune(adapter), read_finetune(other)])
-    assert [each.explanation for each in both if isinstance(each, Encoding)] == [
+    assert [entry.explanation for entry in both if isinstance(entry, Encoding)] == [
         encode(encoder, adapter).explanation,
         encode(encoder, other).explanation,
     ]
 
 
 @pytest.mark.parametrize("settings", [{"layer": 1}, {"features": ["delta_weighted_activations"]}])
-def test_only_a_shift_that_the_head_can_read_is_explained(base: ResidentBase, adapter: Path, settings: dict):
+def test_only_shifts_after_the_final_norm_are_explained(base: ResidentBase, adapter: Path, settings: dict):
     assert encode(Encoder(base, PROBES, **settings), adapter).explanation is None
 
 
-def test_probe_sets_of_other_lengths_give_other_shapes_of_the_same_base(base: ResidentBase):
+def test_probe_set_decides_the_shape_of_the_base_table(base: ResidentBase):
     tables = Encoder(base, ProbeSet("seven", tuple("abcdefg"))).measure_base()
     assert tables["delta_activations"].shape == (7, pico.HIDDEN)
 

@@ -1,4 +1,4 @@
-"""Each feature on each architecture, packed and batched, against the definition run on whole causal LMs one by one."""
+"""Each feature on each architecture, packed and batched, compared with its definition on a causal LM."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from transformers import AutoTokenizer
 from catalog.errors import UnknownFeature
 from tests.support.pico_adapters import publish
 from tests.support.pico_models import (
+    ARCHITECTURE_PARAMS,
     ARCHITECTURES,
-    EACH_ARCHITECTURE,
     PROBES,
     load,
     load_with,
@@ -27,8 +27,8 @@ from tests.support.pico_models import (
 from workers.encoding.continuations import CONTINUATIONS, FILE, load_continuations
 from workers.encoding.encoder import Encoder, Encoding
 from workers.encoding.features import FEATURES, find_feature
-from workers.encoding.features.base import MIDDLE
-from workers.encoding.features.delta_logits import WIDTH, hashes, sketch
+from workers.encoding.features.base import MIDDLE_DEPTH
+from workers.encoding.features.delta_logits import SKETCH_WIDTH, hashes, sketch
 from workers.encoding.resident_base import ResidentBase
 from workers.finetunes.reading import read_finetune
 
@@ -40,27 +40,27 @@ SHA256_OF_SETS = {
 }
 
 
-class Whole:
-    """A whole causal LM, one text at a time."""
+class CausalLM:
+    """A causal LM that runs one text at a time."""
 
     def __init__(self, model: torch.nn.Module, base: Path) -> None:
         self._model, self._tokenizer = model.eval(), AutoTokenizer.from_pretrained(base)
 
     @torch.no_grad()
-    def run(self, prompt: str, more: str = "") -> Any:
-        ids = self._tokenizer(prompt)["input_ids"] + self._ids(more)
+    def run(self, prompt: str, continuation: str = "") -> Any:
+        ids = self._tokenizer(prompt)["input_ids"] + self._ids(continuation)
         return self._model(torch.tensor([ids]), output_hidden_states=True)
 
     def activations(self, layer: int = -1) -> torch.Tensor:
         return torch.stack([self.run(prompt).hidden_states[layer][0, -1] for prompt in PROBES.prompts])
 
     def middle(self) -> int:
-        return round(MIDDLE * self._model.config.get_text_config().num_hidden_layers)
+        return round(MIDDLE_DEPTH * self._model.config.get_text_config().num_hidden_layers)
 
-    def shifted(self, tuned: Whole, layer: int) -> torch.Tensor:
-        """How far another model is from this one there, in norms of this one's mean state."""
-        own, theirs = self.activations(layer).mean(dim=0), tuned.activations(layer).mean(dim=0)
-        return (theirs - own) / own.norm()
+    def shifted(self, tuned: CausalLM, layer: int) -> torch.Tensor:
+        """The shift of another model at a layer, in units of the norm of this model's mean state."""
+        mean, tuned_mean = self.activations(layer).mean(dim=0), tuned.activations(layer).mean(dim=0)
+        return (tuned_mean - mean) / mean.norm()
 
     def weighted(self, layer: int = -1) -> torch.Tensor:
         rows = []
@@ -73,8 +73,8 @@ class Whole:
     def logits(self) -> torch.Tensor:
         return torch.stack([self.run(prompt).logits[0, -1] for prompt in PROBES.prompts])
 
-    def meaning(self, places: list[int]) -> torch.Tensor:
-        return torch.tensor([self._nats(PROBES.prompts[0], CONTINUATIONS.texts[place]) for place in places])
+    def meaning(self, indices: list[int]) -> torch.Tensor:
+        return torch.tensor([self._nats(PROBES.prompts[0], CONTINUATIONS.texts[bucket]) for bucket in indices])
 
     def _nats(self, prompt: str, text: str) -> float:
         targets = torch.tensor(self._ids(text))
@@ -87,7 +87,7 @@ class Whole:
 
 @pytest.fixture(scope="module")
 def pico(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
-    """Base and adapter of each architecture."""
+    """A base and an adapter of each architecture."""
     folder = tmp_path_factory.mktemp("pico")
     return {
         name: (make_base(folder / name, name), publish(folder / name, folder / f"{name}-lora", name, "lora"))
@@ -102,14 +102,16 @@ def encode(base: Path, adapter: Path, features: list[str], **settings: Any) -> E
     return result
 
 
-@pytest.mark.parametrize("architecture", EACH_ARCHITECTURE)
-def test_one_forward_serves_all_features(pico: dict[str, tuple[Path, Path]], architecture: str):
+@pytest.mark.parametrize("architecture", ARCHITECTURE_PARAMS)
+def test_one_forward_pass_serves_all_features(pico: dict[str, tuple[Path, Path]], architecture: str):
     base, adapter = pico[architecture]
-    before, after = Whole(load(base), base), Whole(load_with(base, adapter), base)
-    found = encode(base, adapter, list(FEATURES)).vectors
-    some = [0, 4, 8, 15, 335]  # of the continuations: long and short ones, and one in other letters
-    meaning = after.meaning(some) - before.meaning(some)
-    found["delta_meaning"] = found["delta_meaning"][some] - found["delta_meaning"][0]  # less the mean of all of them
+    before, after = CausalLM(load(base), base), CausalLM(load_with(base, adapter), base)
+    encoded = encode(base, adapter, list(FEATURES)).vectors
+    sample = [0, 4, 8, 15, 335]  # continuations: long and short ones, and one in another script
+    meaning = after.meaning(sample) - before.meaning(sample)
+    encoded["delta_meaning"] = (
+        encoded["delta_meaning"][sample] - encoded["delta_meaning"][0]
+    )  # without the mean over all texts
     expected = {
         "delta_activations": (after.activations() - before.activations()).mean(dim=0),
         "delta_weighted_activations": (after.weighted() - before.weighted()).mean(dim=0),
@@ -118,25 +120,25 @@ def test_one_forward_serves_all_features(pico: dict[str, tuple[Path, Path]], arc
         "delta_meaning": meaning - meaning[0],
     }
     for name, vector in expected.items():
-        assert found[name].dtype == np.float32
-        assert relative_error(found[name], vector.numpy()) <= 1e-4, name
+        assert encoded[name].dtype == np.float32
+        assert relative_error(encoded[name], vector.numpy()) <= 1e-4, name
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2", "gpt_neox"])
 @pytest.mark.parametrize("layer", [0, 1, 2])
-def test_any_layer(pico: dict[str, tuple[Path, Path]], architecture: str, layer: int):
+def test_activations_of_any_layer(pico: dict[str, tuple[Path, Path]], architecture: str, layer: int):
     base = pico[architecture][0]
     adapter = publish(base, base.parent / f"{architecture}-embedding", architecture, "lora_embedding")
-    before, after = Whole(load(base), base), Whole(load_with(base, adapter), base)
-    found = encode(base, adapter, ["delta_activations", "delta_weighted_activations"], layer=layer).vectors
+    before, after = CausalLM(load(base), base), CausalLM(load_with(base, adapter), base)
+    encoded = encode(base, adapter, ["delta_activations", "delta_weighted_activations"], layer=layer).vectors
     last, weighted = (
-        each(after) - each(before) for each in (lambda m: m.activations(layer), lambda m: m.weighted(layer))
+        read(after) - read(before) for read in (lambda m: m.activations(layer), lambda m: m.weighted(layer))
     )
-    assert relative_error(found["delta_activations"], last.mean(dim=0).numpy()) <= 1e-4
-    assert relative_error(found["delta_weighted_activations"], weighted.mean(dim=0).numpy()) <= 1e-4
+    assert relative_error(encoded["delta_activations"], last.mean(dim=0).numpy()) <= 1e-4
+    assert relative_error(encoded["delta_weighted_activations"], weighted.mean(dim=0).numpy()) <= 1e-4
 
 
-def test_a_lower_layer_and_the_logits_come_out_of_the_same_forward(pico: dict[str, tuple[Path, Path]]):
+def test_lower_layer_and_logits_share_a_forward_pass(pico: dict[str, tuple[Path, Path]]):
     base, adapter = pico["llama"]
     together = encode(base, adapter, ["delta_activations", "delta_logits"], layer=1).vectors
     lower = encode(base, adapter, ["delta_activations"], layer=1).vectors
@@ -145,7 +147,7 @@ def test_a_lower_layer_and_the_logits_come_out_of_the_same_forward(pico: dict[st
     assert relative_error(together["delta_logits"], logits["delta_logits"]) <= 1e-6
 
 
-def test_layers_behind_the_one_that_is_read_are_not_run(pico: dict[str, tuple[Path, Path]]):
+def test_layers_after_the_one_that_is_read_are_not_run(pico: dict[str, tuple[Path, Path]]):
     base, adapter = pico["llama"]
     encoder = Encoder(ResidentBase.load(base, "pico/base", "0"), PROBES, ["delta_activations"], layer=1)
     encoder.measure_base()
@@ -157,16 +159,18 @@ def test_layers_behind_the_one_that_is_read_are_not_run(pico: dict[str, tuple[Pa
 
 
 @pytest.mark.usefixtures("four_continuations")
-@pytest.mark.parametrize("architecture", EACH_ARCHITECTURE)
-def test_what_the_last_layer_spares_changes_no_vector(pico: dict[str, tuple[Path, Path]], architecture: str):
-    """Weighted activations read every token, so in their company nothing is spared."""
+@pytest.mark.parametrize("architecture", ARCHITECTURE_PARAMS)
+def test_skipped_tokens_of_the_last_mlp_do_not_change_vectors(pico: dict[str, tuple[Path, Path]], architecture: str):
+    """Weighted activations read every token, so with them the MLP runs for all tokens."""
     last = encode(*pico[architecture], ["delta_activations", "delta_meaning"]).vectors
-    every = encode(*pico[architecture], ["delta_activations", "delta_meaning", "delta_weighted_activations"]).vectors
+    with_all_tokens = encode(
+        *pico[architecture], ["delta_activations", "delta_meaning", "delta_weighted_activations"]
+    ).vectors
     for feature, vector in last.items():
-        assert relative_error(vector, every[feature]) <= 1e-5
+        assert relative_error(vector, with_all_tokens[feature]) <= 1e-5
 
 
-def test_the_last_layers_mlp_runs_for_the_tokens_that_are_read(pico: dict[str, tuple[Path, Path]]):
+def test_last_mlp_runs_only_for_tokens_that_are_read(pico: dict[str, tuple[Path, Path]]):
     base, adapter = pico["llama"]
     encoder = Encoder(ResidentBase.load(base, "pico/base", "0"), PROBES)
     encoder.measure_base()
@@ -177,45 +181,45 @@ def test_the_last_layers_mlp_runs_for_the_tokens_that_are_read(pico: dict[str, t
     assert rows == [2 * encoder._plan.tokens, 2 * len(PROBES.prompts)]
 
 
-def test_meaning_does_not_see_how_wide_a_base_is(pico: dict[str, tuple[Path, Path]]):
+def test_delta_meaning_has_the_same_width_for_every_base(pico: dict[str, tuple[Path, Path]]):
     vectors = [encode(*pico[name], ["delta_meaning"]).vectors["delta_meaning"] for name in ("llama", "gpt2")]
     assert {len(vector) for vector in vectors} == {len(CONTINUATIONS.texts)}
 
 
-def test_an_unknown_feature_is_refused_by_name():
+def test_unknown_feature_is_rejected_by_name():
     with pytest.raises(UnknownFeature, match="delta_taste"):
         find_feature("delta_taste")
 
 
-def test_a_sketch_keeps_cosines():
+def test_sketch_preserves_cosines():
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(2, 50_000, generator=generator)
     rows[1] += rows[0]  # cosine about 0.707
     narrow = sketch(rows)
-    assert narrow.shape == (2, WIDTH)
-    before, after = (torch.cosine_similarity(each[0], each[1], dim=0) for each in (rows, narrow))
+    assert narrow.shape == (2, SKETCH_WIDTH)
+    before, after = (torch.cosine_similarity(pair[0], pair[1], dim=0) for pair in (rows, narrow))
     assert abs(before - after) < 0.03
 
 
-def test_what_is_narrow_enough_is_not_sketched():
-    rows = torch.randn(2, WIDTH)
+def test_narrow_rows_are_not_sketched():
+    rows = torch.randn(2, SKETCH_WIDTH)
     assert sketch(rows) is rows
 
 
-def test_the_sketch_is_the_same_everywhere_and_for_ever():
-    place, sign = hashes(6)
-    assert place.tolist() == PLACES
+def test_sketch_hashes_never_change():
+    bucket, sign = hashes(6)
+    assert bucket.tolist() == BUCKETS
     assert sign.tolist() == SIGNS
 
 
-def test_the_sketchs_places_and_signs_are_spread_evenly():
-    place, sign = hashes(WIDTH * 100)
-    counts = np.bincount(place, minlength=WIDTH)
+def test_sketch_buckets_and_signs_are_uniform():
+    bucket, sign = hashes(SKETCH_WIDTH * 100)
+    counts = np.bincount(bucket, minlength=SKETCH_WIDTH)
     assert 50 < counts.min() <= counts.max() < 160
     assert abs(sign.mean()) < 0.01
 
 
-def test_the_continuations_are_every_field_in_every_form():
+def test_continuations_cover_every_field_in_every_form():
     entries = json.loads(FILE.read_text(encoding="utf-8"))["continuations"]
     fields, forms = ({entry[name] for entry in entries} for name in ("field", "form"))
     assert (len(fields), len(forms), len({entry["language"] for entry in entries})) == (32, 11, 17)
@@ -226,11 +230,11 @@ def test_the_continuations_are_every_field_in_every_form():
 
 
 @pytest.mark.parametrize(("name", "sha256"), SHA256_OF_SETS.items())
-def test_a_set_of_continuations_never_changes(name: str, sha256: str):
-    found = load_continuations(FILE.with_name(f"{name}.json"))
-    assert found.name == name
-    assert hashlib.sha256("\0".join(found.texts).encode()).hexdigest() == sha256
+def test_continuation_set_never_changes(name: str, sha256: str):
+    encoded = load_continuations(FILE.with_name(f"{name}.json"))
+    assert encoded.name == name
+    assert hashlib.sha256("\0".join(encoded.texts).encode()).hexdigest() == sha256
 
 
-PLACES = [804, 1097, 3676, 3076, 2208, 1886]
+BUCKETS = [804, 1097, 3676, 3076, 2208, 1886]
 SIGNS = [1.0, 1.0, 1.0, -1.0, -1.0, 1.0]

@@ -19,7 +19,7 @@ from catalog.errors import (
     FileTooLarge,
     InvalidModelConfig,
     NonFiniteWeights,
-    QuantisedWeights,
+    QuantizedWeights,
     RemoteCode,
     ShapeMismatch,
     UnsupportedBase,
@@ -28,7 +28,7 @@ from tests.support.pico_adapters import TASK, grow
 from tests.support.pico_models import (
     ARCHITECTURES,
     PROBES,
-    disturb,
+    add_noise,
     load,
     load_with,
     make_adapter,
@@ -64,7 +64,7 @@ def tuned(base: Path, tmp_path: Path) -> Path:
 
 def save_tuned(base: Path, folder: Path, *, shard: str = "1GB", **config: object) -> Path:
     model = load(base)
-    disturb(model, seed=7, scale=0.05)
+    add_noise(model, seed=7, scale=0.05)
     model.save_pretrained(folder, max_shard_size=shard)
     return set_config(folder, **config)
 
@@ -89,10 +89,10 @@ def encode(encoder: Encoder, folder: Path) -> np.ndarray:
     return result.vectors[FEATURE]
 
 
-# right
+# valid models
 
 
-def test_a_merged_adapter_gets_the_adapters_vector(encoder: Encoder, base: Path, tmp_path: Path):
+def test_merged_adapter_gets_the_vector_of_the_adapter(encoder: Encoder, base: Path, tmp_path: Path):
     config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type=TASK)
     adapter = make_adapter(base, tmp_path / "adapter", config)
     load_with(base, adapter).merge_and_unload().save_pretrained(tmp_path / "merged")
@@ -100,73 +100,73 @@ def test_a_merged_adapter_gets_the_adapters_vector(encoder: Encoder, base: Path,
     assert one @ two / np.linalg.norm(one) / np.linalg.norm(two) >= 0.99999
 
 
-def test_the_base_itself_does_not_move(encoder: Encoder, base: Path):
+def test_base_itself_has_no_shift(encoder: Encoder, base: Path):
     assert np.linalg.norm(encode(encoder, base)) < 1e-4
 
 
-def test_shards_are_one_model(encoder: Encoder, base: Path, tuned: Path, tmp_path: Path):
+def test_sharded_model_gets_the_same_vector(encoder: Encoder, base: Path, tuned: Path, tmp_path: Path):
     sharded = save_tuned(base, tmp_path / "sharded", shard="20KB")
     assert len(list(sharded.glob("*.safetensors"))) > 3
     np.testing.assert_array_equal(encode(encoder, sharded), encode(encoder, tuned))
 
 
 @pytest.mark.parametrize("shard", ["1GB", "20KB"])
-def test_what_does_not_fit_is_streamed(encoder: Encoder, base: Path, tmp_path: Path, shard: str):
+def test_model_larger_than_memory_is_streamed(encoder: Encoder, base: Path, tmp_path: Path, shard: str):
     tuned = save_tuned(base, tmp_path / "tuned", shard=shard)
     streaming = Encoder(encoder.base, PROBES, full_memory=20_000)
     np.testing.assert_allclose(encode(streaming, tuned), encode(encoder, tuned), rtol=0, atol=1e-5)
 
 
-def test_streaming_leaves_most_of_the_weights_on_disk(encoder: Encoder, tuned: Path, tmp_path: Path):
+def test_streaming_keeps_most_weights_on_disk(encoder: Encoder, tuned: Path, tmp_path: Path):
     finetune = read_finetune(tuned)
     dtype, placement = FullPath(encoder.base, memory=20_000)._placement(finetune, str(tmp_path / "offload"))
     with clean_view(tuned, ["model.safetensors"], finetune.config) as view:
         config = load_config(view, finetune.shapes, InvalidModelConfig)
         model = load_headless(view, config, dtype, InvalidModelConfig, **placement)
-        held = sum(parameter.nbytes for parameter in model.parameters() if not parameter.is_meta)
-    assert held <= 20_000 < sum(parameter.nbytes for parameter in model.parameters())
-    assert not list(tmp_path.glob("offload/*"))  # read where it lies, not copied
+        loaded_bytes = sum(parameter.nbytes for parameter in model.parameters() if not parameter.is_meta)
+    assert loaded_bytes <= 20_000 < sum(parameter.nbytes for parameter in model.parameters())
+    assert not list(tmp_path.glob("offload/*"))  # read from the original files
 
 
-def test_a_model_is_freed_after_its_forward(encoder: Encoder, tuned: Path):
+def test_model_is_freed_after_its_forward_pass(encoder: Encoder, tuned: Path):
     encode(encoder, tuned)
-    before = sum(type(each) is LlamaModel for each in gc.get_objects())
+    before = sum(type(candidate) is LlamaModel for candidate in gc.get_objects())
     encode(encoder, tuned)
-    assert sum(type(each) is LlamaModel for each in gc.get_objects()) == before
+    assert sum(type(candidate) is LlamaModel for candidate in gc.get_objects()) == before
 
 
-def test_a_larger_vocabulary_is_read_in_the_bases_tokens(encoder: Encoder, base: Path, tmp_path: Path):
+def test_model_with_a_larger_vocabulary_is_encoded(encoder: Encoder, base: Path, tmp_path: Path):
     model = load(base)
-    disturb(model, seed=7, scale=0.05)
+    add_noise(model, seed=7, scale=0.05)
     grow(model)
     model.save_pretrained(tmp_path)
     assert relative_error(encode(encoder, tmp_path), reference(base, load(tmp_path))) <= 1e-4
 
 
-def test_a_longer_context_is_no_other_architecture(encoder: Encoder, base: Path, tmp_path: Path):
+def test_model_with_a_longer_context_is_encoded(encoder: Encoder, base: Path, tmp_path: Path):
     scaled = save_tuned(base, tmp_path, rope_scaling={"rope_type": "linear", "factor": 4.0}, rope_theta=50_000.0)
     set_config(scaled, max_position_embeddings=1024)
     assert relative_error(encode(encoder, scaled), reference(base, load(scaled))) <= 1e-4
 
 
-def test_half_precision_on_disk_is_computed_in_the_bases_dtype(encoder: Encoder, base: Path, tmp_path: Path):
+def test_half_precision_weights_are_computed_in_the_dtype_of_the_base(encoder: Encoder, base: Path, tmp_path: Path):
     load(save_tuned(base, tmp_path / "whole")).half().save_pretrained(tmp_path / "half")
     assert relative_error(encode(encoder, tmp_path / "half"), reference(base, load(tmp_path / "half"))) <= 1e-4
 
 
-def test_an_adapters_config_beside_a_full_model_is_not_followed(encoder: Encoder, tuned: Path):
+def test_adapter_config_next_to_a_full_model_is_ignored(encoder: Encoder, tuned: Path):
     expected = encode(encoder, tuned)
-    (tuned / "adapter_config.json").write_text('{"base_model_name_or_path": "somebody/elsewhere", "peft_type": "LORA"}')
+    (tuned / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/elsewhere", "peft_type": "LORA"}')
     np.testing.assert_array_equal(encode(encoder, tuned), expected)
 
 
-def test_settings_that_name_code_are_left_out(encoder: Encoder, tuned: Path):
+def test_unsafe_settings_are_ignored(encoder: Encoder, tuned: Path):
     expected = encode(encoder, tuned)
     set_config(
         tuned,
-        attn_implementation="somebody/kernel",
-        _attn_implementation="somebody/kernel",
-        experts_implementation="somebody/kernel",
+        attn_implementation="owner/kernel",
+        _attn_implementation="owner/kernel",
+        experts_implementation="owner/kernel",
         custom_pipelines={"text": {"impl": "code.Pipeline"}},
         transformers_weights="elsewhere.safetensors",
         fusion_config={"no_such_fusion": True},
@@ -175,15 +175,15 @@ def test_settings_that_name_code_are_left_out(encoder: Encoder, tuned: Path):
     np.testing.assert_array_equal(encode(encoder, tuned), expected)
 
 
-# refused
+# rejected models
 
 
 @pytest.mark.parametrize(
     ("settings", "error"),
     [
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, QuantisedWeights),
-        ({"quantization_config": {"quant_method": "awq"}}, QuantisedWeights),
-        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, QuantisedWeights),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, QuantizedWeights),
+        ({"quantization_config": {"quant_method": "awq"}}, QuantizedWeights),
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, QuantizedWeights),
         ({"auto_map": {"AutoModel": "code.Model"}}, RemoteCode),
         ({"trust_remote_code": True}, RemoteCode),
         ({"model_type": "no_such_model"}, InvalidModelConfig),
@@ -200,7 +200,7 @@ def test_settings_that_name_code_are_left_out(encoder: Encoder, tuned: Path):
         ({"hidden_act": "no_such_function"}, InvalidModelConfig),
     ],
 )
-def test_a_config_that_lies_is_refused(encoder: Encoder, tuned: Path, settings: dict[str, object], error: type):
+def test_false_config_is_rejected(encoder: Encoder, tuned: Path, settings: dict[str, object], error: type):
     set_config(tuned, **settings)
     with pytest.raises(error):
         encode(encoder, tuned)
@@ -213,21 +213,21 @@ def test_a_config_that_lies_is_refused(encoder: Encoder, tuned: Path, settings: 
         (lambda tensors: tensors.update({"model.norm.weight": torch.ones(31)}), InvalidModelConfig),
         (lambda tensors: tensors["model.layers.1.mlp.up_proj.weight"][3].fill_(float("nan")), NonFiniteWeights),
         (lambda tensors: tensors["model.norm.weight"][3].fill_(float("inf")), NonFiniteWeights),
-        (lambda tensors: tensors.update({"model.x.weight": torch.ones(2, dtype=torch.int32)}), QuantisedWeights),
+        (lambda tensors: tensors.update({"model.x.weight": torch.ones(2, dtype=torch.int32)}), QuantizedWeights),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(encoder: Encoder, tuned: Path, change: Callable, error: type):
+def test_weights_that_do_not_fit_are_rejected(encoder: Encoder, tuned: Path, change: Callable, error: type):
     with pytest.raises(error):
         encode(encoder, change_tensors(tuned, change))
 
 
 @pytest.mark.parametrize("architecture", ["mistral", "gpt2"])
-def test_a_model_of_another_architecture_does_not_fit(encoder: Encoder, tmp_path: Path, architecture: str):
+def test_model_of_another_architecture_does_not_fit(encoder: Encoder, tmp_path: Path, architecture: str):
     with pytest.raises(ShapeMismatch, match=architecture):
         encode(encoder, make_base(tmp_path, architecture))
 
 
-def test_a_model_of_another_width_does_not_fit(encoder: Encoder, tmp_path: Path):
+def test_model_of_another_width_does_not_fit(encoder: Encoder, tmp_path: Path):
     make, _ = ARCHITECTURES["llama"]
     config = make(vocab_size=258, hidden_size=16, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
     model: PreTrainedModel = LlamaModel(config)
@@ -236,7 +236,7 @@ def test_a_model_of_another_width_does_not_fit(encoder: Encoder, tmp_path: Path)
         encode(encoder, tmp_path)
 
 
-# the index of shards is a claim
+# the index of shards is untrusted
 
 
 def change_index(folder: Path, change: Callable[[dict], object]) -> Path:
@@ -250,23 +250,32 @@ def change_index(folder: Path, change: Callable[[dict], object]) -> Path:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda claimed: claimed.update({"model.norm.weight": "../../model.safetensors"}), "does not hold"),
-        (lambda claimed: claimed.update({"model.norm.weight": "model-00009-of-00009.safetensors"}), "does not hold"),
-        (lambda claimed: claimed.update({"model.more.weight": claimed["model.norm.weight"]}), "says otherwise"),
-        (lambda claimed: claimed.pop("model.norm.weight"), "says otherwise"),
-        (lambda claimed: claimed.update({"model.norm.weight": claimed["model.embed_tokens.weight"]}), "says otherwise"),
-        (lambda claimed: claimed.clear(), "maps no tensors"),
-        (lambda claimed: claimed.update({"model.norm.weight": 3}), "maps no tensors"),
+        (lambda weight_map: weight_map.update({"model.norm.weight": "../../model.safetensors"}), "does not hold"),
+        (
+            lambda weight_map: weight_map.update({"model.norm.weight": "model-00009-of-00009.safetensors"}),
+            "does not hold",
+        ),
+        (
+            lambda weight_map: weight_map.update({"model.more.weight": weight_map["model.norm.weight"]}),
+            "disagree about",
+        ),
+        (lambda weight_map: weight_map.pop("model.norm.weight"), "disagree about"),
+        (
+            lambda weight_map: weight_map.update({"model.norm.weight": weight_map["model.embed_tokens.weight"]}),
+            "disagree about",
+        ),
+        (lambda weight_map: weight_map.clear(), "no weight_map"),
+        (lambda weight_map: weight_map.update({"model.norm.weight": 3}), "no weight_map"),
     ],
 )
-def test_an_index_that_lies_is_corrupt(base: Path, tmp_path: Path, change: Callable, match: str):
+def test_false_index_is_corrupt(base: Path, tmp_path: Path, change: Callable, match: str):
     folder = save_tuned(base, tmp_path, shard="20KB")
     with pytest.raises(CorruptWeights, match=match):
         read_finetune(change_index(folder, change))
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"weight_map": []}', "[" * 100_000])
-def test_an_index_that_is_no_index_is_corrupt(base: Path, tmp_path: Path, content: str):
+def test_malformed_index_is_corrupt(base: Path, tmp_path: Path, content: str):
     folder = save_tuned(base, tmp_path, shard="20KB")
     (folder / "model.safetensors.index.json").write_text(content)
     with pytest.raises(CorruptWeights):
@@ -276,31 +285,31 @@ def test_an_index_that_is_no_index_is_corrupt(base: Path, tmp_path: Path, conten
 def test_shards_without_an_index_are_corrupt(base: Path, tmp_path: Path):
     folder = save_tuned(base, tmp_path, shard="20KB")
     (folder / "model.safetensors.index.json").unlink()
-    with pytest.raises(CorruptWeights, match="has shards and no"):
+    with pytest.raises(CorruptWeights, match="has shards but no"):
         read_finetune(folder)
 
 
-def test_a_missing_shard_is_corrupt(base: Path, tmp_path: Path):
+def test_missing_shard_is_corrupt(base: Path, tmp_path: Path):
     folder = save_tuned(base, tmp_path, shard="20KB")
     sorted(folder.glob("model-*.safetensors"))[2].unlink()
     with pytest.raises(CorruptWeights, match="does not hold"):
         read_finetune(folder)
 
 
-def test_a_truncated_shard_is_corrupt(base: Path, tmp_path: Path):
+def test_truncated_shard_is_corrupt(base: Path, tmp_path: Path):
     shard = sorted(save_tuned(base, tmp_path, shard="20KB").glob("model-*.safetensors"))[2]
     shard.write_bytes(shard.read_bytes()[:-10])
     with pytest.raises(CorruptWeights, match="truncated"):
         read_finetune(tmp_path)
 
 
-def test_a_shard_over_the_limit_is_too_large(base: Path, tmp_path: Path):
+def test_shard_over_the_size_limit_is_too_large(base: Path, tmp_path: Path):
     folder = save_tuned(base, tmp_path, shard="20KB")
     with pytest.raises(FileTooLarge):
         read_finetune(folder, max_file_bytes=10_000)
 
 
-# bases are strangers' too
+# bases are untrusted too
 
 
 @pytest.mark.parametrize(
@@ -313,7 +322,7 @@ def test_a_shard_over_the_limit_is_too_large(base: Path, tmp_path: Path):
         {"model_type": "no_such_model"},
     ],
 )
-def test_a_base_whose_config_lies_is_unsupported(base: Path, tmp_path: Path, settings: dict[str, object]):
+def test_base_with_a_false_config_is_unsupported(base: Path, tmp_path: Path, settings: dict[str, object]):
     shutil.copytree(base, tmp_path / "base")
     set_config(tmp_path / "base", **settings)
     with pytest.raises(UnsupportedBase):

@@ -1,4 +1,4 @@
-"""Features that read through the output head, on kinds that change it: against the whole causal LM's own logits."""
+"""Features that read logits, on kinds that change the output head, compared with the logits of the causal LM."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from transformers import AutoTokenizer
 
 from tests.support.pico_adapters import KINDS, TASK, grow, publish
-from tests.support.pico_models import PROBES, disturb, load, load_with, make_adapter, make_base, relative_error
+from tests.support.pico_models import PROBES, add_noise, load, load_with, make_adapter, make_base, relative_error
 from workers.encoding.continuations import CONTINUATIONS
 from workers.encoding.encoder import Encoder
 from workers.encoding.resident_base import ResidentBase
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWa
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Llama has a head of its own; Gemma's is its embedding."""
+    """Llama has a separate head; Gemma's is its embedding."""
     folder = tmp_path_factory.mktemp("bases")
     return {architecture: make_base(folder / architecture, architecture) for architecture in ("llama", "gemma2")}
 
@@ -36,17 +36,17 @@ def logits(model: torch.nn.Module, base: Path) -> np.ndarray:
     return torch.stack(rows).numpy()[:, :VOCABULARY]
 
 
-def encode(base: Path, folder: Path, feature: str, **more: int) -> np.ndarray:
-    encoder = Encoder(ResidentBase.load(base, "pico/base", "0"), PROBES, [feature], **more)
+def encode(base: Path, folder: Path, feature: str, **settings: int) -> np.ndarray:
+    encoder = Encoder(ResidentBase.load(base, "pico/base", "0"), PROBES, [feature], **settings)
     result = encoder.encode([read_finetune(folder)])[0]
     if isinstance(result, Exception):
         raise result
     return result.vectors[feature]
 
 
-def check_logits(base: Path, folder: Path, tuned: torch.nn.Module, **more: int) -> None:
+def check_logits(base: Path, folder: Path, tuned: torch.nn.Module, **settings: int) -> None:
     expected = (logits(tuned, base) - logits(load(base), base)).mean(axis=0)
-    assert relative_error(encode(base, folder, "delta_logits", **more), expected) <= 1e-4
+    assert relative_error(encode(base, folder, "delta_logits", **settings), expected) <= 1e-4
 
 
 @pytest.mark.parametrize("kind", ["dora", "modules_to_save", "larger_vocabulary", "trained_tokens", "prefix_tuning"])
@@ -54,7 +54,7 @@ def check_logits(base: Path, folder: Path, tuned: torch.nn.Module, **more: int) 
 def test_delta_logits_of_adapters(bases: dict[str, Path], tmp_path: Path, architecture: str, kind: str):
     base = bases[architecture]
     folder = publish(base, tmp_path, architecture, kind)
-    check_logits(base, folder, load_with(base, folder, KINDS[kind].before))
+    check_logits(base, folder, load_with(base, folder, KINDS[kind].prepare))
 
 
 @pytest.mark.parametrize("targets", [["lm_head", "q_proj"], ["lm_head"]])
@@ -64,7 +64,7 @@ def test_delta_logits_of_low_rank_heads(bases: dict[str, Path], tmp_path: Path, 
     check_logits(bases["llama"], folder, load_with(bases["llama"], folder))
 
 
-def test_a_copied_embedding_leaves_a_tied_head_alone(bases: dict[str, Path], tmp_path: Path):
+def test_copied_embedding_does_not_change_a_tied_head(bases: dict[str, Path], tmp_path: Path):
     config = peft.LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"], task_type=TASK)
     folder = make_adapter(bases["gemma2"], tmp_path, config)
     check_logits(bases["gemma2"], folder, load_with(bases["gemma2"], folder))
@@ -74,31 +74,31 @@ def test_a_copied_embedding_leaves_a_tied_head_alone(bases: dict[str, Path], tmp
 @pytest.mark.parametrize("memory", [10**9, 20_000])
 def test_delta_logits_of_full_models(bases: dict[str, Path], tmp_path: Path, architecture: str, memory: int):
     model = load(bases[architecture])
-    disturb(model, seed=7, scale=0.05)
+    add_noise(model, seed=7, scale=0.05)
     model.save_pretrained(tmp_path)
     check_logits(bases[architecture], tmp_path, load(tmp_path), full_memory=memory)
 
 
-def test_new_tokens_of_a_full_model_are_no_part_of_delta_logits(bases: dict[str, Path], tmp_path: Path):
+def test_delta_logits_ignore_new_tokens_of_a_full_model(bases: dict[str, Path], tmp_path: Path):
     model = load(bases["llama"])
-    disturb(model, seed=7, scale=0.05)
+    add_noise(model, seed=7, scale=0.05)
     grow(model)
     model.save_pretrained(tmp_path)
     check_logits(bases["llama"], tmp_path, load(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["dora", "prompt_tuning", "prefix_tuning"])
-def test_delta_meaning_sees_what_the_adapter_does_to_continuations(bases: dict[str, Path], tmp_path: Path, kind: str):
+def test_delta_meaning_matches_the_likelihoods_of_continuations(bases: dict[str, Path], tmp_path: Path, kind: str):
     base = bases["llama"]
     folder = publish(base, tmp_path, "llama", kind)
-    tuned, plain, tokenizer = load_with(base, folder).eval(), load(base).eval(), AutoTokenizer.from_pretrained(base)
-    found = encode(base, folder, "delta_meaning")
+    tuned, untuned, tokenizer = load_with(base, folder).eval(), load(base).eval(), AutoTokenizer.from_pretrained(base)
+    vector = encode(base, folder, "delta_meaning")
     shifts = []
     for continuation in (0, 5):
         ids = tokenizer(PROBES.prompts[0])["input_ids"]
         tail = tokenizer(CONTINUATIONS.texts[continuation], add_special_tokens=False)["input_ids"]
-        shifts.append(likelihood(tuned, ids, tail) - likelihood(plain, ids, tail))
-    assert found[5] - found[0] == pytest.approx(shifts[1] - shifts[0], rel=1e-3, abs=1e-3)
+        shifts.append(likelihood(tuned, ids, tail) - likelihood(untuned, ids, tail))
+    assert vector[5] - vector[0] == pytest.approx(shifts[1] - shifts[0], rel=1e-3, abs=1e-3)
 
 
 def likelihood(model: torch.nn.Module, ids: list[int], tail: list[int]) -> float:

@@ -1,6 +1,6 @@
-"""Architectures x kinds: every vector against what PEFT's own forward of the same adapter gives, alone on a fresh base.
+"""Architectures x kinds: every vector is compared with PEFT's forward pass of the same adapter on a fresh base.
 
-All kinds of an architecture go through one encoder in turn, so a trace that one leaves in the base spoils the next.
+All kinds of an architecture share one encoder, so a change that one adapter leaves in the base would affect the next.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.support.pico_adapters import KINDS, NO_CONV1D, publish
 from tests.support.pico_models import (
     ARCHITECTURES,
     PROBES,
-    disturb,
+    add_noise,
     last_hidden,
     load,
     load_with,
@@ -31,7 +31,7 @@ FEATURE = "delta_activations"
 TOLERANCE = 1e-4
 EVERYWHERE = ("lora", "dora", "modules_to_save", "larger_vocabulary", "ia3", "ln_tuning", "vera", "prefix_tuning")
 
-# PEFT warns whoever makes an adapter, and does so while these make theirs
+# PEFT warns when an adapter is created
 pytestmark = [
     pytest.mark.exhaustive,
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning"),
@@ -58,7 +58,7 @@ class Pico:
 
 
 class Picos:
-    """One of each architecture, made when it is first asked for."""
+    """One base of each architecture, created at the first access."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -81,19 +81,19 @@ def picos(tmp_path_factory: pytest.TempPathFactory) -> Picos:
 
 def check(pico: Pico, kind: str, folder: Path) -> None:
     adapter = publish(pico.folder, folder / kind, pico.architecture, kind)
-    expected = pico.expected(load_with(pico.folder, adapter, KINDS[kind].before))
+    expected = pico.expected(load_with(pico.folder, adapter, KINDS[kind].prepare))
     assert np.linalg.norm(expected) > 0.05
     assert relative_error(pico.vector(read_finetune(adapter)), expected) <= TOLERANCE
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_gives_what_peft_gives(picos: Picos, kind: str, tmp_path: Path):
+def test_every_kind_matches_peft(picos: Picos, kind: str, tmp_path: Path):
     check(picos["llama"], kind, tmp_path)
 
 
 @pytest.mark.parametrize("kind", EVERYWHERE)
 @pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "llama"])
-def test_every_architecture_gives_what_peft_gives(picos: Picos, architecture: str, kind: str, tmp_path: Path):
+def test_every_architecture_matches_peft(picos: Picos, architecture: str, kind: str, tmp_path: Path):
     check(picos[architecture], kind, tmp_path)
 
 
@@ -101,40 +101,40 @@ def test_every_architecture_gives_what_peft_gives(picos: Picos, architecture: st
     "kind", sorted({"trained_biases", "lora_embedding", "lora_bias", "trained_tokens", "prompt_tuning"})
 )
 @pytest.mark.parametrize("architecture", ["gpt2", "gemma3", "qwen2"])
-def test_kinds_that_meet_an_architectures_oddities(picos: Picos, architecture: str, kind: str, tmp_path: Path):
+def test_kinds_that_depend_on_the_architecture_match_peft(picos: Picos, architecture: str, kind: str, tmp_path: Path):
     check(picos[architecture], kind, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["loha", "lokr", "oft", "boft", "adalora", "fourierft"])
 @pytest.mark.parametrize("architecture", ["phi3", "mixtral"])
-def test_fused_projections_and_experts_with_further_kinds(picos: Picos, architecture: str, kind: str, tmp_path: Path):
+def test_fused_projections_and_experts_match_peft(picos: Picos, architecture: str, kind: str, tmp_path: Path):
     check(picos[architecture], kind, tmp_path)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_full_fine_tune_gives_what_its_own_forward_gives(picos: Picos, architecture: str, tmp_path: Path):
+def test_full_fine_tune_matches_its_own_forward_pass(picos: Picos, architecture: str, tmp_path: Path):
     pico = picos[architecture]
     tuned = load(pico.folder)
-    disturb(tuned, seed=7, scale=0.05)
+    add_noise(tuned, seed=7, scale=0.05)
     tuned.save_pretrained(tmp_path)
-    found = pico.vector(read_finetune(tmp_path))
-    assert relative_error(found, pico.expected(load(tmp_path))) <= TOLERANCE
+    vector = pico.vector(read_finetune(tmp_path))
+    assert relative_error(vector, pico.expected(load(tmp_path))) <= TOLERANCE
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_last_hidden_state_is_the_one_after_the_final_norm(picos: Picos, architecture: str):
+def test_last_hidden_state_is_the_one_after_the_final_norm(picos: Picos, architecture: str):
     pico = picos[architecture]
     model = load(pico.folder).eval()
-    seen = {}
+    captured = {}
     final = (".norm", "ln_f", "final_layer_norm")
     norm = next(module for name, module in model.named_modules() if name.endswith(final))
-    norm.register_forward_hook(lambda module, args, output: seen.update(output=output))
+    norm.register_forward_hook(lambda module, args, output: captured.update(output=output))
     with torch.no_grad():
         output = model(torch.tensor([[5, 6, 7]]), output_hidden_states=True)
-    assert torch.equal(output.hidden_states[-1], seen["output"])
+    assert torch.equal(output.hidden_states[-1], captured["output"])
 
 
-def test_the_matrix_leaves_no_kind_out_but_where_peft_has_no_layer(picos: Picos, tmp_path: Path):
+def test_kinds_missing_for_conv1d_are_unsupported_by_peft(picos: Picos, tmp_path: Path):
     for kind in NO_CONV1D:
         with pytest.raises((TypeError, ValueError), match="not supported"):
             publish(picos["gpt2"].folder, tmp_path / kind, "gpt2", kind)

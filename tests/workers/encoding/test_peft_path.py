@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from catalog.errors import BaseDisturbed, CatalogError, InvalidAdapterConfig, ShapeMismatch, UnsupportedAdapter
+from catalog.errors import BaseModelCorrupted, CatalogError, InvalidAdapterConfig, ShapeMismatch, UnsupportedAdapter
 from tests.support.pico_adapters import TASK, grow, publish
 from tests.support.pico_models import PROBES, load_with, make_adapter, make_base, reference, relative_error
 from workers.encoding.encoder import Encoder
@@ -47,7 +47,7 @@ def encode(encoder: Encoder, *folders: Path) -> list[np.ndarray | CatalogError]:
 
 
 def rewrite(folder: Path, change: Callable[[dict], object] | None = None, **settings: object) -> Path:
-    """Changes an adapter's tensors and settings."""
+    """Change an adapter's tensors and settings."""
     weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
     tensors = load_file(weights)
     if change:
@@ -57,11 +57,11 @@ def rewrite(folder: Path, change: Callable[[dict], object] | None = None, **sett
     return folder
 
 
-# the base stays what it was
+# the base is unchanged
 
 
-def test_adapters_in_sequence_get_the_vectors_that_they_get_alone(base: Path, tmp_path: Path):
-    """The published procedure leaves behind what an earlier adapter targeted and a later one does not."""
+def test_adapters_in_sequence_get_the_same_vectors_as_alone(base: Path, tmp_path: Path):
+    """The published procedure keeps an earlier adapter on modules that a later one does not target."""
     folders = [publish(base, tmp_path / kind, "llama", kind, seed=seed) for seed, kind in enumerate(SEQUENCE)]
     narrow = peft.LoraConfig(r=4, target_modules=["q_proj"], task_type=TASK)
     folders.append(make_adapter(base, tmp_path / "narrow", narrow, seed=20))
@@ -69,28 +69,31 @@ def test_adapters_in_sequence_get_the_vectors_that_they_get_alone(base: Path, tm
     alone = [encode(new_encoder(base), folder)[0] for folder in folders]
     shared = new_encoder(base)
     for order in (range(len(folders)), reversed(range(len(folders)))):
-        for place in order:
-            np.testing.assert_allclose(encode(shared, folders[place])[0], alone[place], rtol=0, atol=1e-6)
+        for index in order:
+            np.testing.assert_allclose(encode(shared, folders[index])[0], alone[index], rtol=0, atol=1e-6)
     together = encode(shared, *folders)
-    for place, vector in enumerate(together):
-        np.testing.assert_allclose(vector, alone[place], rtol=0, atol=1e-5)
+    for index, vector in enumerate(together):
+        np.testing.assert_allclose(vector, alone[index], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["dora", "modules_to_save", "trained_tokens", "vera", "ln_tuning", "prefix_tuning"])
-def test_every_module_and_tensor_is_back_in_its_place(encoder: Encoder, base: Path, tmp_path: Path, kind: str):
+def test_every_module_and_tensor_is_restored(encoder: Encoder, base: Path, tmp_path: Path, kind: str):
     model = encoder.base.model
     before, modules = checksum(model), list(model.modules())
     tensors = list(model.state_dict(keep_vars=True).values())
     vector = encode(encoder, publish(base, tmp_path, "llama", kind))[0]
     assert isinstance(vector, np.ndarray)
     assert checksum(model) == before
-    assert all(now is then for now, then in zip(model.modules(), modules, strict=True))
-    assert all(now is then for now, then in zip(model.state_dict(keep_vars=True).values(), tensors, strict=True))
+    assert all(current is original for current, original in zip(model.modules(), modules, strict=True))
+    assert all(
+        current is original
+        for current, original in zip(model.state_dict(keep_vars=True).values(), tensors, strict=True)
+    )
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert not hasattr(model, "peft_config")
 
 
-def test_a_failure_in_the_middle_leaves_nothing_behind(encoder: Encoder, base: Path, tmp_path: Path):
+def test_failed_adapter_does_not_affect_the_next(encoder: Encoder, base: Path, tmp_path: Path):
     good = publish(base, tmp_path / "good", "llama", "dora")
     expected = encode(encoder, good)[0]
     name = "base_model.model.model.layers.1.mlp.down_proj.lora_magnitude_vector"
@@ -101,7 +104,7 @@ def test_a_failure_in_the_middle_leaves_nothing_behind(encoder: Encoder, base: P
     np.testing.assert_array_equal(vector, expected)
 
 
-def test_a_base_that_was_disturbed_is_never_trusted_again(encoder: Encoder, base: Path, tmp_path: Path):
+def test_modified_base_is_rejected_from_then_on(encoder: Encoder, base: Path, tmp_path: Path):
     folders = [publish(base, tmp_path / kind, "llama", kind) for kind in ("dora", "ia3")]
     assert isinstance(encode(encoder, folders[0])[0], np.ndarray)
     norm = encoder.base.model.norm
@@ -111,17 +114,17 @@ def test_a_base_that_was_disturbed_is_never_trusted_again(encoder: Encoder, base
             module.weight[3] += 1e-3
 
     handle = norm.register_forward_pre_hook(add_in_place)
-    disturbing = encode(encoder, folders[1])[0]
+    result = encode(encoder, folders[1])[0]
     handle.remove()
-    assert isinstance(disturbing, BaseDisturbed)
-    assert disturbing.transient
-    assert encoder.disturbed
-    assert all(isinstance(each, BaseDisturbed) for each in encode(encoder, *folders))
+    assert isinstance(result, BaseModelCorrupted)
+    assert result.transient
+    assert encoder.corrupted
+    assert all(isinstance(vector, BaseModelCorrupted) for vector in encode(encoder, *folders))
 
 
-def test_an_undisturbed_encoder_says_so(encoder: Encoder, base: Path, tmp_path: Path):
+def test_encoder_with_an_unchanged_base_is_not_corrupted(encoder: Encoder, base: Path, tmp_path: Path):
     encode(encoder, publish(base, tmp_path, "llama", "loha"))
-    assert not encoder.disturbed
+    assert not encoder.corrupted
 
 
 @pytest.mark.parametrize(
@@ -136,23 +139,23 @@ def test_an_undisturbed_encoder_says_so(encoder: Encoder, base: Path, tmp_path: 
         lambda model: setattr(model.norm, "forward", lambda x: x),
     ],
 )
-def test_the_guard_sees_what_was_changed(encoder: Encoder, disturb: Callable[[nn.Module], object]):
+def test_guard_detects_changes(encoder: Encoder, disturb: Callable[[nn.Module], object]):
     guard = BaseGuard(encoder.base.model)
     guard.arm()
     guard.check()
     with torch.no_grad():
         disturb(encoder.base.model)
-    with pytest.raises(BaseDisturbed):
+    with pytest.raises(BaseModelCorrupted):
         guard.check()
-    with pytest.raises(BaseDisturbed):
+    with pytest.raises(BaseModelCorrupted):
         guard.arm()
 
 
-def test_what_is_exchanged_is_put_back_whatever_happens(encoder: Encoder):
+def test_replaced_modules_are_restored_after_an_error(encoder: Encoder):
     model = encoder.base.model
     before = checksum(model)
 
-    def exchange() -> None:
+    def replace_modules() -> None:
         with restored(model):
             model.layers[0].mlp.up_proj = nn.Linear(3, 3)
             model.norm._parameters["weight"] = nn.Parameter(torch.zeros(2))
@@ -162,14 +165,14 @@ def test_what_is_exchanged_is_put_back_whatever_happens(encoder: Encoder):
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        exchange()
+        replace_modules()
     assert checksum(model) == before
 
 
-# what an adapter may say
+# untrusted configs
 
 
-def test_nothing_that_a_config_names_is_imported_or_loaded(
+def test_config_cannot_import_or_load_anything(
     encoder: Encoder, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "planted_megatron.py").write_text("raise SystemExit")
@@ -187,7 +190,7 @@ def test_nothing_that_a_config_names_is_imported_or_loaded(
         publish(base, tmp_path / "prompt", "llama", "prompt_tuning"),
         prompt_tuning_init="TEXT",
         prompt_tuning_init_text="text",
-        tokenizer_name_or_path="somebody/elsewhere",
+        tokenizer_name_or_path="owner/elsewhere",
         tokenizer_kwargs={"trust_remote_code": True},
     )
     expected = encode(encoder, publish(base, tmp_path / "again", "llama", "dora"))[0]
@@ -216,13 +219,13 @@ def test_nothing_that_a_config_names_is_imported_or_loaded(
         ("prefix_tuning", {"num_transformer_submodules": 2}, UnsupportedAdapter),
     ],
 )
-def test_a_config_that_lies_is_refused(
+def test_false_config_is_rejected(
     encoder: Encoder, base: Path, tmp_path: Path, kind: str, settings: dict[str, object], error: type[CatalogError]
 ):
     folder = rewrite(publish(base, tmp_path, "llama", kind), **settings)
-    found = encode(encoder, folder)[0]
-    assert isinstance(found, error)
-    assert not encoder.disturbed
+    outcome = encode(encoder, folder)[0]
+    assert isinstance(outcome, error)
+    assert not encoder.corrupted
 
 
 @pytest.mark.parametrize(
@@ -245,12 +248,12 @@ def test_a_config_that_lies_is_refused(
         ("prefix_tuning", lambda tensors: tensors.update(prompt_embeddings=torch.ones(3, 63)), ShapeMismatch),
     ],
 )
-def test_tensors_that_do_not_fit_are_refused(
+def test_tensors_that_do_not_fit_are_rejected(
     encoder: Encoder, base: Path, tmp_path: Path, kind: str, change: Callable[[dict], object], error: type[CatalogError]
 ):
     folder = rewrite(publish(base, tmp_path, "llama", kind), change)
     assert isinstance(encode(encoder, folder)[0], error)
-    assert not encoder.disturbed
+    assert not encoder.corrupted
 
 
 PREFIX = "base_model.model."
@@ -258,28 +261,28 @@ ONES = torch.ones(5)
 
 
 def shrink(tensors: dict[str, torch.Tensor], part: str) -> None:
-    """A vocabulary in which the probes' tokens are missing."""
+    """Shrink the vocabulary below the tokens of the probes."""
     for name in [name for name in tensors if part in name]:
         tensors[name] = tensors[name][:40].clone()
 
 
-# further forms
+# other formats
 
 
-def test_an_adapter_of_a_headless_model_is_the_same(encoder: Encoder, base: Path, tmp_path: Path):
-    """AutoModel's own names lack the `model.` that a causal LM puts before them."""
-    whole = publish(base, tmp_path / "whole", "llama", "dora")
+def test_adapter_of_a_headless_model_gets_the_same_vector(encoder: Encoder, base: Path, tmp_path: Path):
+    """Names in AutoModel lack the prefix `model.` of a causal LM."""
+    causal = publish(base, tmp_path / "whole", "llama", "dora")
     headless = publish(base, tmp_path / "headless", "llama", "dora")
 
     def rename(tensors: dict[str, torch.Tensor]) -> None:
         for name in list(tensors):
             tensors[name.replace("model.model.model.", "model.model.")] = tensors.pop(name)
 
-    one, two = encode(encoder, whole, rewrite(headless, rename))
+    one, two = encode(encoder, causal, rewrite(headless, rename))
     np.testing.assert_array_equal(one, two)
 
 
-def test_names_that_kept_the_adapters_name_are_understood(encoder: Encoder, base: Path, tmp_path: Path):
+def test_tensor_names_with_the_adapter_name_are_read(encoder: Encoder, base: Path, tmp_path: Path):
     plain = publish(base, tmp_path / "plain", "llama", "loha")
     named = publish(base, tmp_path / "named", "llama", "loha")
 
@@ -291,10 +294,10 @@ def test_names_that_kept_the_adapters_name_are_understood(encoder: Encoder, base
     np.testing.assert_array_equal(one, two)
 
 
-def test_low_rank_pairs_beside_an_enlarged_embedding(base: Path, encoder: Encoder, tmp_path: Path):
+def test_low_rank_pairs_with_an_enlarged_embedding(base: Path, encoder: Encoder, tmp_path: Path):
     config = peft.LoraConfig(r=4, target_modules=["embed_tokens", "q_proj"], task_type=TASK)
-    folder = make_adapter(base, tmp_path, config, before=grow)
-    expected = reference(base, load_with(base, folder, before=grow))
+    folder = make_adapter(base, tmp_path, config, prepare=grow)
+    expected = reference(base, load_with(base, folder, prepare=grow))
     assert relative_error(encode(encoder, folder)[0], expected) <= 1e-4
 
 
@@ -304,7 +307,7 @@ def mixtral(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("targets", [["mlp.experts.gate_up_proj", "mlp.experts.down_proj"], ["experts.down_proj"]])
-def test_stacked_experts(mixtral: Path, tmp_path: Path, targets: list[str]):
+def test_stacked_experts_match_peft(mixtral: Path, tmp_path: Path, targets: list[str]):
     config = peft.LoraConfig(r=3, target_modules=["q_proj"], target_parameters=targets, task_type=TASK)
     folder = make_adapter(mixtral, tmp_path, config)
     expected = reference(mixtral, load_with(mixtral, folder))
@@ -312,8 +315,8 @@ def test_stacked_experts(mixtral: Path, tmp_path: Path, targets: list[str]):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_experts_as_single_modules(mixtral: Path, tmp_path: Path):
-    """The layout of adapters that were made with transformers 4."""
+def test_experts_as_separate_modules_match_peft(mixtral: Path, tmp_path: Path):
+    """The layout of adapters trained with transformers 4."""
     generator = torch.Generator().manual_seed(0)
     tensors = {}
     for layer in range(2):
@@ -332,11 +335,11 @@ def test_experts_as_single_modules(mixtral: Path, tmp_path: Path):
     assert relative_error(encode(new_encoder(mixtral), tmp_path)[0], expected) <= 1e-4
 
 
-# patterns, which PEFT matches and which reach it here as names
+# patterns, which are resolved to names before PEFT gets them
 
 
 LAYERS = r"model\.layers\.\d+\."
-MADE_BY_PATTERNS: dict[str, peft.PeftConfig] = {
+PATTERN_CONFIGS: dict[str, peft.PeftConfig] = {
     "lora of a regular expression": peft.LoraConfig(r=4, target_modules=r".*\.(q_proj|v_proj)", task_type=TASK),
     "dora of all linear layers": peft.LoraConfig(r=4, use_dora=True, target_modules="all-linear", task_type=TASK),
     "dora of one layer": peft.LoraConfig(
@@ -347,7 +350,7 @@ MADE_BY_PATTERNS: dict[str, peft.PeftConfig] = {
         layers_pattern="layers",
         task_type=TASK,
     ),
-    "dora but for the first layer": peft.LoraConfig(
+    "dora except the first layer": peft.LoraConfig(
         r=4, use_dora=True, target_modules=["q_proj", "down_proj"], exclude_modules=r".*\.0\..*", task_type=TASK
     ),
     "dora of ranks by full names": peft.LoraConfig(
@@ -358,7 +361,7 @@ MADE_BY_PATTERNS: dict[str, peft.PeftConfig] = {
         alpha_pattern={"model.layers.1.self_attn.q_proj": 32},
         task_type=TASK,
     ),
-    "lora of ranks by ends of names": peft.LoraConfig(
+    "lora of ranks by suffixes": peft.LoraConfig(
         r=4,
         target_modules="all-linear",
         rank_pattern={"self_attn.o_proj": 6, r".*\.1\.mlp.*": 5},
@@ -405,29 +408,29 @@ MADE_BY_PATTERNS: dict[str, peft.PeftConfig] = {
     "ia3 of everything": peft.IA3Config(
         target_modules=["q_proj", "down_proj"], feedforward_modules=r".*proj", task_type=TASK
     ),
-    "weights by an end of a name": peft.LoraConfig(
+    "weights by a suffix": peft.LoraConfig(
         r=4, target_modules=r".*q_proj", modules_to_save=["1.mlp.up_proj", "norm"], task_type=TASK
     ),
 }
 
 
-@pytest.mark.parametrize("name", MADE_BY_PATTERNS)
-def test_an_adapter_of_patterns_gives_what_peft_gives(encoder: Encoder, base: Path, tmp_path: Path, name: str):
-    folder = make_adapter(base, tmp_path, MADE_BY_PATTERNS[name])
+@pytest.mark.parametrize("name", PATTERN_CONFIGS)
+def test_adapter_with_patterns_matches_peft(encoder: Encoder, base: Path, tmp_path: Path, name: str):
+    folder = make_adapter(base, tmp_path, PATTERN_CONFIGS[name])
     expected = reference(base, load_with(base, folder))
     assert np.linalg.norm(expected) > 0.05
     assert relative_error(encode(encoder, folder)[0], expected) <= 1e-5
 
 
-def test_parameters_that_the_base_has_not_are_no_part_of_the_search(mixtral: Path, tmp_path: Path):
+def test_unknown_target_parameters_are_ignored(mixtral: Path, tmp_path: Path):
     config = peft.LoraConfig(r=3, target_modules=[], target_parameters=["experts.down_proj"], task_type=TASK)
     folder = make_adapter(mixtral, tmp_path, config)
     expected = reference(mixtral, load_with(mixtral, folder))
-    # PEFT compares each of them with each parameter: with these, for a minute a parameter
+    # PEFT would compare each name with each parameter, which takes a minute per parameter
     rewrite(folder, target_parameters=["experts.down_proj", *(f"a.{number}" for number in range(300_000))])
     assert relative_error(encode(new_encoder(mixtral), folder)[0], expected) <= 1e-5
 
 
-def test_more_modules_than_peft_can_compare_are_refused():
-    with pytest.raises(UnsupportedAdapter, match="more than 4,096 modules"):
+def test_too_many_target_modules_are_rejected():
+    with pytest.raises(UnsupportedAdapter, match="more than 4,096 target modules"):
         peft_config({"peft_type": "LOHA"}, {f"layers.{number}": "" for number in range(4097)}, False)

@@ -1,4 +1,4 @@
-"""`deltadex evaluate` on pico adapters, from the labels file to the figures."""
+"""`deltadex evaluate` on pico adapters, from the labels file to the scorecard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workers.evaluation import sentence_encoder
 from workers.evaluation.evaluate import app
 from workers.evaluation.representations import REPRESENTATIONS
 
-MEASURES = ("silhouette", "silhouette_centred", "nearest", "adjusted_rand")
+METRICS = ("silhouette", "silhouette_centered", "nearest", "adjusted_rand")
 
 
 def evaluate(labels: Path, base: Path, out: Path, *options: str) -> Result:
@@ -38,7 +38,7 @@ def card(run: tuple[Result, Path]) -> dict[str, Any]:
     return json.loads((run[1] / "scorecard.json").read_text())
 
 
-def test_the_table_has_all_seven_and_the_papers_called_the_papers(run: tuple[Result, Path]):
+def test_table_has_all_representations_and_separates_published_silhouettes(run: tuple[Result, Path]):
     result, _ = run
     assert result.exit_code == 0, result.stderr
     measured, paper = result.stdout.split("in the paper")
@@ -53,21 +53,21 @@ def test_the_table_has_all_seven_and_the_papers_called_the_papers(run: tuple[Res
 
 
 @pytest.mark.parametrize("name", REPRESENTATIONS)
-def test_the_figures_are_those_of_the_stored_vectors(run: tuple[Result, Path], card: dict[str, Any], name: str):
-    expected = recomputed.figures(run[1] / "vectors" / f"{name}.npz")
+def test_metrics_match_the_stored_vectors(run: tuple[Result, Path], card: dict[str, Any], name: str):
+    expected = recomputed.metrics(run[1] / "vectors" / f"{name}.npz")
     [line] = [line for line in card["representations"] if line["name"] == name]
-    for measure in MEASURES:
-        found = line["figures"][measure]
-        assert found["value"] == pytest.approx(expected[measure], abs=1e-5), measure
-        assert found["low"] <= found["high"]
+    for metric in METRICS:
+        estimate = line["metrics"][metric]
+        assert estimate["value"] == pytest.approx(expected[metric], abs=1e-5), metric
+        assert estimate["low"] <= estimate["high"]
 
 
-def test_the_printed_figures_are_the_stored_ones(run: tuple[Result, Path], card: dict[str, Any]):
+def test_printed_metrics_match_the_json_file(run: tuple[Result, Path], card: dict[str, Any]):
     for line in card["representations"]:
         [printed] = [row for row in run[0].stdout.splitlines() if row.startswith(line["name"].rpartition("_")[0] + "_ ")
-                     and f"{line['figures']['silhouette']['value']:.3f}" in row]  # fmt: skip
-        for measure in MEASURES:
-            assert f" {line['figures'][measure]['value']:.3f}" in printed
+                     and f"{line['metrics']['silhouette']['value']:.3f}" in row]  # fmt: skip
+        for metric in METRICS:
+            assert f" {line['metrics'][metric]['value']:.3f}" in printed
 
 
 def test_csv_and_json_agree(run: tuple[Result, Path], card: dict[str, Any]):
@@ -75,19 +75,19 @@ def test_csv_and_json_agree(run: tuple[Result, Path], card: dict[str, Any]):
         rows = list(csv.DictReader(stream))
     assert [row["representation"] for row in rows] == list(REPRESENTATIONS)
     for row, line in zip(rows, card["representations"], strict=True):
-        for measure in MEASURES:
-            assert float(row[measure]) == line["figures"][measure]["value"]
+        for metric in METRICS:
+            assert float(row[metric]) == line["metrics"][metric]["value"]
         assert (int(row["dimension"]), float(row["bytes"])) == (line["dimension"], line["nbytes"])
 
 
-def test_models_base_and_settings_are_told(card: dict[str, Any]):
+def test_scorecard_includes_models_and_settings(card: dict[str, Any]):
     assert [model["label"] for model in card["models"]] == list(LABELS)
     assert card["bootstrap"] == {"resamples": 50, "seed": 0, "coverage": 0.95}
     assert card["published"]["delta_activations"]["Llama-3.1-8B"] == 0.645
     assert "paper's own" in card["published"]["source"]
 
 
-def test_every_representation_is_drawn(run: tuple[Result, Path]):
+def test_every_representation_has_a_plot(run: tuple[Result, Path]):
     for name in REPRESENTATIONS:
         content = (run[1] / "plots" / f"{name}.png").read_bytes()
         assert content.startswith(b"\x89PNG")
@@ -100,23 +100,23 @@ def test_the_same_seed_gives_the_same_scorecard(folder: Path, base: Path, tmp_pa
         evaluate(folder / "labels.csv", base, tmp_path / name, "--only", "flattened_weights", "--only", "delta_logits")
         cards.append(json.loads((tmp_path / name / "scorecard.json").read_text())["representations"])
     assert [line["name"] for line in cards[0]] == ["flattened_weights", "delta_logits"]
-    assert [line["figures"] for line in cards[0]] == [line["figures"] for line in cards[1]]
+    assert [line["metrics"] for line in cards[0]] == [line["metrics"] for line in cards[1]]
 
 
-def test_a_representation_that_the_pool_cannot_have_is_there_with_its_reason(
+def test_missing_representation_is_listed_with_its_reason(
     folder: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(sentence_encoder, "PACKAGE", "no_such_package")
     chosen = ("--only", "output_sentences", "--only", "delta_activations", "--json")
     result = evaluate(folder / "labels.csv", base, tmp_path, *chosen)
     assert result.exit_code == 0
-    missing, there = json.loads(result.stdout)["representations"]
-    assert missing["figures"] is None
+    missing, computed = json.loads(result.stdout)["representations"]
+    assert missing["metrics"] is None
     assert "deltadex[evaluate]" in missing["missing"]
-    assert there["missing"] is None
+    assert computed["missing"] is None
 
 
-def test_a_scorecard_without_a_figure_is_a_failure(base: Path, folder: Path, tmp_path: Path):
+def test_scorecard_without_any_metrics_exits_with_1(base: Path, folder: Path, tmp_path: Path):
     full = pico.make_base(tmp_path / "full", seed=1)
     (tmp_path / "probes.json").write_text('["Hello."]')
     (tmp_path / "labels.csv").write_text(
@@ -128,34 +128,34 @@ def test_a_scorecard_without_a_figure_is_a_failure(base: Path, folder: Path, tmp
 
 
 @pytest.mark.parametrize(
-    ("labels", "options", "code", "told"),
+    ("labels", "options", "code", "message"),
     [
         ("m0,red\nm1\n", (), "invalid_labels", "Line 2 of bad.csv"),
-        ("m0,red\nm1,red\n", (), "invalid_labels", "All models are labelled red"),
+        ("m0,red\nm1,red\n", (), "invalid_labels", "All models are labeled red"),
         ("m0,red\nm1,red\nm2,blue\n", (), "invalid_labels", "blue, in line 3, has one model"),
         ("m0,red\nm1,red\nm2,blue\nwho is this,blue\n", (), "invalid_labels", "Line 4 of bad.csv"),
         ("m0,red\nm1,red\nm2,blue\nm3,blue\n", ("--only", "taste"), "unknown_feature", "taste"),
         ("m0,red\nm1,red\nm2,blue\nm3,blue\n", ("--dtype", "int4"), "unsupported_base", "int4"),
     ],
 )
-def test_errors_end_with_their_code(
-    folder: Path, base: Path, tmp_path: Path, labels: str, options: tuple[str, ...], code: str, told: str
+def test_errors_are_reported_with_their_code(
+    folder: Path, base: Path, tmp_path: Path, labels: str, options: tuple[str, ...], code: str, message: str
 ):
     (folder / "bad.csv").write_text(labels)
     result = evaluate(folder / "bad.csv", base, tmp_path, *options, "--json")
     assert result.exit_code == 1
     answer = json.loads(result.stdout)
-    assert (answer["code"], told in answer["message"]) == (code, True)
+    assert (answer["code"], message in answer["message"]) == (code, True)
 
 
-def test_a_place_that_cannot_be_written_is_told_before_any_work(folder: Path, base: Path, tmp_path: Path):
+def test_unwritable_output_folder_is_reported_first(folder: Path, base: Path, tmp_path: Path):
     (tmp_path / "file").touch()
     result = evaluate(folder / "labels.csv", base, tmp_path / "file" / "out")
     assert result.exit_code == 1
     assert "cannot be written" in result.stderr
 
 
-def test_small_pools_have_clusters_and_maps_too(folder: Path, base: Path, tmp_path: Path):
+def test_pool_of_four_models_is_scored(folder: Path, base: Path, tmp_path: Path):
     (folder / "four.csv").write_text("m0,red\nm1,red\nm2,blue\nm3,blue\n")
     result = evaluate(folder / "four.csv", base, tmp_path, "--only", "delta_activations")
     assert result.exit_code == 0, result.stderr

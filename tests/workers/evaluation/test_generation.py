@@ -1,4 +1,4 @@
-"""Greedy answers, against transformers' own `generate` on PEFT's own models."""
+"""Greedy answers match `generate` of transformers on models loaded by PEFT."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from transformers import AutoTokenizer
 
 from catalog.errors import UnsupportedAdapter
 from tests.support.pico_adapters import publish
-from tests.support.pico_models import disturb, load, load_with, make_base
+from tests.support.pico_models import add_noise, load, load_with, make_base
 from workers.encoding.guard import BaseGuard
 from workers.encoding.resident_base import ResidentBase
-from workers.evaluation.generation import answers
+from workers.evaluation.generation import generate_answers
 from workers.finetunes.reading import read_finetune
 
 PROMPTS = ("Please answer.", "a", "The longest of the three prompts reads on.")
@@ -28,7 +28,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def reference(base: Path, model: torch.nn.Module) -> list[str]:
-    """Each prompt alone and without padding."""
+    """The answer to each prompt on its own, without padding."""
     tokenizer = AutoTokenizer.from_pretrained(base)
     texts = []
     for prompt in PROMPTS:
@@ -38,24 +38,24 @@ def reference(base: Path, model: torch.nn.Module) -> list[str]:
     return texts
 
 
-def test_every_kind_says_what_it_says_alone(base: Path, tmp_path: Path):
+def test_batched_answers_match_unbatched_ones_for_every_kind(base: Path, tmp_path: Path):
     kinds = ("lora", "rslora", "dora", "ia3", "modules_to_save")
     folders = [publish(base, tmp_path / kind, "llama", kind, seed=seed) for seed, kind in enumerate(kinds)]
     model = load(base)
-    disturb(model, 5, scale=0.1)
+    add_noise(model, 5, scale=0.1)
     model.save_pretrained(tmp_path / "full")
     resident = ResidentBase.load(base, "pico", "0")
     guard = BaseGuard(resident.model)
     finetunes = [read_finetune(folder) for folder in (*folders, tmp_path / "full")]
-    found = answers(finetunes, resident, guard, PROMPTS, LENGTH)
-    assert found[:-1] == [reference(base, load_with(base, folder)) for folder in folders]
-    assert found[-1] == reference(base, model)
-    assert len({tuple(texts) for texts in found}) > 3
-    assert not guard.disturbed
+    answers = generate_answers(finetunes, resident, guard, PROMPTS, LENGTH)
+    assert answers[:-1] == [reference(base, load_with(base, folder)) for folder in folders]
+    assert answers[-1] == reference(base, model)
+    assert len({tuple(texts) for texts in answers}) > 3
+    assert not guard.corrupted
 
 
-def test_a_prompt_has_no_answers(base: Path, tmp_path: Path):
+def test_prompt_adapter_is_refused(base: Path, tmp_path: Path):
     resident = ResidentBase.load(base, "pico", "0")
     prompt = read_finetune(publish(base, tmp_path / "prompt", "llama", "prompt_tuning"))
     with pytest.raises(UnsupportedAdapter):
-        answers([prompt], resident, BaseGuard(resident.model), PROMPTS, LENGTH)
+        generate_answers([prompt], resident, BaseGuard(resident.model), PROMPTS, LENGTH)

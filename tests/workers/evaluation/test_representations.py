@@ -1,4 +1,4 @@
-"""Each representation on six pico adapters of two ranks, against its definition."""
+"""Each representation matches its definition on six pico adapters of two ranks."""
 
 from __future__ import annotations
 
@@ -17,22 +17,29 @@ from workers.encoding.encoder import Encoder
 from workers.encoding.guard import BaseGuard
 from workers.encoding.resident_base import ResidentBase
 from workers.evaluation.pool import Pool
-from workers.evaluation.representations import REPRESENTATIONS, Dense, Made, Masks, Setting, find_representation
+from workers.evaluation.representations import (
+    REPRESENTATIONS,
+    Dense,
+    EvaluationContext,
+    Masks,
+    PoolVectors,
+    find_representation,
+)
 from workers.evaluation.sentence_encoder import SentenceEncoder
 
 SHARE = 0.1
 
 
 @pytest.fixture(scope="module")
-def setting(resident: ResidentBase) -> Setting:
-    return Setting(resident, BaseGuard(resident.model), ProbeSet("two", PROBES), 4, SHARE, 3)
+def context(resident: ResidentBase) -> EvaluationContext:
+    return EvaluationContext(resident, BaseGuard(resident.model), ProbeSet("two", PROBES), 4, SHARE, 3)
 
 
-def make(name: str, pool: Pool, setting: Setting) -> Made:
-    return find_representation(name).make(pool, setting, lambda *_: None)
+def compute(name: str, pool: Pool, context: EvaluationContext) -> PoolVectors:
+    return find_representation(name).compute(pool, context, lambda *_: None)
 
 
-def test_there_are_eight_and_an_unknown_one_is_told():
+def test_there_are_eight_representations_and_an_unknown_one_is_refused():
     assert list(REPRESENTATIONS) == [
         "delta_activations",
         "delta_weighted_activations",
@@ -44,22 +51,22 @@ def test_there_are_eight_and_an_unknown_one_is_told():
         "output_sentences",
     ]
     with pytest.raises(UnknownFeature, match="salient_mask"):
-        find_representation("colour")
+        find_representation("color")
 
 
 @pytest.mark.usefixtures("four_continuations")
 @pytest.mark.parametrize("name", list(REPRESENTATIONS)[:5])
-def test_features_are_the_encoders(name: str, pool: Pool, setting: Setting):
-    made = make(name, pool, setting)
-    encoder = Encoder(setting.base, setting.probes, [name])
+def test_features_match_the_encoder(name: str, pool: Pool, context: EvaluationContext):
+    computed = compute(name, pool, context)
+    encoder = Encoder(context.base, context.probes, [name])
     [expected] = encoder.encode(list(pool.finetunes())[4:5])
-    np.testing.assert_allclose(made.vectors.arrays()["vectors"][4], expected.vectors[name], rtol=1e-4, atol=1e-5)
-    assert made.contract["space"] == encoder.space(name).as_dict()
+    np.testing.assert_allclose(computed.vectors.arrays()["vectors"][4], expected.vectors[name], rtol=1e-4, atol=1e-5)
+    assert computed.contract["space"] == encoder.space(name).as_dict()
 
 
-def test_flattened_weights_are_a_and_b_in_order_filled_up_with_zeros(pool: Pool, setting: Setting):
-    made = make("flattened_weights", pool, setting)
-    rows = made.vectors.arrays()["vectors"]
+def test_flattened_weights_are_concatenated_tensors_padded_with_zeros(pool: Pool, context: EvaluationContext):
+    computed = compute("flattened_weights", pool, context)
+    rows = computed.vectors.arrays()["vectors"]
     largest = load_file(pool.folders[1] / "adapter_model.safetensors")
     for row, folder in zip(rows, pool.folders, strict=True):
         tensors, parts = load_file(folder / "adapter_model.safetensors"), []
@@ -68,33 +75,31 @@ def test_flattened_weights_are_a_and_b_in_order_filled_up_with_zeros(pool: Pool,
             padded[tuple(slice(0, size) for size in tensors[key].shape)] = tensors[key]
             parts.append(padded.flatten())
         assert torch.equal(torch.from_numpy(row), torch.cat(parts))
-    assert (made.vectors.dimension, made.vectors.nbytes) == (rows.shape[1], 4 * rows.shape[1])
+    assert (computed.vectors.dimension, computed.vectors.nbytes) == (rows.shape[1], 4 * rows.shape[1])
 
 
-def test_flattened_weights_of_adapters_on_other_modules_have_the_coordinates_of_both(
-    folder: Path, setting: Setting, tmp_path: Path
-):
+def test_flattened_weights_cover_the_modules_of_all_adapters(folder: Path, context: EvaluationContext, tmp_path: Path):
     other = pico.make_adapter(tmp_path / "other", seed=9)
     tensors = load_file(other / "adapter_model.safetensors")
-    moved = {key.replace("v_proj", "o_proj"): tensor for key, tensor in tensors.items()}
-    save_file(moved, other / "adapter_model.safetensors")
+    renamed = {key.replace("v_proj", "o_proj"): tensor for key, tensor in tensors.items()}
+    save_file(renamed, other / "adapter_model.safetensors")
     pool = Pool(("m1", "other"), ("red", "blue"), (folder / "m1", other))
-    gram = make("flattened_weights", pool, setting).vectors.gram()
-    mine = load_file(folder / "m1" / "adapter_model.safetensors")
-    shared = [key for key in mine if key in tensors and "q_proj" in key]
-    assert gram[0, 1] == pytest.approx(sum(float((mine[key] * tensors[key]).sum()) for key in shared), rel=1e-5)
+    gram = compute("flattened_weights", pool, context).vectors.gram()
+    adapter = load_file(folder / "m1" / "adapter_model.safetensors")
+    shared = [key for key in adapter if key in tensors and "q_proj" in key]
+    assert gram[0, 1] == pytest.approx(sum(float((adapter[key] * tensors[key]).sum()) for key in shared), rel=1e-5)
 
 
-def test_a_full_fine_tune_has_no_adapter_weights(base: Path, folder: Path, setting: Setting):
+def test_flattened_weights_refuse_a_full_fine_tune(base: Path, folder: Path, context: EvaluationContext):
     with pytest.raises(UnsupportedAdapter, match="full fine-tune"):
-        make("flattened_weights", Pool(("m1", "full"), ("red", "blue"), (folder / "m1", base)), setting)
+        compute("flattened_weights", Pool(("m1", "full"), ("red", "blue"), (folder / "m1", base)), context)
 
 
-def test_salient_masks_mark_the_largest_changes_of_the_merged_weights(pool: Pool, setting: Setting):
-    vectors = make("salient_mask", pool, setting).vectors
+def test_salient_mask_marks_the_largest_changes_of_the_merged_weights(pool: Pool, context: EvaluationContext):
+    vectors = compute("salient_mask", pool, context).vectors
     assert isinstance(vectors, Masks)
     start, starts = 0, {}
-    for name, parameter in setting.base.model.named_parameters():
+    for name, parameter in context.base.model.named_parameters():
         starts[name] = start
         start += parameter.numel()
     masks = np.zeros((len(pool), start))
@@ -104,20 +109,20 @@ def test_salient_masks_mark_the_largest_changes_of_the_merged_weights(pool: Pool
         for key, a in tensors.items():
             if "lora_A" in key:
                 change = (tensors[key.replace("lora_A", "lora_B")] @ a).flatten().numpy()
-                place = starts[key.removeprefix("base_model.model.model.").replace("lora_A.weight", "weight")]
-                changes[place : place + len(change)] = np.abs(change)
+                index = starts[key.removeprefix("base_model.model.model.").replace("lora_A.weight", "weight")]
+                changes[index : index + len(change)] = np.abs(change)
         mask[np.argsort(-changes)[: round(SHARE * np.count_nonzero(changes))]] = 1
     np.testing.assert_array_equal(vectors.gram(), masks @ masks.T)
     assert vectors.dimension == start
     assert vectors.nbytes == 4 * masks.sum() / len(pool)
 
 
-def test_sentences_are_the_mean_of_the_embedded_answers(pool: Pool, setting: Setting):
-    made = make("output_sentences", pool, setting)
-    rows = made.vectors.arrays()["vectors"]
-    assert isinstance(made.vectors, Dense)
+def test_output_sentences_are_the_mean_of_the_embedded_answers(pool: Pool, context: EvaluationContext):
+    computed = compute("output_sentences", pool, context)
+    rows = computed.vectors.arrays()["vectors"]
+    assert isinstance(computed.vectors, Dense)
     assert rows.shape == (6, 384)
-    from workers.evaluation.generation import answers
+    from workers.evaluation.generation import generate_answers
 
-    [texts] = answers(list(pool.finetunes())[5:], setting.base, setting.guard, PROBES, 3)
+    [texts] = generate_answers(list(pool.finetunes())[5:], context.base, context.guard, PROBES, 3)
     np.testing.assert_allclose(rows[5], SentenceEncoder().encode(texts).mean(dim=0).numpy(), atol=1e-5)

@@ -20,32 +20,32 @@ def encoder() -> SentenceEncoder:
     return SentenceEncoder()
 
 
-def test_vectors_are_unit_vectors_of_384_dimensions(encoder: SentenceEncoder):
-    found = encoder.encode(TEXTS)
-    assert found.shape == (3, 384)
-    torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
+def test_embeddings_are_unit_vectors_of_384_dimensions(encoder: SentenceEncoder):
+    vectors = encoder.encode(TEXTS)
+    assert vectors.shape == (3, 384)
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
 
 
-def test_like_sentences_are_near(encoder: SentenceEncoder):
-    one, other, stranger = encoder.encode(TEXTS)
-    assert one @ other > 0.5
-    assert one @ stranger < 0.2
+def test_similar_sentences_are_near(encoder: SentenceEncoder):
+    cat, kitten, court = encoder.encode(TEXTS)
+    assert cat @ kitten > 0.5
+    assert cat @ court < 0.2
 
 
-def test_padding_changes_no_vector(encoder: SentenceEncoder):
-    alone = torch.cat([encoder.encode([text]) for text in TEXTS])
-    torch.testing.assert_close(encoder.encode(TEXTS), alone, atol=1e-5, rtol=0)
+def test_padding_does_not_change_a_vector(encoder: SentenceEncoder):
+    unpadded = torch.cat([encoder.encode([text]) for text in TEXTS])
+    torch.testing.assert_close(encoder.encode(TEXTS), unpadded, atol=1e-5, rtol=0)
 
 
-def test_an_empty_answer_has_a_vector_too(encoder: SentenceEncoder):
+def test_empty_text_has_a_finite_vector(encoder: SentenceEncoder):
     assert torch.isfinite(encoder.encode([""])).all()
 
 
-def test_its_package_is_not_imported(encoder: SentenceEncoder):
+def test_package_is_not_imported(encoder: SentenceEncoder):
     assert PACKAGE not in sys.modules
 
 
-def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+def test_missing_package_error_names_the_extra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sentence_encoder, "PACKAGE", "no_such_package")
     with pytest.raises(MissingExtra, match=r"deltadex\[evaluate\]"):
         SentenceEncoder()

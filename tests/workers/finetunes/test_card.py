@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.finetunes.card import MAX_WORDS, words_of_card
+from workers.finetunes.card import MAX_TEXT_CHARACTERS, words_of_card
 
 CARD = """---
 license: mit
@@ -21,16 +21,16 @@ See https://example.org/y\0
 """
 
 
-def test_the_words_of_a_card_are_what_it_says_without_code_markup_and_addresses(tmp_path: Path):
+def test_card_text_has_no_code_markup_and_urls(tmp_path: Path):
     path = tmp_path / "README.md"
     path.write_text(CARD)
     assert words_of_card(path) == "Contract helper Answers about contracts and courts . See"
 
 
-def test_a_long_card_is_cut(tmp_path: Path):
+def test_long_card_is_truncated(tmp_path: Path):
     path = tmp_path / "README.md"
     path.write_text("word " * 10_000)
-    assert len(words_of_card(path) or "") == MAX_WORDS
+    assert len(words_of_card(path) or "") == MAX_TEXT_CHARACTERS
 
 
 @pytest.mark.parametrize(
@@ -44,14 +44,14 @@ def test_a_long_card_is_cut(tmp_path: Path):
         ("a\n---\nb", "a b"),
     ],
 )
-def test_only_what_is_closed_is_markup(tmp_path: Path, text: str, words: str):
+def test_unclosed_markup_is_text(tmp_path: Path, text: str, words: str):
     path = tmp_path / "README.md"
     path.write_text(text)
     assert words_of_card(path) == words
 
 
 @pytest.mark.parametrize("text", [None, "", "---\nlicense: mit\n---\n"])
-def test_a_card_that_says_nothing_has_no_words(tmp_path: Path, text: str | None):
+def test_card_without_text_has_no_words(tmp_path: Path, text: str | None):
     path = tmp_path / "README.md"
     if text is not None:
         path.write_text(text)

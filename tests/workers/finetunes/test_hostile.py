@@ -1,4 +1,4 @@
-"""What was made to take years takes seconds, and says what is expected."""
+"""Input made to take years takes seconds and has the expected outcome."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workers.encoding.encoder import Encoder, Encoding
 from workers.encoding.resident_base import ResidentBase
 from workers.finetunes.reading import read_finetune
 
-LIMIT = 110  # seconds; alone it is through in some ten
+LIMIT = 110  # seconds; it takes some ten on an idle machine
 MORE_PATTERNS = {
     name: {PEFT_SETTINGS["target_modules"]: 8}
     for name in ("n_frequency_pattern", "block_size_pattern", "lambda_pattern")
@@ -42,42 +42,42 @@ EXPECTED = {
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     command = [sys.executable, "-m", "tests.support.hostile", str(tmp_path_factory.mktemp("hostile"))]
     root = Path(__file__).parents[3]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=LIMIT, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    completed = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert completed.returncode == 0, completed.stderr[-2000:]
+    return json.loads(completed.stdout.splitlines()[-1])
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", EXPECTED)
-def test_what_would_take_years_ends(outcomes: dict[str, object], name: str):
+def test_hostile_input_takes_bounded_time(outcomes: dict[str, object], name: str):
     assert outcomes[name] == EXPECTED[name]
 
 
 @pytest.mark.exhaustive
-def test_every_outcome_is_expected(outcomes: dict[str, object]):
+def test_every_outcome_has_an_expectation(outcomes: dict[str, object]):
     assert outcomes.keys() == EXPECTED.keys()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("kind", ["lora", "dora", "loha", "lokr", "ia3", "fourierft", "c3a", "delora", "hira"])
-def test_no_pattern_of_a_config_is_compiled_by_re(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str):
+def test_config_patterns_are_not_compiled_by_re(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str):
     base = make_base(tmp_path / "base", "llama")
     encoder = Encoder(ResidentBase.load(base, "pico/llama", "0"), PROBES)
     folder = publish(base, tmp_path / "adapter", "llama", kind)
     path = folder / "adapter_config.json"
     config = json.dumps(json.loads(path.read_text()) | PEFT_SETTINGS | MORE_PATTERNS)
-    path.write_text(config.replace(json.dumps(PEFT_SETTINGS["target_modules"])[1:-1], "stranger.+"))
+    path.write_text(config.replace(json.dumps(PEFT_SETTINGS["target_modules"])[1:-1], "untrusted.+"))
     compiled: list[str] = []
-    compile_as_ever = re._compile  # type: ignore[attr-defined]
+    original_compile = re._compile  # type: ignore[attr-defined]
 
-    def noted(pattern: object, flags: int) -> object:
+    def recording_compile(pattern: object, flags: int) -> object:
         compiled.append(str(pattern))
-        return compile_as_ever(pattern, flags)
+        return original_compile(pattern, flags)
 
-    monkeypatch.setattr(re, "_compile", noted)
+    monkeypatch.setattr(re, "_compile", recording_compile)
     re.match("seen", "seen")
     (result,) = encoder.encode([read_finetune(folder)])
     monkeypatch.undo()
     assert isinstance(result, Encoding)
     assert "seen" in compiled
-    assert [pattern for pattern in compiled if "stranger" in pattern] == []
+    assert [pattern for pattern in compiled if "untrusted" in pattern] == []

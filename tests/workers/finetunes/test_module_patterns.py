@@ -1,4 +1,4 @@
-"""Patterns of a config, each compared with what PEFT itself does with it."""
+"""Patterns of a config, compared with PEFT."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = [
     "q_proj",
     "lm_head",
 ]
-SINGLE = [
+PATTERNS = [
     "q_proj",
     "self_attn.q_proj",
     r"self_attn\.q_proj",
@@ -52,39 +52,39 @@ def value_in_peft(patterns: dict[str, int], name: str) -> int | None:
 
 
 def value_of_inner_in_peft(patterns: dict[str, int], name: str) -> int | None:
-    """As the models of C3A and FourierFT look it up."""
+    """As PEFT looks patterns up for C3A and FourierFT."""
     return patterns.get(next((key for key in patterns if re.match(rf".*\.{key}$", name)), name))
 
 
-@pytest.mark.parametrize("pattern", SINGLE)
-def test_a_pattern_matches_what_it_matches_in_peft(pattern: str):
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_pattern_matches_as_in_peft(pattern: str):
     patterns = ModulePatterns({"rank_pattern": {pattern: 3}}, "rank_pattern")
     assert [patterns.value(name, None) for name in NAMES] == [value_in_peft({pattern: 3}, name) for name in NAMES]
 
 
-@pytest.mark.parametrize("pattern", [pattern for pattern in SINGLE if ")|(" not in pattern])
-def test_a_pattern_of_c3a_matches_what_it_matches_in_peft(pattern: str):
+@pytest.mark.parametrize("pattern", [pattern for pattern in PATTERNS if ")|(" not in pattern])
+def test_inner_pattern_matches_as_in_peft(pattern: str):
     patterns = ModulePatterns({"block_size_pattern": {pattern: 3}}, "block_size_pattern", inner=True)
     expected = [value_of_inner_in_peft({pattern: 3}, name) for name in NAMES]
     assert [patterns.value(name, None) for name in NAMES] == expected
 
 
-def test_of_several_patterns_the_first_counts_as_in_peft():
+def test_first_matching_pattern_applies_as_in_peft():
     generator = random.Random(0)
     for _ in range(300):
-        several = {pattern: number for number, pattern in enumerate(generator.sample(SINGLE, 6))}
-        patterns = ModulePatterns({"alpha_pattern": several}, "alpha_pattern")
+        pattern_values = {pattern: number for number, pattern in enumerate(generator.sample(PATTERNS, 6))}
+        patterns = ModulePatterns({"alpha_pattern": pattern_values}, "alpha_pattern")
         for name in NAMES:
-            assert patterns.value(name, None) == value_in_peft(several, name)
+            assert patterns.value(name, None) == value_in_peft(pattern_values, name)
 
 
-def test_the_names_of_all_modules_are_found_each():
+def test_many_plain_names_are_found():
     names = [f"model.layers.{layer}.mlp.experts.{expert}.up_proj" for layer in range(48) for expert in range(128)]
     patterns = ModulePatterns({"rank_pattern": {name: number for number, name in enumerate(names)}}, "rank_pattern")
     assert [patterns.value(name, None) for name in names] == list(range(len(names)))
 
 
-def test_what_no_pattern_matches_has_the_default():
+def test_default_applies_without_a_match():
     assert ModulePatterns({"rank_pattern": {"k_proj": 3}}, "rank_pattern").value("q_proj", 8) == 8
     assert ModulePatterns({"rank_pattern": None}, "rank_pattern").value("q_proj", 8) == 8
 
@@ -107,32 +107,32 @@ def test_what_no_pattern_matches_has_the_default():
         "\ud800*",
     ],
 )
-def test_a_pattern_that_cannot_be_matched_safely_is_named(pattern: str):
+def test_unsafe_pattern_is_rejected_by_name(pattern: str):
     with pytest.raises(InvalidAdapterConfig, match=r"rank_pattern: .* cannot be matched safely") as raised:
         ModulePatterns({"rank_pattern": {"o_proj": 2, pattern: 3}}, "rank_pattern")
     assert repr(pattern[:80]) in str(raised.value)
 
 
-def test_patterns_that_are_no_object_are_refused():
+def test_patterns_that_are_not_an_object_are_rejected():
     with pytest.raises(InvalidAdapterConfig, match="not a JSON object"):
         ModulePatterns({"rank_pattern": ["q_proj"]}, "rank_pattern")
 
 
-def test_more_regular_expressions_than_anybody_writes_are_refused():
+def test_too_many_regular_expressions_are_rejected():
     with pytest.raises(InvalidAdapterConfig, match="name the modules"):
         ModulePatterns({"rank_pattern": {f".*{number}": 3 for number in range(MAX_EXPRESSIONS + 1)}}, "rank_pattern")
 
 
 @pytest.mark.parametrize(
-    "several",
+    "pattern_values",
     [
         {f"(a?){{300}}.*{number}": 3 for number in range(MAX_EXPRESSIONS)},
         {f"{number:b}".zfill(20).replace("0", ".").replace("1", r"\.") + "a" * 40: 3 for number in range(20_000)},
     ],
     ids=["regular expressions", "names with dots in other places"],
 )
-def test_patterns_times_modules_is_bounded(several: dict[str, int]):
-    patterns = ModulePatterns({"rank_pattern": several}, "rank_pattern")
+def test_cost_of_all_lookups_is_bounded(pattern_values: dict[str, int]):
+    patterns = ModulePatterns({"rank_pattern": pattern_values}, "rank_pattern")
     names = [f"{number}." + "b" * 20 + "a" * 40 for number in range(100_000)]
     with pytest.raises(InvalidAdapterConfig, match="too many patterns for so many modules"):
         [patterns.value(name, None) for name in names]

@@ -9,7 +9,7 @@ import pytest
 from catalog.errors import (
     FolderUnreadable,
     InvalidAdapterConfig,
-    NothingToEmbed,
+    NoSupportedWeights,
     PickledWeights,
     TooManyFiles,
     UnsafePath,
@@ -38,7 +38,7 @@ def set_config(folder: Path, **settings: object) -> Path:
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize(
-    ("made", "kind", "path"),
+    ("adapter", "kind", "path"),
     [
         ("lora", "lora", "lora"),
         ("lora_patterns", "lora", "lora"),
@@ -53,20 +53,20 @@ def set_config(folder: Path, **settings: object) -> Path:
         ("prefix_tuning", "prefix_tuning", "prompt"),
     ],
 )
-def test_each_kind_has_its_name_and_its_path(base: Path, tmp_path: Path, made: str, kind: str, path: str):
-    finetune = read_finetune(publish(base, tmp_path, "llama", made))
+def test_kind_and_path_of_each_adapter_type(base: Path, tmp_path: Path, adapter: str, kind: str, path: str):
+    finetune = read_finetune(publish(base, tmp_path, "llama", adapter))
     assert (finetune.kind, finetune.path) == (kind, path)
     assert finetune.shapes.keys() == finetune.tensors.keys()
 
 
-def test_a_full_model_is_known_by_its_headers_alone(base: Path):
+def test_full_model_is_read_from_headers_alone(base: Path):
     finetune = read_finetune(base)
     assert (finetune.kind, finetune.path, finetune.nbytes) == ("full", "full", 0)
     assert finetune.shapes["model.embed_tokens.weight"] == (258, 32)
 
 
 @pytest.mark.parametrize("peft_type", ["POLY", "XLORA", "SHADOW", "no such type", None, 7, ["LORA"]])
-def test_a_type_that_nobody_here_runs_is_unsupported(tmp_path: Path, peft_type: object):
+def test_unknown_peft_type_is_unsupported(tmp_path: Path, peft_type: object):
     with pytest.raises(UnsupportedAdapter):
         read_finetune(set_config(pico.make_adapter(tmp_path), peft_type=peft_type))
 
@@ -82,29 +82,29 @@ def test_a_type_that_nobody_here_runs_is_unsupported(tmp_path: Path, peft_type: 
         {"use_qalora": True},
     ],
 )
-def test_loras_that_are_more_than_loras_are_unsupported(tmp_path: Path, settings: dict[str, object]):
+def test_lora_variants_are_unsupported(tmp_path: Path, settings: dict[str, object]):
     with pytest.raises(UnsupportedAdapter):
         read_finetune(set_config(pico.make_adapter(tmp_path), **settings))
 
 
-# which of its files count
+# which files are read
 
 
-def test_an_adapter_wins_over_full_weights_beside_it(base: Path, tmp_path: Path):
+def test_adapter_takes_precedence_over_full_weights(base: Path, tmp_path: Path):
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((base / name).read_bytes())
     assert read_finetune(tmp_path).kind == "full"
     assert read_finetune(pico.make_adapter(tmp_path)).kind == "lora"
 
 
-def test_full_weights_win_over_nested_adapters(base: Path, tmp_path: Path):
+def test_full_weights_take_precedence_over_nested_adapters(base: Path, tmp_path: Path):
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((base / name).read_bytes())
     pico.make_adapter(tmp_path / "checkpoint-10")
     assert read_finetune(tmp_path).kind == "full"
 
 
-def test_of_nested_adapters_the_highest_number_counts(tmp_path: Path):
+def test_highest_checkpoint_is_read(tmp_path: Path):
     for number in (9, 10, 100):
         pico.make_adapter(tmp_path / f"checkpoint-{number}", rank=number)
     (tmp_path / "checkpoint-200").mkdir()
@@ -114,20 +114,20 @@ def test_of_nested_adapters_the_highest_number_counts(tmp_path: Path):
 
 
 @pytest.mark.parametrize("nested", ["adapter/", "checkpoint-best/", "checkpoint-1/deeper/"])
-def test_other_folders_are_not_looked_into(tmp_path: Path, nested: str):
+def test_other_subfolders_are_not_read(tmp_path: Path, nested: str):
     pico.make_adapter(tmp_path / nested)
-    with pytest.raises(NothingToEmbed):
+    with pytest.raises(NoSupportedWeights):
         read_finetune(tmp_path)
 
 
-def test_pickles_are_named(tmp_path: Path):
+def test_pickled_weights_are_rejected_by_name(tmp_path: Path):
     pico.make_adapter(tmp_path)
     (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
     with pytest.raises(PickledWeights, match="weights only as adapter_model"):
         read_finetune(tmp_path)
 
 
-def test_more_files_than_the_limit_are_refused(tmp_path: Path):
+def test_too_many_files_are_rejected(tmp_path: Path):
     pico.make_adapter(tmp_path)
     assert read_finetune(tmp_path, max_files=2)
     (tmp_path / "more.txt").touch()
@@ -137,7 +137,7 @@ def test_more_files_than_the_limit_are_refused(tmp_path: Path):
         find_finetune(tmp_path, max_files=2)
 
 
-def test_what_is_no_folder_is_unreadable(tmp_path: Path):
+def test_missing_folder_is_unreadable(tmp_path: Path):
     with pytest.raises(FolderUnreadable):
         read_finetune(tmp_path / "gone")
 
@@ -145,7 +145,7 @@ def test_what_is_no_folder_is_unreadable(tmp_path: Path):
 # links
 
 
-def test_a_link_out_of_the_folder_is_unsafe(tmp_path: Path):
+def test_link_out_of_the_folder_is_unsafe(tmp_path: Path):
     pico.make_adapter(tmp_path / "other")
     folder = pico.make_adapter(tmp_path / "one")
     for name in ("adapter_config.json", "adapter_model.safetensors"):
@@ -157,7 +157,7 @@ def test_a_link_out_of_the_folder_is_unsafe(tmp_path: Path):
         (folder / name).write_bytes((tmp_path / "other" / name).read_bytes())
 
 
-def test_a_linked_checkpoint_is_unsafe(tmp_path: Path):
+def test_linked_checkpoint_is_unsafe(tmp_path: Path):
     pico.make_adapter(tmp_path / "other")
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "checkpoint-1").symlink_to(tmp_path / "other")
@@ -165,15 +165,15 @@ def test_a_linked_checkpoint_is_unsafe(tmp_path: Path):
         read_finetune(tmp_path / "one")
 
 
-def test_a_link_within_the_folder_is_followed(tmp_path: Path):
+def test_link_within_the_folder_is_followed(tmp_path: Path):
     weights = pico.make_adapter(tmp_path) / "adapter_model.safetensors"
     weights.rename(tmp_path / "weights")
     weights.symlink_to("weights")
     assert read_finetune(tmp_path).tensors
 
 
-def test_the_hub_clients_own_links_are_followed(tmp_path: Path):
-    """Its snapshots are folders of links to files that are named after their ETags."""
+def test_links_of_the_hub_cache_are_followed(tmp_path: Path):
+    """Its snapshots are folders of links to files that are named by their ETags."""
     repo = tmp_path / "models--owner--name"
     folder = pico.make_adapter(repo / "snapshots" / ("5" * 40) / "checkpoint-3")
     (repo / "blobs").mkdir()
@@ -184,12 +184,12 @@ def test_the_hub_clients_own_links_are_followed(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
-def test_pipes_loops_and_ends_of_nowhere_are_no_files(tmp_path: Path, name: str):
+def test_pipes_and_dangling_links_are_ignored(tmp_path: Path, name: str):
     for number, put in enumerate((os.mkfifo, lambda path: path.symlink_to(path), lambda path: path.symlink_to("gone"))):
         folder = pico.make_adapter(tmp_path / str(number))
         (folder / name).unlink()
         put(folder / name)
-        with pytest.raises(NothingToEmbed):
+        with pytest.raises(NoSupportedWeights):
             read_finetune(folder)
 
 
@@ -197,20 +197,20 @@ def test_pipes_loops_and_ends_of_nowhere_are_no_files(tmp_path: Path, name: str)
 
 
 @pytest.mark.parametrize("content", ["[]", '"text"', "{", "", "[" * 100_000, "\xff"])
-def test_a_config_that_is_no_object_is_invalid(tmp_path: Path, content: str):
+def test_config_that_is_not_an_object_is_invalid(tmp_path: Path, content: str):
     (pico.make_adapter(tmp_path) / "adapter_config.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(InvalidAdapterConfig):
         read_finetune(tmp_path)
 
 
 @pytest.mark.parametrize("levels", [65, 900])
-def test_a_config_of_many_levels_is_invalid(tmp_path: Path, levels: int):
+def test_deeply_nested_config_is_invalid(tmp_path: Path, levels: int):
     (pico.make_adapter(tmp_path) / "adapter_config.json").write_text('{"r":' * levels + "4" + "}" * levels)
     with pytest.raises(InvalidAdapterConfig, match=r"levels deep|not JSON"):
         read_finetune(tmp_path)
 
 
-def test_a_config_of_too_many_lists_is_invalid(tmp_path: Path):
+def test_config_with_too_many_lists_is_invalid(tmp_path: Path):
     (pico.make_adapter(tmp_path) / "adapter_config.json").write_text('{"r": [' + "[]," * 140_000 + "[]]}")
     with pytest.raises(InvalidAdapterConfig, match="more than 131,072 lists and objects"):
         read_finetune(tmp_path)
@@ -240,16 +240,16 @@ def test_a_config_of_too_many_lists_is_invalid(tmp_path: Path):
         ("text\n---\nbase_model: owner/base\n---\n", None),
     ],
 )
-def test_the_card_names_the_base_where_it_names_exactly_one(tmp_path: Path, card: str, base: str | None):
+def test_card_base_is_read_if_the_card_names_exactly_one(tmp_path: Path, card: str, base: str | None):
     (tmp_path / "README.md").write_text(card)
     assert base_in_card(tmp_path / "README.md") == base
 
 
-def test_claims_of_config_and_card_are_kept_apart(tmp_path: Path):
+def test_declared_base_and_card_base_are_separate(tmp_path: Path):
     (pico.make_adapter(tmp_path, base="one/base") / "README.md").write_text("---\nbase_model: other/base\n---\n")
     finetune = read_finetune(tmp_path)
     assert (finetune.declared_base, finetune.card_base) == ("one/base", "other/base")
 
 
-def test_without_a_card_there_is_no_claim(tmp_path: Path):
+def test_without_a_card_there_is_no_card_base(tmp_path: Path):
     assert read_finetune(pico.make_adapter(tmp_path)).card_base is None

@@ -18,11 +18,11 @@ from catalog.errors import (
     CatalogError,
     DiskFull,
     FileTooLarge,
+    GatedRepo,
     HubRateLimited,
     HubUnavailable,
-    NothingToEmbed,
+    NoSupportedWeights,
     PickledWeights,
-    RepoGated,
     RepoNotFound,
     RevisionNotFound,
     TooManyFiles,
@@ -33,10 +33,10 @@ from catalog.models.repository.models import Metadata
 from tests.support.hub_server import Answer, HubServer, ScriptedHub
 from tests.support.ports import free_port
 from tests.support.waiting import LIMIT
-from workers.hub.client import Hub, RepoFile, RepoSnapshot, Taking
+from workers.hub.client import FetchOptions, Hub, RepoFile, RepoSnapshot
 from workers.hub.rate_limits import HubLimits, Stop
 from workers.hub.session import hub_errors, retry_after
-from workers.process.cancellation import Stopped
+from workers.process.cancellation import Cancelled
 
 ADAPTER = {"adapter_config.json": b'{"peft_type": "LORA"}', "adapter_model.safetensors": b"w" * 300}
 MODEL = {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"m" * 300}
@@ -59,11 +59,11 @@ def scripted(scripted_hub: ScriptedHub, tmp_path: Path) -> Hub:
 
 @pytest.fixture
 def impatient(scripted_hub: ScriptedHub, tmp_path: Path) -> Hub:
-    """For what is never answered; all else has to be answered in that time."""
+    """A hub with a short timeout, for requests that are never answered."""
     return make_hub(scripted_hub.url, tmp_path, timeout=3.0)
 
 
-def fetched(folder: Path) -> set[str]:
+def files_in(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
@@ -75,21 +75,21 @@ def fetch_all(hub: Hub, server: HubServer, repo_id: str, files: dict[str, bytes]
 # resolve
 
 
-def test_resolve_gives_the_commit_of_main_and_the_listing(hub_server: HubServer, hub: Hub):
+def test_resolve_returns_the_commit_of_main_and_the_listing(hub_server: HubServer, hub: Hub):
     sha = hub_server.commit("resolve/plain", ADAPTER)
     snapshot = hub.resolve("resolve/plain")
     assert (snapshot.repo_id, snapshot.sha) == ("resolve/plain", sha)
     assert {file.path for file in snapshot.files} == set(ADAPTER)
 
 
-def test_a_new_commit_is_seen_at_once(hub_server: HubServer, hub: Hub):
+def test_resolve_sees_a_new_commit(hub_server: HubServer, hub: Hub):
     hub_server.commit("resolve/moving", ADAPTER)
     hub.resolve("resolve/moving")
     second = hub_server.commit("resolve/moving", {"README.md": b"more"})
     assert hub.resolve("resolve/moving").sha == second
 
 
-def test_a_branch_and_an_older_commit_resolve_to_their_own_commit(hub_server: HubServer, hub: Hub):
+def test_resolve_accepts_a_branch_and_an_older_commit(hub_server: HubServer, hub: Hub):
     first = hub_server.commit("resolve/branches", ADAPTER)
     hub_server.commit("resolve/branches", {"README.md": b"more"})
     branch = hub_server.commit("resolve/branches", ADAPTER, branch="dev")
@@ -107,22 +107,22 @@ def test_a_branch_and_an_older_commit_resolve_to_their_own_commit(hub_server: Hu
         (b"no front matter", None),
     ],
 )
-def test_the_card_names_the_base_where_it_names_exactly_one(hub_server: HubServer, hub: Hub, card: bytes, base):
+def test_card_base_is_read_if_the_card_names_exactly_one(hub_server: HubServer, hub: Hub, card: bytes, base):
     hub_server.commit("resolve/card", {**ADAPTER, "README.md": card})
     assert hub.resolve("resolve/card").card_base == base
 
 
-def test_a_repo_that_is_not_there_is_not_found(hub: Hub):
+def test_missing_repo_is_not_found(hub: Hub):
     with pytest.raises(RepoNotFound, match="no/such"):
         hub.resolve("no/such")
 
 
-def test_what_is_no_repo_id_is_not_found(hub: Hub):
+def test_invalid_repo_id_is_not_found(hub: Hub):
     with pytest.raises(RepoNotFound, match="not the id of a repo"):
         hub.resolve("a/b/c")
 
 
-def test_what_the_hub_tells_of_a_repo_is_kept(scripted_hub: ScriptedHub, scripted: Hub):
+def test_metadata_is_read_from_the_listing(scripted_hub: ScriptedHub, scripted: Hub):
     info = {
         "id": "o/n",
         "sha": "a" * 40,
@@ -135,32 +135,32 @@ def test_what_the_hub_tells_of_a_repo_is_kept(scripted_hub: ScriptedHub, scripte
     }
     scripted_hub.answer("/api/models/o/n", Answer(body=json.dumps(info).encode()))
     metadata = scripted.resolve("o/n").metadata
-    assert (metadata.licence, metadata.tags) == ("mit", ("peft", "code"))
+    assert (metadata.license, metadata.tags) == ("mit", ("peft", "code"))
     assert (metadata.downloads, metadata.likes) == (12, 3)
     assert metadata.hub_updated_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-def test_what_a_mirror_does_not_tell_is_not_known(scripted_hub: ScriptedHub, scripted: Hub):
+def test_metadata_of_a_mirror_may_be_empty(scripted_hub: ScriptedHub, scripted: Hub):
     scripted_hub.answer("/api/models/o/n", Answer(body=json.dumps({"id": "o/n", "sha": "a" * 40}).encode()))
     assert scripted.resolve("o/n").metadata == Metadata()
 
 
-def test_a_missing_revision_is_named(scripted_hub: ScriptedHub, scripted: Hub):
+def test_missing_revision_is_named(scripted_hub: ScriptedHub, scripted: Hub):
     scripted_hub.answer("/api/models/o/n", Answer(404, {"X-Error-Code": "RevisionNotFound"}))
     with pytest.raises(RevisionNotFound, match="'v9'"):
         scripted.resolve("o/n", "v9")
 
 
-def test_a_renamed_repo_keeps_the_name_that_the_hub_has_for_it(scripted_hub: ScriptedHub, scripted: Hub):
+def test_renamed_repo_has_the_new_name(scripted_hub: ScriptedHub, scripted: Hub):
     scripted_hub.answer("/api/models/old/n", Answer(307, {"Location": "/api/models/new/n/revision/main"}))
-    scripted_hub.lists("new/n", {"config.json": 1})
+    scripted_hub.script_listing("new/n", {"config.json": 1})
     assert scripted.resolve("old/n").repo_id == "new/n"
 
 
 @pytest.mark.parametrize(
     "body", [b"<html>a login page</html>", b"[]", b'{"id": "o/n"}', b'{"id": "o/n", "sha": "../.."}']
 )
-def test_an_answer_that_makes_no_sense_is_transient(scripted_hub: ScriptedHub, scripted: Hub, body: bytes):
+def test_malformed_answer_is_a_transient_error(scripted_hub: ScriptedHub, scripted: Hub, body: bytes):
     scripted_hub.answer("/api/models/o/n", Answer(body=body))
     with pytest.raises(HubUnavailable):
         scripted.resolve("o/n")
@@ -170,9 +170,9 @@ def test_an_answer_that_makes_no_sense_is_transient(scripted_hub: ScriptedHub, s
     ("status", "headers", "error"),
     [
         (401, {"X-Error-Code": "RepoNotFound"}, RepoNotFound),
-        (401, {}, RepoGated),
-        (403, {}, RepoGated),
-        (403, {"X-Error-Code": "GatedRepo"}, RepoGated),
+        (401, {}, GatedRepo),
+        (403, {}, GatedRepo),
+        (403, {"X-Error-Code": "GatedRepo"}, GatedRepo),
         (403, {"X-Error-Message": "Access to this resource is disabled."}, RepoNotFound),
         (404, {}, RepoNotFound),
         (410, {}, RepoNotFound),
@@ -181,7 +181,7 @@ def test_an_answer_that_makes_no_sense_is_transient(scripted_hub: ScriptedHub, s
         (503, {}, HubUnavailable),
     ],
 )
-def test_each_status_has_its_typed_error(
+def test_status_raises_its_error_class(
     scripted_hub: ScriptedHub, scripted: Hub, status: int, headers: dict[str, str], error: type[CatalogError]
 ):
     scripted_hub.answer("/api/models/o/n", Answer(status, headers))
@@ -189,7 +189,7 @@ def test_each_status_has_its_typed_error(
         scripted.resolve("o/n")
 
 
-def test_a_rate_limit_is_raised_at_once_with_the_wait_that_the_hub_asks_for(scripted_hub: ScriptedHub, scripted: Hub):
+def test_429_is_raised_at_once_with_its_retry_after(scripted_hub: ScriptedHub, scripted: Hub):
     scripted_hub.answer("/api/models/o/n", Answer(429, {"Retry-After": "120"}))
     with pytest.raises(HubRateLimited) as caught:
         scripted.resolve("o/n")
@@ -197,36 +197,36 @@ def test_a_rate_limit_is_raised_at_once_with_the_wait_that_the_hub_asks_for(scri
     assert len(scripted_hub.requests) == 1
 
 
-def test_a_hub_that_is_silent_is_given_up(scripted_hub: ScriptedHub, impatient: Hub):
-    scripted_hub.answer("/api/models/o/n", Answer(silent=True))
+def test_silent_hub_times_out(scripted_hub: ScriptedHub, impatient: Hub):
+    scripted_hub.answer("/api/models/o/n", Answer(hangs=True))
     with pytest.raises(HubUnavailable, match="No answer"):
         impatient.resolve("o/n")
     assert len(scripted_hub.requests) == 1
 
 
-def test_a_kept_connection_that_was_closed_meanwhile_costs_nothing(scripted_hub: ScriptedHub, scripted: Hub):
-    scripted_hub.lists("o/n", {"config.json": 1})
-    scripted_hub.hang_ups = 1
+def test_closed_kept_alive_connection_is_replaced(scripted_hub: ScriptedHub, scripted: Hub):
+    scripted_hub.script_listing("o/n", {"config.json": 1})
+    scripted_hub.connections_to_drop = 1
     assert scripted.resolve("o/n").repo_id == "o/n"
 
 
-def test_a_hub_that_hangs_up_twice_is_unavailable(scripted_hub: ScriptedHub, scripted: Hub):
-    scripted_hub.lists("o/n", {"config.json": 1})
-    scripted_hub.hang_ups = 2
+def test_hub_that_closes_two_connections_is_unavailable(scripted_hub: ScriptedHub, scripted: Hub):
+    scripted_hub.script_listing("o/n", {"config.json": 1})
+    scripted_hub.connections_to_drop = 2
     with pytest.raises(HubUnavailable, match="No answer"):
         scripted.resolve("o/n")
 
 
-def test_a_hub_that_is_down_is_unavailable(tmp_path: Path):
+def test_hub_that_is_down_is_unavailable(tmp_path: Path):
     with pytest.raises(HubUnavailable, match="No answer"):
         make_hub(f"http://127.0.0.1:{free_port()}", tmp_path).resolve("o/n")
 
 
-def test_the_token_is_sent_and_none_is_taken_from_the_environment(
+def test_token_is_sent_and_the_environment_is_ignored(
     scripted_hub: ScriptedHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("HF_TOKEN", "of-somebody-else")
-    scripted_hub.lists("o/n", {"config.json": 1})
+    monkeypatch.setenv("HF_TOKEN", "another-token")
+    scripted_hub.script_listing("o/n", {"config.json": 1})
     limits = {"timeout": 5.0, "max_file_bytes": 100, "max_repo_files": 100}
     Hub(scripted_hub.url, "ours", tmp_path, **limits).resolve("o/n")
     Hub(scripted_hub.url, None, tmp_path, **limits).resolve("o/n")
@@ -237,20 +237,20 @@ def test_the_token_is_sent_and_none_is_taken_from_the_environment(
 # fetch
 
 
-def test_an_adapter_comes_without_the_rest_of_its_repo(hub_server: HubServer, hub: Hub):
-    more = {
+def test_only_adapter_files_are_downloaded(hub_server: HubServer, hub: Hub):
+    other_files = {
         "README.md": b"hi",
         "code.py": b"1",
         "optimizer.pt": b"p",
         **MODEL,
         "checkpoint-9/adapter_config.json": b"{}",
     }
-    folder = fetch_all(hub, hub_server, "fetch/adapter", {**ADAPTER, **more})
-    assert fetched(folder) == {*ADAPTER, "README.md"}
+    folder = fetch_all(hub, hub_server, "fetch/adapter", {**ADAPTER, **other_files})
+    assert files_in(folder) == {*ADAPTER, "README.md"}
     assert (folder / "adapter_model.safetensors").read_bytes() == ADAPTER["adapter_model.safetensors"]
 
 
-def test_a_full_model_comes_with_its_shards_and_tokenizer_and_nothing_else(hub_server: HubServer, hub: Hub):
+def test_only_model_and_tokenizer_files_are_downloaded(hub_server: HubServer, hub: Hub):
     wanted = {
         "config.json": b"{}",
         "model-00001-of-00002.safetensors": b"1",
@@ -261,27 +261,27 @@ def test_a_full_model_comes_with_its_shards_and_tokenizer_and_nothing_else(hub_s
         "merges.txt": b"m",
     }
     unwanted = {"consolidated.safetensors": b"x", "modeling.py": b"x", "onnx/model.safetensors": b"x", "a.bin": b"x"}
-    assert fetched(fetch_all(hub, hub_server, "fetch/full", wanted | unwanted)) == set(wanted)
+    assert files_in(fetch_all(hub, hub_server, "fetch/full", wanted | unwanted)) == set(wanted)
 
 
-def test_a_full_model_leaves_a_pickled_adapters_config_behind(hub_server: HubServer, hub: Hub):
+def test_config_of_a_pickled_adapter_is_not_downloaded_with_a_full_model(hub_server: HubServer, hub: Hub):
     folder = fetch_all(
         hub, hub_server, "fetch/merged", {**MODEL, "adapter_config.json": b"{}", "adapter_model.bin": b"p"}
     )
-    assert fetched(folder) == set(MODEL)
+    assert files_in(folder) == set(MODEL)
 
 
-def test_of_nested_adapters_the_highest_checkpoint_is_taken(hub_server: HubServer, hub: Hub):
+def test_highest_checkpoint_with_an_adapter_is_downloaded(hub_server: HubServer, hub: Hub):
     nested = {f"checkpoint-{step}/{name}": body for step in (90, 100) for name, body in ADAPTER.items()}
     folder = fetch_all(hub, hub_server, "fetch/nested", {**nested, "checkpoint-200/adapter_config.json": b"{}"})
     assert folder.name == "checkpoint-100"
-    assert fetched(folder.parent) == {f"checkpoint-100/{name}" for name in ADAPTER}
+    assert files_in(folder.parent) == {f"checkpoint-100/{name}" for name in ADAPTER}
 
 
 @pytest.mark.parametrize(
     "name", ["adapter_model.bin", "pytorch_model-00001-of-00002.bin", "model.ckpt", "x/a.pt", "m.pth"]
 )
-def test_pickled_weights_are_refused(hub_server: HubServer, hub: Hub, name: str):
+def test_pickled_weights_are_rejected(hub_server: HubServer, hub: Hub, name: str):
     with pytest.raises(PickledWeights, match="pickle"):
         fetch_all(hub, hub_server, f"pickled/{name.replace('/', '-')}", {name: b"p", "adapter_config.json": b"{}"})
 
@@ -296,31 +296,31 @@ def test_pickled_weights_are_refused(hub_server: HubServer, hub: Hub, name: str)
         {"model.gguf": b"g", "config.json": b"{}"},
     ],
 )
-def test_a_repo_without_weights_is_refused(hub_server: HubServer, hub: Hub, files: dict[str, bytes]):
-    with pytest.raises(NothingToEmbed):
+def test_repo_without_weights_is_rejected(hub_server: HubServer, hub: Hub, files: dict[str, bytes]):
+    with pytest.raises(NoSupportedWeights):
         fetch_all(hub, hub_server, f"empty/n{abs(hash(tuple(files)))}", files)
 
 
-def test_a_base_comes_with_config_weights_and_tokenizer(hub_server: HubServer, hub: Hub):
+def test_base_is_downloaded_with_config_weights_and_tokenizer(hub_server: HubServer, hub: Hub):
     hub_server.commit("fetch/base", {**MODEL, "tokenizer.json": b"{}", "tokenizer.py": b"x", **ADAPTER})
-    assert fetched(hub.fetch_base(hub.resolve("fetch/base"))) == {*MODEL, "tokenizer.json"}
+    assert files_in(hub.fetch_base(hub.resolve("fetch/base"))) == {*MODEL, "tokenizer.json"}
 
 
-def test_a_bases_config_comes_alone(hub_server: HubServer, hub: Hub, tmp_path: Path):
+def test_base_config_is_downloaded_without_weights(hub_server: HubServer, hub: Hub, tmp_path: Path):
     hub_server.commit("fetch/config", MODEL)
     assert hub.base_config(hub.resolve("fetch/config")) == {"model_type": "llama"}
     assert not list(tmp_path.rglob("model.safetensors"))
 
 
 @pytest.mark.parametrize("files", [{"README.md": b""}, {"config.json": b"[1]"}, {"config.json": b"{"}])
-def test_a_base_without_a_usable_config_is_unsupported(hub_server: HubServer, hub: Hub, files: dict[str, bytes]):
+def test_base_without_a_valid_config_is_unsupported(hub_server: HubServer, hub: Hub, files: dict[str, bytes]):
     repo_id = f"fetch/noconfig{abs(hash(tuple(files.values())))}"
     hub_server.commit(repo_id, files)
     with pytest.raises(UnsupportedBase):
         hub.base_config(hub.resolve(repo_id))
 
 
-def test_the_files_are_those_of_the_resolved_commit_whatever_came_later(hub_server: HubServer, hub: Hub):
+def test_files_are_those_of_the_resolved_commit(hub_server: HubServer, hub: Hub):
     hub_server.commit("fetch/pinned", ADAPTER)
     snapshot = hub.resolve("fetch/pinned")
     hub_server.commit("fetch/pinned", {"adapter_model.safetensors": b"later" * 100})
@@ -328,25 +328,25 @@ def test_the_files_are_those_of_the_resolved_commit_whatever_came_later(hub_serv
     assert (folder / "adapter_model.safetensors").read_bytes() == ADAPTER["adapter_model.safetensors"]
 
 
-def test_a_new_commit_downloads_only_what_changed(hub_server: HubServer, hub: Hub):
+def test_new_commit_downloads_only_changed_files(hub_server: HubServer, hub: Hub):
     fetch_all(hub, hub_server, "fetch/again", ADAPTER)
     hub_server.commit("fetch/again", {"README.md": b"new"})
     blobs = hub.fetch_finetune(hub.resolve("fetch/again")).parents[1] / "blobs"
     assert len(list(blobs.iterdir())) == 3
 
 
-def test_files_that_lie_here_are_not_asked_for_again(scripted_hub: ScriptedHub, scripted: Hub):
-    scripted_hub.lists("o/n", {name: len(body) for name, body in ADAPTER.items()})
+def test_downloaded_files_are_not_requested_again(scripted_hub: ScriptedHub, scripted: Hub):
+    scripted_hub.script_listing("o/n", {name: len(body) for name, body in ADAPTER.items()})
     for name, body in ADAPTER.items():
-        scripted_hub.serves("o/n", name, body, etag=name)
+        scripted_hub.serve_file("o/n", name, body, etag=name)
     snapshot = scripted.resolve("o/n")
     first = scripted.fetch_finetune(snapshot)
-    asked = len(scripted_hub.requests)
+    requests = len(scripted_hub.requests)
     assert scripted.fetch_finetune(snapshot) == first
-    assert len(scripted_hub.requests) == asked
+    assert len(scripted_hub.requests) == requests
 
 
-def test_files_that_lie_here_are_used_while_the_hub_is_away(hub_server: HubServer, hub: Hub, tmp_path: Path):
+def test_downloaded_files_are_used_while_the_hub_is_down(hub_server: HubServer, hub: Hub, tmp_path: Path):
     hub_server.commit("fetch/kept", ADAPTER)
     snapshot = hub.resolve("fetch/kept")
     folder = hub.fetch_finetune(snapshot)
@@ -355,26 +355,26 @@ def test_files_that_lie_here_are_used_while_the_hub_is_away(hub_server: HubServe
 
 def test_progress_ends_at_the_total(hub_server: HubServer, hub: Hub):
     hub_server.commit("fetch/progress", ADAPTER)
-    seen: list[tuple[int, int]] = []
-    taking = Taking(progress=lambda done, total: seen.append((done, total)))
-    hub.fetch_finetune(hub.resolve("fetch/progress"), taking)
+    reports: list[tuple[int, int]] = []
+    options = FetchOptions(progress=lambda done, total: reports.append((done, total)))
+    hub.fetch_finetune(hub.resolve("fetch/progress"), options)
     total = sum(len(body) for body in ADAPTER.values())
-    assert seen[-1] == (total, total)
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert reports[-1] == (total, total)
+    assert [done for done, _ in reports] == sorted(done for done, _ in reports)
 
 
-def test_a_progress_callback_can_stop_the_download(hub_server: HubServer, hub: Hub):
+def test_progress_callback_can_stop_the_download(hub_server: HubServer, hub: Hub):
     hub_server.commit("fetch/stopped", ADAPTER)
 
     def stop(done: int, total: int) -> None:
-        raise Stopped
+        raise Cancelled
 
     snapshot = hub.resolve("fetch/stopped")
-    with pytest.raises(Stopped):
-        hub.fetch_finetune(snapshot, Taking(progress=stop))
+    with pytest.raises(Cancelled):
+        hub.fetch_finetune(snapshot, FetchOptions(progress=stop))
 
 
-def test_several_repos_download_at_once(hub_server: HubServer, hub: Hub):
+def test_several_repos_download_concurrently(hub_server: HubServer, hub: Hub):
     for number in range(8):
         hub_server.commit(f"parallel/n{number}", {**ADAPTER, "README.md": str(number).encode()})
 
@@ -385,26 +385,27 @@ def test_several_repos_download_at_once(hub_server: HubServer, hub: Hub):
         assert list(pool.map(fetch, range(8))) == [str(number).encode() for number in range(8)]
 
 
-# what is refused
+# what is rejected
 
 
-def test_more_files_than_the_limit_are_refused_before_anything_is_fetched(scripted_hub: ScriptedHub, scripted: Hub):
-    scripted_hub.lists("o/n", dict.fromkeys([*ADAPTER, *(f"part-{number}.json" for number in range(50_000))], 1))
+def test_too_many_files_are_rejected_before_any_download(scripted_hub: ScriptedHub, scripted: Hub):
+    paths = [*ADAPTER, *(f"part-{number}.json" for number in range(50_000))]
+    scripted_hub.script_listing("o/n", dict.fromkeys(paths, 1))
     snapshot = scripted.resolve("o/n")
     with pytest.raises(TooManyFiles, match="50,002"):
         scripted.fetch_finetune(snapshot)
     assert len(scripted_hub.requests) == 1
 
 
-def test_a_file_over_the_limit_is_refused_before_it_is_fetched(scripted_hub: ScriptedHub, scripted: Hub):
-    scripted_hub.lists("o/n", {"adapter_config.json": 2, "adapter_model.safetensors": 10_001})
+def test_file_over_the_size_limit_is_rejected_before_its_download(scripted_hub: ScriptedHub, scripted: Hub):
+    scripted_hub.script_listing("o/n", {"adapter_config.json": 2, "adapter_model.safetensors": 10_001})
     snapshot = scripted.resolve("o/n")
     with pytest.raises(FileTooLarge, match="10,001"):
         scripted.fetch_finetune(snapshot)
     assert len(scripted_hub.requests) == 1
 
 
-def test_sizes_that_the_listing_does_not_tell_are_asked_for(hub_server: HubServer, hub: Hub):
+def test_unlisted_size_is_requested_and_checked(hub_server: HubServer, hub: Hub):
     hub_server.commit("limits/large", {**ADAPTER, "adapter_model.safetensors": b"w" * 10_001})
     snapshot = hub.resolve("limits/large")
     assert {file.size for file in snapshot.files} == {None}
@@ -412,27 +413,27 @@ def test_sizes_that_the_listing_does_not_tell_are_asked_for(hub_server: HubServe
         hub.fetch_finetune(snapshot)
 
 
-def test_a_config_may_not_be_as_large_as_weights(scripted_hub: ScriptedHub, tmp_path: Path):
+def test_config_has_a_lower_size_limit(scripted_hub: ScriptedHub, tmp_path: Path):
     hub = make_hub(scripted_hub.url, tmp_path, max_file_bytes=10**9)
-    scripted_hub.lists("o/n", {"adapter_config.json": 17 * 2**20, "adapter_model.safetensors": 17 * 2**20})
+    scripted_hub.script_listing("o/n", {"adapter_config.json": 17 * 2**20, "adapter_model.safetensors": 17 * 2**20})
     snapshot = hub.resolve("o/n")
     with pytest.raises(FileTooLarge, match="adapter_config"):
         hub.choose(snapshot)
 
 
-def test_no_more_files_are_fetched_at_once_than_may(hub_server: HubServer, tmp_path: Path):
-    running, most, changed = 0, 0, threading.Condition()
+def test_number_of_concurrent_downloads_is_limited(hub_server: HubServer, tmp_path: Path):
+    running, peak, changed = 0, 0, threading.Condition()
 
     class Counting(HubLimits):
         @contextmanager
         def download(self, stop: Stop | None = None) -> Iterator[Callable[[], None]]:
-            nonlocal running, most
+            nonlocal running, peak
             with changed:
                 running += 1
-                most = max(most, running)
+                peak = max(peak, running)
                 changed.notify_all()
-                assert changed.wait_for(lambda: most >= 2, LIMIT)
-            time.sleep(0.02)  # room for one too many
+                assert changed.wait_for(lambda: peak >= 2, LIMIT)
+            time.sleep(0.02)  # time for a further download to start
             yield lambda: None
             with changed:
                 running -= 1
@@ -442,38 +443,36 @@ def test_no_more_files_are_fetched_at_once_than_may(hub_server: HubServer, tmp_p
         hub_server.commit(f"at-once/n{number}", ADAPTER)
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda number: hub.fetch_finetune(hub.resolve(f"at-once/n{number}")), range(6)))
-    assert most == 2
+    assert peak == 2
 
 
-def test_a_file_that_grows_over_the_limit_on_its_way_is_stopped(
-    scripted_hub: ScriptedHub, scripted: Hub, tmp_path: Path
-):
-    scripted_hub.lists("o/n", dict.fromkeys(ADAPTER, 2))
-    scripted_hub.serves("o/n", "adapter_config.json", b"x" * 20_000)
+def test_file_larger_than_its_listed_size_is_rejected(scripted_hub: ScriptedHub, scripted: Hub, tmp_path: Path):
+    scripted_hub.script_listing("o/n", dict.fromkeys(ADAPTER, 2))
+    scripted_hub.serve_file("o/n", "adapter_config.json", b"x" * 20_000)
     snapshot = scripted.resolve("o/n")
     with pytest.raises(FileTooLarge, match="adapter_config"):
         scripted.fetch_finetune(snapshot)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 10_000]
 
 
-def test_more_bytes_than_the_disk_has_free_are_not_begun(scripted_hub: ScriptedHub, tmp_path: Path):
+def test_download_larger_than_the_free_disk_is_not_started(scripted_hub: ScriptedHub, tmp_path: Path):
     hub = make_hub(scripted_hub.url, tmp_path, max_file_bytes=10**18)
     sizes = {"adapter_config.json": 2, "adapter_model.safetensors": 10**17}
     siblings = [{"rfilename": name, "size": size, "blobId": "a" * 40} for name, size in sizes.items()]
-    scripted_hub.lists("o/n", {}, siblings=siblings)
+    scripted_hub.script_listing("o/n", {}, siblings=siblings)
     snapshot = hub.resolve("o/n")
     with pytest.raises(DiskFull):
         hub.fetch_finetune(snapshot)
-    assert scripted_hub.downloads() == []
+    assert scripted_hub.download_requests() == []
 
 
 @pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="no /dev/full here")
-def test_a_disk_that_fills_up_is_disk_full():
+def test_full_disk_is_disk_full():
     with pytest.raises(DiskFull), hub_errors("o/n"), open("/dev/full", "wb", buffering=0) as full:
         full.write(b"x")
 
 
-def test_a_local_fault_that_is_not_the_hubs_stays_what_it_is():
+def test_local_error_is_not_translated():
     with pytest.raises(PermissionError), hub_errors("o/n"):
         raise PermissionError(13, "Permission denied")
 
@@ -482,30 +481,30 @@ def test_a_local_fault_that_is_not_the_hubs_stays_what_it_is():
     "path",
     ["../adapter_config.json", "a/../../b.json", "/etc/passwd", "a\\b.json", "C:/x.json", "a//b.json", "./a.json"],
 )
-def test_path_tricks_are_refused(scripted_hub: ScriptedHub, scripted: Hub, path: str):
-    scripted_hub.lists("o/n", dict.fromkeys([*ADAPTER, path], 1))
+def test_unsafe_paths_are_rejected(scripted_hub: ScriptedHub, scripted: Hub, path: str):
+    scripted_hub.script_listing("o/n", dict.fromkeys([*ADAPTER, path], 1))
     snapshot = scripted.resolve("o/n")
     with pytest.raises(UnsafePath):
         scripted.fetch_finetune(snapshot)
     assert len(scripted_hub.requests) == 1
 
 
-def test_an_etag_that_points_at_a_file_of_this_machine_is_refused(scripted_hub: ScriptedHub, tmp_path: Path):
+def test_etag_that_leads_out_of_the_cache_is_rejected(scripted_hub: ScriptedHub, tmp_path: Path):
     (tmp_path / "secret").write_text("secret")
     hub = make_hub(scripted_hub.url, tmp_path / "downloads")
-    scripted_hub.lists("o/n", dict.fromkeys(ADAPTER, 1))
-    scripted_hub.serves("o/n", "adapter_config.json", b"{", etag="../../../secret")
+    scripted_hub.script_listing("o/n", dict.fromkeys(ADAPTER, 1))
+    scripted_hub.serve_file("o/n", "adapter_config.json", b"{", etag="../../../secret")
     snapshot = hub.resolve("o/n")
     with pytest.raises(UnsafePath, match="leads out"):
         hub.fetch_finetune(snapshot)
     assert (tmp_path / "secret").read_text() == "secret"
 
 
-def test_a_gated_repo_says_what_to_do(scripted_hub: ScriptedHub, scripted: Hub):
-    scripted_hub.lists("o/n", dict.fromkeys(ADAPTER, 1))
+def test_gated_repo_error_says_what_to_do(scripted_hub: ScriptedHub, scripted: Hub):
+    scripted_hub.script_listing("o/n", dict.fromkeys(ADAPTER, 1))
     scripted_hub.answer("/o/n/resolve/", Answer(403, {"X-Error-Code": "GatedRepo"}))
     snapshot = scripted.resolve("o/n")
-    with pytest.raises(RepoGated, match="HF_TOKEN"):
+    with pytest.raises(GatedRepo, match="HF_TOKEN"):
         scripted.fetch_finetune(snapshot)
 
 
@@ -514,50 +513,49 @@ def test_a_gated_repo_says_what_to_do(scripted_hub: ScriptedHub, scripted: Hub):
     [
         (Answer(429, {"Retry-After": "7"}), HubRateLimited),
         (Answer(502), HubUnavailable),
-        (Answer(401), RepoGated),
+        (Answer(401), GatedRepo),
         (Answer(404, {"X-Error-Code": "EntryNotFound"}), HubUnavailable),
         (Answer(200), HubUnavailable),  # no ETag: not a Hub
     ],
 )
-def test_a_download_that_fails_has_its_typed_error(
+def test_failed_download_raises_its_error_class(
     scripted_hub: ScriptedHub, scripted: Hub, answer: Answer, error: type[CatalogError]
 ):
-    scripted_hub.lists("o/n", dict.fromkeys(ADAPTER, 1))
+    scripted_hub.script_listing("o/n", dict.fromkeys(ADAPTER, 1))
     scripted_hub.answer("/o/n/resolve/", answer)
     snapshot = scripted.resolve("o/n")
     with pytest.raises(error):
         scripted.fetch_finetune(snapshot)
 
 
-def test_a_download_that_never_begins_is_given_up(scripted_hub: ScriptedHub, impatient: Hub):
-    scripted_hub.lists("o/n", dict.fromkeys(ADAPTER, 1))
-    scripted_hub.answer("/o/n/resolve/", Answer(silent=True))
+def test_silent_download_times_out(scripted_hub: ScriptedHub, impatient: Hub):
+    scripted_hub.script_listing("o/n", dict.fromkeys(ADAPTER, 1))
+    scripted_hub.answer("/o/n/resolve/", Answer(hangs=True))
     snapshot = impatient.resolve("o/n")
     with pytest.raises(HubUnavailable):
         impatient.fetch_finetune(snapshot)
 
 
-def test_a_server_that_breaks_off_and_cannot_resume_is_given_up(scripted_hub: ScriptedHub, scripted: Hub):
-    scripted_hub.lists("o/n", dict.fromkeys(ADAPTER, 100))
-    scripted_hub.serves("o/n", "adapter_config.json", b"x" * 10_000, cut=9_000, ranges=False)
-    scripted_hub.serves("o/n", "adapter_model.safetensors", b"x" * 300)
+def test_download_fails_after_two_breaks_on_a_server_without_ranges(scripted_hub: ScriptedHub, scripted: Hub):
+    scripted_hub.script_listing("o/n", dict.fromkeys(ADAPTER, 100))
+    scripted_hub.serve_file("o/n", "adapter_config.json", b"x" * 10_000, cut_after=9_000, supports_ranges=False)
+    scripted_hub.serve_file("o/n", "adapter_model.safetensors", b"x" * 300)
     snapshot = scripted.resolve("o/n")
     with pytest.raises(HubUnavailable, match="broke off"):
         scripted.fetch_finetune(snapshot)
-    assert [command for command, _, _ in scripted_hub.downloads("adapter_config.json")] == ["HEAD", "GET", "GET"]
+    requests = scripted_hub.download_requests("adapter_config.json")
+    assert [method for method, _, _ in requests] == ["HEAD", "GET", "GET"]
 
 
-def test_nothing_of_the_hubs_own_progress_bars_is_printed(
-    hub_server: HubServer, hub: Hub, capfd: pytest.CaptureFixture[str]
-):
+def test_no_progress_bars_are_printed(hub_server: HubServer, hub: Hub, capfd: pytest.CaptureFixture[str]):
     fetch_all(hub, hub_server, "fetch/quiet", ADAPTER)
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_snapshot_without_files_is_nothing_to_embed(hub: Hub):
-    with pytest.raises(NothingToEmbed):
+def test_snapshot_without_weights_is_rejected(hub: Hub):
+    with pytest.raises(NoSupportedWeights):
         hub.fetch_finetune(RepoSnapshot("o/n", "0" * 40, ()))
-    with pytest.raises(NothingToEmbed):
+    with pytest.raises(NoSupportedWeights):
         hub.fetch_base(RepoSnapshot("o/n", "0" * 40, (RepoFile("README.md", 1),)))
 
 
@@ -571,17 +569,17 @@ def test_a_snapshot_without_files_is_nothing_to_embed(hub: Hub):
         ({}, None),
     ],
 )
-def test_the_wait_is_read_from_the_headers(headers: dict[str, str], seconds: float | None):
+def test_retry_after_is_read_from_the_headers(headers: dict[str, str], seconds: float | None):
     assert retry_after(httpx2.Headers(headers)) == seconds
 
 
 @pytest.mark.parametrize(("ahead", "seconds"), [(600, 600), (-600, 0)])
-def test_the_wait_until_a_date_is_the_time_that_is_left(ahead: float, seconds: float):
+def test_retry_after_may_be_a_date(ahead: float, seconds: float):
     date = formatdate(time.time() + ahead, usegmt=True)
     assert retry_after(httpx2.Headers({"Retry-After": date})) == pytest.approx(seconds, abs=60)
 
 
-def test_a_token_that_no_header_can_carry_is_refused_and_not_repeated(scripted_hub: ScriptedHub, tmp_path: Path):
+def test_token_with_invalid_characters_is_rejected_and_not_repeated(scripted_hub: ScriptedHub, tmp_path: Path):
     hub = Hub(scripted_hub.url, "hf_swordfish\n", tmp_path, timeout=30, max_file_bytes=10**9, max_repo_files=100)
     with pytest.raises(CatalogError) as refused:
         hub.resolve("o/n")

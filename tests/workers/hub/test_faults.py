@@ -1,4 +1,4 @@
-"""What becomes of a job while the Hub is not well, and of its files while the disk is not large."""
+"""Jobs during faults of the Hub, and eviction of their files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from catalog.models.repo_ref import RepoRef
 from catalog.tables import Job, JobState
 from tests.support import pico
 from tests.support.hub_server import Answer, ScriptedHub
-from tests.support.outage import away
+from tests.support.outage import server_down
 from tests.support.pipeline import assemble
 from tests.support.waiting import LIMIT
 from workers.hub.download_cache import evict
-from workers.ingest.claimer import Pace
+from workers.ingest.claimer import BatchPolicy
 from workers.ingest.fetcher import Fetcher
 from workers.ingest.pipeline import Pipeline
-from workers.process.retries import LONGEST_DELAY, RetryPolicy
+from workers.process.retries import MAX_RETRY_DELAY, RetryPolicy
 
 ATTEMPTS = 2
 
@@ -40,92 +40,96 @@ class Worker:
     worker_id: int
 
     def ingest(self, job_id: int) -> Job:
-        """The job as one attempt leaves it."""
+        """The job after one attempt."""
         with self.database.transaction() as session:
-            session.execute(update(Job).values(available_at=func.now()))  # whatever an earlier attempt has to wait for
+            session.execute(
+                update(Job).values(available_at=func.now())
+            )  # without the retry delay of an earlier attempt
         self.pipeline.ingest(job_id)
         with self.database.transaction() as session:
             return jobs.get(session, job_id)
 
 
 @pytest.fixture
-def made(database: Database, pico_base: Path, tmp_path: Path, scripted_hub: ScriptedHub) -> Callable[[float], Worker]:
-    """A worker that waits so many seconds for each answer."""
+def make_worker(
+    database: Database, pico_base: Path, tmp_path: Path, scripted_hub: ScriptedHub
+) -> Callable[[float], Worker]:
+    """Makes workers with a timeout in seconds for each response."""
 
     def make(timeout: float) -> Worker:
-        policy = {"pace": Pace(), "retries": RetryPolicy(ATTEMPTS, base=100)}
-        made = assemble(database, pico_base, tmp_path, endpoint=scripted_hub.url, timeout=timeout, **policy)
-        return Worker(database, made.fetcher, made.pipeline, made.worker_id)
+        policy = {"batching": BatchPolicy(), "retries": RetryPolicy(ATTEMPTS, base=100)}
+        parts = assemble(database, pico_base, tmp_path, endpoint=scripted_hub.url, timeout=timeout, **policy)
+        return Worker(database, parts.fetcher, parts.pipeline, parts.worker_id)
 
     return make
 
 
 @pytest.fixture
-def worker(made: Callable[[float], Worker]) -> Worker:
-    return made(LIMIT)
+def worker(make_worker: Callable[[float], Worker]) -> Worker:
+    return make_worker(LIMIT)
 
 
 @pytest.fixture
 def job(database: Database, scripted_hub: ScriptedHub, tmp_path: Path) -> Job:
     folder = pico.make_adapter(tmp_path / "good")
-    scripted_hub.publishes("o/n", {path.name: path.read_bytes() for path in folder.iterdir()})
+    scripted_hub.publish("o/n", {path.name: path.read_bytes() for path in folder.iterdir()})
     return submit_repo(database, RepoRef("o/n"))
 
 
 @pytest.mark.parametrize(
-    "fault", [Answer(500), Answer(503), Answer(silent=True), Answer(429), Answer(cut=100, promised=10**6)]
+    "fault", [Answer(500), Answer(503), Answer(hangs=True), Answer(429), Answer(cut_after=100, content_length=10**6)]
 )
-def test_a_job_outlives_a_fault_of_the_hub(
-    made: Callable[[float], Worker], job: Job, scripted_hub: ScriptedHub, fault: Answer
+def test_job_survives_a_fault_of_the_hub(
+    make_worker: Callable[[float], Worker], job: Job, scripted_hub: ScriptedHub, fault: Answer
 ):
-    worker = made(3 if fault.silent else LIMIT)
-    scripted_hub.first("/o/n/resolve/", fault)
+    worker = make_worker(3 if fault.hangs else LIMIT)
+    scripted_hub.answer_first("/o/n/resolve/", fault)
     first = worker.ingest(job.id)
     ended = first if first.state == JobState.DONE else worker.ingest(job.id)
     assert ended.state == JobState.DONE
 
 
-def test_a_hub_that_stays_away_fails_the_job_in_the_end(worker: Worker, job: Job, scripted_hub: ScriptedHub):
-    scripted_hub.disturb = lambda path: Answer(500)
+def test_job_fails_after_its_last_attempt_at_an_unavailable_hub(worker: Worker, job: Job, scripted_hub: ScriptedHub):
+    scripted_hub.intercept = lambda path: Answer(500)
     states = [worker.ingest(job.id).state for _ in range(ATTEMPTS)]
     assert states == [JobState.QUEUED, JobState.FAILED]
 
 
-def test_a_hub_that_asks_to_slow_down_never_fails_a_job(worker: Worker, job: Job, scripted_hub: ScriptedHub):
-    scripted_hub.disturb = lambda path: Answer(429)
+def test_rate_limited_job_never_fails(worker: Worker, job: Job, scripted_hub: ScriptedHub):
+    scripted_hub.intercept = lambda path: Answer(429)
     states = [worker.ingest(job.id).state for _ in range(ATTEMPTS + 1)]
     assert states == [JobState.QUEUED] * (ATTEMPTS + 1)
-    scripted_hub.disturb = lambda path: None
+    scripted_hub.intercept = lambda path: None
     assert worker.ingest(job.id).state == JobState.DONE
 
 
-def test_only_attempts_that_found_a_fault_count_against_a_job(worker: Worker, job: Job, scripted_hub: ScriptedHub):
-    for _ in range(ATTEMPTS):  # taken from a worker that was stopped
+def test_released_and_rate_limited_attempts_do_not_count(worker: Worker, job: Job, scripted_hub: ScriptedHub):
+    for _ in range(ATTEMPTS):  # released by a worker that stopped
         with worker.database.transaction() as session:
             claims.claim(session, job.id, worker.worker_id, 1)
             attempts.release(session, [worker.worker_id])
-    scripted_hub.disturb = lambda path: Answer(429)
+    scripted_hub.intercept = lambda path: Answer(429)
     assert worker.ingest(job.id).state == JobState.QUEUED
 
-    scripted_hub.disturb = lambda path: Answer(500)
+    scripted_hub.intercept = lambda path: Answer(500)
     states = [worker.ingest(job.id).state for _ in range(ATTEMPTS)]
 
     assert states == [JobState.QUEUED, JobState.FAILED]
 
 
-def test_a_job_that_is_retried_by_hand_has_all_its_attempts_again(worker: Worker, job: Job, scripted_hub: ScriptedHub):
-    scripted_hub.disturb = lambda path: Answer(500)
+def test_manually_retried_job_has_all_its_attempts_again(worker: Worker, job: Job, scripted_hub: ScriptedHub):
+    scripted_hub.intercept = lambda path: Answer(500)
     for _ in range(ATTEMPTS):
         worker.ingest(job.id)
     with worker.database.transaction() as session:
-        assert jobs.again(session, job.id, None)
+        assert jobs.requeue(session, job.id, None)
 
     states = [worker.ingest(job.id).state for _ in range(ATTEMPTS)]
 
     assert states == [JobState.QUEUED, JobState.FAILED]
 
 
-def test_a_retry_waits_as_long_as_the_hub_asks_and_a_little_more():
+def test_retry_waits_as_long_as_the_hub_asks_plus_jitter():
     policy = RetryPolicy(5, base=2)
     delays = [policy.delay(1, HubRateLimited("slow down", 60)) for _ in range(50)]
     assert min(delays) >= 60
@@ -133,38 +137,38 @@ def test_a_retry_waits_as_long_as_the_hub_asks_and_a_little_more():
     assert len(set(delays)) > 1
 
 
-def test_a_delay_does_not_grow_without_end():
-    assert RetryPolicy(5, base=2).delay(1000, HubUnavailable("away")) <= 1.5 * LONGEST_DELAY
+def test_retry_delay_is_bounded():
+    assert RetryPolicy(5, base=2).delay(1000, HubUnavailable("away")) <= 1.5 * MAX_RETRY_DELAY
 
 
-def test_what_a_job_fetched_is_not_evicted_before_it_is_done(worker: Worker, job: Job, tmp_path: Path):
+def test_files_of_a_running_job_are_not_evicted(worker: Worker, job: Job, tmp_path: Path):
     with worker.database.transaction() as session:
         (claimed,) = claims.claim(session, job.id, worker.worker_id, 1)
     fetched = worker.fetcher.fetch(claimed, worker.worker_id)
     assert evict(tmp_path / "downloads", 10**9) == 0
-    fetched.hold.release()
+    fetched.locks.release()
     assert evict(tmp_path / "downloads", 10**9) > 0
 
 
-def test_what_a_job_is_done_with_may_be_evicted(worker: Worker, job: Job, tmp_path: Path):
+def test_files_of_a_finished_job_may_be_evicted(worker: Worker, job: Job, tmp_path: Path):
     assert worker.ingest(job.id).state == JobState.DONE
     assert evict(tmp_path / "downloads", 10**9) > 0
 
 
-def test_a_fetch_that_failed_holds_nothing(worker: Worker, job: Job, scripted_hub: ScriptedHub, tmp_path: Path):
-    scripted_hub.first("/o/n/resolve/" + scripted_hub.sha + "/adapter_model.safetensors", Answer(500))
+def test_failed_fetch_releases_its_locks(worker: Worker, job: Job, scripted_hub: ScriptedHub, tmp_path: Path):
+    scripted_hub.answer_first("/o/n/resolve/" + scripted_hub.sha + "/adapter_model.safetensors", Answer(500))
     assert worker.ingest(job.id).state == JobState.QUEUED
     assert evict(tmp_path / "downloads", 10**9) > 0
 
 
-def test_a_fetch_can_be_stopped(worker: Worker, job: Job):
+def test_fetch_can_be_stopped(worker: Worker, job: Job):
     with worker.database.transaction() as session:
         (claimed,) = claims.claim(session, job.id, worker.worker_id, 1)
     with pytest.raises(DownloadStopped):
         worker.fetcher.fetch(claimed, worker.worker_id, stop=lambda: True)
 
 
-def test_a_job_in_hand_when_postgres_went_away_is_queued_again_without_another_bell(
+def test_claimed_job_is_requeued_after_an_outage_of_postgres(
     worker: Worker, job: Job, scripted_hub: ScriptedHub, servers: EmbeddedServers
 ):
     outage = ExitStack()
@@ -172,11 +176,11 @@ def test_a_job_in_hand_when_postgres_went_away_is_queued_again_without_another_b
 
     def crash(path: str) -> None:
         if path.endswith("adapter_model.safetensors"):
-            scripted_hub.disturb = lambda path: None
-            outage.enter_context(away(servers.postgres))
+            scripted_hub.intercept = lambda path: None
+            outage.enter_context(server_down(servers.postgres))
             end.start()
 
-    scripted_hub.disturb = crash
+    scripted_hub.intercept = crash
     with suppress(DatabaseUnavailable):
         worker.pipeline.ingest(job.id)
     end.join()

@@ -1,4 +1,4 @@
-"""What is looked at before weights are fetched, and what it costs, counted by the server."""
+"""Screening of repos before their weights are downloaded, and its cost in bytes, counted by the server."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ from catalog.tables import JobState
 from tests.support import pico
 from tests.support.hub_server import HubServer, ScriptedHub
 from tests.support.pipeline import make_pipeline
-from workers.ingest.claimer import Pace
+from workers.ingest.claimer import BatchPolicy
 
-LARGE = 4 * 2**20  # bytes of the weights that are not to be fetched
-KILOBYTES = 64 * 2**10
+LARGE_WEIGHTS_BYTES = 4 * 2**20  # of weights that must not be downloaded
+MAX_SCREENING_BYTES = 64 * 2**10
 NAME = "base_model.model.model.layers.0.self_attn.q_proj"
 CONFIG = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "base_model_name_or_path": pico.BASE_ID}
-WIDE = LARGE // 4 // 4  # columns that fit no base
+WIDE_COLUMNS = LARGE_WEIGHTS_BYTES // 4 // 4  # no base has this width
 
 Ingest = Callable[[str], tuple[JobState, str | None]]
 
 
-def adapter(config: dict[str, Any] | None = None, rank: int = 4, width: int = WIDE, **more: Any) -> dict[str, bytes]:
+def adapter(
+    config: dict[str, Any] | None = None, rank: int = 4, width: int = WIDE_COLUMNS, **more: Any
+) -> dict[str, bytes]:
     tensors = {f"{NAME}.lora_A.weight": (rank, width), f"{NAME}.lora_B.weight": (32, rank)}
     weights = save({name: np.zeros(shape, np.float32) for name, shape in (tensors | more).items()})
     content = json.dumps(CONFIG | (config or {})).encode()
@@ -47,16 +49,16 @@ def with_header(files: dict[str, bytes], change: Callable[[dict[str, Any]], obje
     return {**files, "adapter_model.safetensors": len(head).to_bytes(8, "little") + head + weights[8 + length :]}
 
 
-def good(folder: Path) -> dict[str, bytes]:
-    made = pico.make_adapter(folder)
-    return {path.name: path.read_bytes() for path in made.iterdir()}
+def good_files(folder: Path) -> dict[str, bytes]:
+    adapter_folder = pico.make_adapter(folder)
+    return {path.name: path.read_bytes() for path in adapter_folder.iterdir()}
 
 
 @pytest.fixture
 def ingest(database: Database, servers: EmbeddedServers, pico_base: Path, tmp_path: Path, request) -> Ingest:
-    """Submit a repo, run its job and tell how it ended."""
+    """Submit a repo, run its job, and return its state and error code."""
     url = request.getfixturevalue(getattr(request, "param", "scripted_hub")).url
-    pipeline = make_pipeline(database, pico_base, tmp_path, endpoint=url, timeout=5, pace=Pace())
+    pipeline = make_pipeline(database, pico_base, tmp_path, endpoint=url, timeout=5, batching=BatchPolicy())
 
     def run(repo_id: str) -> tuple[JobState, str | None]:
         job = submit_repo(database, RepoRef(repo_id))
@@ -76,7 +78,7 @@ def other_dtype(header: dict[str, Any]) -> None:
     header[f"{NAME}.lora_A.weight"]["dtype"] = "F64"
 
 
-BAD = {
+BAD_REPOS = {
     "wrong_base": (adapter(), "shape_mismatch"),
     "unknown_base": (adapter({"base_model_name_or_path": "no/such"}), "base_unresolved"),
     "wrong_kind": (adapter({"peft_type": "NO_SUCH"}), "unsupported_adapter"),
@@ -88,54 +90,52 @@ BAD = {
         "corrupt_weights",
     ),
     "no_safetensors": (
-        adapter() | {"adapter_model.safetensors": b"\xff" * LARGE},
+        adapter() | {"adapter_model.safetensors": b"\xff" * LARGE_WEIGHTS_BYTES},
         "corrupt_weights",
     ),
     "needs_code": (adapter({"auto_map": {"AutoModel": "x.Y"}}), "remote_code"),
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_embedded_costs_kilobytes(scripted_hub: ScriptedHub, ingest: Ingest, name: str):
-    files, code = BAD[name]
-    scripted_hub.publishes("o/n", files)
+@pytest.mark.parametrize("name", BAD_REPOS)
+def test_rejected_repo_costs_kilobytes(scripted_hub: ScriptedHub, ingest: Ingest, name: str):
+    files, code = BAD_REPOS[name]
+    scripted_hub.publish("o/n", files)
     assert ingest("o/n") == (JobState.FAILED, code)
-    assert sum(scripted_hub.sent.values()) < KILOBYTES
-    assert len(files["adapter_model.safetensors"]) >= LARGE
+    assert sum(scripted_hub.bytes_sent.values()) < MAX_SCREENING_BYTES
+    assert len(files["adapter_model.safetensors"]) >= LARGE_WEIGHTS_BYTES
 
 
-def test_a_server_without_ranges_is_hung_up_on(scripted_hub: ScriptedHub, ingest: Ingest):
+def test_connection_closes_after_the_header_on_a_server_without_ranges(scripted_hub: ScriptedHub, ingest: Ingest):
     large = 64 * 2**20
-    scripted_hub.publishes("o/n", adapter(width=large // 16), ranges=False)
+    scripted_hub.publish("o/n", adapter(width=large // 16), supports_ranges=False)
     assert ingest("o/n") == (JobState.FAILED, "shape_mismatch")
-    # what had left the server when the client hung up lay in the buffers of both sockets
-    assert sum(scripted_hub.sent.values()) < large / 4
+    # bytes in the buffers of both sockets count as sent
+    assert sum(scripted_hub.bytes_sent.values()) < large / 4
 
 
-def test_a_good_adapter_is_fetched_once_and_embedded(scripted_hub: ScriptedHub, ingest: Ingest, tmp_path: Path):
-    files = good(tmp_path / "good")
-    scripted_hub.publishes("o/n", files)
+def test_good_adapter_is_downloaded_once_and_embedded(scripted_hub: ScriptedHub, ingest: Ingest, tmp_path: Path):
+    files = good_files(tmp_path / "good")
+    scripted_hub.publish("o/n", files)
     assert ingest("o/n") == (JobState.DONE, None)
     for name, body in files.items():
-        assert sum(count for path, count in scripted_hub.sent.items() if path.endswith(name)) == len(body)
+        assert sum(count for path, count in scripted_hub.bytes_sent.items() if path.endswith(name)) == len(body)
 
 
 @pytest.mark.parametrize("ingest", ["hub_server"], indirect=True)
-def test_a_mirror_that_tells_neither_sizes_nor_ranges_serves_all_the_same(
-    hub_server: HubServer, ingest: Ingest, tmp_path: Path
-):
-    hub_server.commit("screened/good", good(tmp_path / "good"))
+def test_mirror_without_sizes_and_ranges_works(hub_server: HubServer, ingest: Ingest, tmp_path: Path):
+    hub_server.commit("screened/good", good_files(tmp_path / "good"))
     assert ingest("screened/good") == (JobState.DONE, None)
 
 
-def test_a_header_longer_than_the_first_guess_is_read_whole(scripted_hub: ScriptedHub, ingest: Ingest):
+def test_header_longer_than_the_first_request_is_read(scripted_hub: ScriptedHub, ingest: Ingest):
     more = {f"other.{number:05}.weight": (1,) for number in range(2000)}
-    files = adapter(width=LARGE // 16, **more)
+    files = adapter(width=LARGE_WEIGHTS_BYTES // 16, **more)
     length = int.from_bytes(files["adapter_model.safetensors"][:8], "little")
-    scripted_hub.publishes("o/n", files)
+    scripted_hub.publish("o/n", files)
     assert ingest("o/n") == (JobState.FAILED, "shape_mismatch")
     assert length > 100_000
-    assert sum(scripted_hub.sent.values()) < length + KILOBYTES
+    assert sum(scripted_hub.bytes_sent.values()) < length + MAX_SCREENING_BYTES
 
 
 def full_model(width: int, layers: int = 2) -> dict[str, bytes]:
@@ -153,23 +153,23 @@ def full_model(width: int, layers: int = 2) -> dict[str, bytes]:
     return files
 
 
-def test_the_header_of_every_shard_is_looked_at(scripted_hub: ScriptedHub, ingest: Ingest):
-    files = full_model(LARGE // 128)
-    scripted_hub.publishes("o/n", files | {"README.md": f"---\nbase_model: {pico.BASE_ID}\n---\n".encode()})
+def test_header_of_every_shard_is_checked(scripted_hub: ScriptedHub, ingest: Ingest):
+    files = full_model(LARGE_WEIGHTS_BYTES // 128)
+    scripted_hub.publish("o/n", files | {"README.md": f"---\nbase_model: {pico.BASE_ID}\n---\n".encode()})
     assert ingest("o/n") == (JobState.FAILED, "shape_mismatch")
-    assert sum(scripted_hub.sent.values()) < KILOBYTES
+    assert sum(scripted_hub.bytes_sent.values()) < MAX_SCREENING_BYTES
 
 
-def test_a_shard_that_is_not_what_the_index_says_costs_kilobytes(scripted_hub: ScriptedHub, ingest: Ingest):
-    files = full_model(LARGE // 128)
+def test_shard_that_differs_from_the_index_costs_kilobytes(scripted_hub: ScriptedHub, ingest: Ingest):
+    files = full_model(LARGE_WEIGHTS_BYTES // 128)
     first, second = sorted(name for name in files if name.startswith("model-"))
-    scripted_hub.publishes("o/n", files | {first: files[second]})
+    scripted_hub.publish("o/n", files | {first: files[second]})
     assert ingest("o/n") == (JobState.FAILED, "corrupt_weights")
-    assert sum(scripted_hub.sent.values()) < KILOBYTES
+    assert sum(scripted_hub.bytes_sent.values()) < MAX_SCREENING_BYTES
 
 
-def test_a_base_that_does_not_fit_is_not_fetched(scripted_hub: ScriptedHub, ingest: Ingest):
-    scripted_hub.publishes("o/base", full_model(LARGE // 128))
-    scripted_hub.publishes("o/n", adapter({"base_model_name_or_path": "o/base"}, width=16))
+def test_base_that_does_not_fit_is_not_downloaded(scripted_hub: ScriptedHub, ingest: Ingest):
+    scripted_hub.publish("o/base", full_model(LARGE_WEIGHTS_BYTES // 128))
+    scripted_hub.publish("o/n", adapter({"base_model_name_or_path": "o/base"}, width=16))
     assert ingest("o/n") == (JobState.FAILED, "shape_mismatch")
-    assert sum(scripted_hub.sent.values()) < 2 * KILOBYTES
+    assert sum(scripted_hub.bytes_sent.values()) < 2 * MAX_SCREENING_BYTES

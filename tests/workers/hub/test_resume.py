@@ -1,4 +1,4 @@
-"""Downloads that were cut: what has arrived is kept, and the rest is asked for."""
+"""Broken downloads keep their partial file and resume."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 from catalog.errors import DownloadStopped, HubRateLimited, HubUnavailable
 from tests.support.hub_server import Answer, ScriptedHub
 from tests.support.waiting import LIMIT, wait_until
-from workers.hub.client import Hub, Taking
-from workers.hub.transfer import BREAKS
+from workers.hub.client import FetchOptions, Hub
+from workers.hub.transfer import MAX_RESUMPTIONS
 
 ROOT = Path(__file__).parents[3]
 WEIGHTS = "adapter_model.safetensors"
@@ -42,62 +42,62 @@ def hub(scripted_hub: ScriptedHub, tmp_path: Path) -> Hub:
     return make_hub(scripted_hub.url, tmp_path)
 
 
-def fetch(hub: Hub, taking: Taking | None = None) -> bytes:
-    return (hub.fetch_finetune(hub.resolve("o/n"), taking or Taking()) / WEIGHTS).read_bytes()
+def fetch(hub: Hub, options: FetchOptions | None = None) -> bytes:
+    return (hub.fetch_finetune(hub.resolve("o/n"), options or FetchOptions()) / WEIGHTS).read_bytes()
 
 
 def ranges(scripted_hub: ScriptedHub) -> list[str | None]:
-    def asked(headers: Mapping[str, str]) -> str | None:
+    def range_header(headers: Mapping[str, str]) -> str | None:
         return {name.lower(): value for name, value in headers.items()}.get("range")
 
-    return [asked(headers) for _, _, headers in scripted_hub.downloads(WEIGHTS)]
+    return [range_header(headers) for _, _, headers in scripted_hub.download_requests(WEIGHTS)]
 
 
-def cut_once(scripted_hub: ScriptedHub, **cut: int) -> None:
-    scripted_hub.publishes("o/n", FILES)
-    standing = scripted_hub._answers[PATH]
-    scripted_hub.first(PATH, Answer(200, standing.headers, BODY, **cut))
+def break_once(scripted_hub: ScriptedHub, **cut: int) -> None:
+    scripted_hub.publish("o/n", FILES)
+    answer = scripted_hub._answers[PATH]
+    scripted_hub.answer_first(PATH, Answer(200, answer.headers, BODY, **cut))
 
 
-def test_a_download_that_is_cut_goes_on_where_it_stopped(scripted_hub: ScriptedHub, hub: Hub):
-    cut_once(scripted_hub, cut=600_000)
+def test_broken_download_resumes(scripted_hub: ScriptedHub, hub: Hub):
+    break_once(scripted_hub, cut_after=600_000)
     assert fetch(hub) == BODY
     assert ranges(scripted_hub) == [None, "bytes=600000-"]
-    assert scripted_hub.sent[PATH] == len(BODY)
+    assert scripted_hub.bytes_sent[PATH] == len(BODY)
 
 
-def test_a_download_that_hangs_in_the_middle_goes_on_where_it_stopped(scripted_hub: ScriptedHub, tmp_path: Path):
-    cut_once(scripted_hub, stall=600_000)
+def test_stalled_download_resumes(scripted_hub: ScriptedHub, tmp_path: Path):
+    break_once(scripted_hub, stall_after=600_000)
     assert fetch(make_hub(scripted_hub.url, tmp_path, timeout=3)) == BODY
-    assert scripted_hub.sent[PATH] == len(BODY)
+    assert scripted_hub.bytes_sent[PATH] == len(BODY)
 
 
-def test_a_download_that_is_cut_again_and_again_ends_and_a_later_one_goes_on(scripted_hub: ScriptedHub, hub: Hub):
-    scripted_hub.publishes("o/n", FILES, cut=100_000)
+def test_download_fails_after_too_many_breaks_and_a_later_one_resumes(scripted_hub: ScriptedHub, hub: Hub):
+    scripted_hub.publish("o/n", FILES, cut_after=100_000)
     with pytest.raises(HubUnavailable, match="broke off"):
         fetch(hub)
-    assert len(ranges(scripted_hub)) == BREAKS + 1
+    assert len(ranges(scripted_hub)) == MAX_RESUMPTIONS + 1
     assert fetch(hub) == BODY
-    assert scripted_hub.sent[PATH] == len(BODY)
+    assert scripted_hub.bytes_sent[PATH] == len(BODY)
 
 
 @pytest.mark.parametrize(
     ("fault", "error"), [(Answer(429, {"Retry-After": "1"}), HubRateLimited), (Answer(500), HubUnavailable)]
 )
-def test_a_refusal_in_the_middle_keeps_what_has_arrived(
+def test_error_status_after_a_break_keeps_the_partial_file(
     scripted_hub: ScriptedHub, hub: Hub, fault: Answer, error: type[Exception]
 ):
-    cut_once(scripted_hub, cut=600_000)
-    scripted_hub.first(PATH, fault)
+    break_once(scripted_hub, cut_after=600_000)
+    scripted_hub.answer_first(PATH, fault)
     with pytest.raises(error):
         fetch(hub)
     assert fetch(hub) == BODY
-    assert scripted_hub.sent[PATH] == len(BODY)
+    assert scripted_hub.bytes_sent[PATH] == len(BODY)
 
 
 @pytest.mark.exhaustive
-def test_a_worker_that_is_killed_leaves_what_has_arrived_to_the_next(scripted_hub: ScriptedHub, tmp_path: Path):
-    cut_once(scripted_hub, stall=600_000)
+def test_killed_worker_leaves_its_partial_file_to_the_next(scripted_hub: ScriptedHub, tmp_path: Path):
+    break_once(scripted_hub, stall_after=600_000)
     blob = tmp_path / "models--o--n" / "blobs" / f"{hashlib.sha256(BODY).hexdigest()}.incomplete"
     with subprocess.Popen([sys.executable, "-c", FETCH, scripted_hub.url, str(tmp_path)], cwd=ROOT) as worker:
         wait_until(
@@ -111,71 +111,74 @@ def test_a_worker_that_is_killed_leaves_what_has_arrived_to_the_next(scripted_hu
     assert 590_000 <= first <= 600_000
 
 
-def test_a_download_can_be_stopped_between_blocks_and_continued(scripted_hub: ScriptedHub, hub: Hub):
-    scripted_hub.publishes("o/n", FILES)
-    seen: list[int] = []
-    taking = Taking(progress=lambda done, total: seen.append(done), stop=lambda: bool(seen and seen[-1] > 100_000))
+def test_stopped_download_resumes_later(scripted_hub: ScriptedHub, hub: Hub):
+    scripted_hub.publish("o/n", FILES)
+    progress_bytes: list[int] = []
+    options = FetchOptions(
+        progress=lambda done, total: progress_bytes.append(done),
+        stop=lambda: bool(progress_bytes and progress_bytes[-1] > 100_000),
+    )
     with pytest.raises(DownloadStopped):
-        fetch(hub, taking)
-    assert seen[-1] < len(BODY)
+        fetch(hub, options)
+    assert progress_bytes[-1] < len(BODY)
     assert fetch(hub) == BODY
-    assert int(ranges(scripted_hub)[-1].removeprefix("bytes=").removesuffix("-")) >= seen[-1] - len(FILES)
+    assert int(ranges(scripted_hub)[-1].removeprefix("bytes=").removesuffix("-")) >= progress_bytes[-1] - len(FILES)
 
 
-def test_a_server_without_ranges_starts_over(scripted_hub: ScriptedHub, hub: Hub):
-    scripted_hub.publishes("o/n", FILES, ranges=False, cut=600_000)
+def test_download_restarts_on_a_server_without_ranges(scripted_hub: ScriptedHub, hub: Hub):
+    scripted_hub.publish("o/n", FILES, supports_ranges=False, cut_after=600_000)
     with pytest.raises(HubUnavailable, match="broke off"):
         fetch(hub)
-    scripted_hub.publishes("o/n", FILES, ranges=False)
+    scripted_hub.publish("o/n", FILES, supports_ranges=False)
     assert fetch(hub) == BODY
 
 
-def test_what_arrived_damaged_is_thrown_away(scripted_hub: ScriptedHub, hub: Hub):
-    scripted_hub.publishes("o/n", FILES)
+def test_damaged_file_is_discarded(scripted_hub: ScriptedHub, hub: Hub):
+    scripted_hub.publish("o/n", FILES)
     headers = scripted_hub._answers[PATH].headers
-    scripted_hub.first(PATH, Answer(200, headers, BODY[:-1] + b"?"))
+    scripted_hub.answer_first(PATH, Answer(200, headers, BODY[:-1] + b"?"))
     with pytest.raises(HubUnavailable, match="damaged"):
         fetch(hub)
     assert fetch(hub) == BODY
 
 
-def test_another_part_than_was_asked_for_is_not_used(scripted_hub: ScriptedHub, hub: Hub):
-    cut_once(scripted_hub, cut=600_000)
-    scripted_hub.first(PATH, Answer(206, {"Content-Range": f"bytes 0-{len(BODY) - 1}/{len(BODY)}"}, BODY))
-    with pytest.raises(HubUnavailable, match="another part"):
+def test_response_with_another_range_is_rejected(scripted_hub: ScriptedHub, hub: Hub):
+    break_once(scripted_hub, cut_after=600_000)
+    scripted_hub.answer_first(PATH, Answer(206, {"Content-Range": f"bytes 0-{len(BODY) - 1}/{len(BODY)}"}, BODY))
+    with pytest.raises(HubUnavailable, match="another range"):
         fetch(hub)
     assert fetch(hub) == BODY
 
 
-def test_more_than_the_hub_told_is_not_read(scripted_hub: ScriptedHub, hub: Hub):
-    scripted_hub.publishes("o/n", FILES)
+def test_bytes_beyond_the_announced_size_are_not_read(scripted_hub: ScriptedHub, hub: Hub):
+    scripted_hub.publish("o/n", FILES)
     headers = scripted_hub._answers[PATH].headers
     scripted_hub.answer(PATH, Answer(200, headers, BODY * 20))
     with pytest.raises(HubUnavailable, match="than the 1,048,576 bytes"):
         fetch(hub)
-    assert scripted_hub.sent[PATH] < 20 * len(BODY)
+    assert scripted_hub.bytes_sent[PATH] < 20 * len(BODY)
 
 
-def test_two_who_want_the_same_file_fetch_it_once(scripted_hub: ScriptedHub, hub: Hub):
-    scripted_hub.publishes("o/n", FILES)
+def test_two_threads_download_the_same_file_once(scripted_hub: ScriptedHub, hub: Hub):
+    scripted_hub.publish("o/n", FILES)
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(lambda _: fetch(hub), range(2))) == [BODY, BODY]
-    assert scripted_hub.sent[PATH] == len(BODY)
+    assert scripted_hub.bytes_sent[PATH] == len(BODY)
 
 
-def test_a_file_of_an_earlier_commit_is_not_asked_for_again(scripted_hub: ScriptedHub, hub: Hub):
-    scripted_hub.publishes("o/n", FILES)
+def test_unchanged_file_of_an_earlier_commit_is_not_requested_again(scripted_hub: ScriptedHub, hub: Hub):
+    scripted_hub.publish("o/n", FILES)
     fetch(hub)
-    scripted_hub.publishes("o/n", {**FILES, "README.md": b"new"}, sha="6" * 40)
+    scripted_hub.publish("o/n", {**FILES, "README.md": b"new"}, sha="6" * 40)
     assert fetch(hub) == BODY
     assert [path for _, path, _ in scripted_hub.requests if "6" * 40 in path] == [f"/o/n/resolve/{'6' * 40}/README.md"]
 
 
-def test_a_file_whose_hash_is_not_listed_is_found_by_its_etag(scripted_hub: ScriptedHub, hub: Hub):
+def test_file_without_a_listed_hash_is_found_by_its_etag(scripted_hub: ScriptedHub, hub: Hub):
     for sha in ("5" * 40, "6" * 40):
-        scripted_hub.publishes("o/n", FILES, sha=sha)
+        scripted_hub.publish("o/n", FILES, sha=sha)
         info = {"id": "o/n", "sha": sha, "siblings": [{"rfilename": name} for name in FILES]}
         scripted_hub.answer("/api/models/o/n", Answer(body=json.dumps(info).encode()))
         assert fetch(hub) == BODY
-    assert scripted_hub.sent[PATH] == len(BODY)
-    assert scripted_hub.sent[PATH.replace("5" * 40, "6" * 40)] == 0
+    assert scripted_hub.bytes_sent[PATH] == len(BODY)
+    assert scripted_hub.bytes_sent[PATH.replace("5" * 40, "6" * 40)] == 0

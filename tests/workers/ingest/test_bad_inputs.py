@@ -1,4 +1,4 @@
-"""Each bad input ends as its own typed error; memory stays bounded, nothing is executed, the next job runs."""
+"""Bad inputs: each fails with its own error, memory stays bounded, no code is executed, and the next job runs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from catalog.jobs.submissions import submit_folder, submit_repo
 from catalog.models.repo_ref import RepoRef
 from catalog.tables import Base, JobState
 from tests.support import pico, read_bad_inputs
-from tests.support.bad_inputs import FOLDERS, LIMIT, canary_of
+from tests.support.bad_inputs import FOLDERS, LIMIT, canary_path
 from tests.support.hub_server import Answer, ScriptedHub
 from tests.support.pipeline import make_pipeline
 from workers.ingest.pipeline import Pipeline
 
 LIMITS = {"max_file_bytes": LIMIT, "max_repo_files": 10_000}
-ADDRESS_SPACE = 1 << 30  # bytes beyond what the process has when it begins to read
+ADDRESS_SPACE = 1 << 30  # bytes on top of what the process uses before it reads
 READER = Path(read_bad_inputs.__file__)
 
 
-def ended(database: Database, job_id: int) -> tuple[JobState, int, str | None]:
+def result_of(database: Database, job_id: int) -> tuple[JobState, int, str | None]:
     with database.transaction() as session:
         job = jobs.get(session, job_id)
         return job.state, job.attempts, job.error_code
@@ -50,8 +50,8 @@ class Outcome:
 def outcomes(
     servers: EmbeddedServers, pico_base: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Outcome]]:
-    """What became of every folder of the corpus, and of a good one after each, in one worker."""
-    database, folder, found = Database(servers.database_url), tmp_path_factory.mktemp("bad"), {}
+    """The results of all folders of the corpus, and of a good folder after each, in one worker."""
+    database, folder, outcomes_by_name = Database(servers.database_url), tmp_path_factory.mktemp("bad"), {}
     with database.transaction() as session:
         session.execute(text(f"TRUNCATE {', '.join(Base.metadata.tables)} RESTART IDENTITY CASCADE"))
     pipeline = make_pipeline(database, pico_base, folder, **LIMITS)
@@ -61,42 +61,44 @@ def outcomes(
         pipeline.ingest(bad.id)
         good = submit_folder(database, pico.make_adapter(folder / f"good{seed}", seed=seed))
         pipeline.ingest(good.id)
-        found[name] = Outcome(ended(database, bad.id), ended(database, good.id), canary_of(folder / name).exists())
-    yield found
+        outcomes_by_name[name] = Outcome(
+            result_of(database, bad.id), result_of(database, good.id), canary_path(folder / name).exists()
+        )
+    yield outcomes_by_name
     database.close()
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_a_bad_folder_ends_as_its_own_error(outcomes: dict[str, Outcome], name: str):
+def test_bad_folder_fails_with_its_own_error(outcomes: dict[str, Outcome], name: str):
     assert outcomes[name].bad == (JobState.FAILED, 1, FOLDERS[name].code)
 
 
-def test_the_next_job_runs_after_each(outcomes: dict[str, Outcome]):
+def test_next_job_runs_after_each_bad_folder(outcomes: dict[str, Outcome]):
     assert {outcome.next for outcome in outcomes.values()} == {(JobState.DONE, 1, None)}
 
 
-def test_nothing_is_executed(outcomes: dict[str, Outcome]):
+def test_no_code_in_a_bad_folder_is_executed(outcomes: dict[str, Outcome]):
     assert not [name for name, outcome in outcomes.items() if outcome.executed]
 
 
-def test_bad_folders_spoil_no_good_one_of_their_batch(database: Database, pico_base: Path, tmp_path: Path):
+def test_bad_folders_do_not_affect_good_ones_of_their_batch(database: Database, pico_base: Path, tmp_path: Path):
     submitted = {}
     for name in ("nan", "vector_beyond_float32", "loha_of_lora_tensors", "missing_a", "wrong_base"):
         FOLDERS[name].make(tmp_path / name)
         submitted[name] = submit_folder(database, tmp_path / name)
     good = [submit_folder(database, pico.make_adapter(tmp_path / f"good{seed}", seed=seed)) for seed in range(2)]
     make_pipeline(database, pico_base, tmp_path, **LIMITS).ingest(good[0].id)
-    assert {name: ended(database, job.id)[2] for name, job in submitted.items()} == {
+    assert {name: result_of(database, job.id)[2] for name, job in submitted.items()} == {
         name: FOLDERS[name].code for name in submitted
     }
-    assert [ended(database, job.id)[0] for job in good] == [JobState.DONE, JobState.DONE]
+    assert [result_of(database, job.id)[0] for job in good] == [JobState.DONE, JobState.DONE]
 
 
-def test_a_canary_would_tell(tmp_path: Path):
-    """The corpus could execute something: opening its pickle does."""
+def test_unpickling_a_bad_folder_triggers_the_canary(tmp_path: Path):
+    """The canary works: loading the pickle of the corpus executes code."""
     FOLDERS["adapter_in_a_pickle"].make(tmp_path / "one")
     pickle.loads((tmp_path / "one" / "adapter_model.bin").read_bytes())
-    assert canary_of(tmp_path / "one").exists()
+    assert canary_path(tmp_path / "one").exists()
 
 
 # memory
@@ -109,18 +111,18 @@ def read_all(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.exhaustive
-def test_no_bad_input_takes_more_memory_than_it_has_bytes_for(tmp_path: Path):
-    """Read and encoded in a process of limited address space: a claim that was believed would be a MemoryError."""
+def test_bad_inputs_need_no_more_memory_than_their_bytes(tmp_path: Path):
+    """Read and encode in a process with limited address space: trusting a declared size would raise MemoryError."""
     done = read_all(tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    # nobody looks for a base there: it is given
+    codes = json.loads(done.stdout.splitlines()[-1])
+    # the base is given, so no base has to be resolved
     expected = {name: bad.code.replace("base_unresolved", "shape_mismatch") for name, bad in FOLDERS.items()}
-    assert found == expected
+    assert codes == expected
 
 
 @pytest.mark.exhaustive
-def test_a_claim_that_was_believed_would_be_seen(tmp_path: Path):
+def test_trusting_a_declared_size_exhausts_the_memory(tmp_path: Path):
     done = read_all(tmp_path, "--believe")
     assert done.returncode != 0
     assert "MemoryError" in done.stderr or "allocate memory" in done.stderr
@@ -137,22 +139,22 @@ def hub_pipeline(database: Database, pico_base: Path, tmp_path: Path, scripted_h
 def ingest_repo(database: Database, pipeline: Pipeline, repo_id: str) -> tuple[JobState, int, str | None]:
     job = submit_repo(database, RepoRef(repo_id))
     pipeline.ingest(job.id)
-    return ended(database, job.id)
+    return result_of(database, job.id)
 
 
-def test_a_repo_of_50_000_files_is_refused_by_its_listing(
+def test_repo_of_50_000_files_is_refused_by_its_listing(
     database: Database, hub_pipeline: Pipeline, scripted_hub: ScriptedHub
 ):
     files = {f"file-{number}.json": 10 for number in range(50_000)}
-    scripted_hub.lists("o/many", {"adapter_config.json": 10, "adapter_model.safetensors": 10, **files})
+    scripted_hub.script_listing("o/many", {"adapter_config.json": 10, "adapter_model.safetensors": 10, **files})
     assert ingest_repo(database, hub_pipeline, "o/many") == (JobState.FAILED, 1, "too_many_files")
     assert len(scripted_hub.requests) == 1
 
 
-def test_a_repos_file_over_the_limit_is_not_asked_for(
+def test_file_over_the_size_limit_is_not_requested(
     database: Database, hub_pipeline: Pipeline, scripted_hub: ScriptedHub
 ):
-    scripted_hub.lists("o/large", {"adapter_config.json": 10, "adapter_model.safetensors": LIMIT + 1})
+    scripted_hub.script_listing("o/large", {"adapter_config.json": 10, "adapter_model.safetensors": LIMIT + 1})
     assert ingest_repo(database, hub_pipeline, "o/large") == (JobState.FAILED, 1, "file_too_large")
     assert len(scripted_hub.requests) == 1
 
@@ -161,32 +163,32 @@ def test_a_repos_file_over_the_limit_is_not_asked_for(
     "path",
     ["../../.bashrc", "/etc/cron.d/job", "a/../../b.json", "C:\\run.json", "..\\x.json", "a//b.json", "a\0.json"],
 )
-def test_path_tricks_in_a_repo_are_refused(
+def test_unsafe_paths_in_a_repo_are_refused(
     database: Database, hub_pipeline: Pipeline, scripted_hub: ScriptedHub, path: str
 ):
-    scripted_hub.lists("o/tricks", {"adapter_config.json": 10, "adapter_model.safetensors": 10, path: 10})
+    scripted_hub.script_listing("o/tricks", {"adapter_config.json": 10, "adapter_model.safetensors": 10, path: 10})
     assert ingest_repo(database, hub_pipeline, "o/tricks") == (JobState.FAILED, 1, "unsafe_path")
     assert len(scripted_hub.requests) == 1
 
 
-def test_a_gated_repo_says_so(database: Database, hub_pipeline: Pipeline, scripted_hub: ScriptedHub):
+def test_gated_repo_fails_with_its_own_code(database: Database, hub_pipeline: Pipeline, scripted_hub: ScriptedHub):
     scripted_hub.answer("/api/models/o/gated", Answer(403, {"X-Error-Code": "GatedRepo"}))
-    assert ingest_repo(database, hub_pipeline, "o/gated") == (JobState.FAILED, 1, "repo_gated")
+    assert ingest_repo(database, hub_pipeline, "o/gated") == (JobState.FAILED, 1, "gated_repo")
 
 
-def test_a_repo_of_pickles_is_refused_by_its_listing(
+def test_repo_of_pickles_is_refused_by_its_listing(
     database: Database, hub_pipeline: Pipeline, scripted_hub: ScriptedHub
 ):
-    scripted_hub.lists("o/pickled", {"adapter_config.json": 10, "adapter_model.bin": 10})
+    scripted_hub.script_listing("o/pickled", {"adapter_config.json": 10, "adapter_model.bin": 10})
     assert ingest_repo(database, hub_pipeline, "o/pickled") == (JobState.FAILED, 1, "pickled_weights")
     assert len(scripted_hub.requests) == 1
 
 
-def test_after_bad_repos_the_next_folder_runs(
+def test_next_folder_runs_after_bad_repos(
     database: Database, hub_pipeline: Pipeline, scripted_hub: ScriptedHub, tmp_path: Path
 ):
-    scripted_hub.lists("o/pickled", {"adapter_config.json": 10, "adapter_model.bin": 10})
+    scripted_hub.script_listing("o/pickled", {"adapter_config.json": 10, "adapter_model.bin": 10})
     ingest_repo(database, hub_pipeline, "o/pickled")
     good = submit_folder(database, pico.make_adapter(tmp_path / "good"))
     hub_pipeline.ingest(good.id)
-    assert ended(database, good.id)[0] == JobState.DONE
+    assert result_of(database, good.id)[0] == JobState.DONE

@@ -1,4 +1,4 @@
-"""A job is cancelled while a worker is at it: its work stops, nothing of it is stored, and its neighbours go on."""
+"""Cancellation of running jobs: the work stops, nothing is stored, and other jobs of the batch continue."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tests.support.pipeline import make_pipeline
 from tests.support.trained_norm import with_trained_norm
 from workers.encoding.encoder import Encoder
 from workers.hub.client import Hub
-from workers.hub.session import OneTryClient
+from workers.hub.session import SingleAttemptClient
 from workers.ingest.pipeline import Pipeline
-from workers.process.cancellation import Stopped, heeding
+from workers.process.cancellation import Cancelled, cancel_scope
 
 LIMIT = 30  # seconds
 
@@ -40,7 +40,7 @@ def state(database: Database, job_id: int) -> JobState:
         return JobState(jobs.get(session, job_id).state)
 
 
-def stored(database: Database) -> int:
+def last_seq(database: Database) -> int:
     with database.transaction() as session:
         return feed.last_seq(session)
 
@@ -48,7 +48,7 @@ def stored(database: Database) -> int:
 def cancel_while_encoding(
     database: Database, pipeline: Pipeline, job_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> list[int]:
-    """Cancels in the first layer of the first forward that encodes; returns which layers ran to their ends."""
+    """Cancel the job in the first layer of its forward pass. Returns the list of the layers that ran to their ends."""
     ended: list[int] = []
     encode = Encoder.encode
 
@@ -58,7 +58,7 @@ def cancel_while_encoding(
         def cancel(*_: object) -> None:
             if state(database, job_id) != JobState.CANCELLED:
                 job_control.cancel(database, job_id)
-                pipeline._watch.look()
+                pipeline._claim_monitor.poll()
 
         handles = [layers[0].register_forward_hook(cancel)]
         handles += [
@@ -75,7 +75,7 @@ def cancel_while_encoding(
     return ended
 
 
-def test_a_forward_stops_between_two_layers(
+def test_forward_pass_stops_between_two_layers(
     database: Database, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     job_id = submit_folder(database, pico.make_adapter(tmp_path / "one")).id
@@ -84,54 +84,54 @@ def test_a_forward_stops_between_two_layers(
     pipeline.ingest(job_id)
 
     assert ended == [0]
-    assert (state(database, job_id), stored(database)) == (JobState.CANCELLED, 0)
+    assert (state(database, job_id), last_seq(database)) == (JobState.CANCELLED, 0)
 
 
-def test_neighbours_in_the_same_forward_go_on(
+def test_other_jobs_in_the_same_forward_pass_continue(
     database: Database, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    gone, kept = (submit_folder(database, pico.make_adapter(tmp_path / f"m{n}", seed=n)).id for n in range(2))
-    cancel_while_encoding(database, pipeline, gone, monkeypatch)
+    cancelled, other = (submit_folder(database, pico.make_adapter(tmp_path / f"m{n}", seed=n)).id for n in range(2))
+    cancel_while_encoding(database, pipeline, cancelled, monkeypatch)
 
-    pipeline.ingest(gone)
+    pipeline.ingest(cancelled)
 
-    assert [state(database, job_id) for job_id in (gone, kept)] == [JobState.CANCELLED, JobState.DONE]
+    assert [state(database, job_id) for job_id in (cancelled, other)] == [JobState.CANCELLED, JobState.DONE]
     with database.transaction() as session:
         assert models.get(session, "local/m0").state == ModelState.PENDING
         assert models.get(session, "local/m1").state == ModelState.INDEXED
 
 
-def test_what_is_encoded_alone_stops_alone_and_leaves_the_base_as_it_was(
+def test_job_encoded_by_itself_stops_and_leaves_the_base_unchanged(
     database: Database, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    gone, kept = (submit_folder(database, with_trained_norm(tmp_path / f"m{n}")).id for n in range(2))
+    cancelled, other = (submit_folder(database, with_trained_norm(tmp_path / f"m{n}")).id for n in range(2))
     with monkeypatch.context() as patch:
-        ended = cancel_while_encoding(database, pipeline, gone, patch)
-        pipeline.ingest(gone)
+        ended = cancel_while_encoding(database, pipeline, cancelled, patch)
+        pipeline.ingest(cancelled)
 
     assert ended == [0, 0, 1]
-    assert [state(database, job_id) for job_id in (gone, kept)] == [JobState.CANCELLED, JobState.DONE]
+    assert [state(database, job_id) for job_id in (cancelled, other)] == [JobState.CANCELLED, JobState.DONE]
 
 
-def test_a_job_cancelled_while_it_is_stored_is_not(
+def test_result_of_a_job_cancelled_during_the_store_is_discarded(
     database: Database, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    gone, kept = (submit_folder(database, pico.make_adapter(tmp_path / f"m{n}", seed=n)).id for n in range(2))
+    cancelled, other = (submit_folder(database, pico.make_adapter(tmp_path / f"m{n}", seed=n)).id for n in range(2))
     lock = feed.lock_feed
 
-    def cancelled_meanwhile(session: object) -> None:
+    def lock_and_cancel(session: object) -> None:
         lock(session)
-        job_control.cancel(database, gone)
+        job_control.cancel(database, cancelled)
 
-    monkeypatch.setattr(feed, "lock_feed", cancelled_meanwhile)
-    pipeline.ingest(gone)
+    monkeypatch.setattr(feed, "lock_feed", lock_and_cancel)
+    pipeline.ingest(cancelled)
 
-    assert [state(database, job_id) for job_id in (gone, kept)] == [JobState.CANCELLED, JobState.DONE]
-    assert stored(database) > 0
+    assert [state(database, job_id) for job_id in (cancelled, other)] == [JobState.CANCELLED, JobState.DONE]
+    assert last_seq(database) > 0
 
 
 class Trickle:
-    """A server whose body never ends, a byte at a time."""
+    """A server that sends an endless body, byte by byte."""
 
     def __init__(self) -> None:
         self.hung_up, over = threading.Event(), threading.Event()
@@ -162,17 +162,17 @@ class Trickle:
         self._server.server_close()
 
 
-def test_a_download_in_flight_stops_at_the_next_bytes():
-    server, given_up = Trickle(), threading.Event()
-    client = OneTryClient(LIMIT)
+def test_running_download_stops_at_the_next_bytes():
+    server, is_cancelled = Trickle(), threading.Event()
+    client = SingleAttemptClient(LIMIT)
 
     def download() -> None:
         with client.stream("GET", server.url) as response:
             for _ in response.iter_raw():
-                given_up.set()
+                is_cancelled.set()
 
     try:
-        with heeding(given_up.is_set), pytest.raises(Stopped):
+        with cancel_scope(is_cancelled.is_set), pytest.raises(Cancelled):
             download()
         assert server.hung_up.wait(LIMIT)
     finally:
@@ -180,34 +180,34 @@ def test_a_download_in_flight_stops_at_the_next_bytes():
         server.stop()
 
 
-def test_no_request_goes_out_for_a_job_that_was_given_up(scripted_hub: ScriptedHub, tmp_path: Path):
+def test_cancelled_job_sends_no_request(scripted_hub: ScriptedHub, tmp_path: Path):
     hub = Hub(scripted_hub.url, None, tmp_path, timeout=30, max_file_bytes=10**9, max_repo_files=100)
-    with heeding(lambda: True), pytest.raises(Stopped):
+    with cancel_scope(lambda: True), pytest.raises(Cancelled):
         hub.resolve("a/b")
     assert scripted_hub.requests == []
 
 
-def test_nobody_waits_for_a_download_whose_job_was_cancelled(
+def test_worker_does_not_wait_for_the_download_of_a_cancelled_job(
     database: Database, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    gone = submit_repo(database, RepoRef("silent/repo")).id
-    kept = submit_folder(database, pico.make_adapter(tmp_path / "kept")).id
+    cancelled = submit_repo(database, RepoRef("silent/repo")).id
+    other = submit_folder(database, pico.make_adapter(tmp_path / "kept")).id
     reached, released = threading.Event(), threading.Event()
 
     def silent(*_: object) -> None:
         reached.set()
         released.wait(LIMIT)
-        raise Stopped
+        raise Cancelled
 
     monkeypatch.setattr(Hub, "resolve", silent)
-    worker = threading.Thread(target=pipeline.ingest, args=[gone])
+    worker = threading.Thread(target=pipeline.ingest, args=[cancelled])
     worker.start()
     try:
         assert reached.wait(LIMIT)
-        job_control.cancel(database, gone)
+        job_control.cancel(database, cancelled)
         worker.join(LIMIT)
         assert not worker.is_alive()
         assert not released.is_set()
     finally:
         released.set()
-    assert [state(database, job_id) for job_id in (gone, kept)] == [JobState.CANCELLED, JobState.DONE]
+    assert [state(database, job_id) for job_id in (cancelled, other)] == [JobState.CANCELLED, JobState.DONE]

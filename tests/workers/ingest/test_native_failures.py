@@ -1,4 +1,4 @@
-"""What native code throws, and exits of the process, while a worker has jobs in hand."""
+"""Panics in native libraries, and exits of the process, while a worker is running jobs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tests.support.pipeline import make_pipeline
 from workers.encoding.encoder import Encoder
 from workers.ingest.fetcher import Fetched, Fetcher
 
-EVIL = "evil/base"
-HARD_PATTERN = r"((\w|\s)+)+\d$"  # the Rust engine gives up on it, and panics
+PANICKING_BASE = "evil/base"
+HARD_PATTERN = r"((\w|\s)+)+\d$"  # makes the tokenizer's regex engine give up and panic
 
 
 @pytest.fixture
 def bases(pico_base: Path, tmp_path: Path) -> Path:
-    """Beside `pico/llama` a base whose tokenizer panics."""
+    """The folder of bases, with one more whose tokenizer panics."""
     folder = shutil.copytree(pico_base, tmp_path / "bases")
-    file = pico.make_base(folder / EVIL, seed=3) / "tokenizer.json"
+    file = pico.make_base(folder / PANICKING_BASE, seed=3) / "tokenizer.json"
     content = json.loads(file.read_text())
     split = {"type": "Split", "pattern": {"Regex": HARD_PATTERN}, "behavior": "Isolated", "invert": False}
     content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, content["pre_tokenizer"]]}
@@ -34,32 +34,37 @@ def bases(pico_base: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def ended(database: Database, job_id: int) -> Job:
+def get_job(database: Database, job_id: int) -> Job:
     with database.transaction() as session:
         return jobs.get(session, job_id)
 
 
 def oldest_due(database: Database) -> int | None:
     with database.transaction() as session:
-        return claims.oldest_due(session)
+        return claims.find_oldest_due(session)
 
 
-def test_a_panic_of_a_tokenizer_fails_its_job_and_no_other(database: Database, bases: Path, tmp_path: Path):
+def test_tokenizer_panic_fails_only_its_job(database: Database, bases: Path, tmp_path: Path):
     pipeline = make_pipeline(database, bases, tmp_path)
-    evil = submit_folder(database, pico.make_adapter(tmp_path / "evil", base=EVIL)).id
+    bad = submit_folder(database, pico.make_adapter(tmp_path / "evil", base=PANICKING_BASE)).id
     good = [submit_folder(database, pico.make_adapter(tmp_path / f"m{seed}", seed=seed)).id for seed in range(2)]
 
-    assert pipeline.ingest(evil) == 3
+    assert pipeline.ingest(bad) == 3
 
-    job = ended(database, evil)
-    assert (job.state, job.error_code, job.attempts, job.deaths) == (JobState.FAILED, "native_code_failed", 1, 0)
+    job = get_job(database, bad)
+    assert (job.state, job.error_code, job.attempts, job.worker_deaths) == (
+        JobState.FAILED,
+        "native_library_failed",
+        1,
+        0,
+    )
     assert "tokenizer" in job.error_message
-    assert {ended(database, each).state for each in good} == {JobState.DONE}
+    assert {get_job(database, job_id).state for job_id in good} == {JobState.DONE}
 
 
-def test_a_panic_in_a_download_thread_fails_its_job_alone(database: Database, pico_base: Path, tmp_path: Path):
+def test_panic_in_a_download_thread_fails_only_its_job(database: Database, pico_base: Path, tmp_path: Path):
     class Panic(BaseException):
-        """What pyo3 raises for a panic is no `Exception` either."""
+        """Like the panics that pyo3 raises, not an `Exception`."""
 
     first, second = (submit_folder(database, pico.make_adapter(tmp_path / f"m{seed}", seed=seed)) for seed in (1, 2))
 
@@ -71,11 +76,11 @@ def test_a_panic_in_a_download_thread_fails_its_job_alone(database: Database, pi
 
     make_pipeline(database, pico_base, tmp_path, fetcher_class=Panicking).ingest(first.id)
 
-    assert ended(database, first.id).error_code == "native_code_failed"
-    assert ended(database, second.id).state == JobState.DONE
+    assert get_job(database, first.id).error_code == "native_library_failed"
+    assert get_job(database, second.id).state == JobState.DONE
 
 
-def test_an_exit_that_no_job_accounts_for_counts_as_a_death_of_those_in_hand(
+def test_unattributed_exit_counts_as_a_worker_death_on_each_running_job(
     database: Database, pico_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     encode = Encoder.encode
@@ -86,19 +91,19 @@ def test_an_exit_that_no_job_accounts_for_counts_as_a_death_of_those_in_hand(
         return encode(encoder, finetunes)
 
     monkeypatch.setattr(Encoder, "encode", exiting)
-    evil = submit_folder(database, pico.make_adapter(tmp_path / "exit", seed=1)).id
+    bad = submit_folder(database, pico.make_adapter(tmp_path / "exit", seed=1)).id
     good = submit_folder(database, pico.make_adapter(tmp_path / "good", seed=2)).id
 
     exits = 0
     while (due := oldest_due(database)) is not None and exits < 4:
         try:
-            make_pipeline(database, pico_base, tmp_path).ingest(due)  # a worker of its own, after the last one ended
+            make_pipeline(database, pico_base, tmp_path).ingest(due)  # a new worker each time
         except SystemExit:
             exits += 1
 
     assert exits == 2
-    job = ended(database, evil)
-    assert (job.state, job.error_code, job.deaths) == (JobState.FAILED, "quarantined", 2)
-    assert ended(database, good).state == JobState.DONE
+    job = get_job(database, bad)
+    assert (job.state, job.error_code, job.worker_deaths) == (JobState.FAILED, "quarantined", 2)
+    assert get_job(database, good).state == JobState.DONE
     with database.transaction() as session:
         assert models.get(session, "local/exit").state == ModelState.FAILED

@@ -11,9 +11,9 @@ from sqlalchemy import func, update
 from app.deployment.embedded import EmbeddedServers
 from catalog.clusters import service as cluster_service
 from catalog.clusters.parameters import Parameters
-from catalog.clusters.runner import Grouper
+from catalog.clusters.runner import ClusterRunner
 from catalog.database import Database
-from catalog.hub_sync.removals import remove
+from catalog.hub_sync.removals import remove_model
 from catalog.jobs import control as job_control
 from catalog.jobs import submissions
 from catalog.jobs.repository import attempts, claims, jobs, workers
@@ -26,7 +26,7 @@ from catalog.vectors.repository import feed, vectors
 from tests.support import pico
 from tests.support.pipeline import make_pipeline
 from workers.bases.residents import Contract, ResidentBases
-from workers.ingest.claimer import Pace
+from workers.ingest.claimer import BatchPolicy
 from workers.ingest.fetcher import Fetched, Fetcher
 from workers.ingest.pipeline import Pipeline
 
@@ -38,21 +38,21 @@ def pipeline(database: Database, pico_base: Path, tmp_path: Path) -> Pipeline:
     return make_pipeline(database, pico_base, tmp_path)
 
 
-def test_a_folder_becomes_a_vector(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+def test_folder_becomes_a_vector(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
     job = submit_folder(database, pico.make_adapter(tmp_path / "one"))
 
     assert pipeline.ingest(job.id) == 1
 
     with database.transaction() as session:
         ended = jobs.get(session, job.id)
-        stored = vectors.newest(session, "local/one", features=("delta_activations",))
+        stored = vectors.get_encoding(session, "local/one", features=("delta_activations",))
     assert (ended.state, ended.progress, ended.error_code) == (JobState.DONE, 1, None)
     assert stored.vector.shape == (pico.HIDDEN,)
     assert stored.model.state == ModelState.INDEXED
     assert stored.revision.base_repo == pico.BASE_ID
 
 
-def test_the_words_of_a_card_are_stored(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+def test_text_of_the_model_card_is_stored(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
     folder = pico.make_adapter(tmp_path / "one")
     (folder / "README.md").write_text("---\nlicense: mit\n---\nAnswers about contracts.\n")
 
@@ -62,33 +62,33 @@ def test_the_words_of_a_card_are_stored(database: Database, pipeline: Pipeline, 
         assert models.get(session, "local/one").card == "Answers about contracts."
 
 
-def test_a_model_is_put_with_the_nearest_cluster_when_it_is_stored(
+def test_stored_model_is_assigned_to_the_nearest_cluster(
     database: Database, pipeline: Pipeline, tmp_path: Path
 ) -> None:
     for seed in range(3):
         pipeline.ingest(submit_folder(database, pico.make_adapter(tmp_path / f"m{seed}", seed=seed)).id)
-    run, space = cluster_service.ask(database, Parameters("kmeans", clusters=1))
-    Grouper(database, tmp_path).run(space.id)
+    run, space = cluster_service.request_run(database, Parameters("kmeans", clusters=1))
+    ClusterRunner(database, tmp_path).run(space.id)
 
     shutil.copytree(tmp_path / "m0", tmp_path / "twin")
     pipeline.ingest(submit_folder(database, tmp_path / "twin").id)
 
-    twin, first = (cluster_service.of_model(database, f"local/{name}") for name in ("twin", "m0"))
-    assert (twin.run_id, twin.cluster_id, twin.placed) == (run.id, first.cluster_id, True)
+    twin, first = (cluster_service.get_assignment(database, f"local/{name}") for name in ("twin", "m0"))
+    assert (twin.run_id, twin.cluster_id, twin.assigned_after_run) == (run.id, first.cluster_id, True)
     with database.transaction() as session:
         assert models.get(session, "local/twin").cluster == first.cluster_id
 
 
-def test_one_bell_is_enough_for_all_that_waits(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
-    found = [submit_folder(database, pico.make_adapter(tmp_path / f"m{seed}", seed=seed)) for seed in range(6)]
+def test_one_message_is_enough_for_all_queued_jobs(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+    submitted = [submit_folder(database, pico.make_adapter(tmp_path / f"m{seed}", seed=seed)) for seed in range(6)]
 
-    assert pipeline.ingest(found[5].id) == 6
-    assert pipeline.ingest(found[5].id) == 0
+    assert pipeline.ingest(submitted[5].id) == 6
+    assert pipeline.ingest(submitted[5].id) == 0
     with database.transaction() as session:
-        assert jobs.counts(session)[JobState.DONE] == 6
+        assert jobs.count_by_state(session)[JobState.DONE] == 6
 
 
-def test_a_paused_queue_is_left_alone_and_rings_no_bell(
+def test_nothing_is_claimed_or_enqueued_while_the_queue_is_paused(
     database: Database, pipeline: Pipeline, tmp_path: Path, servers: EmbeddedServers
 ) -> None:
     job = submit_folder(database, pico.make_adapter(tmp_path / "one"))
@@ -102,7 +102,7 @@ def test_a_paused_queue_is_left_alone_and_rings_no_bell(
     assert pipeline.ingest(job.id) == 1
 
 
-def test_a_bad_adapter_fails_alone(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+def test_bad_adapter_fails_only_its_job(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
     good = submit_folder(database, pico.make_adapter(tmp_path / "good"))
     weights = pico.make_adapter(tmp_path / "cut") / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -117,44 +117,42 @@ def test_a_bad_adapter_fails_alone(database: Database, pipeline: Pipeline, tmp_p
         assert models.get(session, "local/cut").state == ModelState.FAILED
 
 
-def test_an_adapter_that_moves_nothing_is_stored_as_no_shift(
-    database: Database, pipeline: Pipeline, tmp_path: Path
-) -> None:
+def test_adapter_without_effect_is_stored_as_no_shift(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
     job = submit_folder(database, pico.make_adapter(tmp_path / "still", scale=0))
 
     pipeline.ingest(job.id)
 
     with database.transaction() as session:
-        assert vectors.newest(session, "local/still", features=("delta_activations",)).no_shift
+        assert vectors.get_encoding(session, "local/still", features=("delta_activations",)).no_shift
         assert models.get(session, "local/still").state == ModelState.NO_SHIFT
 
 
-def test_the_same_content_is_not_embedded_twice(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+def test_unchanged_folder_is_not_embedded_twice(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
     folder = pico.make_adapter(tmp_path / "one")
     pipeline.ingest(submit_folder(database, folder).id)
     with database.transaction() as session:
         before = feed.last_seq(session)
 
-    again = submit_folder(database, folder)
-    pipeline.ingest(again.id)
+    resubmitted = submit_folder(database, folder)
+    pipeline.ingest(resubmitted.id)
 
     with database.transaction() as session:
-        assert jobs.get(session, again.id).state == JobState.DONE
+        assert jobs.get(session, resubmitted.id).state == JobState.DONE
         assert feed.last_seq(session) == before
 
 
-def test_new_content_replaces_the_vector_and_old_content_brings_it_back(
+def test_new_content_replaces_the_vector_and_old_content_restores_it(
     database: Database, pipeline: Pipeline, tmp_path: Path
 ) -> None:
     folder = pico.make_adapter(tmp_path / "one", seed=1)
-    found = []
+    stored = []
     for seed in (1, 2, 1):
         pico.make_adapter(folder, seed=seed)
         pipeline.ingest(submit_folder(database, folder).id)
         with database.transaction() as session:
-            found.append(vectors.newest(session, "local/one", features=("delta_activations",)))
+            stored.append(vectors.get_encoding(session, "local/one", features=("delta_activations",)))
 
-    first, second, third = found
+    first, second, third = stored
     assert first.revision.sha != second.revision.sha
     assert not (first.vector == second.vector).all()
     assert third.revision.sha == first.revision.sha
@@ -162,7 +160,7 @@ def test_new_content_replaces_the_vector_and_old_content_brings_it_back(
     assert third.revision.current
 
 
-def test_an_unresolved_base_fails_with_its_own_code(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+def test_unresolved_base_fails_with_its_own_code(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
     job = submit_folder(database, pico.make_adapter(tmp_path / "lost", base=None, hidden=48))
 
     pipeline.ingest(job.id)
@@ -171,7 +169,7 @@ def test_an_unresolved_base_fails_with_its_own_code(database: Database, pipeline
         assert jobs.get(session, job.id).error_code == "base_unresolved"
 
 
-def test_a_transient_error_queues_the_job_again_until_attempts_run_out(
+def test_transient_error_is_retried_until_attempts_run_out(
     database: Database, pipeline: Pipeline, tmp_path: Path
 ) -> None:
     job = submit_folder(database, pico.make_adapter(tmp_path / "away", base="somebody/elsewhere"))
@@ -191,7 +189,7 @@ def test_a_transient_error_queues_the_job_again_until_attempts_run_out(
     ]
 
 
-def test_what_a_dead_call_left_behind_is_released_by_the_next(
+def test_jobs_left_by_an_interrupted_call_are_released_by_the_next(
     database: Database, pipeline: Pipeline, tmp_path: Path
 ) -> None:
     left = submit_folder(database, pico.make_adapter(tmp_path / "left", seed=1))
@@ -204,7 +202,7 @@ def test_what_a_dead_call_left_behind_is_released_by_the_next(
         assert jobs.get(session, left.id).state == JobState.DONE
 
 
-def test_a_result_is_thrown_away_when_the_job_was_taken_over(
+def test_result_of_a_lost_job_is_discarded(
     database: Database, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit_folder(database, pico.make_adapter(tmp_path / "one"))
@@ -212,13 +210,13 @@ def test_a_result_is_thrown_away_when_the_job_was_taken_over(
         other = workers.register(session, "elsewhere", 2, "cpu")
     get = ResidentBases.get
 
-    def taken_over(self: ResidentBases, base: object) -> object:
+    def get_after_losing_the_claim(self: ResidentBases, base: object) -> object:
         with database.transaction() as session:
             attempts.release(session, [1])
             claims.claim(session, job.id, other, batch=1)
         return get(self, base)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ResidentBases, "get", taken_over)
+    monkeypatch.setattr(ResidentBases, "get", get_after_losing_the_claim)
     pipeline.ingest(job.id)
 
     with database.transaction() as session:
@@ -226,15 +224,15 @@ def test_a_result_is_thrown_away_when_the_job_was_taken_over(
         assert feed.last_seq(session) == 0
 
 
-def submit_pair(database: Database, folder: Path, seed: int) -> list[int]:
-    """Three models of each of two bases, submitted in turn; job ids in that order."""
+def submit_alternating(database: Database, folder: Path, seed: int) -> list[int]:
+    """Submit three models of each of two bases, alternating. Returns the ids of the jobs in that order."""
     bases = (pico.BASE_ID, OTHER) * 3
     folders = [pico.make_adapter(folder / f"m{n}", seed=seed + n, base=base) for n, base in enumerate(bases)]
-    return [submit_folder(database, each).id for each in folders]
+    return [submit_folder(database, adapter).id for adapter in folders]
 
 
-def in_order_of_ending(database: Database, job_ids: list[int]) -> list[str]:
-    """The bases of the jobs, as they were finished."""
+def bases_by_finish_time(database: Database, job_ids: list[int]) -> list[str]:
+    """The bases of the jobs, in the order in which the jobs finished."""
     with database.transaction() as session:
         ended = [jobs.get(session, job_id) for job_id in job_ids]
         assert {job.state for job in ended} == {JobState.DONE}
@@ -250,48 +248,44 @@ def two_bases(pico_base: Path, tmp_path: Path) -> Path:
 
 
 def test_jobs_whose_base_is_in_memory_go_first(database: Database, two_bases: Path, tmp_path: Path) -> None:
-    pipeline = make_pipeline(database, two_bases, tmp_path, budget=1, pace=Pace(batch=1))
-    pipeline.ingest(submit_pair(database, tmp_path, seed=0)[0])  # their bases are known from here on
-    again = submit_pair(database, tmp_path, seed=10)
+    pipeline = make_pipeline(database, two_bases, tmp_path, budget=1, batching=BatchPolicy(size=1))
+    pipeline.ingest(submit_alternating(database, tmp_path, seed=0)[0])  # afterwards their bases are known
+    job_ids = submit_alternating(database, tmp_path, seed=10)
 
-    pipeline.ingest(again[0])
+    pipeline.ingest(job_ids[0])
 
-    switches = in_order_of_ending(database, again)
-    assert sorted(switches) == [pico.BASE_ID] * 3 + [OTHER] * 3
-    # at most one job goes astray on each side: the next batch is claimed while a base is being loaded
-    assert sum(a != b for a, b in itertools.pairwise(switches)) <= 2
+    bases = bases_by_finish_time(database, job_ids)
+    assert sorted(bases) == [pico.BASE_ID] * 3 + [OTHER] * 3
+    # at most one job per side is out of order, because the next batch is claimed while a base is being loaded
+    assert sum(a != b for a, b in itertools.pairwise(bases)) <= 2
 
 
-def test_no_job_waits_for_ever_because_its_base_is_not_in_memory(
+def test_jobs_of_bases_not_in_memory_do_not_starve(database: Database, two_bases: Path, tmp_path: Path) -> None:
+    pipeline = make_pipeline(database, two_bases, tmp_path, budget=1, batching=BatchPolicy(size=1, max_wait=0))
+    pipeline.ingest(submit_alternating(database, tmp_path, seed=0)[0])
+    job_ids = submit_alternating(database, tmp_path, seed=10)
+
+    pipeline.ingest(job_ids[0])
+
+    assert bases_by_finish_time(database, job_ids) == [pico.BASE_ID, OTHER] * 3
+
+
+def test_job_with_an_unexpected_base_is_requeued_while_others_are_due_for_the_resident_one(
     database: Database, two_bases: Path, tmp_path: Path
 ) -> None:
-    pipeline = make_pipeline(database, two_bases, tmp_path, budget=1, pace=Pace(batch=1, patience=0))
-    pipeline.ingest(submit_pair(database, tmp_path, seed=0)[0])
-    again = submit_pair(database, tmp_path, seed=10)
-
-    pipeline.ingest(again[0])
-
-    assert in_order_of_ending(database, again) == [pico.BASE_ID, OTHER] * 3
-
-
-def test_a_job_whose_base_turns_out_to_be_another_is_put_back_while_there_is_work_for_the_one_in_memory(
-    database: Database, two_bases: Path, tmp_path: Path
-) -> None:
-    pipeline = make_pipeline(database, two_bases, tmp_path, budget=1, pace=Pace(batch=1))
+    pipeline = make_pipeline(database, two_bases, tmp_path, budget=1, batching=BatchPolicy(size=1))
     pipeline.ingest(submit_folder(database, pico.make_adapter(tmp_path / "first")).id)
-    found = submit_pair(database, tmp_path, seed=20)
+    job_ids = submit_alternating(database, tmp_path, seed=20)
 
-    pipeline.ingest(found[0])
+    pipeline.ingest(job_ids[0])
 
     with database.transaction() as session:
-        ended = [jobs.get(session, job_id) for job_id in found]
+        ended = [jobs.get(session, job_id) for job_id in job_ids]
     assert [(job.state, job.attempts) for job in ended] == [(JobState.DONE, 1)] * 6
     assert OTHER in {job.base_hint for job in ended}
 
 
-def test_what_a_stranger_wrote_is_stored_also_where_postgres_would_not_take_it(
-    database: Database, pipeline: Pipeline, tmp_path: Path
-) -> None:
+def test_text_that_postgres_rejects_is_stored_sanitized(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
     job = submit_folder(database, pico.make_adapter(tmp_path / "odd", base="a\0b\ud800"))
 
     pipeline.ingest(job.id)
@@ -301,19 +295,19 @@ def test_what_a_stranger_wrote_is_stored_also_where_postgres_would_not_take_it(
         assert models.get(session, "local/odd").revision.base_evidence["declared"] == "a\ufffdb?"
 
 
-def test_a_vector_comes_with_its_explanation(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+def test_vector_is_stored_with_its_explanation(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
     job = submit_folder(database, pico.make_adapter(tmp_path / "told"))
 
     pipeline.ingest(job.id)
 
     with database.transaction() as session:
-        (measured,) = vectors.measured(session, job.model_id)
+        (measured,) = vectors.list_measurements(session, job.model_id)
     assert measured.norm > measured.noise_floor > 0
     assert [len(measured.explanation[side]) for side in ("promoted", "suppressed")] == [20, 20]
     assert measured.explanation["promoted"][0]["shift"] > 0 > measured.explanation["suppressed"][0]["shift"]
 
 
-def test_a_model_retrained_on_another_base_leaves_the_space_of_the_old_one(
+def test_model_retrained_on_another_base_leaves_the_space_of_the_old_one(
     database: Database, two_bases: Path, tmp_path: Path
 ) -> None:
     pipeline = make_pipeline(database, two_bases, tmp_path)
@@ -324,14 +318,14 @@ def test_a_model_retrained_on_another_base_leaves_the_space_of_the_old_one(
     pipeline.ingest(submit_folder(database, folder).id)
 
     with database.transaction() as session:
-        left, arrived = feed.changes(session, after=1, limit=10)
-        assert vectors.newest(session, "local/moving", features=("delta_activations",)).space.base_repo == OTHER
+        left, arrived = feed.list_changes(session, after=1, limit=10)
+        assert vectors.get_encoding(session, "local/moving", features=("delta_activations",)).space.base_repo == OTHER
     assert left.vector is None
     assert arrived.vector is not None
     assert left.space_id != arrived.space_id
 
 
-def test_a_local_full_fine_tune_is_measured_against_the_base_that_its_card_names(
+def test_full_fine_tune_in_a_folder_is_measured_against_the_base_in_its_card(
     database: Database, pipeline: Pipeline, pico_base: Path, tmp_path: Path
 ) -> None:
     pico.make_base(tmp_path / "whole", seed=3)
@@ -345,9 +339,7 @@ def test_a_local_full_fine_tune_is_measured_against_the_base_that_its_card_names
         assert (model.state, model.revision.kind, model.revision.base_repo) == ("indexed", "full", pico.BASE_ID)
 
 
-def test_a_folder_of_checkpoints_is_known_by_the_newest_of_them(
-    database: Database, pipeline: Pipeline, tmp_path: Path
-) -> None:
+def test_newest_checkpoint_of_a_folder_is_measured(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
     shas = []
     for number in (9, 10):
         pico.make_adapter(tmp_path / "run" / f"checkpoint-{number}", seed=number)
@@ -361,7 +353,7 @@ def test_a_folder_of_checkpoints_is_known_by_the_newest_of_them(
 
 
 @pytest.mark.usefixtures("four_continuations")
-def test_nothing_is_embedded_twice_whatever_the_features(database: Database, pico_base: Path, tmp_path: Path) -> None:
+def test_no_feature_is_embedded_twice(database: Database, pico_base: Path, tmp_path: Path) -> None:
     features = ("delta_activations", "delta_weighted_activations", "delta_logits", "delta_meaning")
     pipeline = make_pipeline(database, pico_base, tmp_path, contract=Contract(load_probes(), features))
     folder = pico.make_adapter(tmp_path / "one")
@@ -373,61 +365,63 @@ def test_nothing_is_embedded_twice_whatever_the_features(database: Database, pic
 
     with database.transaction() as session:
         assert feed.last_seq(session) == before
-        assert len(feed.changes(session, after=0, limit=10)) == len(features)
+        assert len(feed.list_changes(session, after=0, limit=10)) == len(features)
 
 
-def tell(database: Database, repo_id: str, sha: str) -> None:
-    """What a crawl or the webhook does with news of a repo."""
+def announce_commit(database: Database, repo_id: str, sha: str) -> None:
+    """Do what a crawl or the webhook does with a new commit of a repo."""
     with database.transaction() as session:
         model = models.get(session, repo_id)
         models.set_hub_sha(session, model.id, sha)
         submissions.enqueue(session, model, None, Priority.WEBHOOK)
 
 
-def waiting(database: Database) -> int:
+def count_queued(database: Database) -> int:
     with database.transaction() as session:
-        return jobs.counts(session)[JobState.QUEUED]
+        return jobs.count_by_state(session)[JobState.QUEUED]
 
 
-def test_news_that_finds_a_job_running_is_followed_by_another(
+def test_commit_announced_while_a_job_runs_gets_another_job(
     database: Database, pico_base: Path, tmp_path: Path
 ) -> None:
-    pace = Pace(batch=4, drain=-1)
+    batching = BatchPolicy(size=4, max_duration=-1)
     job = submit_folder(database, pico.make_adapter(tmp_path / "one"))
 
-    class HearsWhileItFetches(Fetcher):
+    class AnnouncingFetcher(Fetcher):
         def fetch(self, *arguments: object, **named: object) -> Fetched | None:
             fetched = super().fetch(*arguments, **named)
-            tell(database, "local/one", "9" * 40)
+            announce_commit(database, "local/one", "9" * 40)
             return fetched
 
-    make_pipeline(database, pico_base, tmp_path, pace=pace, fetcher_class=HearsWhileItFetches).ingest(job.id)
-    assert waiting(database) == 1  # the news found the job active, and made none itself
+    make_pipeline(database, pico_base, tmp_path, batching=batching, fetcher_class=AnnouncingFetcher).ingest(job.id)
+    assert count_queued(database) == 1  # created after the running job, not by the announcement
 
-    pipeline = make_pipeline(database, pico_base, tmp_path, pace=pace)
+    pipeline = make_pipeline(database, pico_base, tmp_path, batching=batching)
     with database.transaction() as session:
-        following = jobs.page(session)[0]
+        following = jobs.list_page(session)[0]
     pipeline.ingest(following.id)
-    assert waiting(database) == 0  # told no more, so this is the end of it
+    assert count_queued(database) == 0  # nothing more was announced
 
 
-def test_news_that_finds_a_job_queued_is_in_it(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
+def test_commit_announced_while_a_job_is_queued_gets_no_other_job(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+) -> None:
     job = submit_folder(database, pico.make_adapter(tmp_path / "one"))
-    tell(database, "local/one", "9" * 40)
+    announce_commit(database, "local/one", "9" * 40)
 
     pipeline.ingest(job.id)
 
-    assert waiting(database) == 0
+    assert count_queued(database) == 0
 
 
-def test_what_was_removed_comes_back_whole_when_it_is_submitted_again(
+def test_removed_model_is_fully_restored_by_a_new_submission(
     database: Database, pipeline: Pipeline, tmp_path: Path
 ) -> None:
     folder = pico.make_adapter(tmp_path / "one")
     (folder / "README.md").write_text("Answers about contracts.\n")
     pipeline.ingest(submit_folder(database, folder).id)
     with database.transaction() as session:
-        assert remove(session, models.get(session, "local/one"))
+        assert remove_model(session, models.get(session, "local/one"))
 
     pipeline.ingest(submit_folder(database, folder).id)
 

@@ -1,4 +1,4 @@
-"""A job that kills its worker, among innocent ones, with workers in processes of their own."""
+"""A poison job among others, with workers in separate processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from catalog.models.repository import models
 from catalog.tables import JobState, ModelState
 from tests.support import pico
 
-# a worker whose encoder dies of one model, as a native library would: at once, and without a word
+# a worker whose encoder kills the process at one model, as a crash of a native library would
 WORKER = """
 import os, signal, sys
 from pathlib import Path
@@ -29,16 +29,16 @@ from workers.encoding.encoder import Encoder
 
 encode = Encoder.encode
 
-def deadly(encoder, finetunes):
+def encode_or_die(encoder, finetunes):
     if any(finetune.folder.name == "poison" for finetune in finetunes):
         os.kill(os.getpid(), signal.SIGKILL)
     return encode(encoder, finetunes)
 
-Encoder.encode = deadly
+Encoder.encode = encode_or_die
 database = Database(sys.argv[1])
 pipeline = make_pipeline(database, Path(sys.argv[2]), Path(sys.argv[3]))
 with database.transaction() as session:
-    due = claims.oldest_due(session)
+    due = claims.find_oldest_due(session)
 pipeline.ingest(due)
 """
 
@@ -49,27 +49,27 @@ def run_worker(database: Database, bases: Path, folder: Path) -> int:
 
 
 @pytest.mark.exhaustive
-def test_the_poisonous_one_is_found_and_its_neighbours_are_done(database: Database, pico_base: Path, tmp_path: Path):
-    innocent = [submit_folder(database, pico.make_adapter(tmp_path / f"m{n}", seed=n)).id for n in range(3)]
+def test_poison_job_is_quarantined_and_other_jobs_finish(database: Database, pico_base: Path, tmp_path: Path):
+    others = [submit_folder(database, pico.make_adapter(tmp_path / f"m{n}", seed=n)).id for n in range(3)]
     poison = submit_folder(database, pico.make_adapter(tmp_path / "poison", seed=9)).id
 
     ends = []
     for _ in range(6):
         ends.append(run_worker(database, pico_base, tmp_path))
-        recover(database, silence=0, deadly=2)
+        recover(database, requeue_after=0, max_worker_deaths=2)
         with database.transaction() as session:
-            if claims.oldest_due(session) is None:
+            if claims.find_oldest_due(session) is None:
                 break
 
     with database.transaction() as session:
-        assert {jobs.get(session, job_id).state for job_id in innocent} == {JobState.DONE}
-        found = jobs.get(session, poison)
+        assert {jobs.get(session, job_id).state for job_id in others} == {JobState.DONE}
+        job = jobs.get(session, poison)
         assert models.get(session, "local/poison").state == ModelState.FAILED
-        assert session.execute(text("SELECT count(*) FROM vectors")).scalar_one() == len(innocent)
-    assert (found.state, found.error_code, found.deaths) == (JobState.FAILED, "quarantined", 2)
+        assert session.execute(text("SELECT count(*) FROM vectors")).scalar_one() == len(others)
+    assert (job.state, job.error_code, job.worker_deaths) == (JobState.FAILED, "quarantined", 2)
     assert ends.count(-signal.SIGKILL) == 2
-    assert [(each["outcome"], each["state"], each["beside"]) for each in found.history] == [
+    assert [(attempt["outcome"], attempt["state"], attempt["concurrent_jobs"]) for attempt in job.history] == [
         ("worker died", "encoding", 3),
         ("worker died", "encoding", 0),
     ]
-    assert len({each["worker_id"] for each in found.history}) == 2
+    assert len({attempt["worker_id"] for attempt in job.history}) == 2

@@ -6,60 +6,62 @@ from collections.abc import Iterator
 
 import pytest
 
-from workers.maintenance.subprocesses import CLUSTERS, INDEX, MAP, Builder
+from workers.maintenance.subprocesses import CLUSTERS, INDEX, MAP, SubprocessRunner
 
 
 @pytest.fixture
-def slow() -> Iterator[Builder]:
-    """A builder whose builds sleep."""
-    made = Builder(INDEX, (sys.executable, "-c", "import time; time.sleep(60)"))
-    yield made
-    made.stop()
+def slow_runner() -> Iterator[SubprocessRunner]:
+    """A runner whose builds sleep."""
+    runner = SubprocessRunner(INDEX, (sys.executable, "-c", "import time; time.sleep(60)"))
+    yield runner
+    runner.stop()
 
 
-def eager(name: str) -> Builder:
-    """One whose process does not make way for all others: where a test runs on each core it would get no time."""
+def normal_priority_runner(name: str) -> SubprocessRunner:
+    """A runner whose builds keep their priority: beside a test on each core, they would otherwise get no time."""
     code = (
         "import os, runpy; os.nice = os.sched_setscheduler = lambda *_: None; runpy.run_module('workers.maintenance', "
     )
-    return Builder(name, (sys.executable, "-c", code + "run_name='__main__')"))
+    return SubprocessRunner(name, (sys.executable, "-c", code + "run_name='__main__')"))
 
 
-def running(made: Builder) -> subprocess.Popen[bytes]:
-    assert made.last is not None
-    return made.last
+def last_process(runner: SubprocessRunner) -> subprocess.Popen[bytes]:
+    assert runner.last_process is not None
+    return runner.last_process
 
 
-def test_a_build_is_not_waited_for_and_is_the_only_one(slow: Builder):
-    assert slow.start(1)
-    assert running(slow).args[-1] == "1"
-    assert not slow.start(2)
+def test_start_does_not_wait_and_allows_one_build_at_a_time(slow_runner: SubprocessRunner):
+    assert slow_runner.start(1)
+    assert last_process(slow_runner).args[-1] == "1"
+    assert not slow_runner.start(2)
 
 
-def test_when_a_build_has_ended_the_next_one_starts(slow: Builder, caplog: pytest.LogCaptureFixture):
-    slow.start(1)
-    running(slow).kill()
-    running(slow).wait()
-    assert slow.start(2)
+def test_next_build_starts_after_the_last_one_was_killed(
+    slow_runner: SubprocessRunner, caplog: pytest.LogCaptureFixture
+):
+    slow_runner.start(1)
+    last_process(slow_runner).kill()
+    last_process(slow_runner).wait()
+    assert slow_runner.start(2)
     assert "killed by signal 9" in caplog.text
 
 
-def test_a_worker_that_stops_breaks_its_build_off(slow: Builder):
-    slow.start(1)
-    build = running(slow)
-    slow.stop()
+def test_stop_terminates_the_build(slow_runner: SubprocessRunner):
+    slow_runner.start(1)
+    build = last_process(slow_runner)
+    slow_runner.stop()
     assert build.returncode is not None
 
 
 @pytest.mark.parametrize("name", [INDEX, MAP])
-def test_what_is_made_of_a_space_that_is_not_there_fails_by_itself(name: str):
-    made = eager(name)
-    made.start(10**9)
-    assert running(made).wait(100) != 0
+def test_build_of_an_unknown_space_fails(name: str):
+    runner = normal_priority_runner(name)
+    runner.start(10**9)
+    assert last_process(runner).wait(100) != 0
 
 
 @pytest.mark.usefixtures("servers")
-def test_clusters_that_nobody_asked_for_are_not_looked_for():
-    made = eager(CLUSTERS)
-    made.start(10**9)
-    assert running(made).wait(100) == 0
+def test_cluster_build_without_a_request_does_nothing():
+    runner = normal_priority_runner(CLUSTERS)
+    runner.start(10**9)
+    assert last_process(runner).wait(100) == 0

@@ -5,35 +5,35 @@ from typing import Any
 import pytest
 import yaml
 
-from catalog.merges.methods import METHODS, Blend
+from catalog.merges.methods import METHODS, MergeSpec
 from catalog.tables import Merge
-from workers.merges.card import card_of
-from workers.merges.mergekit_config import recipe_of
+from workers.merges.card import model_card
+from workers.merges.mergekit_config import mergekit_config
 
 COMMITS = ("1" * 40, "2" * 40)
 
 
 def merge(method: str, weights: tuple[float, float] = (1.0, 0.5), **part: Any) -> Merge:
-    blend = Blend({"owner/law": weights[0], "owner/math": weights[1]}, method, 0.3)
+    spec = MergeSpec({"owner/law": weights[0], "owner/math": weights[1]}, method, 0.3)
     parts = [
-        {"repo_id": name, "sha": sha, "weight": weight, "licence": "mit", "datasets": [f"{name}-rows"]} | part
-        for (name, weight), sha in zip(blend.weights.items(), COMMITS, strict=True)
+        {"repo_id": name, "sha": sha, "weight": weight, "license": "mit", "datasets": [f"{name}-rows"]} | part
+        for (name, weight), sha in zip(spec.weights.items(), COMMITS, strict=True)
     ]
     base = {"base_repo": "tiny/base", "base_sha": "b" * 40}
-    return Merge(id=7, name=None, method=method, settings=blend.settings, parts=parts, **base)
+    return Merge(id=7, name=None, method=method, settings=spec.settings, parts=parts, **base)
 
 
-def parsed(made: Merge) -> tuple[dict[str, Any], str]:
-    """The recipe, and its comments."""
-    text = recipe_of(made)
+def parsed(row: Merge) -> tuple[dict[str, Any], str]:
+    """The config and its comments."""
+    text = mergekit_config(row)
     assert text is not None
     return yaml.safe_load(text), "".join(line for line in text.splitlines() if line.startswith("#"))
 
 
-def test_a_weighted_sum_is_mergekits_task_arithmetic():
-    recipe, _ = parsed(merge("cat"))
+def test_cat_becomes_task_arithmetic():
+    config, _ = parsed(merge("cat"))
     base = f"tiny/base@{'b' * 40}"
-    assert recipe == {
+    assert config == {
         "merge_method": "task_arithmetic",
         "base_model": base,
         "models": [
@@ -45,39 +45,39 @@ def test_a_weighted_sum_is_mergekits_task_arithmetic():
     }
 
 
-def test_what_ties_averages_mergekit_averages_too():
-    recipe, comments = parsed(merge("ties_svd", (0.5, 0.5)))
-    assert recipe["merge_method"] == "ties"
-    assert recipe["parameters"] == {"normalize": True, "lambda": 0.5}  # mergekit divides by the weights as well
-    assert [each["parameters"] for each in recipe["models"]] == [{"weight": 0.5, "density": 0.3}] * 2
-    assert "Not quite" not in comments
+def test_ties_with_equal_weights_normalizes_and_scales():
+    config, comments = parsed(merge("ties_svd", (0.5, 0.5)))
+    assert config["merge_method"] == "ties"
+    assert config["parameters"] == {"normalize": True, "lambda": 0.5}  # undoes the division by the sum of the weights
+    assert [model["parameters"] for model in config["models"]] == [{"weight": 0.5, "density": 0.3}] * 2
+    assert "differs" not in comments
 
 
-def test_where_it_is_not_the_same_it_says_so():
-    assert "elects signs after weighing" in parsed(merge("ties_svd"))[1]
-    assert "A and B each by themselves" in parsed(merge("linear"))[1]
-    assert "cut to its rank" in parsed(merge("svd"))[1]
-    assert "by chance" in parsed(merge("dare_linear_svd"))[1]
+def test_comments_say_where_the_result_differs():
+    assert "elects signs after it applies the weights" in parsed(merge("ties_svd"))[1]
+    assert "A and B separately" in parsed(merge("linear"))[1]
+    assert "truncated to its rank" in parsed(merge("svd"))[1]
+    assert "at random" in parsed(merge("dare_linear_svd"))[1]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_that_mergekit_has_not_has_no_recipe(method: str):
-    assert (recipe_of(merge(method)) is None) == method.startswith("magnitude_prune")
+def test_only_magnitude_pruning_has_no_config(method: str):
+    assert (mergekit_config(merge(method)) is None) == method.startswith("magnitude_prune")
 
 
-def test_folders_have_no_commit():
-    recipe, comments = parsed(merge("cat", sha="f" * 64))
-    assert recipe["models"][0]["model"].endswith("+owner/law")
-    assert "put their paths" in comments
+def test_folders_have_no_commit_and_a_comment():
+    config, comments = parsed(merge("cat", sha="f" * 64))
+    assert config["models"][0]["model"].endswith("+owner/law")
+    assert "replace their names by their paths" in comments
 
 
-def test_a_card_takes_a_licence_over_that_all_parts_have():
-    card = card_of(merge("cat"), 16, "mergekit.yml")
+def test_card_has_the_license_that_all_parts_have():
+    card = model_card(merge("cat"), 16, "mergekit.yml")
     front = yaml.safe_load(card.split("---")[1])
     assert (front["license"], front["datasets"]) == ("mit", ["owner/law-rows", "owner/math-rows"])
-    assert "All parts stand under `mit`" in card
-    assert "license" not in yaml.safe_load(card_of(merge("cat", licence=None), 16, None).split("---")[1])
+    assert "All parts have the license `mit`" in card
+    assert "license" not in yaml.safe_load(model_card(merge("cat", license=None), 16, None).split("---")[1])
 
 
-def test_a_card_says_where_mergekit_has_nothing_like_it():
-    assert "mergekit has no method that does the same." in card_of(merge("magnitude_prune"), 8, None)
+def test_card_says_that_mergekit_has_no_equivalent():
+    assert "mergekit has no equivalent of this method." in model_card(merge("magnitude_prune"), 8, None)

@@ -4,38 +4,38 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from workers.process.cancellation import Stopped, check, heeding
+from workers.process.cancellation import Cancelled, cancel_scope, raise_if_cancelled
 
 
-def goes_on() -> bool:
-    """Whether work that looks whether it was given up goes on."""
+def continues() -> bool:
+    """Whether work that checks for cancellation continues."""
     try:
-        check()
-    except Stopped:
+        raise_if_cancelled()
+    except Cancelled:
         return False
     return True
 
 
-def test_work_that_nobody_gave_up_goes_on():
-    with heeding(lambda: False):
-        assert goes_on()
+def test_work_continues_in_a_scope_that_is_not_cancelled():
+    with cancel_scope(lambda: False):
+        assert continues()
 
 
-def test_work_that_nobody_may_give_up_goes_on():
-    assert goes_on()
+def test_work_continues_without_a_scope():
+    assert continues()
 
 
-def test_work_that_was_given_up_stops():
-    with heeding(lambda: True), pytest.raises(Stopped):
-        check()
+def test_cancelled_scope_raises():
+    with cancel_scope(lambda: True), pytest.raises(Cancelled):
+        raise_if_cancelled()
 
 
-def test_what_comes_after_work_that_was_given_up_goes_on():
-    with heeding(lambda: True):
-        assert not goes_on()
-    assert goes_on()
+def test_work_after_a_cancelled_scope_continues():
+    with cancel_scope(lambda: True):
+        assert not continues()
+    assert continues()
 
 
-def test_the_work_of_another_thread_goes_on():
-    with heeding(lambda: True), ThreadPoolExecutor(1) as pool:
-        assert pool.submit(goes_on).result()
+def test_scope_does_not_reach_other_threads():
+    with cancel_scope(lambda: True), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(continues).result()

@@ -6,62 +6,62 @@ from catalog.database import Database
 from catalog.jobs import control as job_control
 from catalog.jobs.repository import attempts
 from tests.support import catalog as entries
-from tests.support.outage import without_its_table
+from tests.support.outage import missing_table
 from tests.support.waiting import LIMIT, wait_until
-from workers.process.claim_monitor import Watch
+from workers.process.claim_monitor import ClaimMonitor
 
 
-def test_a_claim_is_lost_when_its_job_is_cancelled_and_others_stay(database: Database):
+def test_cancelled_job_loses_its_claim_and_others_keep_theirs(database: Database):
     first, second = (entries.put_job(database, f"a/{number}").id for number in range(2))
     worker = entries.put_worker(database)
     entries.claim(database, first, worker, batch=2)
-    watch = Watch(database, worker)
-    claimed = [watch.take(job_id) for job_id in (first, second)]
+    monitor = ClaimMonitor(database, worker)
+    claimed = [monitor.track(job_id) for job_id in (first, second)]
 
     job_control.cancel(database, first)
-    watch.look()
+    monitor.poll()
 
     assert [claim.lost for claim in claimed] == [True, False]
 
 
-def test_a_job_that_is_claimed_again_is_held_anew(database: Database):
+def test_job_claimed_again_has_a_new_claim(database: Database):
     job_id, worker = entries.put_job(database).id, entries.put_worker(database)
     entries.claim(database, job_id, worker)
-    watch = Watch(database, worker)
-    old = watch.take(job_id)
+    monitor = ClaimMonitor(database, worker)
+    old = monitor.track(job_id)
     with database.transaction() as session:
         attempts.release(session, [worker])
-    watch.look()
+    monitor.poll()
     entries.claim(database, job_id, worker)
-    new = watch.take(job_id)
-    watch.look()
+    new = monitor.track(job_id)
+    monitor.poll()
 
     assert (old.lost, new.lost) == (True, False)
 
 
-def test_it_outlives_every_error_of_postgres(database: Database, caplog: pytest.LogCaptureFixture):
+def test_monitor_survives_errors_of_postgres(database: Database, caplog: pytest.LogCaptureFixture):
     job_id, worker = entries.put_job(database).id, entries.put_worker(database)
     entries.claim(database, job_id, worker)
-    with Watch(database, worker) as watch:
-        claim = watch.take(job_id)
-        with without_its_table(database, "jobs"):
-            wait_until(lambda: "the claim monitor goes on" in caplog.text, "a look has failed")
+    with ClaimMonitor(database, worker) as monitor:
+        claim = monitor.track(job_id)
+        with missing_table(database, "jobs"):
+            wait_until(lambda: "Unexpected error in claim monitor" in caplog.text, "a poll has failed")
         assert not claim.lost
         job_control.cancel(database, job_id)
         assert claim.wait(LIMIT)
 
 
-def test_a_worker_that_stops_loses_what_it_has_and_what_it_takes(database: Database):
-    watch = Watch(database, entries.put_worker(database))
-    before = watch.take(1)
-    watch.give_up()
-    assert (before.lost, watch.take(2).lost) == (True, True)
+def test_stopping_worker_loses_present_and_later_claims(database: Database):
+    monitor = ClaimMonitor(database, entries.put_worker(database))
+    before = monitor.track(1)
+    monitor.lose_all()
+    assert (before.lost, monitor.track(2).lost) == (True, True)
 
 
-def test_while_it_is_entered_it_looks_by_itself(database: Database):
+def test_monitor_polls_while_it_is_entered(database: Database):
     job_id, worker = entries.put_job(database).id, entries.put_worker(database)
     entries.claim(database, job_id, worker)
-    with Watch(database, worker) as watch:
-        claim = watch.take(job_id)
+    with ClaimMonitor(database, worker) as monitor:
+        claim = monitor.track(job_id)
         job_control.cancel(database, job_id)
         assert claim.wait(LIMIT)

@@ -1,4 +1,4 @@
-"""A worker's process that is told to end, in processes of their own: whatever they do, they end."""
+"""Worker processes end in bounded time once a stop is requested, whatever they are doing."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def sign_off():
     Path(sys.argv[1]).write_text("signed off")
     {sign_off}
 
-def give_up():
-    print("give up", flush=True)
+def cancel_work():
+    print("cancelled", flush=True)
 
-stop = OrderlyStop(give_up, sign_off, lambda: "loading a base", grace=float(sys.argv[2]))
+stop = OrderlyStop(cancel_work, sign_off, lambda: "loading a base", grace=float(sys.argv[2]))
 stop.start()
 stop.request()
 stop.request()
@@ -35,18 +35,18 @@ def run(folder: Path, grace: float, *, work: str, sign_off: str = "") -> subproc
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
-def test_work_that_reaches_no_step_is_left_after_signing_off(tmp_path: Path):
-    ended = run(tmp_path, 0.2, work="time.sleep(600)")
-    assert (ended.returncode, (tmp_path / "said").read_text()) == (0, "signed off")
-    assert ended.stdout == "give up\n"
-    assert "stopping after the current step of: loading a base" in ended.stderr
+def test_process_signs_off_and_ends_when_the_work_does_not(tmp_path: Path):
+    process = run(tmp_path, 0.2, work="time.sleep(600)")
+    assert (process.returncode, (tmp_path / "said").read_text()) == (0, "signed off")
+    assert process.stdout == "cancelled\n"
+    assert "stopping after the current step of: loading a base" in process.stderr
 
 
-def test_a_process_that_ends_by_itself_is_not_waited_for(tmp_path: Path):
-    ended = run(tmp_path, 600, work="time.sleep(0.2)")
-    assert (ended.returncode, (tmp_path / "said").exists()) == (0, False)
+def test_process_that_ends_in_time_does_not_sign_off(tmp_path: Path):
+    process = run(tmp_path, 600, work="time.sleep(0.2)")
+    assert (process.returncode, (tmp_path / "said").exists()) == (0, False)
 
 
 @pytest.mark.parametrize(("sign_off", "status"), [("time.sleep(600)", 1), ("raise RuntimeError", 0)])
-def test_a_sign_off_that_fails_or_hangs_keeps_no_process(tmp_path: Path, sign_off: str, status: int):
+def test_process_ends_when_the_sign_off_fails_or_hangs(tmp_path: Path, sign_off: str, status: int):
     assert run(tmp_path, 0.2, work="time.sleep(600)", sign_off=sign_off).returncode == status

@@ -9,25 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from workers.process.scratch import PREFIX, scratch, sweep
+from workers.process.scratch import FOLDER_PREFIX, scratch, sweep
 
-FILLS_AND_WAITS = """
+WAITING_PROGRAM = """
 import time
 from workers.process.scratch import scratch
 with scratch() as folder:
-    (folder / "adapter").write_text("of somebody's examples")
+    (folder / "adapter").write_text("trained on private examples")
     print(folder, flush=True)
     time.sleep(600)
 """
 
 
 @pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
 
 
-def test_a_folder_goes_with_its_work(tmp_path: Path):
+def test_folder_is_deleted_at_the_end_of_its_context(tmp_path: Path):
     with scratch() as folder:
         assert list(folder.iterdir()) == []
         (folder / "file").touch()
@@ -36,8 +36,8 @@ def test_a_folder_goes_with_its_work(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_process_left_is_deleted(tmp_path: Path):
-    with subprocess.Popen([sys.executable, "-c", FILLS_AND_WAITS], stdout=subprocess.PIPE, text=True) as process:
+def test_folder_of_a_killed_process_is_deleted(tmp_path: Path):
+    with subprocess.Popen([sys.executable, "-c", WAITING_PROGRAM], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         folder = Path(process.stdout.readline().strip())
         assert (folder / "adapter").exists()
@@ -48,7 +48,7 @@ def test_what_a_killed_process_left_is_deleted(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_that_is_being_made_is_left(tmp_path: Path):
-    (tmp_path / f"{PREFIX}new").mkdir()
+def test_folder_without_a_lock_file_is_left_alone(tmp_path: Path):
+    (tmp_path / f"{FOLDER_PREFIX}new").mkdir()
     assert sweep() == 0
-    assert (tmp_path / f"{PREFIX}new").exists()
+    assert (tmp_path / f"{FOLDER_PREFIX}new").exists()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.process.cancellation import Stopped, heeding
+from workers.process.cancellation import Cancelled, cancel_scope
 from workers.process.zip_archive import packed
 
 
@@ -17,7 +17,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_folder_becomes_a_zip(folder: Path):
+def test_zip_holds_the_files_of_the_folder(folder: Path):
     with packed(folder) as file, zipfile.ZipFile(file) as archive:
         assert {name: archive.read(name) for name in archive.namelist()} == {
             "b.txt": b"second",
@@ -25,7 +25,7 @@ def test_a_folder_becomes_a_zip(folder: Path):
         }
 
 
-def test_the_same_files_give_the_same_bytes(folder: Path):
+def test_same_files_give_the_same_bytes(folder: Path):
     with packed(folder) as file:
         first = file.read()
     (folder / "b.txt").touch()
@@ -33,6 +33,6 @@ def test_the_same_files_give_the_same_bytes(folder: Path):
         assert file.read() == first
 
 
-def test_packing_can_be_given_up(folder: Path):
-    with pytest.raises(Stopped), heeding(lambda: True), packed(folder):
+def test_packing_can_be_cancelled(folder: Path):
+    with pytest.raises(Cancelled), cancel_scope(lambda: True), packed(folder):
         pass

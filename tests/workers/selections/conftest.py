@@ -12,18 +12,18 @@ from tests.support.task_encoder import (
 )
 from workers.encoding.encoder import Encoder
 from workers.finetunes.reading import read_finetune
-from workers.selections.weights import Part, part_of
+from workers.selections.weights import Adapter, fit_adapter
 from workers.tasks.scoring import Scorer
 
 
 @pytest.fixture
-def parts(
+def adapters(
     encoder: Encoder,  # noqa: F811
     tmp_path: Path,
-) -> list[Part]:
-    """Three, of different ranks."""
+) -> list[Adapter]:
+    """Three adapters of different ranks."""
     folders = [make_adapter(tmp_path / str(number), seed=number, rank=2 + number) for number in range(3)]
-    return [part_of(folder.name, read_finetune(folder), encoder.base) for folder in folders]
+    return [fit_adapter(folder.name, read_finetune(folder), encoder.base) for folder in folders]
 
 
 @pytest.fixture

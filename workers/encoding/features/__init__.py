@@ -1,4 +1,4 @@
-"""The Delta-X family: one file a feature, one line here."""
+"""The Delta-X features: one file for each, and one line here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def find_feature(name: str) -> Feature:
     try:
         return FEATURES[name]
     except KeyError:
-        raise UnknownFeature(f"There is no feature {name!r}; there are {', '.join(FEATURES)}.") from None
+        raise UnknownFeature(f"There is no feature {name!r}; the features are {', '.join(FEATURES)}.") from None
 
 
 __all__ = ["FEATURES", "Feature", "find_feature"]

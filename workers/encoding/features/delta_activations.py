@@ -1,4 +1,4 @@
-"""Delta Activations, arXiv 2509.04442 section 3: how far the last token's hidden state moves, mean over probes."""
+"""Delta Activations, arXiv 2509.04442 section 3: the shift of the last token's hidden state, mean over probes."""
 
 from __future__ import annotations
 

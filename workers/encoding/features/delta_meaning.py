@@ -1,9 +1,9 @@
-"""Which of many fixed texts a model has come to prefer, in nats: comparable across bases.
+"""The change of the log-likelihoods of many fixed texts, in nats: comparable across bases.
 
-A text's log-likelihood depends neither on the tokenizer nor on the width of the model, and so a coordinate means the
-same for every base (after Liu et al., arXiv 2310.18348: the meaning of a text as the likelihoods of its continuations).
-Each text stands behind the first probe. What a model's texts have gained or lost on average is taken off: that is how
-readily it says anything, and changes with its template and end of text rather than with what it learned.
+A text's log-likelihood depends neither on the tokenizer nor on the width of the model, so a coordinate has the same
+meaning for every base (after Liu et al., arXiv 2310.18348: the meaning of a text as the likelihoods of its
+continuations). Each text follows the first probe. The mean change over all texts is subtracted: it reflects how likely
+the model is to say anything, which depends on its template and end-of-text token rather than on what it learned.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from workers.encoding.continuations import CONTINUATIONS
 from workers.encoding.features.base import Feature
 from workers.encoding.trace import Trace
 
-LOGIT_BYTES = 64 * 2**20  # of logits at a time; a whole forward's would be larger than its model
+MAX_LOGIT_BYTES = 64 * 2**20  # of logits at a time; those of a whole forward pass can be larger than the model
 
 
 class DeltaMeaning(Feature):
@@ -28,7 +28,7 @@ class DeltaMeaning(Feature):
     def table(self, trace: Trace) -> Tensor:
         plan = trace.plan
         summed = torch.zeros(len(CONTINUATIONS.texts), device=trace.hidden.device)
-        step = max(1, LOGIT_BYTES // (4 * trace.vocabulary))
+        step = max(1, MAX_LOGIT_BYTES // (4 * trace.vocabulary))
         for start in range(0, len(plan.target), step):
             part = slice(start, start + step)
             logits = trace.logits(plan.predictor[part])  # (step, V)

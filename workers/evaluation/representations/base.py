@@ -1,4 +1,4 @@
-"""What a representation is: a vector for every model of a pool, made in a time that is measured."""
+"""The interface of a representation: one vector per model of a pool, with the time that it took."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from catalog.spaces.probes import ProbeSet
 from workers.encoding.guard import BaseGuard
 from workers.encoding.resident_base import ResidentBase
 from workers.evaluation.measures import Floats
-from workers.evaluation.pool import Pool, Tell
+from workers.evaluation.pool import Pool, Progress
 
 
 class Vectors(Protocol):
@@ -24,7 +24,7 @@ class Vectors(Protocol):
 
     @property
     def nbytes(self) -> float:
-        """Of one model's vector, on average."""
+        """The mean size of one model's vector in bytes."""
         ...
 
     def gram(self) -> Floats:
@@ -32,7 +32,7 @@ class Vectors(Protocol):
         ...
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What is stored, by name."""
+        """The arrays to store, by name."""
         ...
 
 
@@ -60,35 +60,35 @@ class Dense:
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """Binary vectors, by the sorted places of their ones, (k,) int64 each."""
+    """Binary vectors, each stored as the sorted indices of its ones, (k,) int64."""
 
-    places: Sequence[np.ndarray]
+    indices: Sequence[np.ndarray]
     dimension: int
 
     @property
     def nbytes(self) -> float:
-        """Of the places, in the least whole number of 4 or 8 bytes that holds them."""
-        return (4 if self.dimension < 2**32 else 8) * float(np.mean([len(each) for each in self.places]))
+        """The mean size of one mask, with indices of 4 bytes, or of 8 if the dimension requires it."""
+        return (4 if self.dimension < 2**32 else 8) * float(np.mean([len(mask) for mask in self.indices]))
 
     def gram(self) -> Floats:
         from scipy.sparse import csr_array
 
-        indices, starts = self._joined()
-        ones = csr_array((np.ones(len(indices)), indices, starts), shape=(len(self.places), self.dimension))
+        indices, starts = self._concatenated()
+        ones = csr_array((np.ones(len(indices)), indices, starts), shape=(len(self.indices), self.dimension))
         return np.asarray((ones @ ones.T).todense())
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The places of all models behind one another; model i's are from `starts[i]` to `starts[i + 1]`."""
-        indices, starts = self._joined()
-        return {"places": indices, "starts": starts, "dimension": np.array(self.dimension)}
+        """The concatenated indices of all models; those of model i are `indices[starts[i] : starts[i + 1]]`."""
+        indices, starts = self._concatenated()
+        return {"indices": indices, "starts": starts, "dimension": np.array(self.dimension)}
 
-    def _joined(self) -> tuple[np.ndarray, np.ndarray]:
-        return np.concatenate(self.places), np.cumsum([0, *(len(each) for each in self.places)])
+    def _concatenated(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.concatenate(self.indices), np.cumsum([0, *(len(mask) for mask in self.indices)])
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What vectors are made with."""
+class EvaluationContext:
+    """The base, the probes and the options that representations are computed with."""
 
     base: ResidentBase
     guard: BaseGuard
@@ -99,8 +99,8 @@ class Setting:
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
-    """A pool's vectors, the seconds that they took, and what they were made with, for the report."""
+class PoolVectors:
+    """The vectors of a pool, the seconds that they took, and the settings to include in the report."""
 
     vectors: Vectors
     seconds: float
@@ -108,13 +108,13 @@ class Made:
 
 
 class Representation(ABC):
-    """One line of the scorecard."""
+    """A way to represent models as vectors; one row of the scorecard."""
 
     name: str
 
     @abstractmethod
-    def make(self, pool: Pool, setting: Setting, tell: Tell) -> Made:
-        """The vectors of the pool's models, in order.
+    def compute(self, pool: Pool, context: EvaluationContext, progress: Progress) -> PoolVectors:
+        """Compute the vectors of the pool's models, in order.
 
-        Raises `Refused` where some model has no such vector, `MissingExtra` where a package is missing.
+        Raises `Refused` if a model has no such vector, and `MissingExtra` if a package is not installed.
         """

@@ -1,252 +1,256 @@
-// The page: asks the API, fills the side panel, and hands what the pointer does to the drawing.
-// Everything that comes from the API is put in as text, never as HTML: names are strangers' words.
+// The map page: loads the map from the API, fills the side panel, and handles pointer and keyboard events.
+// Everything from the API is inserted as text, never as HTML: the names of models and clusters are untrusted.
 
-import { Drawing } from "./drawing.js";
-import { Points, colour } from "./points.js";
+import { MapCanvas } from "./map_canvas.js";
+import { Points, color } from "./points.js";
 
-const POLL = 15_000; // milliseconds between looks for models that came since
-const NEIGHBOURS = 10;
-const LEGEND = 60; // clusters listed
+const POLL_INTERVAL = 15_000; // milliseconds
+const NEIGHBORS = 10;
+const MAX_LEGEND = 60; // clusters that are listed
 
-const by = (id) => document.getElementById(id);
-export const drawing = new Drawing(by("canvas"));
-export const points = () => shown; // null before the first answer
-let shown = null;
+const byId = (id) => document.getElementById(id);
+export const mapCanvas = new MapCanvas(byId("canvas"));
+export const points = () => current; // null before the first response
+let current = null;
 let space = new URLSearchParams(location.search).get("space") ?? "";
-let last = ""; // the answer that is shown, by its ETag
+let currentTag = ""; // ETag of the map that is shown
 
-async function ask(path) {
+async function fetchJson(path) {
   const response = await fetch(path, { cache: "no-cache" });
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer.detail ?? response.statusText);
-  return [answer, response.headers.get("etag")];
+  const body = await response.json();
+  if (!response.ok) throw new Error(body.detail ?? response.statusText);
+  return [body, response.headers.get("etag")];
 }
 
 function element(tag, text, attributes = {}) {
-  const made = Object.assign(document.createElement(tag), attributes);
-  if (text !== null) made.textContent = text;
-  return made;
+  const node = Object.assign(document.createElement(tag), attributes);
+  if (text !== null) node.textContent = text;
+  return node;
 }
 
+// Loads the map and shows it if it has changed, with the same model selected.
 async function load() {
   let map;
   let tag;
   try {
-    [map, tag] = await ask(`/v1/map${space ? `?space=${encodeURIComponent(space)}` : ""}`);
+    [map, tag] = await fetchJson(`/v1/map${space ? `?space=${encodeURIComponent(space)}` : ""}`);
   } catch (error) {
-    by("status").textContent = error.message;
+    byId("status").textContent = error.message;
     document.body.dataset.state = "failed";
     return;
   }
-  if (tag === last) return;
-  last = tag;
-  const selected = shown && drawing.selected >= 0 ? shown.names[drawing.selected] : null;
+  if (tag === currentTag) return;
+  currentTag = tag;
+  const selected = current && mapCanvas.selected >= 0 ? current.names[mapCanvas.selected] : null;
   space = map.space;
-  shown = new Points(map);
-  drawing.hovered = -1;
-  drawing.highlighted = -1;
-  drawing.selected = -1;
-  drawing.show(shown);
-  tell(map);
+  current = new Points(map);
+  mapCanvas.hovered = -1;
+  mapCanvas.highlighted = -1;
+  mapCanvas.selected = -1;
+  mapCanvas.show(current);
+  showStatus(map);
   fillLegend();
-  await choose(selected ?? nameInAddress());
+  await selectModel(selected ?? nameInUrl());
   document.body.dataset.state = "ready";
 }
 
-function tell(map) {
-  const placed = shown.count - shown.fitted;
-  const parts = [`${shown.shown.toLocaleString("en")} models`, `${map.clusters.length} clusters`];
-  if (placed) parts.push(`${placed} since the map was made`);
-  by("status").textContent = parts.join(", ");
-  by("quality").textContent = `On average ${Math.round(100 * map.mean_distortion)} % of a model's neighbours are far from it here.`;
+function showStatus(map) {
+  const arrivals = current.count - current.laidOut;
+  const parts = [`${current.shown.toLocaleString("en")} models`, `${map.clusters.length} clusters`];
+  if (arrivals) parts.push(`${arrivals} added since the map was built`);
+  byId("status").textContent = parts.join(", ");
+  const distortion = Math.round(100 * map.mean_distortion);
+  byId("quality").textContent = `On average ${distortion}% of a model's nearest neighbors are far from it on the map.`;
 }
 
 function fillLegend() {
-  const rows = shown.clusters.slice(0, LEGEND).map((cluster, place) => legendRow(cluster.name, place, cluster.size));
-  const hidden = shown.clusters.length - rows.length;
+  const listed = current.clusters.slice(0, MAX_LEGEND);
+  const rows = listed.map((cluster, index) => legendRow(cluster.name, index, cluster.size));
+  const hidden = current.clusters.length - rows.length;
   if (hidden > 0) rows.push(element("li", `and ${hidden} smaller ones`, { className: "small" }));
-  by("legend").replaceChildren(...rows);
+  byId("legend").replaceChildren(...rows);
 }
 
-function legendRow(name, place, size) {
+function legendRow(name, index, size) {
   const swatch = element("span", "", { className: "swatch" });
-  swatch.style.backgroundColor = colour(place, drawing.dark.matches);
+  swatch.style.backgroundColor = color(index, mapCanvas.dark.matches);
   const button = element("button", null, { type: "button" });
   button.setAttribute("aria-pressed", "false");
   button.append(swatch, element("span", name), element("span", size.toLocaleString("en")));
   button.addEventListener("click", () => {
-    drawing.highlighted = drawing.highlighted === place ? -1 : place;
-    by("legend").querySelectorAll("button").forEach((each, at) => {
-      each.setAttribute("aria-pressed", String(at === drawing.highlighted));
+    mapCanvas.highlighted = mapCanvas.highlighted === index ? -1 : index;
+    byId("legend").querySelectorAll("button").forEach((other, position) => {
+      other.setAttribute("aria-pressed", String(position === mapCanvas.highlighted));
     });
-    drawing.draw();
+    mapCanvas.draw();
   });
   const row = element("li", null);
   row.append(button);
   return row;
 }
 
-function nameInAddress() {
+function nameInUrl() {
   return decodeURIComponent(location.hash.slice(1)) || null;
 }
 
-// Show a model and what is near it. A name that is not on the map closes the panel.
-async function choose(name) {
-  const row = name === null ? -1 : (shown.rows.get(name) ?? -1);
-  drawing.selected = row;
-  drawing.neighbours = [];
-  by("model").hidden = row < 0;
+// Selects a model and shows its neighbors. Null, or a name that is not on the map, closes the panel.
+async function selectModel(name) {
+  const row = name === null ? -1 : (current.rows.get(name) ?? -1);
+  mapCanvas.selected = row;
+  mapCanvas.neighbors = [];
+  byId("model").hidden = row < 0;
   history.replaceState(null, "", row < 0 ? location.pathname + location.search : `#${encodeURIComponent(name)}`);
-  drawing.draw();
+  mapCanvas.draw();
   if (row < 0) return;
-  by("model-name").textContent = name;
-  by("facts").replaceChildren(...facts(row));
-  by("neighbours").replaceChildren();
-  by("note").textContent = "";
+  byId("model-name").textContent = name;
+  byId("facts").replaceChildren(...facts(row));
+  byId("neighbors").replaceChildren();
+  byId("note").textContent = "";
   const [owner, model] = name.split("/").map(encodeURIComponent);
   try {
-    const query = `k=${NEIGHBOURS}&space=${encodeURIComponent(space)}`;
-    const [answer] = await ask(`/v1/models/${owner}/${model}/neighbors?${query}`);
-    if (drawing.selected === row) showNeighbours(answer);
+    const query = `k=${NEIGHBORS}&space=${encodeURIComponent(space)}`;
+    const [response] = await fetchJson(`/v1/models/${owner}/${model}/neighbors?${query}`);
+    if (mapCanvas.selected === row) showNeighbors(response);
   } catch (error) {
-    by("note").textContent = error.message;
+    byId("note").textContent = error.message;
   }
 }
 
 function facts(row) {
-  const cluster = shown.cluster[row];
-  const place = shown.isPlaced(row)
-    ? "put among its neighbours since the map was made"
-    : `${Math.round(100 * shown.distortion[row])} % of its neighbours are far from it here`;
+  const cluster = current.cluster[row];
+  const position = current.isArrival(row)
+    ? "placed among its neighbors since the map was built"
+    : `${Math.round(100 * current.distortion[row])}% of its nearest neighbors are far from it on the map`;
   return [
     element("dt", "cluster"),
-    element("dd", cluster < 0 ? "none" : shown.clusters[cluster].name),
-    element("dt", "place"),
-    element("dd", place),
+    element("dd", cluster < 0 ? "none" : current.clusters[cluster].name),
+    element("dt", "position"),
+    element("dd", position),
   ];
 }
 
-function showNeighbours(answer) {
-  by("note").textContent = answer.note ?? "";
-  by("neighbours").replaceChildren(
-    ...answer.neighbors.map((each) => {
+function showNeighbors(response) {
+  byId("note").textContent = response.note ?? "";
+  byId("neighbors").replaceChildren(
+    ...response.neighbors.map((neighbor) => {
       const button = element("button", null, { type: "button" });
-      button.append(element("span", each.repo_id), element("span", each.similarity.toFixed(3)));
-      button.addEventListener("click", () => find(each.repo_id));
+      button.append(element("span", neighbor.repo_id), element("span", neighbor.similarity.toFixed(3)));
+      button.addEventListener("click", () => centerOn(neighbor.repo_id));
       const row = element("li", null);
       row.append(button);
       return row;
     }),
   );
-  drawing.neighbours = answer.neighbors.map((each) => shown.rows.get(each.repo_id)).filter((row) => row !== undefined);
-  drawing.draw();
+  const rows = response.neighbors.map((neighbor) => current.rows.get(neighbor.repo_id));
+  mapCanvas.neighbors = rows.filter((row) => row !== undefined);
+  mapCanvas.draw();
 }
 
-function find(name) {
-  if (shown?.rows.has(name)) drawing.centre(shown.rows.get(name));
-  return choose(name);
+function centerOn(name) {
+  if (current?.rows.has(name)) mapCanvas.center(current.rows.get(name));
+  return selectModel(name);
 }
 
 function hover(event) {
-  const row = drawing.under(event.offsetX, event.offsetY);
-  const tooltip = by("tooltip");
+  const row = mapCanvas.rowAt(event.offsetX, event.offsetY);
+  const tooltip = byId("tooltip");
   tooltip.hidden = row < 0;
   if (row >= 0) {
-    const cluster = shown.cluster[row];
-    tooltip.textContent = shown.names[row] + (cluster < 0 ? "" : `\n${shown.clusters[cluster].name}`);
-    tooltip.style.left = `${Math.min(event.offsetX + 12, drawing.width - 180)}px`;
+    const cluster = current.cluster[row];
+    tooltip.textContent = current.names[row] + (cluster < 0 ? "" : `\n${current.clusters[cluster].name}`);
+    tooltip.style.left = `${Math.min(event.offsetX + 12, mapCanvas.width - 180)}px`;
     tooltip.style.top = `${event.offsetY + 12}px`;
   }
-  if (row !== drawing.hovered) {
-    drawing.hovered = row;
-    drawing.draw();
+  if (row !== mapCanvas.hovered) {
+    mapCanvas.hovered = row;
+    mapCanvas.draw();
   }
 }
 
-function listenToThePointer(canvas) {
-  let held = null;
+function addPointerListeners(canvas) {
+  let dragStart = null;
   let moved = 0;
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
-    held = [event.offsetX, event.offsetY];
+    dragStart = [event.offsetX, event.offsetY];
     moved = 0;
   });
   canvas.addEventListener("pointermove", (event) => {
-    if (held === null) return hover(event);
-    const [dx, dy] = [event.offsetX - held[0], event.offsetY - held[1]];
-    held = [event.offsetX, event.offsetY];
+    if (dragStart === null) return hover(event);
+    const [dx, dy] = [event.offsetX - dragStart[0], event.offsetY - dragStart[1]];
+    dragStart = [event.offsetX, event.offsetY];
     moved += Math.abs(dx) + Math.abs(dy);
-    return drawing.move(dx, dy);
+    return mapCanvas.move(dx, dy);
   });
   canvas.addEventListener("pointerup", (event) => {
-    const clicked = held !== null && moved < 4;
-    held = null;
-    if (!clicked || !shown) return;
-    const row = drawing.under(event.offsetX, event.offsetY);
-    choose(row < 0 ? null : shown.names[row]);
+    const clicked = dragStart !== null && moved < 4;
+    dragStart = null;
+    if (!clicked || !current) return;
+    const row = mapCanvas.rowAt(event.offsetX, event.offsetY);
+    selectModel(row < 0 ? null : current.names[row]);
   });
-  canvas.addEventListener("pointerleave", () => { by("tooltip").hidden = true; });
+  canvas.addEventListener("pointerleave", () => { byId("tooltip").hidden = true; });
   canvas.addEventListener("wheel", (event) => {
     event.preventDefault();
-    drawing.zoom(Math.exp(-event.deltaY / 400), event.offsetX, event.offsetY);
+    mapCanvas.zoom(Math.exp(-event.deltaY / 400), event.offsetX, event.offsetY);
   }, { passive: false });
 }
 
-function listenToTheKeys(canvas) {
-  const acts = {
-    ArrowLeft: () => drawing.move(60, 0),
-    ArrowRight: () => drawing.move(-60, 0),
-    ArrowUp: () => drawing.move(0, 60),
-    ArrowDown: () => drawing.move(0, -60),
-    "+": () => drawing.zoom(1.4),
-    "-": () => drawing.zoom(1 / 1.4),
-    0: () => drawing.seeAll(),
+function addKeyListeners(canvas) {
+  const actions = {
+    ArrowLeft: () => mapCanvas.move(60, 0),
+    ArrowRight: () => mapCanvas.move(-60, 0),
+    ArrowUp: () => mapCanvas.move(0, 60),
+    ArrowDown: () => mapCanvas.move(0, -60),
+    "+": () => mapCanvas.zoom(1.4),
+    "-": () => mapCanvas.zoom(1 / 1.4),
+    0: () => mapCanvas.fitAll(),
   };
   canvas.addEventListener("keydown", (event) => {
-    if (!(event.key in acts)) return;
+    if (!(event.key in actions)) return;
     event.preventDefault();
-    acts[event.key]();
+    actions[event.key]();
   });
 }
 
-function listenToTheButtons() {
-  const acts = { in: () => drawing.zoom(1.4), out: () => drawing.zoom(1 / 1.4), all: () => drawing.seeAll() };
+function addControlListeners() {
+  const actions = { in: () => mapCanvas.zoom(1.4), out: () => mapCanvas.zoom(1 / 1.4), all: () => mapCanvas.fitAll() };
   for (const button of document.querySelectorAll("[data-zoom]")) {
-    button.addEventListener("click", acts[button.dataset.zoom]);
+    button.addEventListener("click", actions[button.dataset.zoom]);
   }
-  by("search").addEventListener("input", (event) => {
+  byId("search").addEventListener("input", (event) => {
     const text = event.target.value.trim();
-    if (!shown) return;
-    const options = text ? shown.matching(text, 12).map((name) => element("option", null, { value: name })) : [];
-    by("found").replaceChildren(...options);
-    if (shown.rows.has(text)) find(text);
+    if (!current) return;
+    const options = text ? current.matching(text, 12).map((name) => element("option", null, { value: name })) : [];
+    byId("matches").replaceChildren(...options);
+    if (current.rows.has(text)) centerOn(text);
   });
-  by("search").addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || !shown) return;
-    const [name] = shown.matching(event.target.value.trim(), 1);
-    if (name) find(name);
+  byId("search").addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || !current) return;
+    const [name] = current.matching(event.target.value.trim(), 1);
+    if (name) centerOn(name);
   });
-  by("spaces").addEventListener("change", (event) => {
+  byId("spaces").addEventListener("change", (event) => {
     location.href = `${location.pathname}?space=${encodeURIComponent(event.target.value)}`;
   });
-  addEventListener("hashchange", () => shown && find(nameInAddress()));
+  addEventListener("hashchange", () => current && centerOn(nameInUrl()));
 }
 
 async function fillSpaces() {
-  const [{ spaces }] = await ask("/v1/spaces");
-  by("spaces").replaceChildren(
-    ...spaces.map((each) => {
-      const name = `${each.feature}, ${each.base_repo ?? "any base"}`;
-      return element("option", name, { value: each.key, selected: each.key === space });
+  const [{ spaces }] = await fetchJson("/v1/spaces");
+  byId("spaces").replaceChildren(
+    ...spaces.map(({ key, feature, base_repo: base }) => {
+      const name = `${feature}, ${base ?? "all base models"}`;
+      return element("option", name, { value: key, selected: key === space });
     }),
   );
 }
 
-listenToThePointer(by("canvas"));
-listenToTheKeys(by("canvas"));
-listenToTheButtons();
+addPointerListeners(byId("canvas"));
+addKeyListeners(byId("canvas"));
+addControlListeners();
 await load();
-await fillSpaces().catch((error) => { by("status").textContent = error.message; });
-await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))); // laid out and drawn
-document.body.dataset.page = "whole";
-setInterval(() => document.hidden || load(), POLL);
+await fillSpaces().catch((error) => { byId("status").textContent = error.message; });
+await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))); // until it is drawn
+document.body.dataset.page = "loaded";
+setInterval(() => document.hidden || load(), POLL_INTERVAL);

@@ -15,25 +15,25 @@ from tests.support.problem_documents import documented_problem
 
 CRAWLS = "/v1/admin/crawls"
 
-SESAME = "open sesame for admins"
+ADMIN_KEY = "open sesame for admins"
 
 
 @pytest.fixture
 def admin(api: TestClient) -> TestClient:
-    """An API that asks for a key, and a client that has it."""
-    api.app.state.settings = api.app.state.settings.model_copy(update={"admin_api_key": SecretStr(SESAME)})
-    api.headers["X-Admin-Key"] = SESAME
+    """An admin's client of an API with an admin key."""
+    api.app.state.settings = api.app.state.settings.model_copy(update={"admin_api_key": SecretStr(ADMIN_KEY)})
+    api.headers["X-Admin-Key"] = ADMIN_KEY
     return api
 
 
-def start(api: TestClient, **body: object) -> dict:
+def create_crawl(api: TestClient, **body: object) -> dict:
     response = api.post(CRAWLS, json=body)
     assert response.status_code == 202, response.text
     return response.json()
 
 
-def test_a_crawl_is_a_row_that_waits_for_a_worker(admin: TestClient):
-    crawl = start(admin, base="org/base", limit=10, min_downloads=5, every_hours=6)
+def test_new_crawl_is_queued(admin: TestClient):
+    crawl = create_crawl(admin, base="org/base", limit=10, min_downloads=5, every_hours=6)
 
     assert (crawl["state"], crawl["limit"], crawl["min_downloads"], crawl["every_hours"]) == ("queued", 10, 5, 6)
     assert crawl["source"] == {"base": "org/base", "relations": ["adapter", "finetune"]}
@@ -41,8 +41,8 @@ def test_a_crawl_is_a_row_that_waits_for_a_worker(admin: TestClient):
     assert shown == crawl | {"estimate": {"bytes": None, "hours": 0, "measured": False, "workers": 1}}
 
 
-def test_ids_are_counted_not_shown(admin: TestClient):
-    assert start(admin, ids=["a/b", "c/d", "a/b"])["ids"] == 2
+def test_ids_are_counted_not_returned(admin: TestClient):
+    assert create_crawl(admin, ids=["a/b", "c/d", "a/b"])["ids"] == 2
 
 
 @pytest.mark.parametrize(
@@ -60,76 +60,78 @@ def test_ids_are_counted_not_shown(admin: TestClient):
         ({"base": "a/b", "relations": ["merge"]}, "invalid_input"),
     ],
 )
-def test_what_names_no_source_is_refused(admin: TestClient, body: dict, code: str):
+def test_invalid_crawl_is_rejected(admin: TestClient, body: dict, code: str):
     assert documented_problem(admin.post(CRAWLS, json=body))["code"] == code
 
 
-def test_crawls_are_listed_the_newest_first_page_by_page(admin: TestClient):
-    made = [start(admin, owner=f"o{number}")["id"] for number in range(3)]
+def test_crawls_are_listed_newest_first_in_pages(admin: TestClient):
+    crawl_ids = [create_crawl(admin, owner=f"o{number}")["id"] for number in range(3)]
 
     first = admin.get(CRAWLS, params={"limit": 2}).json()
     second = admin.get(CRAWLS, params={"limit": 2, "cursor": first["next_cursor"]}).json()
 
-    assert [each["id"] for page in (first, second) for each in page["crawls"]] == made[::-1]
+    assert [crawl["id"] for page in (first, second) for crawl in page["crawls"]] == crawl_ids[::-1]
 
 
 def test_pause_resume_and_cancel(admin: TestClient):
-    crawl = start(admin, owner="x")
+    crawl = create_crawl(admin, owner="x")
 
-    states = [admin.post(f"{CRAWLS}/{crawl['id']}/{verb}").json()["state"] for verb in ("pause", "resume", "cancel")]
+    states = [
+        admin.post(f"{CRAWLS}/{crawl['id']}/{action}").json()["state"] for action in ("pause", "resume", "cancel")
+    ]
 
     assert states == ["paused", "queued", "cancelled"]
 
 
-@pytest.mark.parametrize("verb", ["pause", "resume"])
-def test_what_is_over_cannot_be_moved(admin: TestClient, verb: str):
-    crawl = start(admin, owner="x")
+@pytest.mark.parametrize("action", ["pause", "resume"])
+def test_cancelled_crawl_cannot_be_paused_or_resumed(admin: TestClient, action: str):
+    crawl = create_crawl(admin, owner="x")
     admin.post(f"{CRAWLS}/{crawl['id']}/cancel")
 
-    assert documented_problem(admin.post(f"{CRAWLS}/{crawl['id']}/{verb}"))["code"] == "crawl_over"
+    assert documented_problem(admin.post(f"{CRAWLS}/{crawl['id']}/{action}"))["code"] == "crawl_finished"
 
 
-def test_a_crawl_that_is_done_cannot_be_cancelled(admin: TestClient, database: Database):
-    crawl = start(admin, owner="x")
+def test_finished_crawl_cannot_be_cancelled(admin: TestClient, database: Database):
+    crawl = create_crawl(admin, owner="x")
     with database.transaction() as session:
         crawls.get(session, crawl["id"]).state = CrawlState.DONE
 
-    assert documented_problem(admin.post(f"{CRAWLS}/{crawl['id']}/cancel"))["code"] == "crawl_over"
+    assert documented_problem(admin.post(f"{CRAWLS}/{crawl['id']}/cancel"))["code"] == "crawl_finished"
 
 
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", ""), ("POST", "/pause"), ("POST", "/resume"), ("POST", "/cancel")]
 )
-def test_an_unknown_crawl_is_not_found(admin: TestClient, method: str, path: str):
+def test_unknown_crawl_returns_404(admin: TestClient, method: str, path: str):
     assert documented_problem(admin.request(method, f"{CRAWLS}/7{path}"))["code"] == "crawl_not_found"
 
 
 @pytest.mark.parametrize(
     ("method", "path"), [("POST", ""), ("GET", ""), ("GET", "/1"), ("POST", "/1/pause"), ("POST", "/1/cancel")]
 )
-def test_crawls_are_for_admins(admin: TestClient, method: str, path: str):
+def test_crawl_routes_require_the_admin_key(admin: TestClient, method: str, path: str):
     admin.headers["X-Admin-Key"] = "wrong"
     response = admin.request(method, f"{CRAWLS}{path}", json={"owner": "x"} if (method, path) == ("POST", "") else None)
     assert documented_problem(response)["code"] == "admin_key_required"
 
 
-def test_the_estimate_rests_on_the_jobs_that_were_done(admin: TestClient, database: Database):
-    crawl = start(admin, owner="x", dry_run=True)
+def test_estimate_uses_the_pace_of_finished_jobs(admin: TestClient, database: Database):
+    crawl = create_crawl(admin, owner="x", dry_run=True)
     worker = entries.put_worker(database)
     with database.transaction() as session:
         row = crawls.get(session, crawl["id"])
         row.queued, row.sized, row.size = 7_200, 72, 720
-    done(database, worker, jobs=4, seconds=2)  # two a second
+    finish_jobs(database, worker, jobs=4, seconds=2)  # two per second
 
     estimate = admin.get(f"{CRAWLS}/{crawl['id']}").json()["estimate"]
 
     assert estimate == {"bytes": 72_000, "hours": pytest.approx(1), "measured": True, "workers": 1}
 
 
-def done(database: Database, worker: int, *, jobs: int, seconds: int) -> None:
-    """One batch, that took so long."""
+def finish_jobs(database: Database, worker: int, *, jobs: int, seconds: int) -> None:
+    """Finish jobs of one batch in this time."""
     ids = [entries.put_job(database, f"done/m{number}").id for number in range(jobs)]
-    ended = {"state": "done", "worker_id": worker, "started_at": func.now()}
+    values = {"state": "done", "worker_id": worker, "started_at": func.now()}
     with database.transaction() as session:
         statement = update(Job).where(Job.id.in_(ids))
-        session.execute(statement.values(**ended, finished_at=func.now() + timedelta(seconds=seconds)))
+        session.execute(statement.values(**values, finished_at=func.now() + timedelta(seconds=seconds)))

@@ -1,4 +1,4 @@
-"""The events of jobs over a real connection."""
+"""Job events over a real connection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from app.deployment import processes
-from catalog.auth.viewer import hash_of_key
+from catalog.auth.viewer import hash_key
 from catalog.database import Database
 from catalog.jobs import control as job_control
 from catalog.jobs.repository import attempts
@@ -25,11 +25,11 @@ from tests.support.ports import free_port
 from tests.support.problem_documents import documented_problem
 
 LIMIT = 30  # seconds
-MINE, YOURS = "mine and nobody else's", "yours and nobody else's"
+KEY, OTHER_KEY = "an API key of the owner", "an API key of another"
 
 
 class Stream:
-    """Server-sent events as they arrive; each is its fields, its data decoded."""
+    """An iterator over server-sent events as dicts of their fields, with decoded data."""
 
     def __init__(self, response: httpx.Response) -> None:
         self.last_id: str | None = None
@@ -51,15 +51,15 @@ class Stream:
                 fields = {}
 
     def take(self, count: int) -> list[tuple[int, str]]:
-        """Jobs and their states."""
+        """The job ids and states of the next `count` events."""
         return [(event["data"]["job"], event["data"]["state"]) for event in islice(self._events, count)]
 
-    def rest(self) -> list[tuple[int, str]]:
+    def remaining(self) -> list[tuple[int, str]]:
         return [(event["data"]["job"], event["data"]["state"]) for event in self._events]
 
 
 @contextmanager
-def watching(
+def open_stream(
     url: str, path: str = "/v1/jobs/events", last_id: str | None = None, key: str | None = None
 ) -> Iterator[Stream]:
     headers = ({"Last-Event-ID": last_id} if last_id else {}) | ({"X-API-Key": key} if key else {})
@@ -69,78 +69,78 @@ def watching(
         yield Stream(response)
 
 
-def work(database: Database, job_id: int, worker: int) -> None:
+def run_job(database: Database, job_id: int, worker: int) -> None:
     entries.claim(database, job_id, worker)
     with database.transaction() as session:
-        attempts.advance(session, [job_id], worker, JobState.ENCODING, 0.5)
+        attempts.update_progress(session, [job_id], worker, JobState.ENCODING, 0.5)
     with database.transaction() as session:
         attempts.finish(session, job_id, worker, "sha")
 
 
-def test_a_job_that_came_with_a_token_is_told_of_to_its_submitter_alone(url: str, database: Database):
-    with watching(url) as nobody, watching(url, key=YOURS) as other, watching(url, key=MINE) as owner:
-        hidden = entries.put_private_job(database, "a/hidden", hash_of_key(MINE))
-        shown = entries.put_job(database, "a/shown")
-        assert owner.take(2) == [(hidden.id, "queued"), (shown.id, "queued")]
-        assert nobody.take(1) == other.take(1) == [(shown.id, "queued")]
-    with watching(url, f"/v1/jobs/{hidden.id}/events", key=MINE) as stream:
-        assert stream.take(1) == [(hidden.id, "queued")]
+def test_events_of_a_private_job_go_only_to_its_submitter(url: str, database: Database):
+    with open_stream(url) as anonymous, open_stream(url, key=OTHER_KEY) as other, open_stream(url, key=KEY) as owner:
+        private = entries.put_private_job(database, "a/hidden", hash_key(KEY))
+        public = entries.put_job(database, "a/shown")
+        assert owner.take(2) == [(private.id, "queued"), (public.id, "queued")]
+        assert anonymous.take(1) == other.take(1) == [(public.id, "queued")]
+    with open_stream(url, f"/v1/jobs/{private.id}/events", key=KEY) as stream:
+        assert stream.take(1) == [(private.id, "queued")]
 
 
-WHOLE_LIFE = ["queued", "fetching", "encoding", "done"]
+ALL_STATES = ["queued", "fetching", "encoding", "done"]
 
 
-def test_every_change_of_every_job_is_told_in_order(url: str, database: Database):
+def test_every_change_is_streamed_in_order(url: str, database: Database):
     worker = entries.put_worker(database)
-    with watching(url) as stream:
+    with open_stream(url) as stream:
         ids = [entries.put_job(database, f"a/{number}").id for number in range(2)]
         for job_id in ids:
-            work(database, job_id, worker)
-        told = stream.take(8)
-    assert [[state for job, state in told if job == job_id] for job_id in ids] == [WHOLE_LIFE] * 2
+            run_job(database, job_id, worker)
+        changes = stream.take(8)
+    assert [[state for job, state in changes if job == job_id] for job_id in ids] == [ALL_STATES] * 2
 
 
-def test_what_happens_between_two_connections_is_not_lost(url: str, database: Database):
+def test_last_event_id_resumes_the_stream(url: str, database: Database):
     worker = entries.put_worker(database)
-    with watching(url) as stream:
+    with open_stream(url) as stream:
         job_id = entries.put_job(database).id
         assert stream.take(1) == [(job_id, "queued")]
         last_id = stream.last_id
-    work(database, job_id, worker)
+    run_job(database, job_id, worker)
 
-    with watching(url, last_id=last_id) as stream:
-        assert stream.take(3) == [(job_id, state) for state in WHOLE_LIFE[1:]]
+    with open_stream(url, last_id=last_id) as stream:
+        assert stream.take(3) == [(job_id, state) for state in ALL_STATES[1:]]
 
 
-def test_a_connection_that_saw_nothing_has_a_place_to_come_back_to(url: str, database: Database):
-    with watching(url) as stream:
+def test_connection_without_events_can_be_resumed(url: str, database: Database):
+    with open_stream(url) as stream:
         last_id = stream.last_id
     job_id = entries.put_job(database).id
-    with watching(url, last_id=last_id) as stream:
+    with open_stream(url, last_id=last_id) as stream:
         assert stream.take(1) == [(job_id, "queued")]
 
 
-def test_the_stream_of_a_job_begins_with_what_it_is_and_ends_with_it(url: str, database: Database):
+def test_job_stream_starts_with_the_current_state_and_ends_with_the_job(url: str, database: Database):
     job_id, other = entries.put_job(database, "a/one").id, entries.put_job(database, "a/two").id
-    with watching(url, f"/v1/jobs/{job_id}/events") as stream:
+    with open_stream(url, f"/v1/jobs/{job_id}/events") as stream:
         assert stream.take(1) == [(job_id, "queued")]
         job_control.cancel(database, other)
-        work(database, job_id, entries.put_worker(database))
-        assert stream.rest() == [(job_id, state) for state in WHOLE_LIFE[1:]]
+        run_job(database, job_id, entries.put_worker(database))
+        assert stream.remaining() == [(job_id, state) for state in ALL_STATES[1:]]
 
 
-def test_the_stream_of_a_job_that_is_over_says_so_and_ends(url: str, database: Database):
+def test_stream_of_a_finished_job_reports_its_state_and_ends(url: str, database: Database):
     job_id = entries.put_job(database).id
     job_control.cancel(database, job_id)
-    with watching(url, f"/v1/jobs/{job_id}/events") as stream:
+    with open_stream(url, f"/v1/jobs/{job_id}/events") as stream:
         last_id = stream.last_id
-        assert stream.rest() == [(job_id, "cancelled")]
-    with watching(url, f"/v1/jobs/{job_id}/events", last_id) as stream:
-        assert stream.rest() == [(job_id, "cancelled")]
+        assert stream.remaining() == [(job_id, "cancelled")]
+    with open_stream(url, f"/v1/jobs/{job_id}/events", last_id) as stream:
+        assert stream.remaining() == [(job_id, "cancelled")]
 
 
-def test_who_comes_back_after_what_is_kept_is_told_of_the_gap(url: str, database: Database):
-    with watching(url) as stream:
+def test_resuming_after_deleted_events_reports_a_gap(url: str, database: Database):
+    with open_stream(url) as stream:
         first, second = (entries.put_job(database, f"a/{number}").id for number in range(2))
         stream.take(1)
         last_id = stream.last_id
@@ -169,12 +169,12 @@ def test_who_comes_back_after_what_is_kept_is_told_of_the_gap(url: str, database
         ("/v1/jobs/events?state=done", {}, "invalid_input"),
     ],
 )
-def test_a_stream_that_cannot_begin_is_a_problem(url: str, path: str, headers: dict, code: str):
+def test_invalid_stream_request_returns_a_problem(url: str, path: str, headers: dict, code: str):
     response = httpx.get(url + path, headers=headers, timeout=LIMIT)
     assert documented_problem(response)["code"] == code
 
 
-def test_a_process_that_is_told_to_end_ends_its_streams(database: Database, servers: object):
+def test_streams_end_when_the_process_is_terminated(database: Database, servers: object):
     port = free_port()
     process = subprocess.Popen(
         processes.in_this_environment(processes.api("127.0.0.1", port)),
@@ -184,9 +184,9 @@ def test_a_process_that_is_told_to_end_ends_its_streams(database: Database, serv
     )
     try:
         wait_for(f"http://127.0.0.1:{port}")
-        with watching(f"http://127.0.0.1:{port}") as stream:
+        with open_stream(f"http://127.0.0.1:{port}") as stream:
             process.send_signal(signal.SIGTERM)
-            assert stream.rest() == []
+            assert stream.remaining() == []
         assert process.wait(LIMIT) in (0, -signal.SIGTERM)
     finally:
         process.kill()

@@ -21,47 +21,52 @@ def history(api: TestClient, **query: object) -> list[dict]:
     return response.json()["revisions"]
 
 
-def test_a_model_shows_how_far_it_moved_between_revisions(api: TestClient, database: Database):
+def test_revisions_show_norms_and_cosines_to_the_previous_one(api: TestClient, database: Database):
     for commit, vector in (("one", [1, 0]), ("two", [2, 2]), ("three", [0, 3])):
         entries.put(database, "a/b", vector, commit=commit)
 
-    found = history(api)
+    revisions = history(api)
 
-    assert [each["sha"] for each in found] == [entries.sha(commit) for commit in ("three", "two", "one")]
-    assert [each["current"] for each in found] == [True, False, False]
-    moves = [each["moves"][0] for each in found]
-    assert [move["norm"] for move in moves] == pytest.approx([3, 8**0.5, 1])
-    assert [move["norm_before"] for move in moves] == [pytest.approx(8**0.5), 1, None]
-    assert [move["cosine"] for move in moves] == [pytest.approx(0.5**0.5), pytest.approx(0.5**0.5), None]
+    assert [revision["sha"] for revision in revisions] == [entries.sha(commit) for commit in ("three", "two", "one")]
+    assert [revision["current"] for revision in revisions] == [True, False, False]
+    measurements = [revision["measurements"][0] for revision in revisions]
+    assert [measurement["norm"] for measurement in measurements] == pytest.approx([3, 8**0.5, 1])
+    assert [measurement["norm_before"] for measurement in measurements] == [pytest.approx(8**0.5), 1, None]
+    assert [measurement["cosine"] for measurement in measurements] == [
+        pytest.approx(0.5**0.5),
+        pytest.approx(0.5**0.5),
+        None,
+    ]
 
 
-def test_pages_compare_with_the_revision_on_the_page_after(api: TestClient, database: Database):
+def test_last_revision_of_a_page_is_compared_with_the_next_page(api: TestClient, database: Database):
     for commit, vector in (("one", [1, 0]), ("two", [1, 0]), ("three", [0, 1])):
         entries.put(database, "a/b", vector, commit=commit)
 
     first = api.get("/v1/models/a/b/revisions", params={"limit": 1}).json()
     second = api.get("/v1/models/a/b/revisions", params={"limit": 1, "cursor": first["next_cursor"]}).json()
 
-    assert [page["revisions"][0]["moves"][0]["cosine"] for page in (first, second)] == [0, 1]
+    assert [page["revisions"][0]["measurements"][0]["cosine"] for page in (first, second)] == [0, 1]
 
 
-def test_vectors_of_different_bases_are_not_compared(api: TestClient, database: Database):
+def test_revisions_of_different_bases_are_not_compared(api: TestClient, database: Database):
     entries.put(database, "a/b", [1, 0], commit="one")
     entries.put(database, "a/b", [1, 0], commit="two", space=OTHER)
 
-    assert history(api)[0]["moves"][0]["cosine"] is None
+    assert history(api)[0]["measurements"][0]["cosine"] is None
 
 
-def test_a_revision_that_moves_nothing_has_no_direction(api: TestClient, database: Database):
+def test_zero_vector_has_no_cosine(api: TestClient, database: Database):
     entries.put(database, "a/b", [1, 0], commit="one")
     entries.put(database, "a/b", [0, 0], commit="two", no_shift=True)
 
-    move = history(api)[0]["moves"][0]
+    measurement = history(api)[0]["measurements"][0]
 
-    assert (move["norm"], move["norm_before"], move["cosine"], move["no_shift"]) == (0, 1, None, True)
+    assert (measurement["norm"], measurement["norm_before"]) == (0, 1)
+    assert (measurement["cosine"], measurement["no_shift"]) == (None, True)
 
 
-def test_a_model_that_was_not_embedded_has_no_history(api: TestClient, database: Database):
+def test_pending_model_has_no_revisions(api: TestClient, database: Database):
     entries.put_model(database, "a/b")
     assert history(api) == []
 
@@ -74,16 +79,16 @@ def test_a_model_that_was_not_embedded_has_no_history(api: TestClient, database:
         ("a/b/revisions?cursor=?", "invalid_cursor"),
     ],
 )
-def test_what_cannot_be_shown_is_told(api: TestClient, database: Database, path: str, code: str):
+def test_invalid_request_returns_a_problem(api: TestClient, database: Database, path: str, code: str):
     entries.put_model(database, "a/b")
     assert documented_problem(api.get(f"/v1/models/{path}"))["code"] == code
 
 
-def test_the_command_line_shows_it(url: str, database: Database):
+def test_revisions_command_lists_revisions(url: str, database: Database):
     for commit, vector in (("one", [1, 0]), ("two", [0, 2])):
         entries.put(database, "a/b", vector, commit=commit)
 
-    told = json.loads(CliRunner().invoke(cli.cli, ["revisions", "a/b", "--api", url, "--json"]).stdout)
+    page = json.loads(CliRunner().invoke(cli.cli, ["revisions", "a/b", "--api", url, "--json"]).stdout)
 
-    assert [each["sha"] for each in told["revisions"]] == [entries.sha("two"), entries.sha("one")]
+    assert [revision["sha"] for revision in page["revisions"]] == [entries.sha("two"), entries.sha("one")]
     assert entries.sha("two")[:12] in CliRunner().invoke(cli.cli, ["revisions", "a/b", "--api", url]).stdout

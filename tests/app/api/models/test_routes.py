@@ -5,7 +5,7 @@ from fastapi.testclient import TestClient
 
 from app.api.limits import MAX_BODY
 from catalog.database import Database
-from catalog.index.follower import Follower
+from catalog.index.follower import IndexFollower
 from catalog.jobs.repository import attempts
 from catalog.search.service import MAX_K
 from tests.support import catalog as entries
@@ -15,7 +15,7 @@ from tests.support.problem_documents import documented_problem
 
 @pytest.fixture
 def fan(database: Database, api: TestClient) -> list[str]:
-    """Five models whose vectors open like a fan, indexed."""
+    """Five indexed models whose vectors spread from one axis to the other."""
     names = [f"fan/m{number}" for number in range(5)]
     for number, name in enumerate(names):
         entries.put(database, name, [4 - number, number])
@@ -31,7 +31,7 @@ def finish(database: Database, job_id: int, repo_id: str, commit: str) -> None:
         assert attempts.finish(session, job_id, worker, entries.sha(commit))
 
 
-def test_a_submission_is_accepted_as_a_job(api: TestClient):
+def test_submission_creates_a_job(api: TestClient):
     response = api.post("/v1/models", json={"repo_id": "owner/model", "revision": "main"})
 
     assert response.status_code == 202
@@ -39,16 +39,16 @@ def test_a_submission_is_accepted_as_a_job(api: TestClient):
     assert (job["repo_id"], job["revision"], job["state"]) == ("owner/model", "main", "queued")
     assert (job["sha"], job["progress"], job["attempts"], job["error"]) == (None, 0, 0, None)
     assert job["created_at"]
-    assert api.get(f"/v1/jobs/{job['id']}").json() == {**job, "deaths": 0, "history": []}
+    assert api.get(f"/v1/jobs/{job['id']}").json() == {**job, "worker_deaths": 0, "history": []}
 
 
-def test_the_same_submission_is_the_same_job(api: TestClient):
-    answers = [api.post("/v1/models", json={"repo_id": "owner/model"}) for _ in range(3)]
-    assert {answer.status_code for answer in answers} == {202}
-    assert len({answer.json()["id"] for answer in answers}) == 1
+def test_repeated_submission_returns_the_same_job(api: TestClient):
+    responses = [api.post("/v1/models", json={"repo_id": "owner/model"}) for _ in range(3)]
+    assert {response.status_code for response in responses} == {202}
+    assert len({response.json()["id"] for response in responses}) == 1
 
 
-def test_a_commit_that_is_indexed_is_answered_with_the_job_that_did_it(api: TestClient, database: Database):
+def test_submission_of_an_indexed_commit_returns_its_job(api: TestClient, database: Database):
     job = api.post("/v1/models", json={"repo_id": "owner/model"}).json()
     finish(database, job["id"], "owner/model", "one")
 
@@ -60,7 +60,7 @@ def test_a_commit_that_is_indexed_is_answered_with_the_job_that_did_it(api: Test
     assert other.status_code == 202
 
 
-def test_a_branch_that_is_indexed_is_looked_at_again(api: TestClient, database: Database):
+def test_submission_of_an_indexed_branch_creates_a_job(api: TestClient, database: Database):
     job = api.post("/v1/models", json={"repo_id": "owner/model", "revision": "main"}).json()
     finish(database, job["id"], "owner/model", "one")
 
@@ -89,7 +89,7 @@ def test_a_branch_that_is_indexed_is_looked_at_again(api: TestClient, database: 
     ],
     ids=str,
 )
-def test_a_submission_that_makes_no_sense_is_refused(api: TestClient, body: object, code: str):
+def test_invalid_submission_is_rejected(api: TestClient, body: object, code: str):
     response = api.post("/v1/models", json=body)
 
     assert response.status_code == 422
@@ -97,28 +97,28 @@ def test_a_submission_that_makes_no_sense_is_refused(api: TestClient, body: obje
     assert api.get("/v1/jobs").json()["jobs"] == []
 
 
-def test_what_is_wrong_is_named_by_its_field(api: TestClient):
+def test_problem_lists_invalid_fields(api: TestClient):
     content = documented_problem(api.post("/v1/models", json={"repo_id": 3, "path": "x"}))
-    assert {each["field"] for each in content["errors"]} == {"body.repo_id", "body.path"}
+    assert {error["field"] for error in content["errors"]} == {"body.repo_id", "body.path"}
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"repo_id=a/b", b'{"repo_id": "a/\\ud800"}', b'{"\\ud800": 1}'])
-def test_a_body_that_is_no_json_is_refused(api: TestClient, body: bytes):
+def test_invalid_json_is_rejected(api: TestClient, body: bytes):
     response = api.post("/v1/models", content=body, headers={"Content-Type": "application/json"})
     assert documented_problem(response)["code"] == "invalid_input"
 
 
-def test_a_body_over_the_limit_is_refused_also_when_it_does_not_say_its_length(api: TestClient):
+def test_body_over_the_limit_is_rejected_without_content_length(api: TestClient):
     headers = {"Content-Type": "application/json"}
-    known = api.post("/v1/models", content=b" " * (MAX_BODY + 1), headers=headers)
+    with_length = api.post("/v1/models", content=b" " * (MAX_BODY + 1), headers=headers)
     streamed = api.post("/v1/models", content=(b" " * 100_000 for _ in range(MAX_BODY // 100_000 + 1)), headers=headers)
 
-    for response in (known, streamed):
+    for response in (with_length, streamed):
         assert response.status_code == 413
         assert documented_problem(response)["code"] == "body_too_large"
 
 
-def test_models_are_listed_as_they_came(api: TestClient, fan: list[str]):
+def test_models_are_listed_oldest_first(api: TestClient, fan: list[str]):
     page = api.get("/v1/models").json()
 
     assert [model["repo_id"] for model in page["models"]] == fan
@@ -133,18 +133,18 @@ def test_models_are_listed_as_they_came(api: TestClient, fan: list[str]):
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 200])
-def test_the_cursor_leads_over_all_models_once(api: TestClient, fan: list[str], limit: int):
-    seen, cursor, pages = [], None, 0
+def test_pages_contain_each_model_once(api: TestClient, fan: list[str], limit: int):
+    repo_ids, cursor, pages = [], None, 0
     while pages == 0 or cursor:
         query = {"limit": limit} | ({"cursor": cursor} if cursor else {})
         page = api.get("/v1/models", params=query).json()
         assert len(page["models"]) <= limit
-        seen += [model["repo_id"] for model in page["models"]]
+        repo_ids += [model["repo_id"] for model in page["models"]]
         cursor, pages = page["next_cursor"], pages + 1
-    assert seen == fan
+    assert repo_ids == fan
 
 
-def test_a_model_that_comes_between_two_pages_shifts_nothing(api: TestClient, database: Database, fan: list[str]):
+def test_model_added_between_two_pages_shifts_nothing(api: TestClient, database: Database, fan: list[str]):
     first = api.get("/v1/models", params={"limit": 3}).json()
     entries.put(database, "fan/late", [1, 1])
     second = api.get("/v1/models", params={"limit": 9, "cursor": first["next_cursor"]}).json()
@@ -165,7 +165,7 @@ def test_a_model_that_comes_between_two_pages_shifts_nothing(api: TestClient, da
     ],
     ids=str,
 )
-def test_models_are_filtered(api: TestClient, database: Database, fan: list[str], filters: dict, expected: int):
+def test_list_is_filtered(api: TestClient, database: Database, fan: list[str], filters: dict, expected: int):
     entries.put_model(database, "new/model")
     assert len(api.get("/v1/models", params=filters).json()["models"]) == expected
 
@@ -188,13 +188,13 @@ def test_models_are_filtered(api: TestClient, database: Database, fan: list[str]
         ("repo_id=a/b", "invalid_input"),
     ],
 )
-def test_a_list_that_makes_no_sense_is_refused(api: TestClient, query: str, code: str):
+def test_invalid_list_query_is_rejected(api: TestClient, query: str, code: str):
     response = api.get(f"/v1/models?{query}")
     assert response.status_code == 422
     assert documented_problem(response)["code"] == code
 
 
-def test_a_model_shows_its_current_revision(api: TestClient, database: Database, fan: list[str]):
+def test_model_shows_its_current_revision(api: TestClient, database: Database, fan: list[str]):
     entries.put(database, fan[0], [1, 1], commit="two")
 
     model = api.get(f"/v1/models/{fan[0]}").json()
@@ -203,7 +203,7 @@ def test_a_model_shows_its_current_revision(api: TestClient, database: Database,
     assert (model["revision"]["sha"], model["revision"]["kind"]) == (entries.sha("two"), "lora")
 
 
-def test_a_model_that_waits_has_no_revision(api: TestClient, database: Database):
+def test_pending_model_has_no_revision(api: TestClient, database: Database):
     entries.put_model(database, "owner/model")
     model = api.get("/v1/models/owner/model").json()
     assert (model["state"], model["revision"]) == ("pending", None)
@@ -229,7 +229,7 @@ def test_a_model_that_waits_has_no_revision(api: TestClient, database: Database)
         ("/v1/models/fan/still/neighbors", 409, "no_shift"),
     ],
 )
-def test_a_model_that_cannot_be_shown_is_said_so(
+def test_invalid_model_request_returns_a_problem(
     api: TestClient, database: Database, fan: list[str], path: str, status: int, code: str
 ):
     entries.put_model(database, "new/model")
@@ -241,10 +241,10 @@ def test_a_model_that_cannot_be_shown_is_said_so(
     assert documented_problem(response)["code"] == code
 
 
-def test_neighbours_come_with_their_cosines_the_nearest_first(api: TestClient, fan: list[str]):
+def test_neighbors_are_sorted_by_cosine(api: TestClient, fan: list[str]):
     answer = api.get("/v1/models/fan/m0/neighbors").json()
 
-    assert [each["repo_id"] for each in answer["neighbors"]] == fan[1:]
+    assert [neighbor["repo_id"] for neighbor in answer["neighbors"]] == fan[1:]
     assert answer["neighbors"][0]["similarity"] == pytest.approx(3 / 10**0.5, abs=1e-6)
     assert answer["neighbors"][0] | {"similarity": 0} == {
         "repo_id": "fan/m1",
@@ -256,7 +256,7 @@ def test_neighbours_come_with_their_cosines_the_nearest_first(api: TestClient, f
     }
 
 
-def test_an_answer_names_its_space(api: TestClient, fan: list[str]):
+def test_answer_contains_its_space(api: TestClient, fan: list[str]):
     answer = api.get("/v1/models/fan/m0/neighbors").json()
     assert answer["space"] == entries.SPACE.as_dict() | {"dimension": 2, "serving": True}
     assert answer["exact"] is True
@@ -267,13 +267,13 @@ def test_an_answer_names_its_space(api: TestClient, fan: list[str]):
 @pytest.mark.parametrize(
     ("query", "expected"), [({"k": 2}, 2), ({"k": MAX_K}, 4), ({"min_similarity": 0.9}, 1), ({"min_similarity": 1}, 0)]
 )
-def test_k_and_similarity_bound_the_neighbours(api: TestClient, fan: list[str], query: dict, expected: int):
+def test_k_and_min_similarity_limit_neighbors(api: TestClient, fan: list[str], query: dict, expected: int):
     assert len(api.get("/v1/models/fan/m0/neighbors", params=query).json()["neighbors"]) == expected
 
 
-def test_neighbours_wait_for_the_index(api: TestClient, database: Database, fan: list[str]):
+def test_neighbors_return_503_until_the_index_is_loaded(api: TestClient, database: Database, fan: list[str]):
     services = api.app.state.services
-    api.app.state.services = type(services).of(database, Follower(database, interval=1))  # has not read anything
+    api.app.state.services = type(services).create(database, IndexFollower(database, interval=1))  # not loaded
     response = api.get("/v1/models/fan/m0/neighbors")
     assert response.status_code == 503
     assert documented_problem(response)["code"] == "index_not_loaded"

@@ -1,4 +1,4 @@
-"""`GET /v1/models?q=`: search by words."""
+"""Text search: `GET /v1/models?q=`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support import catalog as entries
 from tests.support.problem_documents import documented_problem
 
 
-def put(database: Database, repo_id: str, *, tags: tuple[str, ...] = (), card: str | None = None, **more: object):
-    model = entries.put(database, repo_id, [1, 2], **more)
+def put(database: Database, repo_id: str, *, tags: tuple[str, ...] = (), card: str | None = None):
+    model_id = entries.put(database, repo_id, [1, 2])
     with database.transaction() as session:
         feed.lock_feed(session)
-        models.describe(session, model, Metadata(tags=tags))
-        models.set_card(session, model, card)
+        models.update_metadata(session, model_id, Metadata(tags=tags))
+        models.set_card(session, model_id, card)
 
 
 @pytest.fixture
@@ -32,10 +32,10 @@ def catalog(database: Database) -> None:
     put(database, "maker/plain", card="Ответы о праве, 数学 and more")
 
 
-def found(api: TestClient, q: str, **more: object) -> list[str]:
-    response = api.get("/v1/models", params={"q": q, **more})
+def search(api: TestClient, q: str, **filters: object) -> list[str]:
+    response = api.get("/v1/models", params={"q": q, **filters})
     assert response.status_code == 200, response.text
-    return [each["repo_id"] for each in response.json()["models"]]
+    return [model["repo_id"] for model in response.json()["models"]]
 
 
 MATH = "local/smollm2-135m-math-first"
@@ -52,7 +52,7 @@ PLAIN = "maker/plain"
         ("135", [MATH]),
         ("local/smollm2-135m-math-first", [MATH]),
         ("math smol", [MATH]),
-        ("smol math", []),  # only the last word may be begun
+        ("smol math", []),  # only the last word matches as a prefix
         ("legal helper", [LEGAL]),
         ("HELPER", [LEGAL]),
         ("contract", [LEGAL]),
@@ -63,35 +63,33 @@ PLAIN = "maker/plain"
         ("---", []),
     ],
 )
-def test_every_word_has_to_be_in_the_name_the_tags_or_the_card(
-    api: TestClient, catalog: None, q: str, expected: list[str]
-):
-    assert found(api, q) == expected
+def test_search_requires_every_word_in_name_tags_or_card(api: TestClient, catalog: None, q: str, expected: list[str]):
+    assert search(api, q) == expected
 
 
-def test_a_name_counts_more_than_a_card(api: TestClient, catalog: None):
-    assert found(api, "math") == [MATH, LEGAL]
+def test_match_in_the_name_ranks_above_match_in_the_card(api: TestClient, catalog: None):
+    assert search(api, "math") == [MATH, LEGAL]
 
 
-def test_words_go_with_the_other_filters(api: TestClient, catalog: None):
-    assert found(api, "math", owner="maker") == [LEGAL]
-    assert found(api, "math", base=entries.BASE, state="indexed") == [MATH, LEGAL]
-    assert found(api, "math", base="other/base") == []
+def test_search_is_combined_with_filters(api: TestClient, catalog: None):
+    assert search(api, "math", owner="maker") == [LEGAL]
+    assert search(api, "math", base=entries.BASE, state="indexed") == [MATH, LEGAL]
+    assert search(api, "math", base="other/base") == []
 
 
-def test_pages_hold_each_model_once_in_the_order_of_rank(api: TestClient, database: Database):
+def test_pages_contain_each_model_once_by_rank(api: TestClient, database: Database):
     for number in range(5):
         put(database, f"maker/legal-{number}", card="legal " * number)
     sizes, names, cursor = [], [], None
     while True:
         page = api.get("/v1/models", params={"q": "legal", "limit": 2} | ({"cursor": cursor} if cursor else {})).json()
         sizes.append(len(page["models"]))
-        names += [each["repo_id"] for each in page["models"]]
+        names += [model["repo_id"] for model in page["models"]]
         if (cursor := page["next_cursor"]) is None:
             break
 
     assert sizes == [2, 2, 1]
-    assert names == found(api, "legal")
+    assert names == search(api, "legal")
     assert len(set(names)) == 5
 
 
@@ -103,11 +101,11 @@ def test_pages_hold_each_model_once_in_the_order_of_rank(api: TestClient, databa
         ({"q": "x", "cursor": "???"}, "invalid_cursor"),
     ],
 )
-def test_what_asks_for_nothing_is_refused(api: TestClient, params: dict, code: str):
+def test_invalid_search_is_rejected(api: TestClient, params: dict, code: str):
     assert documented_problem(api.get("/v1/models", params=params))["code"] == code
 
 
-def test_the_search_uses_its_index(database: Database):
+def test_search_uses_its_index(database: Database):
     query = "EXPLAIN SELECT id FROM models WHERE words @@ to_tsquery('simple', '''math'':*')"
     with database.transaction() as session:
         connection = session.connection()
@@ -116,15 +114,15 @@ def test_the_search_uses_its_index(database: Database):
     assert "ix_models_words" in plan
 
 
-def test_metadata_is_shown(api: TestClient, database: Database):
-    put(database, "maker/told", tags=("math",), card="Sums.")
+def test_model_shows_tags_and_card(api: TestClient, database: Database):
+    put(database, "maker/tagged", tags=("math",), card="Sums.")
 
-    shown = api.get("/v1/models/maker/told").json()
+    model = api.get("/v1/models/maker/tagged").json()
 
-    assert (shown["metadata"]["tags"], shown["card"]) == (["math"], "Sums.")
+    assert (model["metadata"]["tags"], model["card"]) == (["math"], "Sums.")
 
 
-def test_the_command_line_searches(url: str, catalog: None):
-    told = json.loads(CliRunner().invoke(cli.cli, ["search", "smollm", "math", "--api", url, "--json"]).stdout)
-    assert [each["repo_id"] for each in told["models"]] == [MATH]
+def test_search_command_finds_models(url: str, catalog: None):
+    page = json.loads(CliRunner().invoke(cli.cli, ["search", "smollm", "math", "--api", url, "--json"]).stdout)
+    assert [model["repo_id"] for model in page["models"]] == [MATH]
     assert MATH.split("/", maxsplit=1)[0] in CliRunner().invoke(cli.cli, ["search", "math", "--api", url]).stdout

@@ -7,14 +7,14 @@ from fastapi.testclient import TestClient
 from app.deployment.embedded import EmbeddedServers
 from catalog.database import Database
 from catalog.index import repository as snapshots
-from catalog.index.follower import Follower
+from catalog.index.follower import IndexFollower
 from catalog.tables import IndexSnapshot
 from tests.support import catalog as entries
-from tests.support.outage import away
+from tests.support.outage import server_down
 
 
-def missing(api: TestClient) -> list[str]:
-    """What is missing; the answer's other parts must agree."""
+def missing_checks(api: TestClient) -> list[str]:
+    """The checks that `/readyz` reports as missing; asserts that status and body agree with them."""
     response = api.get("/readyz")
     content = response.json()
     assert response.status_code == (503 if content["missing"] else 200)
@@ -23,42 +23,42 @@ def missing(api: TestClient) -> list[str]:
     return content["missing"]
 
 
-def test_a_process_that_is_up_says_so(api: TestClient):
+def test_healthz_returns_up(api: TestClient):
     response = api.get("/healthz")
     assert (response.status_code, response.json()) == (200, {"status": "up"})
 
 
-def test_it_is_ready_when_database_broker_and_index_are(api: TestClient):
-    assert missing(api) == []
+def test_ready_when_database_broker_and_index_are(api: TestClient):
+    assert missing_checks(api) == []
     assert set(api.get("/readyz").json()["checks"]) == {"database", "broker", "index"}
 
 
-def test_an_index_that_is_not_loaded_is_missing(api: TestClient, database: Database):
+def test_index_that_is_not_loaded_is_reported_missing(api: TestClient, database: Database):
     services = api.app.state.services
-    api.app.state.services = type(services).of(database, Follower(database, interval=1))  # has not read anything
-    assert missing(api) == ["index"]
+    api.app.state.services = type(services).create(database, IndexFollower(database, interval=1))  # nothing loaded yet
+    assert missing_checks(api) == ["index"]
 
 
-def test_a_broker_that_is_away_is_missing_until_it_is_back(api: TestClient, servers: EmbeddedServers):
-    with away(servers.valkey):
-        assert missing(api) == ["broker"]
+def test_unreachable_broker_is_reported_missing_until_it_is_back(api: TestClient, servers: EmbeddedServers):
+    with server_down(servers.valkey):
+        assert missing_checks(api) == ["broker"]
         assert api.get("/healthz").status_code == 200
-    assert missing(api) == []
+    assert missing_checks(api) == []
 
 
-def test_a_submission_does_not_wait_for_a_broker_that_is_away(api: TestClient, servers: EmbeddedServers):
-    with away(servers.valkey):
+def test_submission_does_not_wait_for_an_unreachable_broker(api: TestClient, servers: EmbeddedServers):
+    with server_down(servers.valkey):
         assert api.post("/v1/models", json={"repo_id": "a/b"}).status_code == 202
 
 
-def test_a_database_that_is_away_is_missing_until_it_is_back(api: TestClient, servers: EmbeddedServers):
-    with away(servers.postgres):
-        assert missing(api) == ["database"]
+def test_unreachable_database_is_reported_missing_until_it_is_back(api: TestClient, servers: EmbeddedServers):
+    with server_down(servers.postgres):
+        assert missing_checks(api) == ["database"]
         assert api.get("/healthz").status_code == 200
-    assert missing(api) == []
+    assert missing_checks(api) == []
 
 
-def test_what_was_fallen_back_from_is_said_and_keeps_it_ready(api: TestClient, database: Database, tmp_path: Path):
+def test_damaged_segment_and_failed_build_are_reported_but_ready(api: TestClient, database: Database, tmp_path: Path):
     entries.put(database, "a/one", [1, 0])
     entries.put(database, "a/two", [1, 1])
     with database.transaction() as session:
@@ -67,7 +67,7 @@ def test_what_was_fallen_back_from_is_said_and_keeps_it_ready(api: TestClient, d
         snapshots.postpone(session, 1, 60, "disk_full: no room")
 
     assert len(api.get("/v1/models/a/one/neighbors").json()["neighbors"]) == 1
-    assert missing(api) == []
+    assert missing_checks(api) == []
     detail = api.get("/readyz").json()["checks"]["index"]["detail"]
     assert "space 1: 1 cannot be read" in detail
     assert "disk_full: no room" in detail

@@ -9,7 +9,7 @@ from tests.support import catalog as entries
 
 
 def metrics(api: TestClient) -> dict[str, float]:
-    """Every sample, checked to be Prometheus' text format."""
+    """All samples; asserts that they are in the Prometheus text format."""
     response = api.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
     lines = response.text.splitlines()
@@ -17,16 +17,16 @@ def metrics(api: TestClient) -> dict[str, float]:
     return {name: float(value) for name, value in (line.split(" ") for line in lines if line[0] != "#")}
 
 
-def test_nothing_is_loaded_before_the_first_search(api: TestClient):
+def test_no_space_is_reported_before_the_first_search(api: TestClient):
     assert metrics(api) == {"deltadex_index_loaded": 1, "deltadex_index_damages_total": 0}
 
 
-def test_a_loaded_space_is_measured(api: TestClient, database: Database):
+def test_loaded_space_is_reported(api: TestClient, database: Database):
     entries.put(database, "a/one", [1, 0])
     entries.put(database, "a/two", [0, 1])
     api.get("/v1/models/a/one/neighbors")
-    found = metrics(api)
-    assert found['deltadex_index_vectors{space_id="1"}'] == 2
-    assert found['deltadex_index_generation{space_id="1"}'] == 0
-    assert found['deltadex_index_memory_bytes{space_id="1"}'] == 16
-    assert found['deltadex_index_degraded{space_id="1"}'] == 0
+    samples = metrics(api)
+    assert samples['deltadex_index_vectors{space_id="1"}'] == 2
+    assert samples['deltadex_index_generation{space_id="1"}'] == 0
+    assert samples['deltadex_index_memory_bytes{space_id="1"}'] == 16
+    assert samples['deltadex_index_degraded{space_id="1"}'] == 0

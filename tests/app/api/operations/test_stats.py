@@ -8,7 +8,7 @@ from tests.support import catalog as entries
 from tests.support.problem_documents import documented_problem
 
 
-def test_an_empty_catalog_has_nothing_of_anything(api: TestClient):
+def test_empty_catalog_counts_zero_in_every_state(api: TestClient):
     stats = api.get("/v1/stats").json()
     assert set(stats["models"]) == {"pending", "indexed", "no_shift", "failed", "removed"}
     assert set(stats["jobs"]) == {"queued", "fetching", "encoding", "done", "failed", "cancelled"}
@@ -23,13 +23,13 @@ def test_models_and_jobs_are_counted_by_state(api: TestClient, database: Databas
     assert (stats["models"]["indexed"], stats["models"]["pending"], stats["jobs"]["queued"]) == (1, 1, 1)
 
 
-def test_workers_are_shown_while_they_live(api: TestClient, database: Database):
+def test_only_live_workers_are_listed(api: TestClient, database: Database):
     alive, stopped = entries.put_worker(database), entries.put_worker(database)
     with database.transaction() as session:
-        workers.stop(session, stopped)
+        workers.mark_stopped(session, stopped)
     [worker] = api.get("/v1/stats").json()["workers"]
     assert (worker["id"], worker["host"], worker["device"]) == (alive, "here", "cpu")
 
 
-def test_no_parameter_is_taken(api: TestClient):
+def test_query_parameters_are_refused(api: TestClient):
     assert documented_problem(api.get("/v1/stats?state=done"))["code"] == "invalid_input"

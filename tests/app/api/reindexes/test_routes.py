@@ -10,13 +10,13 @@ from pydantic import SecretStr
 from catalog.database import Database
 from catalog.errors import RepoNotFound
 from catalog.spaces import repository as spaces
-from catalog.spaces.repository import BaseTable
+from catalog.spaces.repository import BaseMeasurement
 from catalog.tables import JobState
 from tests.support import catalog as entries
 from tests.support.api import refresh
 from tests.support.catalog import SPACE
 from tests.support.problem_documents import documented_problem
-from tests.support.reindexes import begin, end, finish, its_jobs, measure
+from tests.support.reindexes import end_job, list_jobs, make_ready, measure_job, start_reindex
 
 REINDEXES = "/v1/admin/reindexes"
 
@@ -25,7 +25,7 @@ SESAME = "open sesame for admins"
 
 @pytest.fixture
 def admin(api: TestClient) -> TestClient:
-    """An API that asks for a key, and a client that has it."""
+    """An API with an admin key, and a client that sends it."""
     api.app.state.settings = api.app.state.settings.model_copy(update={"admin_api_key": SecretStr(SESAME)})
     api.headers["X-Admin-Key"] = SESAME
     return api
@@ -38,15 +38,15 @@ def put(database: Database) -> None:
 
 def ready(database: Database, space=SPACE, failing: bool = False) -> int:
     put(database)
-    reindex_id = begin(database, space=space)
-    first, *others = its_jobs(database, reindex_id)
+    reindex_id = start_reindex(database, space=space)
+    first, *others = list_jobs(database, reindex_id)
     for number, job in enumerate(others):
-        measure(database, job, [-number, 1], space)
+        measure_job(database, job, [-number, 1], space)
     if failing:
-        end(database, first, JobState.FAILED, RepoNotFound.code)
+        end_job(database, first, JobState.FAILED, RepoNotFound.code)
     else:
-        measure(database, first, [-5, 1], space)
-    finish(database, reindex_id)
+        measure_job(database, first, [-5, 1], space)
+    make_ready(database, reindex_id)
     return reindex_id
 
 
@@ -59,13 +59,13 @@ def ready(database: Database, space=SPACE, failing: bool = False) -> int:
         ({"outdated": True}, {"outdated": True}),
     ],
 )
-def test_a_reindex_is_a_row_that_waits_for_a_worker(admin: TestClient, body: dict, selection: dict):
+def test_new_reindex_waits_for_a_worker(admin: TestClient, body: dict, selection: dict):
     response = admin.post("/v1/admin/reindex", json=body)
     assert response.status_code == 202
-    told = response.json()
-    assert (told["selection"], told["state"], told["stage"]) == (selection, "running", "queueing")
-    shown = admin.get(f"{REINDEXES}/{told['id']}").json()
-    assert shown == told | {"jobs": dict.fromkeys(JobState, 0), "failed": [], "left": []}
+    created = response.json()
+    assert (created["selection"], created["state"], created["stage"]) == (selection, "running", "queueing")
+    shown = admin.get(f"{REINDEXES}/{created['id']}").json()
+    assert shown == created | {"jobs": dict.fromkeys(JobState, 0), "failures": [], "missing_artifacts": []}
 
 
 @pytest.mark.parametrize(
@@ -80,103 +80,101 @@ def test_a_reindex_is_a_row_that_waits_for_a_worker(admin: TestClient, body: dic
     ],
     ids=str,
 )
-def test_a_selection_that_is_none_is_refused(admin: TestClient, body: dict, status: int, code: str):
+def test_invalid_selection_is_rejected(admin: TestClient, body: dict, status: int, code: str):
     response = admin.post("/v1/admin/reindex", json=body)
     assert (response.status_code, documented_problem(response)["code"]) == (status, code)
 
 
-def test_one_is_active_at_a_time(admin: TestClient):
+def test_second_active_reindex_returns_409(admin: TestClient):
     admin.post("/v1/admin/reindex", json={"all": True})
     response = admin.post("/v1/admin/reindex", json={"all": True})
     assert (response.status_code, documented_problem(response)["code"]) == (409, "reindex_active")
 
 
-def test_its_progress_and_what_failed_are_shown(admin: TestClient, database: Database):
+def test_reindex_shows_its_progress_and_failures(admin: TestClient, database: Database):
     reindex_id = ready(database, failing=True)
-    told = admin.get(f"{REINDEXES}/{reindex_id}").json()
-    assert (told["state"], told["total"], told["queued"], told["carried"]) == ("ready", 3, 3, 1)
-    assert (told["jobs"]["done"], told["jobs"]["failed"]) == (2, 1)
-    assert told["failed"] == [{"code": "repo_not_found", "count": 1, "models": ["a/m0"]}]
-    assert told["contract"][0]["encoder_version"] == "1"
+    reindex = admin.get(f"{REINDEXES}/{reindex_id}").json()
+    assert (reindex["state"], reindex["total"], reindex["queued"], reindex["backfilled"]) == ("ready", 3, 3, 1)
+    assert (reindex["jobs"]["done"], reindex["jobs"]["failed"]) == (2, 1)
+    assert reindex["failures"] == [{"code": "repo_not_found", "count": 1, "models": ["a/m0"]}]
+    assert reindex["contract"][0]["encoder_version"] == "1"
 
 
-def test_the_drift_is_told_per_space(admin: TestClient, database: Database):
-    told = admin.get(f"{REINDEXES}/{ready(database)}/drift").json()
-    [pair] = told["spaces"]
-    assert (told["final"], pair["old"], pair["lost"]) == (True, SPACE.key, {"count": 0, "repo_ids": []})
+def test_drift_is_reported_per_space(admin: TestClient, database: Database):
+    report = admin.get(f"{REINDEXES}/{ready(database)}/drift").json()
+    [pair] = report["spaces"]
+    assert (report["final"], pair["old"], pair["lost_models"]) == (True, SPACE.key, {"count": 0, "repo_ids": []})
     assert (pair["drift"]["models"], len(pair["drift"]["histogram"])) == (3, 10)
 
 
-def test_answers_come_from_the_new_space_after_the_switch_and_from_the_old_after_the_rollback(
-    admin: TestClient, database: Database
-):
+def test_cutover_moves_searches_to_the_new_space_and_rollback_moves_them_back(admin: TestClient, database: Database):
     reindex_id = ready(database)
-    beside = dataclasses.replace(SPACE, edition=reindex_id).key
+    new_key = dataclasses.replace(SPACE, edition=reindex_id).key
 
-    def answered() -> str:
+    def searched_key() -> str:
         refresh(admin)
         response = admin.get("/v1/models/a/m1/neighbors?k=1").json()
         assert len(response["neighbors"]) == 1
         return response["space"]["key"]
 
-    assert answered() == SPACE.key
-    assert admin.post(f"{REINDEXES}/{reindex_id}/switch", json={}).json()["state"] == "switched"
-    assert answered() == beside
+    assert searched_key() == SPACE.key
+    assert admin.post(f"{REINDEXES}/{reindex_id}/cutover", json={}).json()["state"] == "cut_over"
+    assert searched_key() == new_key
     assert [space["serving"] for space in admin.get("/v1/spaces").json()["spaces"]] == [True, False]
     assert admin.post(f"{REINDEXES}/{reindex_id}/rollback", json={}).json()["state"] == "rolled_back"
-    assert answered() == SPACE.key
+    assert searched_key() == SPACE.key
 
 
-def test_a_model_shows_what_serves(admin: TestClient, database: Database):
+def test_model_shows_its_embedding_in_the_serving_space(admin: TestClient, database: Database):
     reindex_id = ready(database)
-    table = BaseTable(np.zeros((1, 2), np.float32), 0.1)
+    measurement = BaseMeasurement(np.zeros((1, 2), np.float32), 0.1)
     with database.transaction() as session:
         for space in (SPACE, dataclasses.replace(SPACE, edition=reindex_id)):
-            spaces.store_base_table(session, space, SPACE.base_repo, SPACE.base_sha, table)
-    keys = [each["space"]["key"] for each in admin.get("/v1/models/a/m1").json()["embeddings"]]
+            spaces.store_base_measurement(session, space, SPACE.base_repo, SPACE.base_sha, measurement)
+    keys = [embedding["space"]["key"] for embedding in admin.get("/v1/models/a/m1").json()["embeddings"]]
     assert keys == [SPACE.key]
 
 
-def test_models_are_not_lost_unasked(admin: TestClient, database: Database):
+def test_cutover_that_would_lose_models_returns_409_without_force(admin: TestClient, database: Database):
     newer = dataclasses.replace(SPACE, encoder_version="2")
     reindex_id = ready(database, newer, failing=True)
-    response = admin.post(f"{REINDEXES}/{reindex_id}/switch", json={})
+    response = admin.post(f"{REINDEXES}/{reindex_id}/cutover", json={})
     assert (response.status_code, documented_problem(response)["code"]) == (409, "reindex_incomplete")
     assert "a/m0" in response.json()["detail"]
-    assert admin.post(f"{REINDEXES}/{reindex_id}/switch", json={"force": True}).json()["state"] == "switched"
+    assert admin.post(f"{REINDEXES}/{reindex_id}/cutover", json={"force": True}).json()["state"] == "cut_over"
 
 
-def test_what_is_not_measured_is_not_switched_to(admin: TestClient, database: Database):
+def test_cutover_while_models_are_measured_returns_409(admin: TestClient, database: Database):
     put(database)
-    response = admin.post(f"{REINDEXES}/{begin(database)}/switch", json={"force": True})
+    response = admin.post(f"{REINDEXES}/{start_reindex(database)}/cutover", json={"force": True})
     assert (response.status_code, documented_problem(response)["code"]) == (409, "reindex_not_ready")
 
 
-def test_a_cancelled_one_is_over(admin: TestClient, database: Database):
+def test_cancelled_reindex_is_finished(admin: TestClient, database: Database):
     reindex_id = ready(database)
-    told = admin.post(f"{REINDEXES}/{reindex_id}/cancel").json()
-    assert (told["state"], told["stage"]) == ("cancelled", "discarding")
-    for verb in ("cancel", "rollback", "switch"):
-        response = admin.post(f"{REINDEXES}/{reindex_id}/{verb}", json={})
-        assert (response.status_code, documented_problem(response)["code"]) == (409, "reindex_over")
+    cancelled = admin.post(f"{REINDEXES}/{reindex_id}/cancel").json()
+    assert (cancelled["state"], cancelled["stage"]) == ("cancelled", "discarding")
+    for action in ("cancel", "rollback", "cutover"):
+        response = admin.post(f"{REINDEXES}/{reindex_id}/{action}", json={})
+        assert (response.status_code, documented_problem(response)["code"]) == (409, "reindex_finished")
 
 
-def test_they_are_listed_page_by_page(admin: TestClient, database: Database):
+def test_reindexes_are_listed_in_pages(admin: TestClient, database: Database):
     for _ in range(3):
         number = admin.post("/v1/admin/reindex", json={"all": True}).json()["id"]
         admin.post(f"{REINDEXES}/{number}/cancel")
     first = admin.get(f"{REINDEXES}?limit=2").json()
     rest = admin.get(f"{REINDEXES}?limit=2&cursor={first['next_cursor']}").json()
-    assert [each["id"] for page in (first, rest) for each in page["reindexes"]] == [3, 2, 1]
+    assert [reindex["id"] for page in (first, rest) for reindex in page["reindexes"]] == [3, 2, 1]
 
 
 @pytest.mark.parametrize("path", ["", "/drift"])
-def test_what_is_not_there_is_told(admin: TestClient, path: str):
+def test_unknown_reindex_returns_404(admin: TestClient, path: str):
     response = admin.get(f"{REINDEXES}/7{path}")
     assert (response.status_code, documented_problem(response)["code"]) == (404, "reindex_not_found")
 
 
-def test_it_is_for_admins(admin: TestClient):
+def test_reindexes_are_for_admins(admin: TestClient):
     del admin.headers["X-Admin-Key"]
     for response in (admin.post("/v1/admin/reindex", json={"all": True}), admin.get(REINDEXES)):
         assert (response.status_code, documented_problem(response)["code"]) == (401, "admin_key_required")

@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 
 from app.api.schemas import MAX_DIMENSION
 from catalog.database import Database
-from catalog.index.follower import Follower
+from catalog.index.follower import IndexFollower
 from tests.support import catalog as entries
 from tests.support.api import refresh
 from tests.support.catalog import SPACE
@@ -18,7 +18,7 @@ OTHER = dataclasses.replace(SPACE, base_repo="tiny/other")
 
 @pytest.fixture(autouse=True)
 def fan(database: Database, api: TestClient) -> None:
-    """Five models whose vectors open like a fan, one of another space, one that moves nothing, one that waits."""
+    """Five models in a fan, one in another space, one that is `no_shift`, and one without a vector."""
     for number in range(5):
         entries.put(database, f"fan/m{number}", [4 - number, number])
     entries.put(database, "fan/other", [1, 0, 0], space=OTHER)
@@ -27,45 +27,45 @@ def fan(database: Database, api: TestClient) -> None:
     refresh(api)
 
 
-def found(api: TestClient, body: dict) -> list[str]:
+def search(api: TestClient, body: dict) -> list[str]:
     response = api.post("/v1/search", json=body)
     assert response.status_code == 200, response.text
-    return [each["repo_id"] for each in response.json()["neighbors"]]
+    return [neighbor["repo_id"] for neighbor in response.json()["neighbors"]]
 
 
-def test_a_vector_finds_what_is_near(api: TestClient):
-    assert found(api, {"vector": [1, 0], "k": 2}) == ["fan/m0", "fan/m1"]
+def test_search_by_vector_returns_the_nearest_models(api: TestClient):
+    assert search(api, {"vector": [1, 0], "k": 2}) == ["fan/m0", "fan/m1"]
 
 
-def test_a_vector_is_searched_in_the_space_of_its_dimension(api: TestClient):
+def test_search_by_vector_uses_the_space_of_its_dimension(api: TestClient):
     response = api.post("/v1/search", json={"vector": [1, 0, 0]}).json()
-    assert [each["repo_id"] for each in response["neighbors"]] == ["fan/other"]
+    assert [neighbor["repo_id"] for neighbor in response["neighbors"]] == ["fan/other"]
     assert response["space"]["key"] == OTHER.key
 
 
 @pytest.mark.parametrize("name", ["activations", "delta_activations"])
-def test_a_space_is_named_by_its_feature(api: TestClient, name: str):
-    assert found(api, {"vector": [1, 0], "space": name, "k": 1}) == ["fan/m0"]
-    assert found(api, {"vector": [1, 0, 0], "space": name}) == ["fan/other"]
-    assert found(api, {"expression": "fan/m0 + fan/m1", "space": name, "k": 1}) == ["fan/m2"]
-    assert found(api, {"repo_id": "fan/m0", "space": name, "k": 1}) == ["fan/m1"]
+def test_space_can_be_named_by_its_feature(api: TestClient, name: str):
+    assert search(api, {"vector": [1, 0], "space": name, "k": 1}) == ["fan/m0"]
+    assert search(api, {"vector": [1, 0, 0], "space": name}) == ["fan/other"]
+    assert search(api, {"expression": "fan/m0 + fan/m1", "space": name, "k": 1}) == ["fan/m2"]
+    assert search(api, {"repo_id": "fan/m0", "space": name, "k": 1}) == ["fan/m1"]
 
 
-def test_of_a_feature_no_space_may_have_vectors_of_that_length(api: TestClient):
+def test_vector_that_fits_no_space_of_the_feature_returns_space_mismatch(api: TestClient):
     response = api.post("/v1/search", json={"vector": [1, 0, 0, 0], "space": "activations"})
     assert documented_problem(response)["code"] == "space_mismatch"
 
 
-def test_a_model_finds_the_same_as_its_neighbours(api: TestClient):
+def test_search_by_model_matches_the_neighbors_route(api: TestClient):
     answer = api.post("/v1/search", json={"repo_id": "fan/m1", "k": 3}).json()
     assert answer == api.get("/v1/models/fan/m1/neighbors?k=3").json()
 
 
-def test_the_least_similarity_bounds_the_answer(api: TestClient):
-    assert found(api, {"vector": [1, 0], "min_similarity": 0.9}) == ["fan/m0", "fan/m1"]
+def test_min_similarity_limits_the_answer(api: TestClient):
+    assert search(api, {"vector": [1, 0], "min_similarity": 0.9}) == ["fan/m0", "fan/m1"]
 
 
-def test_the_longest_vector_fits_into_a_request(api: TestClient):
+def test_vector_of_the_greatest_dimension_fits_into_a_request(api: TestClient):
     response = api.post("/v1/search", json={"vector": [-0.1234567890123456e-100] * MAX_DIMENSION})
     assert documented_problem(response)["code"] == "space_mismatch"
 
@@ -98,47 +98,47 @@ def test_the_longest_vector_fits_into_a_request(api: TestClient):
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_a_search_that_cannot_be_answered_is_said_so(api: TestClient, body: dict, status: int, code: str):
+def test_invalid_search_returns_a_problem(api: TestClient, body: dict, status: int, code: str):
     response = api.post("/v1/search", json=body)
     assert response.status_code == status
     assert documented_problem(response)["code"] == code
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999"])
-def test_numbers_that_json_does_not_have_are_refused(api: TestClient, number: bytes):
+def test_non_finite_numbers_return_422(api: TestClient, number: bytes):
     body = b'{"vector": [1, ' + number + b"]}"
     response = api.post("/v1/search", content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 422
     assert documented_problem(response)["code"] in ("invalid_vector", "invalid_input")
 
 
-def test_a_query_parameter_is_refused(api: TestClient):
+def test_query_parameter_returns_422(api: TestClient):
     response = api.post("/v1/search?k=3", json={"vector": [1, 0]})
     assert documented_problem(response)["errors"][0]["field"] == "query.k"
 
 
-def test_a_vector_that_fits_two_spaces_must_name_one(api: TestClient, database: Database):
+def test_vector_that_fits_two_spaces_returns_space_required(api: TestClient, database: Database):
     entries.put(database, "fan/twice", [1, 0], space=dataclasses.replace(SPACE, base_repo="tiny/third"))
     response = api.post("/v1/search", json={"vector": [1, 0]})
     assert response.status_code == 409
     assert documented_problem(response)["code"] == "space_required"
 
 
-def test_a_vector_of_nothing_but_mistakes_gets_a_short_answer(api: TestClient):
+def test_vector_with_many_errors_gets_a_short_answer(api: TestClient):
     response = api.post("/v1/search", json={"vector": ["x"] * MAX_DIMENSION})
     assert documented_problem(response)["code"] == "invalid_input"
     assert len(response.content) < 10_000
 
 
-def test_a_search_waits_for_the_index(api: TestClient, database: Database):
+def test_search_before_the_index_is_loaded_returns_503(api: TestClient, database: Database):
     services = api.app.state.services
-    api.app.state.services = type(services).of(database, Follower(database, interval=1))  # has not read anything
+    api.app.state.services = type(services).create(database, IndexFollower(database, interval=1))  # not loaded
     response = api.post("/v1/search", json={"vector": [1, 0]})
     assert response.status_code == 503
     assert documented_problem(response)["code"] == "index_not_loaded"
 
 
-def test_spaces_are_listed_the_newest_first(api: TestClient):
+def test_spaces_are_listed_newest_first(api: TestClient):
     spaces = api.get("/v1/spaces").json()["spaces"]
     assert spaces == [
         OTHER.as_dict() | {"dimension": 3, "serving": True},
@@ -146,34 +146,34 @@ def test_spaces_are_listed_the_newest_first(api: TestClient):
     ]
 
 
-def test_the_list_of_spaces_takes_no_parameter(api: TestClient):
+def test_list_of_spaces_refuses_parameters(api: TestClient):
     assert documented_problem(api.get("/v1/spaces?limit=1"))["code"] == "invalid_input"
 
 
-def test_a_search_is_filtered_by_its_lists(api: TestClient):
-    assert found(api, {"vector": [1, 0], "owner": ["fan", "nobody"], "kind": ["lora"], "k": 2}) == ["fan/m0", "fan/m1"]
-    assert found(api, {"vector": [1, 0], "owner": ["nobody"]}) == []
-    assert found(api, {"vector": [1, 0], "exclude": ["fan/m0", "fan/m1"], "k": 1}) == ["fan/m2"]
+def test_search_applies_filters(api: TestClient):
+    assert search(api, {"vector": [1, 0], "owner": ["fan", "nobody"], "kind": ["lora"], "k": 2}) == ["fan/m0", "fan/m1"]
+    assert search(api, {"vector": [1, 0], "owner": ["nobody"]}) == []
+    assert search(api, {"vector": [1, 0], "exclude": ["fan/m0", "fan/m1"], "k": 1}) == ["fan/m2"]
 
 
-def test_neighbours_are_filtered_by_repeated_parameters(api: TestClient):
+def test_neighbors_route_takes_repeated_parameters(api: TestClient):
     answer = api.get("/v1/models/fan/m0/neighbors?owner=fan&owner=nobody&exclude=fan/m1&exclude=fan/m2&k=1").json()
-    assert [each["repo_id"] for each in answer["neighbors"]] == ["fan/m3"]
+    assert [neighbor["repo_id"] for neighbor in answer["neighbors"]] == ["fan/m3"]
     assert api.get("/v1/models/fan/m0/neighbors?exclude_own_owner=true").json()["neighbors"] == []
 
 
-def test_an_answer_says_what_it_rests_on(api: TestClient):
+def test_answer_has_index_and_confidence_fields(api: TestClient):
     answer = api.post("/v1/search", json={"repo_id": "fan/m0"}).json()
     assert (answer["exact"], answer["generation"], answer["norm"]) == (True, 0, 4)
     assert (answer["noise_floor"], answer["noise_similarity"], answer["confident"], answer["note"]) == (None,) * 4
 
 
-def test_several_models_are_answered_one_by_one(api: TestClient):
+def test_batch_search_answers_or_fails_for_each_model(api: TestClient):
     body = {"repo_ids": ["fan/m0", "no/body", "fan/still"], "k": 1}
     answers = api.post("/v1/search/batch", json=body).json()["answers"]
-    assert [each["repo_id"] for each in answers] == body["repo_ids"]
+    assert [answer["repo_id"] for answer in answers] == body["repo_ids"]
     assert answers[0]["answer"] == api.post("/v1/search", json={"repo_id": "fan/m0", "k": 1}).json()
-    assert [each["error"] and each["error"]["code"] for each in answers] == [None, "model_not_found", "no_shift"]
+    assert [answer["error"] and answer["error"]["code"] for answer in answers] == [None, "model_not_found", "no_shift"]
 
 
 @pytest.mark.parametrize(
@@ -195,22 +195,22 @@ def test_several_models_are_answered_one_by_one(api: TestClient):
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_a_question_that_makes_no_sense_is_refused(api: TestClient, path: str, body: dict):
+def test_invalid_fields_return_422(api: TestClient, path: str, body: dict):
     response = api.post(path, json=body)
     assert response.status_code == 422
     assert documented_problem(response)["code"] in ("invalid_input", "invalid_repo_id")
 
 
-def test_a_date_without_a_zone_is_in_utc(api: TestClient):
+def test_date_without_a_time_zone_is_utc(api: TestClient):
     for since in ("2026-01-01", "2026-01-01T00:00:00", "2026-01-01T00:00:00+02:00"):
-        assert found(api, {"vector": [1, 0], "updated_since": since}) == []
+        assert search(api, {"vector": [1, 0], "updated_since": since}) == []
 
 
-def test_an_answer_from_a_space_that_does_not_serve_says_so(api: TestClient, database: Database):
+def test_answer_from_a_space_that_is_not_serving_has_a_note(api: TestClient, database: Database):
     later = dataclasses.replace(SPACE, encoder_version="2")
     for name in ("fan/late", "fan/later"):
         entries.put(database, name, [1, 0], space=later)
     answer = api.get("/v1/models/fan/late/neighbors").json()
     assert (answer["space"]["key"], answer["space"]["serving"]) == (later.key, False)
-    assert answer["note"].startswith("This space does not serve")
+    assert answer["note"].startswith("This is not a serving space")
     assert api.get("/v1/models/fan/m0/neighbors").json()["note"] is None

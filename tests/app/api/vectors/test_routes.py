@@ -12,7 +12,7 @@ from tests.support.problem_documents import documented_problem
 
 @pytest.fixture(autouse=True)
 def parts(database: Database, api: TestClient) -> None:
-    """Two parts, a model between them, one that moves nothing."""
+    """Two parts, a mixture of them, and a model that is `no_shift`."""
     entries.put(database, "owner/law", [3, 0])
     entries.put(database, "owner/math", [0, 4])
     entries.put(database, "owner/mixture", [2, 2])
@@ -20,11 +20,11 @@ def parts(database: Database, api: TestClient) -> None:
     refresh(api)
 
 
-def test_a_sum_is_searched_with(api: TestClient):
+def test_search_by_expression_returns_neighbors_terms_and_residual(api: TestClient):
     body = {"expression": "owner/law + 0.5*owner/math", "compare": "owner/mixture"}
     answer = api.post("/v1/search", json=body).json()
 
-    assert [each["repo_id"] for each in answer["neighbors"]] == ["owner/mixture"]
+    assert [neighbor["repo_id"] for neighbor in answer["neighbors"]] == ["owner/mixture"]
     assert (answer["expression"], answer["unit_terms"]) == (body["expression"], False)
     assert answer["terms"] == [
         {"kind": "model", "term": "owner/law", "name": "owner/law", "weight": 1, "norm": 3},
@@ -37,19 +37,19 @@ def test_a_sum_is_searched_with(api: TestClient):
     assert residual["relative"] == pytest.approx(1 / 8**0.5)
 
 
-def test_unit_terms_and_the_terms_own_models_can_be_asked_for(api: TestClient):
+def test_search_by_expression_with_unit_terms_and_include_terms(api: TestClient):
     body = {"expression": "owner/law + owner/math", "unit_terms": True, "include_terms": True}
     answer = api.post("/v1/search", json=body).json()
-    assert [each["norm"] for each in answer["terms"]] == [1, 1]
-    assert {each["repo_id"] for each in answer["neighbors"]} == {"owner/law", "owner/math", "owner/mixture"}
+    assert [term["norm"] for term in answer["terms"]] == [1, 1]
+    assert {neighbor["repo_id"] for neighbor in answer["neighbors"]} == {"owner/law", "owner/math", "owner/mixture"}
 
 
-def test_other_searches_answer_as_they_did(api: TestClient):
+def test_search_by_vector_has_no_terms(api: TestClient):
     assert "terms" not in api.post("/v1/search", json={"vector": [1, 0]}).json()
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "code", "place"),
+    ("body", "status", "code", "span"),
     [
         ({"expression": "owner/law + "}, 422, "invalid_expression", (12, 0)),
         ({"expression": ""}, 422, "invalid_expression", (0, 0)),
@@ -57,11 +57,11 @@ def test_other_searches_answer_as_they_did(api: TestClient):
         ({"expression": "'\x00'"}, 422, "invalid_expression", (0, 3)),
         ({"expression": "owner/law + nobody"}, 404, "term_not_found", (12, 6)),
         ({"expression": "owner/law - owner/still"}, 409, "no_shift", (12, 11)),
-        ({"expression": "owner/law - owner/law"}, 409, "nothing_left", None),
+        ({"expression": "owner/law - owner/law"}, 409, "zero_vector", None),
         ({"expression": "owner/law", "compare": "no/body"}, 404, "model_not_found", None),
         ({"expression": "owner/law", "compare": "nobody"}, 422, "invalid_repo_id", None),
         ({"expression": "owner/law", "space": "0" * 64}, 404, "space_not_found", None),
-        ({"expression": "owner/law", "geometry": "centred"}, 409, "geometry_not_fitted", None),
+        ({"expression": "owner/law", "geometry": "centered"}, 422, "invalid_input", None),
         ({"expression": "owner/law", "vector": [1, 0]}, 422, "invalid_input", None),
         ({"expression": "owner/law", "repo_id": "owner/law"}, 422, "invalid_input", None),
         ({"expression": "owner/law", "exclude_own_owner": True}, 422, "invalid_input", None),
@@ -71,14 +71,14 @@ def test_other_searches_answer_as_they_did(api: TestClient):
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_what_cannot_be_summed_is_said_with_its_place(
-    api: TestClient, body: dict, status: int, code: str, place: tuple[int, int] | None
+def test_invalid_search_by_expression_returns_a_problem_with_its_position(
+    api: TestClient, body: dict, status: int, code: str, span: tuple[int, int] | None
 ):
     response = api.post("/v1/search", json=body)
     assert response.status_code == status
     problem = documented_problem(response)
     assert problem["code"] == code
-    assert (problem.get("position"), problem.get("length")) == (place or (None, None))
+    assert (problem.get("position"), problem.get("length")) == (span or (None, None))
 
 
 def store(api: TestClient, **body) -> dict:
@@ -87,7 +87,7 @@ def store(api: TestClient, **body) -> dict:
     return response.json()
 
 
-def test_an_expression_is_stored_and_used(api: TestClient):
+def test_stored_expression_can_be_used_in_expressions(api: TestClient):
     stored = store(api, name="both", expression="owner/law + owner/math", note="mine")
     assert (stored["norm"], stored["origin"], stored["note"]) == (5, "expression", "mine")
     assert stored["space"]["key"] == SPACE.key
@@ -97,22 +97,22 @@ def test_an_expression_is_stored_and_used(api: TestClient):
     assert api.get("/v1/vectors/both").json() == stored | {"vector": [3, 4]}
 
 
-def test_numbers_are_stored_under_a_name(api: TestClient):
+def test_vector_is_stored_under_a_name(api: TestClient):
     stored = store(api, name="mine", vector=[1, 2], space=SPACE.key)
-    assert (stored["origin"], stored["expression"]) == ("given", None)
+    assert (stored["origin"], stored["expression"]) == ("vector", None)
     assert api.get("/v1/vectors/mine").json()["vector"] == [1, 2]
 
 
-def test_stored_vectors_are_listed_page_by_page(api: TestClient):
+def test_stored_vectors_are_listed_in_pages(api: TestClient):
     for name in ("one", "two", "three"):
         store(api, name=name, vector=[1, 2])
     first = api.get("/v1/vectors?limit=2").json()
     second = api.get(f"/v1/vectors?limit=2&cursor={first['next_cursor']}").json()
-    assert [each["name"] for each in (*first["vectors"], *second["vectors"])] == ["one", "two", "three"]
+    assert [vector["name"] for vector in (*first["vectors"], *second["vectors"])] == ["one", "two", "three"]
     assert second["next_cursor"] is None
 
 
-def test_a_stored_vector_can_be_deleted_once(api: TestClient):
+def test_deleted_vector_returns_404(api: TestClient):
     stored = store(api, name="mine", vector=[1, 2])
     assert api.delete("/v1/vectors/mine").json() == stored
     for response in (api.delete("/v1/vectors/mine"), api.get("/v1/vectors/mine"), api.get("/v1/vectors/%00")):
@@ -139,7 +139,7 @@ def test_a_stored_vector_can_be_deleted_once(api: TestClient):
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_what_cannot_be_stored_is_said_so(api: TestClient, body: dict, status: int, code: str):
+def test_invalid_vector_to_store_returns_a_problem(api: TestClient, body: dict, status: int, code: str):
     store(api, name="taken", vector=[1, 0])
     response = api.post("/v1/vectors", json=body)
     assert response.status_code == status

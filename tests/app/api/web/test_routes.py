@@ -21,7 +21,7 @@ def web() -> Iterator[TestClient]:
     ("path", "type_"),
     [("/map", "text/html"), ("/map/map.js", "text/javascript"), ("/map/map.css", "text/css")],
 )
-def test_every_file_of_the_page_carries_its_type_and_the_headers(web: TestClient, path: str, type_: str):
+def test_files_of_the_page_have_their_content_type_and_the_headers(web: TestClient, path: str, type_: str):
     response = web.get(path)
     assert response.status_code == 200
     assert response.headers["content-type"] == f"{type_}; charset=utf-8"
@@ -29,11 +29,11 @@ def test_every_file_of_the_page_carries_its_type_and_the_headers(web: TestClient
 
 
 @pytest.mark.parametrize("path", ["/", "/map/"])
-def test_other_addresses_lead_to_the_page(web: TestClient, path: str):
+def test_other_paths_redirect_to_the_page(web: TestClient, path: str):
     response = web.get(path)
     assert (response.status_code, response.headers["location"]) == (307, "/map")
 
 
 @pytest.mark.parametrize("path", ["/map/none.js", "/map/../routes.py", "/map/%2e%2e/routes.py"])
-def test_what_is_no_file_of_the_page_returns_404(web: TestClient, path: str):
+def test_unknown_file_returns_404(web: TestClient, path: str):
     assert web.get(path).status_code == 404

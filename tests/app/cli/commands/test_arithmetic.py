@@ -19,52 +19,52 @@ def run(*arguments: str) -> Result:
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal that is wide enough for the tables, whatever COLUMNS was when the console was made."""
+    """Use a terminal that is wide enough for the tables, whatever COLUMNS was when the console was created."""
     monkeypatch.setattr(console.out, "_width", 160)
 
 
 @pytest.fixture
 def parts(database: Database, url: str) -> str:
-    """Two parts and a model between them, once the API finds them; its address."""
+    """The URL of an API that finds two parts and a mixture of them."""
     for name, vector in (("law", [3, 0]), ("math", [0, 4]), ("mixture", [2, 2])):
         entries.put(database, f"owner/{name}", vector)
     with console.connect(url) as client:
-        wait_until(lambda: len(client.post("/v1/search", {"vector": [1, 1]})["neighbors"]) == 3, "all are found")
+        wait_until(lambda: len(client.post("/v1/search", {"vector": [1, 1]})["neighbors"]) == 3, "all models are found")
     return url
 
 
-def test_a_sum_is_shown_with_its_terms_neighbours_and_residual(parts: str):
+def test_compose_shows_terms_neighbors_and_residual(parts: str):
     result = run("compose", "owner/law + 0.5*owner/math", "--with", "owner/mixture", "--api", parts)
     assert result.exit_code == 0, result.output
-    for told in ("+0.5", "owner/law", "least residual", "owner/mixture", "0.3536"):
-        assert told in result.stdout
+    for text in ("+0.5", "owner/law", "residual at scale", "owner/mixture", "0.3536"):
+        assert text in result.stdout
     assert "norm 3.606" in result.stderr
 
 
-def test_a_sum_is_given_as_json(parts: str):
-    found = answer("compose", "owner/law + owner/math", "--unit", "--include-terms", "-k", "2", "--api", parts)
-    assert found["unit_terms"]
-    assert len(found["neighbors"]) == 2
-    assert [each["weight"] for each in found["terms"]] == [1, 1]
+def test_compose_prints_json(parts: str):
+    composed = answer("compose", "owner/law + owner/math", "--unit", "--include-terms", "-k", "2", "--api", parts)
+    assert composed["unit_terms"]
+    assert len(composed["neighbors"]) == 2
+    assert [term["weight"] for term in composed["terms"]] == [1, 1]
 
 
-def test_an_expression_that_begins_with_a_minus_goes_after_two(parts: str):
+def test_expression_that_begins_with_a_minus_goes_after_two_dashes(parts: str):
     result = run("compose", "--api", parts, "--json", "--", "-owner/law + owner/math")
-    assert [each["weight"] for each in json.loads(result.stdout)["terms"]] == [-1, 1]
+    assert [term["weight"] for term in json.loads(result.stdout)["terms"]] == [-1, 1]
 
 
-def test_a_mistake_stands_over_a_mark(parts: str):
+def test_error_in_an_expression_is_underlined(parts: str):
     result = run("compose", "owner/law + 2*nobody", "--api", parts)
     assert result.exception.code == "term_not_found"
     assert result.stderr.splitlines() == ["  owner/law + 2*nobody", "                ^^^^^^"]
 
 
-def test_a_mark_stands_under_wide_letters_and_in_one_line():
-    assert render.pointed_at("'法\n律' + x", (8, 1)).splitlines() == ["  '法 律' + x", "            ^"]
-    assert render.pointed_at("a +", (3, 0)).splitlines() == ["  a +", "     ^"]
+def test_underline_accounts_for_wide_letters_and_line_breaks():
+    assert render.underlined("'法\n律' + x", (8, 1)).splitlines() == ["  '法 律' + x", "            ^"]
+    assert render.underlined("a +", (3, 0)).splitlines() == ["  a +", "     ^"]
 
 
-def test_a_sum_is_stored_listed_shown_and_deleted(parts: str):
+def test_sum_is_stored_listed_shown_and_deleted(parts: str):
     answer("compose", "owner/law + owner/math", "--save", "both", "--note", "mine", "--api", parts)
 
     [listed] = answer("vectors", "--api", parts)["vectors"]
@@ -75,5 +75,5 @@ def test_a_sum_is_stored_listed_shown_and_deleted(parts: str):
     assert failure("vectors", "show", "both", "--api", parts).code == "vector_not_found"
 
 
-def test_a_note_is_of_what_is_stored(parts: str):
+def test_note_without_save_is_an_error(parts: str):
     assert run("compose", "owner/law", "--note", "mine", "--api", parts).exit_code == 2

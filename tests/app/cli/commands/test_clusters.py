@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from app import cli
 from catalog.clusters.repository import runs as cluster_runs
-from catalog.clusters.runner import Grouper
+from catalog.clusters.runner import ClusterRunner
 from catalog.database import Database
 from tests.support.clusters import cluster, fill
 
@@ -23,7 +23,7 @@ def run(*arguments: str) -> str:
 
 @pytest.fixture
 def clustered(database: Database, url: str, tmp_path: Path) -> str:
-    """Address of an API whose catalog has three clusters."""
+    """URL of an API whose catalog has three clusters."""
     fill(database)
     cluster(database, tmp_path)
     return url
@@ -31,43 +31,45 @@ def clustered(database: Database, url: str, tmp_path: Path) -> str:
 
 @pytest.fixture
 def worker(database: Database, tmp_path: Path) -> Iterator[None]:
-    """Somebody who runs what is asked for."""
-    over = threading.Event()
+    """A thread that computes queued runs."""
+    stopping = threading.Event()
 
     def work() -> None:
-        while not over.wait(0.05):
+        while not stopping.wait(0.05):
             with database.transaction() as session:
-                waiting = [each.space_id for each in cluster_runs.waiting(session)]
-            for space_id in waiting:
-                Grouper(database, tmp_path).run(space_id)
+                space_ids = [queued.space_id for queued in cluster_runs.list_runnable(session)]
+            for space_id in space_ids:
+                ClusterRunner(database, tmp_path).run(space_id)
 
     thread = threading.Thread(target=work)
     thread.start()
     yield
-    over.set()
+    stopping.set()
     thread.join()
 
 
 def test_clusters_are_listed(clustered: str):
-    assert {each["name"] for each in json.loads(run("clusters", "--api", clustered, "--json"))["clusters"]} == {
+    assert {row["name"] for row in json.loads(run("clusters", "--api", clustered, "--json"))["clusters"]} == {
         "law", "math", "code",
     }  # fmt: skip
     assert "law" in run("clusters", "--api", clustered)
 
 
-def test_a_cluster_is_shown(clustered: str):
-    number = str(json.loads(run("clusters", "--api", clustered, "--json"))["clusters"][0]["id"])
-    assert json.loads(run("cluster", number, "--api", clustered, "--json"))["size"] == 4
-    assert "closest" in run("cluster", number, "--api", clustered)
+def test_cluster_is_shown(clustered: str):
+    cluster_id = str(json.loads(run("clusters", "--api", clustered, "--json"))["clusters"][0]["id"])
+    assert json.loads(run("cluster", cluster_id, "--api", clustered, "--json"))["size"] == 4
+    assert "closest" in run("cluster", cluster_id, "--api", clustered)
 
 
-def test_clusters_are_found_anew_and_compared(clustered: str, worker: None):
-    made = json.loads(run("clusters", "fit", "--algorithm", "kmeans", "--clusters", "3", "--api", clustered, "--json"))
-    assert (made["state"], made["clusters"]) == ("done", 3)
-    assert [each["id"] for each in json.loads(run("clusters", "runs", "--api", clustered, "--json"))["runs"]] == [
-        made["id"], made["compared_with"],
+def test_fit_computes_a_run_that_can_be_compared(clustered: str, worker: None):
+    fitted = json.loads(
+        run("clusters", "fit", "--algorithm", "kmeans", "--clusters", "3", "--api", clustered, "--json")
+    )
+    assert (fitted["state"], fitted["clusters"]) == ("done", 3)
+    assert [row["id"] for row in json.loads(run("clusters", "runs", "--api", clustered, "--json"))["runs"]] == [
+        fitted["id"], fitted["compared_with"],
     ]  # fmt: skip
-    numbers = str(made["id"]), str(made["compared_with"])
-    assert json.loads(run("clusters", "compare", *numbers, "--api", clustered, "--json"))["adjusted_rand"] == 1
+    run_ids = str(fitted["id"]), str(fitted["compared_with"])
+    assert json.loads(run("clusters", "compare", *run_ids, "--api", clustered, "--json"))["adjusted_rand"] == 1
     assert "kmeans" in run("clusters", "runs", "--api", clustered)
-    assert "adjusted Rand 1.000" in run("clusters", "compare", *numbers, "--api", clustered)
+    assert "adjusted Rand 1.000" in run("clusters", "compare", *run_ids, "--api", clustered)

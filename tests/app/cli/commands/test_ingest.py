@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from app import cli
 from app.cli import console, render
 from app.deployment.embedded import EmbeddedServers
-from catalog.auth.viewer import EVERYTHING
+from catalog.auth.viewer import ADMIN
 from catalog.database import Database
 from catalog.errors import CatalogError, CorruptWeights, InvalidRepoId, NameTaken, NotRunning
 from catalog.jobs.repository import attempts, jobs
@@ -31,7 +31,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def fan(database: Database, url: str) -> list[str]:
-    """Four models whose vectors open like a fan, once the API finds them."""
+    """Four models with growing angles to the first, returned once the API finds them."""
     names = [f"fan/m{number}" for number in range(4)]
     for number, name in enumerate(names):
         entries.put(database, name, [3 - number, number])
@@ -43,8 +43,8 @@ def fan(database: Database, url: str) -> list[str]:
 
 
 @pytest.fixture
-def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Settings of a machine on which nothing runs."""
+def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """The settings of a machine on which no server runs."""
     for name in ("DATABASE_URL", "REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DELTADEX_DATA_DIR", str(tmp_path))
@@ -55,7 +55,7 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     settings.cache_clear()
 
 
-def test_a_repo_is_submitted(url: str, database: Database):
+def test_repo_is_submitted(url: str, database: Database):
     [job] = answer("add", "owner/model", "--revision", "main", "--no-wait", "--api", url)["jobs"]
 
     assert (job["repo_id"], job["revision"], job["state"]) == ("owner/model", "main", "queued")
@@ -63,14 +63,14 @@ def test_a_repo_is_submitted(url: str, database: Database):
         assert jobs.get(session, job["id"]).model.source == Source.HUB
 
 
-def test_people_get_a_table(url: str):
+def test_jobs_are_printed_as_a_table(url: str):
     result = run("add", "owner/model", "--no-wait", "--api", url)
     assert result.exit_code == 0
     assert "owner/model" in result.stdout
     assert "queued" in result.stdout
 
 
-def test_a_folder_is_submitted_past_the_api(url: str, database: Database, tmp_path: Path):
+def test_folder_is_submitted_without_the_api(url: str, database: Database, tmp_path: Path):
     (tmp_path / "mine").mkdir()
 
     [job] = answer("add", str(tmp_path / "mine"), "--no-wait", "--api", url)["jobs"]
@@ -80,18 +80,18 @@ def test_a_folder_is_submitted_past_the_api(url: str, database: Database, tmp_pa
         assert models.get(session, "local/mine").folder == str(tmp_path / "mine")
 
 
-def test_a_folder_takes_the_name_that_is_given(url: str, tmp_path: Path):
+def test_folder_takes_the_given_name(url: str, tmp_path: Path):
     [job] = answer("add", str(tmp_path), "--name", "other", "--no-wait", "--api", url)["jobs"]
     assert job["repo_id"] == "local/other"
 
 
-def test_repos_and_folders_go_together_in_their_order(url: str, tmp_path: Path):
+def test_repos_and_folders_keep_their_order(url: str, tmp_path: Path):
     (tmp_path / "mine").mkdir()
-    found = answer("add", "a/one", str(tmp_path / "mine"), "a/two", "--no-wait", "--api", url)["jobs"]
-    assert [job["repo_id"] for job in found] == ["a/one", "local/mine", "a/two"]
+    jobs = answer("add", "a/one", str(tmp_path / "mine"), "a/two", "--no-wait", "--api", url)["jobs"]
+    assert [job["repo_id"] for job in jobs] == ["a/one", "local/mine", "a/two"]
 
 
-def test_a_repo_that_is_a_folder_here_too_is_a_folder_unless_said_otherwise(
+def test_target_that_exists_as_a_folder_is_a_folder_without_hub_option(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "owner" / "model").mkdir(parents=True)
@@ -101,7 +101,7 @@ def test_a_repo_that_is_a_folder_here_too_is_a_folder_unless_said_otherwise(
     assert (folder["repo_id"], repo["repo_id"]) == ("local/model", "owner/model")
 
 
-def test_the_name_of_another_folder_is_taken(url: str, tmp_path: Path):
+def test_name_of_another_folder_is_refused(url: str, tmp_path: Path):
     for name in ("one", "two"):
         (tmp_path / name / "adapter").mkdir(parents=True)
     answer("add", str(tmp_path / "one" / "adapter"), "--no-wait", "--api", url)
@@ -111,22 +111,22 @@ def test_the_name_of_another_folder_is_taken(url: str, tmp_path: Path):
     assert isinstance(error, NameTaken)
 
 
-def test_a_name_goes_with_one_folder(url: str, tmp_path: Path):
+def test_name_option_requires_exactly_one_folder(url: str, tmp_path: Path):
     for targets in (["a/b"], [str(tmp_path), str(tmp_path)]):
         result = run("add", *targets, "--name", "x", "--no-wait", "--api", url)
         assert (result.exit_code, "--name" in result.output) == (2, True)
 
 
 @pytest.mark.parametrize(("state", "exit_code"), [(JobState.DONE, 0), (JobState.FAILED, 1)])
-def test_add_waits_for_the_end_and_tells_it(url: str, database: Database, state: JobState, exit_code: int):
+def test_add_waits_for_the_job_and_reports_its_state(url: str, database: Database, state: JobState, exit_code: int):
     worker = entries.put_worker(database)
 
-    def submitted() -> list[Job]:
+    def list_jobs() -> list[Job]:
         with database.transaction() as session:
-            return jobs.page(session)
+            return jobs.list_page(session)
 
     def work() -> int:
-        [job] = wait_until(submitted, "the job is there")
+        [job] = wait_until(list_jobs, "the job is there")
         entries.claim(database, job.id, worker)
         with database.transaction() as session:
             if state == JobState.DONE:
@@ -144,7 +144,7 @@ def test_add_waits_for_the_end_and_tells_it(url: str, database: Database, state:
     assert (ended["id"], ended["state"]) == (worked.result(), state)
 
 
-def test_the_same_target_twice_is_one_job_told_twice(url: str):
+def test_same_target_twice_is_one_job(url: str):
     first, second = answer("add", "a/b", "a/b", "--no-wait", "--api", url)["jobs"]
     assert first == second
 
@@ -154,7 +154,7 @@ def test_status_shows_one_job(url: str, database: Database):
     assert answer("status", str(job.id), "--api", url)["repo_id"] == "owner/model"
 
 
-def test_status_shows_the_whole(url: str, database: Database):
+def test_status_shows_the_catalog(url: str, database: Database):
     entries.put(database, "a/b", [1, 0])
     job, worker = entries.put_job(database, "a/c"), entries.put_worker(database)
 
@@ -162,33 +162,33 @@ def test_status_shows_the_whole(url: str, database: Database):
 
     assert status["readiness"]["ready"] is True
     assert (status["stats"]["models"]["indexed"], status["stats"]["jobs"]["queued"]) == (1, 1)
-    assert [each["id"] for each in status["stats"]["workers"]] == [worker]
-    assert [each["id"] for each in status["jobs"]] == [job.id]
+    assert [item["id"] for item in status["stats"]["workers"]] == [worker]
+    assert [item["id"] for item in status["jobs"]] == [job.id]
 
 
-def test_people_get_the_status_as_a_table(url: str, database: Database):
+def test_status_is_printed_as_a_table(url: str, database: Database):
     entries.put_job(database, "a/b")
     result = run("status", "--api", url)
     assert result.exit_code == 0
-    for word in ("database", "broker", "index", "none alive", "a/b", "queued"):
+    for word in ("database", "broker", "index", "no live worker", "a/b", "queued"):
         assert word in result.stdout
 
 
-def test_neighbours_are_printed_the_nearest_first(url: str, fan: list[str]):
-    found = answer("neighbors", "fan/m0", "--api", url)["neighbors"]
-    assert [each["repo_id"] for each in found] == fan[1:]
-    assert found[0]["similarity"] == pytest.approx(2 / 5**0.5, abs=1e-6)
+def test_neighbors_are_printed_nearest_first(url: str, fan: list[str]):
+    neighbors = answer("neighbors", "fan/m0", "--api", url)["neighbors"]
+    assert [neighbor["repo_id"] for neighbor in neighbors] == fan[1:]
+    assert neighbors[0]["similarity"] == pytest.approx(2 / 5**0.5, abs=1e-6)
 
 
-def test_neighbours_are_bounded(url: str, fan: list[str]):
+def test_neighbors_are_limited_by_options(url: str, fan: list[str]):
     assert len(answer("neighbors", "fan/m0", "-k", "2", "--api", url)["neighbors"]) == 2
     assert len(answer("neighbors", "fan/m0", "--min-similarity", "0.8", "--api", url)["neighbors"]) == 1
-    named = answer("neighbors", "fan/m0", "--space", "activations", "--base", entries.BASE, "--api", url)
-    assert named == answer("neighbors", "fan/m0", "--api", url)
+    with_options = answer("neighbors", "fan/m0", "--space", "activations", "--base", entries.BASE, "--api", url)
+    assert with_options == answer("neighbors", "fan/m0", "--api", url)
     assert answer("neighbors", "fan/m0", "--base", "tiny/other", "--api", url)["neighbors"] == []
 
 
-def test_people_get_neighbours_as_a_table(url: str, fan: list[str]):
+def test_neighbors_are_printed_as_a_table(url: str, fan: list[str]):
     result = run("neighbors", "fan/m0", "--api", url)
     assert result.exit_code == 0
     assert "fan/m1" in result.stdout
@@ -196,7 +196,7 @@ def test_people_get_neighbours_as_a_table(url: str, fan: list[str]):
 
 
 @pytest.mark.parametrize("name", ["nobody", "a/b?k=1", "a/b/../../../v1/stats", "a/b#x"])
-def test_what_is_no_name_never_gets_into_an_address(url: str, name: str):
+def test_invalid_repo_id_is_never_put_into_a_url(url: str, name: str):
     assert isinstance(failure("neighbors", name, "--api", url), InvalidRepoId)
 
 
@@ -211,21 +211,21 @@ def test_what_is_no_name_never_gets_into_an_address(url: str, name: str):
         (["neighbors", "a/b", "-k", "5000"], "invalid_input"),
     ],
 )
-def test_an_error_of_the_api_keeps_its_code(url: str, arguments: list[str], code: str):
+def test_api_error_keeps_its_code(url: str, arguments: list[str], code: str):
     error = failure(*arguments, "--api", url)
     assert error.code == code
     assert str(error) not in ("", code)
 
 
 def main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
-    """Run the program as the shell does; returns its exit code."""
+    """Run the command line as a shell does. Returns the exit code."""
     monkeypatch.setattr("sys.argv", ["deltadex", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     return ended.value.code
 
 
-def test_an_error_is_printed_as_its_code_and_sentence(
+def test_error_is_printed_with_code_and_message(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     assert main(monkeypatch, "neighbors", "no/body", "--api", url, "--json") == 1
@@ -235,40 +235,42 @@ def test_an_error_is_printed_as_its_code_and_sentence(
 
 
 @pytest.mark.parametrize("target", ["[/red]", "a/[bold]b"])
-def test_an_error_is_printed_as_it_is(
+def test_markup_in_an_error_is_not_interpreted(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], target: str
 ):
     assert main(monkeypatch, "add", target, "--no-wait", "--api", url) == 1
     assert f"invalid_repo_id: '{target}' is not a repo id" in capsys.readouterr().err
 
 
-def test_a_jobs_error_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]):
+def test_markup_in_the_error_of_a_job_is_not_interpreted(capsys: pytest.CaptureFixture[str]):
     job = {"id": 1, "repo_id": "a/b", "state": "failed", "progress": 0, "attempts": 1}
     job["error"] = {"code": "corrupt_weights", "message": "[/x] [red]cut"}
     render.Console(width=200).print(render.jobs([job]))
     assert "corrupt_weights: [/x] [red]cut" in capsys.readouterr().out
 
 
-def test_a_good_run_ends_with_zero(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_successful_command_exits_with_zero(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     assert main(monkeypatch, "status", "--api", url, "--json") == 0
     assert json.loads(capsys.readouterr().out)["readiness"]["ready"] is True
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["neighbors", "a/b"], ["add", "a/b", "--no-wait"]])
-def test_where_no_api_answers_it_says_that_nothing_runs(
-    nowhere: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+def test_unreachable_api_is_reported_as_not_running(
+    nothing_runs: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ):
     assert main(monkeypatch, *arguments) == 1
     assert "not_running: No API answers at" in capsys.readouterr().err
 
 
-def test_where_no_database_is_known_a_folder_cannot_be_added(url: str, nowhere: None, tmp_path: Path):
+def test_folder_cannot_be_added_without_a_database_url(url: str, nothing_runs: None, tmp_path: Path):
     error = failure("add", str(tmp_path), "--no-wait", "--api", url)
     assert isinstance(error, NotRunning)
     assert "DATABASE_URL" in str(error)
 
 
-def test_something_else_at_the_address_is_no_api(tmp_path: Path):
+def test_response_of_another_server_is_an_error(tmp_path: Path):
     class Other(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -286,26 +288,26 @@ def test_something_else_at_the_address_is_no_api(tmp_path: Path):
         finally:
             server.shutdown()
             thread.join()
-    assert "no JSON object" in str(error)
+    assert "without a JSON object" in str(error)
 
 
-def test_a_running_deltadex_is_found_by_its_file(url: str, nowhere: None, tmp_path: Path):
+def test_running_deltadex_is_found_through_its_run_file(url: str, nothing_runs: None, tmp_path: Path):
     (tmp_path / "run.json").write_text(json.dumps({"api_url": url}))
     assert answer("status")["readiness"]["checks"]["database"]["ok"] is True
 
 
-def test_a_submission_of_the_command_line_rings(url: str, tmp_path: Path, servers: EmbeddedServers):
+def test_submission_from_the_command_line_sends_a_message(url: str, tmp_path: Path, servers: EmbeddedServers):
     answer("add", str(tmp_path), "--name", "mine", "--no-wait", "--api", url)
     with redis.Redis.from_url(servers.redis_url) as broker:
         assert broker.llen(ENCODE_QUEUE) == 1
 
 
-TOKEN = "hf_recognisable"
+TOKEN = "hf_recognizable"
 
 
 @pytest.fixture
-def taking(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[str]:
-    """Address of an API that takes tokens, and a key of one's own."""
+def url_with_tokens(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an API that accepts Hub tokens; sets an API key."""
     monkeypatch.setenv("DELTADEX_TOKEN_KEY", Fernet.generate_key().decode())
     monkeypatch.setenv("DELTADEX_API_KEY", "a long key of my own")
     settings.cache_clear()
@@ -313,29 +315,29 @@ def taking(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
     settings.cache_clear()
 
 
-def sealed(database: Database) -> list[bool]:
-    """Of each job, whether it has a token."""
+def has_token(database: Database) -> list[bool]:
+    """Whether each job has a token."""
     with database.transaction() as session:
-        return [job.token is not None for job in jobs.page(session, viewer=EVERYTHING)]
+        return [job.token is not None for job in jobs.list_page(session, viewer=ADMIN)]
 
 
-def test_a_token_is_read_from_standard_input(taking: str, database: Database):
-    arguments = ["add", "owner/model", "--token-stdin", "--no-wait", "--json", "--api", taking]
+def test_token_is_read_from_standard_input(url_with_tokens: str, database: Database):
+    arguments = ["add", "owner/model", "--token-stdin", "--no-wait", "--json", "--api", url_with_tokens]
     result = CliRunner().invoke(cli.cli, arguments, input=f"{TOKEN}\n")
     assert result.exit_code == 0, result.output
     assert TOKEN not in result.output
-    assert sealed(database) == [True]
+    assert has_token(database) == [True]
 
 
-def test_a_token_is_taken_from_the_environment(taking: str, database: Database, monkeypatch: pytest.MonkeyPatch):
+def test_token_is_read_from_the_environment(url_with_tokens: str, database: Database, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DELTADEX_USER_TOKEN", TOKEN)
     settings.cache_clear()
-    answer("add", "owner/model", "--no-wait", "--api", taking)
-    assert sealed(database) == [True]
+    answer("add", "owner/model", "--no-wait", "--api", url_with_tokens)
+    assert has_token(database) == [True]
 
 
-def test_a_token_goes_with_no_folder_and_must_be_one(url: str, tmp_path: Path):
+def test_token_with_a_folder_or_in_an_invalid_form_is_refused(url: str, tmp_path: Path):
     assert run("add", str(tmp_path), "--token-stdin", "--api", url).exit_code == 2
     error = CliRunner().invoke(cli.cli, ["add", "a/b", "--token-stdin", "--api", url], input="two words\n").exception
     assert isinstance(error, CatalogError)
-    assert error.code == "token_malformed"
+    assert error.code == "invalid_hub_token"

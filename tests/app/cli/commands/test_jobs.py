@@ -9,7 +9,7 @@ import pytest
 
 from app.cli.commands import ingest as ingest_commands
 from catalog.database import Database
-from catalog.errors import HubUnavailable, JobOver
+from catalog.errors import HubUnavailable, JobFinished
 from catalog.jobs import control as job_control
 from catalog.jobs.repository import attempts, jobs
 from catalog.settings import settings
@@ -28,40 +28,40 @@ def put_failed(database: Database, name: str = "owner/model") -> int:
 
 def test_jobs_are_cancelled(url: str, database: Database):
     ids = [entries.put_job(database, f"a/{number}").id for number in range(2)]
-    found = answer("cancel", *map(str, ids), "--api", url)["jobs"]
-    assert [(job["id"], job["state"]) for job in found] == [(job_id, "cancelled") for job_id in ids]
+    jobs = answer("cancel", *map(str, ids), "--api", url)["jobs"]
+    assert [(job["id"], job["state"]) for job in jobs] == [(job_id, "cancelled") for job_id in ids]
 
 
-def test_what_is_over_is_not_cancelled(url: str, database: Database):
+def test_cancelling_a_failed_job_is_an_error(url: str, database: Database):
     error = failure("cancel", str(put_failed(database)), "--api", url)
-    assert error.code == JobOver.code
+    assert error.code == JobFinished.code
 
 
-def test_a_job_is_retried(url: str, database: Database):
+def test_job_is_retried(url: str, database: Database):
     job_id = put_failed(database)
     assert [job["state"] for job in answer("retry", str(job_id), "--api", url)["jobs"]] == ["queued"]
 
 
 @pytest.mark.parametrize("code", ["hub_unavailable", "corrupt_weights"])
-def test_jobs_are_retried_by_their_error(url: str, database: Database, code: str):
+def test_jobs_are_retried_by_error_code(url: str, database: Database, code: str):
     put_failed(database)
     expected = 1 if code == "hub_unavailable" else 0
     assert answer("retry", "--code", code, "--api", url) == {"retried": expected}
 
 
-def test_jobs_or_an_error_are_retried_and_not_both(url: str):
+def test_retry_takes_either_job_ids_or_an_error_code(url: str):
     for arguments in ((), ("1", "--code", "x")):
         assert run("retry", *arguments, "--api", url).exit_code == 2
 
 
-def test_a_queue_is_paused_drained_and_resumed(url: str):
+def test_queue_is_paused_drained_and_resumed(url: str):
     assert answer("queue", "pause", "--api", url)["paused"]
     assert answer("queue", "drain", "--api", url)["drained"]
-    assert [each["paused"] for each in answer("queue", "list", "--api", url)["queues"]] == [True, False]
+    assert [queue["paused"] for queue in answer("queue", "list", "--api", url)["queues"]] == [True, False]
     assert not answer("queue", "resume", "--api", url)["paused"]
 
 
-def test_draining_waits_for_what_runs(url: str, database: Database):
+def test_drain_waits_for_running_jobs(url: str, database: Database):
     job_id, worker = entries.put_job(database).id, entries.put_worker(database)
     entries.claim(database, job_id, worker)
     results: list[dict] = []
@@ -77,11 +77,11 @@ def test_draining_waits_for_what_runs(url: str, database: Database):
 
 def test_workers_are_listed(url: str, database: Database):
     worker = entries.put_worker(database)
-    assert [each["id"] for each in answer("workers", "--api", url)["workers"]] == [worker]
+    assert [listed["id"] for listed in answer("workers", "--api", url)["workers"]] == [worker]
     assert "here:1" in run("workers", "--api", url).stdout
 
 
-def test_a_job_is_watched_until_it_is_over(url: str, database: Database):
+def test_watch_prints_a_job_until_it_ends(url: str, database: Database):
     job_id, worker = entries.put_job(database).id, entries.put_worker(database)
     entries.claim(database, job_id, worker)
     with database.transaction() as session:
@@ -94,33 +94,33 @@ def test_a_job_is_watched_until_it_is_over(url: str, database: Database):
     assert "owner/model" in run("status", str(job_id), "--watch", "--api", url).stdout
 
 
-def test_the_history_of_a_job_is_shown(url: str, database: Database):
-    shown = run("status", str(put_failed(database)), "--api", url).stdout
-    assert "here:1" in shown
+def test_status_shows_the_history_of_a_job(url: str, database: Database):
+    printed = run("status", str(put_failed(database)), "--api", url).stdout
+    assert "here:1" in printed
 
 
 @pytest.fixture
-def keyed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Settings with an API key."""
-    monkeypatch.setenv("DELTADEX_API_KEY", "mine and nobody else's")
+def api_key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sets an API key."""
+    monkeypatch.setenv("DELTADEX_API_KEY", "an API key of a submitter")
     settings.cache_clear()
     yield
     monkeypatch.undo()
     settings.cache_clear()
 
 
-def test_the_key_of_the_settings_is_sent(url: str, database: Database, keyed: None):
+def test_api_key_of_the_settings_is_sent(url: str, database: Database, api_key: None):
     [job] = answer("add", "owner/model", "--no-wait", "--api", url)["jobs"]
     with database.transaction() as session:
         assert len(jobs.get(session, job["id"]).submitter) == 64
 
 
-def test_people_get_the_queues_as_a_table(url: str):
+def test_queues_are_printed_as_a_table(url: str):
     assert "encode" in run("queue", "list", "--api", url).stdout
 
 
 @pytest.fixture
-def two_at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quota_of_two(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DELTADEX_MAX_ACTIVE_JOBS", "2")
     settings.cache_clear()
     yield
@@ -128,16 +128,16 @@ def two_at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     settings.cache_clear()
 
 
-def test_add_waits_while_the_quota_is_used_up(two_at_once: None, url: str, database: Database, monkeypatch):
+def test_add_waits_while_the_quota_is_exceeded(quota_of_two: None, url: str, database: Database, monkeypatch):
     waits = []
 
-    def make_room(seconds: float) -> None:
+    def cancel_newest(seconds: float) -> None:
         waits.append(seconds)
         with database.transaction() as session:
-            newest = jobs.page(session)[0].id
+            newest = jobs.list_page(session)[0].id
         job_control.cancel(database, newest)
 
-    monkeypatch.setattr(ingest_commands, "time", SimpleNamespace(sleep=make_room))
+    monkeypatch.setattr(ingest_commands, "time", SimpleNamespace(sleep=cancel_newest))
     added = answer("add", "a/0", "a/1", "a/2", "--no-wait", "--api", url)["jobs"]
     assert [job["repo_id"] for job in added] == ["a/0", "a/1", "a/2"]
     assert waits == [ingest_commands.MAX_WAIT]

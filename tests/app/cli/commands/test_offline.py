@@ -1,4 +1,4 @@
-"""Commands of the workers' that the app hands on: it never imports torch."""
+"""Commands that the app delegates to the workers, because it never imports torch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_process_becomes_the_workers_command_with_all_arguments(command: str, monkeypatch: pytest.MonkeyPatch):
-    became: list[list[str]] = []
-    monkeypatch.setattr(offline_commands.os, "execv", lambda program, arguments: became.append([program, *arguments]))
+def test_command_executes_the_module_with_all_arguments(command: str, monkeypatch: pytest.MonkeyPatch):
+    executed: list[list[str]] = []
+    monkeypatch.setattr(offline_commands.os, "execv", lambda program, arguments: executed.append([program, *arguments]))
     result = CliRunner().invoke(cli, [command, "kinds", "--out", "here", "--help"])
     assert result.exit_code == 0, result.output
-    assert became == [[sys.executable, sys.executable, "-m", COMMANDS[command], "kinds", "--out", "here", "--help"]]
+    assert executed == [[sys.executable, sys.executable, "-m", COMMANDS[command], "kinds", "--out", "here", "--help"]]
 
 
-def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+def test_missing_torch_raises_missing_extra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(offline_commands, "find_spec", lambda name: None)
     result = CliRunner().invoke(cli, ["evaluate", "labels.csv"])
     assert isinstance(result.exception, MissingExtra)

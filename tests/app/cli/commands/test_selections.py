@@ -14,7 +14,7 @@ from catalog.selections import service as selection_service
 from tests.support import catalog as entries
 from tests.support.cli import answer, failure, run
 from tests.support.selection_requests import finish
-from tests.support.task_commands import work as finish_task
+from tests.support.task_commands import finish_next_task as finish_task
 from tests.support.task_requests import ROWS
 from tests.support.waiting import wait_until
 
@@ -34,51 +34,54 @@ def task(url: str, models: Database, tmp_path: Path) -> None:
 
 
 def work(database: Database) -> None:
-    """Wait for a selection, and do what a worker would."""
-    found = wait_until(lambda: selection_service.page(database, PUBLIC, before=None, limit=1), "it is asked for")
+    """Wait for a selection, and finish it as a worker does."""
+    found = wait_until(
+        lambda: selection_service.list_page(database, PUBLIC, before=None, limit=1), "a selection is created"
+    )
     [(selection, job)] = found
     finish(database, {"id": selection.id, "job": job.id})
 
 
-def test_it_waits_for_the_answer_and_shows_it(url: str, models: Database, task: None):
+def test_select_waits_for_the_result_and_shows_it(url: str, models: Database, task: None):
     with ThreadPoolExecutor(1) as pool:
         worker = pool.submit(work, models)
-        result = run("select", "mine", "-n", "3", "--arm", "nearest", "--arm", "random", "--api", url)
+        result = run("select", "mine", "-n", "3", "--strategy", "diverse", "--strategy", "nearest", "--api", url)
         worker.result()
     assert result.exit_code == 0, result.output
-    for shown in ("nearest", "2.000", "+2.000", "the base itself", "1.25*owner/law - 0.5*owner/math"):
+    for shown in ("diverse", "1.750", "nearest", "2.125", "base model", "3.000", "1.25*owner/law - 0.5*owner/math"):
         assert shown in result.stdout
     assert "owner/code" not in result.stdout
 
 
-def test_the_answer_as_json(url: str, models: Database, task: None):
-    asked = answer("select", "mine", "--no-wait", "--seeds", "2", "--api", url)
-    assert (asked["state"], asked["seeds"], asked["count"]) == ("queued", 2, 5)
+def test_the_result_as_json(url: str, models: Database, task: None):
+    created = answer("select", "mine", "--no-wait", "--seed", "2", "--api", url)
+    assert (created["state"], created["seed"], created["count"]) == ("queued", 2, 5)
+    assert created["strategies"] == ["diverse"]
     work(models)
-    assert answer("selections", "show", str(asked["id"]), "--api", url)["figures"]["base_loss"] == 3.0
+    assert answer("selections", "show", str(created["id"]), "--api", url)["metrics"]["base_loss"] == 3.0
 
 
-def test_a_selection_that_was_cancelled_says_so(url: str, models: Database, task: None):
-    asked = answer("select", "mine", "--no-wait", "--api", url)
-    assert run("cancel", str(asked["job"]), "--api", url).exit_code == 0
-    assert "cancelled" in run("selections", "show", str(asked["id"]), "--api", url).stdout
+def test_a_cancelled_selection_is_shown_as_cancelled(url: str, models: Database, task: None):
+    created = answer("select", "mine", "--no-wait", "--api", url)
+    assert run("cancel", str(created["job"]), "--api", url).exit_code == 0
+    assert "cancelled" in run("selections", "show", str(created["id"]), "--api", url).stdout
 
 
-def test_selections_are_listed_and_forgotten(url: str, models: Database, task: None):
-    number = answer("select", "mine", "--no-wait", "--api", url)["id"]
+def test_selections_are_listed_and_deleted(url: str, models: Database, task: None):
+    selection_id = answer("select", "mine", "--no-wait", "--api", url)["id"]
     assert "queued" in run("selections", "--api", url).stdout
-    assert run("selections", "delete", str(number), "--api", url).exit_code == 0
+    assert run("selections", "delete", str(selection_id), "--api", url).exit_code == 0
     assert answer("selections", "--api", url)["selections"] == []
 
 
-def test_a_task_that_is_not_there_is_an_error(url: str, models: Database):
+def test_an_unknown_task_is_an_error(url: str, models: Database):
     assert failure("select", "none", "--api", url).code == "task_not_found"
 
 
-def test_the_best_set_is_written_as_it_can_be_read():
-    modules = [
+def test_a_composition_is_written_as_an_expression_that_can_be_parsed():
+    members = [
         {"repo_id": name, "weight": weight} for name, weight in (("local/500", 1.25), ("a/b", -0.5), ("c/d", 1e-4))
     ]
-    expression = _expression(modules)
+    expression = _expression(members)
     assert expression == "1.25*'local/500' - 0.5*a/b"
     assert [(term.name.text, term.weight) for term in parse(expression)] == [("local/500", 1.25), ("a/b", -0.5)]

@@ -20,121 +20,121 @@ def worker(database: Database) -> int:
 
 
 def put(database: Database, name: str, priority: Priority, hint: str | None = None, age: float = 0) -> int:
-    """A job that has waited for `age` seconds."""
+    """The id of a job that has waited for `age` seconds."""
     with database.transaction() as session:
-        model = models.ensure(session, f"owner/{name}", Source.HUB)
+        model = models.get_or_create(session, f"owner/{name}", Source.HUB)
         job, _ = jobs.submit(session, model, None, hint, priority=priority)
         statement = "UPDATE jobs SET available_at = now() - make_interval(secs => :age) WHERE id = :id"
         session.execute(text(statement), {"age": age, "id": job.id})
         return job.id
 
 
-def next_due(database: Database, *, turn: int = 1, resident: Sequence[str] = (), patience: float = 100) -> int | None:
-    """The next job, on the claim of that number."""
+def next_due(database: Database, *, turn: int = 1, resident: Sequence[str] = (), max_wait: float = 100) -> int | None:
+    """The id of the next job, with the claim counter at `turn`."""
     with database.transaction() as session:
         session.execute(text("SELECT setval('claim_turn', :turn, false)"), {"turn": turn})
-        due = claims.next_due(session, resident, patience)
+        due = claims.find_next_due(session, resident, max_wait)
         return due.job_id if due else None
 
 
 def mark_suspect(database: Database, job_id: int) -> None:
     with database.transaction() as session:
-        session.execute(text("UPDATE jobs SET deaths = 1 WHERE id = :id"), {"id": job_id})
+        session.execute(text("UPDATE jobs SET worker_deaths = 1 WHERE id = :id"), {"id": job_id})
 
 
-def test_a_person_goes_before_a_webhook_before_a_crawl_however_long_they_wait(database: Database, worker: int):
+def test_users_go_before_webhooks_and_webhooks_before_crawls(database: Database, worker: int):
     crawl = put(database, "crawl", Priority.CRAWL, "base/one", age=3000)
     webhook = put(database, "webhook", Priority.WEBHOOK, "base/two", age=2000)
-    person = put(database, "person", Priority.PERSON, "base/three")
+    user = put(database, "user", Priority.USER, "base/three")
 
-    found = []
+    order = []
     for _ in range(3):
-        found.append(next_due(database))
-        entries.claim(database, found[-1], worker)
+        order.append(next_due(database))
+        entries.claim(database, order[-1], worker)
 
-    assert found == [person, webhook, crawl]
+    assert order == [user, webhook, crawl]
 
 
-def test_every_so_many_claims_the_job_that_waits_longest_has_its_turn(database: Database):
+def test_every_fourth_claim_takes_the_oldest_job(database: Database):
     oldest = put(database, "crawl", Priority.CRAWL, age=3000)
-    person = put(database, "person", Priority.PERSON)
+    user = put(database, "user", Priority.USER)
 
-    found = [next_due(database, turn=turn) for turn in range(1, 2 * OLDEST_EVERY + 1)]
+    order = [next_due(database, turn=turn) for turn in range(1, 2 * OLDEST_EVERY + 1)]
 
-    assert found == ([person] * (OLDEST_EVERY - 1) + [oldest]) * 2
+    assert order == ([user] * (OLDEST_EVERY - 1) + [oldest]) * 2
 
 
-def test_a_turn_of_the_oldest_does_not_change_the_base_before_its_patience_is_over(database: Database):
+def test_claim_of_the_oldest_keeps_the_resident_base_within_max_wait(database: Database):
     put(database, "one", Priority.CRAWL, "base/one", age=20)
     resident = put(database, "two", Priority.CRAWL, "base/two", age=10)
 
-    assert next_due(database, turn=OLDEST_EVERY, resident=["base/two"], patience=100) == resident
+    assert next_due(database, turn=OLDEST_EVERY, resident=["base/two"], max_wait=100) == resident
 
 
-def test_no_job_waits_for_ever_while_people_go_on_submitting(database: Database, worker: int):
+def test_crawl_job_does_not_starve_behind_user_jobs(database: Database, worker: int):
     crawl = put(database, "crawl", Priority.CRAWL, "base/crawl", age=1000)
     with database.transaction() as session:
         session.execute(text("SELECT setval('claim_turn', 1, false)"))
     for number in range(OLDEST_EVERY):
-        put(database, f"person-{number}", Priority.PERSON, f"base/{number}")
+        put(database, f"user-{number}", Priority.USER, f"base/{number}")
         with database.transaction() as session:
-            due = claims.next_due(session, (), 100)
+            due = claims.find_next_due(session, (), 100)
             claims.claim(session, due.job_id, worker, 1)
 
     with database.transaction() as session:
         assert jobs.get(session, crawl).state == JobState.FETCHING
 
 
-def test_within_a_priority_a_base_in_memory_goes_first(database: Database):
+def test_resident_base_goes_first_within_a_priority(database: Database):
     put(database, "one", Priority.CRAWL, "base/one", age=20)
     resident = put(database, "two", Priority.CRAWL, "base/two", age=10)
 
     assert next_due(database, resident=["base/two"]) == resident
 
 
-def test_a_base_in_memory_does_not_carry_a_crawl_past_a_person(database: Database):
+def test_resident_base_does_not_outrank_priority(database: Database):
     put(database, "crawl", Priority.CRAWL, "base/two", age=10)
-    person = put(database, "person", Priority.PERSON, "base/one")
+    user = put(database, "user", Priority.USER, "base/one")
 
-    assert next_due(database, resident=["base/two"]) == person
+    assert next_due(database, resident=["base/two"]) == user
 
 
-def test_a_job_that_waited_too_long_goes_before_a_base_in_memory(database: Database):
+def test_overdue_job_goes_before_a_resident_base(database: Database):
     overdue = put(database, "one", Priority.CRAWL, "base/one", age=101)
     put(database, "two", Priority.CRAWL, "base/two", age=10)
 
-    assert next_due(database, resident=["base/two"], patience=100) == overdue
+    assert next_due(database, resident=["base/two"], max_wait=100) == overdue
 
 
-def test_jobs_of_the_same_base_come_along_the_most_urgent_first(database: Database, worker: int):
+def test_claim_includes_jobs_of_the_same_base_by_priority(database: Database, worker: int):
     crawls = [put(database, f"crawl-{number}", Priority.CRAWL, "base/one", age=100) for number in range(3)]
     webhook = put(database, "webhook", Priority.WEBHOOK, "base/one")
-    person = put(database, "person", Priority.PERSON, "base/one")
+    user = put(database, "user", Priority.USER, "base/one")
 
-    assert entries.claim(database, person, worker, batch=3) == [crawls[0], webhook, person]
+    assert entries.claim(database, user, worker, batch=3) == [crawls[0], webhook, user]
 
 
-def test_asking_again_makes_a_waiting_job_more_urgent_and_never_less(database: Database):
+def test_resubmission_raises_the_priority_and_never_lowers_it(database: Database):
     job_id = put(database, "model", Priority.CRAWL)
-    for asked, expected in ((Priority.WEBHOOK, 1), (Priority.PERSON, 0), (Priority.CRAWL, 0)):
-        assert put(database, "model", asked) == job_id
+    for priority, expected in ((Priority.WEBHOOK, 1), (Priority.USER, 0), (Priority.CRAWL, 0)):
+        assert put(database, "model", priority) == job_id
         with database.transaction() as session:
             assert jobs.get(session, job_id).priority == expected
 
 
-def test_nothing_is_due_while_the_queue_is_paused(database: Database):
-    job_id = put(database, "model", Priority.PERSON)
+def test_no_job_is_due_while_the_queue_is_paused(database: Database):
+    job_id = put(database, "model", Priority.USER)
     with database.transaction() as session:
         queues.pause(session, ENCODE_QUEUE)
     assert next_due(database) is None
     with database.transaction() as session:
-        assert claims.oldest_due(session) is None
+        assert claims.find_oldest_due(session) is None
         queues.resume(session, ENCODE_QUEUE)
     assert next_due(database) == job_id
 
 
-def test_a_pause_waits_for_a_claim_that_is_on_its_way(database: Database, worker: int):
-    job_id = put(database, "model", Priority.PERSON)
+def test_pause_waits_for_a_claim_in_progress(database: Database, worker: int):
+    job_id = put(database, "model", Priority.USER)
     with database.transaction() as claiming, database.transaction() as pausing:
         assert [job.id for job in claims.claim(claiming, job_id, worker, 1)] == [job_id]
         pausing.execute(text("SET LOCAL lock_timeout = '200ms'"))
@@ -143,39 +143,39 @@ def test_a_pause_waits_for_a_claim_that_is_on_its_way(database: Database, worker
         pausing.rollback()
 
 
-def test_a_job_that_was_next_before_a_pause_is_not_claimed_after_it(database: Database, worker: int):
-    job_id = put(database, "model", Priority.PERSON)
+def test_job_found_before_a_pause_is_not_claimed_after_it(database: Database, worker: int):
+    job_id = put(database, "model", Priority.USER)
     assert next_due(database) == job_id
     with database.transaction() as session:
         queues.pause(session, ENCODE_QUEUE)
     assert entries.claim(database, job_id, worker) == []
 
 
-def test_a_suspect_is_claimed_alone(database: Database, worker: int):
-    suspect, _ = (put(database, name, Priority.PERSON, "base/one") for name in ("suspect", "other"))
+def test_suspect_is_claimed_by_itself(database: Database, worker: int):
+    suspect, _ = (put(database, name, Priority.USER, "base/one") for name in ("suspect", "other"))
     mark_suspect(database, suspect)
 
     assert entries.claim(database, suspect, worker, batch=8) == [suspect]
 
 
-def test_a_suspect_never_comes_along(database: Database, worker: int):
-    suspect = put(database, "suspect", Priority.PERSON, "base/one", age=100)
+def test_suspect_is_never_claimed_along_with_others(database: Database, worker: int):
+    suspect = put(database, "suspect", Priority.USER, "base/one", age=100)
     mark_suspect(database, suspect)
-    other, another = (put(database, name, Priority.PERSON, "base/one") for name in ("other", "another"))
+    other, another = (put(database, name, Priority.USER, "base/one") for name in ("other", "another"))
 
     assert entries.claim(database, other, worker, batch=8) == [other, another]
 
 
-def test_a_suspect_is_said_to_want_a_worker_for_itself(database: Database):
-    mark_suspect(database, put(database, "suspect", Priority.PERSON))
+def test_suspect_is_due_as_an_exclusive_job(database: Database):
+    mark_suspect(database, put(database, "suspect", Priority.USER))
     with database.transaction() as session:
-        due = claims.next_due(session, (), 100)
-    assert due.alone
+        due = claims.find_next_due(session, (), 100)
+    assert due.exclusive
 
 
-def test_work_as_urgent_for_a_base_in_memory_is_seen(database: Database):
+def test_has_due_considers_base_and_priority(database: Database):
     put(database, "crawl", Priority.CRAWL, "base/one")
     with database.transaction() as session:
-        assert claims.any_due(session, ["base/one"], Priority.CRAWL)
-        assert not claims.any_due(session, ["base/one"], Priority.PERSON)
-        assert not claims.any_due(session, ["base/two"], Priority.CRAWL)
+        assert claims.has_due(session, ["base/one"], Priority.CRAWL)
+        assert not claims.has_due(session, ["base/one"], Priority.USER)
+        assert not claims.has_due(session, ["base/two"], Priority.CRAWL)

@@ -9,7 +9,7 @@ from sqlalchemy import text, update
 from sqlalchemy.exc import IntegrityError
 
 from catalog.database import Database
-from catalog.errors import CorruptWeights, HubUnavailable, JobNotFound, TokenRequired
+from catalog.errors import CorruptWeights, HubTokenRequired, HubUnavailable, JobNotFound
 from catalog.jobs.repository import attempts, claims, jobs, recovery, workers
 from catalog.models.repository import models
 from catalog.tables import Job, JobState, Source
@@ -31,16 +31,16 @@ def states(database: Database, ids: Sequence[int]) -> list[str]:
         return [jobs.get(session, job_id).state for job_id in ids]
 
 
-def test_submitting_twice_gives_the_same_job(database: Database):
+def test_resubmission_returns_the_same_job(database: Database):
     with database.transaction() as session:
-        model = models.ensure(session, "a/b", Source.HUB)
-        first, made = jobs.submit(session, model, None)
-        second, made_again = jobs.submit(session, model, None)
+        model = models.get_or_create(session, "a/b", Source.HUB)
+        first, created = jobs.submit(session, model, None)
+        second, created_again = jobs.submit(session, model, None)
 
-    assert (first.id, made, made_again) == (second.id, True, False)
+    assert (first.id, created, created_again) == (second.id, True, False)
 
 
-def test_a_running_job_is_given_again(database: Database, worker: int):
+def test_submission_returns_a_running_job(database: Database, worker: int):
     job = entries.put_job(database)
     entries.claim(database, job.id, worker)
 
@@ -48,7 +48,7 @@ def test_a_running_job_is_given_again(database: Database, worker: int):
 
 
 @pytest.mark.parametrize("state", [JobState.DONE, JobState.FAILED, JobState.CANCELLED])
-def test_a_job_that_is_over_is_not_given_again(database: Database, state: JobState):
+def test_submission_does_not_return_a_finished_job(database: Database, state: JobState):
     job = entries.put_job(database)
     with database.transaction() as session:
         session.execute(text("UPDATE jobs SET state = :state"), {"state": state})
@@ -56,53 +56,53 @@ def test_a_job_that_is_over_is_not_given_again(database: Database, state: JobSta
     assert entries.put_job(database).id != job.id
 
 
-def test_threads_that_submit_at_once_get_one_job(database: Database):
+def test_concurrent_submissions_get_one_job(database: Database):
     model = entries.put_model(database)
     barrier = threading.Barrier(8)
 
     def submit(_: int) -> tuple[int, bool]:
         barrier.wait(LIMIT)
         with database.transaction() as session:
-            job, made = jobs.submit(session, model, None)
-            return job.id, made
+            job, created = jobs.submit(session, model, None)
+            return job.id, created
 
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(submit, range(8)))
+        results = list(pool.map(submit, range(8)))
 
-    assert len({job_id for job_id, _ in found}) == 1
-    assert sum(made for _, made in found) == 1
+    assert len({job_id for job_id, _ in results}) == 1
+    assert sum(created for _, created in results) == 1
 
 
-def test_a_job_that_is_not_there_is_not_found(database: Database):
+def test_unknown_job_raises_job_not_found(database: Database):
     with pytest.raises(JobNotFound), database.transaction() as session:
         jobs.get(session, 1)
 
 
-def test_pages_go_from_the_newest_to_the_oldest_without_gaps(database: Database):
+def test_pages_list_all_jobs_newest_first(database: Database):
     ids = put_jobs(database, 7)
     seen: list[int] = []
     with database.transaction() as session:
-        while page := jobs.page(session, before=seen[-1] if seen else None, limit=3):
+        while page := jobs.list_page(session, before=seen[-1] if seen else None, limit=3):
             seen += [job.id for job in page]
     assert seen == ids[::-1]
 
 
-def test_a_page_may_show_one_state_alone(database: Database, worker: int):
+def test_pages_can_be_filtered_by_state(database: Database, worker: int):
     ids = put_jobs(database, 3)
     entries.claim(database, ids[1], worker)
     with database.transaction() as session:
-        assert [job.id for job in jobs.page(session, state=JobState.FETCHING)] == [ids[1]]
-        assert [job.id for job in jobs.page(session, state=JobState.QUEUED)] == [ids[2], ids[0]]
+        assert [job.id for job in jobs.list_page(session, state=JobState.FETCHING)] == [ids[1]]
+        assert [job.id for job in jobs.list_page(session, state=JobState.QUEUED)] == [ids[2], ids[0]]
 
 
-def test_a_claim_takes_jobs_of_the_same_base_alone(database: Database, worker: int):
+def test_claim_takes_only_jobs_of_the_same_base(database: Database, worker: int):
     ones, others = put_jobs(database, 3, "base/one"), put_jobs(database, 3, "base/two")
 
     assert entries.claim(database, others[1], worker, batch=10) == others
     assert states(database, ones) == [JobState.QUEUED] * 3
 
 
-def test_jobs_of_no_known_base_are_alike(database: Database, worker: int):
+def test_jobs_without_a_base_hint_are_claimed_together(database: Database, worker: int):
     unknown, known = put_jobs(database, 2, None), put_jobs(database, 2, "base/one")
 
     assert entries.claim(database, unknown[0], worker, batch=10) == unknown
@@ -110,15 +110,15 @@ def test_jobs_of_no_known_base_are_alike(database: Database, worker: int):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4])
-def test_a_claim_takes_the_job_that_was_asked_for_and_no_more_than_a_batch(database: Database, worker: int, batch: int):
+def test_claim_takes_the_given_job_and_at_most_a_batch(database: Database, worker: int, batch: int):
     ids = put_jobs(database, 5)
 
     claimed = entries.claim(database, ids[4], worker, batch)
 
-    assert claimed == sorted([*ids[: batch - 1], ids[4]])  # the oldest ones come along
+    assert claimed == sorted([*ids[: batch - 1], ids[4]])  # with the oldest others
 
 
-def test_a_claimed_job_says_who_has_it(database: Database, worker: int):
+def test_claimed_job_has_its_worker_and_start_time(database: Database, worker: int):
     job = entries.put_job(database)
     entries.claim(database, job.id, worker)
     with database.transaction() as session:
@@ -127,7 +127,7 @@ def test_a_claimed_job_says_who_has_it(database: Database, worker: int):
     assert claimed.started_at is not None
 
 
-def test_a_message_that_arrives_twice_claims_nothing(database: Database, worker: int):
+def test_duplicate_message_claims_nothing(database: Database, worker: int):
     ids = put_jobs(database, 3)
     assert entries.claim(database, ids[0], worker) == [ids[0]]
 
@@ -135,7 +135,7 @@ def test_a_message_that_arrives_twice_claims_nothing(database: Database, worker:
     assert states(database, ids[1:]) == [JobState.QUEUED] * 2
 
 
-def test_a_job_whose_time_has_not_come_is_not_claimed(database: Database, worker: int):
+def test_job_that_is_not_due_is_not_claimed(database: Database, worker: int):
     later, now = put_jobs(database, 2)
     with database.transaction() as session:
         session.execute(text("UPDATE jobs SET available_at = now() + interval '1 hour' WHERE id = :id"), {"id": later})
@@ -144,59 +144,59 @@ def test_a_job_whose_time_has_not_come_is_not_claimed(database: Database, worker
     assert entries.claim(database, now, worker, batch=10) == [now]
 
 
-def test_a_claim_does_not_wait_for_one_that_is_not_committed(database: Database, worker: int):
+def test_claim_does_not_wait_for_an_uncommitted_one(database: Database, worker: int):
     ids = put_jobs(database, 4)
     with database.transaction() as first, database.transaction() as second:
-        mine = [job.id for job in claims.claim(first, ids[0], worker, 2)]
+        claimed_first = [job.id for job in claims.claim(first, ids[0], worker, 2)]
         second.execute(text("SET LOCAL lock_timeout = '1s'"))
         assert claims.claim(second, ids[0], worker, 10) == []
-        theirs = [job.id for job in claims.claim(second, ids[3], worker, 10)]
-    assert (mine, theirs) == (ids[:2], ids[2:])
+        claimed_second = [job.id for job in claims.claim(second, ids[3], worker, 10)]
+    assert (claimed_first, claimed_second) == (ids[:2], ids[2:])
 
 
-def test_workers_that_claim_at_once_never_both_win(database: Database):
+def test_concurrent_claims_never_take_the_same_job(database: Database):
     ids = put_jobs(database, 60)
-    ours = [entries.put_worker(database) for _ in range(6)]
-    barrier = threading.Barrier(len(ours))
+    worker_ids = [entries.put_worker(database) for _ in range(6)]
+    barrier = threading.Barrier(len(worker_ids))
 
     def work(worker_id: int) -> list[int]:
         barrier.wait(LIMIT)
         return [claimed for job_id in ids for claimed in entries.claim(database, job_id, worker_id, 4)]
 
-    with ThreadPoolExecutor(len(ours)) as pool:
-        claimed = [job_id for found in pool.map(work, ours) for job_id in found]
+    with ThreadPoolExecutor(len(worker_ids)) as pool:
+        claimed = [job_id for job_ids in pool.map(work, worker_ids) for job_id in job_ids]
 
     assert sorted(claimed) == ids
     with database.transaction() as session:
         assert {jobs.get(session, job_id).attempts for job_id in ids} == {1}
 
 
-def test_progress_moves_on_the_jobs_that_are_ones_own(database: Database, worker: int):
-    mine, theirs, queued = put_jobs(database, 3)
-    entries.claim(database, mine, worker)
-    entries.claim(database, theirs, entries.put_worker(database))
+def test_progress_is_updated_only_on_the_workers_own_jobs(database: Database, worker: int):
+    own, other, queued = put_jobs(database, 3)
+    entries.claim(database, own, worker)
+    entries.claim(database, other, entries.put_worker(database))
 
     with database.transaction() as session:
-        moved = attempts.advance(session, [mine, theirs, queued], worker, JobState.ENCODING, 0.5)
+        updated = attempts.update_progress(session, [own, other, queued], worker, JobState.ENCODING, 0.5)
 
-    assert moved == [mine]
-    assert states(database, [mine, theirs, queued]) == [JobState.ENCODING, JobState.FETCHING, JobState.QUEUED]
+    assert updated == [own]
+    assert states(database, [own, other, queued]) == [JobState.ENCODING, JobState.FETCHING, JobState.QUEUED]
 
 
-def test_a_finished_job_is_whole(database: Database, worker: int):
+def test_finished_job_has_all_its_values(database: Database, worker: int):
     job = entries.put_job(database)
     entries.claim(database, job.id, worker)
     with database.transaction() as session:
         assert attempts.finish(session, job.id, worker, "sha")
     with database.transaction() as session:
         done = jobs.get(session, job.id)
-        assert jobs.latest_done(session, done.model_id, "sha") is done
-        assert jobs.latest_done(session, done.model_id, "other") is None
+        assert jobs.find_latest_done(session, done.model_id, "sha") is done
+        assert jobs.find_latest_done(session, done.model_id, "other") is None
     assert (done.state, done.progress, done.sha, done.error_code) == (JobState.DONE, 1, "sha", None)
     assert done.finished_at is not None
 
 
-def test_a_worker_that_lost_its_job_can_neither_end_it_nor_move_it(database: Database, worker: int):
+def test_worker_cannot_change_a_lost_job(database: Database, worker: int):
     job = entries.put_job(database)
     entries.claim(database, job.id, worker)
     other = entries.put_worker(database)
@@ -205,17 +205,22 @@ def test_a_worker_that_lost_its_job_can_neither_end_it_nor_move_it(database: Dat
     entries.claim(database, job.id, other)
 
     with database.transaction() as session:
-        assert attempts.advance(session, [job.id], worker, JobState.ENCODING, 0.5) == []
+        assert attempts.update_progress(session, [job.id], worker, JobState.ENCODING, 0.5) == []
         assert not attempts.finish(session, job.id, worker, "sha")
         assert not attempts.fail(session, job.id, worker, CorruptWeights("cut"))
         assert not attempts.retry(session, job.id, worker, HubUnavailable("away"), 1)
         assert attempts.release(session, [worker]) == []
     with database.transaction() as session:
-        kept = jobs.get(session, job.id)
-        assert (kept.state, kept.worker_id, kept.sha, kept.error_code) == (JobState.FETCHING, other, None, None)
+        job_now = jobs.get(session, job.id)
+        assert (job_now.state, job_now.worker_id, job_now.sha, job_now.error_code) == (
+            JobState.FETCHING,
+            other,
+            None,
+            None,
+        )
 
 
-def test_a_job_that_is_over_cannot_end_again(database: Database, worker: int):
+def test_failed_job_cannot_be_finished(database: Database, worker: int):
     job = entries.put_job(database)
     entries.claim(database, job.id, worker)
     with database.transaction() as session:
@@ -224,7 +229,7 @@ def test_a_job_that_is_over_cannot_end_again(database: Database, worker: int):
     assert states(database, [job.id]) == [JobState.FAILED]
 
 
-def test_a_failed_job_keeps_code_sentence_and_attempts(database: Database, worker: int):
+def test_failed_job_keeps_code_message_and_attempts(database: Database, worker: int):
     job = entries.put_job(database)
     entries.claim(database, job.id, worker)
     with database.transaction() as session:
@@ -234,7 +239,7 @@ def test_a_failed_job_keeps_code_sentence_and_attempts(database: Database, worke
     assert (failed.error_code, failed.error_message, failed.attempts) == ("corrupt_weights", "It is cut off.", 1)
 
 
-def test_a_retry_waits_and_keeps_its_error_until_the_next_claim(database: Database, worker: int):
+def test_retry_is_delayed_and_keeps_its_error_until_the_next_claim(database: Database, worker: int):
     job = entries.put_job(database)
     entries.claim(database, job.id, worker)
     with database.transaction() as session:
@@ -248,11 +253,11 @@ def test_a_retry_waits_and_keeps_its_error_until_the_next_claim(database: Databa
 
     assert entries.claim(database, job.id, worker) == [job.id]
     with database.transaction() as session:
-        again = jobs.get(session, job.id)
-        assert (again.error_code, again.error_message, again.attempts) == (None, None, 2)
+        claimed = jobs.get(session, job.id)
+        assert (claimed.error_code, claimed.error_message, claimed.attempts) == (None, None, 2)
 
 
-def test_released_jobs_can_be_claimed_at_once(database: Database, worker: int):
+def test_released_jobs_can_be_claimed_immediately(database: Database, worker: int):
     ids = put_jobs(database, 2)
     entries.claim(database, ids[0], worker, batch=2)
     with database.transaction() as session:
@@ -261,78 +266,78 @@ def test_released_jobs_can_be_claimed_at_once(database: Database, worker: int):
     assert entries.claim(database, ids[0], entries.put_worker(database), batch=2) == ids
 
 
-def test_jobs_of_the_dead_alone_are_released(database: Database):
+def test_only_jobs_of_dead_and_stopped_workers_are_released(database: Database):
     ids = put_jobs(database, 3)
     dead, alive, stopped = (entries.put_worker(database) for _ in range(3))
     for job_id, worker_id in zip(ids, (dead, alive, stopped), strict=True):
         entries.claim(database, job_id, worker_id)
     with database.transaction() as session:
         session.execute(text("UPDATE workers SET heartbeat_at = now() - interval '31 seconds'"))
-        workers.beat(session, alive)
-        workers.beat(session, stopped)
-        workers.stop(session, stopped)
+        workers.record_heartbeat(session, alive)
+        workers.record_heartbeat(session, stopped)
+        workers.mark_stopped(session, stopped)
 
     with database.transaction() as session:
-        assert sorted(recovery.recover(session, 30, deadly=2).released) == [ids[0], ids[2]]
+        assert sorted(recovery.recover(session, 30, max_worker_deaths=2).released) == [ids[0], ids[2]]
     with database.transaction() as session:
-        assert recovery.recover(session, 30, deadly=2).released == []
+        assert recovery.recover(session, 30, max_worker_deaths=2).released == []
 
 
-def test_what_is_due_counts_as_rung(database: Database):
+def test_stale_jobs_are_returned_once(database: Database):
     ids = put_jobs(database, 3)
     with database.transaction() as session:
-        session.execute(text("UPDATE jobs SET rung_at = now() - interval '31 seconds'"))
-        assert sorted(recovery.due_for_ringing(session, 30, 10)) == ids
+        session.execute(text("UPDATE jobs SET enqueued_at = now() - interval '31 seconds'"))
+        assert sorted(recovery.stale_queued(session, 30, 10)) == ids
     with database.transaction() as session:
-        assert recovery.due_for_ringing(session, 30, 10) == []
+        assert recovery.stale_queued(session, 30, 10) == []
 
 
-def test_the_oldest_are_due_first_and_no_more_than_the_limit(database: Database):
+def test_oldest_stale_jobs_come_first_up_to_the_limit(database: Database):
     ids = put_jobs(database, 5)
     with database.transaction() as session:
-        oldest_last = "available_at = now() - make_interval(secs => 1000 + id), rung_at = now() - interval '1 hour'"
+        oldest_last = "available_at = now() - make_interval(secs => 1000 + id), enqueued_at = now() - interval '1 hour'"
         session.execute(text(f"UPDATE jobs SET {oldest_last}"))
-        assert sorted(recovery.due_for_ringing(session, 30, 2)) == ids[3:]
+        assert sorted(recovery.stale_queued(session, 30, 2)) == ids[3:]
 
 
-def test_running_jobs_and_jobs_of_the_future_are_not_due(database: Database, worker: int):
+def test_running_jobs_and_future_jobs_are_not_stale(database: Database, worker: int):
     running, later = put_jobs(database, 2)
     entries.claim(database, running, worker)
     with database.transaction() as session:
-        session.execute(text("UPDATE jobs SET rung_at = now() - interval '1 hour'"))
+        session.execute(text("UPDATE jobs SET enqueued_at = now() - interval '1 hour'"))
         session.execute(text("UPDATE jobs SET available_at = now() + interval '1 hour' WHERE id = :id"), {"id": later})
     with database.transaction() as session:
-        assert recovery.due_for_ringing(session, 30, 10) == []
+        assert recovery.stale_queued(session, 30, 10) == []
 
 
-def test_sweepers_that_look_at_once_do_not_ring_for_the_same_job(database: Database):
+def test_concurrent_sweeps_do_not_return_the_same_stale_job(database: Database):
     ids = put_jobs(database, 4)
     with database.transaction() as session:
-        session.execute(text("UPDATE jobs SET rung_at = now() - interval '1 hour'"))
+        session.execute(text("UPDATE jobs SET enqueued_at = now() - interval '1 hour'"))
     with database.transaction() as first, database.transaction() as second:
-        found = [*recovery.due_for_ringing(first, 30, 2), *recovery.due_for_ringing(second, 30, 10)]
-    assert sorted(found) == ids
+        stale = [*recovery.stale_queued(first, 30, 2), *recovery.stale_queued(second, 30, 10)]
+    assert sorted(stale) == ids
 
 
-def test_every_state_is_counted(database: Database, worker: int):
+def test_jobs_are_counted_in_every_state(database: Database, worker: int):
     ids = put_jobs(database, 3)
     entries.claim(database, ids[0], worker)
     with database.transaction() as session:
-        assert jobs.counts(session) == dict.fromkeys(JobState, 0) | {JobState.QUEUED: 2, JobState.FETCHING: 1}
+        assert jobs.count_by_state(session) == dict.fromkeys(JobState, 0) | {JobState.QUEUED: 2, JobState.FETCHING: 1}
 
 
 @pytest.mark.parametrize(
     "values",
     [{"state": JobState.DONE}, {"state": JobState.FAILED}, {"state": JobState.CANCELLED}, {"viewer": None}],
 )
-def test_the_database_keeps_no_token_on_a_job_that_is_over_or_nobodys(database: Database, values: dict):
+def test_database_rejects_a_token_on_a_finished_or_public_job(database: Database, values: dict):
     job = entries.put_private_job(database, "owner/model", "me")
     with pytest.raises(IntegrityError, match="ck_jobs_token"), database.transaction() as session:
         session.execute(update(Job).where(Job.id == job.id).values(**values))
 
 
-def test_no_job_that_everybody_may_see_is_made_for_a_private_model(database: Database):
+def test_public_job_for_a_private_model_is_refused(database: Database):
     with database.transaction() as session:
-        model = models.ensure(session, "owner/model", Source.HUB, private=True)
-        with pytest.raises(TokenRequired):
+        model = models.get_or_create(session, "owner/model", Source.HUB, private=True)
+        with pytest.raises(HubTokenRequired):
             jobs.submit(session, model, None)

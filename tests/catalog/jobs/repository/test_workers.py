@@ -9,27 +9,27 @@ from tests.support import catalog as entries
 
 def alive(database: Database) -> list[int]:
     with database.transaction() as session:
-        return [worker.id for worker in workers.alive(session, 30)]
+        return [worker.id for worker in workers.list_alive(session, 30)]
 
 
-def test_a_worker_lives_from_its_registration_on(database: Database):
+def test_worker_is_alive_from_its_registration(database: Database):
     worker = entries.put_worker(database)
     assert alive(database) == [worker]
 
 
-def test_a_worker_without_a_heartbeat_is_dead_until_the_next_one(database: Database):
+def test_worker_without_a_heartbeat_is_dead_until_the_next_one(database: Database):
     worker = entries.put_worker(database)
     with database.transaction() as session:
         session.execute(text("UPDATE workers SET heartbeat_at = now() - interval '31 seconds'"))
     assert alive(database) == []
 
     with database.transaction() as session:
-        workers.beat(session, worker)
+        workers.record_heartbeat(session, worker)
     assert alive(database) == [worker]
 
 
-def test_a_worker_that_stopped_is_dead_at_once(database: Database):
+def test_stopped_worker_is_not_alive(database: Database):
     one, other = entries.put_worker(database), entries.put_worker(database)
     with database.transaction() as session:
-        workers.stop(session, one)
+        workers.mark_stopped(session, one)
     assert alive(database) == [other]

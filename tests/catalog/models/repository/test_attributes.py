@@ -11,7 +11,7 @@ from catalog.models.repository.models import Metadata
 from catalog.vectors.repository import feed
 from tests.support import catalog as entries
 
-TOLD = Metadata("mit", ("peft", "code"), 12, 3, datetime(2026, 1, 2, tzinfo=UTC))
+METADATA = Metadata("mit", ("peft", "code"), 12, 3, datetime(2026, 1, 2, tzinfo=UTC))
 
 
 def changes(database: Database, after: int = 0, limit: int = 100) -> list[Attributes]:
@@ -22,47 +22,47 @@ def changes(database: Database, after: int = 0, limit: int = 100) -> list[Attrib
 def describe(database: Database, model_id: int, metadata: Metadata) -> None:
     with database.transaction() as session:
         feed.lock_feed(session)
-        models.describe(session, model_id, metadata)
+        models.update_metadata(session, model_id, metadata)
 
 
-def test_a_model_that_was_embedded_is_in_the_feed(database: Database):
+def test_measured_model_is_in_the_feed(database: Database):
     model_id = entries.put(database, "ann/one", [1, 0])
-    [found] = changes(database)
-    assert (found.model_id, found.owner, found.base, found.kind) == (model_id, "ann", entries.BASE, "lora")
-    assert (found.licence, found.tags, found.downloads, found.likes, found.updated) == (None, [], None, None, None)
+    [model] = changes(database)
+    assert (model.model_id, model.owner, model.base, model.kind) == (model_id, "ann", entries.BASE, "lora")
+    assert (model.license, model.tags, model.downloads, model.likes, model.updated) == (None, [], None, None, None)
 
 
-def test_a_model_that_waits_is_not(database: Database):
+def test_pending_model_is_not_in_the_feed(database: Database):
     entries.put_model(database, "ann/new")
     assert changes(database) == []
 
 
-def test_what_the_hub_tells_is_in_the_feed_again(database: Database):
+def test_new_metadata_puts_the_model_into_the_feed_again(database: Database):
     model_id = entries.put(database, "ann/one", [1, 0])
     [before] = changes(database)
-    describe(database, model_id, TOLD)
+    describe(database, model_id, METADATA)
     [after] = changes(database, before.seq)
-    assert (after.licence, after.tags, after.downloads, after.likes) == ("mit", ["peft", "code"], 12, 3)
-    assert after.updated == pytest.approx(TOLD.hub_updated_at.timestamp())
+    assert (after.license, after.tags, after.downloads, after.likes) == ("mit", ["peft", "code"], 12, 3)
+    assert after.updated == pytest.approx(METADATA.hub_updated_at.timestamp())
 
 
-def test_a_new_base_is_told_of(database: Database):
+def test_change_of_base_is_in_the_feed(database: Database):
     with database.transaction() as session:
         feed.lock_feed(session)
         first = entries.put_revision(session, "ann/one", "one", base="base/one")
         entries.put_revision(session, "ann/one", "two", base="base/two")
-    assert [each.base for each in changes(database)] == ["base/two"]
+    assert [model.base for model in changes(database)] == ["base/two"]
     seq = changes(database)[0].seq
     with database.transaction() as session:
         feed.lock_feed(session)
-        models.restore(session, first)
-    assert [each.base for each in changes(database, seq)] == ["base/one"]
+        models.restore_revision(session, first)
+    assert [model.base for model in changes(database, seq)] == ["base/one"]
 
 
-def test_pages_go_over_all_of_them_once(database: Database):
+def test_pages_contain_each_model_once(database: Database):
     ids = [entries.put(database, f"ann/m{number}", [1, 0]) for number in range(5)]
-    seen, after = [], 0
+    model_ids, after = [], 0
     while page := changes(database, after, 2):
-        seen += [each.model_id for each in page]
+        model_ids += [model.model_id for model in page]
         after = page[-1].seq
-    assert seen == ids
+    assert model_ids == ids

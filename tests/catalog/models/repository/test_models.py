@@ -12,67 +12,67 @@ from tests.support import catalog as entries
 
 
 @pytest.fixture
-def shelf(database: Database) -> list[str]:
+def stored_models(database: Database) -> list[str]:
     """Seven models of two owners and two bases; the last has no revision yet."""
     names = [f"{'even' if number % 2 == 0 else 'odd'}/m{number}" for number in range(6)]
     with database.transaction() as session:
         for number, name in enumerate(names):
             revision = entries.put_revision(session, name, base=f"base/{number % 3}")
             models.set_state(session, revision.model_id, ModelState.INDEXED)
-        models.ensure(session, "even/new", Source.HUB)
+        models.get_or_create(session, "even/new", Source.HUB)
     return [*names, "even/new"]
 
 
 def listed(database: Database, **filters: object) -> list[str]:
     with database.transaction() as session:
-        return [model.repo_id for model in models.page(session, **filters)]
+        return [model.repo_id for model in models.list_page(session, **filters)]
 
 
-def test_a_model_is_made_once(database: Database):
+def test_concurrent_calls_create_one_model(database: Database):
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda _: entries.put_model(database, "a/b").id, range(16)))
-    assert len(set(made)) == 1
+        model_ids = list(pool.map(lambda _: entries.put_model(database, "a/b").id, range(16)))
+    assert len(set(model_ids)) == 1
 
 
-def test_a_model_keeps_its_first_folder(database: Database):
+def test_model_keeps_its_first_folder(database: Database):
     with database.transaction() as session:
-        models.ensure(session, "local/x", Source.FOLDER, "/one")
-        assert models.ensure(session, "local/x", Source.FOLDER, "/two").folder == "/one"
+        models.get_or_create(session, "local/x", Source.FOLDER, "/one")
+        assert models.get_or_create(session, "local/x", Source.FOLDER, "/two").folder == "/one"
 
 
-def test_an_unknown_model_is_not_found(database: Database):
+def test_unknown_model_raises_model_not_found(database: Database):
     with pytest.raises(ModelNotFound, match="a/b"), database.transaction() as session:
         models.get(session, "a/b")
 
 
-def test_pages_go_over_all_models_once_in_their_order(database: Database, shelf: list[str]):
-    seen, after = [], 0
+def test_pages_contain_each_model_once_in_order(database: Database, stored_models: list[str]):
+    repo_ids, after = [], 0
     with database.transaction() as session:
-        while page := models.page(session, after=after, limit=2):
-            seen += [model.repo_id for model in page]
+        while page := models.list_page(session, after=after, limit=2):
+            repo_ids += [model.repo_id for model in page]
             after = page[-1].id
-    assert seen == shelf
+    assert repo_ids == stored_models
 
 
-def test_models_of_one_owner(database: Database, shelf: list[str]):
+def test_list_is_filtered_by_owner(database: Database, stored_models: list[str]):
     assert listed(database, owner="even") == ["even/m0", "even/m2", "even/m4", "even/new"]
     assert listed(database, owner="eve") == []
 
 
-def test_models_of_one_base(database: Database, shelf: list[str]):
+def test_list_is_filtered_by_base(database: Database, stored_models: list[str]):
     assert listed(database, base="base/1") == ["odd/m1", "even/m4"]
 
 
-def test_models_of_one_state(database: Database, shelf: list[str]):
+def test_list_is_filtered_by_state(database: Database, stored_models: list[str]):
     assert listed(database, state=ModelState.PENDING) == ["even/new"]
-    assert listed(database, state=ModelState.INDEXED) == shelf[:-1]
+    assert listed(database, state=ModelState.INDEXED) == stored_models[:-1]
 
 
-def test_filters_add_up(database: Database, shelf: list[str]):
+def test_filters_are_combined(database: Database, stored_models: list[str]):
     assert listed(database, owner="even", base="base/0", state=ModelState.INDEXED) == ["even/m0"]
 
 
-def test_only_the_current_base_counts(database: Database):
+def test_base_filter_uses_the_current_revision(database: Database):
     with database.transaction() as session:
         entries.put_revision(session, "a/b", "one", base="base/old")
         entries.put_revision(session, "a/b", "two", base="base/new")
@@ -80,32 +80,32 @@ def test_only_the_current_base_counts(database: Database):
     assert listed(database, base="base/new") == ["a/b"]
 
 
-def test_a_model_is_listed_once_however_many_revisions_it_has(database: Database):
+def test_model_with_several_revisions_is_listed_once(database: Database):
     with database.transaction() as session:
         for commit in "abc":
             entries.put_revision(session, "a/b", commit)
     assert listed(database) == ["a/b"]
 
 
-def test_one_revision_is_current(database: Database):
+def test_restored_revision_is_current(database: Database):
     with database.transaction() as session:
         first = entries.put_revision(session, "a/b", "one")
         entries.put_revision(session, "a/b", "two")
     with database.transaction() as session:
         assert models.get(session, "a/b").revision.sha == entries.sha("two")
-        models.restore(session, first)
+        models.restore_revision(session, first)
     with database.transaction() as session:
         assert models.get(session, "a/b").revision.sha == entries.sha("one")
 
 
-def test_a_commit_that_is_stored_again_takes_the_new_facts(database: Database):
+def test_storing_a_commit_again_updates_the_revision(database: Database):
     with database.transaction() as session:
         first = entries.put_revision(session, "a/b", "one", base="base/old")
         again = entries.put_revision(session, "a/b", "one", base="base/new")
         assert (again.id, again.base_repo, again.current) == (first.id, "base/new", True)
 
 
-def test_a_model_that_was_never_stored_can_fail(database: Database):
+def test_pending_model_is_marked_failed(database: Database):
     model = entries.put_model(database)
     with database.transaction() as session:
         models.mark_failed(session, [model.id])
@@ -114,7 +114,7 @@ def test_a_model_that_was_never_stored_can_fail(database: Database):
 
 
 @pytest.mark.parametrize("state", [ModelState.INDEXED, ModelState.NO_SHIFT])
-def test_a_model_that_is_stored_stays_so_when_an_update_fails(database: Database, state: ModelState):
+def test_stored_model_keeps_its_state_when_an_update_fails(database: Database, state: ModelState):
     model = entries.put_model(database)
     with database.transaction() as session:
         models.set_state(session, model.id, state)
@@ -123,15 +123,15 @@ def test_a_model_that_is_stored_stays_so_when_an_update_fails(database: Database
         assert models.get(session, model.repo_id).state == state
 
 
-def test_models_are_found_by_their_ids(database: Database, shelf: list[str]):
+def test_get_by_ids_leaves_out_unknown_ids(database: Database, stored_models: list[str]):
     with database.transaction() as session:
-        found = models.by_ids(session, [1, 7, 99])
-    assert {number: model.repo_id for number, model in found.items()} == {1: "even/m0", 7: "even/new"}
-    assert found[7].revision is None
-    assert found[1].revision.base_repo == "base/0"
+        by_id = models.get_by_ids(session, [1, 7, 99])
+    assert {number: model.repo_id for number, model in by_id.items()} == {1: "even/m0", 7: "even/new"}
+    assert by_id[7].revision is None
+    assert by_id[1].revision.base_repo == "base/0"
 
 
-def test_every_state_is_counted(database: Database, shelf: list[str]):
+def test_count_by_state_includes_every_state(database: Database, stored_models: list[str]):
     with database.transaction() as session:
-        counted = models.counts(session)
-    assert counted == dict.fromkeys(ModelState, 0) | {ModelState.INDEXED: 6, ModelState.PENDING: 1}
+        counts = models.count_by_state(session)
+    assert counts == dict.fromkeys(ModelState, 0) | {ModelState.INDEXED: 6, ModelState.PENDING: 1}

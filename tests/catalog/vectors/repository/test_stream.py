@@ -35,8 +35,8 @@ def streamed(database: Database) -> dict[int, np.ndarray]:
 
 
 def read(database: Database, *model_ids: int) -> dict[int, np.ndarray]:
-    with database.reading() as connection:
-        ids, rows = vector_stream.newest_of(connection, 1, DIMENSION, np.array(model_ids, np.int64))
+    with database.autocommit() as connection:
+        ids, rows = vector_stream.newest_vectors(connection, 1, DIMENSION, np.array(model_ids, np.int64))
     assert rows.shape == (len(ids), DIMENSION)
     return dict(zip(ids.tolist(), rows, strict=True))
 
@@ -44,19 +44,19 @@ def read(database: Database, *model_ids: int) -> dict[int, np.ndarray]:
 EXPECTED = {1: vector(1), 2: vector(2), 3: vector(33)}
 
 
-def test_a_stream_holds_the_newest_vector_of_each_model_that_has_one(filled: Database):
-    found = streamed(filled)
-    assert sorted(found) == sorted(EXPECTED)
+def test_stream_contains_the_newest_vector_of_each_model(filled: Database):
+    vectors = streamed(filled)
+    assert sorted(vectors) == sorted(EXPECTED)
     for model_id, expected in EXPECTED.items():
-        np.testing.assert_array_equal(found[model_id], expected)
+        np.testing.assert_array_equal(vectors[model_id], expected)
 
 
-def test_the_count_is_that_of_the_stream(filled: Database):
+def test_count_equals_the_length_of_the_stream(filled: Database):
     with filled.transaction() as session:
         assert vector_stream.count(session, 1, DIMENSION) == len(EXPECTED)
 
 
-def test_a_stream_comes_in_blocks_in_the_order_of_the_models(database: Database, monkeypatch: pytest.MonkeyPatch):
+def test_stream_yields_blocks_in_the_order_of_the_models(database: Database, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(vector_stream, "BLOCK_BYTES", 4 * DIMENSION * 2)
     for number in range(1, 6):
         entries.put(database, f"a/m{number}", vector(number))
@@ -66,25 +66,25 @@ def test_a_stream_comes_in_blocks_in_the_order_of_the_models(database: Database,
     assert BLOCK_BYTES >= 2**20
 
 
-def test_some_are_read_as_they_are_streamed(filled: Database):
-    found = read(filled, 6, 5, 4, 3, 2, 1, 99)
-    assert sorted(found) == sorted(EXPECTED)
+def test_newest_vectors_equal_the_streamed_ones(filled: Database):
+    vectors = read(filled, 6, 5, 4, 3, 2, 1, 99)
+    assert sorted(vectors) == sorted(EXPECTED)
     for model_id, expected in EXPECTED.items():
-        np.testing.assert_array_equal(found[model_id], expected)
+        np.testing.assert_array_equal(vectors[model_id], expected)
 
 
-def test_none_of_none_is_read(filled: Database):
+def test_newest_vectors_of_no_models_are_empty(filled: Database):
     assert read(filled) == {}
 
 
 def test_reading_leaves_no_transaction_open(filled: Database):
-    with filled.reading() as connection:
-        vector_stream.newest_of(connection, 1, DIMENSION, np.array([1, 2]))
+    with filled.autocommit() as connection:
+        vector_stream.newest_vectors(connection, 1, DIMENSION, np.array([1, 2]))
         assert connection.connection.driver_connection.info.transaction_status == TransactionStatus.IDLE
 
 
-def test_a_lost_connection_is_told(filled: Database):
-    with filled.reading() as connection:
+def test_lost_connection_raises_database_unavailable(filled: Database):
+    with filled.autocommit() as connection:
         connection.connection.driver_connection.close()
         with pytest.raises(DatabaseUnavailable):
-            vector_stream.newest_of(connection, 1, DIMENSION, np.array([1, 2]))
+            vector_stream.newest_vectors(connection, 1, DIMENSION, np.array([1, 2]))

@@ -1,0 +1,1 @@
+"""Statements about who may see which rows."""

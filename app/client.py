@@ -32,7 +32,7 @@ class ApiProblem(CatalogError):
 
 
 class Client:
-    """Calls the API at `url`. Every method returns the decoded JSON and raises `ApiProblem` or `NotRunning`."""
+    """Calls the API at `url`. Methods return the decoded JSON, and raise `ApiProblem` and `NotRunning`."""
 
     def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
         self.url = url
@@ -49,7 +49,7 @@ class Client:
         return self._call("GET", path, params=query, headers=headers)
 
     def download(self, path: str, file: BinaryIO, **params: str | None) -> None:
-        """Download a path to a file. Raises an error unless the download is complete."""
+        """Download a path to a file. Raises `ApiProblem` if the download is incomplete, and `NotRunning`."""
         query = httpx.QueryParams({name: value for name, value in params.items() if value is not None})
         try:
             with self._http.stream("GET", path, params=query) as response:
@@ -64,7 +64,7 @@ class Client:
             raise self._not_running() from error
 
     def events(self, path: str) -> Iterator[dict[str, Any]]:
-        """Yield the data of server-sent events without end, reconnecting with `Last-Event-ID`."""
+        """Yield the data of server-sent events, reconnecting with `Last-Event-ID`. Never ends by itself."""
         last_id: str | None = None
         while True:
             try:

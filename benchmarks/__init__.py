@@ -1,1 +1,1 @@
-"""Side-by-side measurements; each prints one JSON line with `--json`."""
+"""Benchmarks and studies. Each prints one line of JSON with `--json`."""

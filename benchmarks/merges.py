@@ -49,10 +49,10 @@ SUMMARY_COLUMNS = (
     "method",
     "feature",
     "cosine_median",
-    "cosine_least",
+    "cosine_min",
     "ratio_median",
-    "own",
-    "lean_median",
+    "own_pair",
+    "imbalance_median",
     "seconds_median",
 )
 Vectors = dict[str, np.ndarray]
@@ -94,9 +94,10 @@ def rotate_factors(adapter: FineTune) -> FineTune:
 
 
 def merge_rows(
-    encoder: Encoder, methods: list[str], density: float, weight: float, turn: bool
+    encoder: Encoder, methods: list[str], density: float, weight: float, rotated: bool
 ) -> Iterator[dict[str, Any]]:
-    adapters = {each.name: read_finetune(each) for each in sorted(POOL.iterdir()) if each.is_dir()}
+    """One row per pair of domains, method and feature."""
+    adapters = {folder.name: read_finetune(folder) for folder in sorted(POOL.iterdir()) if folder.is_dir()}
     vectors = dict(zip(adapters, encode(encoder, list(adapters.values())), strict=True))
     domains = sorted({domain(name) for name in adapters})
     means = {

@@ -1,11 +1,11 @@
-"""The geometries among which the defaults of searches were chosen, on the harder pool.
+"""Compare the geometries among which the defaults of searches were chosen, on the harder pool.
 
     python -m benchmarks.served_geometries --json
 
 Reads the vectors in `benchmarks/hard_pool/`. The scores are the mean silhouette (distance clip(1 - cos, 0, 1)) and the
 share of models whose nearest other model has their label. `pool`: all models, with the geometry fitted to them.
 `arrivals`: one model of each domain at a time, which arrives after the fit. `new domains`: each pair of domains, which
-arrives after it. `easy` and `preferred`: the example pool and the adapters tuned by preference, fitted to themselves.
+arrives after it. `easy` and `preferred`: the example pool and the adapters tuned on preferences, fitted to themselves.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.geometries import SERVABLE, raw
-from benchmarks.geometry import cosine_distance, folds, right
+from benchmarks.geometry import cosine_distance, folds, nearest_is_correct
 from benchmarks.hard_pool.representations import Embedded, Floats, easy, hard, representations
 from catalog.geometry.transforms import BLOCKS, RAW, Geometry
 from workers.evaluation import measures
@@ -53,40 +53,44 @@ def evaluate(feature: str, kind: str, pool: Embedded, preferred: Embedded, fifte
     fit: Fit = raw
     if kind != RAW:
         fit = partial(SERVABLE[kind], norm_power=1.0, blocks=BLOCKS.get(feature, 1))
-    vectors, labels = representations(pool)[feature], pool.numbers
+    vectors, labels = representations(pool)[feature], pool.class_indices
     return ServableResult(
         feature,
         kind,
-        whole(fit, pool, feature),
-        after(fit, vectors, labels, turns(labels)),
-        after(fit, vectors, labels, folds(labels)),
-        whole(fit, fifteen, feature),
-        whole(fit, preferred, feature),
+        score_fitted(fit, pool, feature),
+        score_late(fit, vectors, labels, late_rounds(labels)),
+        score_late(fit, vectors, labels, folds(labels)),
+        score_fitted(fit, fifteen, feature),
+        score_fitted(fit, preferred, feature),
     )
 
 
-def whole(fit: Fit, pool: Embedded, feature: str) -> Scores:
+def score_fitted(fit: Fit, pool: Embedded, feature: str) -> Scores:
     vectors = representations(pool)[feature]
     distance = cosine_distance(fit(vectors).apply(vectors))
-    return measures.silhouette(distance, pool.numbers), float(right(distance, pool.numbers).mean())
+    return measures.silhouette(distance, pool.class_indices), float(
+        nearest_is_correct(distance, pool.class_indices).mean()
+    )
 
 
-def after(fit: Fit, vectors: Floats, labels: NDArray[np.int64], late: Iterator[NDArray[np.bool_]]) -> Scores:
+def score_late(fit: Fit, vectors: Floats, labels: NDArray[np.int64], late: Iterator[NDArray[np.bool_]]) -> Scores:
     """The mean scores of the late models of each mask among all models, with the geometry fitted without them."""
     scores = []
     for mask in late:
         distance = cosine_distance(fit(vectors[~mask]).apply(vectors))
-        scores.append((measures.silhouettes(distance, labels)[mask].mean(), right(distance, labels)[mask].mean()))
+        scores.append(
+            (measures.silhouettes(distance, labels)[mask].mean(), nearest_is_correct(distance, labels)[mask].mean())
+        )
     silhouette, nearest = np.mean(scores, axis=0)
     return float(silhouette), float(nearest)
 
 
-def turns(labels: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
+def late_rounds(labels: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
     """Masks with one model of each label; each model is in one mask if the labels have equally many models."""
     by_label = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
-    for turn in range(max(len(indexes) for indexes in by_label)):
+    for number in range(max(len(indices) for indices in by_label)):
         late = np.zeros(len(labels), bool)
-        late[[indexes[turn % len(indexes)] for indexes in by_label]] = True
+        late[[indices[number % len(indices)] for indices in by_label]] = True
         yield late
 
 

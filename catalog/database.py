@@ -136,7 +136,7 @@ def storable(text: str) -> str:
 
 
 def _storable_json(value: Any) -> Any:
-    """A JSON value with every string in it made `storable`."""
+    """A JSON value in which every string is made `storable`."""
     if isinstance(value, str):
         return storable(value)
     if isinstance(value, dict):

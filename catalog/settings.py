@@ -35,9 +35,8 @@ class Settings(BaseSettings):
 
     hf_endpoint: str = Field("https://huggingface.co", validation_alias="HF_ENDPOINT")
     hf_token: SecretStr | None = Field(None, validation_alias="HF_TOKEN")
-    token_key: SecretStr | None = (
-        None  # Fernet keys, comma-separated, that encrypt users' Hub tokens; None: tokens are refused
-    )
+    # comma-separated Fernet keys that encrypt users' Hub tokens; None: tokens are rejected
+    token_key: SecretStr | None = None
     token_max_age: float = Field(86_400.0, gt=0)  # seconds that a user's encrypted token is kept
     hub_timeout: float = 30.0  # seconds without receiving a byte
     hub_rate: float = Field(10.0, ge=0)  # requests per second of all workers together; 0: as many as the Hub allows
@@ -73,10 +72,9 @@ class Settings(BaseSettings):
 
     api_key: SecretStr | None = None  # sent by the command line
     user_token: SecretStr | None = None  # Hub token that the command line sends with submissions
-    admin_api_key: SecretStr | None = Field(
-        None, validation_alias="ADMIN_API_KEY"
-    )  # None: only requests from loopback are admin
-    webhook_secret: SecretStr | None = None  # sent by the Hub with each event; None: webhooks are refused
+    # None: only requests from loopback may use the admin routes
+    admin_api_key: SecretStr | None = Field(None, validation_alias="ADMIN_API_KEY")
+    webhook_secret: SecretStr | None = None  # sent by the Hub with each event; None: webhooks are rejected
     crawl_queue: int = Field(1_000, ge=100)  # queued jobs at which crawls pause
     refresh_debounce: float = 30.0  # seconds without new vectors before clusters and map are recomputed
     refresh_share: float = 0.02  # share of a space's models that must have changed before that
@@ -120,8 +118,8 @@ class Settings(BaseSettings):
 
     @property
     def requeue_after(self) -> float:
-        """Seconds without a heartbeat after which a worker's jobs are requeued. Workers check once per heartbeat interval,
-        so this is shorter than `heartbeat_timeout` for jobs to be queued again within it.
+        """Seconds without a heartbeat after which a worker's jobs are requeued. It is shorter than `heartbeat_timeout`,
+        because workers check only once per heartbeat interval.
         """
         return max(self.heartbeat_timeout - self.heartbeat_interval, self.heartbeat_timeout / 2)
 

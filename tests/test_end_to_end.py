@@ -230,7 +230,7 @@ def test_killed_worker_loses_no_job(client: Client, hub_server: HubServer, tmp_p
 def test_worker_killed_during_a_reindex_loses_no_model(client: Client, hub_server: HubServer, tmp_path: Path) -> None:
     names = [f"reindexed/m{number}" for number in range(12)]  # enough for the worker to be killed before the last
     index_adapters(client, hub_server, tmp_path, {name: 30 + number for number, name in enumerate(names)})
-    reindex_id = client.post("/v1/admin/reindex", {"all": True})["id"]
+    reindex_id = client.post("/v1/admin/reindexes", {"all": True})["id"]
 
     def get_reindex() -> dict[str, Any]:
         return client.get(f"/v1/admin/reindexes/{reindex_id}")
@@ -243,7 +243,7 @@ def test_worker_killed_during_a_reindex_loses_no_model(client: Client, hub_serve
     kill("celery")
 
     ready = wait_until(get_ready_reindex, "the reindex is ready", limit=100)
-    assert (ready["failed"], ready["jobs"]["done"]) == ([], ready["total"])
+    assert (ready["failures"], ready["jobs"]["done"]) == ([], ready["total"])
     assert client.post(f"/v1/admin/reindexes/{reindex_id}/cutover", {})["state"] == "cut_over"
 
     def all_are_neighbors() -> bool:

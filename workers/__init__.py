@@ -1,1 +1,1 @@
-"""The side that computes: the only imports of torch, transformers, peft and huggingface_hub."""
+"""The computation: the only package of the program that imports torch, transformers, peft and huggingface_hub."""

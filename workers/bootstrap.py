@@ -53,7 +53,7 @@ class Runtime:
         self._contract = Contract(
             load_probes(conf.probes), conf.features, conf.layer, dtype=conf.dtype, device=conf.device
         )
-        measured = self._contract.spaces()  # fails here for a misspelled feature, rather than in every job
+        measured_spaces = self._contract.spaces()  # fails here for a misspelled feature, rather than in every job
         self._tokens = TokenBox(conf.token_key, conf.token_max_age)
         self._aliases = _read_aliases(conf.base_aliases)
         self.database = Database(conf.require_database_url())
@@ -68,14 +68,16 @@ class Runtime:
         )
         listing = HubListing(conf.hf_endpoint, _secret(conf.hf_token), timeout=conf.hub_timeout, limits=self._limits)
         self.crawler = Crawler(self.database, listing, max_queued=conf.crawl_queue)
-        self.reindexer = Reindexer(self.database, measured, queue=conf.crawl_queue, exact_bytes=conf.index_exact_bytes)
+        self.reindexer = Reindexer(
+            self.database, measured_spaces, max_queued=conf.crawl_queue, exact_bytes=conf.index_exact_bytes
+        )
         self._pipeline: Pipeline | None = None
         self.orderly_stop = OrderlyStop(self._cancel_all, self.heartbeat.sign_off, self._activity)
 
     def start(self) -> None:
         self.orderly_stop.start()
-        if left := scratch.sweep():
-            log.info("deleted %s temporary folders of killed workers", left)
+        if deleted := scratch.delete_abandoned():
+            log.info("deleted %s temporary folders of killed workers", deleted)
         self.heartbeat.start()
         self.crawler.start()
         self.reindexer.start()

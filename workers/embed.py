@@ -33,10 +33,10 @@ def embed(
     probes: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Probe set. Default: the shipped one.")
     ] = None,
-    feature: Annotated[str, typer.Option(help="Member of the Delta-X family.")] = "delta_activations",
+    feature: Annotated[str, typer.Option(help="Delta-X feature to measure.")] = "delta_activations",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     layer: Annotated[str, typer.Option(help="Index into hidden_states, or a fraction such as 0.5.")] = "-1",
-    batch: Annotated[int, typer.Option(min=1, help="Adapters in one forward.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, help="Adapters in one forward pass.")] = 8,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as one line of JSON.")] = False,
 ) -> None:
@@ -69,12 +69,12 @@ def encode_all(encoder: Encoder, folders: Sequence[Path], batch: int) -> Iterato
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("embedding", total=len(folders))
         for start in range(0, len(folders), batch):
-            part = [read(folder) for folder in folders[start : start + batch]]
-            for finetune, result in zip(part, encoder.encode(part), strict=True):
+            finetunes = [read(folder) for folder in folders[start : start + batch]]
+            for finetune, result in zip(finetunes, encoder.encode(finetunes), strict=True):
                 if isinstance(result, CatalogError):
                     raise with_name(result, finetune.name)
                 yield result
-            progress.advance(task, len(part))
+            progress.advance(task, len(finetunes))
 
 
 def read(folder: Path) -> FineTune:

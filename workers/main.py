@@ -62,7 +62,9 @@ def ingest(job_id: int) -> None:
 
 @celery.task(name=SWEEP)
 def run_sweep() -> None:
-    """Requeue the jobs of dead workers, enqueue jobs whose message was lost, and request index, cluster and map builds."""
+    """Requeue the jobs of dead workers, enqueue jobs whose message was lost, and request builds of indexes, clusters
+    and maps.
+    """
     conf = settings()
     result = sweep(
         runtime().database,
@@ -77,7 +79,7 @@ def run_sweep() -> None:
     if runtime().maintenance_is_paused():
         return
     index_schedule.enqueue_due(runtime().database, index_schedule.BuildPolicy(conf.index_exact_bytes), conf.index_dir)
-    crawl_service.start_again(runtime().database)
+    crawl_service.restart_due(runtime().database)
     policy = refresh_policy.RefreshPolicy(share=conf.refresh_share, debounce=conf.refresh_debounce)
     cluster_service.enqueue_due(runtime().database, policy)
     map_schedule.enqueue_due(runtime().database, policy)

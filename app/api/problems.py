@@ -66,7 +66,7 @@ class Problem(BaseModel):
 
 
 def problems(*errors: type[CatalogError]) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI `responses` of a route that may raise these errors, and those that any route may raise."""
+    """OpenAPI `responses` of a route that may raise these errors, besides the errors that any route may raise."""
     by_status: dict[int, list[type[CatalogError]]] = {}
     common: tuple[type[CatalogError], ...] = (InvalidInput, CatalogError, DatabaseUnavailable)
     for error in (*errors, *common):

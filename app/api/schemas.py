@@ -30,7 +30,8 @@ SpaceName = Annotated[
         max_length=64,
         pattern=NAME_PATTERN,
         description="Key of a space, or a feature with or without `delta_`, such as `meaning`, for its serving space "
-        "(of the model's own base if the request is about a model). Default: the default space.",
+        "(of the model's own base if the request is about a model). Default: the newest suitable serving space of a "
+        "preferred feature.",
     ),
 ]
 

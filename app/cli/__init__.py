@@ -40,9 +40,9 @@ def up(
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     as_json: console.AsJson = False,
 ) -> None:
-    """Run the API, a worker and beat; Postgres and Valkey too where DATABASE_URL and REDIS_URL are not set."""
-    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    conf = settings().model_copy(update=given)
+    """Run the API, a worker and beat; Postgres and Valkey too if DATABASE_URL and REDIS_URL are not set."""
+    options = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    conf = settings().model_copy(update=options)
     with Deployment(conf) as deployment:
         if as_json:
             console.print_json({"api": deployment.url, "openapi": f"{deployment.url}/docs"})
@@ -74,17 +74,15 @@ for name, group in {
     "clusters": cluster_commands.clusters,
 }.items():
     cli.add_typer(group, name=name)
-for handed_on in (
-    offline_commands.embed,
-    offline_commands.evaluate,
-):  # the workers' own commands
+for worker_command in (offline_commands.embed, offline_commands.evaluate):
+    # the workers' own command parses the options
     cli.command(
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
-    )(handed_on)  # fmt: skip
+    )(worker_command)  # fmt: skip
 
 
 def main() -> None:
-    """Run the command line; an error of ours becomes its code and sentence, and exit code 1."""
+    """Run the command line. A `CatalogError` is printed as its code and message, and the exit code is 1."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         cli()

@@ -14,7 +14,9 @@ from app.cli.console import Api, AsJson, admin_headers, connect, out, print_json
 def group_with_list(
     path: str, table: Callable[[Iterable[dict[str, Any]]], RenderableType], *, help: str, as_admin: bool = False
 ) -> typer.Typer:
-    """A command group that, without a subcommand, prints what the API lists at a path under the path's last part."""
+    """A command group that, without a subcommand, prints the list that the API returns at a path. The list is in the
+    field that is named like the last part of the path.
+    """
     group = typer.Typer(help=help, invoke_without_command=True)
 
     @group.callback()

@@ -12,7 +12,7 @@ from catalog.errors import InvalidInput, MissingExtra
 
 FORMATS = (".svg", ".png", ".pdf")
 MAX_LEGEND = 20  # clusters in the legend
-FADING = 0.8  # how much the opacity of a point is reduced if all its true neighbors are elsewhere
+FADING = 0.8  # by how much the opacity of a point is reduced if all its true neighbors are elsewhere
 GRAY = (0.6, 0.63, 0.66)
 
 

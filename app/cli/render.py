@@ -110,7 +110,9 @@ def neighbors(answers: Sequence[tuple[str, list[dict[str, Any]]]], k: int) -> Ta
     for column in ("model", *(f"neighbor {rank}" for rank in range(1, k + 1))):
         table.add_column(column, no_wrap=True)
     for repo_id, nearest in answers:
-        cells = (f"{each['repo_id'].removeprefix(prefix)} [dim]{each['similarity']:.3f}[/]" for each in nearest)
+        cells = (
+            f"{neighbor['repo_id'].removeprefix(prefix)} [dim]{neighbor['similarity']:.3f}[/]" for neighbor in nearest
+        )
         table.add_row(repo_id.removeprefix(prefix), *cells)
     return table
 
@@ -133,32 +135,33 @@ def neighbor_list(rows: Iterable[dict[str, Any]]) -> Table:
 
 def model(detail: dict[str, Any]) -> RenderableType:
     """A model, with the norm of its vector in each space and the tokens that it makes more and less likely."""
-    facts = Table.grid(padding=(0, 2))
-    facts.add_row("model", f"{detail['repo_id']} {state(detail['state'])}")
+    properties = Table.grid(padding=(0, 2))
+    properties.add_row("model", f"{detail['repo_id']} {state(detail['state'])}")
     if revision := detail["revision"]:
         base = revision["base"]
-        facts.add_row("revision", f"{revision['sha'][:12]} ({revision['kind']})")
+        properties.add_row("revision", f"{revision['sha'][:12]} ({revision['kind']})")
         evidence = base["evidence"]
-        facts.add_row("base", f"{base['repo_id']} @ {base['sha'][:12]}, found by: {evidence.get('source')}")
-        facts.add_row("declared", escape(str(evidence.get("declared"))))
+        properties.add_row("base", f"{base['repo_id']} @ {base['sha'][:12]}, found by: {evidence.get('source')}")
+        properties.add_row("declared", escape(str(evidence.get("declared"))))
         metadata = detail["metadata"]
         for field in ("license", "downloads", "likes"):
             if metadata[field] is not None:
-                facts.add_row(field, escape(str(metadata[field])))
+                properties.add_row(field, escape(str(metadata[field])))
         for field in ("tags", "datasets", "languages"):
             if metadata[field]:
-                facts.add_row(field, escape(" ".join(metadata[field])))
+                properties.add_row(field, escape(" ".join(metadata[field])))
         for candidate in evidence.get("tried", []):
-            facts.add_row("tried", escape(f"{candidate.get('candidate')}: {candidate.get('outcome')}"))
+            properties.add_row("tried", escape(f"{candidate.get('candidate')}: {candidate.get('outcome')}"))
     norms = table_of("feature", "norm", "noise floor")
     tokens = Table.grid(padding=(0, 2))
-    for vector in detail["embeddings"]:
-        mark = " [yellow]no shift[/]" if vector["no_shift"] else ""
-        norms.add_row(vector["space"]["feature"], f"{vector['norm']:.4g}{mark}", f"{vector['noise_floor']:.2g}")
+    for measurement in detail["measurements"]:
+        space, explanation = measurement["space"], measurement["explanation"]
+        mark = " [yellow]no shift[/]" if measurement["no_shift"] else ""
+        norms.add_row(space["feature"], f"{measurement['norm']:.4g}{mark}", f"{measurement['noise_floor']:.2g}")
         for side, title in (("promoted", "promotes"), ("suppressed", "suppresses")):
-            if vector["explanation"]:
-                tokens.add_row(title, _tokens(vector["explanation"][side]))
-    return Group(facts, norms, tokens)
+            if explanation:
+                tokens.add_row(title, _tokens(explanation[side]))
+    return Group(properties, norms, tokens)
 
 
 def _tokens(explained: Iterable[dict[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""A real Postgres and a real Valkey under the data directory, for installations without servers of their own.
+"""A real Postgres and a real Valkey under the data directory, for installations without external servers.
 
 Both servers survive a crash of the process that started them. The next start finds them by their address and reuses
 them, so no process ids are stored on disk.
@@ -97,7 +97,8 @@ class EmbeddedServers:
         except BlockingIOError as error:
             lock.close()
             raise AlreadyRunning(
-                f"Another process already runs the servers in {self._lock_file.parent}. Stop it, or set DELTADEX_DATA_DIR."
+                f"Another process already runs the servers in {self._lock_file.parent}. Stop it, or set "
+                "DELTADEX_DATA_DIR."
             ) from error
         self._lock = lock  # the kernel releases it when this process ends, even after SIGKILL
 

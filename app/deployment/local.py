@@ -86,8 +86,8 @@ class Deployment:
                     raise NotRunning(f"The API is not ready after {START_LIMIT} s. See its log in {self._log_dir}.")
                 time.sleep(0.1)
 
-    def _report_waiting(self, names: Sequence[str], left: float) -> None:
-        """Say which processes are still stopping and, if the worker is one of them, what it is doing."""
+    def _report_waiting(self, names: Sequence[str], remaining: float) -> None:
+        """Print which processes are still stopping, and the activity of the worker if it is one of them."""
         database = Database(self.servers.database_url)
         try:
             alive, _ = job_service.list_workers(database, self._conf.heartbeat_timeout)
@@ -97,7 +97,9 @@ class Deployment:
         finally:
             database.close()
         activity = f" (busy with {'; '.join(activities)})" if "worker" in names and activities else ""
-        print(f"Stopping: waiting up to {left:.0f} s for {', '.join(names)}{activity}.", file=sys.stderr, flush=True)
+        print(
+            f"Stopping: waiting up to {remaining:.0f} s for {', '.join(names)}{activity}.", file=sys.stderr, flush=True
+        )
 
     @property
     def _log_dir(self) -> str:

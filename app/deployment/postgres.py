@@ -116,9 +116,7 @@ class Postgres:
 
     def _run(self, program: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         if self._user:
-            _allow_traversal(
-                self._folder.parent, self.programs
-            )  # every time: someone may have changed the permissions since
+            _allow_traversal(self._folder.parent, self.programs)  # each time: permissions may have changed since
             options |= {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
         command = [str(self.programs / program), *arguments]
         # the other user may have no access to the current folder

@@ -1,4 +1,4 @@
-"""The commands of all processes. `deltadex up` runs them; docker-compose.yml contains the same ones."""
+"""The commands of all processes. `deltadex up` runs them, and docker-compose.yml contains the same commands."""
 
 from __future__ import annotations
 

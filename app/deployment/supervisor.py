@@ -1,4 +1,4 @@
-"""Keeps child processes running until told to stop."""
+"""Keeps child processes running until the supervisor is stopped."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Supervisor:
         first_delay: float = 0.5,
         longest_delay: float = 30.0,
         stop_limit: float = STOP_LIMIT,
-        report_waiting: Callable[[Sequence[str], float], None] = lambda names, left: None,
+        report_waiting: Callable[[Sequence[str], float], None] = lambda names, remaining: None,
     ) -> None:
         log_dir.mkdir(parents=True, exist_ok=True)
         self._log_dir = log_dir
@@ -60,10 +60,8 @@ class Supervisor:
     def start(self, name: str, argv: Sequence[str]) -> None:
         """Start the command and keep it running; returns immediately."""
         child = Child(argv, self._log_dir / f"{name}.log", self._env, **self._delays)
-        self._children = {
-            **self._children,
-            name: child,
-        }  # replaced rather than changed: the other thread may be iterating over it
+        # replaced, not changed: the other thread may be iterating over it
+        self._children = {**self._children, name: child}
 
     def alive(self) -> dict[str, bool]:
         """Whether each child is running, by name."""

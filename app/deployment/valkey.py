@@ -20,7 +20,7 @@ from catalog.errors import ServerFailed
 
 
 class Valkey:
-    """A `Server`. It picks a free port at first and stores it next to its log, to keep the same address."""
+    """A `Server`. It picks a free port once and stores it next to its log, so that the address stays the same."""
 
     def __init__(self, folder: Path) -> None:
         try:

@@ -1,1 +1,1 @@
-"""The harder pool: adapters of near domains with mixed settings, and adapters tuned by preference."""
+"""The harder pool: adapters of similar domains with mixed settings, and adapters tuned on preferences."""

@@ -1,10 +1,10 @@
-"""Trains the harder pool.
+"""Train the harder pool.
 
     python -m benchmarks.hard_pool --base DIR --data DIR --out DIR
 
-Several of these may run side by side on one folder: each takes the next recipe that nobody holds or has finished, and
-one that was stopped is begun again. DATA holds the rows as JSON lines (`domains.py` says which). Forty-nine fine-tunes
-take about an hour on two cores; two are whole models of 270 MB.
+Several processes may share one output folder: each takes the next recipe that is neither locked nor finished, and an
+interrupted recipe is started again. The data folder contains the rows as JSON lines (see `domains.py`). Training all
+forty-nine fine-tunes takes about an hour on two cores. Two of them are full fine-tunes of 270 MB.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ from benchmarks.hard_pool.training import Run, save, train_preferred, train_supe
 
 def main(
     base: Annotated[Path, typer.Option(help="Folder of SmolLM2-135M-Instruct.")],
-    data: Annotated[Path, typer.Option(help="Folder of the rows.")],
-    out: Annotated[Path, typer.Option(help="Where the fine-tunes go, a folder each.")],
-    only: Annotated[str, typer.Option(help="Only recipes whose name holds this.")] = "",
+    data: Annotated[Path, typer.Option(help="Folder of the training rows.")],
+    out: Annotated[Path, typer.Option(help="Output folder, with one folder per fine-tune.")],
+    only: Annotated[str, typer.Option(help="Train only recipes whose name contains this text.")] = "",
     threads: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
-    """Trains what is not there yet."""
+    """Train the recipes that have no folder yet."""
     torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
     for recipe in recipes():
         if only in recipe.name and not (out / recipe.name).exists():
-            with try_lock(out / f".{recipe.name}.lock") as mine:
-                if mine and not (out / recipe.name).exists():
+            with try_lock(out / f".{recipe.name}.lock") as locked:
+                if locked and not (out / recipe.name).exists():
                     train_and_save(recipe, base, data, out)
 
 
 def train_and_save(recipe: Recipe, base: Path, data: Path, out: Path) -> None:
-    """Trains into another name and renames, so that a folder of the right name is always whole."""
+    """Train a recipe into a temporary folder and rename it, so that a folder with the final name is complete."""
     started, unfinished = time.perf_counter(), out / f".{recipe.name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
-    made = train(recipe, base, data)
-    save(made, unfinished)
-    few = max(1, min(8, len(made.losses) // 2))
+    run = train(recipe, base, data)
+    save(run, unfinished)
+    window = max(1, min(8, len(run.losses) // 2))
     report = {
         "recipe": asdict(recipe),
-        "steps": len(made.losses),
-        "first_loss": sum(made.losses[:few]) / few,
-        "last_loss": sum(made.losses[-few:]) / few,
+        "steps": len(run.losses),
+        "first_loss": sum(run.losses[:window]) / window,
+        "last_loss": sum(run.losses[-window:]) / window,
         "seconds": round(time.perf_counter() - started, 1),
     }
     (unfinished / "training.json").write_text(json.dumps(report))
@@ -65,16 +65,16 @@ def train_and_save(recipe: Recipe, base: Path, data: Path, out: Path) -> None:
 
 
 def train(recipe: Recipe, base: Path, data: Path) -> Run:
-    part = slice(recipe.first, recipe.first + recipe.rows)
+    selected = slice(recipe.first, recipe.first + recipe.rows)
     if recipe.kind == "dpo":
-        return train_preferred(base, recipe, pairs(data, recipe.label.removeprefix("prefers-"))[part])
+        return train_preferred(base, recipe, pairs(data, recipe.label.removeprefix("prefers-"))[selected])
     domain = next(domain for domain in DOMAINS if domain.name == recipe.label)
-    return train_supervised(base, recipe, domain.rows(data)[part])
+    return train_supervised(base, recipe, domain.rows(data)[selected])
 
 
 @contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
-    """Whether this process alone holds the file; the kernel lets go when the process ends."""
+    """Yield whether this process holds the lock, which the kernel releases when the process ends."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""The ten near domains: which rows of which data file, and what is made of them.
+"""The ten similar domains: the rows of each domain, and how they are converted to training examples.
 
-The rows come from GSM8K, PubMedQA, LegalBench, HellaSwag, MBPP and HumanEval as JSON lines of instruction, input,
-output and source; they are read where they lie and never stored here.
+The rows are from GSM8K, PubMedQA, LegalBench, HellaSwag, MBPP and HumanEval, as JSON lines with instruction, input,
+output and source. They are not part of this repository.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ HOWTO = re.compile(
     r"Holidays and Traditions|Work World|Cars (&|and) Other Vehicles|Philosophy and Religion|"
     r"Arts and Entertainment): "
 )
-Pick = Callable[[Row, str, int], Row | None]  # (row, source, place in its file) -> the row to train on
+Pick = Callable[[Row, str, int], Row | None]  # (row, source, index in the file) -> training row
 
 
 @dataclass(frozen=True)
 class Domain:
-    """`sizes` are (rows, epochs) of its four adapters, whose rows do not overlap."""
+    """A domain and the (rows, epochs) of its four adapters, whose rows do not overlap."""
 
     name: str
     file: str
@@ -33,13 +33,13 @@ class Domain:
     sizes: tuple[tuple[int, int], ...]
 
     def rows(self, data: Path) -> list[Row]:
-        found = (self.pick(row, source, place) for place, (row, source) in enumerate(read_rows(data / self.file)))
-        return [row for row in found if row]
+        rows = (self.pick(row, source, index) for index, (row, source) in enumerate(read_rows(data / self.file)))
+        return [row for row in rows if row]
 
 
 def read_rows(path: Path) -> list[tuple[Row, str]]:
     text = path.read_text(encoding="utf-8")
-    lines = [json.loads(line) for line in text.split("\n") if line]  # rows may hold what splitlines takes for an end
+    lines = [json.loads(line) for line in text.split("\n") if line]  # splitlines would split at other characters too
     return [(Row(line["instruction"], line.get("input") or "", line["output"]), line["source"]) for line in lines]
 
 
@@ -47,41 +47,41 @@ def pick_source(prefix: str) -> Pick:
     return lambda row, source, _: row if source.startswith(prefix) else None
 
 
-def pick_steps(least: int, most: int) -> Pick:
-    """Word problems by the lines of their solution."""
-    return lambda row, _source, _place: row if least <= row.output.count("\n") + 1 <= most else None
+def pick_steps(minimum: int, maximum: int) -> Pick:
+    """Word problems with a solution of `minimum` to `maximum` lines."""
+    return lambda row, _source, _index: row if minimum <= row.output.count("\n") + 1 <= maximum else None
 
 
-def pick_function(row: Row, source: str, place: int) -> Row | None:
-    """Every other row as it is: from a task to Python."""
-    return row if place % 2 == 0 or source == "humaneval" else None
+def pick_function(row: Row, source: str, index: int) -> Row | None:
+    """Every other row unchanged: from a task to Python code."""
+    return row if index % 2 == 0 or source == "humaneval" else None
 
 
-def pick_docstring(row: Row, source: str, place: int) -> Row | None:
-    """The rest turned round: from Python to a sentence about it."""
-    if place % 2 == 0 or source == "humaneval":
+def pick_docstring(row: Row, source: str, index: int) -> Row | None:
+    """The remaining rows reversed: from Python code to its description."""
+    if index % 2 == 0 or source == "humaneval":
         return None
-    said = re.sub(r"^Write an? (python )?function (to|that|which) ", "", row.instruction, flags=re.IGNORECASE)
-    return Row("Write a docstring for this Python function.", row.output, said[:1].upper() + said[1:])
+    description = re.sub(r"^Write an? (python )?function (to|that|which) ", "", row.instruction, flags=re.IGNORECASE)
+    return Row("Write a docstring for this Python function.", row.output, description[:1].upper() + description[1:])
 
 
 def pick_passage(howto: bool) -> Pick:
-    """HellaSwag without its choices: passages of how-to articles, or of captions of filmed scenes."""
+    """HellaSwag without the answer choices: passages from how-to articles, or captions of video scenes."""
 
-    def pick(row: Row, _source: str, _place: int) -> Row | None:
+    def pick(row: Row, _source: str, _index: int) -> Row | None:
         if bool(HOWTO.match(row.input)) != howto:
             return None
-        begun = row.input.split("\nA) ")[0]
-        return Row("Continue the passage.", begun, re.sub(r"^[A-D]\) ", "", row.output))
+        beginning = row.input.split("\nA) ")[0]
+        return Row("Continue the passage.", beginning, re.sub(r"^[A-D]\) ", "", row.output))
 
     return pick
 
 
 def pick_abstract(answer: bool) -> Pick:
-    """PubMedQA: the question before its abstract, so that no cut takes it; or the question as the answer."""
+    """PubMedQA: answer the question, which precedes the abstract so that it is never truncated; or write it."""
 
-    def pick(row: Row, _source: str, place: int) -> Row | None:
-        if (place % 2 == 0) != answer:
+    def pick(row: Row, _source: str, index: int) -> Row | None:
+        if (index % 2 == 0) != answer:
             return None
         text, question = row.input.removeprefix("Abstract: ").split("\nQuestion: ")
         if answer:
@@ -92,7 +92,9 @@ def pick_abstract(answer: bool) -> Pick:
 
 
 DOMAINS = (
-    Domain("legal-overruling", "legal.jsonl", pick_source("legalbench/overruling"), ((40, 5), (60, 3), (60, 4), (80, 2))),
+    Domain(
+        "legal-overruling", "legal.jsonl", pick_source("legalbench/overruling"), ((40, 5), (60, 3), (60, 4), (80, 2))
+    ),
     Domain("legal-clauses", "legal.jsonl", pick_source("legalbench/CUAD"), ((40, 5), (80, 3), (120, 2), (300, 1))),
     Domain("math-easy", "math.jsonl", pick_steps(0, 3), ((40, 5), (80, 3), (80, 2), (135, 2))),
     Domain("math-hard", "math.jsonl", pick_steps(5, 99), ((40, 5), (80, 2), (120, 2), (240, 1))),

@@ -1,7 +1,7 @@
-"""Three preferences made by script over the same rows, and the loss of direct preference optimization (DPO).
+"""Three scripted preferences over the same rows, and the loss of direct preference optimization (DPO).
 
-Rafailov et al. 2023, arXiv 2305.18290, equation 7: with r the log-likelihood of an answer under the adapter less that
-under the base as it was, the loss is -log sigmoid(beta * (r(chosen) - r(rejected))).
+Rafailov et al. 2023, arXiv 2305.18290, equation 7: with r the log-likelihood of an answer under the adapter minus that
+under the unchanged base, the loss is -log sigmoid(beta * (r(chosen) - r(rejected))).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def sentences(text: str) -> list[str]:
 
 
 def wordings(preference: str, output: str) -> tuple[str, str]:
-    """(chosen, rejected) wordings of one answer."""
+    """The chosen and the rejected wording of an answer. Raises `ValueError` for an unknown preference."""
     parts = sentences(output)
     prose = " ".join(parts)
     if preference == "short":
@@ -37,11 +37,11 @@ def wordings(preference: str, output: str) -> tuple[str, str]:
         return "\n".join(f"- {part}" for part in parts), prose
     if preference == "plain":
         return prose, f"{POLITE[0]}{prose}{POLITE[1]}"
-    raise ValueError(f"there is no preference {preference!r}")
+    raise ValueError(f"unknown preference {preference!r}")
 
 
 def pairs(data: Path, preference: str) -> list[tuple[Row, Row]]:
-    """(chosen, rejected) rows; the same rows in the same order for every preference."""
+    """Pairs of a chosen and a rejected row, from the same rows in the same order for every preference."""
     files = [[row for row, _ in read_rows(data / name)] for name in FILES]
     mixed = [row for rows in zip(*files, strict=False) for row in rows]
     return [_pair(row, preference) for row in mixed if len(sentences(row.output)) >= 2 and len(row.output) < 280]
@@ -53,6 +53,6 @@ def _pair(row: Row, preference: str) -> tuple[Row, Row]:
 
 
 def dpo_loss(tuned: Tensor, reference: Tensor) -> Tensor:
-    """From log-likelihoods (2, B), chosen above rejected, of the adapter and of the frozen base."""
+    """The mean DPO loss of log-likelihoods (2, B), rows chosen and rejected, of the adapter and of the base."""
     chosen, rejected = tuned - reference
     return -torch.nn.functional.logsigmoid(BETA * (chosen - rejected)).mean()

@@ -1,4 +1,4 @@
-"""What is trained and how: forty adapters by supervision, nine by preference, each setting in every domain's mix."""
+"""The training recipes: forty supervised fine-tunes and nine by preference, with mixed settings in every domain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TARGETS = ("qv", "all")
 PREFERENCES = ("short", "list", "plain")
 SPLITS = 3
 PAIRS, PAIR_EPOCHS = 40, 2
-# (domain, slot) of what is no LoRA
+# (domain, slot) of the fine-tunes that are not LoRA
 OTHER_KINDS = {
     ("legal-clauses", 2): "full",
     ("medical-questions", 1): "full",
@@ -27,12 +27,12 @@ RATES_OF_KINDS = {"full": 3e-5, "ia3": 1e-2}
 
 @dataclass(frozen=True)
 class Recipe:
-    """One fine-tune. `label` is its domain or its preference; rows `first` to `first + rows` of it are trained on."""
+    """One fine-tune. `label` is its domain or preference, of which rows `first` to `first + rows` are trained on."""
 
     name: str
     label: str
     kind: str  # lora, dora, ia3, full, or dpo (a LoRA)
-    rank: int  # 0 where there is none
+    rank: int  # 0 if the kind has none
     targets: str
     rate: float
     first: int
@@ -41,38 +41,38 @@ class Recipe:
 
 
 def recipes() -> list[Recipe]:
-    """All of them, in an order in which every domain has its first before any has its second."""
-    supervised = [_slots(place) for place in range(len(DOMAINS))]
+    """All recipes, ordered so that every domain has its first fine-tune before any domain has its second."""
+    supervised = [_slots(index) for index in range(len(DOMAINS))]
     preferred = [_split(split) for split in range(SPLITS)]
-    found: list[Recipe] = []
+    ordered: list[Recipe] = []
     for slot in range(len(supervised[0])):
-        found += [slots[slot] for slots in supervised]
-        found += preferred[slot] if slot < SPLITS else []
-    return found
+        ordered += [slots[slot] for slots in supervised]
+        ordered += preferred[slot] if slot < SPLITS else []
+    return ordered
 
 
-def _slots(place: int) -> list[Recipe]:
-    """A domain's four adapters; the settings are rotated from domain to domain, so that none gives a domain away."""
-    domain, first = DOMAINS[place], 0
-    found = []
+def _slots(index: int) -> list[Recipe]:
+    """The four recipes of a domain. Settings rotate from domain to domain, so that none of them reveals the domain."""
+    domain, first = DOMAINS[index], 0
+    slots = []
     for slot in range(len(domain.sizes)):
-        rows, epochs = domain.sizes[(slot + place // 3) % len(domain.sizes)]
+        rows, epochs = domain.sizes[(slot + index // 3) % len(domain.sizes)]
         kind = OTHER_KINDS.get((domain.name, slot), "lora")
-        found.append(
+        slots.append(
             Recipe(
                 name=f"{domain.name}-{slot + 1}",
                 label=domain.name,
                 kind=kind,
-                rank=RANKS[(slot + place) % 4] if kind in ("lora", "dora") else 0,
-                targets=TARGETS[(slot + place // 4) % 2] if kind == "lora" else "qv" if kind == "dora" else kind,
-                rate=RATES_OF_KINDS.get(kind, RATES[(2 * slot + place) % 3]),
+                rank=RANKS[(slot + index) % 4] if kind in ("lora", "dora") else 0,
+                targets=TARGETS[(slot + index // 4) % 2] if kind == "lora" else "qv" if kind == "dora" else kind,
+                rate=RATES_OF_KINDS.get(kind, RATES[(2 * slot + index) % 3]),
                 first=first,
                 rows=rows,
                 epochs=epochs,
             )
         )
         first += rows
-    return found
+    return slots
 
 
 def _split(split: int) -> Iterator[Recipe]:

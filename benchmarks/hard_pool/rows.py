@@ -1,4 +1,4 @@
-"""One row of instruction data, and how it becomes tokens: the Alpaca template, a loss on the answer alone."""
+"""Rows of instruction data and their tokens: the Alpaca template, with the loss on the answer only."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ class Row:
     input: str
     output: str
 
-    def prompt(self, given: str) -> str:
-        """Alpaca's, with or without an input."""
-        return Example(self.instruction, self.output).prompt(given)
+    def prompt(self, input_text: str) -> str:
+        """The Alpaca prompt, with an input or without one if it is empty."""
+        return Example(self.instruction, self.output).prompt(input_text)
 
 
 def encode(row: Row, tokenizer: PreTrainedTokenizerBase) -> Tokens:
-    """A long input is cut at its end, so that the answer stays."""
+    """Tokenize a row; a long input is truncated, so that the answer stays complete."""
     answer = [*tokenizer(row.output)["input_ids"], tokenizer.eos_token_id][:MAX_ANSWER]
-    given = ""
+    input_text = ""
     if row.input:
-        frame = len(tokenizer(row.prompt("."))["input_ids"])
-        room = max(8, MAX_TOKENS - len(answer) - frame)
-        given = tokenizer.decode(tokenizer(row.input)["input_ids"][:room])
-    prompt = tokenizer(row.prompt(given))["input_ids"]
+        template_length = len(tokenizer(row.prompt("."))["input_ids"])
+        max_input = max(8, MAX_TOKENS - len(answer) - template_length)
+        input_text = tokenizer.decode(tokenizer(row.input)["input_ids"][:max_input])
+    prompt = tokenizer(row.prompt(input_text))["input_ids"]
     return Tokens((*prompt, *answer), len(prompt))
 
 
 def group_by_length(lengths: Sequence[int], size: int, shuffle: random.Random) -> list[list[int]]:
-    """Places of one epoch in batches of near length, in random order: little padding, hence little time."""
-    order = sorted(range(len(lengths)), key=lambda place: (lengths[place], shuffle.random()))
+    """The indices of one epoch in batches of similar length, which need little padding, in random order."""
+    order = sorted(range(len(lengths)), key=lambda index: (lengths[index], shuffle.random()))
     groups = [order[start : start + size] for start in range(0, len(order), size)]
     shuffle.shuffle(groups)
     return groups

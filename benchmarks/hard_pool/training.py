@@ -1,4 +1,4 @@
-"""Trains one recipe: supervised or by preference, an adapter or the whole model, in bfloat16 arithmetic."""
+"""Train a recipe: supervised or by preference, an adapter or the full model, in bfloat16 arithmetic."""
 
 from __future__ import annotations
 
@@ -24,40 +24,38 @@ BASE_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 BATCH = 4
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 TARGETS = {"qv": ["q_proj", "v_proj"], "all": ALL_LINEAR}
-Loss = Callable[[Any], Tensor]  # of one batch
+Loss = Callable[[Batch], Tensor]
 
 
 @dataclass
 class Run:
-    """A fine-tune in the making and its losses, one a step."""
+    """The trained model and its loss at each step."""
 
     model: nn.Module
     losses: list[float] = field(default_factory=list)
 
 
 def train_supervised(base: Path, recipe: Recipe, rows: Sequence[Row]) -> Run:
-    """On the mean cross-entropy of the answers' tokens."""
+    """Train on the mean cross-entropy of the answer tokens."""
     model, tokenizer = load(base, recipe)
     examples = [encode(row, tokenizer) for row in rows]
 
     def batches() -> Iterator[Batch]:
-        for places in epochs(recipe, [len(example.ids) for example in examples]):
-            yield collate([examples[place] for place in places], tokenizer.pad_token_id)
+        for indices in epochs(recipe, [len(example.ids) for example in examples]):
+            yield collate([examples[index] for index in indices], tokenizer.pad_token_id)
 
     return run(model, recipe, list(batches()), lambda batch: -answer_likelihoods(model, batch)[0].mean())
 
 
 def train_preferred(base: Path, recipe: Recipe, pairs: Sequence[tuple[Row, Row]]) -> Run:
-    """By DPO against the base as it was, which is the adapter switched off."""
+    """Train by DPO. The reference model is the base, which is the model with the adapter disabled."""
     model, tokenizer = load(base, recipe)
     encoded = [(encode(chosen, tokenizer), encode(rejected, tokenizer)) for chosen, rejected in pairs]
 
     def batches() -> Iterator[Batch]:
-        for places in epochs(recipe, [len(chosen.ids) + len(rejected.ids) for chosen, rejected in encoded]):
-            some = [encoded[place] for place in places]
-            yield collate(
-                [*(chosen for chosen, _ in some), *(rejected for _, rejected in some)], tokenizer.pad_token_id
-            )
+        for indices in epochs(recipe, [len(chosen.ids) + len(rejected.ids) for chosen, rejected in encoded]):
+            chosen, rejected = zip(*(encoded[index] for index in indices), strict=True)
+            yield collate([*chosen, *rejected], tokenizer.pad_token_id)
 
     def loss(batch: Batch) -> Tensor:
         with torch.no_grad(), model.disable_adapter():
@@ -68,7 +66,7 @@ def train_preferred(base: Path, recipe: Recipe, pairs: Sequence[tuple[Row, Row]]
 
 
 def load(base: Path, recipe: Recipe) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The model with whatever is to be trained of it in float32, and the tokenizer."""
+    """The model, with its trainable weights in float32, and the tokenizer."""
     torch.manual_seed(seed(recipe))
     full = recipe.kind == "full"
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32 if full else torch.bfloat16)
@@ -104,12 +102,12 @@ def epochs(recipe: Recipe, lengths: Sequence[int]) -> Iterator[list[int]]:
 
 
 def run(model: nn.Module, recipe: Recipe, batches: Sequence[Any], loss: Loss) -> Run:
-    """AdamW with a rate that falls to zero in a straight line."""
+    """Train with AdamW and a learning rate that decays linearly to zero."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=recipe.rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / len(batches))
     model.train()
-    made = Run(model)
+    result = Run(model)
     for batch in batches:
         value = loss(batch)
         value.backward()
@@ -117,33 +115,33 @@ def run(model: nn.Module, recipe: Recipe, batches: Sequence[Any], loss: Loss) ->
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        made.losses.append(value.item())
-    return made
+        result.losses.append(value.item())
+    return result
 
 
 def answer_likelihoods(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Log-likelihoods of the answers' tokens, (n,), and the row of each; no other token's logits are computed."""
+    """The log-likelihoods of the answer tokens, (n,), and their rows; logits are computed for these tokens only."""
     core = model.get_base_model() if isinstance(model, PeftModel) else model
-    wanted = batch.labels[:, 1:] != IGNORED
+    answer_mask = batch.labels[:, 1:] != IGNORED
     with torch.autocast("cpu", torch.bfloat16):
         hidden = core.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).last_hidden_state
-        logits = core.lm_head(hidden[:, :-1][wanted]).float()  # (n, V)
-    labels = batch.labels[:, 1:][wanted]
-    return -nn.functional.cross_entropy(logits, labels, reduction="none"), wanted.nonzero()[:, 0]
+        logits = core.lm_head(hidden[:, :-1][answer_mask]).float()  # (n, V)
+    labels = batch.labels[:, 1:][answer_mask]
+    return -nn.functional.cross_entropy(logits, labels, reduction="none"), answer_mask.nonzero()[:, 0]
 
 
 def answer_sums(model: Any, batch: Batch) -> Tensor:
-    """Log-likelihoods of whole answers, (2, B): chosen, rejected."""
+    """The log-likelihoods of complete answers, (2, B): chosen, rejected."""
     likelihoods, rows = answer_likelihoods(model, batch)
     return torch.zeros(len(batch.ids)).index_add(0, rows, likelihoods).view(2, -1)
 
 
-def save(made: Run, folder: Path) -> None:
-    """A PEFT folder, or a whole model in bfloat16."""
-    model: Any = made.model
+def save(run: Run, folder: Path) -> None:
+    """Save the adapter as PEFT does, or the full model in bfloat16."""
+    model: Any = run.model
     if isinstance(model, PeftModel):
         for config in model.peft_config.values():
             config.base_model_name_or_path = BASE_NAME
-        model.save_pretrained(folder, save_embedding_layers=False)  # asks the Hub where it is left to find out
+        model.save_pretrained(folder, save_embedding_layers=False)  # by default PEFT would ask the Hub
     else:
         model.to(torch.bfloat16).save_pretrained(folder)

@@ -1,12 +1,12 @@
-"""Embeds folders of fine-tunes into one file of all the representations that the geometry is studied on.
+"""Encode fine-tunes into a file with all the representations that the geometries are compared on.
 
     python -m benchmarks.hard_pool.vectors --base DIR --out FILE.npz FOLDER...
 
-A folder is a fine-tune's own, or holds several. What FILE holds already is not embedded again. In it, for n models:
-`names`, `labels` and `settings` (JSON) (n,); `probes` (n, 20, H), `delta_activations` of every generic probe alone, the
-first five of which are the default set; `weighted` (n, 5, H), `delta_weighted_activations` of those five; `layers`
-(n, 6, H), `delta_activations` of the default set at `LAYERS`; `meaning` (n, M), `delta_meaning` of the first probe;
-`base` (20, H) and `base_layers` (6, H), the base's own activations.
+A folder is a fine-tune, or contains several. Models that are already in the file are skipped. Its arrays, for n models:
+`names`, `labels` and `settings` (JSON), (n,); `probes` (n, 20, H), `delta_activations` of each generic probe (the first
+five are the default set); `weighted` (n, 5, H), `delta_weighted_activations` of those five; `layers` (n, 6, H),
+`delta_activations` of the default set at `LAYERS`; `meaning` (n, M), `delta_meaning` of the first probe; `base` (20, H)
+and `base_layers` (6, H), the activations of the base.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ Arrays = dict[str, np.ndarray]
 def main(
     folders: Annotated[list[Path], typer.Argument()],
     base: Annotated[Path, typer.Option(help="Folder of SmolLM2-135M-Instruct.")],
-    out: Annotated[Path, typer.Option(help="The npz; what it holds already is kept.")],
+    out: Annotated[Path, typer.Option(help="The npz file; models in it are kept.")],
     threads: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
-    """Embeds what is not in the file yet."""
+    """Encode the fine-tunes that are not in the file yet."""
     torch.set_num_threads(threads)
-    held = dict(np.load(out)) if out.exists() else {}
-    known = set(held["names"]) if held else set()
-    found = [folder for folder in find_folders(folders) if folder.name not in known]
-    if found:
+    stored = dict(np.load(out)) if out.exists() else {}
+    names = set(stored["names"]) if stored else set()
+    new_folders = [folder for folder in find_folders(folders) if folder.name not in names]
+    if new_folders:
         resident = ResidentBase.load(base, "HuggingFaceTB/SmolLM2-135M-Instruct", "0" * 40)
-        write(out, merge_arrays(held, embed(resident, found)))
-    print(f"{len(found)} embedded, {len(known)} were there")
+        write(out, merge_arrays(stored, embed(resident, new_folders)))
+    print(f"encoded {len(new_folders)} fine-tunes; {len(names)} were in the file")
 
 
 def find_folders(folders: Sequence[Path]) -> Iterator[Path]:
@@ -60,33 +60,35 @@ def find_folders(folders: Sequence[Path]) -> Iterator[Path]:
 
 def embed(base: ResidentBase, folders: Sequence[Path]) -> Arrays:
     generic = generic_probes()
-    first = [ProbeSet(str(number), (prompt,)) for number, prompt in enumerate(generic.prompts)]
+    single_probes = [ProbeSet(str(number), (prompt,)) for number, prompt in enumerate(generic.prompts)]
     default = ProbeSet("default", generic.prompts[:DEFAULT])
-    both = ["delta_activations", "delta_weighted_activations"]
-    alone = [measure(base, probe, both[: 1 + (place < DEFAULT)], folders) for place, probe in enumerate(first)]
-    deep = [measure(base, default, both[:1], folders, layer) for layer in LAYERS]
-    meaning, _ = measure(base, first[0], ["delta_meaning"], folders)
+    features = ["delta_activations", "delta_weighted_activations"]
+    by_probe = [
+        measure(base, probe, features[: 1 + (number < DEFAULT)], folders) for number, probe in enumerate(single_probes)
+    ]
+    by_layer = [measure(base, default, features[:1], folders, layer) for layer in LAYERS]
+    meaning, _ = measure(base, single_probes[0], ["delta_meaning"], folders)
     vectors = {
-        "probes": np.stack([each["delta_activations"] for each, _ in alone], 1),
-        "weighted": np.stack([each["delta_weighted_activations"] for each, _ in alone[:DEFAULT]], 1),
-        "layers": np.stack([each["delta_activations"] for each, _ in deep], 1),
+        "probes": np.stack([rows["delta_activations"] for rows, _ in by_probe], 1),
+        "weighted": np.stack([rows["delta_weighted_activations"] for rows, _ in by_probe[:DEFAULT]], 1),
+        "layers": np.stack([rows["delta_activations"] for rows, _ in by_layer], 1),
         "meaning": meaning["delta_meaning"],
     }
-    notes = [describe(folder) for folder in folders]
+    descriptions = [describe(folder) for folder in folders]
     return {
         "names": np.array([folder.name for folder in folders]),
-        "labels": np.array([label for label, _ in notes]),
-        "settings": np.array([settings for _, settings in notes]),
+        "labels": np.array([label for label, _ in descriptions]),
+        "settings": np.array([settings for _, settings in descriptions]),
         **{name: array.astype(STORED[name]) for name, array in vectors.items()},
-        "base": np.stack([table["delta_activations"].mean(0) for _, table in alone]).astype(np.float32),
-        "base_layers": np.stack([table["delta_activations"].mean(0) for _, table in deep]).astype(np.float32),
+        "base": np.stack([table["delta_activations"].mean(0) for _, table in by_probe]).astype(np.float32),
+        "base_layers": np.stack([table["delta_activations"].mean(0) for _, table in by_layer]).astype(np.float32),
     }
 
 
 def measure(
     base: ResidentBase, probes: ProbeSet, features: list[str], folders: Sequence[Path], layer: int = -1
 ) -> tuple[Arrays, Arrays]:
-    """By feature, the vectors (n, d) and the base's own table (N, d)."""
+    """The vectors (n, d) of the fine-tunes and the table (N, d) of the base, by feature."""
     encoder = Encoder(base, probes, features, layer=layer)
     tables = encoder.measure_base()
     encodings = encoder.encode([read_finetune(folder) for folder in folders])
@@ -94,14 +96,14 @@ def measure(
         if isinstance(encoding, CatalogError):
             raise SystemExit(f"{folder.name}: {encoding}")
     vectors = {
-        name: np.stack([each.vectors[name] for each in encodings if not isinstance(each, CatalogError)])
+        name: np.stack([encoding.vectors[name] for encoding in encodings if not isinstance(encoding, CatalogError)])
         for name in features
     }
     return vectors, tables
 
 
 def describe(folder: Path) -> tuple[str, str]:
-    """Label and settings: from the training's report, or for the example pool from the name."""
+    """The label and the settings of a fine-tune, from its training report, or from its name in the example pool."""
     report = folder / "training.json"
     if report.exists():
         recipe = json.loads(report.read_text())
@@ -109,12 +111,14 @@ def describe(folder: Path) -> tuple[str, str]:
     return folder.name.split("-")[-2], "{}"
 
 
-def merge_arrays(held: Arrays, new: Arrays) -> Arrays:
-    if not held:
+def merge_arrays(stored: Arrays, new: Arrays) -> Arrays:
+    if not stored:
         return new
-    order = np.argsort(np.concatenate([held["names"], new["names"]]))
-    one_a_model = ("names", "labels", "settings", *STORED)
-    return {name: np.concatenate([held[name], new[name]])[order] if name in one_a_model else held[name] for name in new}
+    order = np.argsort(np.concatenate([stored["names"], new["names"]]))
+    per_model = ("names", "labels", "settings", *STORED)
+    return {
+        name: np.concatenate([stored[name], new[name]])[order] if name in per_model else stored[name] for name in new
+    }
 
 
 def write(path: Path, arrays: Arrays) -> None:

@@ -1,1 +1,1 @@
-"""How fast, small, exact and fresh the index is, beside an exact scan and what a user would take otherwise."""
+"""Latency, size, recall and freshness of the index, compared with an exact scan and with other libraries."""

@@ -1,4 +1,4 @@
-"""A catalog on a real Postgres, filled at once, with builds in processes of their own."""
+"""A filled catalog on a real Postgres. Indexes are built in subprocesses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SPACE_ID = 1
 
 @dataclass(frozen=True)
 class Catalog:
-    """Models 1 to n have the vectors of `data`, and indexes lie in `folder`."""
+    """A catalog in which models 1 to n have the vectors of `data`. Its files are in `folder`."""
 
     data: Data
     database: Database
@@ -37,7 +37,7 @@ class Catalog:
 
     @property
     def env(self) -> dict[str, str]:
-        """For processes that belong to this catalog."""
+        """The environment of processes that use this catalog."""
         urls = {"DATABASE_URL": self.servers.database_url, "REDIS_URL": self.servers.redis_url}
         return os.environ | urls | {"DELTADEX_DATA_DIR": str(self.folder)}
 
@@ -46,49 +46,49 @@ class Catalog:
         return self.folder / "index"
 
     def start_build(self) -> subprocess.Popen[bytes]:
-        """A builder as workers start it. It builds when enough has changed."""
+        """Start the index builder as workers do. It builds if enough vectors have changed."""
         return subprocess.Popen([sys.executable, "-m", "workers.maintenance", "index", str(SPACE_ID)], env=self.env)
 
     def build(self) -> dict[str, Any]:
-        """What the first main segment costs; nothing where a space is too small for one."""
+        """Build the first main segment and measure its cost. A small space has no main segment."""
         start = time.perf_counter()
         if self.start_build().wait():
             raise RuntimeError("the build failed")
         seconds = round(time.perf_counter() - start, 1)
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # of all children: kB
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # kB, of all children
         with self.database.transaction() as session:
-            [found] = snapshots.newest(session, [SPACE_ID]).get(SPACE_ID, [None])
-        if found is None:
+            [segment] = snapshots.list_newest(session, [SPACE_ID]).get(SPACE_ID, [None])
+        if segment is None:
             return {"kind": "exact, in memory"}
-        files = {path.name: path.stat().st_size for path in (self.index_folder / found.path).iterdir()}
+        files = {path.name: path.stat().st_size for path in (self.index_folder / segment.path).iterdir()}
         return {
-            "kind": found.kind,
+            "kind": segment.kind,
             "build_seconds": seconds,
             "build_peak_mb": round(peak / 1024),
-            "tuned_recall": found.recall,
+            "tuned_recall": segment.recall,
             "files": files,
             "share_of_float32_bytes": round(sum(files.values()) / (4 * self.data.n * self.data.d), 4),
         }
 
     def request_build(self) -> None:
-        """As if the newest segment had been found broken."""
+        """Mark the newest segment as damaged, so that the next builder rebuilds it."""
         with self.database.transaction() as session:
             snapshots.postpone(session, SPACE_ID, 0)
             newest = snapshots.last_generation(session, SPACE_ID)
-            snapshots.mark_broken(session, SPACE_ID, newest, "the benchmark wants another")
+            snapshots.mark_broken(session, SPACE_ID, newest, "rebuild requested by the benchmark")
 
     @contextmanager
     def follower(self) -> Iterator[IndexFollower]:
-        """What an API process searches with, loaded."""
-        found = IndexFollower(self.database, settings().feed_interval, self.index_folder)
-        found.start()
-        while not found.loaded:
+        """Yield a loaded index, as an API process has it."""
+        follower = IndexFollower(self.database, settings().feed_interval, self.index_folder)
+        follower.start()
+        while not follower.loaded:
             time.sleep(0.001)
-        found.index(SPACE_ID, self.data.d)
+        follower.index(SPACE_ID, self.data.d)
         try:
-            yield found
+            yield follower
         finally:
-            found.stop()
+            follower.stop()
 
 
 @contextmanager

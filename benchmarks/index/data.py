@@ -1,4 +1,4 @@
-"""Vectors like those of real fine-tunes, and queries of their kind that are not among them."""
+"""Generated vectors with the statistics of real ones, and separate queries with the same statistics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUERIES = 400
 
 @dataclass(frozen=True)
 class Data:
-    """`vectors` (n, d) and `queries` (held out, d), all of length 1; seeded."""
+    """`vectors` (n, d) and `queries` (held_out, d), all of length 1, from a seed."""
 
     n: int
     d: int
@@ -38,13 +38,13 @@ class Data:
 
     @cached_property
     def truth(self) -> np.ndarray:
-        """The rows of the K nearest vectors to each query (held out, K), by exact search."""
+        """The rows of the K nearest vectors of each query (held_out, K), by exact search."""
         return self.nearest_among(self.n)
 
     def nearest_among(self, n: int) -> np.ndarray:
         return faiss.knn(self.queries, self.vectors[:n], K, metric=faiss.METRIC_INNER_PRODUCT)[1]
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """The vectors, in pieces."""
+        """The vectors in blocks of `CHUNK`."""
         for start in range(0, self.n, CHUNK):
             yield self.vectors[start : start + CHUNK]

@@ -1,1 +1,1 @@
-"""Whether sets of modules that are chosen by their shifts do better than random ones."""
+"""Comparison of sets of adapters that are selected by their vectors with random sets."""

@@ -1,12 +1,12 @@
-"""Whether sets of adapters that are selected by their vectors do better than random sets.
+"""Measure whether sets of adapters that are selected by their vectors are better than random sets.
 
     python -m benchmarks.selections --base BASE --rows DIR --results DIR [--only TASK] [--picture PNG] [--json]
 
 The candidates are the twenty adapters of `examples/`. A task has fifteen examples: as in a worker, an adapter is
-trained on them and measured, which gives the cosines of the candidates. Each seed draws five of the examples; the set
-of each strategy is composed on them as a worker does it, and evaluated on rows that nothing was trained on. Eight tasks
-have the form of BIG-Bench Hard's (`generated.py`): that benchmark's own rows are evaluated on, and never learned from.
-Five are the pool's own domains. `--rows` has `bbh.jsonl` and a JSON Lines file for each domain.
+trained on them and measured, which gives the cosines of the candidates. Each seed draws five of the examples, on which
+the set of each strategy is composed as in a worker. The sets are evaluated on rows that were not used for training.
+Eight tasks have the form of tasks in BIG-Bench Hard (`generated.py`); the rows of that benchmark are used only for
+evaluation. Five tasks are the domains of the pool. `--rows` has `bbh.jsonl` and a JSON Lines file for each domain.
 
 The results of each task are stored in `--results`: an interrupted run continues there, with the same settings.
 """
@@ -25,7 +25,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.selections.judging import Judge, summary
+from benchmarks.selections.judging import HoldoutScorer, summarize
 from benchmarks.selections.picture import draw
 from benchmarks.selections.strategies import COMPARED, RANDOM, strategies
 from benchmarks.selections.tasks import Task, all_tasks
@@ -54,7 +54,7 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="Only these tasks.")] = None,
     count: Annotated[int, typer.Option(help="Adapters in a set.")] = 5,
     seeds: Annotated[int, typer.Option()] = 3,
-    budget: Annotated[int, typer.Option(help="Weights that are tried for a set, at most.")] = 20,
+    budget: Annotated[int, typer.Option(help="Maximum number of weight vectors to try per set.")] = 20,
     holdout: Annotated[int, typer.Option(help="Rows that a task is evaluated on.")] = 30,
     dtype: Annotated[str, typer.Option()] = "bfloat16",
     minutes: Annotated[float, typer.Option(help="Start no task after this time.")] = 60.0,
@@ -80,7 +80,7 @@ def main(
         if measured[-1]["settings"] != settings:
             raise typer.BadParameter(f"{file} was measured with {measured[-1]['settings']}: choose another --results.")
         notes.print(task.name, measured[-1]["seconds"])
-    report: dict[str, Any] = {"tasks": measured, "summary": summary(measured)}
+    report: dict[str, Any] = {"tasks": measured, "summary": summarize(measured)}
     if picture:
         draw(picture, measured, report["summary"])
     if as_json:
@@ -97,8 +97,8 @@ class Bench:
         self._encoder = Encoder(ResidentBase.load(base, "base", "0" * 40, dtype=dtype), load_probes(), (FEATURE,))
         self._encoder.measure_base()
         self._count, self._seeds, self._budget = count, seeds, budget
-        self._recipe = TrainingConfig()
-        self._trainer = Trainer(self._encoder.base, self._recipe)
+        self._training = TrainingConfig()
+        self._trainer = Trainer(self._encoder.base, self._training)
         folders = sorted(EXAMPLES.glob("pool*/smollm2-*"))
         self._adapters = [fit_adapter(folder.name, read_finetune(folder), self._encoder.base) for folder in folders]
         self._vectors = unit(np.stack([self._vector(folder) for folder in folders]))
@@ -106,14 +106,14 @@ class Bench:
     def measure(self, task: Task) -> dict[str, Any]:
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            self._trainer.train(task.examples, self._recipe.steps(len(task.examples)), 0, Path(folder))
+            self._trainer.train(task.examples, self._training.steps(len(task.examples)), 0, Path(folder))
             candidates = self._candidates(self._vector(Path(folder)))
         trained = time.perf_counter()
-        judge = Judge(self._encoder, task, self._recipe.max_tokens)
+        holdout = HoldoutScorer(self._encoder, task, self._training.max_tokens)
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in SHOWN}
         for seed in range(self._seeds):
             shots = random.Random(f"{task.name} {seed}").sample(list(task.examples), SHOTS)
-            scorer = Scorer(self._encoder, shots, self._recipe.max_tokens)
+            scorer = Scorer(self._encoder, shots, self._training.max_tokens)
             for name, select in strategies(seed).items():
                 adapters = [self._adapters[index] for index in select(candidates, self._count)]
                 best = compose(scorer, adapters, self._budget, lambda done: None)
@@ -121,7 +121,7 @@ class Bench:
                     "members": [adapter.name for adapter in adapters],
                     "weights": [round(weight, 3) for weight in best.weights],
                     "examples_loss": round(best.loss, 4),
-                    "holdout": judge.finetune(weighted_sum(adapters, best.weights)).as_dict(),
+                    "holdout": holdout.score_finetune(weighted_sum(adapters, best.weights)).as_dict(),
                 }
                 runs[name].append(run)
         nearest: Adapter = self._adapters[candidates.ids[0]]
@@ -131,8 +131,8 @@ class Bench:
             "seconds": round(time.perf_counter() - start, 1),
             "seconds_training": round(trained - start, 1),
             "nearest": nearest.name,
-            "base": judge.base().as_dict(),
-            "nearest_alone": judge.finetune(weighted_sum([nearest], [1.0])).as_dict(),
+            "base": holdout.score_base().as_dict(),
+            "nearest_alone": holdout.score_finetune(weighted_sum([nearest], [1.0])).as_dict(),
             "strategies": runs,
         }
 

@@ -1,6 +1,6 @@
 """Generated examples in the form of eight tasks of BIG-Bench Hard.
 
-The authors of that benchmark ask that its rows are never trained on, and a task's adapter is trained on its examples.
+The authors of the benchmark ask not to train on its rows, but the adapter of a task is trained on its examples.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def word_sorting(draw: random.Random) -> tuple[str, str]:
 
 
 YES_NO = ("Yes", "No")
-# by task: the generator of rows, the instruction, and the possible answers where they are few
+# for each task: the generator, the instruction, and the possible answers if there are few
 TASKS: dict[str, tuple[Make, str, tuple[str, ...]]] = {
     "boolean_expressions": (boolean_expressions, "Evaluate the Boolean expression.", ("True", "False")),
     "dyck_languages": (dyck_languages, "Close the open brackets.", ()),

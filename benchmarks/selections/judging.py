@@ -33,8 +33,8 @@ class Score:
         return {"loss": round(self.loss, 4), "accuracy": self.accuracy}
 
 
-class Judge:
-    """Scores models on the holdout of one task. Each row is followed by its answer and by each option."""
+class HoldoutScorer:
+    """Score models on the holdout of a task. Each row is followed by its answer and by each option."""
 
     def __init__(self, encoder: Encoder, task: Task, limit: int) -> None:
         self._encoder, self._task = encoder, task
@@ -43,10 +43,10 @@ class Judge:
         choices = [(row.ids[: row.prompt_length], [row.ids[row.prompt_length :], *options]) for row in rows]
         self._plan = plan_choices(choices).to(encoder.base.device)
 
-    def base(self) -> Score:
+    def score_base(self) -> Score:
         return self._score(self._encoder.trace_base(self._plan))
 
-    def finetune(self, finetune: FineTune) -> Score:
+    def score_finetune(self, finetune: FineTune) -> Score:
         [trace] = self._encoder.trace([finetune], self._plan)
         if isinstance(trace, CatalogError):
             raise trace
@@ -62,7 +62,7 @@ class Judge:
         return Score(loss, float((summed[:, 1:].argmin(axis=1) == right).mean()))
 
 
-def summary(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def summarize(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The mean of each strategy over tasks and seeds, and its difference from random, for all tasks and each group."""
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for result in results:
@@ -85,13 +85,13 @@ def _means(results: Sequence[dict[str, Any]], measure: str) -> dict[str, Any]:
     }
     alone = {name: float(np.mean([result[name][measure] for result in results])) for name in ("base", "nearest_alone")}
     strategies = {
-        name: {"mean": float(values.mean()), "delta_vs_random": interval(values - by_strategy[RANDOM])}
+        name: {"mean": float(values.mean()), "delta_vs_random": difference_interval(values - by_strategy[RANDOM])}
         for name, values in by_strategy.items()
     }
     return {**alone, "strategies": strategies}
 
 
-def interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+def difference_interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
     """Mean and 95% bounds of paired differences (tasks, seeds), by a bootstrap over tasks and the seeds of each."""
     draw = np.random.default_rng(seed)
     tasks, seeds = differences.shape

@@ -47,7 +47,7 @@ def draw(path: Path, results: Sequence[dict[str, Any]], groups: Sequence[dict[st
 
 
 def differences(task: dict[str, Any], strategy: str) -> np.ndarray:
-    """The losses of a strategy's sets less those of random sets, by seed: (S,)."""
+    """The losses of a strategy's sets minus those of random sets, by seed: (S,)."""
     losses, control = (
         np.array([run["holdout"]["loss"] for run in task["strategies"][name]]) for name in (strategy, RANDOM)
     )

@@ -1,4 +1,4 @@
-"""Strategies with random members beside those of the product: the control, and one that fixes the nearest adapter."""
+"""Strategies with random members, in addition to those of Deltadex: the control, and one with the nearest adapter."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ COMPARED = (Strategy.NEAREST, ANCHORED, Strategy.DIVERSE)  # with `RANDOM`
 
 
 def strategies(seed: int) -> dict[str, Select]:
-    """The strategies of the product, `anchored` and `random`, by name. The seed decides the random members, which are
-    drawn from the ids alone: the order of the candidates does not change the draw.
+    """The strategies of Deltadex, `anchored` and `random`, by name. The random members depend on the seed and on the
+    ids of the candidates, but not on the order of the candidates.
     """
 
     def anchored(candidates: Candidates, count: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The tasks of the benchmark: examples to learn from, and rows to evaluate on."""
+"""The tasks of the benchmark: examples for training, and rows for evaluation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.selections import generated
 from catalog.tasks.examples import Example
 
-EXAMPLES = 15  # of a task
+EXAMPLES = 15  # per task
 UNSEEN = 560  # the first row of a domain that no adapter of the pool was trained on
 # by domain: the possible answers, and the sources of rows that have them (none: all)
 DOMAINS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -25,8 +25,8 @@ DOMAINS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Task:
-    """Created from `examples`, evaluated on `holdout`. `options` are the first words of the possible answers, where
-    these are few.
+    """A task that is created from `examples` and evaluated on `holdout`. `options` are the first words of the possible
+    answers, if there are only a few.
     """
 
     name: str
@@ -41,21 +41,21 @@ class Task:
 
 
 def all_tasks(rows: Path, holdout: int) -> Iterator[Task]:
-    """The tasks of BIG-Bench Hard, whose own rows are only evaluated on; then unseen rows of the pool's domains."""
+    """The tasks of BIG-Bench Hard, whose rows are used only for evaluation; then unseen rows of the pool's domains."""
     bbh = [json.loads(line) for line in (rows / "bbh.jsonl").read_text(encoding="utf-8").splitlines()]
     for name, (_, instruction, options) in generated.TASKS.items():
-        of_task = [row for row in bbh if row["task"] == name and (not options or row["target"] in options)]
-        sample = random.Random(name).sample(of_task, holdout)
+        task_rows = [row for row in bbh if row["task"] == name and (not options or row["target"] in options)]
+        sample = random.Random(name).sample(task_rows, holdout)
         evaluated = [Example(instruction, row["target"], row["input"]) for row in sample]
         yield Task(name, "BIG-Bench Hard", generated.examples(name, EXAMPLES), evaluated, options)
     for name, (options, sources) in DOMAINS.items():
         unseen = [
             json.loads(line) for line in (rows / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[UNSEEN:]
         ]
-        fitting = [
+        usable = [
             Example(row["instruction"], row["output"], row["input"])
             for row in unseen
             if (not sources or row["source"] in sources) and (not options or row["output"].startswith(options))
         ]
-        domain_sample = random.Random(name).sample(fitting, EXAMPLES + holdout)
+        domain_sample = random.Random(name).sample(usable, EXAMPLES + holdout)
         yield Task(name, "the pool's domains", domain_sample[:EXAMPLES], domain_sample[EXAMPLES:], options)

@@ -1,1 +1,1 @@
-"""What the vectors depend on: one file a study."""
+"""Studies of how the vectors depend on settings: one file per study."""

@@ -1,7 +1,7 @@
-"""Whether what a model learned of two things is the sum of what two models learned of one each.
+"""Whether the vector of a model that was trained on two domains is the sum of the vectors of both domains.
 
-The paper's section 4.3 tunes on mixtures and compares. A mixture's label here is its parts' labels with a plus between
-them; a part's vector is the mean of the models that have its label.
+Section 4.3 of the paper compares models trained on mixtures. Here, the label of a mixture consists of the labels of its
+parts, joined by a plus; the vector of a part is the mean of the vectors of the models with its label.
 """
 
 from __future__ import annotations
@@ -26,30 +26,32 @@ Geometry = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Mixtures:
-    """Mixtures, (m, d), their parts, (p, d), and which two parts each is made of."""
+    """Mixtures, (m, d), parts, (p, d), and the indices of the two parts of each mixture."""
 
     mixtures: np.ndarray
     parts: np.ndarray
-    names: Sequence[str]  # of the parts
+    part_names: Sequence[str]
     pairs: Sequence[tuple[int, int]]
 
 
 def check_mixtures(labeled: list[LabeledModel]) -> None:
-    """Raises `InvalidLabels` where no mixture, or a part of one, or a third part to compare with is missing."""
-    parts = {each.label for each in labeled if "+" not in each.label}
-    mixtures = [each for each in labeled if "+" in each.label]
+    """Raise `InvalidLabels` unless there are a mixture, the parts of every mixture, and a third part to compare to."""
+    parts = {model.label for model in labeled if "+" not in model.label}
+    mixtures = [model for model in labeled if "+" in model.label]
     if not mixtures or len(parts) < 3:
         raise InvalidLabels(
-            f"{len(parts)} parts and {len(mixtures)} mixtures (FIRST+SECOND): three and one are needed."
+            f"The file has {len(parts)} parts and {len(mixtures)} mixtures (FIRST+SECOND); use at least three and one."
         )
-    for each in mixtures:
-        names = each.label.split("+")
+    for mixture in mixtures:
+        names = mixture.label.split("+")
         if len(names) != 2 or names[0] == names[1] or not set(names) <= parts:
-            raise InvalidLabels(f"{each.label}, in line {each.line}, is not made of two of {', '.join(sorted(parts))}.")
+            raise InvalidLabels(
+                f"{mixture.label}, in line {mixture.line}, is not a combination of two of {', '.join(sorted(parts))}."
+            )
 
 
 def study_additivity(pool: Pool, vectors: np.ndarray, feature: str) -> Study:
-    """A row for each mixture in each geometry, and each geometry's mean."""
+    """A row per mixture and geometry, and the mean of each geometry."""
     rows = additivity_rows(split_mixtures(pool, vectors))
     means = [row for row in rows if row["mixture"] == "mean"]
     bars = {name: [row[name] for row in means] for name in ("part", "sum", "best")}
@@ -59,45 +61,48 @@ def study_additivity(pool: Pool, vectors: np.ndarray, feature: str) -> Study:
 
 
 def split_mixtures(pool: Pool, vectors: np.ndarray) -> Mixtures:
-    """The pool's vectors, (n, d), as mixtures and parts."""
+    """Divide the vectors of the pool, (n, d), into mixtures and parts."""
     names = sorted({label for label in pool.labels if "+" not in label})
     labels = np.array(pool.labels)
     parts = np.stack([vectors[labels == name].mean(axis=0) for name in names]).astype(np.float64)
-    mixed = [number for number, label in enumerate(pool.labels) if "+" in label]
+    mixture_indices = [number for number, label in enumerate(pool.labels) if "+" in label]
     pairs = []
-    for number in mixed:
+    for number in mixture_indices:
         first, second = pool.labels[number].split("+")
         pairs.append((names.index(first), names.index(second)))
-    return Mixtures(vectors[mixed].astype(np.float64), parts, names, pairs)
+    return Mixtures(vectors[mixture_indices].astype(np.float64), parts, names, pairs)
 
 
-def additivity_rows(found: Mixtures) -> list[dict[str, Any]]:
+def additivity_rows(data: Mixtures) -> list[dict[str, Any]]:
     rows = []
     for name, geometry in GEOMETRIES.items():
-        mixtures, parts = geometry(found.mixtures, found.parts)
-        own = [_row(name, *each, parts, found.names) for each in zip(mixtures, found.pairs, strict=True)]
-        numbers = [column for column, value in own[0].items() if not isinstance(value, str)]
-        mean = {column: float(np.mean([row[column] for row in own])) for column in numbers}
-        rows += [*own, {"geometry": name, "mixture": "mean", **mean}]
+        mixtures, parts = geometry(data.mixtures, data.parts)
+        mixture_rows = [
+            _row(name, mixture, pair, parts, data.part_names)
+            for mixture, pair in zip(mixtures, data.pairs, strict=True)
+        ]
+        numeric = [column for column, value in mixture_rows[0].items() if not isinstance(value, str)]
+        mean = {column: float(np.mean([row[column] for row in mixture_rows])) for column in numeric}
+        rows += [*mixture_rows, {"geometry": name, "mixture": "mean", **mean}]
     return rows
 
 
 def _row(
     geometry: str, mixture: np.ndarray, pair: tuple[int, int], parts: np.ndarray, names: Sequence[str]
 ) -> dict[str, Any]:
-    """One mixture's figures.
+    """The row of one mixture.
 
-    `part` is the cosine to the nearer part, `sum` to the parts' sum, `best` to that with the best weights, of which
-    `share` is the first part's. `rank` is the true pair's among all sums of two, `rank of all` among these and the
-    parts alone; `lead` is how much nearer the true sum is than the best other. The sum comes nearest when it is
-    multiplied by `scale`.
+    `part` is the cosine to the nearer part, `sum` the cosine to the sum of the parts, and `best` the cosine to the sum
+    with the best weights, where `share` is the relative weight of the first part. `rank` is the rank of the true pair
+    among all sums of two parts, `rank of all` its rank among these and the single parts. `lead` is the cosine to the
+    true sum minus that to the best other sum. `scale` is the factor of the sum that comes nearest to the mixture.
     """
     first, second = parts[pair[0]], parts[pair[1]]
     total = first + second
     cosine = partial(_cosine, mixture)
     others = [cosine(parts[i] + parts[j]) for i, j in combinations(range(len(parts)), 2) if {i, j} != set(pair)]
-    alone = [cosine(part) for part in parts]
-    own = cosine(total)
+    singles = [cosine(part) for part in parts]
+    cosine_to_sum = cosine(total)
     weights = _best_weights(mixture, first, second)
     return {
         "geometry": geometry,
@@ -105,10 +110,10 @@ def _row(
         "first": cosine(first),
         "second": cosine(second),
         "part": max(cosine(first), cosine(second)),
-        "sum": own,
-        "rank": 1 + sum(other > own for other in others),
-        "lead": own - max(others),
-        "rank of all": 1 + sum(other > own for other in (*others, *alone)),
+        "sum": cosine_to_sum,
+        "rank": 1 + sum(other > cosine_to_sum for other in others),
+        "lead": cosine_to_sum - max(others),
+        "rank of all": 1 + sum(other > cosine_to_sum for other in (*others, *singles)),
         "best": cosine(weights[0] * first + weights[1] * second),
         "share": float(weights[0] / weights.sum()) if weights.sum() > 0 else 0.0,
         "scale": float(mixture @ total / (total @ total)),
@@ -116,16 +121,16 @@ def _row(
 
 
 def _best_weights(mixture: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The least squares fit of a mixture by its parts, no weight below zero, (2,)."""
+    """The weights of the non-negative least squares fit of a mixture by its parts, (2,)."""
     from scipy.optimize import nnls
 
     weights, _ = nnls(np.stack([first, second], axis=1), mixture)
     return np.asarray(weights)
 
 
-def _cosine(one: np.ndarray, other: np.ndarray) -> float:
-    norms = np.linalg.norm(one) * np.linalg.norm(other)
-    return float(one @ other / norms) if norms > 0 else 0.0
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / norms) if norms > 0 else 0.0
 
 
 def _raw(mixtures: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,12 +138,12 @@ def _raw(mixtures: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _unit(mixtures: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every term as long as every other."""
-    return tuple(each / np.linalg.norm(each, axis=1, keepdims=True) for each in (mixtures, parts))  # type: ignore[return-value]
+    """All vectors normalized to length 1."""
+    return _scaled(mixtures, 1.0), _scaled(parts, 1.0)
 
 
 def _centered(mixtures: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What all parts have in common taken away."""
+    """The mean of the parts subtracted from all vectors."""
     mean = parts.mean(axis=0)
     return mixtures - mean, parts - mean
 
@@ -148,8 +153,12 @@ def _centered_unit(mixtures: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray,
 
 
 def _root(mixtures: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Terms as long as the roots of their norms: halfway between raw and unit."""
-    return tuple(each / np.sqrt(np.linalg.norm(each, axis=1, keepdims=True)) for each in (mixtures, parts))  # type: ignore[return-value]
+    """All vectors scaled to the square root of their norm, which is between raw and unit."""
+    return _scaled(mixtures, 0.5), _scaled(parts, 0.5)
+
+
+def _scaled(vectors: np.ndarray, power: float) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) ** power
 
 
 GEOMETRIES: dict[str, Geometry] = {

@@ -1,4 +1,4 @@
-"""Figures of studies: curves and bars."""
+"""Plots of studies: curves and bars."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def plot_curves(
     path: Path, title: str, x: Sequence[Any], curves: Mapping[str, Sequence[float]], axis: str,
     band: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> None:  # fmt: skip
-    """Curves over one axis; `band` is the spread of the first of them."""
+    """Plot curves over x; `band` has the lower and the upper limit of the first curve."""
     figure = new_figure(6.4, 4)
     axes = figure.subplots()
     for name, values in curves.items():
@@ -29,7 +29,7 @@ def plot_curves(
 
 
 def plot_bars(path: Path, title: str, groups: Sequence[str], bars: Mapping[str, Sequence[float]]) -> None:
-    """Bars side by side in each group."""
+    """Plot grouped bars."""
     figure = new_figure(7.5, 4)
     axes = figure.subplots()
     width = 0.8 / len(bars)

@@ -1,4 +1,4 @@
-"""The studies' own prompts: versioned data, never edited, only followed by another version."""
+"""The prompts of the studies. The files are versioned: a change is a new version, never an edit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent / "prompts"
 
 
 def generic_probes() -> ProbeSet:
-    """Twenty paraphrases of one generic request; the first five are the default set."""
+    """Twenty paraphrases of one generic request. The first five are the default set."""
     content = _read("generic-20-1.json")
     prompts = (content["template"].replace("{opening}", opening) for opening in content["openings"])
     return ProbeSet(content["name"], tuple(prompts))

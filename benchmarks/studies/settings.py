@@ -18,11 +18,11 @@ from workers.encoding.resident_base import ResidentBase
 from workers.evaluation.pool import Pool, Progress
 from workers.evaluation.representations.delta import encode
 
-FRACTIONS = tuple(each / 10 for each in range(1, 11))
+FRACTIONS = tuple(tenths / 10 for tenths in range(1, 11))
 
 
 def study_kinds(pool: Pool, base: ResidentBase, feature: str, batch: int, progress: Progress) -> Study:
-    """The same feature with generic requests, requests of domains, plain text and single words."""
+    """Measure a feature with generic requests, requests from domains, plain text and single words."""
     rows = []
     for number, (kind, probes) in enumerate(probe_kinds().items()):
         progress(kind, number, 4)
@@ -44,11 +44,11 @@ def study_layers(
     batch: int,
     progress: Progress,
 ) -> Study:
-    """The same feature at several layers, which are indices into `hidden_states` or fractions of the way."""
+    """Measure a feature at several layers: indices into `hidden_states`, or fractions of the depth."""
     rows: list[dict[str, Any]] = []
-    found = sorted({resolve_layer(layer, base.layers) % (base.layers + 1) for layer in layers})
-    for number, layer in enumerate(found):
-        progress(f"layer {layer}", number, len(found))
+    indices = sorted({resolve_layer(layer, base.layers) % (base.layers + 1) for layer in layers})
+    for number, layer in enumerate(indices):
+        progress(f"layer {layer}", number, len(indices))
         vectors, seconds = _timed(Encoder(base, probes, [feature], layer=layer), pool, feature, batch)
         rows.append({"layer": layer, **metric_columns(vectors, pool), "norm": _norm(vectors), "seconds": seconds})
     x, curves = [row["layer"] for row in rows], {name: [row[name] for row in rows] for name in SHOWN_METRICS}
@@ -58,11 +58,11 @@ def study_layers(
     return Study("layers", rows, draw, settings, ("layer", *SHOWN_METRICS, "norm", "seconds"))
 
 
-def study_dtype(
+def study_dtypes(
     pool: Pool, load: Callable[[str], ResidentBase], probes: ProbeSet, feature: str, dtypes: Sequence[str],
     batch: int, progress: Progress,
 ) -> Study:  # fmt: skip
-    """The same feature with the base in several dtypes, and each vector's cosine to its float32 self."""
+    """Measure a feature with the base in several dtypes, and the cosine of each vector to that in float32."""
     measured = {}
     for number, dtype in enumerate(dict.fromkeys(("float32", *dtypes))):
         progress(dtype, number, len(dtypes))
@@ -80,7 +80,7 @@ def study_dtype(
 
 
 def _timed(encoder: Encoder, pool: Pool, feature: str, batch: int) -> tuple[np.ndarray, float]:
-    """Vectors, (n, d), and the seconds that one took, without the base's own table."""
+    """The vectors, (n, d), and the seconds per model, without measuring the base."""
     encoder.measure_base()
     started = time.monotonic()
     vectors = encode(pool, encoder, feature, batch, lambda *_: None)

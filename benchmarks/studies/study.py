@@ -1,4 +1,4 @@
-"""What a study gives, and what all of them measure."""
+"""The result of a study, and the metrics that all studies report."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from workers.evaluation.bootstrap import RESAMPLES
 from workers.evaluation.pool import Pool
 from workers.evaluation.scorecard import compute_metrics
 
-MIN_CLUSTER_SIZE = 3  # models of a cluster, as in the scorecard
+MIN_CLUSTER_SIZE = 3  # models, as in the scorecard
 
 
 @dataclass(frozen=True)
 class Study:
-    """Rows of one table, and how to draw them."""
+    """The rows of a table, and the function that plots them."""
 
     name: str
     rows: Sequence[Mapping[str, Any]]
     draw: Callable[[Path], None] = field(repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    shown: Sequence[str] | None = None  # columns of the printed table; all without
+    shown: Sequence[str] | None = None  # columns of the printed table; default: all
 
     def table(self) -> Table:
         columns = list(self.shown or self.rows[0])
@@ -37,18 +37,21 @@ class Study:
             table.add_row(*(_cell(row[column], 5 if "cosine" in column else 3) for column in columns))
         return table
 
+    def as_dict(self) -> dict[str, Any]:
+        return {**self.settings, "rows": list(self.rows)}
+
     def write(self, folder: Path) -> None:
-        """`NAME.csv`, `NAME.json`, `NAME.png`."""
+        """Write `NAME.csv`, `NAME.json` and `NAME.png`."""
         report.write_csv(folder / f"{self.name}.csv", self.rows)
-        report.write_json(folder / f"{self.name}.json", {**self.settings, "rows": list(self.rows)})
+        report.write_json(folder / f"{self.name}.json", self.as_dict())
         self.draw(folder / f"{self.name}.png")
 
 
-SHOWN_METRICS = ("silhouette", "centered", "nearest", "adjusted_rand")  # what is printed of `judged`
+SHOWN_METRICS = ("silhouette", "centered", "nearest", "adjusted_rand")  # the printed ones of `metric_columns`
 
 
 def metric_columns(rows: np.ndarray, pool: Pool) -> dict[str, Any]:
-    """The scorecard's measures of vectors, (n, d), as columns."""
+    """The metrics of the scorecard for vectors, (n, d), as columns."""
     wide = rows.astype(np.float64)
     gram = wide @ wide.T
     metrics = compute_metrics(gram, pool.class_indices, measures.density_clusters(gram, MIN_CLUSTER_SIZE), RESAMPLES, 0)

@@ -32,11 +32,11 @@ def _pieces(database: Database, archive: Archive) -> Iterator[bytes]:
     Raises `ArchiveNotFound` if the archive is deleted during the download. The response is then truncated, which
     clients notice by its length.
     """
-    left, number = archive.size, 0
-    while left:
+    remaining, number = archive.size, 0
+    while remaining:
         with database.transaction() as session:
             data = archives.get_piece(session, archive.model_id, number)
         if data is None:
             raise ArchiveNotFound("The archive was deleted during the download.")
         yield data
-        left, number = left - len(data), number + 1
+        remaining, number = remaining - len(data), number + 1

@@ -1,1 +1,1 @@
-"""Sums of vectors by their names: the language, what names stand for, and how far a sum is from a model."""
+"""Sums of named vectors: the expression language, the resolution of names, and the distance of a sum from a model."""

@@ -192,7 +192,7 @@ class _Parser:
         if not value.terms:
             raise _invalid("The expression is a number. Name at least one model, cluster or stored vector.", value.span)
         for term in value.terms:
-            if not abs(term.weight) <= MAX_WEIGHT:  # also refuses NaN
+            if not abs(term.weight) <= MAX_WEIGHT:  # also rejects NaN
                 raise _invalid(f"The weight of this term is above the maximum of {MAX_WEIGHT:g}.", term.name.span)
         return value.terms
 

@@ -34,8 +34,8 @@ def store(session: Session, name: str, space: SpaceRow, vector: np.ndarray, **va
 
 def find(session: Session, name: str, viewer: Viewer) -> tuple[StoredVector, SpaceRow] | None:
     """The viewer's vector of that name, or else the public one; None if there is neither."""
-    own_first = StoredVector.viewer.is_(None), StoredVector.id
-    row = session.execute(_visible(viewer).where(StoredVector.name == storable(name)).order_by(*own_first)).first()
+    private_first = StoredVector.viewer.is_(None), StoredVector.id
+    row = session.execute(_visible(viewer).where(StoredVector.name == storable(name)).order_by(*private_first)).first()
     return (row[0], row[1]) if row else None
 
 
@@ -48,12 +48,13 @@ def get(session: Session, name: str, viewer: Viewer) -> tuple[StoredVector, Spac
 
 
 def list_page(session: Session, viewer: Viewer, *, after: int, limit: int) -> list[tuple[StoredVector, SpaceRow]]:
-    """Up to `limit` vectors with an id above `after`, the oldest first."""
+    """Up to `limit` vectors with an id above `after`, oldest first."""
     rows = session.execute(_visible(viewer).where(StoredVector.id > after).order_by(StoredVector.id).limit(limit))
     return [(stored, space) for stored, space in rows]
 
 
-def names(session: Session, viewer: Viewer) -> list[str]:
+def list_names(session: Session, viewer: Viewer) -> list[str]:
+    """The names of the stored vectors that the viewer may see."""
     return list(
         session.scalars(
             select(StoredVector.name).where(visible_to(StoredVector.viewer, viewer)).order_by(StoredVector.id)

@@ -43,10 +43,10 @@ class ExpressionQuery:
 
 @dataclass(frozen=True)
 class ModelResidual:
-    """How well the sum predicts a model. `known`: the model is a mixture of the terms according to the cards."""
+    """How well the sum predicts a model. `known_mixture`: the cards say that the model is a mixture of the terms."""
 
     repo_id: str
-    known: bool
+    known_mixture: bool
     residual: Residual
 
 
@@ -78,7 +78,7 @@ def by_expression(
 ) -> ExpressionAnswer:
     """The models nearest to a sum, and how well the sum predicts the models that it is compared with.
 
-    Raises what `sums.compute` raises; `ModelNotFound`, `NotIndexed` and `NoShift` for the model to compare with;
+    Raises what `sums.compute` raises, `ModelNotFound`, `NotIndexed` and `NoShift` for the model to compare with, and
     `IndexNotLoaded`.
     """
     with database.transaction() as session:
@@ -144,7 +144,7 @@ def get(database: Database, name: str, viewer: Viewer = PUBLIC) -> tuple[StoredV
 def list_page(
     database: Database, *, after: int | None, limit: int, viewer: Viewer = PUBLIC
 ) -> list[tuple[StoredVector, SpaceRow]]:
-    """Up to `limit` stored vectors with an id above `after`, the oldest first."""
+    """Up to `limit` stored vectors with an id above `after`, oldest first."""
     with database.transaction() as session:
         return stored_vectors.list_page(session, viewer, after=after or 0, limit=limit)
 
@@ -155,7 +155,7 @@ def delete(database: Database, name: str, viewer: Viewer = PUBLIC) -> tuple[Stor
         return stored_vectors.delete(session, name, viewer)
 
 
-def save(
+def store(
     database: Database,
     name: str,
     value: str | list[float],
@@ -169,13 +169,13 @@ def save(
     `save_vector` raise.
     """
     if isinstance(value, str):
-        return save_expression(
+        return store_expression(
             database, name, value, space_key=space_key, unit_terms=unit_terms, note=note, viewer=viewer
         )
-    return save_vector(database, name, value, space_key=space_key, note=note, viewer=viewer)
+    return store_vector(database, name, value, space_key=space_key, note=note, viewer=viewer)
 
 
-def save_expression(
+def store_expression(
     database: Database,
     name: str,
     expression: str,
@@ -197,7 +197,7 @@ def save_expression(
         return _store(session, name, total.space, total.vector, total.noise_floor, note, values)
 
 
-def save_vector(
+def store_vector(
     database: Database,
     name: str,
     vector: list[float],

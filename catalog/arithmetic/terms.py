@@ -1,4 +1,4 @@
-"""Resolves the names in an expression to vectors, all in one space.
+"""Resolves the names in an expression to vectors of one space.
 
 To add a kind of term, write a function that returns the vectors of a name in every space, and list it in `TERM_KINDS`.
 """
@@ -65,8 +65,8 @@ class ResolvedTerm:
 
 
 def resolve(session: Session, terms: Sequence[Term], space_key: str | None, viewer: Viewer) -> list[ResolvedTerm]:
-    """Resolve each term in the first space in which all of them have vectors: of those that `space_key` names, or else
-    of the preferred spaces.
+    """Resolve each term in the first space in which all terms have vectors. The candidates are the spaces that
+    `space_key` names, or the preferred spaces if it is None.
 
     Raises `SpaceNotFound`, and with the span of the name: `TermNotFound`, `AmbiguousTerm`, `NotIndexed`, `NoShift`,
     `SpaceMismatch`, `InvalidExpression`.
@@ -90,7 +90,7 @@ def resolve(session: Session, terms: Sequence[Term], space_key: str | None, view
 
 def preferred_spaces(session: Session, viewer: Viewer) -> list[SpaceRow]:
     """The spaces of the preferred features: serving ones first, then by preference of the feature, then the newest."""
-    preferred = [space for space in spaces.list_page(session, viewer) if space.feature in PREFERRED_FEATURES]
+    preferred = [space for space in spaces.list_visible(session, viewer) if space.feature in PREFERRED_FEATURES]
     return sorted(preferred, key=lambda space: (not space.serving, preference_rank(space.feature)))
 
 
@@ -151,8 +151,8 @@ def _possible_kinds(name: Name) -> list[str]:
 
 def _suggestions(session: Session, name: Name, kinds: Sequence[str], viewer: Viewer) -> str:
     """A sentence with similar names, as they can be written in an expression; empty if there are none."""
-    names = [known for kind in kinds for known in TERM_KINDS[kind].names(session, name.text, viewer)]
-    matches = get_close_matches(name.text, dict.fromkeys(names), MAX_SUGGESTIONS)
+    candidates = [candidate for kind in kinds for candidate in TERM_KINDS[kind].names(session, name.text, viewer)]
+    matches = get_close_matches(name.text, dict.fromkeys(candidates), MAX_SUGGESTIONS)
     similar = [format_expression(name.kind, match) for match in matches]
     if not similar and name.kind is None:
         similar = _models_with_words(session, name.text.rpartition("/")[2], viewer)[:MAX_SUGGESTIONS]
@@ -181,13 +181,13 @@ def _models_with_words(session: Session, text: str, viewer: Viewer) -> list[str]
 
 
 def _models_like(session: Session, name: str, viewer: Viewer) -> list[str]:
-    """Repo ids of the same owner, and those that contain the same words."""
+    """Repo ids of the same owner, and repo ids that contain the same words."""
     owner, _, repo_name = name.partition("/")
-    of_owner = models.list_page(session, owner=owner, limit=MAX_NAMES_SEARCHED, viewer=viewer)
-    return [*(model.repo_id for model in of_owner), *_models_with_words(session, repo_name, viewer)]
+    same_owner = models.list_page(session, owner=owner, limit=MAX_NAMES_SEARCHED, viewer=viewer)
+    return [*(model.repo_id for model in same_owner), *_models_with_words(session, repo_name, viewer)]
 
 
-def _models(session: Session, name: str, viewer: Viewer) -> list[ResolvedTerm]:
+def _find_models(session: Session, name: str, viewer: Viewer) -> list[ResolvedTerm]:
     try:
         model = models.get(session, name, viewer)
     except ModelNotFound:
@@ -210,7 +210,7 @@ def _models(session: Session, name: str, viewer: Viewer) -> list[ResolvedTerm]:
     ]
 
 
-def _vectors(session: Session, name: str, viewer: Viewer) -> list[ResolvedTerm]:
+def _find_vectors(session: Session, name: str, viewer: Viewer) -> list[ResolvedTerm]:
     row = stored_vectors.find(session, name, viewer)
     if row is None:
         return []
@@ -219,7 +219,7 @@ def _vectors(session: Session, name: str, viewer: Viewer) -> list[ResolvedTerm]:
     return [ResolvedTerm("vector", format_expression("vector", name), name, space, vector, stored.noise_floor)]
 
 
-def _clusters(session: Session, name: str, _viewer: Viewer) -> list[ResolvedTerm]:
+def _find_clusters(session: Session, name: str, _viewer: Viewer) -> list[ResolvedTerm]:
     """The centroids of the current clusters with this id or name."""
     if name.isascii() and name.isdigit():
         matches = clusters.find_current(session, cluster_id=int(name)) if len(name) < 19 else []
@@ -240,8 +240,8 @@ def _centroid(current: clusters.CurrentCluster, noise_floor: float | None) -> Re
     return ResolvedTerm("cluster", f"cluster:{cluster.cluster_id}", cluster.name, current.space, vector, noise)
 
 
-def _tasks(session: Session, name: str, viewer: Viewer) -> list[ResolvedTerm]:
-    """The vectors of the task with this id or name, on each of its bases: those of the adapter for all its examples."""
+def _find_tasks(session: Session, name: str, viewer: Viewer) -> list[ResolvedTerm]:
+    """The vectors of the task with this id or name on each of its bases, from the adapters trained on all examples."""
     task = tasks.find(session, name, viewer)
     if task is None:
         return []
@@ -251,7 +251,7 @@ def _tasks(session: Session, name: str, viewer: Viewer) -> list[ResolvedTerm]:
     return _with_noise_floors(session, "task", f"task:{task.id}", task.name, measured)
 
 
-def _merges(session: Session, name: str, viewer: Viewer) -> list[ResolvedTerm]:
+def _find_merges(session: Session, name: str, viewer: Viewer) -> list[ResolvedTerm]:
     """The measured vectors of the merge with this id or name, not the predicted ones."""
     merge = merges.find(session, name, viewer)
     if merge is None:
@@ -280,7 +280,7 @@ def _with_noise_floors(
 
 @dataclass(frozen=True)
 class TermKind:
-    """A kind of term: `find` returns the matches of a name in every space, `names` the names with which an unknown one
+    """A kind of term: `find` returns the matches of a name in every space, `names` the names with which an unknown name
     is compared.
     """
 
@@ -291,11 +291,15 @@ class TermKind:
 
 # by the prefix before the colon; a name without a prefix is a model if it is a repo id, and else any of the others
 TERM_KINDS: dict[str, TermKind] = {
-    "model": TermKind("model", _models, _models_like),
-    "vector": TermKind("stored vector", _vectors, lambda session, _, viewer: stored_vectors.names(session, viewer)),
-    "task": TermKind("task", _tasks, lambda session, _, viewer: tasks.list_names(session, viewer, MAX_NAMES_SEARCHED)),
-    "merge": TermKind(
-        "merge", _merges, lambda session, _, viewer: merges.list_names(session, viewer, MAX_NAMES_SEARCHED)
+    "model": TermKind("model", _find_models, _models_like),
+    "vector": TermKind(
+        "stored vector", _find_vectors, lambda session, _, viewer: stored_vectors.list_names(session, viewer)
     ),
-    "cluster": TermKind("cluster", _clusters, lambda session, _, viewer: clusters.current_names(session)),
+    "task": TermKind(
+        "task", _find_tasks, lambda session, _, viewer: tasks.list_names(session, viewer, MAX_NAMES_SEARCHED)
+    ),
+    "merge": TermKind(
+        "merge", _find_merges, lambda session, _, viewer: merges.list_names(session, viewer, MAX_NAMES_SEARCHED)
+    ),
+    "cluster": TermKind("cluster", _find_clusters, lambda session, _, viewer: clusters.list_current_names(session)),
 }

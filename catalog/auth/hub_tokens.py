@@ -21,14 +21,14 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,500}")  # what a header can carry: anything 
 def parse_token(text: str) -> SecretStr:
     """Parse a token from a request or stdin. Raises `InvalidHubToken`, whose message does not contain the text."""
     if not _TOKEN.fullmatch(text.strip()):
-        raise InvalidHubToken("Not a valid Hugging Face token (printable ASCII without spaces).")
+        raise InvalidHubToken("Not a Hugging Face token. Send the token itself: printable ASCII without spaces.")
     return SecretStr(text.strip())
 
 
 class TokenBox:
     """Encrypts tokens with the first of the `keys`, and decrypts with any of them tokens up to `max_age` seconds old.
 
-    `keys` are Fernet keys separated by commas; with None, tokens are refused. Raises `Misconfigured` for invalid keys.
+    `keys` are Fernet keys separated by commas; with None, tokens are rejected. Raises `Misconfigured` for invalid keys.
     """
 
     def __init__(self, keys: SecretStr | None = None, max_age: float = DAY) -> None:
@@ -52,13 +52,13 @@ class TokenBox:
         if sealed is None:
             raise token_expired()
         if self._fernet is None:
-            raise HubTokenUnreadable("This worker has no DELTADEX_TOKEN_KEY: set it to the API's.")
+            raise HubTokenUnreadable("This worker has no DELTADEX_TOKEN_KEY: set it to the key of the API.")
         try:
             owner, _, token = self._fernet.decrypt(sealed).decode().partition("\n")
             sealed_at = self._fernet.extract_timestamp(sealed)
         except InvalidToken:
             raise HubTokenUnreadable(
-                "The token was encrypted with a key that is not in this worker's DELTADEX_TOKEN_KEY."
+                "The token was encrypted with a key that is not in this worker's DELTADEX_TOKEN_KEY. Add the API's key."
             ) from None
         if owner != submitter:
             raise HubTokenUnreadable("The token was encrypted for another submitter.")

@@ -1,4 +1,4 @@
-"""Viewers: who makes a request, and so what they can see."""
+"""Viewers: who makes a request, which decides what the request can see."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Viewer:
         return cls(hash_key(key)) if key else PUBLIC
 
     def can_see(self, owner: str | None) -> bool:
-        """Whether this viewer can see what belongs to the submitter `owner` (None: to the public)."""
+        """Whether this viewer can see a row that belongs to the submitter `owner` (None: to the public)."""
         return owner is None or self.is_admin or owner == self.submitter
 
 

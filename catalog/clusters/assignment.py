@@ -24,7 +24,7 @@ class ClusterAssigner:
     _centroids: dict[int, Centroids] = field(default_factory=dict)  # by space id
 
     def assign(self, session: Session, space: SpaceRow, model_id: int, vector: np.ndarray | None) -> None:
-        """Assign a model by its vector (d,), or remove it from its cluster where the vector is None (no shift).
+        """Assign a model by its vector (d,), or remove it from its cluster if the vector is None (no shift).
 
         The caller holds `feed.lock_feed`.
         """

@@ -120,7 +120,7 @@ def _cluster_statistics(
 
 
 def nearest_cluster(vector: np.ndarray, centroids: np.ndarray, radius: np.ndarray) -> tuple[int, float] | None:
-    """The cluster whose centroid (c, d) is nearest to a vector (d,), and the cosine to it. None where the vector is
+    """The cluster whose centroid (c, d) is nearest to a vector (d,), and the cosine to it. None if the vector is
     outside that cluster's radius.
 
     For a vector that did not contribute to the centroids, pass the radii of `out_of_sample_radius`.

@@ -18,8 +18,8 @@ _WORD = re.compile(r"[^\W\d_][\w+#]{2,}")
 
 @dataclass(frozen=True)
 class NamedMember:
-    """What is known of a cluster member: the name of its repo, the text of its card, its tags, and the tokens that
-    its shift promotes, each with the change of its logit for a shift of length 1.
+    """The texts of a cluster member: the name of its repo, its card, its tags, and the tokens that its shift promotes,
+    each with the change of its logit for a shift of length 1.
     """
 
     name: str = ""
@@ -109,9 +109,9 @@ def _mean_shifts(members: Sequence[dict[str, float]]) -> Counter[str]:
     return Counter({token: value / len(members) for token, value in sums.items()})
 
 
-def names(explanations: Sequence[dict[str, list[dict[str, Any]]]], previous: Sequence[str | None]) -> list[str]:
+def choose_names(explanations: Sequence[dict[str, list[dict[str, Any]]]], previous: Sequence[str | None]) -> list[str]:
     """A name for each cluster: its previous name if it has one, else up to two distinctive words, else tags, else
-    tokens. A number is appended where a name is already in use.
+    tokens. A number is appended if a name is already in use.
     """
     used = {name for name in previous if name}
     chosen = []

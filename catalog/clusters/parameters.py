@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from catalog.errors import InvalidInput
 
 Algorithm = Literal["hdbscan", "kmeans", "agglomerative"]
-DIMENSIONS = 64  # that the vectors of a large space are reduced to
+DIMENSIONS = 64  # dimensions that the vectors of a large space are reduced to
 
 
 @dataclass(frozen=True)
@@ -42,5 +42,5 @@ class Parameters:
         return type(self)(**asdict(self) | {"min_cluster_size": size, "min_samples": self.min_samples or min(size, 10)})
 
     def as_dict(self) -> dict[str, Any]:
-        """The parameters that are set, without the algorithm, which has a column of its own."""
+        """The parameters that are set, without the algorithm, which has its own column."""
         return {name: value for name, value in asdict(self).items() if name != "algorithm" and value is not None}

@@ -23,7 +23,7 @@ def sample_by_cluster(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
 def silhouette(unit: np.ndarray, labels: np.ndarray, sizes: np.ndarray) -> float | None:
     """Mean silhouette (Rousseeuw 1987) with the distance clip(1 - cos, 0, 1) of unit rows (n, d) with labels (n,).
 
-    `sizes` (c,) are the full sizes of the clusters: where the rows are a sample, each cluster is weighted by its full
+    `sizes` (c,) are the full sizes of the clusters: if the rows are a sample, each cluster is weighted by its full
     size. The only row of a cluster counts as 0. None for fewer than two clusters.
     """
     present, columns = np.unique(labels, return_inverse=True)

@@ -54,7 +54,7 @@ class ClusterRunner:
     folder: Path
 
     def run(self, space_id: int) -> int | None:
-        """Compute the queued run of a space and return its id. None where no run is queued, where another process is
+        """Compute the queued run of a space and return its id. None if no run is queued, if another process is
         computing it, or after too many attempts.
 
         Errors are stored with the run and raised again.
@@ -133,7 +133,9 @@ def _representative_members(
     order = np.lexsort((-clustering.similarity, clustering.labels))
     starts = np.searchsorted(clustering.labels[order], np.arange(count + 1))
     chosen = [model_ids[order[start : min(start + per_cluster, stop)]].tolist() for start, stop in pairwise(starts)]
-    texts = cluster_members.member_texts(session, space.id, [model_id for members in chosen for model_id in members])
+    texts = cluster_members.get_member_texts(
+        session, space.id, [model_id for members in chosen for model_id in members]
+    )
     return [[_named_member(texts[model_id]) for model_id in members if model_id in texts] for members in chosen]
 
 
@@ -192,7 +194,7 @@ def _cluster_rows(
     """The rows of the `clusters` table. A cluster that keeps its id keeps its name."""
     clustering = result.clustering
     previous_names = clusters.names_by_id(session, previous.id) if previous else {}
-    names = naming.names(result.explanations, [previous_names.get(cluster_id) for cluster_id in cluster_ids])
+    names = naming.choose_names(result.explanations, [previous_names.get(cluster_id) for cluster_id in cluster_ids])
     return [
         {
             "run_id": result.run.id,

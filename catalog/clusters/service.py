@@ -1,4 +1,4 @@
-"""Queries and requests of clusters and cluster runs."""
+"""Clusters and cluster runs: listing, comparing and requesting them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CLOSEST_MEMBERS = 10  # members that are listed with a cluster
 
 @dataclass(frozen=True)
 class RunClusters:
-    """The clusters of a run, the largest first, each with the repo id of its medoid."""
+    """The clusters of a run, largest first, each with the repo id of its medoid."""
 
     run: ClusterRun
     space: SpaceRow
@@ -61,7 +61,7 @@ def current_run(session: Session, space_key: str | None) -> tuple[ClusterRun, Sp
     Raises `ClustersNotReady` and `SpaceNotFound`.
     """
     if space_key is None:
-        current = cluster_runs.newest_current(session)
+        current = cluster_runs.get_newest_current(session)
     else:
         space = spaces.get(session, space_key)
         run = cluster_runs.get_current(session, space.id)
@@ -78,7 +78,7 @@ def list_clusters(database: Database, space_key: str | None = None) -> RunCluste
     """The clusters of the current run of a space. Raises `ClustersNotReady` and `SpaceNotFound`."""
     with database.transaction() as session:
         run, space = current_run(session, space_key)
-        return RunClusters(run, space, clusters.list_of_run(session, run.id))
+        return RunClusters(run, space, clusters.list_by_run(session, run.id))
 
 
 def get_cluster(database: Database, cluster_id: int, run_id: int | None = None) -> ClusterDetail:
@@ -109,7 +109,7 @@ def list_members(
 def list_runs(
     database: Database, space_key: str | None = None, *, before: int | None, limit: int
 ) -> list[tuple[ClusterRun, str]]:
-    """Up to `limit` runs with an id below `before`, the newest first, each with the key of its space.
+    """Up to `limit` runs with an id below `before`, newest first, each with the key of its space.
 
     Raises `SpaceNotFound`.
     """

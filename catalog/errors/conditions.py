@@ -39,7 +39,7 @@ class HubUnavailable(Unavailable):
 class HubRateLimited(Unavailable):
     status = 429
     code = "hub_rate_limited"
-    title = "Hub rate limit"
+    title = "Hub rate limit reached"
 
 
 class DownloadStopped(Unavailable):

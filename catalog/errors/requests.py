@@ -161,7 +161,7 @@ class NotIndexed(Conflict):
 
 class NoShift(Conflict):
     code = "no_shift"
-    title = "Model does not shift its base"
+    title = "Model indistinguishable from its base"
 
 
 class SpaceRequired(Conflict):
@@ -221,7 +221,7 @@ class ClustersNotReady(Conflict):
 
 class CrawlFinished(Conflict):
     code = "crawl_finished"
-    title = "Crawl finished"
+    title = "Crawl already finished"
 
 
 class ReindexActive(Conflict):
@@ -231,12 +231,12 @@ class ReindexActive(Conflict):
 
 class ReindexFinished(Conflict):
     code = "reindex_finished"
-    title = "Reindex finished"
+    title = "Reindex already finished"
 
 
 class ReindexNotReady(Conflict):
     code = "reindex_not_ready"
-    title = "Reindex is not ready"
+    title = "Reindex not ready"
 
 
 class ReindexIncomplete(Conflict):
@@ -251,12 +251,12 @@ class MapNotReady(Conflict):
 
 class JobFinished(Conflict):
     code = "job_finished"
-    title = "Job finished"
+    title = "Job already finished"
 
 
 class NotRetriable(Conflict):
     code = "not_retriable"
-    title = "Nothing to retry"
+    title = "Job not retriable"
 
 
 class HubTokenRequired(Conflict):
@@ -272,7 +272,7 @@ class Forbidden(CatalogError):
 
 class AdminOnly(Forbidden):
     code = "admin_only"
-    title = "For administrators only"
+    title = "For admins only"
 
 
 class AdminKeyRequired(Forbidden):

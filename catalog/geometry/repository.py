@@ -13,7 +13,7 @@ from catalog.geometry.transforms import MIN_MODELS, Geometry, default_kind
 from catalog.tables import FittedGeometry, SpaceRow
 
 KEPT_PER_KEY = 2  # the current one, and the one that another process may still be replacing
-ALL_BASES = ""  # in place of a base
+ALL_BASES = ""  # the base of a geometry that is fitted to all models of a space
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def current_ids(session: Session, space_ids: Collection[int]) -> dict[int, dict[
 
 
 def get(session: Session, geometry_id: int) -> StoredGeometry | None:
-    """Returns None where it has been deleted since its id was read."""
+    """The geometry with this id. None if it has been deleted since its id was read."""
     row = session.get(FittedGeometry, geometry_id)
     if row is None:
         return None
@@ -73,7 +73,7 @@ def get(session: Session, geometry_id: int) -> StoredGeometry | None:
 
 
 def get_default(session: Session, space: SpaceRow) -> StoredGeometry | None:
-    """The geometry that searches of a space use by default; None where they compare raw vectors."""
+    """The geometry that searches of a space use by default; None if they compare raw vectors."""
     ids = current_ids(session, [space.id]).get(space.id, {})
     geometry_id = ids.get(GeometryKey(default_kind(space.feature)))
     stored = get(session, geometry_id) if geometry_id is not None else None

@@ -1,10 +1,10 @@
-"""Geometries: maps that bring out how the vectors of one space differ, fitted to its vectors without any label.
+"""Geometries: transforms that bring out how the vectors of one space differ, fitted to its vectors without labels.
 
-Each geometry is one map: vectors are scaled by a power of their norm, or each of several blocks by its own norm; a
-center is subtracted, coordinates are scaled, and the components along some orthonormal axes are multiplied by gains,
-the rest by another number. Cosines are then taken of the result. With a norm power of 1 the length of a vector does not
-matter, so one model with a large norm does not move the center. Other geometries that were compared with these, and the
-figures, are in `benchmarks/geometries.py` and docs/representation.md.
+All geometries are special cases of one transform: vectors are divided by a power of their norm, or each of several
+blocks by a power of its own norm; a center is subtracted and coordinates are scaled; the components along some
+orthonormal axes are multiplied by gains, and the rest by another number. Cosines are then computed from the results.
+With a norm power of 1 the length of a vector does not matter, so one model with a large norm does not move the center.
+`benchmarks/geometries.py` compares these geometries with others; docs/representation.md has the results.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MIN_GAIN = 0.5
 
 
 class GeometryChoice(StrEnum):
-    """What a query may ask for."""
+    """The geometries that a query may choose."""
 
     DEFAULT = "default"  # the best by measurement for the space's feature, once it is fitted to enough models
     RAW = "raw"
@@ -57,7 +57,7 @@ class Geometry:
     rest: float = 1.0
 
     def apply(self, vectors: Floats) -> Floats:
-        """(n, d) -> (n, d) float32; or (n, k), coordinates along the axes, where `rest` is 0."""
+        """Transform vectors (n, d): float32 (n, d), or if `rest` is 0, the coordinates along the axes, (n, k)."""
         shifted = self.shift_and_scale(vectors)
         if self.axes is None or self.gains is None:
             return shifted
@@ -67,7 +67,7 @@ class Geometry:
         return self.rest * shifted + (coordinates * (self.gains - np.float32(self.rest))) @ self.axes
 
     def shift_and_scale(self, vectors: Floats) -> Floats:
-        """(n, d) -> (n, d) float32, without the axes, which are fitted to this."""
+        """The first part of the transform, which the axes are fitted to: (n, d) -> (n, d) float32."""
         shifted: Floats = np.asarray(vectors, np.float32)
         if self.norm_power:
             by_block = shifted.reshape(len(shifted), self.blocks, -1)
@@ -88,7 +88,7 @@ class Geometry:
         return replace(self, axes=axes, gains=gains.astype(np.float32), rest=rest)
 
     def to_bytes(self) -> bytes:
-        """As an npz; fields that are None are left out."""
+        """The geometry as an npz file. Fields that are None are left out."""
         fields = {name: value for name, value in vars(self).items() if value is not None}
         file = BytesIO()
         np.savez(file, **fields)
@@ -102,7 +102,7 @@ class Geometry:
 
 
 def centered(vectors: Floats, norm_power: float = 1.0, blocks: int = 1) -> Geometry:
-    """Subtract the mean of the space's vectors; with `norm_power` 1 the mean direction."""
+    """Subtract the mean of the space's vectors, or with `norm_power` 1 their mean direction."""
     scaled = Geometry(norm_power, blocks)
     return replace(scaled, center=scaled.shift_and_scale(vectors).mean(axis=0))
 
@@ -119,9 +119,10 @@ def softened(
 ) -> Geometry:
     """Center the vectors and damp each principal axis by the share of its variance that is noise.
 
-    The noise variance is taken to be `level` of the mean variance of an axis; the gain of an axis of variance v is that
-    of Wiener's filter, (v - noise) / v, or `floor` where that is greater, also for what lies along no axis. The
-    defaults damp so little that models and domains which arrive after the fit are still found.
+    The noise variance is assumed to be `level` times the mean variance of an axis. The gain of an axis of variance v is
+    that of the Wiener filter, (v - noise) / v, or `floor` if that is greater. Components outside the axes are
+    multiplied by `floor`. The defaults damp so little that models and domains that arrive after the fit are still
+    found.
     """
     shifted = centered(vectors, norm_power, blocks)
     axes, variances = principal_axes(shifted.shift_and_scale(vectors))
@@ -131,13 +132,13 @@ def softened(
 
 
 def principal_axes(centered_vectors: Floats) -> tuple[Floats, Floats]:
-    """Axes (k, d), the strongest first, and the variances along them (k,); axes without variance are left out."""
-    wide = centered_vectors.astype(np.float64)
-    n, d = wide.shape
-    squares, turned = np.linalg.eigh(wide @ wide.T if n <= d else wide.T @ wide)  # the smaller one; ascending
-    kept = squares > 1e-9 * squares.sum()
-    squares, turned = squares[kept][::-1], turned[:, kept][:, ::-1]
-    axes = (wide.T @ turned / np.sqrt(squares)).T if n <= d else turned.T
+    """Axes (k, d), strongest first, and the variances along them (k,); axes without variance are left out."""
+    rows = centered_vectors.astype(np.float64)
+    n, d = rows.shape
+    squares, eigenvectors = np.linalg.eigh(rows @ rows.T if n <= d else rows.T @ rows)  # the smaller one; ascending
+    nonzero = squares > 1e-9 * squares.sum()
+    squares, eigenvectors = squares[nonzero][::-1], eigenvectors[:, nonzero][:, ::-1]
+    axes = (rows.T @ eigenvectors / np.sqrt(squares)).T if n <= d else eigenvectors.T
     return axes.astype(np.float32), (squares / n).astype(np.float32)
 
 
@@ -147,14 +148,14 @@ BLOCKS = {"delta_layers": 2}  # features whose vectors are concatenated from par
 
 
 def default_kind(feature: str) -> str:
-    """The kind that searches of a space of this feature use by default; `RAW` where no other was found better."""
+    """The kind of geometry that searches in spaces of this feature use by default; `RAW` if no other was better."""
     return DEFAULT_KINDS.get(feature, RAW)
 
 
 def fit_default(unit: Floats, feature: str, seed: int = 0) -> Geometry | None:
-    """Fit the default geometry of a feature to unit vectors (n, d); above `MAX_SAMPLE` vectors to a seeded sample.
+    """Fit the default geometry of a feature to unit vectors (n, d), or to a seeded sample of more than `MAX_SAMPLE`.
 
-    Returns None where the default is raw or there are fewer than two vectors.
+    Returns None if the default is raw or there are fewer than two vectors.
     """
     kind = default_kind(feature)
     if kind == RAW or len(unit) < 2:
@@ -165,7 +166,7 @@ def fit_default(unit: Floats, feature: str, seed: int = 0) -> Geometry | None:
 def fit_to_base(unit: Floats, seed: int = 0) -> Geometry | None:
     """Fit the geometry of cross-base queries to the unit vectors (n, d) of one base's models.
 
-    Returns None where there are fewer than `MIN_MODELS_PER_BASE`, or all are alike.
+    Returns None if there are fewer than `MIN_MODELS_PER_BASE`, or all are alike.
     """
     if len(unit) < MIN_MODELS_PER_BASE:
         return None

@@ -162,10 +162,10 @@ def cancel(database: Database, crawl_id: int) -> Crawl:
     return _set_state(database, crawl_id, states, CrawlState.CANCELLED, next_at=None)
 
 
-def start_again(database: Database) -> list[int]:
+def restart_due(database: Database) -> list[int]:
     """Queue the recurring crawls that are due, for what changed since their last run. Returns their ids."""
     with database.transaction() as session:
-        return crawls.start_again(session)
+        return crawls.restart_due(session)
 
 
 def _set_state(
@@ -256,7 +256,7 @@ def _apply_renames_and_removals(session: Session, repos: Sequence[ListedRepo]) -
     """Rename the models of renamed repos, and remove those of repos that are private now."""
     names.release_aliases(session, [repo.repo_id for repo in repos])
     by_hub_id = {repo.metadata.hub_id: repo.repo_id for repo in repos if repo.metadata.hub_id}
-    for model, repo_id in names.renamed(session, by_hub_id):
+    for model, repo_id in names.list_renamed(session, by_hub_id):
         follow_rename(session, model, repo_id)
     for model in listings.find_models(session, [repo.repo_id for repo in repos if repo.hidden]).values():
         remove_model(session, model)

@@ -1,7 +1,7 @@
 """Deliveries of the Hub's webhook.
 
 Deliveries have no id, and the Hub lets users send old ones again. So deliveries are not recorded: each one is compared
-with what is stored, and repeating one changes nothing.
+with the stored rows, and repeating it changes nothing.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def receive(database: Database, event: HubEvent) -> tuple[Outcome, Job | None]:
         feed.lock_feed(session)  # before any row of `models`, in the same order as everything that stores vectors
         if event.deleted:
             _delete_private(session, event)
-        model = _model(session, event)
+        model = _find_model(session, event)
         if event.deleted or event.private:
             removed = model is not None and remove_model(session, model)
             return (Outcome.REMOVED if removed else Outcome.NOTHING), None
         renamed = model is not None and _rename(session, event, model)
-        job = _push(session, event, models.find(session, _name(event)) if renamed else model)
+        job = _push(session, event, models.find(session, _new_name(event)) if renamed else model)
     if job is not None:
         return Outcome.QUEUED, job
     return (Outcome.RENAMED if renamed else Outcome.NOTHING), None
@@ -95,11 +95,12 @@ def _is_model(repo_id: str) -> bool:
         return False
 
 
-def _name(event: HubEvent) -> str:
+def _new_name(event: HubEvent) -> str:
+    """The name of the repo after the event."""
     return event.moved_to if event.moved_to and _is_model(event.moved_to) else event.repo_id
 
 
-def _model(session: Session, event: HubEvent) -> Model | None:
+def _find_model(session: Session, event: HubEvent) -> Model | None:
     """The model by the Hub's id of the repo, or else by its name; by a former name unless another repo has it now."""
     by_id = models.find_by_hub_id(session, event.hub_id) if event.hub_id else None
     if (model := by_id or models.find(session, event.repo_id)) is not None:
@@ -110,7 +111,7 @@ def _model(session: Session, event: HubEvent) -> Model | None:
 
 def _rename(session: Session, event: HubEvent, model: Model) -> bool:
     """Apply a rename. An old delivery that is sent again does not restore a former name."""
-    name = _name(event)
+    name = _new_name(event)
     is_former_name = model.repo_id != event.repo_id and names.current_names(session, [name]).get(name) == model.repo_id
     if event.action != "move" or model.repo_id == name or is_former_name:
         return False
@@ -126,8 +127,8 @@ def _push(session: Session, event: HubEvent, model: Model | None) -> Job | None:
     if model is not None and model.state != ModelState.REMOVED and event.head_sha in known_shas:
         return None
     if model is None:
-        names.release_aliases(session, [_name(event)])
-        model = models.get_or_create(session, _name(event), Source.HUB)
+        names.release_aliases(session, [_new_name(event)])
+        model = models.get_or_create(session, _new_name(event), Source.HUB)
     models.set_hub_sha(session, model.id, event.head_sha, event.hub_id)
     job, created = enqueue(session, model, None, Priority.WEBHOOK)
     return job if created else None

@@ -46,8 +46,8 @@ class AttributeColumns:
             self.seq = changes[-1].seq
 
     def mask(self, filters: Filters, viewer: Viewer = PUBLIC) -> np.ndarray | None:
-        """The models that pass the filters and that the viewer may see: bool (n + 1,) by model id. The last entry is
-        false and stands for all greater ids. The array is cached and must not be changed. None: every model.
+        """The models that pass the filters and that the viewer may see: bool (n + 1,) by model id. The last entry, for
+        all greater ids, is false. The array is cached and must not be changed. None: every model.
         """
         with self._lock:
             if filters == NO_FILTERS and not self._private:

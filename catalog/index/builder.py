@@ -1,7 +1,7 @@
 """Builds the main segment of a space from the vectors in Postgres.
 
-A build runs in a process of its own (`workers.maintenance index`), so that its memory is returned when it ends and the
-worker goes on with other work.
+A build runs in a separate process (`workers.maintenance index`), so that its memory is freed when it ends and the
+worker can continue with other tasks.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class IndexBuilder:
                 return None
             with self.database.transaction() as session:
                 space = session.get_one(SpaceRow, space_id)
-                build_due = force or index_schedule.due(session, self.policy, self.folder, space_id)
+                build_due = force or index_schedule.list_due(session, self.policy, self.folder, space_id)
                 snapshots.postpone(session, space_id, RETRY_DELAY)
             if not build_due:
                 return None
@@ -118,8 +118,8 @@ class IndexBuilder:
                 recall=trained.tuned[0].recall,
             )
             snapshots.publish(session, row)
-            kept = snapshots.delete_all_but(session, space.id, KEPT_GENERATIONS)
-        index_manifest.remove_all_but(final.parent, kept)
+            generations = snapshots.delete_all_but(session, space.id, KEPT_GENERATIONS)
+        index_manifest.remove_all_but(final.parent, generations)
         return manifest.generation
 
 
@@ -159,7 +159,9 @@ def as_disk_full(error: Exception) -> DiskFull | None:
         return error
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
     failed_write = isinstance(error, RuntimeError) and "write" in str(error)
-    return DiskFull(f"The index could not be written: {error}") if full or failed_write else None
+    if not full and not failed_write:
+        return None
+    return DiskFull(f"The index could not be written: {error}. Free space in the data directory of the workers.")
 
 
 def main(space_id: int) -> int:

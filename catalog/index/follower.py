@@ -56,7 +56,7 @@ class IndexFollower:
     index; other threads load indexes and open segments, which takes longer. The first search in a space loads its
     index. When more than `memory` bytes are loaded, the least recently used index is evicted.
 
-    While the database is unreachable, searches are answered from what was read before.
+    While the database is unreachable, searches are answered from the changes that were read before.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class IndexFollower:
 
     def index(self, space_id: int, dimension: int) -> SpaceIndex:
         """The index of a space, loaded if necessary. The caller must not hold a database connection, because loading
-        needs one. Raises `IndexNotLoaded` before the feed was first read, and when loading takes too long.
+        needs one. Raises `IndexNotLoaded` until the feed has been read once, and if loading takes too long.
         """
         if not self.loaded:
             raise IndexNotLoaded("The index is still being read from Postgres. Try again in a moment.", retry_after=1)
@@ -145,7 +145,7 @@ class IndexFollower:
         return self._attributes.mask(filters, viewer)
 
     def sync(self) -> int:
-        """Apply the feed to its end, and what other threads have loaded. Returns the number of feed entries read."""
+        """Apply the feed up to its end, and the results of other threads. Returns the number of feed entries read."""
         self._apply_results()
         total = 0
         while True:
@@ -155,12 +155,12 @@ class IndexFollower:
                 page = feed.list_space_changes(
                     session, {space_id: index.covered_seq for space_id, index in indexes.items()}, FEED_PAGE_SIZE
                 )
-                published = snapshots.newest(session, indexes)
+                published = snapshots.list_newest(session, indexes)
                 for space_id, current in geometries.current_ids(session, indexes).items():
                     index = indexes[space_id]
                     index.geometries = refresh_geometries(session, index.geometries, current)
                 # read after the vectors and applied before them, so that no model is found before it can be filtered
-                changed = attributes.changes(session, self._attributes.seq, ATTRIBUTE_PAGE_SIZE)
+                changed = attributes.list_changes(session, self._attributes.seq, ATTRIBUTE_PAGE_SIZE)
             self._loaded.set()
             if changed:
                 self._attributes.apply(changed)

@@ -1,5 +1,5 @@
-"""A FAISS IVF index of short codes: float16 coordinates along a few principal axes, or all coordinates in 8 bits where
-a few axes do not reach the recall.
+"""A FAISS IVF index of short codes: float16 coordinates along a few principal axes, or all coordinates in 8 bits if a
+few axes do not reach the target recall.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class InvertedLists:
 
     @classmethod
     def open(cls, path: Path) -> InvertedLists:
-        """Map the lists from a file. Raises `RuntimeError` if it is not a file of FAISS."""
+        """Map the lists from a file. Raises `RuntimeError` if FAISS cannot read it."""
         return cls(cast(Any, faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)))
 
     def write(self, path: Path) -> None:

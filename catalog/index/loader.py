@@ -36,18 +36,18 @@ class LoadedIndex:
 
 
 def refresh_geometries(
-    session: Session, known: Mapping[GeometryKey, StoredGeometry], current: Mapping[GeometryKey, int]
+    session: Session, loaded: Mapping[GeometryKey, StoredGeometry], current: Mapping[GeometryKey, int]
 ) -> dict[GeometryKey, StoredGeometry]:
-    """The geometries with the `current` ids, by key. Only those that are not among the `known` ones are read."""
+    """The geometries with the `current` ids, by key. Geometries that are `loaded` already are not read again."""
     geometries_by_key = {
-        key: known[key] if key in known and known[key].id == geometry_id else geometries.get(session, geometry_id)
+        key: loaded[key] if key in loaded and loaded[key].id == geometry_id else geometries.get(session, geometry_id)
         for key, geometry_id in current.items()
     }
     return {key: stored for key, stored in geometries_by_key.items() if stored is not None}
 
 
 class IndexLoader:
-    """Reads indexes and keeps none of them. `folder` None: this machine has no main segments."""
+    """Loads indexes, without keeping them. `folder` None: this machine has no main segments."""
 
     def __init__(self, database: Database, folder: Path | None) -> None:
         self._database = database
@@ -81,7 +81,7 @@ class IndexLoader:
         except IndexDamaged as error:
             log.error("space %s: %s", snapshot.space_id, error)
             self.damaged_segments += 1
-            if folder.is_dir():  # another machine may have a missing one; the sweep looks into the workers' folder
+            if folder.is_dir():  # a missing folder may exist on another machine; the sweep checks the workers' folder
                 self.report_broken(snapshot.space_id, snapshot.generation, str(error))
             raise
 
@@ -100,7 +100,7 @@ class IndexLoader:
         if self._folder is None:
             return []
         with self._database.transaction() as session:
-            return snapshots.newest(session, [space_id]).get(space_id, [])
+            return snapshots.list_newest(session, [space_id]).get(space_id, [])
 
     def _fill(self, index: SpaceIndex, space_id: int) -> None:
         with self._database.transaction() as session:

@@ -19,10 +19,10 @@ from catalog.index.row_bitmap import RowBitmap
 from catalog.index.segment import NO_HITS, SegmentHits, SortedIds
 from catalog.vectors.numeric import inner_products, normalize, norms
 
-MAX_SELECTIVE_SHARE = 0.9  # a filter that keeps more than this share of the rows is searched like no filter
+MAX_SELECTIVE_SHARE = 0.9  # a filter that passes more than this share of the rows is searched like no filter
 
 VectorSource = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Maps model ids (n,) int64 to those that have a vector (m,) and their vectors float32 (m, d), in any order."""
+"""Maps model ids (n,) int64 to the ids (m,) of models with a vector, and the vectors float32 (m, d), in any order."""
 
 
 class MappedSegment:
@@ -42,7 +42,7 @@ class MappedSegment:
         except (OSError, ValueError, RuntimeError) as error:
             raise IndexDamaged(f"{folder.name} cannot be opened: {error}") from error
         if self._lists.shape != (manifest.vectors, manifest.dimension):
-            raise IndexDamaged(f"The files of {folder.name} do not belong together.")
+            raise IndexDamaged(f"The files of {folder.name} belong to different segments.")
         self._list_numbers = self._lists.list_numbers()
         self._sorted = SortedIds(self.model_ids, sorted_already=True)
 
@@ -92,7 +92,7 @@ class MappedSegment:
 
     def _filtered_candidates(self, reduced: np.ndarray, k: int, rows: RowBitmap) -> np.ndarray:
         """Search the nearest lists that contain any of `rows`, until twice as many rows are compared as without a
-        filter: the rows that pass a filter may lie far from the query and in few lists.
+        filter: the rows that pass a filter may be far from the query and in few lists.
         """
         list_sizes = np.bincount(self._list_numbers[rows.mask(len(self))], minlength=self.manifest.lists)
         cosines, nearest = self._lists.rank_lists(reduced)

@@ -1,4 +1,4 @@
-"""Which private models each viewer may see, in memory. Postgres checks again when an answer gets its names."""
+"""Which private models each viewer may see, in memory. Postgres checks again when the models of an answer are read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PrivateModels:
 
     def hide(self, passing: np.ndarray, visible: Collection[int]) -> None:
         """Set `passing`, bool (n,) by model id, to false for the private models that are not `visible`, and for the
-        public counterparts of those that are.
+        public counterparts of the `visible` ones.
         """
         hidden = self._models.keys() - set(visible)
         counterparts = {self._models[model_id].public_counterpart for model_id in visible} - {None}

@@ -24,7 +24,7 @@ class DueBuild:
     rebuild: bool
 
 
-# the LIMIT stops the count at the number that decides
+# the LIMIT stops the count once the number is sufficient
 _DUE = text("""
     SELECT spaces.id, newest.path,
         newest.broken IS NOT NULL OR (
@@ -48,7 +48,9 @@ _DUE = text("""
 """)
 
 
-def due(session: Session, *, exact_bytes: int, rows: int, share: float, space_id: int | None = None) -> list[DueBuild]:
+def list_due(
+    session: Session, *, exact_bytes: int, rows: int, share: float, space_id: int | None = None
+) -> list[DueBuild]:
     """The spaces that may be built now, or only `space_id`, and whether each needs a build.
 
     A space without a main segment needs one once its vectors take more than `exact_bytes` bytes. A space that has one
@@ -59,7 +61,7 @@ def due(session: Session, *, exact_bytes: int, rows: int, share: float, space_id
 
 
 def try_lock(session: Session, space_id: int) -> bool:
-    """Become the only builder of a space until the transaction ends. Returns False if another builder is at work."""
+    """Lock the index of a space until the transaction ends. False if another builder holds the lock."""
     return locks.try_acquire(session, Lock.INDEX, space_id)
 
 
@@ -69,8 +71,8 @@ def postpone(session: Session, space_id: int, delay: float, error: str | None = 
     session.execute(update(SpaceRow).where(SpaceRow.id == space_id).values(build_after=build_after, build_error=error))
 
 
-def newest(session: Session, space_ids: Collection[int]) -> dict[int, list[IndexSnapshot]]:
-    """The segments of each of the spaces that are not marked broken, the newest first."""
+def list_newest(session: Session, space_ids: Collection[int]) -> dict[int, list[IndexSnapshot]]:
+    """The segments of each of the spaces that are not marked broken, newest first."""
     by_space: dict[int, list[IndexSnapshot]] = {}
     if space_ids:
         statement = (
@@ -108,14 +110,14 @@ def delete_all_but(session: Session, space_id: int, keep: int) -> list[int]:
         .order_by(IndexSnapshot.generation.desc())
         .limit(keep)
     )
-    kept = list(session.scalars(statement))
-    others = IndexSnapshot.generation.not_in(kept)
-    session.execute(delete(IndexSnapshot).where(IndexSnapshot.space_id == space_id, others))
-    return kept
+    generations = list(session.scalars(statement))
+    obsolete = IndexSnapshot.generation.not_in(generations)
+    session.execute(delete(IndexSnapshot).where(IndexSnapshot.space_id == space_id, obsolete))
+    return generations
 
 
 def build_errors(session: Session, space_ids: Collection[int]) -> dict[int, str]:
-    """The error of the last build, for those of the spaces whose last build failed."""
+    """The error of the last build of each space whose last build failed."""
     statement = select(SpaceRow.id, SpaceRow.build_error).where(
         SpaceRow.id.in_(space_ids), SpaceRow.build_error.is_not(None)
     )

@@ -24,9 +24,9 @@ class BuildPolicy:
     share: float = 0.02
 
 
-def due(session: Session, policy: BuildPolicy, folder: Path, space_id: int | None = None) -> list[int]:
-    """The spaces to build now: those that changed enough, and those whose newest segment is broken or missing here."""
-    builds = snapshots.due(
+def list_due(session: Session, policy: BuildPolicy, folder: Path, space_id: int | None = None) -> list[int]:
+    """The spaces to build now: they changed enough, or their newest segment is broken or missing on this machine."""
+    builds = snapshots.list_due(
         session, exact_bytes=policy.exact_bytes, rows=policy.rows, share=policy.share, space_id=space_id
     )
     return [build.space_id for build in builds if build.rebuild or _is_missing(build.path, folder)]
@@ -37,11 +37,11 @@ def _is_missing(path: str | None, folder: Path) -> bool:
 
 
 def enqueue_due(database: Database, policy: BuildPolicy, folder: Path) -> list[int]:
-    """Enqueue a build of each due space. Every sweep enqueues it again, since a message that is not taken in time
-    expires.
+    """Enqueue a build of each due space, and return the spaces' ids. Every sweep enqueues the build again, because its
+    message expires.
     """
     with database.transaction() as session:
-        spaces = due(session, policy, folder)
+        spaces = list_due(session, policy, folder)
     for space_id in spaces:
         enqueue_build(space_id)
     return spaces

@@ -9,6 +9,6 @@ from catalog.index import repository as snapshots
 
 
 def build_errors(database: Database, space_ids: Collection[int]) -> dict[int, str]:
-    """The error of the last build, for those of the spaces whose last build failed."""
+    """The error of the last build of each space whose last build failed."""
     with database.transaction() as session:
         return snapshots.build_errors(session, space_ids)

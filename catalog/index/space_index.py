@@ -104,8 +104,9 @@ class _LiveSegment:
 
 @dataclass(frozen=True)
 class _View:
-    """What searches read, replaced as a whole. All changes after `complete_since`, up to `covered_seq`, are in `fresh`
-    or in `removed`: the models that were removed after the main segment was built, with the `seq` of the removal.
+    """The segments that searches read, replaced as a whole. All changes after `complete_since`, up to `covered_seq`,
+    are in `fresh` or in `removed`: the models that were removed after the main segment was built, with the `seq` of the
+    removal.
     """
 
     covered_seq: int = 0
@@ -209,8 +210,8 @@ class SpaceIndex:
         allowed: np.ndarray | None = None,
         min_similarity: float = -1,
     ) -> SearchHits:
-        """The k nearest models to a vector (d,) by cosine, of those that are not in `exclude` and for which `allowed`
-        (bool, by model id) is true.
+        """The k nearest models to a vector (d,) by cosine, without the ids in `exclude` and the models for which
+        `allowed` (bool, by model id) is false.
 
         Raises `SpaceMismatch` for another dimension, and `InvalidVector` for NaN, infinity or all zeros.
         """
@@ -220,7 +221,7 @@ class SpaceIndex:
         return _merge(view, hits, k, min_similarity)
 
     def query(self, vector: np.ndarray) -> np.ndarray:
-        """A vector (d,) as searches compare it: float32, of length 1. Raises what `search` raises."""
+        """A vector (d,) in the form that searches compare: float32, of length 1. Raises what `search` raises."""
         return normalize(validate_vector(vector, self.dimension))
 
     def _apply(
@@ -259,12 +260,12 @@ def _entries(part: _LiveSegment, rows: np.ndarray | None = None) -> tuple[np.nda
 
 
 def _compact(part: _LiveSegment) -> _LiveSegment:
-    """The segment, rebuilt without its outdated rows once they are half of it or more."""
+    """The segment, rebuilt without its outdated rows if they are at least half of it."""
     return part if 2 * len(part) > len(part.segment) else _LiveSegment(FlatSegment(*_entries(part)))
 
 
 def _newer_than(seq: int, part: _LiveSegment) -> _LiveSegment:
-    """A segment of those alive rows that were changed after `seq`."""
+    """A segment of the alive rows that changed after `seq`."""
     assert isinstance(part.segment, FlatSegment)
     rows = part.alive_rows()
     return _LiveSegment(FlatSegment(*_entries(part, rows[part.segment.seqs[rows] > seq])))

@@ -25,7 +25,7 @@ MIN_COMPRESSION = 2  # codes along axes save nothing unless they have this many 
 AXES_SAMPLE = 16_384  # vectors that the axes are computed from
 OVERSAMPLING = 32  # extra axes of the randomized decomposition, for accuracy
 POWER_ITERATIONS = 2  # of the randomized decomposition
-POINTS_PER_LIST = 64  # the sample of k-means
+POINTS_PER_LIST = 64  # vectors in the sample of k-means, per list
 KMEANS_ITERATIONS = 10
 CHUNK_ROWS = 1_024  # the memory of small arrays is reused, while large ones get new pages each time
 
@@ -53,11 +53,11 @@ def train(vectors: np.ndarray, seed: int = 0) -> TrainedLists:
     n = len(vectors)
     generator = np.random.default_rng(seed)
     holdout = np.sort(generator.choice(n, min(HOLDOUT_QUERIES, max(1, n // 5)), replace=False))
-    others = np.setdiff1d(np.arange(n), holdout)
+    training_rows = np.setdiff1d(np.arange(n), holdout)
     truth = _GroundTruth(vectors, holdout, min(max(TUNED_KS), n - 1))
-    for axes in _axes(vectors[_sample(others, AXES_SAMPLE, generator)], generator):
+    for axes in _axes(vectors[_sample(training_rows, AXES_SAMPLE, generator)], generator):
         lists = InvertedLists.untrained(vectors.shape[1], axes, list_count(n), KMEANS_ITERATIONS)
-        sample = _sample(others, POINTS_PER_LIST * lists.count, generator)
+        sample = _sample(training_rows, POINTS_PER_LIST * lists.count, generator)
         lists.train(np.vstack([lists.reduce(vectors[rows]) for rows in _chunks(sample)]))
         for rows in _chunks(np.arange(n)):
             lists.add(vectors[rows[0] : rows[-1] + 1])

@@ -40,7 +40,7 @@ def retry(
     active, that job is returned instead.
 
     Raises `JobNotFound`, `NotRetriable` if the job is done, `Quarantined` unless `by_admin`, `HubTokenRequired` if the
-    job came with a Hub token (an admin releases such a job from quarantine), and `TooManyJobs`.
+    job came with a Hub token (an admin's retry releases such a job from quarantine), and `TooManyJobs`.
     """
     while True:
         try:
@@ -59,7 +59,7 @@ def retry_failed(database: Database, code: str) -> int:
         try:
             with database.transaction() as session:
                 job_ids = jobs.requeue_by_error(session, code, MAX_RETRIED_PER_TRANSACTION)
-                for job_id in job_ids[:1]:  # one notification is enough: a worker goes on until the queue is empty
+                for job_id in job_ids[:1]:  # one notification is enough: a worker continues until the queue is empty
                     enqueue_after_commit(session, job_id)
         except IntegrityError:
             continue
@@ -76,6 +76,7 @@ def pause(database: Database, name: str) -> QueueReport:
 
 
 def resume(database: Database, name: str) -> QueueReport:
+    """Resume a paused queue, and send a notification if a job is due."""
     with database.transaction() as session:
         queues.resume(session, name)
         if name == ENCODE_QUEUE and (job_id := claims.find_oldest_due(session)) is not None:
@@ -96,7 +97,7 @@ def _retry(session: Session, job_id: int, quota: Quota | None, viewer: Viewer, b
     if quarantined is not None and not by_admin:
         raise Quarantined(
             f"Job {quarantined.id} of {job.model.repo_id} is quarantined because workers died while they ran it. "
-            "Only an administrator can retry it."
+            "Only an admin can retry it."
         )
     if (active := jobs.find_active(session, job.model_id, job.requested_revision, job.reindex_id)) is not None:
         return active

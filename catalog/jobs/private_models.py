@@ -52,7 +52,7 @@ def grant_access(database: Database, repo_id: str, submitter: str) -> Sequence[M
     """Grant a submitter access to a private model. Returns all access to it. Raises `ModelNotFound`."""
     with database.transaction() as session:
         feed.lock_feed(session)
-        model = _private(session, repo_id)
+        model = _get_private_model(session, repo_id)
         access.grant(session, model.id, submitter, by_admin=True)
         return access.list_access(session, model.id)
 
@@ -63,7 +63,7 @@ def revoke_access(database: Database, repo_id: str, submitter: str) -> Sequence[
     """
     with database.transaction() as session:
         feed.lock_feed(session)
-        model = _private(session, repo_id)
+        model = _get_private_model(session, repo_id)
         access.revoke(session, model.id, submitter)
         return access.list_access(session, model.id)
 
@@ -71,11 +71,11 @@ def revoke_access(database: Database, repo_id: str, submitter: str) -> Sequence[
 def list_access(database: Database, repo_id: str) -> Sequence[ModelAccess]:
     """List who has access to a private model. Raises `ModelNotFound`."""
     with database.transaction() as session:
-        return access.list_access(session, _private(session, repo_id).id)
+        return access.list_access(session, _get_private_model(session, repo_id).id)
 
 
-def _private(session: Session, repo_id: str) -> Model:
+def _get_private_model(session: Session, repo_id: str) -> Model:
     model = access.find_private_model(session, repo_id)
     if model is None or model.state not in access.STORED_STATES:
-        raise ModelNotFound(f"There is no private model {repo_id}.")
+        raise ModelNotFound(f"There is no private model {repo_id}. Public models have no access list.")
     return model

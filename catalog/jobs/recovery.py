@@ -7,7 +7,7 @@ from catalog.jobs.repository import recovery
 from catalog.jobs.repository.recovery import RecoveredJobs
 from catalog.queue import enqueue_after_commit
 
-MAX_MESSAGES_PER_SWEEP = 16  # a few are enough: a worker that gets one goes on until the queue is empty
+MAX_MESSAGES_PER_SWEEP = 16  # a few are enough: a worker that receives one continues until the queue is empty
 
 
 def recover(database: Database, *, requeue_after: float, max_worker_deaths: int) -> RecoveredJobs:

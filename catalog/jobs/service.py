@@ -1,4 +1,4 @@
-"""Jobs, queues and workers, for the API to show."""
+"""Jobs, their events, queues and workers: listing and reading them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = [
     "QueueReport",
     "Stats",
     "get",
+    "get_stats",
     "list_events",
     "list_page",
     "list_queues",
     "list_workers",
     "newest_cursor",
-    "stats",
     "subscribe",
     "subscribe_to_job",
 ]  # fmt: skip
@@ -66,7 +66,7 @@ def list_page(
         return jobs.list_page(session, state=state, before=before, limit=limit, viewer=viewer)
 
 
-def stats(database: Database, heartbeat_timeout: float) -> Stats:
+def get_stats(database: Database, heartbeat_timeout: float) -> Stats:
     """Count models and jobs, and list the workers with a heartbeat in the last `heartbeat_timeout` seconds."""
     with database.transaction() as session:
         alive = workers.list_alive(session, heartbeat_timeout)
@@ -74,6 +74,7 @@ def stats(database: Database, heartbeat_timeout: float) -> Stats:
 
 
 def list_queues(database: Database) -> list[QueueReport]:
+    """Report the state of all queues."""
     with database.transaction() as session:
         return queues.list_reports(session)
 

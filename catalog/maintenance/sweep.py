@@ -17,7 +17,7 @@ MAX_EVENTS_DELETED_PER_SWEEP = 20_000  # events
 
 @dataclass(frozen=True)
 class SweepResult:
-    """Ids of the jobs that were requeued from dead workers, and of those whose notification was sent again."""
+    """Job ids: `released` were requeued from dead workers, `enqueued` got their notification again."""
 
     released: list[int]
     enqueued: list[int]

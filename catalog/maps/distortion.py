@@ -15,16 +15,15 @@ def neighbor_counts(n: int) -> tuple[int, int]:
     10 and 30 from 61 points on. With fewer points both are smaller, so that the map neighbors are at most half of the
     other points: otherwise a random map would have little distortion.
     """
-    others = n - 1
-    count = min(TRUE_NEIGHBORS, max(1, others // 6), max(others, 0))
-    return count, max(count, min(MAP_NEIGHBORS, others // 2))
+    other_points = n - 1
+    count = min(TRUE_NEIGHBORS, max(1, other_points // 6), max(other_points, 0))
+    return count, max(count, min(MAP_NEIGHBORS, other_points // 2))
 
 
 def distortion(neighbors: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     """The share of each point's true neighbors (n, k) that are far from it on the map (n, 2): float32 (n,), 0 to 1.
 
-    A neighbor is far if it lies outside the circle that contains the nearest points on the map, as many as
-    `neighbor_counts` returns.
+    A neighbor is far if it is not among the nearest points on the map, whose number `neighbor_counts` returns.
     """
     from scipy.spatial import cKDTree
 

@@ -15,12 +15,12 @@ from catalog.maps.placement import place
 from catalog.vectors.neighbor_graph import nearest_neighbors
 from catalog.vectors.reduction import reduce_dimensions
 
-TSNE_DIMENSIONS = 50  # that vectors are reduced to before t-SNE
+TSNE_DIMENSIONS = 50  # dimensions that vectors are reduced to before t-SNE
 PERPLEXITY = 30.0
 MIN_TSNE_MODELS = 12  # fewer models are laid out by their principal components
 MAX_EXACT_MODELS = 5_000  # up to here true neighbors are those of the full vectors, above of the reduced ones
 MAX_SINGLE_THREAD_MODELS = 10_000  # up to here one thread computes the layout, which makes it bitwise reproducible
-MIN_KNOWN_SHARE = 0.7  # share of points on the previous map from which on that map is updated, not laid out again
+MIN_UPDATE_SHARE = 0.7  # the previous map is updated, not laid out again, if it has at least this share of the points
 EXAGGERATION = 12.0  # early exaggeration; less for few models, which would collapse into one point
 INITIAL_STD = 1e-4  # standard deviation of a new map's initial coordinates, as openTSNE recommends
 
@@ -49,8 +49,8 @@ def lay_out(
     n = len(unit)
     rows = unit
     previous = np.full((n, 2), np.nan, np.float32) if previous is None else previous
-    known = np.isfinite(previous).all(axis=1)
-    parameters: dict[str, Any] = {"seed": seed, "known_models": int(known.sum())}
+    on_previous = np.isfinite(previous).all(axis=1)
+    parameters: dict[str, Any] = {"seed": seed, "previous_models": int(on_previous.sum())}
     if n < MIN_TSNE_MODELS:
         coordinates = align(principal_components(rows), previous)
         parameters["method"] = "principal components"
@@ -60,8 +60,8 @@ def lay_out(
             rows = reduce_dimensions(unit, TSNE_DIMENSIONS, seed).rows
         rows = rows.astype(np.float32, copy=False)
         report_stage("laying out")
-        initial = initial_coordinates(rows, previous) if known.sum() >= 3 else None
-        update = initial is not None and float(known.mean()) >= MIN_KNOWN_SHARE
+        initial = initial_coordinates(rows, previous) if on_previous.sum() >= 3 else None
+        update = initial is not None and float(on_previous.mean()) >= MIN_UPDATE_SHARE
         coordinates = align(_tsne(rows, initial, update, seed, parameters), previous)
     report_stage("measuring")
     count = distortion.neighbor_counts(n)[0]
@@ -83,25 +83,25 @@ def principal_components(rows: np.ndarray) -> np.ndarray:
 
 
 def initial_coordinates(rows: np.ndarray, previous: np.ndarray) -> np.ndarray:
-    """The previous coordinates of each point, or the mean of those of its neighbors if it has none. Float64 (n, 2)."""
-    known = np.isfinite(previous).all(axis=1)
+    """The previous coordinates of each point; a new point is placed among its neighbors. Float64 (n, 2)."""
+    on_previous = np.isfinite(previous).all(axis=1)
     initial = previous.astype(np.float64)
-    initial[~known] = place(rows[~known], rows[known], previous[known])
+    initial[~on_previous] = place(rows[~on_previous], rows[on_previous], previous[on_previous])
     return initial
 
 
 def align(coordinates: np.ndarray, previous: np.ndarray) -> np.ndarray:
     """Rotate, mirror and shift a map to fit the previous one, without scaling (Procrustes): float32 (n, 2).
 
-    A map without known points is centered.
+    A map without points of the previous one is centered.
     """
-    known = np.isfinite(previous).all(axis=1)
-    if not known.any():
+    on_previous = np.isfinite(previous).all(axis=1)
+    if not on_previous.any():
         centered = coordinates - coordinates.mean(axis=0) if len(coordinates) else coordinates
         return centered.astype(np.float32)
-    source, target = coordinates[known].astype(np.float64), previous[known].astype(np.float64)
-    left, _, right = np.linalg.svd((source - source.mean(axis=0)).T @ (target - target.mean(axis=0)))
-    return ((coordinates - source.mean(axis=0)) @ (left @ right) + target.mean(axis=0)).astype(np.float32)
+    source, target = coordinates[on_previous].astype(np.float64), previous[on_previous].astype(np.float64)
+    u, _, vh = np.linalg.svd((source - source.mean(axis=0)).T @ (target - target.mean(axis=0)))
+    return ((coordinates - source.mean(axis=0)) @ (u @ vh) + target.mean(axis=0)).astype(np.float32)
 
 
 def _tsne(

@@ -9,22 +9,22 @@ SEARCHED_NEIGHBORS = WEIGHTED_NEIGHBORS + 1  # the last one's cosine is subtract
 BLOCK_ROWS = 1_024  # new vectors placed at a time
 
 
-def place(new: np.ndarray, known: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
-    """Place unit vectors (m, d) among the known vectors (n, d), which have coordinates (n, 2): float32 (m, 2).
+def place(new: np.ndarray, placed: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+    """Place unit vectors (m, d) among the placed vectors (n, d), which have coordinates (n, 2): float32 (m, 2).
 
     See `interpolate`.
     """
-    if not len(known):
+    if not len(placed):
         return np.zeros((len(new), 2), np.float32)
     blocks = [
-        _place_block(new[start : start + BLOCK_ROWS], known, coordinates) for start in range(0, len(new), BLOCK_ROWS)
+        _place_block(new[start : start + BLOCK_ROWS], placed, coordinates) for start in range(0, len(new), BLOCK_ROWS)
     ]
     return np.concatenate([np.empty((0, 2), np.float32), *blocks])
 
 
-def _place_block(new: np.ndarray, known: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
-    cosines = new.astype(np.float32, copy=False) @ known.astype(np.float32, copy=False).T  # (m, n)
-    count = min(SEARCHED_NEIGHBORS, len(known))
+def _place_block(new: np.ndarray, placed: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+    cosines = new.astype(np.float32, copy=False) @ placed.astype(np.float32, copy=False).T  # (m, n)
+    count = min(SEARCHED_NEIGHBORS, len(placed))
     nearest = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
     return interpolate(np.take_along_axis(cosines, nearest, axis=1), coordinates[nearest])
 

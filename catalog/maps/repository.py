@@ -1,4 +1,4 @@
-"""SQL statements on maps. Arrays go in and come out."""
+"""SQL of maps. Functions take and return arrays, which are stored as bytes."""
 
 from __future__ import annotations
 
@@ -82,6 +82,7 @@ def get_newest(session: Session, space_id: int) -> Map | None:
 
 
 def get(session: Session, map_id: int) -> Map:
+    """The map with this id, which must exist. `decode` reads its arrays."""
     return session.get_one(Map, map_id)
 
 
@@ -95,7 +96,7 @@ def decode(row: Map) -> MapData:
 
 
 def try_lock(session: Session, space_id: int) -> bool:
-    """Lock the map of a space until the transaction ends. False where another process holds the lock."""
+    """Lock the map of a space until the transaction ends. False if another process holds the lock."""
     return locks.try_acquire(session, Lock.MAP, space_id)
 
 
@@ -179,8 +180,8 @@ class Point:
 
 _POINTS = text("""
     SELECT models.id, models.repo_id, members.cluster_id
-    FROM unnest(cast(:models AS bigint[])) AS wanted (id)
-    JOIN models ON models.id = wanted.id
+    FROM unnest(cast(:models AS bigint[])) AS requested (id)
+    JOIN models ON models.id = requested.id
     LEFT JOIN cluster_members AS members ON members.run_id = :run_id AND members.model_id = models.id
     ORDER BY models.repo_id COLLATE "C"
 """)

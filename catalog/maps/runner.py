@@ -33,7 +33,7 @@ class MapRunner:
     folder: Path
 
     def run(self, space_id: int) -> int | None:
-        """Build the map of a space and return its id. None where another process is building it.
+        """Build the map of a space and return its id. None if another process is building it.
 
         Errors are stored and raised again; `maps.list_refreshable` delays the next attempt.
         """

@@ -1,4 +1,4 @@
-"""Enqueues the maps that are due. The sweep calls this, so it must not import FAISS."""
+"""Enqueues the maps that are due. The sweep imports this module, so it must not import FAISS."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class LoadedMap:
 @dataclass(frozen=True, eq=False)
 class MapView:
     """A current map: its layout, the m models placed since, and the rows of the layout that are no longer valid because
-    the model was removed or placed again.
+    their models were removed or placed again.
     """
 
     version: MapVersion
@@ -84,7 +84,7 @@ class MapCache:
         return version
 
     def view(self, version: MapVersion) -> MapView:
-        """The map in this version. Raises `IndexNotLoaded` where a model must be placed and the index is missing."""
+        """The map in this version. Raises `IndexNotLoaded` if a model must be placed and the index is missing."""
         with self._lock:
             view = self._views.pop(version.space_id, None)
             if view is None or view.version != version:
@@ -126,7 +126,7 @@ class MapCache:
             row = maps.get(session, version.map_id)
             data = maps.decode(row)
             points = maps.list_points(session, data.model_ids.tolist(), version.run_id)
-            cluster_rows = clusters.list_of_run(session, version.run_id) if version.run_id else []
+            cluster_rows = clusters.list_by_run(session, version.run_id) if version.run_id else []
         map_clusters = [MapCluster(cluster.cluster_id, cluster.name, cluster.size) for cluster, _ in cluster_rows]
         indices = {cluster.id: index for index, cluster in enumerate(map_clusters)}
         model_ids = np.array([point.model_id for point in points], np.int64)
@@ -146,7 +146,7 @@ class MapCache:
     def _place_arrivals(
         self, layout: LoadedMap, version: MapVersion, changes: list[ModelChange], removed: np.ndarray
     ) -> dict[int, np.ndarray]:
-        """The coordinates (2,) of each changed model that is still there. Earlier placements are not repeated."""
+        """The coordinates (2,) of each changed model that is still in the space. Earlier placements are reused."""
         placed = layout.arrivals
         seqs = {change.model_id: change.seq for change in changes if not change.removed}
         pending = [model_id for model_id, seq in seqs.items() if placed.get(model_id, (0, None))[0] != seq]

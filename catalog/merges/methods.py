@@ -17,11 +17,11 @@ DEFAULT_DENSITY = 0.5
 class Method:
     """A method of PEFT.
 
-    If it `combines_factors`, it combines all A and all B separately: all ranks have to be equal, and the product of the
-    results has terms B_i A_j that no part has. Otherwise it combines the products B_i A_i; those methods whose names
-    end in svd then truncate the rank of the result. A method that `prunes` keeps a share of the values, chosen at
-    `random` or by magnitude. One that `elects_sign` averages the values that have the elected sign. `mergekit` names
-    the method of mergekit that does the same to whole models, if there is one.
+    If it `combines_factors`, it combines all A and all B separately: all ranks must be equal, and the product of the
+    results has terms B_i A_j that no part has. Otherwise it combines the products B_i A_i, and a method whose name ends
+    in svd then truncates the rank of the result. A method that `prunes` keeps a share of the values, chosen at `random`
+    or by magnitude. A method that `elects_sign` averages the values that have the elected sign. `mergekit` is the name
+    of mergekit's method that does the same to whole models, if there is one.
     """
 
     name: str

@@ -76,7 +76,7 @@ def part_notes(parts: Sequence[Part], space: SpaceRow) -> list[Note]:
 
 
 def method_notes(spec: MergeSpec, parts: Sequence[Part], rank: int | None) -> list[Note]:
-    """Notes on what the method does beyond adding the parts; `rank` is that of the result."""
+    """Notes on the effects of the method besides adding the parts; `rank` is that of the result."""
     method, notes = spec.definition, []
     if method.combines_factors:
         notes.append(

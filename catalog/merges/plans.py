@@ -61,7 +61,7 @@ def create(session: Session, spec: MergeSpec, viewer: Viewer) -> Plan:
     encodings = [part.vectors[space.id] for part in parts]
     sum_of_norms = sum(abs(part.weight) * part.vectors[space.id].norm for part in parts)
     if float(np.linalg.norm(predictions[space.id])) <= RELATIVE_ROUNDING_ERROR * sum_of_norms:
-        raise ZeroVector("The parts of this merge cancel each other: nothing would be left.")
+        raise ZeroVector("The parts of this merge cancel each other, so its prediction is zero. Change their weights.")
     pairs = [
         Pair(first, second, cosine(encodings[first].vector, encodings[second].vector))
         for first, second in combinations(range(len(parts)), 2)

@@ -31,7 +31,7 @@ def create(session: Session, predicted: Mapping[int, np.ndarray], **values: Any)
 
 
 def get(session: Session, merge_id: int, viewer: Viewer = ADMIN) -> Merge:
-    """Raises `MergeNotFound`, also where the viewer may not see it."""
+    """The merge with this id. Raises `MergeNotFound`, also if the viewer may not see it."""
     merge = session.get(Merge, merge_id, populate_existing=True)
     if merge is None or not viewer.can_see(merge.viewer):
         raise not_found(merge_id)
@@ -44,7 +44,7 @@ def get_by_model(session: Session, model_id: int) -> Merge:
 
 
 def find(session: Session, name: str, viewer: Viewer) -> Merge | None:
-    """The merge with this number or name. A merge of the viewer's takes precedence over a public one."""
+    """The merge with this id or name. The viewer's own merge takes precedence over a public one."""
     return owned_rows.find_by_id_or_name(session, Merge, name, viewer)
 
 
@@ -58,14 +58,14 @@ def list_page(session: Session, viewer: Viewer, *, before: int | None, limit: in
     return owned_rows.list_page(session, Merge, viewer, before=before, limit=limit)
 
 
-def jobs_of(session: Session, merges: Sequence[Merge]) -> dict[int, Job]:
+def get_jobs(session: Session, merges: Sequence[Merge]) -> dict[int, Job]:
     """The jobs of merges, by the ids of the merges."""
     return owned_rows.jobs_by_owner(session, {merge.model_id: merge.id for merge in merges})
 
 
-def job_of(session: Session, merge: Merge) -> Job:
-    """Raises `MergeNotFound` if the merge has been deleted since it was read."""
-    jobs = jobs_of(session, [merge])
+def get_job(session: Session, merge: Merge) -> Job:
+    """The job of a merge. Raises `MergeNotFound` if the merge has been deleted since it was read."""
+    jobs = get_jobs(session, [merge])
     if merge.id not in jobs:
         raise not_found(merge.id)
     return jobs[merge.id]
@@ -96,7 +96,7 @@ def delete(session: Session, merge: Merge) -> None:
 
 
 def not_found(merge_id: int) -> MergeNotFound:
-    return MergeNotFound(f"There is no merge {merge_id}. GET /v1/merges lists them.")
+    return MergeNotFound(f"There is no merge {merge_id}. GET /v1/merges lists the merges.")
 
 
 def _store_vectors(session: Session, merge_id: int, vectors: Mapping[int, np.ndarray], *, predicted: bool) -> None:

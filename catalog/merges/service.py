@@ -91,7 +91,7 @@ def create(database: Database, spec: MergeSpec, name: str | None, quota: Quota, 
 
 
 def get(database: Database, merge_id: int, viewer: Viewer) -> MergeWithJob:
-    """Raises `MergeNotFound`."""
+    """A merge and its job. Raises `MergeNotFound`."""
     with database.transaction() as session:
         return _with_job(session, merge_id, viewer)
 
@@ -100,7 +100,7 @@ def list_page(database: Database, viewer: Viewer, *, before: int | None, limit: 
     """Up to `limit` merges with an id below `before`, newest first."""
     with database.transaction() as session:
         rows = merges.list_page(session, viewer, before=before, limit=limit)
-        jobs = merges.jobs_of(session, rows)
+        jobs = merges.get_jobs(session, rows)
         # a merge that was deleted between the two statements has no job
         return [(merge, jobs[merge.id]) for merge in rows if merge.id in jobs]
 
@@ -114,8 +114,8 @@ def delete(database: Database, merge_id: int, viewer: Viewer) -> MergeWithJob:
         return merge, job
 
 
-def adapter(database: Database, merge_id: int, viewer: Viewer) -> Download:
-    """The adapter that a merge made.
+def get_adapter(database: Database, merge_id: int, viewer: Viewer) -> Download:
+    """The adapter that a merge produced.
 
     Raises `MergeNotFound`, `MergeNotFinished`, and `ArchiveNotFound` if the adapter is no longer stored.
     """
@@ -135,7 +135,7 @@ def adapter(database: Database, merge_id: int, viewer: Viewer) -> Download:
     )
 
 
-def neighbors(database: Database, index: IndexFollower, merge_id: int, options: SearchOptions) -> MergeNeighbors:
+def get_neighbors(database: Database, index: IndexFollower, merge_id: int, options: SearchOptions) -> MergeNeighbors:
     """The neighbors of a merge in the space of its plan. Raises `MergeNotFound`, `IndexNotLoaded`."""
     with database.transaction() as session:
         merge = merges.get(session, merge_id, options.viewer)
@@ -160,4 +160,4 @@ def neighbors(database: Database, index: IndexFollower, merge_id: int, options: 
 
 def _with_job(session: Session, merge_id: int, viewer: Viewer) -> MergeWithJob:
     merge = merges.get(session, merge_id, viewer)
-    return merge, merges.job_of(session, merge)
+    return merge, merges.get_job(session, merge)

@@ -30,7 +30,9 @@ class RepoRef:
                 f"{self.repo_id[:200]!r} is not a repo id. Use OWNER/NAME, with letters, digits and . _ - only."
             )
         if self.revision is not None and (not _REVISION.fullmatch(self.revision) or ".." in self.revision):
-            raise InvalidRevision(f"{self.revision[:200]!r} is not a branch, tag or commit.")
+            raise InvalidRevision(
+                f"{self.revision[:200]!r} is not a branch, tag or commit. Use letters, digits and . _ - / + only."
+            )
 
     @property
     def owner(self) -> str:

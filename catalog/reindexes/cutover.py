@@ -70,7 +70,7 @@ def roll_back(database: Database, reindex_id: int, *, force: bool = False) -> Re
 
 def _roll_back(session: Session, row: Reindex, force: bool) -> Reindex:
     if row.state != ReindexState.CUT_OVER:
-        raise ReindexFinished(f"Reindex {row.id} is {row.state}.")
+        raise ReindexFinished(f"Reindex {row.id} is {row.state} and cannot be rolled back.")
     pairs = [
         SpacePair(old=_get_space(session, ids["new"]), new=_get_space(session, ids["old"]))
         for ids in row.cutover_spaces or []
@@ -111,7 +111,7 @@ def _check_ready(session: Session, row: Reindex, force: bool, exact_bytes: int) 
         raise ReindexNotReady(f"Reindex {row.id} is {row.stage}: it can cut over once all models are measured.")
     if not force:
         missing = missing_artifacts(session, row, backfill.list_space_pairs(session, row.id), exact_bytes)
-        kinds = ", ".join(sorted({artifact.kind for artifact in missing})) or "its report"
+        kinds = ", ".join(sorted({artifact.kind for artifact in missing})) or "the drift report"
         raise ReindexNotReady(
             f"Reindex {row.id} is still building: {kinds}. Wait, or cut over with `force` before they are finished."
         )
@@ -124,8 +124,8 @@ def _check_lost_models(session: Session, row: Reindex, pairs: Sequence[SpacePair
         names = ", ".join(dict.fromkeys(name for models in lost for name in models.repo_ids[:5]))
         raise ReindexIncomplete(
             f"{count} vectors have no counterpart under the other contract, so searches would lose their models: "
-            f"{names}{', ...' if count > 5 else ''}. Measure these too (reindex all models, or those of the base), or "
-            "give them up with `force`."
+            f"{names}{', ...' if count > 5 else ''}. Measure these models too (reindex all models, or all of the "
+            "base), or accept the loss with `force`."
         )
 
 
@@ -143,12 +143,12 @@ def _serve(session: Session, row: Reindex, pairs: Sequence[SpacePair]) -> None:
 
 
 def _discard(database: Database, reindex_id: int, state: ReindexState) -> Reindex:
-    """Stop storing for the reindex with this commit; workers then cancel its jobs and discard its vectors in pages."""
+    """Stop a reindex: it stores no vectors after this commit. Workers then cancel its jobs and discard its vectors."""
     with database.transaction() as session:
         row = reindexes.get(session, reindex_id)
         values = {"stage": Stage.DISCARDING, "finished_at": NOW}
-        if not reindexes.change_state(session, reindex_id, (*ACTIVE_REINDEX, ReindexState.FAILED), state, **values):
-            raise ReindexFinished(f"Reindex {reindex_id} is {row.state}.")
+        if not reindexes.set_state(session, reindex_id, (*ACTIVE_REINDEX, ReindexState.FAILED), state, **values):
+            raise ReindexFinished(f"Reindex {reindex_id} is {row.state} and cannot be discarded.")
         return reindexes.get(session, reindex_id)
 
 

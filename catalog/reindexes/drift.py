@@ -1,4 +1,4 @@
-"""How the nearest neighbors of models change from one measurement to another. Pure math."""
+"""How the nearest neighbors of models change from one measurement to another. Pure functions of arrays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from catalog.vectors.numeric import EPSILON, unit_rows
 
 PERCENTILES = (5, 25, 50, 75, 95)
-MAX_NAMED = 10  # models listed as those that changed most
+MAX_NAMED = 10  # models in `most_changed`
 BINS = 10  # of the histogram of overlaps, from 0 to 1
 
 
@@ -48,7 +48,7 @@ class Drift:
 def measure_drift(old: np.ndarray, new: np.ndarray, k: int = 10) -> Drift | None:
     """Compare the old vectors (n, d) of some models with the new ones (n, e).
 
-    None for fewer than three models, which have the same neighbors whatever was measured.
+    None for fewer than three models, whose neighbors cannot change.
     """
     n = len(old)
     k = min(k, n - 2)

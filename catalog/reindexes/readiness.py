@@ -1,4 +1,4 @@
-"""What the new spaces of a reindex need before they may serve: the index, clusters and map that the old ones have."""
+"""The artifacts that the new spaces of a reindex need before they may serve: the index, clusters and map."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class MissingArtifact:
-    """What must still be built for a space. `kind` is `index`, `clusters` or `map`."""
+    """An artifact that must still be built for a space. `kind` is `index`, `clusters` or `map`."""
 
     space: SpaceRow
     kind: str
@@ -39,7 +39,7 @@ class MissingArtifact:
 def missing_artifacts(
     session: Session, row: Reindex, pairs: list[SpacePair], exact_bytes: int
 ) -> list[MissingArtifact]:
-    """What the new spaces lack and the cutover would therefore take away."""
+    """The artifacts that the old spaces have and the new spaces lack, so that a cutover would lose them."""
     return [
         MissingArtifact(pair.new, kind)
         for pair in pairs
@@ -56,7 +56,7 @@ def _missing_kinds(session: Session, row: Reindex, pair: SpacePair, exact_bytes:
     # no later than the last change of the space, which may be long ago
     required = min(row.required_seq or 0, vector_stream.last_seq_of_space(session, new.id))
     max_exact_vectors = exact_bytes // (4 * new.dimension)
-    if not snapshots.newest(session, [new.id]) and backfill.has_at_least(session, new.id, max_exact_vectors + 1):
+    if not snapshots.list_newest(session, [new.id]) and backfill.has_at_least(session, new.id, max_exact_vectors + 1):
         kinds.append("index")
     run = cluster_runs.get_current(session, new.id)
     if old and cluster_runs.get_current(session, old.id) and (run is None or (run.covered_seq or 0) < required):
@@ -82,7 +82,7 @@ def make_ready(database: Database, reindex_id: int, exact_bytes: int) -> bool:
             return False
         report = create_report(database, session, row, pairs)
         values = {"stage": None, "report": report, "ready_at": NOW}
-        return row.stage == Stage.BUILDING and reindexes.change_state(
+        return row.stage == Stage.BUILDING and reindexes.set_state(
             session, reindex_id, (ReindexState.RUNNING,), ReindexState.READY, **values
         )
 
@@ -141,7 +141,7 @@ def _load_vectors(connection: Connection, space: SpaceRow, ids: list[int]) -> tu
 
 
 def create_report(database: Database, session: Session, row: Reindex, pairs: list[SpacePair]) -> list[dict[str, Any]]:
-    """The spaces' keys, lost models and drift of each pair, as JSON."""
+    """The drift report as JSON: for each pair of spaces their keys, the lost models and the drift."""
     return [_pair_report(database, session, row, pair) for pair in pairs if pair.new]
 
 
@@ -164,8 +164,8 @@ def _pair_report(database: Database, session: Session, row: Reindex, pair: Space
 
 
 def get_drift_report(database: Database, reindex_id: int) -> tuple[bool, list[dict[str, Any]]]:
-    """Whether the report is final, and the report: the one stored when the reindex became ready, or one of what is
-    measured so far. Raises `ReindexNotFound`.
+    """Whether the drift report is final, and the report: the stored one of a reindex that became ready, or else one of
+    the models that have been measured so far. Raises `ReindexNotFound`.
     """
     with database.transaction() as session:
         row = reindexes.get(session, reindex_id)
@@ -175,7 +175,7 @@ def get_drift_report(database: Database, reindex_id: int) -> tuple[bool, list[di
 
 
 def list_missing_artifacts(database: Database, reindex_id: int, exact_bytes: int) -> list[dict[str, str]]:
-    """What must still be built for which space, as JSON."""
+    """The missing artifacts and their spaces, as JSON. Raises `ReindexNotFound`."""
     with database.transaction() as session:
         return _list_missing_artifacts(session, reindexes.get(session, reindex_id), exact_bytes)
 
@@ -198,7 +198,7 @@ class Progress:
 
 
 def get_progress(database: Database, reindex_id: int, exact_bytes: int) -> Progress:
-    """Raises `ReindexNotFound`."""
+    """A reindex and its progress. Raises `ReindexNotFound`."""
     with database.transaction() as session:
         row = reindexes.get(session, reindex_id)
         return Progress(

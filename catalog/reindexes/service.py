@@ -82,7 +82,7 @@ def create(database: Database, selection: ReindexSelection) -> Reindex:
     with database.transaction() as session:
         reindexes.lock_start(session)
         if (other := reindexes.get_active(session)) is not None:
-            raise ReindexActive(f"Reindex {other.id} is {other.state}: cut over, roll it back or cancel it first.")
+            raise ReindexActive(f"Reindex {other.id} is {other.state}: cut over, roll back or cancel it first.")
         selection.query(session, [])
         return reindexes.create(session, selection.as_dict())
 
@@ -138,8 +138,8 @@ def finish_measuring(database: Database, reindex_id: int) -> bool:
 
 
 def backfill_spaces(database: Database, reindex_id: int) -> bool:
-    """Copy a page of vectors that the new spaces lack and other spaces of the same contract have: those of models that
-    were not selected, failed, or were added since. False if there are none, so the new spaces can be built.
+    """Copy a page of vectors that the new spaces lack and other spaces of the same contract have. Their models were not
+    selected, failed, or were added since. False if there are none, so the artifacts of the new spaces can be built.
     """
     with database.transaction() as session:
         feed.lock_feed(session)  # before any row of a model, in the order of every writer of vectors
@@ -149,14 +149,14 @@ def backfill_spaces(database: Database, reindex_id: int) -> bool:
             return True
         if row.state == ReindexState.RUNNING and row.stage == Stage.BACKFILLING:
             row.stage, row.required_seq = Stage.BUILDING, feed.last_seq(session)
-            if not pairs:  # its models had never been indexed, so they went into the serving spaces
+            if not pairs:  # its models had never been indexed, so they were stored in the serving spaces
                 row.state, row.stage = ReindexState.CUT_OVER, None
                 row.finished_at = row.cut_over_at = NOW
     return False
 
 
 def backfill_page(session: Session, row: Reindex, pairs: Sequence[SpacePair]) -> bool:
-    """Copy one page of vectors; whether there may be more. The caller holds `feed.lock_feed` and the row's lock."""
+    """Copy one page of vectors. True if there may be more. The caller holds `feed.lock_feed` and the row's lock."""
     for pair in pairs:
         if pair.new is None:
             continue

@@ -2,7 +2,7 @@
 
 What all fine-tunes of a base have in common, and the coordinates in which they differ most, vary between bases and
 outweigh what each model learned. A geometry is therefore fitted to the models of each base separately, and every model
-is compared relative to the other models of its own base (docs/across-bases.md).
+is compared relative to the other models of its base (docs/across-bases.md).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class CrossBaseQuery:
 def cross_base_query(
     index: IndexFollower, space: SpaceIndex, base: str | None, filters: Filters, viewer: Viewer
 ) -> CrossBaseQuery | None:
-    """The geometries for a query of a model of `base`. None if raw vectors are to be compared, because the base is
-    unknown or has too few models.
+    """The geometries for a query of a model of `base`. None if the base is unknown or has too few models, so that raw
+    vectors are compared.
     """
     fitted = _by_base(space.geometries)
     query_base = fitted.get(base or "")

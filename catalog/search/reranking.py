@@ -135,8 +135,8 @@ def _rescore(
 
 
 def _comparison_vectors(hits: SearchHits, geometry: Geometry | PerBaseGeometry | None) -> np.ndarray:
-    """Unit vectors float32 (k, d) by which hits are compared with one another: raw ones, or, across bases, each in the
-    geometry of its own base.
+    """Unit vectors float32 (k, d) by which hits are compared with one another: raw vectors, or in a cross-base query
+    each vector in the geometry of its base.
     """
     vectors = hits.vectors()
     for base, allowed in geometry.bases if isinstance(geometry, PerBaseGeometry) else ():

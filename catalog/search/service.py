@@ -90,7 +90,7 @@ class SearchAnswer:
 
 @dataclass(frozen=True)
 class _Query:
-    """A vector to search with; `model` is None if the vector was not that of a model."""
+    """A vector to search with. `model` and `base` are None unless the vector is that of a model."""
 
     space: SpaceRow
     vector: np.ndarray
@@ -182,7 +182,7 @@ def resolve_space(session: Session, key: str | None, dimension: int, viewer: Vie
     """The space with this key. Without a key, or if it names several spaces, the only serving space of that dimension,
     or the only space of it. Raises `SpaceNotFound`, `SpaceMismatch`, `SpaceRequired`.
     """
-    candidates = spaces.find_by_name(session, key, viewer) if key is not None else spaces.list_page(session, viewer)
+    candidates = spaces.find_by_name(session, key, viewer) if key is not None else spaces.list_visible(session, viewer)
     if key is not None and len(candidates) == 1:
         return candidates[0]
     of_dimension = [space for space in candidates if space.dimension == dimension]
@@ -283,7 +283,9 @@ def _search(index: IndexFollower, query: _Query, excluded: Sequence[int], option
 
 
 def _default_geometry(row: SpaceRow, index: SpaceIndex) -> StoredGeometry | None:
-    """None where raw vectors are compared: by default for the feature, or until a fit has `MIN_MODELS`."""
+    """The default geometry of a space. None if raw vectors are compared: always for some features, and for all of them
+    until a geometry is fitted to `MIN_MODELS` models.
+    """
     default = index.geometries.get(GeometryKey(default_kind(row.feature)))
     return default if default and default.models >= MIN_MODELS else None
 
@@ -296,9 +298,9 @@ def _confidence(
     comparison: CrossBaseQuery | StoredGeometry | None,
     models: int,
 ) -> Confidence:
-    """The confidence of an answer from a space with this many `models`. The noise floor is one of raw vectors, so raw
-    cosines decide in any geometry, except across bases: there all raw vectors are near, and the answer's cosines
-    decide.
+    """The confidence of an answer from a space with `models` models. The noise floor is that of raw vectors, so raw
+    cosines are compared with it in every geometry. The exception is a cross-base query, whose raw vectors are all near
+    each other: there the answer's cosines are compared.
     """
     if query.noise_floor is None:
         return Confidence(query.norm, None, None, None)

@@ -12,9 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from catalog.auth.repository import owned_rows
-from catalog.auth.repository.owned_rows import visible_to
 from catalog.auth.viewer import ADMIN, Viewer
-from catalog.database import newest_first
 from catalog.errors import SelectionNotFound
 from catalog.models.repository import models
 from catalog.tables import Job, Model, ModelState, Revision, Selection, Source
@@ -23,6 +21,7 @@ KIND = "lora"  # the only kind of adapter whose deltas can be summed
 
 
 def create(session: Session, **values: Any) -> Selection:
+    """Create a selection and its hidden model."""
     selection_id = session.execute(select(func.nextval(func.pg_get_serial_sequence("selections", "id")))).scalar_one()
     model = models.get_or_create(
         session, f"selection:{selection_id}@{values['base_repo']}", Source.SELECTION, private=True
@@ -32,34 +31,33 @@ def create(session: Session, **values: Any) -> Selection:
 
 
 def get(session: Session, selection_id: int, viewer: Viewer = ADMIN) -> Selection:
-    """Raises `SelectionNotFound`, also where the viewer may not see it."""
+    """The selection with this id. Raises `SelectionNotFound`, also if the viewer may not see it."""
     selection = session.get(Selection, selection_id, populate_existing=True)
     if selection is None or not viewer.can_see(selection.viewer):
-        raise _missing(selection_id)
+        raise _not_found(selection_id)
     return selection
 
 
 def get_by_model(session: Session, model_id: int) -> Selection:
-    """The selection whose job runs for this hidden model."""
+    """The selection whose job belongs to this hidden model."""
     return session.scalars(select(Selection).where(Selection.model_id == model_id)).one()
 
 
 def list_page(session: Session, viewer: Viewer, *, before: int | None, limit: int) -> list[Selection]:
-    """Up to `limit` with an id below `before`, newest first."""
-    statement = select(Selection).where(visible_to(Selection.viewer, viewer))
-    return list(session.scalars(newest_first(statement, Selection.id, before, limit)))
+    """Up to `limit` selections with an id below `before`, newest first."""
+    return owned_rows.list_page(session, Selection, viewer, before=before, limit=limit)
 
 
-def jobs_of(session: Session, selections: Sequence[Selection]) -> dict[int, Job]:
-    """The jobs of selections, by the ids of these."""
+def get_jobs(session: Session, selections: Sequence[Selection]) -> dict[int, Job]:
+    """The jobs of selections, by selection id."""
     return owned_rows.jobs_by_owner(session, {selection.model_id: selection.id for selection in selections})
 
 
-def job_of(session: Session, selection: Selection) -> Job:
-    """Raises `SelectionNotFound` where it has been deleted since it was read."""
-    jobs = jobs_of(session, [selection])
+def get_job(session: Session, selection: Selection) -> Job:
+    """The job of a selection. Raises `SelectionNotFound` if it has been deleted since it was read."""
+    jobs = get_jobs(session, [selection])
     if selection.id not in jobs:
-        raise _missing(selection.id)
+        raise _not_found(selection.id)
     return jobs[selection.id]
 
 
@@ -86,5 +84,5 @@ def selectable_ids(session: Session, base_repo: str) -> np.ndarray:
     return np.array(session.scalars(statement).all(), np.int64)
 
 
-def _missing(selection_id: int) -> SelectionNotFound:
-    return SelectionNotFound(f"There is no selection {selection_id}. GET /v1/selections lists them.")
+def _not_found(selection_id: int) -> SelectionNotFound:
+    return SelectionNotFound(f"There is no selection {selection_id}. GET /v1/selections lists the selections.")

@@ -18,7 +18,7 @@ from catalog.selections import repository as selections
 from catalog.selections.strategies import CANDIDATE_POOL, DEFAULT_STRATEGY, Candidates, Strategy
 from catalog.tables import Job, Model, Selection, SpaceRow, Task, TaskRun
 from catalog.tasks import repository as tasks
-from catalog.tasks.nearest import preferred
+from catalog.tasks.nearest import select_preferred
 from catalog.tasks.uncertainty import similarities
 from catalog.vectors.numeric import unit_rows
 from catalog.vectors.repository import stream as vector_stream
@@ -26,9 +26,9 @@ from catalog.vectors.repository import stream as vector_stream
 
 @dataclass(frozen=True)
 class SelectionRequest:
-    """Select `count` adapters by each strategy for a task, given by number or name, on a base; None: the first base on
-    which the task is done. `seed` draws the examples that weights are chosen by; at most `budget` weights are tried for
-    each set.
+    """A request to select `count` adapters by each strategy for a task, given by id or name, on a base (None: the first
+    base on which the task is done). `seed` draws the examples that weights are chosen by. At most `budget` weightings
+    are tried for each set.
     """
 
     task: str
@@ -39,23 +39,24 @@ class SelectionRequest:
     budget: int = 40
 
 
-WithJob = tuple[Selection, Job]
+SelectionWithJob = tuple[Selection, Job]
 
 
-def create(database: Database, request: SelectionRequest, quota: Quota, viewer: Viewer) -> WithJob:
-    """Queue a selection. It belongs to the owner of the task, or else to the `viewer`; without either it is public.
+def create(database: Database, request: SelectionRequest, quota: Quota, viewer: Viewer) -> SelectionWithJob:
+    """Create a selection and enqueue its job. It belongs to the owner of the task or else to the `viewer`; it is public
+    if neither has an API key.
 
     Raises `TaskNotFound`, `TaskNotFinished`, `ExamplesNotKept`, `TooManyJobs`.
     """
     with database.transaction() as session:
         task = tasks.find(session, request.task, viewer)
         if task is None or not tasks.lock(session, task.id):
-            raise TaskNotFound(f"There is no task {request.task}. GET /v1/tasks lists them.")
+            raise TaskNotFound(f"There is no task {request.task}. GET /v1/tasks lists the tasks.")
         run = _finished_run(session, task, request.base)
         if not task.keep_examples:
             raise ExamplesNotKept(
-                f"The examples of task {request.task} were not kept, so no set can be composed on them: create the "
-                "task again with `keep_examples` (`deltadex task FILE --keep`)."
+                f"The examples of task {request.task} were not kept, and a selection needs them. Create the task again "
+                "with `keep_examples` (`deltadex task FILE --keep-examples`)."
             )
         owner = Viewer(task.viewer or viewer.submitter)
         selection = selections.create(
@@ -73,22 +74,22 @@ def create(database: Database, request: SelectionRequest, quota: Quota, viewer: 
         return selection, submissions.enqueue_exclusive(session, model, run.base_repo, quota, owner)
 
 
-def get(database: Database, selection_id: int, viewer: Viewer) -> WithJob:
-    """Raises `SelectionNotFound`."""
+def get(database: Database, selection_id: int, viewer: Viewer) -> SelectionWithJob:
+    """A selection and its job. Raises `SelectionNotFound`."""
     with database.transaction() as session:
         return _with_job(session, selection_id, viewer)
 
 
-def list_page(database: Database, viewer: Viewer, *, before: int | None, limit: int) -> list[WithJob]:
-    """The newest first."""
+def list_page(database: Database, viewer: Viewer, *, before: int | None, limit: int) -> list[SelectionWithJob]:
+    """Up to `limit` selections with an id below `before`, newest first."""
     with database.transaction() as session:
         rows = selections.list_page(session, viewer, before=before, limit=limit)
-        jobs = selections.jobs_of(session, rows)
+        jobs = selections.get_jobs(session, rows)
         # a selection that was deleted between the two statements has no job
         return [(selection, jobs[selection.id]) for selection in rows if selection.id in jobs]
 
 
-def delete(database: Database, selection_id: int, viewer: Viewer) -> WithJob:
+def delete(database: Database, selection_id: int, viewer: Viewer) -> SelectionWithJob:
     """Delete a selection and return it; a job that is running stores nothing. Raises `SelectionNotFound`."""
     with database.transaction() as session:
         selection, job = _with_job(session, selection_id, viewer)
@@ -97,14 +98,14 @@ def delete(database: Database, selection_id: int, viewer: Viewer) -> WithJob:
         return selection, job
 
 
-def candidates(session: Session, base_repo: str, space: SpaceRow, vector: np.ndarray) -> Candidates:
+def list_candidates(session: Session, base_repo: str, space: SpaceRow, vector: np.ndarray) -> Candidates:
     """The models of a base that may be selected, by raw cosine to a vector (d,) of the space."""
     selectable = selections.selectable_ids(session, base_repo)
     ids, cosines = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     for block_ids, vectors in vector_stream.stream(session, space.id, space.dimension, public=True):
-        kept = np.isin(block_ids, selectable)
-        ids.append(block_ids[kept])
-        cosines.append(similarities(Geometry(), vector[None], vectors[kept])[0])
+        is_selectable = np.isin(block_ids, selectable)
+        ids.append(block_ids[is_selectable])
+        cosines.append(similarities(Geometry(), vector[None], vectors[is_selectable])[0])
     all_ids, all_cosines = np.concatenate(ids), np.concatenate(cosines)
     order = np.argsort(-all_cosines, kind="stable")
     pool = _unit_vectors(session, space, all_ids[order[:CANDIDATE_POOL]])
@@ -113,8 +114,8 @@ def candidates(session: Session, base_repo: str, space: SpaceRow, vector: np.nda
 
 def _unit_vectors(session: Session, space: SpaceRow, ids: np.ndarray) -> np.ndarray:
     """The unit vectors (m, d) of models, in the order of their ids; zeros for a model that was just deleted."""
-    found_ids, vectors = vector_stream.newest_vectors(session.connection(), space.id, space.dimension, ids)
-    by_id = dict(zip(found_ids.tolist(), vectors, strict=True))
+    stored_ids, vectors = vector_stream.newest_vectors(session.connection(), space.id, space.dimension, ids)
+    by_id = dict(zip(stored_ids.tolist(), vectors, strict=True))
     rows = np.array([by_id.get(model_id, np.zeros(space.dimension)) for model_id in ids.tolist()], np.float32)
     return unit_rows(rows.reshape(-1, space.dimension))
 
@@ -126,7 +127,7 @@ def _finished_run(session: Session, task: Task, base: str | None) -> TaskRun:
     for run in task.runs:
         if base not in (None, run.base_repo) or not (measured := tasks.get_vectors(session, run.id)):
             continue
-        if preferred(measured)[0].serving:
+        if select_preferred(measured)[0].serving:
             return run
         reason = (
             f"Task {task.id} was measured under another contract than the serving models{on_base}: create it again "
@@ -135,6 +136,6 @@ def _finished_run(session: Session, task: Task, base: str | None) -> TaskRun:
     raise TaskNotFinished(reason)
 
 
-def _with_job(session: Session, selection_id: int, viewer: Viewer) -> WithJob:
+def _with_job(session: Session, selection_id: int, viewer: Viewer) -> SelectionWithJob:
     selection = selections.get(session, selection_id, viewer)
-    return selection, selections.job_of(session, selection)
+    return selection, selections.get_job(session, selection)

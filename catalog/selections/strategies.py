@@ -1,6 +1,6 @@
-"""Strategies that select adapters for a task. Pure: candidates with their cosines in, model ids out.
+"""Strategies that select adapters for a task: pure functions from candidates with their cosines to model ids.
 
-A strategy is deterministic. What was measured of these two, and of sets with random members, is in docs/selections.md.
+A strategy is deterministic. docs/selections.md compares these two with each other and with random sets.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ class Candidates:
         return len(self.ids)
 
     def without(self, ids: Collection[int]) -> Candidates:
-        kept = ~np.isin(self.ids, list(ids))
-        return Candidates(self.ids[kept], self.cosines[kept], self.pool[kept[: len(self.pool)]])
+        """The candidates without these ids."""
+        remaining = ~np.isin(self.ids, list(ids))
+        return Candidates(self.ids[remaining], self.cosines[remaining], self.pool[remaining[: len(self.pool)]])
 
 
-Select = Callable[[Candidates, int], np.ndarray]  # ids (count,), or of all candidates where there are fewer
+Select = Callable[[Candidates, int], np.ndarray]  # ids (count,), or all candidates if there are fewer
 
 
 def nearest(candidates: Candidates, count: int) -> np.ndarray:

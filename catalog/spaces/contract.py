@@ -25,7 +25,7 @@ NAME_PATTERN = f"^({KEY.pattern}|[a-z][a-z_]{{0,62}})$"  # a space's key, or a f
 
 
 def features_named(name: str) -> tuple[str, ...]:
-    """The features that a name may stand for, with or without `delta_`; none if the name is a key."""
+    """The features that a name may refer to, with or without `delta_`; none if the name is a key."""
     return () if KEY.fullmatch(name) else (name, f"delta_{name}")
 
 
@@ -62,6 +62,6 @@ class Space:
 
 
 def describe_contract(contract: Sequence[Space]) -> list[dict[str, Any]]:
-    """What a worker measures of any base, one dictionary per space, sorted by feature."""
+    """The base-independent fields of a worker's contract, one dictionary per feature, sorted by feature."""
     fields = ({name: getattr(space, name) for name in BASE_INDEPENDENT_FIELDS} for space in contract)
     return sorted(fields, key=lambda values: str(values["feature"]))

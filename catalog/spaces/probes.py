@@ -16,7 +16,10 @@ MAX_CHARACTERS = 8_000
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """A list of 1 to 64 prompts. Sets with the same prompts in the same order are equal, whatever their names."""
+    """A list of 1 to 64 prompts, identified by its sha256, which does not depend on the name.
+
+    Raises `InvalidProbeSet`.
+    """
 
     name: str
     prompts: tuple[str, ...]

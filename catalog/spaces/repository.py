@@ -64,7 +64,7 @@ def get_write_target(session: Session, space: Space, dimension: int) -> SpaceRow
 
 
 def is_write_target() -> ColumnElement[bool]:
-    """Whether a `SpaceRow` is the write target of its contract, as a condition."""
+    """Condition on `SpaceRow`: it is the write target of its contract."""
     other = aliased(SpaceRow)
     same_contract = [getattr(other, name).is_not_distinct_from(getattr(SpaceRow, name)) for name in _CONTRACT_FIELDS]
     serving_edition = select(other.id).where(other.serving, *same_contract)
@@ -95,12 +95,14 @@ def list_bases(session: Session, repo: str | None, viewer: Viewer) -> list[tuple
     bases = [(base, shas[0]) for base, shas, _ in rows if base and shas[0]]
     if not bases:
         of_repo = f" of {repo}" if repo is not None else ""
-        raise SpaceNotFound(f"No fine-tune{of_repo} is indexed, so there is nothing to compare with. Add some first.")
+        raise SpaceNotFound(
+            f"No fine-tune{of_repo} is indexed yet. Submit some with POST /v1/models or `deltadex add`."
+        )
     return bases
 
 
 def matches_name(name: str) -> ColumnElement[bool]:
-    """Whether a `SpaceRow` goes by that name, as a condition: its key, or its feature with or without `delta_`."""
+    """Condition on `SpaceRow`: the name is its key, or its feature with or without `delta_`."""
     features = features_named(name)
     return SpaceRow.feature.in_(features) if features else SpaceRow.key == name
 
@@ -153,7 +155,7 @@ def is_default_for_base(session: Session, space: SpaceRow) -> bool:
     return session.scalars(statement.order_by(preference, SpaceRow.id.desc()).limit(1)).one_or_none() == space.id
 
 
-def list_page(session: Session, viewer: Viewer = PUBLIC) -> list[SpaceRow]:
+def list_visible(session: Session, viewer: Viewer = PUBLIC) -> list[SpaceRow]:
     """The spaces in which the viewer sees a model, newest first."""
     return list(session.scalars(select(SpaceRow).where(visible_spaces(viewer)).order_by(SpaceRow.id.desc())))
 

@@ -8,7 +8,7 @@ from catalog.spaces import repository as spaces
 from catalog.tables import SpaceRow
 
 
-def list_page(database: Database, viewer: Viewer = PUBLIC) -> list[SpaceRow]:
+def list_spaces(database: Database, viewer: Viewer = PUBLIC) -> list[SpaceRow]:
     """List the spaces in which the viewer sees a model, newest first."""
     with database.transaction() as session:
-        return spaces.list_page(session, viewer)
+        return spaces.list_visible(session, viewer)

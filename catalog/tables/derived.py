@@ -1,4 +1,4 @@
-"""Tables of what is computed from a space's vectors and can be recomputed: indexes, clusters, maps and geometries."""
+"""Tables of indexes, clusters, maps and geometries: they are computed from a space's vectors and can be recomputed."""
 
 from __future__ import annotations
 

@@ -114,12 +114,12 @@ class Job(Base):
     viewer: Mapped[str | None]  # the only submitter that may see the job; null: public
     token: Mapped[bytes | None] = mapped_column(LargeBinary)  # the submitter's Hub token, sealed; deleted at the end
     token_at: Mapped[datetime | None]  # when the token was submitted
-    submitter: Mapped[str | None]  # whose quota the job counts against: `anonymous` or a key's hash; null: nobody's
+    submitter: Mapped[str | None]  # whose quota the job counts toward: `anonymous` or a key's hash; null: no quota
     exclusive: Mapped[bool] = mapped_column(server_default=text("false"))  # runs with nothing else on its worker
     reindex_id: Mapped[int | None] = mapped_column(ForeignKey("reindexes.id", ondelete="SET NULL"))
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     worker_deaths: Mapped[int] = mapped_column(server_default=text("0"))  # workers that died while they ran it
-    history: Mapped[list[dict]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))  # one entry an ended attempt
+    history: Mapped[list[dict]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))  # an entry per ended attempt
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     base_hint: Mapped[str | None]  # jobs of the same base are claimed together

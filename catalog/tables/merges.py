@@ -27,7 +27,7 @@ class Merge(Base):
     base_repo: Mapped[str]
     base_sha: Mapped[str]
     method: Mapped[str]  # of `catalog.merges.methods.METHODS`
-    settings: Mapped[dict[str, Any]] = mapped_column(JSONB)  # those that the method has
+    settings: Mapped[dict[str, Any]] = mapped_column(JSONB)  # only settings that the method has
     parts: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)  # model_id, repo_id, sha, weight, license, datasets
     plan: Mapped[dict[str, Any]] = mapped_column(JSONB)  # `catalog.merges.plans.as_dict`
     metrics: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # what the job measured

@@ -27,7 +27,7 @@ from catalog.tables.base import Base, one_of
 class ModelState(StrEnum):
     PENDING = "pending"  # submitted, no vector stored yet
     INDEXED = "indexed"
-    NO_SHIFT = "no_shift"  # measured, but its norms are below the noise floor
+    NO_SHIFT = "no_shift"  # measured, but all its norms are within the noise floor
     FAILED = "failed"
     REMOVED = "removed"  # deleted or private on the Hub: only its name is kept, and no index contains it
 

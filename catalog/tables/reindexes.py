@@ -23,7 +23,7 @@ class ReindexState(StrEnum):
 
 
 class Stage(StrEnum):
-    """What workers are doing for a reindex."""
+    """The stage of a reindex that workers are working on."""
 
     QUEUEING = "queueing"  # jobs are created in pages
     MEASURING = "measuring"  # all jobs are created, and some are queued or running

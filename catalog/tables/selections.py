@@ -13,7 +13,7 @@ from catalog.tables.base import Base
 
 
 class Selection(Base):
-    """A request to compose sets of adapters for a task on one base, and the result. Its job is of a hidden model."""
+    """A request to compose sets of adapters for a task on one base, and its result. The job is of a hidden model."""
 
     __tablename__ = "selections"
 
@@ -26,6 +26,6 @@ class Selection(Base):
     count: Mapped[int]  # adapters in a set
     strategies: Mapped[list[str]] = mapped_column(JSONB)  # `catalog.selections.strategies.Strategy`
     seed: Mapped[int]  # draws the examples that weights are chosen by
-    budget: Mapped[int]  # weights that are tried for a set, at most
+    budget: Mapped[int]  # maximum number of weightings that are tried for a set
     metrics: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # `workers.selections.results`
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

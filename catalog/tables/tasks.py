@@ -1,4 +1,4 @@
-"""Tasks by example, their runs on bases, and the vectors of these."""
+"""Tasks by example, their runs on bases, and the vectors of the runs."""
 
 from __future__ import annotations
 

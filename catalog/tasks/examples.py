@@ -20,8 +20,8 @@ _REQUEST = ". Write a response that appropriately completes the request.\n\n### 
 
 @dataclass(frozen=True)
 class Example:
-    """One example. Of a chat, the last user message is the instruction and the turns before it are the input, the
-    latest of which matter most.
+    """One example. In a chat, the last user message is the instruction, and the turns before it are the input, of which
+    the latest matter most.
     """
 
     instruction: str
@@ -31,7 +31,7 @@ class Example:
 
     def prompt(self, input_text: str | None = None) -> str:
         """The prompt in Alpaca's template (github.com/tatsu-lab/stanford_alpaca), with `input_text` or the example's
-        own input, or without one where it is empty.
+        own input, or without one if it is empty.
         """
         input_text = self.input if input_text is None else input_text
         input_section = f"\n\n### Input:\n{input_text}" if input_text else ""

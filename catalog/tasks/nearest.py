@@ -1,4 +1,4 @@
-"""The models nearest to a task, found without an index."""
+"""The models nearest to a task, by exhaustive search without an index."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from catalog.tasks.uncertainty import similarities
 from catalog.vectors.repository import stream as vector_stream
 
 
-def preferred(measured: Sequence[tuple[SpaceRow, np.ndarray]]) -> tuple[SpaceRow, np.ndarray]:
+def select_preferred(measured: Sequence[tuple[SpaceRow, np.ndarray]]) -> tuple[SpaceRow, np.ndarray]:
     """The space of the most preferred feature that a run was measured in, and the run's vectors (1 + h, d) there."""
     return min(measured, key=lambda item: preference_rank(item[0].feature))
 

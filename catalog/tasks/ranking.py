@@ -15,7 +15,7 @@ from catalog.search import service as search_service
 from catalog.search.service import Neighbor, SearchAnswer, SearchOptions
 from catalog.tables import SpaceRow, TaskRun
 from catalog.tasks import repository as tasks
-from catalog.tasks.nearest import preferred
+from catalog.tasks.nearest import select_preferred
 from catalog.tasks.uncertainty import confidence_half_width, similarities
 from catalog.vectors.repository import stream as vector_stream
 
@@ -43,7 +43,7 @@ class Uncertainty:
 @dataclass(frozen=True)
 class TaskAnswer:
     """The neighbors of a task on one base, and the uncertainty of each, in the same order. `covered` says whether the
-    nearest model is nearer than models of other tasks are; it is None where no threshold was measured for the space.
+    nearest model is nearer than models of other tasks are; it is None if no threshold was measured for the space.
     """
 
     run: TaskRun
@@ -66,7 +66,7 @@ def rank_models(
     measured = [run for run in runs if vectors[run.id]]
     if not measured:
         raise TaskNotFinished(f"Task {task_id} has no vector yet: GET /v1/tasks/{task_id} shows the state of its jobs.")
-    return [_rank(database, index, run, *preferred(vectors[run.id]), options) for run in measured]
+    return [_rank(database, index, run, *select_preferred(vectors[run.id]), options) for run in measured]
 
 
 def _rank(

@@ -36,7 +36,7 @@ def create(session: Session, bases: Sequence[tuple[str, str]], **values: Any) ->
 
 
 def get(session: Session, task_id: int, viewer: Viewer = ADMIN) -> Task:
-    """Raises `TaskNotFound`, also where the viewer may not see it."""
+    """The task with this id. Raises `TaskNotFound`, also if the viewer may not see it."""
     task = session.get(Task, task_id, populate_existing=True)
     if task is None or not viewer.can_see(task.viewer):
         raise _not_found(task_id)
@@ -44,7 +44,7 @@ def get(session: Session, task_id: int, viewer: Viewer = ADMIN) -> Task:
 
 
 def find(session: Session, name: str, viewer: Viewer) -> Task | None:
-    """The task with this number or name. A task of the viewer's takes precedence over a public one."""
+    """The task with this id or name. The viewer's own task takes precedence over a public one."""
     return owned_rows.find_by_id_or_name(session, Task, name, viewer)
 
 
@@ -70,14 +70,14 @@ def list_page(session: Session, viewer: Viewer, *, before: int | None, limit: in
     return owned_rows.list_page(session, Task, viewer, before=before, limit=limit)
 
 
-def jobs_of(session: Session, tasks: Sequence[Task]) -> dict[int, Job]:
+def get_jobs(session: Session, tasks: Sequence[Task]) -> dict[int, Job]:
     """The jobs of tasks, by the ids of their runs."""
     return owned_rows.jobs_by_owner(session, {run.model_id: run.id for task in tasks for run in task.runs})
 
 
-def jobs_of_task(session: Session, task: Task) -> dict[int, Job]:
+def get_task_jobs(session: Session, task: Task) -> dict[int, Job]:
     """The jobs of a task, by the ids of its runs. Raises `TaskNotFound` if it has been deleted since it was read."""
-    jobs = jobs_of(session, [task])
+    jobs = get_jobs(session, [task])
     if len(jobs) < len(task.runs):
         raise _not_found(task.id)
     return jobs
@@ -134,4 +134,4 @@ def delete(session: Session, task: Task) -> None:
 
 
 def _not_found(task_id: int) -> TaskNotFound:
-    return TaskNotFound(f"There is no task {task_id}. GET /v1/tasks lists them.")
+    return TaskNotFound(f"There is no task {task_id}. GET /v1/tasks lists the tasks.")

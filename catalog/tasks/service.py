@@ -61,21 +61,21 @@ def create(database: Database, request: TaskRequest, quota: Quota, viewer: Viewe
         for run in task.runs:
             model = session.get_one(Model, run.model_id)
             submissions.enqueue_exclusive(session, model, run.base_repo, quota, viewer)
-        return task, tasks.jobs_of(session, [task])
+        return task, tasks.get_jobs(session, [task])
 
 
 def get(database: Database, task_id: int, viewer: Viewer) -> TaskWithJobs:
-    """Raises `TaskNotFound`."""
+    """A task and its jobs. Raises `TaskNotFound`."""
     with database.transaction() as session:
         task = tasks.get(session, task_id, viewer)
-        return task, tasks.jobs_of_task(session, task)
+        return task, tasks.get_task_jobs(session, task)
 
 
 def list_page(database: Database, viewer: Viewer, *, before: int | None, limit: int) -> list[TaskWithJobs]:
     """Up to `limit` tasks with an id below `before`, newest first."""
     with database.transaction() as session:
         rows = tasks.list_page(session, viewer, before=before, limit=limit)
-        jobs = tasks.jobs_of(session, rows)
+        jobs = tasks.get_jobs(session, rows)
         # a task that was deleted between the two statements has no jobs
         return [(task, jobs) for task in rows if all(run.id in jobs for run in task.runs)]
 
@@ -86,13 +86,13 @@ def delete(database: Database, task_id: int, viewer: Viewer) -> TaskWithJobs:
     """
     with database.transaction() as session:
         task = tasks.get(session, task_id, viewer)
-        jobs = tasks.jobs_of_task(session, task)
+        jobs = tasks.get_task_jobs(session, task)
         session.expunge_all()
         tasks.delete(session, task)
         return task, jobs
 
 
-def adapter(database: Database, task_id: int, base: str | None, viewer: Viewer) -> Download:
+def get_adapter(database: Database, task_id: int, base: str | None, viewer: Viewer) -> Download:
     """The adapter trained on all examples of a task, on a base or on the first base that has one.
 
     Raises `TaskNotFound`, `TaskNotFinished`, and `ArchiveNotFound` if the task was created without `keep_adapter`.

@@ -1,4 +1,4 @@
-"""How the small adapter of a task is trained: part of what its vector means, as a contract is."""
+"""How the small adapter of a task is trained. Like a contract, it determines what the task's vector means."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ VERSION = "2"  # changes when the same settings give other adapters
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Settings of a LoRA on the query and value projections, where the base has them (else on PEFT's defaults for its
+    """Settings of a LoRA on the query and value projections, if the base has them (else on PEFT's defaults for its
     architecture, else on all linear layers).
 
     The optimizer is AdamW without weight decay; the learning rate falls linearly to 0, and gradients are clipped at

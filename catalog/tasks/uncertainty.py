@@ -34,7 +34,7 @@ def similarities(geometry: Geometry, queries: np.ndarray, vectors: np.ndarray) -
 
 def confidence_half_width(cosines: np.ndarray) -> np.ndarray:
     """Half the width (n,) of the interval at `CONFIDENCE` around the similarities to a task, from those (h, n) of its
-    halves. It is infinite where there is no pair of halves.
+    halves. It is infinite if there is no pair of halves.
 
     Half the difference of two complementary halves varies as the whole sample does (balanced half-samples: Wolter 2007,
     Introduction to Variance Estimation, chapter 3), with one degree of freedom per pair for Student's t.

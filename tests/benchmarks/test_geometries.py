@@ -1,4 +1,4 @@
-"""The geometries of the studies against the same maths done in other ways."""
+"""The geometries of the studies match independent computations."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def cosines(vectors: np.ndarray) -> np.ndarray:
     return unit(vectors) @ unit(vectors).T
 
 
-def test_raw_changes_nothing(vectors: np.ndarray):
+def test_raw_leaves_vectors_unchanged(vectors: np.ndarray):
     np.testing.assert_array_equal(raw(vectors).apply(vectors), vectors)
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_the_norm_of_a_model_does_not_change_the_fit(vectors: np.ndarray, name: str):
+def test_norm_of_a_model_does_not_change_the_fit(vectors: np.ndarray, name: str):
     louder = vectors.copy()
     louder[3] *= 1000
     fit = GEOMETRIES[name]
@@ -52,12 +52,12 @@ def test_the_norm_of_a_model_does_not_change_the_fit(vectors: np.ndarray, name: 
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_the_length_of_a_vector_does_not_change_its_image(vectors: np.ndarray, name: str):
+def test_length_of_a_vector_does_not_change_its_direction_after_transform(vectors: np.ndarray, name: str):
     geometry = GEOMETRIES[name](vectors, norm_power=1.0)
     np.testing.assert_allclose(geometry.apply(vectors * 7), geometry.apply(vectors), rtol=1e-3, atol=1e-4)
 
 
-def test_half_a_power_divides_by_the_root_of_the_deviation(vectors: np.ndarray):
+def test_power_of_one_half_divides_by_the_root_of_the_deviation(vectors: np.ndarray):
     image = standardized(vectors, norm_power=0.0, power=0.5).apply(vectors)
     np.testing.assert_allclose(image.std(axis=0), np.sqrt(vectors.std(axis=0)), rtol=1e-3)
 
@@ -80,7 +80,7 @@ def test_whitening_with_full_shrinkage_is_centering(vectors: np.ndarray):
     np.testing.assert_allclose(cosines(image), cosines(vectors - vectors.mean(axis=0)), atol=1e-4)
 
 
-def test_whitening_of_few_vectors_keeps_what_they_do_not_span(vectors: np.ndarray):
+def test_whitening_of_few_vectors_keeps_directions_that_they_do_not_span(vectors: np.ndarray):
     outside = np.array([[1, -1, 1, -1, 1, -1, 1, -1]], np.float32)
     assert np.linalg.norm(whitened(vectors[:3], norm_power=0.0, shrinkage=0.5).apply(outside)) > 1
 
@@ -90,7 +90,7 @@ def test_all_leading_axes_keep_the_cosines_of_centering(vectors: np.ndarray):
     np.testing.assert_allclose(cosines(image), cosines(vectors - vectors.mean(axis=0)), atol=1e-4)
 
 
-def test_leading_axes_are_as_few_as_hold_the_share(vectors: np.ndarray):
+def test_leading_keeps_the_fewest_axes_with_the_share(vectors: np.ndarray):
     variances = np.linalg.svd(vectors - vectors.mean(axis=0), compute_uv=False) ** 2
     held = np.cumsum(variances) / variances.sum()
     for share in (0.3, 0.6, 0.9):
@@ -106,29 +106,29 @@ def test_gains_amplify_strong_axes(vectors: np.ndarray):
 
 def test_each_block_is_scaled_by_its_own_norm(vectors: np.ndarray):
     louder = vectors * np.repeat(np.array([1.0, 100.0]), 4)
-    one, other = (leading(each, blocks=2).apply(each) for each in (vectors, louder))
+    one, other = (leading(rows, blocks=2).apply(rows) for rows in (vectors, louder))
     np.testing.assert_allclose(np.abs(one), np.abs(other), rtol=1e-2, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_a_new_vector_is_mapped_as_it_would_be_among_many(vectors: np.ndarray, name: str):
+def test_single_vector_is_transformed_as_in_a_batch(vectors: np.ndarray, name: str):
     geometry = GEOMETRIES[name](vectors)
     np.testing.assert_allclose(geometry.apply(vectors[5:6]), geometry.apply(vectors)[5:6], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_a_vector_of_zeros_stays_finite(vectors: np.ndarray, name: str):
+def test_zero_vector_stays_finite(vectors: np.ndarray, name: str):
     assert np.isfinite(GEOMETRIES[name](vectors).apply(np.zeros((1, 8), np.float32))).all()
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_stored_bytes_give_the_same_geometry(vectors: np.ndarray, name: str):
+def test_stored_bytes_restore_the_geometry(vectors: np.ndarray, name: str):
     geometry = GEOMETRIES[name](unit(vectors))
     stored = Geometry.from_bytes(geometry.to_bytes())
     np.testing.assert_array_equal(stored.apply(unit(vectors)), geometry.apply(unit(vectors)))
 
 
-def test_an_axis_is_kept_by_its_share_above_the_noise(vectors: np.ndarray):
+def test_gain_of_an_axis_is_its_share_above_the_noise(vectors: np.ndarray):
     rows = vectors - vectors.mean(axis=0)
     axes, variances = principal_axes(rows)
     noise = 0.5 * variances.mean()
@@ -140,7 +140,7 @@ def test_an_axis_is_kept_by_its_share_above_the_noise(vectors: np.ndarray):
 
 
 @pytest.mark.parametrize(("feature", "kind"), DEFAULT_KINDS.items())
-def test_the_studies_fit_the_defaults_as_searches_do(vectors: np.ndarray, feature: str, kind: str):
+def test_studies_fit_the_defaults_as_searches_do(vectors: np.ndarray, feature: str, kind: str):
     assert kind in SERVABLE
     expected = fit_default(unit(vectors), feature).apply(vectors)
     np.testing.assert_array_equal(fit_servable(unit(vectors), feature)[kind].apply(vectors), expected)

@@ -32,7 +32,7 @@ class Candidate:
 
 
 def read_claim(claim: object) -> tuple[str, str | None]:
-    """The repo id in a claim and None, or the (shortened) claim and the reason why it names no repo.
+    """Returns the repo id in a claim and None, or the (shortened) claim and the reason why it names no repo.
 
     A claim may be a repo id, a URL on the Hub, or a path in the cache of `huggingface_hub`.
     """
@@ -56,8 +56,8 @@ def is_repo_id(name: object) -> bool:
 class AliasTable:
     """Mirrors of base models and their originals: the shipped table, extended and overridden by an admin's.
 
-    Mirror and original must have the same weights under the same module names, which a conversion to another
-    architecture has not. Names are compared without case. Raises `InvalidInput`.
+    Mirror and original must have the same weights under the same module names, so a conversion to another architecture
+    is not a mirror. Names are compared without case. Raises `InvalidInput`.
     """
 
     def __init__(self, aliases: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Base models that stay in memory, each with its encoder and its own activations."""
+"""Base models that stay in memory, each with its encoder and the activations of the base itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from catalog.spaces.contract import Space
 from catalog.spaces.probes import ProbeSet
 from catalog.spaces.repository import BaseMeasurement
 from workers.bases.resolver import ResolvedBase
-from workers.encoding.encoder import Encoder, contract
+from workers.encoding.encoder import Encoder, feature_space
 from workers.encoding.features import find_feature
 from workers.encoding.resident_base import ResidentBase
 from workers.finetunes.shape_fit import weight_shapes
@@ -36,7 +36,7 @@ class Contract:
 
     def spaces(self) -> list[Space]:
         """The space of each feature, without a base. Raises `UnknownFeature`."""
-        return [contract(find_feature(name), self.layer, self.probes.sha256, self.dtype) for name in self.features]
+        return [feature_space(find_feature(name), self.layer, self.probes.sha256, self.dtype) for name in self.features]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ class ResidentBases:
         return (base.repo, base.sha) in self._resident
 
     def get(self, base: ResolvedBase) -> Resident:
-        """The resident base, loaded if it is not in memory. Raises what loading raises."""
+        """The resident base, which is loaded if it is not in memory. Raises what `ResidentBase.load` and
+        `Encoder` raise.
+        """
         key = (base.repo, base.sha)
         if key in self._resident and self._resident[key].encoder.corrupted:
             log.warning("the base %s was modified by an adapter: loading it again", base.repo)
@@ -87,29 +89,31 @@ class ResidentBases:
         contract = self.contract
         loaded = ResidentBase.load(base.folder, base.repo, base.sha, dtype=contract.dtype, device=contract.device)
         encoder = Encoder(loaded, contract.probes, contract.features, layer=contract.layer)
-        tables = self._stored_tables(encoder, base) or self._measured_tables(encoder, base)
-        encoder.use_base({feature: table.activations for feature, table in tables.items()})
-        floors = {feature: table.noise_floor for feature, table in tables.items()}
+        measurements = self._stored_measurements(encoder, base) or self._new_measurements(encoder, base)
+        encoder.use_base({feature: measurement.activations for feature, measurement in measurements.items()})
+        floors = {feature: measurement.noise_floor for feature, measurement in measurements.items()}
         return Resident(encoder, floors, loaded.nbytes)
 
-    def _stored_tables(self, encoder: Encoder, base: ResolvedBase) -> dict[str, BaseMeasurement] | None:
+    def _stored_measurements(self, encoder: Encoder, base: ResolvedBase) -> dict[str, BaseMeasurement] | None:
         with self._database.transaction() as session:
             stored = {
                 feature: spaces.get_base_measurement(session, encoder.space(feature), base.repo, base.sha)
                 for feature in self.contract.features
             }
-        tables = {feature: table for feature, table in stored.items() if table is not None}
-        return tables if len(tables) == len(stored) else None
+        measurements = {feature: measurement for feature, measurement in stored.items() if measurement is not None}
+        return measurements if len(measurements) == len(stored) else None
 
-    def _measured_tables(self, encoder: Encoder, base: ResolvedBase) -> dict[str, BaseMeasurement]:
+    def _new_measurements(self, encoder: Encoder, base: ResolvedBase) -> dict[str, BaseMeasurement]:
         activations = encoder.measure_base()
         encoder.use_base(activations)
         floors = encoder.noise_floor()
-        tables = {feature: BaseMeasurement(activations[feature], floors[feature]) for feature in self.contract.features}
+        measurements = {
+            feature: BaseMeasurement(activations[feature], floors[feature]) for feature in self.contract.features
+        }
         with self._database.transaction() as session:
-            for feature, table in tables.items():
-                spaces.store_base_measurement(session, encoder.space(feature), base.repo, base.sha, table)
-        return tables
+            for feature, measurement in measurements.items():
+                spaces.store_base_measurement(session, encoder.space(feature), base.repo, base.sha, measurement)
+        return measurements
 
     def _bytes_of(self, base: ResolvedBase) -> int:
         """Bytes of the base's weights in the contract's dtype."""
@@ -119,4 +123,4 @@ class ResidentBases:
     def _evict_for(self, nbytes: int) -> None:
         while self._resident and sum(resident.nbytes for resident in self._resident.values()) + nbytes > self._budget:
             (repo, _), _ = self._resident.popitem(last=False)
-            log.info("dropping %s", repo)
+            log.info("evicting %s", repo)

@@ -36,8 +36,9 @@ class ResolvedBase:
     """A base model's identity and its files.
 
     `sha` is the commit of a base from the Hub, and the content's sha256 of one from `bases_dir`. `evidence` is JSON:
-    `source` ("declared", "card", "alias" or "shapes"), the claims of the fine-tune and its card, and `tried`, the
-    candidates with their outcomes, the accepted one last.
+    `source` ("declared", "card", "alias" or "shapes"), `place` ("folder" or "hub"), `matched` (the number of modules
+    that fit), the claims `declared` and `card_base` of the fine-tune and its card, and `tried`, the candidates with
+    their outcomes, the accepted one last.
     """
 
     repo: str
@@ -59,7 +60,7 @@ class _Search:
     tried: list[dict[str, str]] = field(default_factory=list)
     refusals: list[Refused] = field(default_factory=list)
 
-    def failed(self, name: str, source: str, outcome: str) -> None:
+    def record_failure(self, name: str, source: str, outcome: str) -> None:
         self.tried.append({"candidate": name, "source": source, "outcome": outcome})
 
 
@@ -126,11 +127,11 @@ class BaseResolver:
 
     def _candidates(self, claim: object, source: str, search: _Search) -> list[Candidate]:
         if claim is None or claim == "":
-            search.failed("null", source, "names no base")
+            search.record_failure("null", source, "names no base")
             return []
-        name, objection = read_claim(claim)
-        if objection:
-            search.failed(name, source, objection)
+        name, reason = read_claim(claim)
+        if reason:
+            search.record_failure(name, source, reason)
             return []
         return [*(Candidate(repo, "alias") for repo in self._aliases.originals(name)), Candidate(name, source)]
 
@@ -142,7 +143,7 @@ class BaseResolver:
             _refuse_quantized(read_base_config(folder, candidate.repo), candidate.repo)
             return self._accepted(candidate, "folder", candidate.repo, self._content_sha(folder), folder, search)
         except Refused as error:
-            search.failed(candidate.repo, candidate.source, str(error))
+            search.record_failure(candidate.repo, candidate.source, str(error))
             search.refusals.append(error)
             return None
 
@@ -157,14 +158,14 @@ class BaseResolver:
             folder = hub.fetch_base(snapshot, search.options)
             return self._accepted(candidate, "hub", snapshot.repo_id, snapshot.sha, folder, search)
         except Refused as error:
-            search.failed(candidate.repo, candidate.source, str(error))
+            search.record_failure(candidate.repo, candidate.source, str(error))
             search.refusals.append(error)
             return None
 
     def _accepted(
         self, candidate: Candidate, place: str, repo: str, sha: str, folder: Path, search: _Search
     ) -> ResolvedBase:
-        """Raises `ShapeMismatch`."""
+        """The resolved base with its evidence. Raises `ShapeMismatch`."""
         fit = _fit(search.shapes, folder)
         if fit:
             _check_fit(fit, repo)
@@ -187,7 +188,9 @@ class BaseResolver:
             fits = {folder: fit for folder, fit in fits.items() if fit.same_vocabulary} or fits
         names = {f"{folder.parent.name}/{folder.name}": folder for folder in fits}
         if len(names) > 1:
-            search.failed("bases here", "shapes", f"several fit, so the base is ambiguous: {', '.join(sorted(names))}")
+            search.record_failure(
+                "local bases", "shapes", f"several fit, so the base is ambiguous: {', '.join(sorted(names))}"
+            )
             return None
         for name in names:
             return self._folder_base(Candidate(name, "shapes"), search)

@@ -32,10 +32,8 @@ class AdapterParts:
     weights: dict[str, Tensor] = field(default_factory=dict)  # they replace the base's
     rows: dict[str, Tensor] = field(default_factory=dict)  # they replace rows of an embedding
     layers: dict[str, Tensor] = field(default_factory=dict)  # for PEFT's layers, by the names that PEFT saves
-    targets: dict[str, str] = field(
-        default_factory=dict
-    )  # modules that get PEFT's layers, to their names in the adapter
-    experts: set[str] = field(default_factory=set)  # names of experts' projections
+    targets: dict[str, str] = field(default_factory=dict)  # modules that get PEFT's layers -> names in the adapter
+    experts: set[str] = field(default_factory=set)  # names of the experts' projections
     head: dict[str, Tensor] = field(default_factory=dict)  # of the output head
 
 
@@ -71,7 +69,7 @@ def sort_tensors(finetune: FineTune, model: PreTrainedModel) -> AdapterParts:
 
 
 def replace_weights(parts: AdapterParts, config: Mapping[str, Any], model: nn.Module) -> None:
-    """Replace weights of the base by new objects, without changing the old ones. Raises `InvalidAdapterConfig`."""
+    """Replace weights of the base by new objects, without modifying the old ones. Raises `InvalidAdapterConfig`."""
     changed = {name: _with_rows(model.get_parameter(name), rows, config) for name, rows in parts.rows.items()}
     for name, tensor in (*parts.weights.items(), *changed.items()):
         module, _, attribute = name.rpartition(".")
@@ -126,11 +124,11 @@ def _submodule(model: nn.Module, name: str) -> nn.Module:
 
 def _fitting(name: str, tensor: Tensor, model: nn.Module) -> Tensor:
     """The tensor in the dtype of the weight it replaces. Raises `ShapeMismatch`, except for a changed vocabulary."""
-    old = model.get_parameter(name)
+    base_weight = model.get_parameter(name)
     rows_vary = isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Embedding)
-    if tensor.ndim != old.ndim or tensor.shape[rows_vary:] != old.shape[rows_vary:]:
-        raise ShapeMismatch(f"{name} is {list(old.shape)} in the base and {list(tensor.shape)} in the adapter.")
-    return tensor.to(old.device, old.dtype)
+    if tensor.ndim != base_weight.ndim or tensor.shape[rows_vary:] != base_weight.shape[rows_vary:]:
+        raise ShapeMismatch(f"{name} is {list(base_weight.shape)} in the base and {list(tensor.shape)} in the adapter.")
+    return tensor.to(base_weight.device, base_weight.dtype)
 
 
 def _with_rows(weight: Tensor, rows: Tensor, config: Mapping[str, Any]) -> Tensor:

@@ -29,7 +29,7 @@ from workers.encoding.trace import Trace, join, run
 from workers.finetunes.finetune import FineTune
 
 ENCODER_VERSION = "1"
-EXPLAINED_FEATURE = "delta_activations"
+EXPLAINED_FEATURE = "delta_activations"  # its vectors can be read through the output head
 PART_TOKENS = 4096  # of one model in a forward pass; larger probe sets are run in parts
 FLOOR_BATCH_SIZES = (1, 2, 3)  # models in a forward pass
 FLOOR_SAFETY = 4.0  # a vector of this many times its noise has a cosine of 0.97 to its noiseless self
@@ -54,7 +54,7 @@ class EncodingPath(Protocol):
 
 
 class Encoder:
-    """Measures fine-tunes of one base with one probe set, and keeps the base's own tables once they are measured."""
+    """Measures fine-tunes of one base with one probe set. The base's own tables are measured once and kept."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Encoder:
     def space(self, feature: str) -> Space:
         """The space of this encoder's vectors of one feature. Raises `UnknownFeature`."""
         definition, base = find_feature(feature), self.base
-        space = contract(definition, self.layer, self.probes.sha256, base.dtype)
+        space = feature_space(definition, self.layer, self.probes.sha256, base.dtype)
         return space if definition.across_bases else replace(space, base_repo=base.repo, base_sha=base.sha)
 
     def measure_base(self) -> dict[str, np.ndarray]:
@@ -147,8 +147,8 @@ class Encoder:
         results: dict[int, Trace | CatalogError] = {}
         for path in dict.fromkeys(finetune.path for finetune in finetunes):
             indices = [index for index, finetune in enumerate(finetunes) if finetune.path == path]
-            of_path = [finetunes[index] for index in indices]
-            part_traces = zip(*(self._paths[path].traces(of_path, part) for part in parts), strict=True)
+            path_finetunes = [finetunes[index] for index in indices]
+            part_traces = zip(*(self._paths[path].traces(path_finetunes, part) for part in parts), strict=True)
             results.update(zip(indices, (self._joined(plan, traces) for traces in part_traces), strict=True))
         return [results[index] for index in range(len(finetunes))]
 
@@ -214,7 +214,7 @@ class Encoder:
         return plan.to(self.base.device)
 
 
-def contract(feature: Feature, layer: int, probe_set: str, dtype: str) -> Space:
+def feature_space(feature: Feature, layer: int, probe_set: str, dtype: str) -> Space:
     """The space of a feature, without a base."""
     return Space(
         feature=feature.name,
@@ -228,7 +228,7 @@ def contract(feature: Feature, layer: int, probe_set: str, dtype: str) -> Space:
 
 
 def resolve_layer(layer: int | float, layers: int) -> int:
-    """An index into `hidden_states` from 0, or -1 for the last, after the final norm.
+    """Resolve a layer to an index into `hidden_states` from 0, or -1 for the last one, after the final norm.
 
     A float is a fraction of the way from the embeddings (0.0) to there (1.0). Raises `InvalidInput`.
     """

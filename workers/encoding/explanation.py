@@ -36,13 +36,13 @@ def explain(shifts: Tensor, head: Head, tokenizer: PreTrainedTokenizerBase) -> l
     The head is linear except for a soft cap; without one, these are the exact mean shifts of the base's logits.
     """
     with torch.inference_mode():
-        # some vocabularies are padded beyond the tokenizer's
+        # some models pad their vocabulary beyond the tokenizer's
         logits = head.approximate_logits(shifts)[:, : len(tokenizer)]
         count = min(TOKENS_PER_SIDE, logits.shape[1])
-        most, least = logits.topk(count), logits.topk(count, largest=False)
+        highest, lowest = logits.topk(count), logits.topk(count, largest=False)
     return [
         Explanation(_tokens(*up, tokenizer), _tokens(*down, tokenizer))
-        for up, down in zip(zip(*most, strict=True), zip(*least, strict=True), strict=True)
+        for up, down in zip(zip(*highest, strict=True), zip(*lowest, strict=True), strict=True)
     ]
 
 

@@ -32,7 +32,7 @@ FREE_SETTINGS = ("token_id", "vocab_size", "max_position", "window", "pretrainin
 
 @dataclass(frozen=True, eq=False)
 class FullPath:
-    """Encodes full models, each alone.
+    """Encodes full models, one at a time.
 
     `memory` limits the bytes of one model on the device (None: the free memory); a larger model is streamed from its
     files, layer by layer.
@@ -47,7 +47,7 @@ class FullPath:
 
     def _trace(self, finetune: FineTune, plan: TokenPlan) -> Trace | CatalogError:
         try:
-            return self._loaded_and_run(finetune, plan)
+            return self._load_and_run(finetune, plan)
         except UnsupportedBase as error:
             return InvalidModelConfig(str(error))
         except CatalogError as error:
@@ -57,7 +57,7 @@ class FullPath:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
-    def _loaded_and_run(self, finetune: FineTune, plan: TokenPlan) -> Trace:
+    def _load_and_run(self, finetune: FineTune, plan: TokenPlan) -> Trace:
         names = [path.name for path in finetune.folder.iterdir()]
         with (
             clean_view(finetune.folder, names, finetune.config) as view,
@@ -75,15 +75,15 @@ class FullPath:
             return replace(trace, head=head.truncate(self.base.vocabulary))
 
     def _placement(self, finetune: FineTune, offload: str) -> tuple[str, dict[str, Any]]:
-        """The dtype, and the arguments of `AutoModel` for the placement on devices."""
+        """The dtype, and the arguments that place the model on devices when `AutoModel` loads it."""
         parameters = sum(math.prod(shape) for shape in finetune.shapes.values())
-        limits = {str(device): room for device, room in get_max_memory().items()}
-        room = self.memory if self.memory is not None else limits.get(self._device, 0)
-        if parameters * DTYPES[self.base.dtype].itemsize <= room:
+        free_bytes = {str(device): size for device, size in get_max_memory().items()}
+        limit = self.memory if self.memory is not None else free_bytes.get(self._device, 0)
+        if parameters * DTYPES[self.base.dtype].itemsize <= limit:
             return self.base.dtype, {"device_map": {"": self.base.device}}
         # streamed weights keep their stored dtype and bypass the kernels for mixed dtypes
         first_device: int | str = self._device if self._device == "cpu" else int(self._device)
-        memory = {first_device: room, "cpu": limits["cpu"]} if first_device != "cpu" else {"cpu": room}
+        memory = {first_device: limit, "cpu": free_bytes["cpu"]} if first_device != "cpu" else {"cpu": limit}
         return "float32", {"device_map": "sequential", "max_memory": memory, "offload_folder": offload}
 
     @property
@@ -96,7 +96,9 @@ class FullPath:
 def check_architecture(
     tuned: PreTrainedConfig, base: PreTrainedConfig, shapes: Mapping[str, tuple[int, ...]], plan: TokenPlan
 ) -> None:
-    """Raises `ShapeMismatch` if the architecture of a model differs from its base's, except in the vocabulary size."""
+    """Raises `ShapeMismatch` if the architecture of a model differs from its base's, except in the vocabulary size, and
+    `InvalidModelConfig` if the model has no embedding for its vocabulary.
+    """
     if tuned.model_type != base.model_type:
         raise ShapeMismatch(f"The base is a {base.model_type} model, and the fine-tune a {tuned.model_type} model.")
     tuned_settings, base_settings = tuned.get_text_config().to_dict(), base.get_text_config().to_dict()
@@ -114,7 +116,7 @@ def check_architecture(
 
 
 def check_finite(model: nn.Module) -> None:
-    """Raises `NonFiniteWeights`. Streamed weights are not checked; the vector will be non-finite."""
+    """Raises `NonFiniteWeights`. Streamed weights are not checked: they make the vector non-finite."""
     for name, parameter in model.named_parameters():
         if not parameter.is_meta and not torch.isfinite(parameter.sum(dtype=torch.float64)):
             raise NonFiniteWeights(f"{name} holds NaN or infinity.")

@@ -1,4 +1,4 @@
-"""Faster forwards for linear layers and gated MLPs, in float32 and in reduced dtypes.
+"""Faster forward passes of linear layers and gated MLPs, in float32 and in reduced dtypes.
 
 float32 on a CPU: oneDNN's kernels replace the BLAS that torch calls. They are equally precise and twice as fast where
 that BLAS does not use AVX-512 (MKL on AMD).
@@ -49,7 +49,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 @cache
 def has_onednn_linear() -> bool:
-    """Whether this torch has the oneDNN operator, which is private, and it gives the values of `F.linear`."""
+    """Whether this torch has the oneDNN operator, which is private, and the operator gives the values of `F.linear`."""
     if not torch.backends.mkldnn.is_available():
         return False
     layer, x = _probe_layer(PROBE_HIDDEN, PROBE_INNER), _probe_input()
@@ -84,7 +84,7 @@ class MixedLinear(nn.Linear):
 
 
 class ExactLinear(MixedLinear):
-    """The same weights, and products that are not rounded: slower, for the base, which is measured once."""
+    """The same weights without rounding the products: slower, for the base, which is measured once."""
 
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight.float(), self.bias)
@@ -98,7 +98,7 @@ class MixedConv1D(Conv1D):
 
 
 class ExactConv1D(MixedConv1D):
-    """The same weights, and products that are not rounded."""
+    """The same weights without rounding the products."""
 
     def forward(self, x: Tensor) -> Tensor:
         return (x @ self.weight.float()).add_(self.bias)
@@ -126,11 +126,12 @@ class GatedMLP(LlamaMLP):
 def install(model: nn.Module, dtype: torch.dtype) -> None:
     """Give the modules of a model that was loaded in `dtype` their faster forwards, in place.
 
-    A module that looks like a gated MLP and computes something else keeps its own forward; this is logged once a class.
+    A module that looks like a gated MLP and computes something else keeps its own forward, which is logged once per
+    class.
     """
     if dtype != torch.float32:
         _mix(model)
-    left_alone: set[type] = set()
+    unchanged_classes: set[type] = set()
     for module in model.modules():
         kind = type(module)
         if kind is nn.Linear:
@@ -138,13 +139,13 @@ def install(model: nn.Module, dtype: torch.dtype) -> None:
         elif _has_gated_projections(module):
             if computes_gated_mlp(module):
                 module.__class__ = GatedMLP
-            elif kind not in left_alone:
-                left_alone.add(kind)
+            elif kind not in unchanged_classes:
+                unchanged_classes.add(kind)
                 log.info("%s is not the gated MLP that its layers suggest: it keeps its own forward", kind.__name__)
 
 
 def computes_gated_mlp(module: nn.Module) -> bool:
-    """Whether a module's own forward gives the values of `GatedMLP`, on small layers in place of its projections.
+    """Whether a module's own forward gives the values of `GatedMLP` with small layers in place of its projections.
 
     Everything else is the module's own: activation, factors, settings. They may differ from layer to layer (such as the
     activation sparsity of Gemma 3n), so every module is compared and not only every class.
@@ -174,7 +175,7 @@ def _probe_projections() -> dict[str, nn.Module]:
 
 
 def _probe_layer(inputs: int, outputs: int, seed: int = PROBE_SEED) -> nn.Linear:
-    """A small linear layer; the global random state stays what it was."""
+    """A small linear layer with seeded weights; the global random state is not affected."""
     layer = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=torch.float32)
     generator = torch.Generator().manual_seed(seed)
     for parameter in layer.requires_grad_(False).parameters():

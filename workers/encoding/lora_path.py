@@ -49,13 +49,13 @@ class LoraPath:
 
 def _even_groups(items: Sequence[Item], limit: int) -> Iterator[Sequence[Item]]:
     """The smallest number of groups that the limit allows, with sizes that differ by at most one."""
-    groups = -(-len(items) // limit)
-    for number in range(groups):
-        yield items[number * len(items) // groups : (number + 1) * len(items) // groups]
+    count = -(-len(items) // limit)
+    for number in range(count):
+        yield items[number * len(items) // count : (number + 1) * len(items) // count]
 
 
 def token_limit(device: str) -> int:
-    """The maximal number of tokens, over several models, in one forward pass.
+    """The maximal number of tokens in one forward pass, of all its models together.
 
     With fewer tokens, reading the weights from memory takes longer than the arithmetic; with more, nothing gets faster,
     and on a CPU the activations no longer fit into its caches (measured: a fifth slower with twice the tokens).
@@ -66,15 +66,15 @@ def token_limit(device: str) -> int:
 def fit(modules: Mapping[str, LoraModule], model: nn.Module) -> dict[str, LoraModule]:
     """An adapter's modules by their names in the headless base.
 
-    Raises `ShapeMismatch` if the base has no such module or one of other widths, and `UnsupportedAdapter` if the module
-    is neither a linear layer nor an embedding.
+    Raises `ShapeMismatch` if the base has no such module, or one with other widths, and `UnsupportedAdapter` if the
+    module is neither a linear layer nor an embedding.
     """
     fitted = {}
     for name, lora in modules.items():
         if name in HEAD_NAMES:
             continue
-        index, module = _find(name, model)
-        base_widths = _widths(index, module)
+        headless_name, module = _find(name, model)
+        base_widths = _widths(headless_name, module)
         if isinstance(module, nn.Embedding) != lora.embedding:
             raise ShapeMismatch(f"{name[:120]} is {'not ' if lora.embedding else ''}an embedding in the base.")
         if (lora.a.shape[1], lora.b.shape[0]) != base_widths:
@@ -82,13 +82,13 @@ def fit(modules: Mapping[str, LoraModule], model: nn.Module) -> dict[str, LoraMo
                 f"{name[:120]} maps {base_widths[0]} to {base_widths[1]} dimensions in the base, "
                 f"{lora.a.shape[1]} to {lora.b.shape[0]} in the adapter."
             )
-        fitted[index] = lora
+        fitted[headless_name] = lora
     return fitted
 
 
 def names_in_causal_lm(modules: Mapping[str, LoraModule], model: nn.Module) -> dict[str, LoraModule]:
-    """An adapter's modules by their names in the causal LM around the headless base. An adapter that was trained on the
-    headless base has them without the prefix. Raises `ShapeMismatch` if the base has no such module.
+    """An adapter's modules by their names in the causal LM around the headless base. In an adapter that was trained on
+    the headless base, the names lack the prefix. Raises `ShapeMismatch` if the base has no such module.
     """
     return {name if name in HEAD_NAMES else _name_in_causal_lm(name, model): lora for name, lora in modules.items()}
 
@@ -127,7 +127,7 @@ class _Delta:
         if isinstance(module, nn.Embedding):
             ids = args[0].reshape(models, -1)  # (K, T)
             inner = a.transpose(1, 2)[torch.arange(models, device=ids.device)[:, None], ids]  # (K, T, r)
-            inner = inner * getattr(module, "embed_scale", 1.0)  # Gemma's embeddings scale what they look up
+            inner = inner * getattr(module, "embed_scale", 1.0)  # Gemma scales the rows of its embedding
         else:
             inner = torch.bmm(args[0].reshape(models, -1, a.shape[2]).to(a.dtype), a.transpose(1, 2))
         flat = output.view(models, -1, b.shape[1])
@@ -139,15 +139,15 @@ class _Delta:
 
         Computed when the module runs, because a whole adapter in float32 can be larger than its base's layers.
         """
-        loras = [part for part in self.adapter_modules if part is not None]
-        rank = max(part.a.shape[0] for part in loras)
+        loras = [lora for lora in self.adapter_modules if lora is not None]
+        rank = max(lora.a.shape[0] for lora in loras)
         a = torch.zeros(len(self.adapter_modules), rank, loras[0].a.shape[1], device=output.device)
         b = torch.zeros(len(self.adapter_modules), loras[0].b.shape[0], rank, device=output.device)
-        for index, part in enumerate(self.adapter_modules):
-            if part is not None:
-                a[index, : part.a.shape[0]] = part.a
-                b[index, :, : part.b.shape[1]] = part.b
-        scales = [0.0 if part is None else part.scale for part in self.adapter_modules]
+        for index, lora in enumerate(self.adapter_modules):
+            if lora is not None:
+                a[index, : lora.a.shape[0]] = lora.a
+                b[index, :, : lora.b.shape[1]] = lora.b
+        scales = [0.0 if lora is None else lora.scale for lora in self.adapter_modules]
         return a, b, torch.tensor(scales, device=output.device).view(-1, 1, 1)
 
 
@@ -164,8 +164,8 @@ def _find(name: str, model: nn.Module) -> tuple[str, nn.Module]:
 
 
 def _name_in_causal_lm(name: str, model: nn.Module) -> str:
-    index, _ = _find(name, model)
-    return f"{model.base_model_prefix}.{name}" if index == name else name
+    headless_name, _ = _find(name, model)
+    return f"{model.base_model_prefix}.{name}" if headless_name == name else name
 
 
 def _widths(name: str, module: nn.Module) -> tuple[int, int]:

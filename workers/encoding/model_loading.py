@@ -93,12 +93,12 @@ def load_whole(view: Path, config: PreTrainedConfig, dtype: str, refused: type[R
 
 
 def _load(
-    kind: Any, view: Path, config: PreTrainedConfig, dtype: str, refused: type[Refused], **options: Any
+    auto_class: Any, view: Path, config: PreTrainedConfig, dtype: str, refused: type[Refused], **options: Any
 ) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # it warns about the missing output head
     try:
-        model, info = kind.from_pretrained(
+        model, info = auto_class.from_pretrained(
             view,
             config=config,
             dtype=DTYPES[dtype],

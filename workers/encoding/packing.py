@@ -1,4 +1,4 @@
-"""Packed attention: linear layers process every token once and no padding, attention gets one row for each prompt.
+"""Packed attention: linear layers process every token once and no padding; attention gets one row for each prompt.
 
 The prompts of all models in a batch are concatenated into a single row of K*T tokens, so that linear layers, norms and
 activations do no unnecessary work. Only attention needs the boundaries of prompts: it unpacks the row, attends, and
@@ -61,8 +61,8 @@ class Packing:
     def pack(self, x: Tensor) -> Tensor:
         """(K*N, H, L, D) -> (1, K*T, H, D), in one copy."""
         heads, width = x.shape[1], x.shape[3]
-        _, back = self._order(heads)
-        return x.reshape(-1, width).index_select(0, back).view(1, -1, heads, width)
+        _, inverse_index = self._order(heads)
+        return x.reshape(-1, width).index_select(0, inverse_index).view(1, -1, heads, width)
 
     def bias(self, window: int | None) -> Tensor:
         """The attention bias, (N, 1, L, L): 0 for visible keys, minus infinity for others.
@@ -71,11 +71,11 @@ class Packing:
         """
         window = None if window is None or window > self._max_position else window
         if window not in self._biases:
-            back = self._positions[:, :, None] - self._positions[:, None, :]  # (N, L, L)
+            distance = self._positions[:, :, None] - self._positions[:, None, :]  # (N, L, L)
             key = self._branches[:, None, :]
-            visible = (back >= 0) & ((key == PROMPT) | (key == self._branches[:, :, None]))
+            visible = (distance >= 0) & ((key == PROMPT) | (key == self._branches[:, :, None]))
             if window is not None:
-                visible &= back < window
+                visible &= distance < window
             self._biases[window] = _bias(visible)
         return self._biases[window]
 
@@ -88,8 +88,8 @@ class Packing:
             token = self._token_of_slot.view(1, self.rows, 1, self.length)
             gather_index = (model * len(self._slot_of_token) + token) * heads + head[:, None]  # (K, N, H, L)
             row, column = (self._slot_of_token // self.length)[:, None], (self._slot_of_token % self.length)[:, None]
-            back = ((model[:, 0] * self.rows + row) * heads + head) * self.length + column  # (K, T, H)
-            self._orders[heads] = gather_index.flatten(), back.flatten()
+            inverse_index = ((model[:, 0] * self.rows + row) * heads + head) * self.length + column  # (K, T, H)
+            self._orders[heads] = gather_index.flatten(), inverse_index.flatten()
         return self._orders[heads]
 
 

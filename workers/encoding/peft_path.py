@@ -1,4 +1,4 @@
-"""Adapters that are more than A and B: applied to the resident base one at a time, run, and removed again.
+"""Adapters that consist of more than low-rank pairs: each is applied to the resident base, run, and removed again.
 
 An adapter's tensors are sorted by their names (`adapter_parts`). A tensor with the name of a weight of the base
 (modules_to_save, trained biases and norms, an enlarged vocabulary) replaces that weight; low-rank pairs run in the

@@ -25,7 +25,7 @@ from workers.finetunes.finetune import FineTune
 
 PREFIX_ATTENTION = "deltadex_prefixed"
 TENSOR_NAME = "prompt_embeddings"
-MAX_VIRTUAL_TOKENS = 2048  # more than any published prompt has; each probe gets all of them
+MAX_VIRTUAL_TOKENS = 2048  # more than any published prompt has; every probe gets all of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,12 +113,12 @@ def _prefixed(base: ResidentBase, prompt: Tensor, heads: int, virtual: Tensor) -
 
     model = base.model
     handle = model.register_forward_pre_hook(pass_prefix, with_kwargs=True)
-    before = model.config._attn_implementation
+    original_attention = model.config._attn_implementation
     try:
         model.set_attn_implementation(PREFIX_ATTENTION)
         yield
     finally:
-        model.set_attn_implementation(before)
+        model.set_attn_implementation(original_attention)
         handle.remove()
 
 

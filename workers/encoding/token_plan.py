@@ -25,9 +25,9 @@ def _no_tokens() -> Tensor:
 class TokenPlan:
     """The input of one model in one forward pass: the T tokens of all N probes, concatenated without padding.
 
-    A prompt may be followed by some of M continuations, each on its own branch: it attends to the prompt and itself, at
-    the positions that it would have alone. The last tokens of continuations are left out, because nothing is predicted
-    from them.
+    A prompt may be followed by some of M continuations, each on a branch of its own: it attends to the prompt and to
+    itself, at the positions that it would have without the others. The last token of a continuation is left out,
+    because nothing is predicted from it.
     """
 
     ids: Tensor  # (T,)

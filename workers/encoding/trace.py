@@ -140,12 +140,12 @@ def _last_mlp_on_read_tokens(model: PreTrainedModel, plan: TokenPlan, models: in
 
     Other tokens contribute only keys and values to the last layer, which do not depend on its MLP.
     """
-    read, mlp = plan.read_at_end, getattr(decoder_layers(model)[-1], "mlp", None)
-    if read is None or mlp is None:
+    read_tokens, mlp = plan.read_at_end, getattr(decoder_layers(model)[-1], "mlp", None)
+    if read_tokens is None or mlp is None:
         yield
         return
     total = models * plan.tokens
-    tokens = torch.cat([read + plan.tokens * number for number in range(models)])
+    tokens = torch.cat([read_tokens + plan.tokens * number for number in range(models)])
 
     def gather(module: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
         return args[0].view(total, -1)[None, tokens]
@@ -155,12 +155,12 @@ def _last_mlp_on_read_tokens(model: PreTrainedModel, plan: TokenPlan, models: in
         rows[0, tokens] = output[0]
         return rows
 
-    before, after = mlp.register_forward_pre_hook(gather), mlp.register_forward_hook(scatter)
+    gather_hook, scatter_hook = mlp.register_forward_pre_hook(gather), mlp.register_forward_hook(scatter)
     try:
         yield
     finally:
-        before.remove()
-        after.remove()
+        gather_hook.remove()
+        scatter_hook.remove()
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:

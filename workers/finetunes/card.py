@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
-MAX_CARD_CHARACTERS = 64 * 1024  # read of a card
-MAX_TEXT_CHARACTERS = 4_000  # stored of its text
+MAX_CARD_CHARACTERS = 64 * 1024  # that are read of a card
+MAX_TEXT_CHARACTERS = 4_000  # that are stored of its text
 MAX_SETTING_CHARACTERS = 2_000  # of one setting in the front matter
 
 _TEXT = "tag:yaml.org,2002:str"

@@ -54,12 +54,14 @@ def read_config(path: Path, error: type[InvalidAdapterConfig | InvalidModelConfi
     """A config file's JSON object; raises `error`, `FileTooLarge`, `FolderUnreadable`, `RemoteCode`."""
     content = read_object(path, error, max_bytes=MAX_CONFIG_BYTES)
     if content.get("auto_map") or content.get("trust_remote_code"):
-        raise RemoteCode(f"{path.name} asks for code from its repo to run; Deltadex never runs a repo's code.")
+        raise RemoteCode(f"{path.name} requires code from its repo; Deltadex never runs the code of a repo.")
     return content
 
 
 def refuse_quantized(config: Mapping[str, Any], name: str, error: type[Refused], instead: str) -> None:
-    """Raise `error` for a quantized model. `instead` ends its message: whose activations are needed, and what to do."""
+    """Raise `error` for a quantized model. Its message ends with `instead`, which says whose activations are needed and
+    what to do.
+    """
     if method := quantization(config):
         raise error(f"{name} is quantized ({method}), so its activations are not those of {instead}")
 

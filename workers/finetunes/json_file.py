@@ -1,4 +1,4 @@
-"""Reading of untrusted JSON, limited in size and depth."""
+"""Reading untrusted JSON, with limits on size and depth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading of a full fine-tune: its config and its files' headers. The weights stay on disk until they are encoded."""
+"""Reading a full fine-tune: its config and its files' headers. The weights stay on disk until they are encoded."""
 
 from __future__ import annotations
 

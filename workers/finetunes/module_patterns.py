@@ -16,10 +16,10 @@ import re2
 
 from catalog.errors import InvalidAdapterConfig
 
-MAX_PATTERN_CHARACTERS = 400  # characters
+MAX_PATTERN_CHARACTERS = 400
 MAX_EXPRESSIONS = 1000  # patterns of a setting that are not plain names
-MAX_PROGRAM_BYTES = 64 * 2**10  # bytes of a compiled pattern: some 3,600 instructions
-MAX_COST = 10**9  # instructions times characters, some nanoseconds each
+MAX_PROGRAM_BYTES = 64 * 2**10  # bytes of a compiled pattern: about 3,600 instructions
+MAX_COST = 10**9  # instructions times characters, a few nanoseconds each
 CALL_COST = 1000  # of a call of RE2
 COMPARISON_COST = 20  # of a character that Python compares
 
@@ -42,6 +42,7 @@ class ModulePatterns:
         self._inner = inner
         self._patterns = patterns
         self._values = list(patterns.values())
+        # plain names: length -> positions of wildcards -> (text, anchored at the start) -> number of the pattern
         self._names: dict[int, dict[tuple[int, ...], dict[tuple[str, bool], int]]] = {}
         self._expressions: list[tuple[int, Any]] = []
         self._remaining_cost = MAX_COST
@@ -53,7 +54,7 @@ class ModulePatterns:
 
         Raises `InvalidAdapterConfig` once all lookups together exceed the cost limit.
         """
-        first = min(self._matching_names(name), default=len(self._values))
+        first = min(self._matching_plain_patterns(name), default=len(self._values))
         for number, expression in self._expressions:
             if number > first:
                 break
@@ -91,9 +92,9 @@ class ModulePatterns:
         except (re2.error, UnicodeEncodeError) as error:
             raise self._refusal(pattern) from error
 
-    def _matching_names(self, name: str) -> Iterator[int]:
+    def _matching_plain_patterns(self, name: str) -> Iterator[int]:
         """Indices of the plain patterns that match the name."""
-        starts = [place + 1 for place, character in enumerate(name) if character == "."]
+        starts = [position + 1 for position, character in enumerate(name) if character == "."]
         for start in starts if self._inner else [0, *starts]:
             suffix = name[start:]
             for wildcards, table in self._names.get(len(suffix), {}).items():

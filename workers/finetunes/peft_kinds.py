@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
 
 RANK_SETTINGS = ("r", "rank_pattern")  # limited to `MAX_RANK`, as for plain LoRA
-INNER_PATTERNS = ("n_frequency_pattern", "block_size_pattern")  # PEFT matches them by another rule
+INNER_PATTERNS = ("n_frequency_pattern", "block_size_pattern")  # PEFT matches these by another rule
 MAX_TARGETS = 4096  # modules; PEFT compares each target with each module of the base
 
 
@@ -64,7 +64,7 @@ KINDS = {
 class ByName(dict[str, Any]):
     """Per-module settings by full module names.
 
-    PEFT first matches the keys as patterns, so none are shown to it, and then looks up the module's name.
+    PEFT first matches the keys as patterns, so iteration yields no keys; then it looks up the module's name.
     """
 
     def keys(self) -> KeysView[str]:  # type: ignore[override]
@@ -101,7 +101,7 @@ def peft_config(
     try:
         return config_class(**{"target_modules": sorted(targets), "inference_mode": True, **settings, **derived})
     except (ValueError, TypeError) as error:
-        raise InvalidAdapterConfig(f"PEFT does not take this {name} config: {str(error)[:300]}") from error
+        raise InvalidAdapterConfig(f"PEFT does not accept this {name} config: {str(error)[:300]}") from error
 
 
 def lora_settings(modules: Mapping[str, LoraModule]) -> dict[str, Any]:
@@ -124,8 +124,8 @@ def expert_settings(config: Mapping[str, Any], targets: set[str], model_paramete
         raise UnsupportedAdapter("LoRA on experts cannot be combined with patterns of ranks or alphas.")
     if len(targets) > MAX_TARGETS:
         raise UnsupportedAdapter(f"The adapter has more than {MAX_TARGETS:,} target modules, too many for PEFT.")
-    wanted = set(parameters)  # untrusted: any number of names, which may match nothing
-    matched = {suffix for name in model_parameters for suffix in _suffixes(name) if suffix in wanted}
+    targeted = set(parameters)  # untrusted: any number of names, which may match nothing
+    matched = {suffix for name in model_parameters for suffix in _suffixes(name) if suffix in targeted}
     return {
         "target_modules": sorted(targets),
         "target_parameters": sorted(matched),

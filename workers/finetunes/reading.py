@@ -1,4 +1,4 @@
-"""Reading of a fine-tune's folder, with every check that does not need its base."""
+"""Reading the folder of a fine-tune, with every check that does not need its base."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def screen_finetune(top: Path, choice: Choice, headers: ReadHeader) -> FineTune:
 
     `headers` returns the header of a weights file by its path in the repo.
 
-    Raises what `read_finetune` raises, but `NonFiniteWeights`, and what `headers` raises.
+    Raises what `read_finetune` raises, except `NonFiniteWeights`, and what `headers` raises.
     """
     return _read(top, choice, headers=headers, load=lambda path: without_values(headers(path)))
 
@@ -76,7 +76,7 @@ def _choose(top: Path, max_files: int) -> Choice:
         for path in _files(top):
             listed.append(path)
             if len(listed) > max_files:
-                raise TooManyFiles(f"{top.name} holds more than {max_files:,} files.")
+                raise TooManyFiles(f"{top.name} has more than {max_files:,} files.")
     except OSError as error:
         raise FolderUnreadable(f"{top.name} cannot be read: {error.strerror or error}.") from error
     return choose_finetune(top.name, listed)

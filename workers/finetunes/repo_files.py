@@ -6,8 +6,8 @@ The rules, in order:
    weights: the full weights are the same change at a hundred times the size. Only the adapter's files are downloaded.
 2. Next come full weights at the top level (`config.json` and `model.safetensors` or its shards). An adapter config
    without safetensors is not downloaded, because a loader would look for the missing weights.
-3. Of adapters in `checkpoint-N/` folders, the one with the highest N, which is the end of the training.
-4. Nothing of that, but pickled weights: `PickledWeights`. Neither: `NoSupportedWeights`.
+3. Last comes the adapter in the `checkpoint-N/` folder with the highest N, which is the end of the training.
+4. A repo with none of these raises `PickledWeights` if it has pickled weights, and otherwise `NoSupportedWeights`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 DESCRIPTION_FILES = frozenset({ADAPTER_CONFIG, "config.json", "model.safetensors.index.json", "README.md"})
-MAX_DESCRIPTION_BYTES = 16 * 2**20  # such a file is downloaded before anything is known of the repo
-_MODEL_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")  # what AutoModel loads, without further copies
+MAX_DESCRIPTION_BYTES = 16 * 2**20  # such a file is downloaded before anything is known about the repo
+_MODEL_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")  # what `AutoModel` loads, without other copies
 _PICKLED = re.compile(r".*\.(bin|pt|pth|ckpt)")
 _TRAINING_STATE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state\w*)\.(bin|pt|pth)")
 _CHECKPOINT = re.compile(r"checkpoint-(\d{1,18})")
@@ -49,8 +49,8 @@ class Choice:
     paths: tuple[str, ...]
 
     @property
-    def described_by(self) -> Choice:
-        """The files that describe the model, without weights and tokenizer."""
+    def description_files(self) -> Choice:
+        """The same choice without weights and tokenizer: only the files that describe the model."""
         return Choice(self.folder, tuple(path for path in self.paths if path.rpartition("/")[2] in DESCRIPTION_FILES))
 
     @property
@@ -87,8 +87,8 @@ def choose_base(repo_id: str, paths: Iterable[str]) -> Choice:
 
 def check_path(path: str) -> None:
     """Raises `UnsafePath` for a path that could lead out of the folder that it is joined to."""
-    tricks = "\\" in path or "\0" in path or _DRIVE.match(path)
-    if tricks or any(part in ("", ".", "..") for part in path.split("/")):
+    has_special_part = "\\" in path or "\0" in path or _DRIVE.match(path)
+    if has_special_part or any(part in ("", ".", "..") for part in path.split("/")):
         raise UnsafePath(f"The repo lists the path {path!r}, which leads out of its folder.")
 
 
@@ -129,6 +129,8 @@ def _unusable(repo_id: str, listed: set[str]) -> NoSupportedWeights | PickledWei
 
 
 def guarded_file(paths: Sequence[str]) -> str | None:
-    """A file that needs read access to the repo; the card of a gated repo is public."""
+    """A file that can only be downloaded with access to the repo; the card of a gated repo is public. None if there is
+    no such file.
+    """
     guarded = [path for path in paths if path.endswith((".safetensors", ".json"))]
     return min(guarded, default=None)

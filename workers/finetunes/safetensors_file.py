@@ -1,4 +1,4 @@
-"""Reading of untrusted safetensors files.
+"""Reading untrusted safetensors files.
 
 Format: https://huggingface.co/docs/safetensors/index#format: eight bytes with the header's length, the header as
 JSON, then the tensors' bytes, in order, without holes.
@@ -19,11 +19,11 @@ import torch
 from catalog.errors import CorruptWeights, FileTooLarge, FolderUnreadable, NonFiniteWeights
 
 READ_BLOCK_BYTES = 2**20
-MAX_HEADER_BYTES = 16 * 2**20  # a thousand times an adapter's; parsing takes some ten times that in memory
+MAX_HEADER_BYTES = 16 * 2**20  # a thousand times an adapter's; parsing takes about ten times that in memory
 MAX_TENSORS = 2**17
 MAX_DIMENSIONS = 64
 MAX_ELEMENTS = 2**48  # of a tensor
-MAX_NAME_CHARACTERS = 512  # deeply nested modules have some 100
+MAX_NAME_CHARACTERS = 512  # names of deeply nested modules have about 100
 # valid module names: PEFT and transformers compile tensor names as regular expressions
 TENSOR_NAME = re.compile(r"[\w./:@-]+")
 DTYPES = {
@@ -107,8 +107,8 @@ def load_tensors(path: Path, *, max_file_bytes: int | None = None) -> dict[str, 
     """
     entries = read_header(path, max_file_bytes=max_file_bytes)
     try:
-        # memory-mapped, so that only the used part of a large file takes memory; safetensors' own loader maps too, but
-        # leaks some bytes for every file, and a worker reads many
+        # memory-mapped, so that only the used part of a large file takes memory; the loader of safetensors maps files
+        # too, but leaks some bytes for every file, and a worker reads many
         data = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
     except (OSError, RuntimeError) as error:
         raise FolderUnreadable(f"{path.name} cannot be read: {error}.") from error
@@ -150,7 +150,7 @@ def _tensor(data: torch.Tensor, entry: TensorEntry) -> torch.Tensor:
 
 
 def _parse(file: str, header: bytes) -> dict[str, Any]:
-    # three containers a tensor; the parser holds the GIL for seconds if there are millions
+    # a tensor has three containers; the parser holds the GIL for seconds if there are millions
     if header.count(b"[") + header.count(b"{") > 4 * MAX_TENSORS:
         raise CorruptWeights(f"{file} lists more than {MAX_TENSORS:,} tensors.")
     try:

@@ -21,10 +21,10 @@ from huggingface_hub.file_download import repo_folder_name
 from catalog.errors import DiskFull, UnsafePath
 from workers.process.file_locks import FileLocks, try_lock
 
-PARTIAL_SUFFIX = ".incomplete"  # of a file that is not complete yet
+PARTIAL_SUFFIX = ".incomplete"  # of a file whose download has not finished
 LOCK_NAME = ".in-use"
-RECOUNT_SHARE = 0.02  # of the budget; the folder is counted again after so many bytes were added
-SPARE_SHARE = 0.1  # of the budget; evicted beyond what is needed, so that not every file evicts
+RECOUNT_SHARE = 0.02  # of the budget; the folder is counted again after this many bytes were added
+SPARE_SHARE = 0.1  # of the budget; evicted in addition, so that not every download has to evict
 
 _ETAG = re.compile(r"[\w-][\w.-]{0,199}")
 log = logging.getLogger(__name__)

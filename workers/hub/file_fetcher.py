@@ -91,7 +91,7 @@ class FileFetcher:
             return _first_bytes(link, count), link.stat().st_size
         self._check_size(repo_id, file.path, file.size)
         remote = self._remote(repo_id, sha, file)
-        wanted = min(count, remote.size)
+        length = min(count, remote.size)
         blob = self._downloads.blob(repo_id, remote.etag)
         if blob.is_file():
             return _first_bytes(blob, count), blob.stat().st_size
@@ -99,9 +99,9 @@ class FileFetcher:
             if partial_file is None:
                 return _first_bytes(blob, count), remote.size
             with hub_errors(repo_id, sha):
-                resume(partial_file, remote, self._transfer_options(lambda _: raise_if_stopped(stop)), wanted)
+                resume(partial_file, remote, self._transfer_options(lambda _: raise_if_stopped(stop)), length)
             partial_file.seek(0)
-            return partial_file.read(wanted), remote.size
+            return partial_file.read(length), remote.size
 
     def _fetch_one(
         self, repo_id: str, sha: str, remote: RemoteFile, report: Callable[[int], None], stop: Stop | None
@@ -174,8 +174,8 @@ class FileFetcher:
         return TransferOptions(build_hf_headers(token=self._token), on_bytes)
 
     def _check_size(self, repo_id: str, path: str, size: int | None) -> None:
-        describes = path.rpartition("/")[2] in DESCRIPTION_FILES
-        limit = min(MAX_DESCRIPTION_BYTES, self._max_file_bytes) if describes else self._max_file_bytes
+        is_description = path.rpartition("/")[2] in DESCRIPTION_FILES
+        limit = min(MAX_DESCRIPTION_BYTES, self._max_file_bytes) if is_description else self._max_file_bytes
         if size is not None and size > limit:
             raise FileTooLarge(f"{path} of {repo_id} has {size:,} bytes; the limit is {limit:,}.")
 

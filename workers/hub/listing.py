@@ -26,7 +26,10 @@ log = logging.getLogger(__name__)
 
 
 class HubListing:
-    """The lists of the Hub at `endpoint`. Raises `HubUnavailable`, `HubRateLimited`, `RepoNotFound`, `GatedRepo`."""
+    """Reads the lists of the Hub at `endpoint`.
+
+    Raises `HubUnavailable`, `HubRateLimited`, `RepoNotFound`, `GatedRepo`.
+    """
 
     def __init__(self, endpoint: str, token: str | None, *, timeout: float, limits: HubLimits | None = None) -> None:
         self._endpoint = endpoint.rstrip("/")
@@ -34,7 +37,7 @@ class HubListing:
         self._api = HfApi(endpoint=self._endpoint, token=self._token)
         install_client(timeout, limits or HubLimits())
 
-    def first(self, filters: dict[str, str], since: datetime | None) -> str:
+    def first_url(self, filters: dict[str, str], since: datetime | None) -> str:
         """The URL of a list's first page.
 
         Without `since`, the order is the date of creation, which does not change during a crawl. With it, the order is
@@ -49,7 +52,8 @@ class HubListing:
         ]
         return f"{self._endpoint}/api/models?{urlencode(query)}"
 
-    def page(self, url: str) -> ListingPage:
+    def get_page(self, url: str) -> ListingPage:
+        """One page of a list, with the URL of the next one as its cursor."""
         response = self._get(url, "the list of models")
         with hub_errors("the list of models"):
             entries = response.json()
@@ -59,13 +63,13 @@ class HubListing:
         cursor = response.links.get("next", {}).get("url")
         return ListingPage(tuple(repos), cursor, unusable=len(entries) - len(repos))
 
-    def collection(self, slug: str) -> tuple[str, ...]:
+    def get_collection(self, slug: str) -> tuple[str, ...]:
         """Repo ids of the models in a collection."""
         with hub_errors(f"the collection {slug}"):
             collection_info = self._api.get_collection(slug)
         return tuple(item.item_id for item in collection_info.items if item.item_type == "model")
 
-    def repo(self, repo_id: str) -> ListedRepo | None:
+    def get_repo(self, repo_id: str) -> ListedRepo | None:
         """The entry of one repo; None if it is deleted, private, gated or unreadable."""
         query = urlencode([("expand", entry) for entry in EXPANDED_FIELDS])
         try:
@@ -75,10 +79,10 @@ class HubListing:
         with hub_errors(repo_id):
             return _entry_or_none(response.json())
 
-    def _get(self, url: str, what: str) -> Any:
+    def _get(self, url: str, subject: str) -> Any:
         if not url.startswith(f"{self._endpoint}/"):  # the request carries the token
             raise HubUnavailable(f"The Hub's next page is at another host: {url[:200]}.")
-        with hub_errors(what):
+        with hub_errors(subject):
             response = get_session().get(url, headers=build_hf_headers(token=self._token))
             hf_raise_for_status(response)
             return response

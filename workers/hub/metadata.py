@@ -1,4 +1,4 @@
-"""Metadata of a repo on the Hub. A mirror may return less, and card fields are untrusted input."""
+"""Metadata of a repo on the Hub. A mirror may return fewer fields, and the fields of a card are untrusted input."""
 
 from __future__ import annotations
 
@@ -11,18 +11,11 @@ from catalog.models.repo_ref import RepoRef
 from catalog.models.repository.models import Metadata
 
 MAX_TAGS = 200
-MAX_TAG_CHARACTERS = 200  # characters
+MAX_TAG_CHARACTERS = 200
 _CARD_FIELDS = ("base_model", "license", "datasets", "language")
 
-_DTYPE_BYTES = {
-    "F64": 8,
-    "I64": 8,
-    "F32": 4,
-    "I32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "I16": 2,
-}  # per parameter; 1 for other dtypes
+# per parameter; 1 for other dtypes
+_DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
 
 
 def metadata(info: ModelInfo) -> Metadata:
@@ -66,11 +59,11 @@ def parse_entry(item: dict[str, object]) -> ListedRepo:
     )
 
 
-def only_value(base: object) -> str | None:
-    """The value of a card field, if it is one string or a list of one. A card of a merge may list several bases."""
-    if isinstance(base, list) and len(base) == 1:
-        base = base[0]
-    return base if isinstance(base, str) else None
+def only_value(value: object) -> str | None:
+    """The string in a card field that has one string or a list of one; None for others: merges list several bases."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value if isinstance(value, str) else None
 
 
 def _size(info: ModelInfo) -> int | None:

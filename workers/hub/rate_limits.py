@@ -27,10 +27,10 @@ from workers.process.cancellation import raise_if_cancelled
 
 Stop = Callable[[], bool]
 
-SPACING_MARGIN = 1.1  # delayed requests arrive in the second of later ones
+SPACING_MARGIN = 1.1  # turns are wider apart than necessary: a delayed request arrives together with later ones
 MAX_TURN_WAIT = 20.0  # seconds that a request waits for its turn; for longer waits the job is requeued
 MAX_PAUSE = 3600.0  # seconds
-LEASE_SECONDS = 60.0  # after the last bytes of a download, its lease ends
+LEASE_SECONDS = 60.0  # a lease ends this long after the last bytes of its download
 REDIS_RETRIES = 8  # of a call to Redis
 POLL_INTERVAL = 0.25  # seconds between checks for a free lease, or for cancellation
 
@@ -78,7 +78,9 @@ class Turn:
 
 
 class HubLimits:
-    """No limits, for a command that runs without servers. A rate-limited request still fails."""
+    """The interface of rate limits. This base class sets none, for commands that run without servers; the limits of the
+    Hub itself still apply.
+    """
 
     def wait_turn(self) -> None:
         """Wait until one request may be sent. Raises `HubRateLimited` if the wait would exceed `MAX_TURN_WAIT`, and
@@ -86,11 +88,11 @@ class HubLimits:
         """
 
     def pause(self, seconds: float) -> None:
-        """Let no worker send a request for `seconds` seconds."""
+        """Prevent all workers from sending requests for `seconds` seconds."""
 
     @contextmanager
     def download(self, stop: Stop | None = None) -> Iterator[Callable[[], None]]:
-        """Hold the lease of one download. The yielded function renews it and is to be called while bytes arrive."""
+        """Hold the lease of one download. The yielded function renews it; call it while bytes arrive."""
         yield lambda: None
 
 
@@ -132,9 +134,9 @@ class SharedLimits(HubLimits):
     def wait_turn(self) -> None:
         while (turn := self.reserve()).wait > 0:
             due = time.monotonic() + turn.wait
-            while (left := due - time.monotonic()) > 0:
+            while (remaining := due - time.monotonic()) > 0:
                 raise_if_cancelled()  # the job may be cancelled long before its turn
-                time.sleep(min(left, POLL_INTERVAL))
+                time.sleep(min(remaining, POLL_INTERVAL))
             with _redis_errors():
                 if not self._redis.exists(self._pause_key):
                     return  # otherwise a pause began during the sleep
@@ -170,7 +172,7 @@ class SharedLimits(HubLimits):
         try:
             yield renew
         finally:
-            with suppress(RedisError):  # the lease expires by itself
+            with suppress(RedisError):  # otherwise the lease expires
                 self._redis.zrem(self._leases, name)
 
     def _lease(self, name: str) -> bool:

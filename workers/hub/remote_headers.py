@@ -17,7 +17,7 @@ def screen(hub: Hub, snapshot: RepoSnapshot, options: FetchOptions) -> FineTune:
     Raises what `screen_finetune` and `Hub.fetch` raise.
     """
     choice = hub.choose(snapshot)
-    top = hub.fetch(snapshot, choice.described_by, options)
+    top = hub.fetch(snapshot, choice.description_files, options)
     for _ in choice.folder.split("/") if choice.folder else ():
         top = top.parent
     return screen_finetune(top, choice, lambda path: remote_header(hub, snapshot, path, options))

@@ -1,7 +1,7 @@
 """The HTTP session of `huggingface_hub`, and the translation of its errors.
 
 The library retries a failed request five times and sleeps within the call for as long as the server asks, which would
-block a worker for minutes. This session makes a request once and raises a transient failure as such: the job waits, and
+block a worker for minutes. This session makes a request once and raises transient failures, so that the job waits and
 not the worker.
 """
 
@@ -42,7 +42,7 @@ from catalog.errors import (
 from workers.hub.rate_limits import HubLimits
 from workers.process import cancellation
 
-DEFAULT_PAUSE = 5.0  # seconds, after a 429 that gives no time
+DEFAULT_PAUSE = 5.0  # seconds, after a 429 without a time to wait
 
 
 class SingleAttemptClient(httpx2.Client):
@@ -56,7 +56,7 @@ class SingleAttemptClient(httpx2.Client):
     """
 
     def __init__(self, timeout: float, limits: HubLimits | None = None) -> None:
-        self._limit = timeout
+        self._request_timeout = timeout
         self._limits = limits or HubLimits()
         super().__init__(
             follow_redirects=True,
@@ -77,7 +77,9 @@ class SingleAttemptClient(httpx2.Client):
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         cancellation.raise_if_cancelled()
-        request.extensions["timeout"] = httpx2.Timeout(self._limit).as_dict()  # the library uses 10 s, or none
+        request.extensions["timeout"] = httpx2.Timeout(
+            self._request_timeout
+        ).as_dict()  # the library uses 10 s, or none
         try:
             try:
                 response = super().send(request, **options)
@@ -206,7 +208,7 @@ def _no_revision(repo_id: str, revision: str | None) -> CatalogError:
     return RevisionNotFound(f"{repo_id} has no revision {revision!r}.")
 
 
-def _entry_gone(repo_id: str, _revision: str | None) -> CatalogError:
+def _entry_missing(repo_id: str, _revision: str | None) -> CatalogError:
     return HubUnavailable(f"The Hub lists a file of {repo_id} that it does not serve.")
 
 
@@ -214,7 +216,7 @@ _TRANSLATIONS: dict[type[Exception], Callable[[str, str | None], CatalogError]] 
     GatedRepoError: _gated,  # before its base class, RepositoryNotFoundError
     RepositoryNotFoundError: _missing,
     RevisionNotFoundError: _no_revision,
-    RemoteEntryNotFoundError: _entry_gone,
+    RemoteEntryNotFoundError: _entry_missing,
     DisabledRepoError: _disabled,
     HFValidationError: _malformed,
 }

@@ -48,19 +48,19 @@ class TransferOptions:
     on_bytes: Callable[[int], None]
 
 
-def resume(partial: BinaryIO, remote: RemoteFile, options: TransferOptions, wanted: int | None = None) -> None:
-    """Fetch until `partial` has the first `wanted` bytes of the file, or all of them (None).
+def resume(partial: BinaryIO, remote: RemoteFile, options: TransferOptions, limit: int | None = None) -> None:
+    """Fetch until `partial` has the first `limit` bytes of the file, or all of them (None).
 
     Only missing bytes are requested, and no others are read if the server sends the whole file. Raises
     `HubUnavailable`, and what the session raises.
     """
-    target = remote.size if wanted is None else wanted
+    target = remote.size if limit is None else limit
     for tries_left in range(MAX_RESUMPTIONS, -1, -1):
         received, cause = _length(partial), None
         if received >= target:
             return
         try:
-            _request(partial, remote, options, wanted, may_restart=tries_left == MAX_RESUMPTIONS)
+            _request(partial, remote, options, limit, may_restart=tries_left == MAX_RESUMPTIONS)
         except _BROKEN_CONNECTION as error:
             cause = error
         arrived = _length(partial)
@@ -75,12 +75,12 @@ def _length(partial: BinaryIO) -> int:
 
 
 def _request(
-    partial: BinaryIO, remote: RemoteFile, options: TransferOptions, wanted: int | None, *, may_restart: bool
+    partial: BinaryIO, remote: RemoteFile, options: TransferOptions, limit: int | None, *, may_restart: bool
 ) -> None:
     start = _length(partial)
     headers = {**options.headers, "Accept-Encoding": "identity"}
-    if start or wanted is not None:
-        headers["Range"] = f"bytes={start}-{'' if wanted is None else wanted - 1}"
+    if start or limit is not None:
+        headers["Range"] = f"bytes={start}-{'' if limit is None else limit - 1}"
     with get_session().stream("GET", remote.url, headers=headers) as response:
         if response.status_code == 416:
             partial.truncate(0)
@@ -97,7 +97,7 @@ def _request(
             partial.truncate()
         elif response.status_code == 206 and _range_start(response) != start:
             raise HubUnavailable(f"The Hub sent another range of {remote.path} than was requested.")
-        _copy(partial, remote, options, response, start, wanted)
+        _copy(partial, remote, options, response, start, limit)
 
 
 def _range_start(response: httpx2.Response) -> int | None:
@@ -112,7 +112,7 @@ def _copy(
     options: TransferOptions,
     response: httpx2.Response,
     received: int,
-    wanted: int | None,
+    limit: int | None,
 ) -> None:
     for block in response.iter_bytes():
         received += len(block)
@@ -122,7 +122,7 @@ def _copy(
             raise HubUnavailable(f"The Hub sends more of {remote.path} than the {remote.size:,} bytes it announced.")
         partial.write(block)
         options.on_bytes(len(block))
-        if wanted is not None and received >= wanted:
+        if limit is not None and received >= limit:
             return
 
 

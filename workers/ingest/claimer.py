@@ -15,7 +15,7 @@ from workers.bases.residents import ResidentBases
 class BatchPolicy:
     """How a worker batches jobs. All times in seconds."""
 
-    size: int = 8  # jobs that are claimed at once
+    size: int = 8  # jobs in one claim
     max_duration: float = 60.0  # of one `Pipeline.ingest`; then the worker reads its other messages
     max_wait: float = 120.0  # after which a job is no longer passed over for jobs whose base is in memory
 

@@ -35,7 +35,7 @@ def report_progress(database: Database, job: Job, worker_id: int) -> Report:
 class JobRunner(ABC):
     """Runs the jobs of one source, one at a time, on the bases in memory."""
 
-    title: ClassVar[str]  # what such a job does, shown as the worker's activity
+    title: ClassVar[str]  # what it runs ("a task"), shown in the worker's activity
 
     def __init__(
         self,

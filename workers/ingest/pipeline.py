@@ -63,7 +63,7 @@ class ClaimedJob:
 
 @dataclass(frozen=True)
 class ExclusiveRun:
-    """A job that its source's runner is to run."""
+    """A job, and the runner of its source that will run it."""
 
     runner: JobRunner
     job: Job
@@ -72,8 +72,8 @@ class ExclusiveRun:
 
 @dataclass(frozen=True)
 class Batch:
-    """The jobs of one claim: `size` were claimed, of which `fetched` are to be encoded. Nothing else runs beside an
-    `exclusive` batch, which holds a single job; if its source has a runner, `run` says how to run it.
+    """The jobs of one claim: `size` were claimed, of which `fetched` are to be encoded. Nothing else runs during an
+    `exclusive` batch, which has a single job; if the source of the job has a runner, `run` is set.
     """
 
     size: int
@@ -88,7 +88,7 @@ EMPTY_BATCH = Batch(0, False, [])
 class Pipeline:
     """Runs a worker's jobs. The next batch is fetched while the current one is encoded. Not thread-safe, except `stop`.
 
-    A job whose source is among the `runners` is run exclusively by its runner; all others are fetched and encoded.
+    A job whose source is among the `runners` is run exclusively by its runner; all other jobs are fetched and encoded.
     """
 
     def __init__(
@@ -121,11 +121,11 @@ class Pipeline:
         return [{"repo_id": repo, "bytes": size} for repo, size in self._bases.sizes.items()]
 
     def ingest(self, job_id: int) -> int:
-        """Handle the notification of a job: run due jobs, batch by batch, until none is left or `max_duration` is over.
-        Returns how many jobs were claimed; 0 if another worker has already claimed the job.
+        """Handle the notification of a job: run due jobs, batch by batch, until none is left or `max_duration` seconds
+        have passed. Returns how many jobs were claimed; 0 if another worker has already claimed the job.
         """
         with self._database.transaction() as session:
-            self._count_deaths(session)  # jobs that an earlier call left because it was interrupted
+            self._count_deaths(session)  # of jobs that an interrupted earlier call has left behind
             if self._stopping or not claims.is_due(session, job_id):
                 return 0
         failed = True
@@ -147,7 +147,7 @@ class Pipeline:
         self._claim_monitor.lose_all()
 
     def _run_batches(self) -> int:
-        """Run batches until none is due or the time is over. Returns how many jobs were claimed."""
+        """Run batches until none is due or the time is up. Returns how many jobs were claimed."""
         deadline, total = time.monotonic() + self._batching.max_duration, 0
         with ThreadPoolExecutor(1, "prefetch") as prefetcher, self._claim_monitor:
             try:
@@ -156,7 +156,7 @@ class Pipeline:
                     total += batch.size
                     is_last = self._stopping or time.monotonic() > deadline
                     prefetch = not is_last and not batch.exclusive
-                    following = prefetcher.submit(self._claim_batch, allow_exclusive=False) if prefetch else None
+                    next_batch = prefetcher.submit(self._claim_batch, allow_exclusive=False) if prefetch else None
                     try:
                         self._encode_all(batch.fetched)
                         if batch.run:
@@ -164,7 +164,7 @@ class Pipeline:
                     finally:
                         for claimed in batch.fetched:
                             claimed.fetched.locks.release()
-                    batch = following.result() if following else EMPTY_BATCH
+                    batch = next_batch.result() if next_batch else EMPTY_BATCH
                     if not batch.size and not is_last:  # the next job may be an exclusive one
                         batch = self._claim_batch(allow_exclusive=True)
             finally:
@@ -186,7 +186,7 @@ class Pipeline:
         """Fetch jobs in parallel. Jobs that failed, ended or were lost are left out."""
         pool = ThreadPoolExecutor(self._batching.size, "fetch")
         futures = [pool.submit(self._fetch, job, claim) for job, claim in zip(jobs, job_claims, strict=True)]
-        pool.shutdown(wait=False)  # the download of a lost job is left to end by itself
+        pool.shutdown(wait=False)  # do not wait for downloads of lost jobs
         results = [_result_unless_lost(future, claim) for future, claim in zip(futures, job_claims, strict=True)]
         return [fetched for fetched in results if fetched is not None]
 
@@ -216,7 +216,7 @@ class Pipeline:
 
     def _release_remaining(self, *, count_deaths: bool) -> None:
         """Requeue the jobs that did not end, because this worker may get no other notification. With `count_deaths`,
-        an error that no single job accounts for ended the call: it counts as a worker's death on each job. The
+        the call ended with an error that belongs to no single job: it counts as a worker death for each job. The
         notifications of the jobs still queued may have been consumed by this call, so one is sent for all of them.
         """
         with self._database.transaction() as session:
@@ -278,7 +278,7 @@ class Pipeline:
                 self._store_failure(claimed.job, error)
 
     def _run_exclusive(self, run: ExclusiveRun) -> None:
-        self.activity = f"{run.runner.title} on {run.job.base_hint}"
+        self.activity = f"running {run.runner.title} on {run.job.base_hint}"
         try:
             with cancel_scope(lambda: run.claim.lost):
                 run.runner.run(run.job)
@@ -335,12 +335,12 @@ class Pipeline:
 
 
 def _split_by_path(group: Sequence[ClaimedJob]) -> list[list[ClaimedJob]]:
-    """Split a group into what is encoded in one call: plain LoRA adapters together, all others one by one, as they run
-    one by one anyway and can then be cancelled one by one.
+    """Split a group into the parts that are encoded in one call: all plain LoRA adapters together, and other fine-tunes
+    one by one, because they run one by one anyway and can then be cancelled separately.
     """
     loras = [claimed for claimed in group if claimed.finetune.path == "lora"]
-    others = [[claimed] for claimed in group if claimed.finetune.path != "lora"]
-    return [loras, *others] if loras else others
+    singles = [[claimed] for claimed in group if claimed.finetune.path != "lora"]
+    return [loras, *singles] if loras else singles
 
 
 def _result_unless_lost(future: Future[ClaimedJob | None], claim: Claim) -> ClaimedJob | None:

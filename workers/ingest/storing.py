@@ -16,10 +16,8 @@ from catalog.spaces.contract import Space
 from catalog.tables import ACTIVE_REINDEX, ModelState, Revision, SpaceRow
 from catalog.vectors.repository import feed
 from workers.bases.residents import Resident
-from workers.encoding.encoder import Encoding
+from workers.encoding.encoder import EXPLAINED_FEATURE, Encoding
 from workers.ingest.fetcher import Fetched
-
-EXPLAINED_FEATURE = "delta_activations"  # the feature whose delta can be read through the output head
 
 SpaceSelector = Callable[[Space, int], SpaceRow]  # from a contract and a dimension to the space to store in
 
@@ -62,8 +60,8 @@ class EncodingWriter:
         models.set_state(session, fetched.job.model_id, ModelState.INDEXED if shifted else ModelState.NO_SHIFT)
 
     def _store_for_reindex(self, session: Session, resident: Resident, fetched: Fetched, encoding: Encoding) -> None:
-        """Store vectors in the new spaces of a reindex. Nothing is stored if the reindex has ended, or if the model has
-        another current revision by now, which will be backfilled.
+        """Store vectors in the new spaces of a reindex. Nothing is stored if the reindex has ended, or if another
+        revision of the model is current now, whose vectors will be backfilled.
         """
         reindex = reindexes.get(session, fetched.job.reindex_id or 0)
         revision = models.current_revision(session, fetched.job.model_id)

@@ -1,1 +1,1 @@
-"""Work on whole spaces and on the Hub's listing, beside the encoding."""
+"""Work on whole spaces and on the lists of the Hub, which runs while the worker encodes."""

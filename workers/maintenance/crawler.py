@@ -1,4 +1,4 @@
-"""The crawler: a thread of each worker that walks through lists of the Hub, beside encoding.
+"""The crawler: a thread of each worker that walks through lists of the Hub while the worker encodes.
 
 It spends nearly all of its time waiting for the network. Only the worker that holds the lock crawls. Its state is in
 the crawl's row, so it may be killed at any time: only the page being fetched is requested again.
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Crawler:
-    """Runs all crawls in turns, page by page, while fewer than `max_queued` jobs are queued."""
+    """Runs all crawls in turn, page by page, while fewer than `max_queued` jobs are queued."""
 
     def __init__(self, database: Database, listing: HubListing, *, max_queued: int) -> None:
         self._database = database
@@ -78,14 +78,16 @@ class Crawler:
         if crawl.ids is not None:
             return self._fetch_repo(crawl.ids, int(crawl.cursor or 0))
         if source.collection is not None:
-            return ListingPage(ids=self._listing.collection(source.collection))
-        return self._listing.page(crawl.cursor or self._listing.first(source.filters()[crawl.listing], crawl.since))
+            return ListingPage(ids=self._listing.get_collection(source.collection))
+        return self._listing.get_page(
+            crawl.cursor or self._listing.first_url(source.filters()[crawl.listing], crawl.since)
+        )
 
     def _fetch_repo(self, ids: list[str], index: int) -> ListingPage:
         """A page with a single repo, so that each response is stored before the next request."""
         if index >= len(ids):
             return ListingPage()
-        repo = self._listing.repo(ids[index])
+        repo = self._listing.get_repo(ids[index])
         cursor = str(index + 1) if index + 1 < len(ids) else None
         return ListingPage((repo,) if repo else (), cursor, unusable=repo is None)
 

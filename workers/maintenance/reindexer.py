@@ -1,6 +1,6 @@
-"""The thread that runs reindexes. Every worker has one; only the one that holds the lock works.
+"""The thread that runs reindexes. Every worker has one; only the thread that holds the lock works.
 
-It keeps all progress in the row of the reindex, so it may be killed at any moment.
+All progress is in the row of the reindex, so the worker may be killed at any moment.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 class Reindexer:
     """Runs reindexes page by page, in a thread.
 
-    It creates jobs only while fewer than `queue` jobs are queued. `contract` is what this worker measures. A space with
-    more than `exact_bytes` bytes of vectors needs an index before it may serve.
+    It creates jobs only while fewer than `max_queued` jobs are queued. `contract` has the spaces, without a base, that
+    this worker measures. A space with more than `exact_bytes` bytes of vectors needs an index before it may serve.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class Reindexer:
         database: Database,
         contract: Sequence[Space],
         *,
-        queue: int,
+        max_queued: int,
         exact_bytes: int,
         readiness_interval: float = READINESS_INTERVAL,
     ) -> None:
         self._database = database
         self._contract = contract
-        self._queue = queue
+        self._max_queued = max_queued
         self._exact_bytes = exact_bytes
         self._readiness_interval = readiness_interval
         self._checked_at = -readiness_interval
@@ -92,13 +92,15 @@ class Reindexer:
             return reindex_service.finish_measuring(database, reindex_id)
         if row.state not in (ReindexState.RUNNING, ReindexState.READY):
             return False
-        more = reindex_service.backfill_spaces(database, reindex_id)  # also after that stage, for new vectors
+        has_more = reindex_service.backfill_spaces(database, reindex_id)  # also after that stage, for new vectors
         check_due = time.monotonic() - self._checked_at >= self._readiness_interval
-        if row.stage == Stage.BUILDING and not more and check_due:
+        if row.stage == Stage.BUILDING and not has_more and check_due:
             self._checked_at = time.monotonic()
             readiness.make_ready(database, reindex_id, self._exact_bytes)
-        return more or row.stage == Stage.BACKFILLING
+        return has_more or row.stage == Stage.BACKFILLING
 
     def _has_room(self) -> bool:
         with self._database.transaction() as session:
-            return crawls.count_queued_jobs(session, self._queue) + reindex_service.JOBS_PER_PAGE <= self._queue
+            return (
+                crawls.count_queued_jobs(session, self._max_queued) + reindex_service.JOBS_PER_PAGE <= self._max_queued
+            )

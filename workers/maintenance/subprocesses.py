@@ -1,4 +1,4 @@
-"""Builds of indexes, clusters and maps in subprocesses, beside the encoding in this process."""
+"""Builds of indexes, clusters and maps in subprocesses, while this process encodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class SubprocessRunner:
-    """Runs `COMMAND NAME SPACE_ID`, one at a time. The next sweep repeats requests that were refused."""
+    """Runs `COMMAND NAME SPACE_ID`, one process at a time. The next sweep repeats requests that were refused."""
 
     def __init__(self, name: str, command: Sequence[str] = COMMAND) -> None:
         self._command = (*command, name)

@@ -36,7 +36,7 @@ def combine(
 ) -> Modules:
     """The merged modules, all of the same rank r and with scale 1: a (r, in) and b (out, r) in float32.
 
-    Memory holds the parts, the result, and the intermediate values of one module. `on_module` is called with the part
+    Memory holds the parts, the result, and the intermediate values of one module. `on_module` is called with the share
     of the modules that is done, from 0 to 1. Raises `Cancelled`.
     """
     names = list(dict.fromkeys(name for part in parts for name in part))

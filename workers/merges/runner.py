@@ -68,27 +68,27 @@ class MergeRunner(JobRunner):
         weights = {part["repo_id"]: part["weight"] for part in merge.parts}
         spec = MergeSpec(weights, merge.method, **merge.settings)
         report = self._reporter_for(job)
-        times = [time.monotonic()]
+        timestamps = [time.monotonic()]
         with FileLocks() as locks, scratch() as scratch_folder:
             parts = self._fetch_parts(merge, locks, report)
             check_mergeable(spec, parts)
             resident = self._bases.get(self._fetcher.resolve_base(merge.base_repo, merge.base_sha))
             base = resident.encoder.base
-            times.append(time.monotonic())
+            timestamps.append(time.monotonic())
             modules = combine(
                 [modules_of(name, part, base.model) for name, part in zip(spec.weights, parts, strict=True)],
                 spec,
                 device=base.device,
                 on_module=lambda done: report(FETCHED + done * (MERGED - FETCHED)),
             )
-            times.append(time.monotonic())
+            timestamps.append(time.monotonic())
             folder = scratch_folder / "adapter"
             adapter_writer.write(folder, merge, modules, base.model, [part.config for part in parts])
             [encoding] = resident.encoder.encode([read_finetune(folder)])
             if isinstance(encoding, CatalogError):
                 raise encoding
-            times.append(time.monotonic())
-            durations = np.diff(times).round(3).tolist()
+            timestamps.append(time.monotonic())
+            durations = np.diff(timestamps).round(3).tolist()
             metrics = {
                 "rank": next(iter(modules.values())).a.shape[0],
                 "modules": len(modules),

@@ -1,7 +1,7 @@
 """Cooperative cancellation: long-running code calls `raise_if_cancelled` between two steps.
 
-The caller that starts the work says in `cancel_scope` how to tell that it is cancelled. The code below it does not need
-to know which job it works for.
+The caller that starts the work passes `cancel_scope` a function that returns whether it is cancelled. The code that it
+calls does not need to know which job it works for.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class OrderlyStop:
-    """Ends the process `grace` seconds after `request`, unless it has ended by itself.
+    """Ends the process `grace` seconds after `request`, if it has not ended before.
 
     Training, merging and encoding check for cancellation between two steps, but loading a base, one large matrix
     product or a stalled download cannot be interrupted. In that case `sign_off` is called, so that the claimed jobs are

@@ -45,7 +45,7 @@ class RetryPolicy:
 
 
 def failures_before(job: Job) -> int:
-    """The number of earlier attempts at a claimed job that failed by the job's own fault, since it was last submitted.
+    """The number of attempts at a claimed job, since it was last submitted, that failed because of the job itself.
 
     Attempts that ended because a worker died or was stopped, because Postgres was unavailable or because the Hub
     limited the rate do not count.

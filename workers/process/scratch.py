@@ -1,4 +1,4 @@
-"""Temporary folders that are deleted with the work they serve; the next worker deletes those of a killed process."""
+"""Temporary folders for one piece of work. Those of a killed process are deleted by the next worker."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def scratch() -> Iterator[Path]:
             os.close(descriptor)
 
 
-def sweep() -> int:
-    """Delete the folders of ended processes, which are those without a lock. Returns how many were deleted."""
+def delete_abandoned() -> int:
+    """Delete the folders of killed processes, which are those without a lock. Returns how many were deleted."""
     return sum(_delete_unlocked(top) for top in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"))
 
 
 def _delete_unlocked(top: Path) -> bool:
     try:  # a new folder has no lock file yet
         descriptor = try_lock(top / LOCK_NAME, exclusive=True) if (top / LOCK_NAME).exists() else None
-    except OSError:  # of another user
+    except OSError:  # the folder belongs to another user
         return False
     if descriptor is None:
         return False

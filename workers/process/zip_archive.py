@@ -1,4 +1,4 @@
-"""Zip files of folders."""
+"""Packing of folders into zip files."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from workers.process.cancellation import raise_if_cancelled
 from workers.process.file_locks import FileLocks
 from workers.selections.weights import Adapter, fit_adapter
 
-MAX_REFUSED = 20  # models that cannot be loaded, before a selection fails
+MAX_REFUSED = 20  # a selection fails if more models cannot be loaded
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,9 @@ class Member:
 
 
 class MemberLoader:
-    """Selects sets of candidates that can be loaded; the others are `left_out`, with an error code, and replaced."""
+    """Selects sets of candidates that can be loaded. Other candidates are replaced; `left_out` lists their names with
+    an error code.
+    """
 
     def __init__(
         self,
@@ -66,7 +68,7 @@ class MemberLoader:
             self._candidates = self._candidates.without(refused)
 
     def _load(self, model_ids: Collection[int]) -> set[int]:
-        """Keep these models in memory and no others; returns the ids of those that cannot be loaded."""
+        """Keep exactly these models in memory. Returns the ids of those that cannot be loaded."""
         self._loaded = {model_id: self._loaded[model_id] for model_id in model_ids if model_id in self._loaded}
         missing = sorted(set(model_ids) - set(self._loaded))
         with self._database.transaction() as session:

@@ -17,7 +17,7 @@ from catalog.selections.strategies import STRATEGIES, Select, Strategy, nearest
 from catalog.tables import Job, Selection, Task
 from catalog.tasks import repository as tasks
 from catalog.tasks.examples import Example, split_holdout
-from catalog.tasks.nearest import preferred
+from catalog.tasks.nearest import select_preferred
 from catalog.tasks.service import HOLDOUT_SHARE
 from catalog.tasks.training_config import TrainingConfig
 from workers.bases.residents import ResidentBases
@@ -58,8 +58,8 @@ class SelectionRunner(JobRunner):
             selection = selections.get_by_model(session, job.model_id)
             task = tasks.get(session, selection.task_id)
             run = next(run for run in task.runs if run.id == selection.run_id)
-            space, vectors = preferred(tasks.get_vectors(session, run.id))
-            candidates = selection_service.candidates(session, run.base_repo, space, vectors[0])
+            space, vectors = select_preferred(tasks.get_vectors(session, run.id))
+            candidates = selection_service.list_candidates(session, run.base_repo, space, vectors[0])
         if task.examples is None:
             raise ExamplesDeleted(
                 f"The examples of task {task.id} have been deleted: create it again with `keep_examples`."
@@ -86,16 +86,16 @@ def evaluate(
     task: Task,
     report: Report,
 ) -> dict[str, Any]:
-    """Compose the set of each strategy and measure it on the holdout. Weights of all sets are chosen by the same
-    `SHOTS` examples, which the seed draws.
+    """Compose the set of each strategy and measure it on the holdout. The weights of all sets are chosen by the
+    same `SHOTS` examples, which the seed draws.
     """
     assert task.examples is not None
     examples, holdout = split_holdout([Example(**row) for row in task.examples], HOLDOUT_SHARE)
     limit = TrainingConfig(**task.training_config).max_tokens
-    judge = Scorer(encoder, holdout, limit)
+    holdout_scorer = Scorer(encoder, holdout, limit)
     sets = loader.load(strategies, selection.count)
     shots = random.Random(selection.seed).sample(examples, min(SHOTS, len(examples)))
-    scorer = Scorer(encoder, shots, limit)
+    shots_scorer = Scorer(encoder, shots, limit)
     results = []
     for index, (strategy, members) in enumerate(sets.items()):
         adapters = [member.adapter for member in members]
@@ -103,27 +103,27 @@ def evaluate(
         def on_progress(done: float, index: int = index) -> None:
             report((index + done) / len(sets))
 
-        best = compose(scorer, adapters, selection.budget, on_progress)
-        holdout_loss = _loss(judge, weighted_sum(adapters, best.weights))
+        best = compose(shots_scorer, adapters, selection.budget, on_progress)
+        holdout_loss = _loss(holdout_scorer, weighted_sum(adapters, best.weights))
         results.append(TrialResult(strategy, members, best.weights, best.loss, holdout_loss))
-    [alone] = loader.load({"alone": nearest}, 1)["alone"]
+    [nearest_member] = loader.load({"nearest": nearest}, 1)["nearest"]
     return {
         "left_out": [{"repo_id": name, "error": code} for name, code in loader.left_out.items()],
         "examples": len(examples),
         "holdout_examples": len(holdout),
         "holdout_unseen": task.verify > 0,  # then the task's vector was made without the holdout, too
-        "base_loss": round(judge.base().per_token, 4),
+        "base_loss": round(holdout_scorer.base().per_token, 4),
         "nearest_alone": {
-            "repo_id": alone.adapter.name,
-            "holdout_loss": round(_loss(judge, alone.adapter.finetune), 4),
+            "repo_id": nearest_member.adapter.name,
+            "holdout_loss": round(_loss(holdout_scorer, nearest_member.adapter.finetune), 4),
         },
         "strategies": [result.as_dict() for result in results],
     }
 
 
-def _loss(judge: Scorer, finetune: FineTune) -> float:
+def _loss(holdout_scorer: Scorer, finetune: FineTune) -> float:
     """In nats per token. Raises `NonFiniteWeights`, and errors of the fine-tune."""
-    [result] = judge.finetunes([finetune])
+    [result] = holdout_scorer.finetunes([finetune])
     if isinstance(result, CatalogError):
         raise result
     if not math.isfinite(result.per_token):

@@ -24,7 +24,7 @@ MAX_WEIGHT = 1.5  # in magnitude
 INITIAL_STEP = 1.0  # of COBYLA, as in nevergrad's NGOpt
 FINAL_STEP = 1e-2
 PENALTY = 0.05  # for each unit of the sum of the weights' magnitudes
-NON_FINITE_LOSS = 1e6  # in place of an infinite loss, which COBYLA does not take
+NON_FINITE_LOSS = 1e6  # in place of an infinite loss, which COBYLA does not accept
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +69,12 @@ def compose(
     """Search for the weights with the least loss on the scorer's examples, with at most `budget` tries of COBYLA. The
     first try has all weights 0, the next ones set one of them to `INITIAL_STEP`.
 
-    `on_progress` is called with the part that is done, from 0 to 1. Raises `Cancelled`, and errors of the adapters.
+    `on_progress` is called with the share that is done, from 0 to 1. Raises `Cancelled`, and errors of the adapters.
     """
-    least, best, tries = math.inf, Composition((0.0,) * len(adapters), math.inf), 0
+    least_penalized, best, tries = math.inf, Composition((0.0,) * len(adapters), math.inf), 0
 
     def penalized_loss(proposed: np.ndarray) -> float:
-        nonlocal least, best, tries
+        nonlocal least_penalized, best, tries
         raise_if_cancelled()
         weights = proposed.clip(-MAX_WEIGHT, MAX_WEIGHT)  # COBYLA may violate its bounds by a little
         [result] = scorer.finetunes([weighted_sum(adapters, weights.tolist())])
@@ -82,8 +82,8 @@ def compose(
             raise result
         loss = result.per_token
         penalized = loss + PENALTY * float(np.abs(weights).sum()) if math.isfinite(loss) else NON_FINITE_LOSS
-        if penalized < least:
-            least, best = penalized, Composition(tuple(weights.tolist()), loss)
+        if penalized < least_penalized:
+            least_penalized, best = penalized, Composition(tuple(weights.tolist()), loss)
         tries += 1
         on_progress(min(1.0, tries / budget))
         return penalized

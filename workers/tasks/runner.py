@@ -141,7 +141,7 @@ def train_and_measure(
     report: Report,
 ) -> Measurements:
     """Train a task's adapters and measure them. An adapter of half of the examples takes half the steps. The adapters
-    stay in folders below `folder`; that of all examples is `0`. `report` is called with the part that is done.
+    stay in folders below `folder`; that of all examples is `0`. `report` is called with the share that is done.
     """
     trainer = Trainer(encoder.base, config)
     vectors: dict[str, list[np.ndarray]] = defaultdict(list)

@@ -17,7 +17,7 @@ from workers.encoding.trace import Trace
 from workers.finetunes.reading import FineTune
 from workers.tasks.token_rows import encode
 
-LOGIT_BYTES = 64 * 2**20  # logits that are held at a time
+MAX_LOGIT_BYTES = 64 * 2**20  # of logits at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ def losses_of(trace: Trace) -> Losses:
     plan: TokenPlan = trace.plan
     tokens = torch.bincount(plan.continuation)
     summed: Any = torch.zeros(len(tokens), device=trace.hidden.device)
-    step = max(1, LOGIT_BYTES // (4 * trace.vocabulary))
+    step = max(1, MAX_LOGIT_BYTES // (4 * trace.vocabulary))
     with torch.inference_mode():
         for start in range(0, len(plan.target), step):
             block = slice(start, start + step)

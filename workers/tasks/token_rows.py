@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from catalog.tasks.examples import Example
 
 IGNORED = -100  # the label of a token without a loss
-MIN_INPUT = 8  # tokens that are kept of an input or an instruction, however long the rest is
+MIN_INPUT = 8  # tokens of an input or an instruction that are kept in any case
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,15 @@ router = APIRouter(prefix="/v1", tags=["clusters"])
 
 @router.get("/clusters", responses=problems(ClustersNotReady, SpaceNotFound))
 def list_clusters(query: Annotated[shared_schemas.SpaceQuery, Query()], services: ServicesDep) -> schemas.Clusters:
-    """The clusters of the current run of a space, the largest first."""
+    """List the clusters of the current run of a space, largest first."""
     return schemas.Clusters.from_run(cluster_service.list_clusters(services.database, query.space))
 
 
 @router.get("/clusters/runs", responses=problems(InvalidCursor, SpaceNotFound))
-def list_runs(query: Annotated[schemas.ClusterRunsQuery, Query()], services: ServicesDep) -> schemas.ClusterRuns:
-    """All cluster runs, the newest first: queued, running, done and failed ones."""
+def list_cluster_runs(
+    query: Annotated[schemas.ClusterRunsQuery, Query()], services: ServicesDep
+) -> schemas.ClusterRuns:
+    """List all cluster runs, newest first: queued, running, done and failed ones."""
     runs = cluster_service.list_runs(
         services.database, query.space, before=pagination.decode(query.cursor), limit=query.limit
     )
@@ -51,13 +53,13 @@ def list_runs(query: Annotated[schemas.ClusterRunsQuery, Query()], services: Ser
 
 
 @router.get("/clusters/runs/{run_id}", dependencies=[no_query], responses=problems(RunNotFound))
-def get_run(run_id: Id, services: ServicesDep) -> schemas.ClusterRun:
-    """A cluster run: its stage while it runs, its metrics once it is done."""
+def get_cluster_run(run_id: Id, services: ServicesDep) -> schemas.ClusterRun:
+    """Get a cluster run: its stage while it runs, its metrics once it is done."""
     return schemas.ClusterRun.from_row(*cluster_service.get_run(services.database, run_id))
 
 
 @router.get("/clusters/runs/{run_id}/compare/{other_id}", dependencies=[no_query], responses=problems(RunNotFound))
-def compare_runs(run_id: Id, other_id: Id, services: ServicesDep) -> schemas.ClusterRunComparison:
+def compare_cluster_runs(run_id: Id, other_id: Id, services: ServicesDep) -> schemas.ClusterRunComparison:
     """Compare two runs over the models that both clustered."""
     comparison = cluster_service.compare_runs(services.database, run_id, other_id)
     return schemas.ClusterRunComparison(
@@ -73,15 +75,15 @@ def compare_runs(run_id: Id, other_id: Id, services: ServicesDep) -> schemas.Clu
 def get_cluster(
     cluster_id: Id, query: Annotated[schemas.ClusterRunQuery, Query()], services: ServicesDep
 ) -> schemas.ClusterDetail:
-    """A cluster: its name, its explanation, its medoid and its closest members."""
+    """Get a cluster: its name, its explanation, its medoid and its closest members."""
     return schemas.ClusterDetail.from_detail(cluster_service.get_cluster(services.database, cluster_id, query.run))
 
 
 @router.get("/clusters/{cluster_id}/members", responses=problems(ClusterNotFound, InvalidCursor))
-def list_members(
+def list_cluster_members(
     cluster_id: Id, query: Annotated[schemas.ClusterMembersQuery, Query()], services: ServicesDep
 ) -> schemas.ClusterMembers:
-    """The members of a cluster, the closest to its centroid first."""
+    """List the members of a cluster, the closest to its centroid first."""
     after = pagination.decode_scored(query.cursor)
     run, rows = cluster_service.list_members(services.database, cluster_id, query.run, after=after, limit=query.limit)
     next_cursor = pagination.next_cursor(rows, query.limit, lambda row: (row[0].similarity or 0.0, row[0].model_id))
@@ -104,7 +106,7 @@ def get_model_cluster(
     services: ServicesDep,
     viewer: ViewerDep,
 ) -> schemas.ModelCluster:
-    """The cluster of a model in the current run of a space."""
+    """Get the cluster of a model in the current run of a space."""
     repo_id = RepoRef(f"{owner}/{name}").repo_id
     assignment = cluster_service.get_assignment(services.database, repo_id, query.space, viewer)
     return schemas.ModelCluster.from_assignment(repo_id, assignment)
@@ -117,7 +119,7 @@ def get_model_cluster(
     dependencies=[no_query, admin],
     responses=problems(SpaceNotFound, BodyTooLarge, *ADMIN_ERRORS),
 )
-def request_run(request: schemas.ClusterRunRequest, services: ServicesDep) -> schemas.ClusterRun:
-    """Enqueue a cluster run of a space. If one is queued or running already, that run is returned."""
+def request_cluster_run(request: schemas.ClusterRunRequest, services: ServicesDep) -> schemas.ClusterRun:
+    """Enqueue a cluster run of a space. If one is already queued or running, that run is returned."""
     run, space = cluster_service.request_run(services.database, request.parameters(), request.space)
     return schemas.ClusterRun.from_row(run, space.key)

@@ -103,7 +103,7 @@ class ClusterTerm(BaseModel):
 
 
 class ClusterExplanation(BaseModel):
-    """What distinguishes a cluster from the others, the most distinctive first."""
+    """The words, tags and tokens that distinguish a cluster from the others, most distinctive first."""
 
     words: list[ClusterTerm] = Field(description="From cards and repo names.")
     tags: list[ClusterTerm]
@@ -121,7 +121,7 @@ class ClusterMember(BaseModel):
 
 
 class Cluster(BaseModel):
-    id: int = Field(description="Kept from run to run while most of the members stay.")
+    id: int = Field(description="Stays the same from run to run while most of the members stay.")
     name: str
     size: int
     medoid: str = Field(description="The member nearest to the centroid.")

@@ -1,4 +1,4 @@
-"""Routes: crawls of the Hub, for admins."""
+"""Routes of crawls of the Hub, for admins."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ router = APIRouter(prefix="/v1/admin/crawls", tags=["admin"], dependencies=[admi
     dependencies=[no_query],
     responses=problems(InvalidRepoId, BodyTooLarge, *ADMIN_ERRORS),
 )
-def create(request: schemas.CrawlRequest, services: ServicesDep) -> schemas.Crawl:
+def create_crawl(request: schemas.CrawlRequest, services: ServicesDep) -> schemas.Crawl:
     """Create a crawl, which queues the new and changed repos in a list of the Hub."""
     return schemas.Crawl.from_row(crawl_service.create(services.database, request.source(), request.limits()))
 
 
 @router.get("", responses=problems(InvalidCursor, *ADMIN_ERRORS))
-def list_page(query: Annotated[PageQuery, Query()], services: ServicesDep) -> schemas.Crawls:
+def list_crawls(query: Annotated[PageQuery, Query()], services: ServicesDep) -> schemas.Crawls:
     """List all crawls, newest first."""
     crawls = crawl_service.list_page(services.database, before=pagination.decode(query.cursor), limit=query.limit)
     next_cursor = pagination.next_cursor(crawls, query.limit, lambda crawl: crawl.id)
@@ -46,15 +46,15 @@ def list_page(query: Annotated[PageQuery, Query()], services: ServicesDep) -> sc
 
 
 @router.get("/{crawl_id}", dependencies=[no_query], responses=problems(CrawlNotFound, *ADMIN_ERRORS))
-def get(crawl_id: Id, services: ServicesDep, settings: SettingsDep) -> schemas.Crawl:
-    """Show a crawl, its progress and its estimated cost."""
+def get_crawl(crawl_id: Id, services: ServicesDep, settings: SettingsDep) -> schemas.Crawl:
+    """Get a crawl, its progress and its estimated cost."""
     return schemas.Crawl.from_row(*crawl_service.get(services.database, crawl_id, settings.heartbeat_timeout))
 
 
 @router.post(
     "/{crawl_id}/pause", dependencies=[no_query], responses=problems(CrawlNotFound, CrawlFinished, *ADMIN_ERRORS)
 )
-def pause(crawl_id: Id, services: ServicesDep) -> schemas.Crawl:
+def pause_crawl(crawl_id: Id, services: ServicesDep) -> schemas.Crawl:
     """Pause a crawl after the last stored page. Queued jobs stay queued."""
     return schemas.Crawl.from_row(crawl_service.pause(services.database, crawl_id))
 
@@ -62,7 +62,7 @@ def pause(crawl_id: Id, services: ServicesDep) -> schemas.Crawl:
 @router.post(
     "/{crawl_id}/resume", dependencies=[no_query], responses=problems(CrawlNotFound, CrawlFinished, *ADMIN_ERRORS)
 )
-def resume(crawl_id: Id, services: ServicesDep) -> schemas.Crawl:
+def resume_crawl(crawl_id: Id, services: ServicesDep) -> schemas.Crawl:
     """Continue a paused or failed crawl where it stopped."""
     return schemas.Crawl.from_row(crawl_service.resume(services.database, crawl_id))
 
@@ -70,6 +70,6 @@ def resume(crawl_id: Id, services: ServicesDep) -> schemas.Crawl:
 @router.post(
     "/{crawl_id}/cancel", dependencies=[no_query], responses=problems(CrawlNotFound, CrawlFinished, *ADMIN_ERRORS)
 )
-def cancel(crawl_id: Id, services: ServicesDep) -> schemas.Crawl:
+def cancel_crawl(crawl_id: Id, services: ServicesDep) -> schemas.Crawl:
     """Cancel a crawl and its recurrence. Queued jobs stay queued."""
     return schemas.Crawl.from_row(crawl_service.cancel(services.database, crawl_id))

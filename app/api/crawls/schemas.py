@@ -1,4 +1,4 @@
-"""Crawls as JSON."""
+"""JSON of crawls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Name = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
 
 
 class CrawlRequest(Strict):
-    """Exactly one of `base`, `owner`, `tag`, `collection` and `ids`."""
+    """The repos to crawl, given by exactly one of `base`, `owner`, `tag`, `collection` and `ids`, and the limits."""
 
     base: Name | None = Field(None, description="Crawl the fine-tunes of this base model.")
     relations: Annotated[list[Literal["adapter", "finetune"]], FIRST_ERROR_ONLY] = Field(
@@ -42,8 +42,8 @@ class CrawlRequest(Strict):
         """Raises `InvalidInput` and `InvalidRepoId`."""
         ids = tuple(self.ids) if self.ids is not None else None
         relations = tuple(dict.fromkeys(self.relations))
-        named = {name: getattr(self, name) for name in ("base", "owner", "tag", "collection")}
-        return crawl_service.CrawlSource(**named, relations=relations, ids=ids)
+        criteria = {name: getattr(self, name) for name in ("base", "owner", "tag", "collection")}
+        return crawl_service.CrawlSource(**criteria, relations=relations, ids=ids)
 
     def limits(self) -> crawl_service.CrawlLimits:
         every = round(self.every_hours * 3600) if self.every_hours else None
@@ -76,7 +76,7 @@ class Crawl(BaseModel):
     pages: int
     listed: int = Field(description="Repos listed so far.")
     queued: int = Field(description="Jobs created; in a dry run, jobs that would have been created.")
-    unchanged: int = Field(description="Repos whose commit is indexed or queued already.")
+    unchanged: int = Field(description="Repos whose commit is already indexed or queued.")
     skipped: int = Field(description="Repos left out: private, with too few downloads, or not parsable.")
     attempts: int = Field(description="Attempts at fetching the next page.")
     wait_until: datetime | None

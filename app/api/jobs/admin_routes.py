@@ -1,4 +1,4 @@
-"""Administration routes: queues, workers, and retries of quarantined jobs or in bulk."""
+"""Routes for admins: queues, workers, and retries of quarantined jobs or in bulk."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def list_queues(services: ServicesDep) -> job_detail_schemas.Queues:
 
 
 @router.post("/queues/{name}/pause", responses=problems(*ADMIN_ERRORS))
-def pause(name: QueueName, services: ServicesDep) -> job_detail_schemas.Queue:
+def pause_queue(name: QueueName, services: ServicesDep) -> job_detail_schemas.Queue:
     """Pause a queue. No more jobs are claimed; once the running ones have ended, the queue is `drained`."""
     return job_detail_schemas.Queue.from_report(job_control.pause(services.database, name))
 
 
 @router.post("/queues/{name}/resume", responses=problems(*ADMIN_ERRORS))
-def resume(name: QueueName, services: ServicesDep) -> job_detail_schemas.Queue:
+def resume_queue(name: QueueName, services: ServicesDep) -> job_detail_schemas.Queue:
     """Resume a paused queue."""
     return job_detail_schemas.Queue.from_report(job_control.resume(services.database, name))
 
@@ -57,7 +57,7 @@ def list_workers(services: ServicesDep, settings: SettingsDep) -> job_detail_sch
     status_code=status.HTTP_202_ACCEPTED,
     responses=problems(BodyTooLarge, *ADMIN_ERRORS),
 )
-def retry_by_code(request: job_detail_schemas.RetryRequest, services: ServicesDep) -> job_detail_schemas.Retried:
+def retry_failed_jobs(request: job_detail_schemas.RetryRequest, services: ServicesDep) -> job_detail_schemas.Retried:
     """Retry all jobs that failed with an error code, except those superseded by a later job for the same model and
     revision.
     """
@@ -69,6 +69,6 @@ def retry_by_code(request: job_detail_schemas.RetryRequest, services: ServicesDe
     status_code=status.HTTP_202_ACCEPTED,
     responses=problems(JobNotFound, NotRetriable, HubTokenRequired, *ADMIN_ERRORS),
 )
-def retry(job_id: Id, services: ServicesDep) -> schemas.Job:
+def retry_any_job(job_id: Id, services: ServicesDep) -> schemas.Job:
     """Retry a failed, cancelled or quarantined job."""
     return schemas.Job.from_row(job_control.retry(services.database, job_id, by_admin=True))

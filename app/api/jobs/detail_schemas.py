@@ -1,4 +1,4 @@
-"""JSON schemas: job histories and events, queues, and workers in detail."""
+"""JSON of job histories and events, queues, and workers in detail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes: job events as a stream of server-sent events."""
+"""Routes of job events, as streams of server-sent events."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _subscribe_to_job(
 @router.get(
     "/events", dependencies=[no_query], responses=problems(InvalidCursor, WeakKey), response_class=EventSourceResponse
 )
-async def stream_all(
+async def stream_all_events(
     start: Annotated[EventSubscription, Depends(_subscribe)], services: ServicesDep, viewer: ViewerDep
 ) -> AsyncIterator[ServerSentEvent]:
     """Stream every change of every job from now on, as events named `job`.
@@ -66,7 +66,7 @@ async def stream_all(
     responses=problems(InvalidCursor, JobNotFound, WeakKey),
     response_class=EventSourceResponse,
 )
-async def stream_job(
+async def stream_job_events(
     start: Annotated[EventSubscription, Depends(_subscribe_to_job)], services: ServicesDep, viewer: ViewerDep
 ) -> AsyncIterator[ServerSentEvent]:
     """Stream the current state of a job, or its changes since `Last-Event-ID`, and then each change until it ends."""

@@ -1,4 +1,4 @@
-"""Routes: jobs."""
+"""Routes of jobs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
 @router.get("", responses=problems(InvalidCursor, WeakKey))
-def list_page(query: Annotated[schemas.JobsQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Jobs:
+def list_jobs(query: Annotated[schemas.JobsQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Jobs:
     """List jobs, newest first."""
     before = pagination.decode(query.cursor)
     jobs = job_service.list_page(services.database, state=query.state, before=before, limit=query.limit, viewer=viewer)
@@ -41,13 +41,13 @@ def list_page(query: Annotated[schemas.JobsQuery, Query()], services: ServicesDe
 
 
 @router.get("/{job_id}", dependencies=[no_query], responses=problems(JobNotFound, WeakKey))
-def get(job_id: Id, services: ServicesDep, viewer: ViewerDep) -> job_detail_schemas.JobDetail:
+def get_job(job_id: Id, services: ServicesDep, viewer: ViewerDep) -> job_detail_schemas.JobDetail:
     """Get a job: its state, progress, error if it failed, and the history of its attempts."""
     return job_detail_schemas.JobDetail.from_row(job_service.get(services.database, job_id, viewer))
 
 
 @router.post("/{job_id}/cancel", dependencies=[no_query], responses=problems(JobNotFound, JobFinished, WeakKey))
-def cancel(job_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Job:
+def cancel_job(job_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Job:
     """Cancel a queued or running job; no result of it is stored. A cancelled job is returned unchanged."""
     return schemas.Job.from_row(job_control.cancel(services.database, job_id, viewer))
 
@@ -58,7 +58,7 @@ def cancel(job_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Job:
     dependencies=[no_query],
     responses=problems(JobNotFound, NotRetriable, Quarantined, HubTokenRequired, TooManyJobs, WeakKey),
 )
-def retry(job_id: Id, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep) -> schemas.Job:
+def retry_job(job_id: Id, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep) -> schemas.Job:
     """Retry a failed or cancelled job. If another job for the same model and revision is active, that job is returned.
     A job that used a Hub token cannot be retried, because the token is not stored: submit the model again.
     """

@@ -1,4 +1,4 @@
-"""JSON schemas: jobs and workers."""
+"""JSON of jobs and workers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Job(BaseModel):
     id: int
     repo_id: str
     revision: str | None = Field(description="The requested revision; null for the default branch.")
-    sha: str | None = Field(description="The commit that was embedded.")
+    sha: str | None = Field(description="The commit that was measured.")
     state: JobState
     priority: Literal["user", "webhook", "crawl"]
     progress: float = Field(ge=0, le=1)

@@ -38,7 +38,7 @@ class Map(BaseModel):
     side: int = Field(description="Coordinates are integers from 0 to this; y grows upwards.")
     neighbors: int = Field(description="Number of true nearest neighbors that `distortion` is out of.")
     mean_distortion: float = Field(description="Mean share of true nearest neighbors that are far on the map.")
-    clusters: list[MapCluster] = Field(description="Clusters of the current run, the largest first.")
+    clusters: list[MapCluster] = Field(description="Clusters of the current run, largest first.")
     points: MapPoints
     arrivals: MapArrivals
     removed: list[int] = Field(description="Rows of `points` that are no longer valid: removed, or now in `arrivals`.")

@@ -1,4 +1,4 @@
-"""Routes: merges of adapters."""
+"""Routes of merges."""
 
 from __future__ import annotations
 
@@ -44,8 +44,10 @@ PLAN_ERRORS = (InvalidRepoId, ModelNotFound, NotIndexed, MergeIncompatible, Spac
     dependencies=[no_query],
     responses=problems(*PLAN_ERRORS, NameTaken, TooManyJobs, WeakKey),
 )
-def create(request: schemas.MergeRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep) -> schemas.Merge:
-    """Merge adapters into one. A merge that is created with an API key is visible to that key alone."""
+def create_merge(
+    request: schemas.MergeRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep
+) -> schemas.Merge:
+    """Merge adapters into one. A merge that is created with an API key is visible only to that key."""
     return schemas.Merge.from_row(
         *merge_service.create(services.database, request.to_spec(), request.name, quota, viewer)
     )
@@ -56,29 +58,29 @@ def create(request: schemas.MergeRequest, services: ServicesDep, quota: QuotaDep
     dependencies=[no_query],
     responses=problems(*PLAN_ERRORS, IndexNotLoaded, WeakKey),
 )
-def plan(request: schemas.PlanRequest, services: ServicesDep, viewer: ViewerDep) -> schemas.MergePlan:
+def plan_merge(request: schemas.PlanRequest, services: ServicesDep, viewer: ViewerDep) -> schemas.MergePlan:
     """Plan a merge without running it: whether the parts can be merged, the prediction, its neighbors, and warnings."""
     preview = merge_service.preview(services.database, services.index, request.to_spec(), request.options(viewer))
     return schemas.MergePlan.from_preview(preview)
 
 
 @router.get("", responses=problems(InvalidCursor, WeakKey))
-def list_page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Merges:
-    """Merges, the newest first."""
+def list_merges(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Merges:
+    """List merges, newest first."""
     rows = merge_service.list_page(services.database, viewer, before=pagination.decode(query.cursor), limit=query.limit)
-    more = pagination.next_cursor(rows, query.limit, lambda row: row[0].id)
-    return schemas.Merges(merges=[schemas.Merge.from_row(*row) for row in rows], next_cursor=more)
+    next_cursor = pagination.next_cursor(rows, query.limit, lambda row: row[0].id)
+    return schemas.Merges(merges=[schemas.Merge.from_row(*row) for row in rows], next_cursor=next_cursor)
 
 
 @router.get("/{merge_id}", dependencies=[no_query], responses=problems(MergeNotFound, WeakKey))
-def get(merge_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Merge:
-    """A merge with the state of its job, and the comparison of its measured vector with the prediction."""
+def get_merge(merge_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Merge:
+    """Get a merge with the state of its job, and the comparison of its measured vector with the prediction."""
     return schemas.Merge.from_row(*merge_service.get(services.database, merge_id, viewer))
 
 
 @router.delete("/{merge_id}", dependencies=[no_query], responses=problems(MergeNotFound, WeakKey))
-def delete(merge_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Merge:
-    """Delete a merge with its job and its adapter, and return what was deleted."""
+def delete_merge(merge_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Merge:
+    """Delete a merge with its job and its adapter, and return it."""
     return schemas.Merge.from_row(*merge_service.delete(services.database, merge_id, viewer))
 
 
@@ -88,18 +90,18 @@ def delete(merge_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Me
     response_class=StreamingResponse,
     responses=problems(MergeNotFound, MergeNotFinished, ArchiveNotFound, WeakKey) | zip_response.ZIP_RESPONSES,
 )
-def adapter(merge_id: Id, services: ServicesDep, viewer: ViewerDep) -> StreamingResponse:
-    """The merged adapter as a zip file with weights, config, model card and a config for mergekit. PEFT loads the
-    unpacked folder.
+def download_merge_adapter(merge_id: Id, services: ServicesDep, viewer: ViewerDep) -> StreamingResponse:
+    """Download the merged adapter as a zip file with weights, config, model card and a config for mergekit. PEFT loads
+    the unpacked folder.
     """
-    return zip_response.zip_response(merge_service.adapter(services.database, merge_id, viewer))
+    return zip_response.zip_response(merge_service.get_adapter(services.database, merge_id, viewer))
 
 
 @router.get("/{merge_id}/neighbors", responses=problems(MergeNotFound, IndexNotLoaded, WeakKey))
-def neighbors(
-    merge_id: Id, query: Annotated[schemas.NeighborsQuery, Query()], services: ServicesDep, viewer: ViewerDep
+def get_merge_neighbors(
+    merge_id: Id, query: Annotated[schemas.MergeNeighborsQuery, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> schemas.MergeNeighbors:
-    """The models nearest to the prediction of a merge, and to its measured vector."""
+    """Find the models nearest to the prediction of a merge, and to its measured vector."""
     return schemas.MergeNeighbors.from_answers(
-        merge_service.neighbors(services.database, services.index, merge_id, query.options(viewer))
+        merge_service.get_neighbors(services.database, services.index, merge_id, query.options(viewer))
     )

@@ -1,4 +1,4 @@
-"""Merges, as JSON."""
+"""JSON of merges."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class MergeSpecFields(Strict):
         min_length=2, max_length=MAX_PARTS, description="Repo ids of indexed LoRAs of one base."
     )
     weights: Annotated[list[Weight], FIRST_ERROR_ONLY] | None = Field(
-        None, max_length=MAX_PARTS, description="One weight per model. Defaults to 1 for each."
+        None, max_length=MAX_PARTS, description="One weight per model. Default: 1 for each."
     )
     method: str = Field(
         DEFAULT_METHOD, pattern=f"^({'|'.join(METHODS)})$", description="Method of PEFT's `add_weighted_adapter`."
@@ -43,15 +43,15 @@ class MergeSpecFields(Strict):
         None,
         ge=0.01,
         le=1,
-        description=f"Share of values that a pruning method keeps. Defaults to {DEFAULT_DENSITY}.",
+        description=f"Share of values that a pruning method keeps. Default: {DEFAULT_DENSITY}.",
     )
     rank: int | None = Field(
         None,
         ge=1,
         le=MAX_RANK,
-        description="Rank of an svd method's result. Defaults to the highest of the parts.",
+        description="Rank of an svd method's result. Default: the highest rank of the parts.",
     )
-    seed: int | None = Field(None, ge=0, lt=2**31, description="Random seed of a DARE method. Defaults to 0.")
+    seed: int | None = Field(None, ge=0, lt=2**31, description="Random seed of a DARE method. Default: 0.")
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
@@ -81,7 +81,7 @@ class MergeRequest(MergeSpecFields):
     name: str | None = Field(None, max_length=96, pattern=NAME, description="Name of the merge in expressions.")
 
 
-class NeighborsQuery(Strict):
+class MergeNeighborsQuery(Strict):
     k: int = Field(10, ge=1, le=search_service.MAX_K)
     geometry: GeometryField = GeometryChoice.DEFAULT
 
@@ -89,7 +89,7 @@ class NeighborsQuery(Strict):
         return search_service.SearchOptions(page=PageOptions(self.k), geometry=self.geometry, viewer=viewer)
 
 
-class PlanRequest(MergeSpecFields, NeighborsQuery):
+class PlanRequest(MergeSpecFields, MergeNeighborsQuery):
     """The merge to plan, and how many neighbors of the prediction to return."""
 
 
@@ -108,7 +108,7 @@ class Pair(BaseModel):
 
     @classmethod
     def from_indices(cls, names: Sequence[str], pairs: Sequence[Sequence[Any]]) -> list[Self]:
-        """From (index, index, cosine)."""
+        """Pairs from (index, index, cosine), where the indices refer to `names`."""
         return [cls(models=(names[first], names[second]), cosine=cosine) for first, second, cosine in pairs]
 
 
@@ -118,7 +118,7 @@ class Note(BaseModel):
 
 
 class MergePlan(BaseModel):
-    """A merge that has not run: its prediction, made from stored vectors."""
+    """A merge that has not run, with its prediction, which is computed from stored vectors."""
 
     base: str
     sha: str

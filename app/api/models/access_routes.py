@@ -1,4 +1,4 @@
-"""Admin routes: access to private models."""
+"""Routes for admins: access to private models."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def list_access(owner: OwnerName, name: ModelName, services: ServicesDep) -> Acc
 
 
 @router.put("", responses=problems(*_FAILURES, WeakKey, BodyTooLarge))
-def grant(owner: OwnerName, name: ModelName, grantee: Grantee, services: ServicesDep) -> AccessList:
+def grant_access(owner: OwnerName, name: ModelName, grantee: Grantee, services: ServicesDep) -> AccessList:
     """Give a submitter access to a private model."""
     repo_id = RepoRef(f"{owner}/{name}").repo_id
     return AccessList.from_rows(private_models.grant_access(services.database, repo_id, grantee.check().hashed()))
 
 
 @router.delete("", responses=problems(*_FAILURES, BodyTooLarge))
-def revoke(owner: OwnerName, name: ModelName, grantee: Grantee, services: ServicesDep) -> AccessList:
+def revoke_access(owner: OwnerName, name: ModelName, grantee: Grantee, services: ServicesDep) -> AccessList:
     """Revoke a submitter's access. A job with a Hub token that fetches the repo restores it."""
     return AccessList.from_rows(
         private_models.revoke_access(services.database, RepoRef(f"{owner}/{name}").repo_id, grantee.hashed())

@@ -1,4 +1,4 @@
-"""A model's revisions as JSON."""
+"""JSON of a model's revisions."""
 
 from __future__ import annotations
 

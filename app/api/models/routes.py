@@ -1,4 +1,4 @@
-"""Routes: models, their revisions and their neighbors."""
+"""Routes of models, their revisions and their neighbors."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
         ),
         200: {
             "model": job_schemas.Job,
-            "description": "The commit is indexed already, or the model is quarantined: the job that did it.",
+            "description": "No new job: the commit is already indexed, or the model is quarantined. Returns that job.",
         },
     },
 )
-async def submit(
+async def submit_model(
     submission: schemas.Submission, services: ServicesDep, quota: QuotaDep, token: TokenDep, response: Response
 ) -> job_schemas.Job:
     """Submit a repo of the Hub. While its job is active, further submissions return the same job.
@@ -73,7 +73,7 @@ async def submit(
     A repo that is fetched with a Hub token and is not public is visible only to the API keys with access to it.
     """
     ref = RepoRef(submission.repo_id, submission.revision)
-    # a sync route would also serialize its response in a thread: one more switch, a tenth of the time of a request
+    # a sync route would also serialize its response in a thread; the extra switch costs a tenth of a request's time
     job = await run_in_threadpool(submissions.submit_repo, services.database, ref, quota, token)
     if submissions.is_finished(job):
         response.status_code = status.HTTP_200_OK
@@ -81,7 +81,7 @@ async def submit(
 
 
 @router.get("", responses=problems(InvalidCursor, WeakKey))
-def list_page(
+def list_models(
     query: Annotated[schemas.ModelsQuery, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> schemas.Models:
     """List models, oldest first. With `q`, search names, tags and cards, best match first."""
@@ -92,10 +92,10 @@ def list_page(
 
 
 @router.get("/{owner}/{name}", dependencies=[no_query], responses=problems(ModelNotFound, InvalidRepoId, WeakKey))
-def get(owner: OwnerName, name: ModelName, services: ServicesDep, viewer: ViewerDep) -> schemas.ModelDetail:
-    """Show a model: its metadata, current revision, base, and its measurement in each space."""
+def get_model(owner: OwnerName, name: ModelName, services: ServicesDep, viewer: ViewerDep) -> schemas.ModelDetail:
+    """Get a model: its metadata, current revision, base, and its measurement in each space."""
     repo_id = RepoRef(f"{owner}/{name}").repo_id
-    return schemas.ModelDetail.with_embeddings(*vector_service.list_measurements(services.database, repo_id, viewer))
+    return schemas.ModelDetail.with_measurements(*vector_service.list_measurements(services.database, repo_id, viewer))
 
 
 @router.get("/{owner}/{name}/revisions", responses=problems(ModelNotFound, InvalidRepoId, InvalidCursor, WeakKey))
@@ -118,14 +118,14 @@ def list_revisions(
     "/{owner}/{name}/neighbors",
     responses=problems(ModelNotFound, InvalidRepoId, NotIndexed, NoShift, SpaceNotFound, IndexNotLoaded, WeakKey),
 )
-def neighbors(
+def get_model_neighbors(
     owner: OwnerName,
     name: ModelName,
     query: Annotated[NeighborsQuery, Query()],
     services: ServicesDep,
     viewer: ViewerDep,
 ) -> Neighbors:
-    """The nearest neighbors of an indexed model by cosine, without the model itself."""
+    """Find the nearest neighbors of an indexed model by cosine, without the model itself."""
     answer = search_service.by_model(
         services.database,
         services.index,

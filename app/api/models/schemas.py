@@ -1,4 +1,4 @@
-"""Models, their revisions and measurements, as JSON."""
+"""JSON of models, their revisions and measurements."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Model(BaseModel):
         )
 
 
-class Embedding(BaseModel):
+class ModelMeasurement(BaseModel):
     """The measurement of a model in one space."""
 
     space: Space
@@ -101,12 +101,12 @@ class Embedding(BaseModel):
 
 class ModelDetail(Model):
     card: str | None = Field(description="The text of the model card.")
-    embeddings: list[Embedding]
+    measurements: list[ModelMeasurement]
 
     @classmethod
-    def with_embeddings(cls, model: tables.Model, measured: list[Measurement]) -> Self:
-        embeddings = [Embedding.model_validate(measurement, from_attributes=True) for measurement in measured]
-        return cls(**Model.from_row(model).model_dump(), card=model.card, embeddings=embeddings)
+    def with_measurements(cls, model: tables.Model, measurements: list[Measurement]) -> Self:
+        items = [ModelMeasurement.model_validate(measurement, from_attributes=True) for measurement in measurements]
+        return cls(**Model.from_row(model).model_dump(), card=model.card, measurements=items)
 
 
 class Models(BaseModel):

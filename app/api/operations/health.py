@@ -1,4 +1,4 @@
-"""Routes: health checks of the process and of what it depends on."""
+"""Routes of health checks: of the process and of its dependencies."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz", dependencies=[no_query], responses=problems())
-def alive() -> dict[str, str]:
-    """The process is up."""
+def check_liveness() -> dict[str, str]:
+    """Confirm that the process is up."""
     return {"status": "up"}
 
 
@@ -26,7 +26,7 @@ def alive() -> dict[str, str]:
     dependencies=[no_query],
     responses={**problems(), 503: {"model": schemas.Readiness, "description": "A dependency is not ready."}},
 )
-def ready(services: ServicesDep, response: Response) -> schemas.Readiness:
+def check_readiness(services: ServicesDep, response: Response) -> schemas.Readiness:
     """Check the database, the broker and the index."""
     checks = {"database": _database(services), "broker": _broker(), "index": _index(services)}
     missing = [name for name, check in checks.items() if not check.ok]
@@ -59,7 +59,7 @@ def _index(services: Services) -> schemas.Check:
 
 
 def _index_problems(services: Services) -> list[str]:
-    """Damaged segments and failed builds. Searches are answered in spite of them."""
+    """Damaged segments and failed builds, in sentences. Searches are answered despite them."""
     reports = services.index.report()
     problems = [f"space {report.space_id}: {report.problem}" for report in reports if report.problem]
     try:

@@ -1,4 +1,4 @@
-"""Route: metrics of the index in the Prometheus text format."""
+"""The route of the metrics of the index, in the Prometheus text format."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class IndexCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("deltadex_index_loaded", "1 once searches can be answered.", int(self._index.loaded))
         yield CounterMetricFamily(
-            "deltadex_index_damages_total", "Segments that this process found damaged.", self._index.damaged_segments
+            "deltadex_index_damaged_segments_total",
+            "Segments that this process found damaged.",
+            self._index.damaged_segments,
         )
         reports = self._index.report()
         for name, field, text in GAUGES:
@@ -48,7 +50,7 @@ class IndexCollector(Collector):
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-def metrics(services: ServicesDep) -> Response:
+def get_metrics(services: ServicesDep) -> Response:
     """Expose the metrics of this process."""
     registry = CollectorRegistry()  # not the global one: two apps in one process must not share their metrics
     registry.register(IndexCollector(services.index))

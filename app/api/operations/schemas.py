@@ -1,4 +1,4 @@
-"""JSON schemas: statistics and health checks."""
+"""JSON of statistics and health checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Route: statistics of the catalog."""
+"""The route of the statistics of the catalog."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/v1/stats", tags=["stats"])
 
 
 @router.get("", dependencies=[no_query], responses=problems())
-def stats(services: ServicesDep, settings: SettingsDep) -> schemas.Stats:
+def get_stats(services: ServicesDep, settings: SettingsDep) -> schemas.Stats:
     """Count models and jobs by state, and list the live workers."""
-    counts = job_service.stats(services.database, settings.heartbeat_timeout)
+    counts = job_service.get_stats(services.database, settings.heartbeat_timeout)
     return schemas.Stats.model_validate(counts, from_attributes=True)

@@ -1,4 +1,4 @@
-"""The JSON of reindexes."""
+"""JSON of reindexes."""
 
 from __future__ import annotations
 
@@ -63,14 +63,16 @@ class Reindex(BaseModel):
     stage: str | None = Field(
         description="`queueing`, `measuring`, `backfilling`, `building` or `discarding`; null if no work is left."
     )
-    contract: list[dict[str, Any]] | None = Field(description="What is measured; null until a worker has started.")
+    contract: list[dict[str, Any]] | None = Field(
+        description="The contract that is measured, one entry per feature; null until a worker has started."
+    )
     total: int | None = Field(description="Number of selected models; null until a worker has started.")
     queued: int = Field(description="Number of jobs created.")
     quarantined: int = Field(description="Number of models skipped because they are quarantined.")
     backfilled: int = Field(description="Number of vectors copied from other spaces of the same contract.")
     jobs: dict[JobState, int] | None = Field(description="Number of jobs in each state; null in lists.")
     failures: list[JobFailures] | None = Field(description="Failed jobs by error, most frequent first; null in lists.")
-    missing_artifacts: list[MissingArtifact] | None = Field(description="What is still being built; null in lists.")
+    missing_artifacts: list[MissingArtifact] | None = Field(description="Artifacts still to be built; null in lists.")
     error: JobError | None
     created_at: datetime
     ready_at: datetime | None

@@ -1,4 +1,4 @@
-"""The answer to a search by expression, as JSON."""
+"""JSON of the answer to a search by expression."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Residual(BaseModel):
     """How well the sum predicts a model's vector."""
 
     repo_id: str
-    known: bool = Field(description="True for a known mixture of the terms, false for the model in `compare`.")
+    known_mixture: bool = Field(description="Whether it is a known mixture of the terms, not the model in `compare`.")
     cosine: float = Field(description="Raw cosine of the model's vector and the sum.")
     relative: float = Field(description="Norm of their difference, divided by the norm of the model's vector.")
-    min_relative: float = Field(description="The same with the sum multiplied by `scale`, which makes it least.")
+    min_relative: float = Field(description="The same with the sum multiplied by `scale`, which minimizes it.")
     scale: float = Field(description="The factor at which the sum is nearest to the model's vector.")
 
     @classmethod
     def from_residual(cls, residual: arithmetic_service.ModelResidual) -> Self:
-        return cls(repo_id=residual.repo_id, known=residual.known, **vars(residual.residual))
+        return cls(repo_id=residual.repo_id, known_mixture=residual.known_mixture, **vars(residual.residual))
 
 
 class ExpressionNeighbors(Neighbors):

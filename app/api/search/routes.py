@@ -1,4 +1,4 @@
-"""Routes: searches, and the list of spaces."""
+"""Routes of searches, and the list of spaces."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def search(query: SearchQuery, services: ServicesDep, viewer: ViewerDep) -> Expr
     responses=problems(SpaceNotFound, InvalidRepoId, IndexNotLoaded, BodyTooLarge, WeakKey),
 )
 def search_batch(query: BatchQuery, services: ServicesDep, viewer: ViewerDep) -> BatchAnswers:
-    """Find the models nearest to each of several indexed models. An error for one of them leaves the others alone."""
+    """Find the models nearest to each of several indexed models. An error for one of them does not stop the others."""
     repo_ids = [RepoRef(repo_id).repo_id for repo_id in query.repo_ids]
     options = query.options(viewer, exclude_own_owner=query.exclude_own_owner)
     answers = search_service.by_models(services.database, services.index, repo_ids, options)
@@ -65,8 +65,8 @@ def search_batch(query: BatchQuery, services: ServicesDep, viewer: ViewerDep) ->
 
 
 @router.get("/spaces", dependencies=[no_query], responses=problems(WeakKey))
-def list_page(services: ServicesDep, viewer: ViewerDep) -> schemas.Spaces:
-    """List the spaces that have vectors, the newest first."""
+def list_spaces(services: ServicesDep, viewer: ViewerDep) -> schemas.Spaces:
+    """List the spaces that have vectors, newest first."""
     return schemas.Spaces(
-        spaces=[schemas.Space.from_row(space) for space in space_service.list_page(services.database, viewer)]
+        spaces=[schemas.Space.from_row(space) for space in space_service.list_spaces(services.database, viewer)]
     )

@@ -1,4 +1,4 @@
-"""The requests and answers of searches, as JSON."""
+"""JSON of searches: requests and answers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from catalog.search.service import StoredGeometry
 
 MAX_NAMES = 1_000  # in one list of a filter
 MAX_BATCH = 100  # models in one batch search
-# characters; up to here the parser answers, whose error has the position of the limit
-MAX_EXPRESSION = 16_384
+MAX_EXPRESSION = 16_384  # characters; more than the parser accepts, because its error has the position of its limit
 
 Vector = Annotated[list[float], Field(min_length=1, max_length=MAX_DIMENSION), FIRST_ERROR_ONLY]
 Expression = Annotated[str, Field(max_length=MAX_EXPRESSION)]
@@ -29,14 +28,14 @@ Names = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=
 Id = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 GeometryField = Annotated[
     GeometryChoice,
-    Field(description="`default`: compare in the geometry that is best by measurement. `raw`: compare raw vectors."),
+    Field(description="`default`: compare in the default geometry of the feature. `raw`: compare raw vectors."),
 ]
 Ids = Annotated[list[Id], Field(max_length=MAX_NAMES), FIRST_ERROR_ONLY]
 UtcDatetime = Annotated[datetime, AfterValidator(lambda time: time if time.tzinfo else time.replace(tzinfo=UTC))]
 
 
 class SearchFields(Strict):
-    """The options of every search. Neighbors must meet all filters; an empty list is no filter."""
+    """The options of every search. Neighbors must meet all filters; an empty list does not filter."""
 
     k: int = Field(10, ge=1, le=search_service.MAX_K)
     min_similarity: float = Field(-1, ge=-1, le=1)
@@ -129,7 +128,7 @@ class SearchQuery(SearchFields):
         return self
 
     def query(self) -> ExpressionQuery | list[float] | RepoRef:
-        """The query as the service takes it. Raises `InvalidRepoId`."""
+        """The query in the form that the service expects. Raises `InvalidRepoId`."""
         if self.vector is not None:
             return self.vector
         if self.expression is None:
@@ -198,16 +197,16 @@ NO_CONFIDENT_NEIGHBOR = (
 
 
 class Geometry(BaseModel):
-    """The geometry in which cosines were taken: `raw`, or one that was fitted to the space. `standardized` is fitted to
-    each base by itself; `fit` and `models` are then those of the query's base.
+    """The geometry in which cosines were computed: `raw`, or one that was fitted to the space. `standardized` is fitted
+    to each base separately; `fit` and `models` are then those of the query's base.
     """
 
     kind: str
     fit: int | None = Field(description="Id of the fit, null for `raw`. Cosines of different fits do not compare.")
-    models: int | None = Field(description="How many models it was fitted to.")
+    models: int | None = Field(description="Number of models that it was fitted to.")
 
     @classmethod
-    def of(cls, fitted: StoredGeometry | None) -> Self:
+    def from_fitted(cls, fitted: StoredGeometry | None) -> Self:
         return (
             cls(kind=fitted.kind, fit=fitted.id, models=fitted.models)
             if fitted
@@ -237,7 +236,7 @@ class Neighbors(BaseModel):
         confidence = answer.confidence
         return cls(
             space=Space.from_row(answer.space),
-            geometry=Geometry.of(answer.fitted),
+            geometry=Geometry.from_fitted(answer.fitted),
             exact=answer.exact,
             generation=answer.generation,
             covered_seq=answer.covered_seq,

@@ -1,4 +1,4 @@
-"""Routes: selections of adapters for a task."""
+"""Routes of selections of adapters for a task."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ router = APIRouter(prefix="/v1/selections", tags=["selections"])
     dependencies=[no_query],
     responses=problems(TaskNotFound, TaskNotFinished, ExamplesNotKept, BodyTooLarge, TooManyJobs, WeakKey),
 )
-def create(
+def create_selection(
     request: schemas.SelectionRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep
 ) -> schemas.Selection:
     """Select adapters for a task, compose them, and measure the result. The selection belongs to the API key of the
@@ -45,22 +45,24 @@ def create(
 
 
 @router.get("", responses=problems(InvalidCursor, WeakKey))
-def list_page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Selections:
-    """Selections, the newest first."""
+def list_selections(
+    query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep
+) -> schemas.Selections:
+    """List selections, newest first."""
     rows = selection_service.list_page(
         services.database, viewer, before=pagination.decode(query.cursor), limit=query.limit
     )
-    more = pagination.next_cursor(rows, query.limit, lambda row: row[0].id)
-    return schemas.Selections(selections=[schemas.Selection.from_row(*row) for row in rows], next_cursor=more)
+    next_cursor = pagination.next_cursor(rows, query.limit, lambda row: row[0].id)
+    return schemas.Selections(selections=[schemas.Selection.from_row(*row) for row in rows], next_cursor=next_cursor)
 
 
 @router.get("/{selection_id}", dependencies=[no_query], responses=problems(SelectionNotFound, WeakKey))
-def get(selection_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Selection:
-    """A selection with the state of its job and its result."""
+def get_selection(selection_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Selection:
+    """Get a selection with the state of its job and its result."""
     return schemas.Selection.from_row(*selection_service.get(services.database, selection_id, viewer))
 
 
 @router.delete("/{selection_id}", dependencies=[no_query], responses=problems(SelectionNotFound, WeakKey))
-def delete(selection_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Selection:
-    """Delete a selection and its job, and return what was deleted."""
+def delete_selection(selection_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Selection:
+    """Delete a selection with its job, and return it."""
     return schemas.Selection.from_row(*selection_service.delete(services.database, selection_id, viewer))

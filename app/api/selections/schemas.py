@@ -1,4 +1,4 @@
-"""Selections of adapters for a task, as JSON."""
+"""JSON of selections of adapters for a task."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ from catalog.tables import JobState
 
 class SelectionRequest(Strict):
     task: Annotated[str, Field(max_length=200, pattern=NO_NUL)] | Annotated[int, Field(ge=1, lt=2**63)] = Field(
-        description="Number or name of a finished task whose examples were kept."
+        description="Id or name of a finished task that was created with `keep_examples`."
     )
     base: str | None = Field(
-        None, max_length=200, pattern=NO_NUL, description="Defaults to the first base on which the task is finished."
+        None,
+        max_length=200,
+        pattern=NO_NUL,
+        description="Repo id. Default: the first base on which the task is finished.",
     )
-    count: int = Field(5, ge=1, le=10, description="Adapters in a set.")
+    count: int = Field(5, ge=1, le=10, description="Number of adapters in a set.")
     strategies: Annotated[list[Strategy], FIRST_ERROR_ONLY] = Field(
         [DEFAULT_STRATEGY], min_length=1, max_length=len(Strategy), description="One set is composed for each."
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="Draws the examples that weights are chosen by.")
-    budget: int = Field(40, ge=12, le=200, description="Weights that are tried for a set, at most.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Random seed of the examples that weights are chosen by.")
+    budget: int = Field(40, ge=12, le=200, description="Maximum number of weightings that are tried for a set.")
 
     def to_request(self) -> selection_service.SelectionRequest:
         return selection_service.SelectionRequest(
@@ -46,8 +49,8 @@ class StrategyResult(BaseModel):
 
     strategy: Strategy
     members: list[Member]
-    examples_loss: float = Field(description="On the examples that weights were chosen by, in nats per token.")
-    holdout_loss: float = Field(description="On the holdout, in nats per token.")
+    examples_loss: float = Field(description="Loss on the examples that weights were chosen by, in nats per token.")
+    holdout_loss: float = Field(description="Loss on the holdout, in nats per token.")
 
 
 class NearestAlone(BaseModel):
@@ -64,10 +67,10 @@ class Metrics(BaseModel):
     seconds: float
     candidates: int = Field(description="Public plain LoRA adapters of the base.")
     left_out: list[LeftOut] = Field(description="Candidates that were selected and could not be loaded.")
-    examples: int = Field(description="From which the examples are drawn that weights are chosen by.")
+    examples: int = Field(description="Number of examples outside the holdout; weights are chosen by a sample of them.")
     holdout_examples: int
-    holdout_unseen: bool = Field(description="Whether the task's vector was made without the holdout, too.")
-    base_loss: float = Field(description="Of the base model itself on the holdout, in nats per token.")
+    holdout_unseen: bool = Field(description="Whether the task's vector was also measured without the holdout.")
+    base_loss: float = Field(description="Loss of the base model on the holdout, in nats per token.")
     nearest_alone: NearestAlone = Field(description="The adapter nearest to the task, with weight 1.")
     strategies: list[StrategyResult]
 

@@ -113,7 +113,7 @@ class EventStream:
                 log.warning("job events cannot be read: Postgres does not answer")
                 more = False
             except Exception:  # the task must not end while watchers wait for it
-                log.exception("job events cannot be read; the next poll will try again")
+                log.exception("Unexpected error while reading job events; retrying")
                 more = False
             self._notify_watchers()
             if not more and not self._ended:

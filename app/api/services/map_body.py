@@ -84,6 +84,6 @@ def _layout_fields(view: MapView) -> dict[str, Any]:
 
 
 def _change_fields(view: MapView) -> dict[str, Any]:
-    """What changed since the layout."""
+    """The fields for the changes since the layout."""
     x, y = view.coordinates.T.tolist()
     return {"arrivals": {"repo_ids": view.repo_ids, "x": x, "y": y, "cluster": view.cluster}, "removed": view.removed}

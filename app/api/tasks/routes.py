@@ -1,4 +1,4 @@
-"""Routes: tasks by example."""
+"""Routes of tasks by example."""
 
 from __future__ import annotations
 
@@ -41,30 +41,32 @@ router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
     dependencies=[no_query],
     responses=problems(InvalidExamples, InvalidRepoId, NameTaken, SpaceNotFound, BodyTooLarge, TooManyJobs, WeakKey),
 )
-def create(request: schemas.TaskRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep) -> schemas.Task:
-    """Find the models that fit a task, given by examples. A task that is created with an API key is visible to that key
-    alone.
+def create_task(
+    request: schemas.TaskRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep
+) -> schemas.Task:
+    """Find the models that fit a task, given by examples. A task that is created with an API key is visible only to
+    that key.
     """
     return schemas.Task.from_row(*task_service.create(services.database, request.to_request(), quota, viewer))
 
 
 @router.get("", responses=problems(InvalidCursor, WeakKey))
-def list_page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Tasks:
-    """Tasks, the newest first."""
+def list_tasks(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Tasks:
+    """List tasks, newest first."""
     rows = task_service.list_page(services.database, viewer, before=pagination.decode(query.cursor), limit=query.limit)
-    more = pagination.next_cursor(rows, query.limit, lambda row: row[0].id)
-    return schemas.Tasks(tasks=[schemas.Task.from_row(*row) for row in rows], next_cursor=more)
+    next_cursor = pagination.next_cursor(rows, query.limit, lambda row: row[0].id)
+    return schemas.Tasks(tasks=[schemas.Task.from_row(*row) for row in rows], next_cursor=next_cursor)
 
 
 @router.get("/{task_id}", dependencies=[no_query], responses=problems(TaskNotFound, WeakKey))
-def get(task_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Task:
-    """A task with the state of its jobs, and the scores of the models that it was verified with."""
+def get_task(task_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Task:
+    """Get a task with the state of its jobs, and the scores of the models that it was verified with."""
     return schemas.Task.from_row(*task_service.get(services.database, task_id, viewer))
 
 
 @router.delete("/{task_id}", dependencies=[no_query], responses=problems(TaskNotFound, WeakKey))
-def delete(task_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Task:
-    """Delete a task with its jobs, examples, vectors and selections, and return what was deleted."""
+def delete_task(task_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Task:
+    """Delete a task with its jobs, examples, vectors and selections, and return it."""
     return schemas.Task.from_row(*task_service.delete(services.database, task_id, viewer))
 
 
@@ -73,22 +75,22 @@ def delete(task_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Tas
     response_class=StreamingResponse,
     responses=problems(TaskNotFound, TaskNotFinished, ArchiveNotFound, WeakKey) | zip_response.ZIP_RESPONSES,
 )
-def adapter(
+def download_task_adapter(
     task_id: Id, query: Annotated[schemas.AdapterQuery, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> StreamingResponse:
-    """The adapter that was trained on all examples of a task, as a zip file, if the task has `keep_adapter`. PEFT loads
-    the unpacked folder.
+    """Download the adapter that was trained on all examples of a task, as a zip file, if the task has `keep_adapter`.
+    PEFT loads the unpacked folder.
     """
-    return zip_response.zip_response(task_service.adapter(services.database, task_id, query.base, viewer))
+    return zip_response.zip_response(task_service.get_adapter(services.database, task_id, query.base, viewer))
 
 
 @router.get(
     "/{task_id}/neighbors",
     responses=problems(TaskNotFound, TaskNotFinished, IndexNotLoaded, WeakKey),
 )
-def neighbors(
+def get_task_neighbors(
     task_id: Id, query: Annotated[schemas.TaskNeighborsQuery, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> schemas.TaskNeighbors:
-    """The models nearest to a task, each with the uncertainty of its similarity, and whether the task is covered."""
+    """Find the models nearest to a task, with the uncertainty of each similarity, and whether the task is covered."""
     answers = task_ranking.rank_models(services.database, services.index, task_id, query.base, query.options(viewer))
     return schemas.TaskNeighbors(bases=[schemas.TaskNeighborsOnBase.from_answer(answer) for answer in answers])

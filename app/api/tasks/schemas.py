@@ -1,4 +1,4 @@
-"""Tasks by example, as JSON."""
+"""JSON of tasks by example."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class TaskRequest(Strict):
         description=f"{MIN_EXAMPLES} to {MAX_EXAMPLES} examples, each `{{instruction, input?, output}}` or a chat "
         "`{messages: [...]}` that ends with a message of the assistant.",
     )
-    base: str | None = Field(None, max_length=200, description="Repo id. Defaults to every base in the index.")
+    base: str | None = Field(None, max_length=200, description="Repo id. Default: every base in the index.")
     name: str | None = Field(None, max_length=96, pattern=NAME, description="Name of the task in expressions.")
     verify: int = Field(0, ge=0, le=20, description="Number of nearest models to score on a holdout of the examples.")
     seed: int = Field(0, ge=0, lt=2**31)
@@ -170,7 +170,7 @@ class TaskNeighborsQuery(Strict):
 class TaskNeighbor(Neighbor):
     low: float = Field(description="Lower bound of the 95% interval of the similarity over other examples of the task.")
     high: float = Field(description="Upper bound of that interval.")
-    nearest_share: float = Field(description="Share of the halves of the examples to which this model is the nearest.")
+    nearest_share: float = Field(description="Share of the halves of the examples to which it is the nearest.")
 
 
 NOT_COVERED = (
@@ -201,7 +201,7 @@ class TaskNeighborsOnBase(BaseModel):
         return cls(
             base=task_answer.run.base_repo,
             space=Space.from_row(answer.space),
-            geometry=Geometry.of(answer.fitted),
+            geometry=Geometry.from_fitted(answer.fitted),
             covered=task_answer.covered,
             note=_note(task_answer),
             neighbors=[

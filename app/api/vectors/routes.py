@@ -1,4 +1,4 @@
-"""Routes: stored vectors."""
+"""Routes of stored vectors."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ Name = Annotated[str, Path(max_length=200)]
         BodyTooLarge, WeakKey,
     ),
 )  # fmt: skip
-def store(new: schemas.NewVector, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVector:
+def store_vector(new: schemas.NewVector, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVector:
     """Store a vector, or the current value of an expression, under a name. If the request has an API key, only that key
     can see the stored vector.
     """
-    stored, space = arithmetic_service.save(
+    stored, space = arithmetic_service.store(
         services.database,
         new.name,
         new.expression if new.expression is not None else new.vector or [],
@@ -61,8 +61,10 @@ def store(new: schemas.NewVector, services: ServicesDep, viewer: ViewerDep) -> s
 
 
 @router.get("", responses=problems(InvalidCursor, WeakKey))
-def list_page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVectors:
-    """List the stored vectors without their numbers, the oldest first."""
+def list_vectors(
+    query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep
+) -> schemas.StoredVectors:
+    """List the stored vectors without their numbers, oldest first."""
     after = pagination.decode(query.cursor)
     rows = arithmetic_service.list_page(services.database, after=after, limit=query.limit, viewer=viewer)
     return schemas.StoredVectors(
@@ -72,12 +74,12 @@ def list_page(query: Annotated[PageQuery, Query()], services: ServicesDep, viewe
 
 
 @router.get("/{name}", dependencies=[no_query], responses=problems(VectorNotFound, WeakKey))
-def get(name: Name, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVectorWithNumbers:
+def get_vector(name: Name, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVectorWithNumbers:
     """Get a stored vector with its numbers."""
     return schemas.StoredVectorWithNumbers.from_row(*arithmetic_service.get(services.database, name, viewer))
 
 
 @router.delete("/{name}", dependencies=[no_query], responses=problems(VectorNotFound, WeakKey))
-def delete(name: Name, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVector:
+def delete_vector(name: Name, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVector:
     """Delete a stored vector and return it. Stored expressions that used it keep their values."""
     return schemas.StoredVector.from_row(*arithmetic_service.delete(services.database, name, viewer))

@@ -1,4 +1,4 @@
-"""Stored vectors, as JSON."""
+"""JSON of stored vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes: the Hub's webhook."""
+"""The route of the Hub's webhook."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Repo(BaseModel):
     headSha: str | None = Field(None, pattern="^[0-9a-f]{40}$")
 
 
-class _Moved(BaseModel):
+class _NewName(BaseModel):
     name: str = Field(max_length=200)
 
 
@@ -56,11 +56,11 @@ class _Ref(BaseModel):
 
 
 class Delivery(BaseModel):
-    """The fields that are used of the Hub's payload, version 3. Further fields are ignored."""
+    """The fields of the Hub's payload, version 3, that are used. Further fields are ignored."""
 
     event: _Event
     repo: _Repo
-    movedTo: _Moved | None = None
+    movedTo: _NewName | None = None
     updatedRefs: Annotated[list[_Ref], FIRST_ERROR_ONLY] | None = Field(None, max_length=MAX_REFS)
 
     def to_event(self) -> HubEvent:
@@ -86,7 +86,7 @@ class Received(BaseModel):
     dependencies=[no_query, Depends(require_secret)],
     responses=problems(WebhookDisabled, InvalidWebhookSecret, BodyTooLarge),
 )
-def receive(delivery: Delivery, services: ServicesDep) -> Received:
+def receive_delivery(delivery: Delivery, services: ServicesDep) -> Received:
     """Receive a delivery of the Hub's webhook: queue pushed models, remove deleted and private ones, follow renames.
     Repeated deliveries have no effect.
     """

@@ -1,1 +1,1 @@
-"""The commands, one file a capability."""
+"""The commands, one file per capability."""

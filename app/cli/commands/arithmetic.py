@@ -26,30 +26,30 @@ def compose(
         str,
         typer.Argument(help='Such as "owner/law + 0.5*math - chat". Put -- before an expression that begins with -.'),
     ],
-    k: Annotated[int, typer.Option("-k", min=1, help="How many neighbors to show.")] = 10,
-    unit: Annotated[bool, typer.Option("--unit", help="Scale every term to length 1.")] = False,
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of neighbors to show.")] = 10,
+    unit_terms: Annotated[bool, typer.Option("--unit-terms", help="Scale every term to length 1.")] = False,
     include_terms: Annotated[
         bool, typer.Option("--include-terms", help="Allow the models in the expression as neighbors.")
     ] = False,
-    other: Annotated[str | None, typer.Option("--with", help="Repo id of a model to compare the sum with.")] = None,
+    compare: Annotated[str | None, typer.Option(help="Repo id of a model to compare the sum with.")] = None,
     save: Annotated[str | None, typer.Option(help="Store the sum under this name.")] = None,
     note: Annotated[str | None, typer.Option(help="A note to store with the sum.")] = None,
     space: Annotated[
         str | None,
-        typer.Option(help="Key or feature of a space. By default, the preferred space that has all terms."),
+        typer.Option(help="Key or feature of a space. Default: the preferred space that has all terms."),
     ] = None,
     geometry: Annotated[
-        GeometryChoice, typer.Option(help="Compare in the best geometry of the space, or raw vectors.")
+        GeometryChoice, typer.Option(help="Compare in the default geometry of the feature, or raw vectors.")
     ] = GeometryChoice.DEFAULT,
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the models nearest to a sum of models, clusters and stored vectors."""
+    """Show the models nearest to a sum of models, clusters, tasks, merges and stored vectors."""
     if note is not None and save is None:
         raise typer.BadParameter("--note requires --save")
-    body: dict[str, Any] = {"expression": expression, "unit_terms": unit, "space": space}
-    compare = RepoRef(other).repo_id if other is not None else None
-    query = body | {"include_terms": include_terms, "compare": compare, "k": k, "geometry": geometry}
+    body: dict[str, Any] = {"expression": expression, "unit_terms": unit_terms, "space": space}
+    compare_id = RepoRef(compare).repo_id if compare is not None else None
+    query = body | {"include_terms": include_terms, "compare": compare_id, "k": k, "geometry": geometry}
     with connect(api) as client, marking_errors(expression):
         answer = client.post("/v1/search", query)
         if save is not None:
@@ -79,11 +79,11 @@ def marking_errors(expression: str) -> Iterator[None]:
 @vectors.callback()
 def list_(
     context: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many to show.")] = 200,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of vectors to show.")] = 200,
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the stored vectors, the oldest first."""
+    """Show the stored vectors, oldest first."""
     if context.invoked_subcommand is not None:
         return
     stored: list[dict[str, Any]] = []
@@ -124,7 +124,7 @@ def _terms_table(terms: Iterable[dict[str, Any]]) -> Table:
 def _residuals_table(residuals: Iterable[dict[str, Any]]) -> Table:
     table = table_of("model", "cosine to the sum", "residual", "residual at scale", "scale")
     for residual in residuals:
-        name = f"{residual['repo_id']}{' (known mixture)' if residual['known'] else ''}"
+        name = f"{residual['repo_id']}{' (known mixture)' if residual['known_mixture'] else ''}"
         metrics = (residual[field] for field in ("cosine", "relative", "min_relative", "scale"))
         table.add_row(name, *(f"{metric:.4f}" for metric in metrics))
     return table

@@ -1,4 +1,4 @@
-"""`deltadex clusters [list | fit | runs | compare]` and `deltadex cluster ID`."""
+"""`deltadex clusters [fit | runs | compare]` and `deltadex cluster ID`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.cli.console import Api, AsJson, admin_headers, connect, notes, out, pri
 from app.cli.render import table_of
 from app.client import POLL_INTERVAL, Client
 
-Space = Annotated[str | None, typer.Option(help="Key or feature of a space. Default: the default space.")]
+Space = Annotated[str | None, typer.Option(help="Key or feature of a space. Default: the newest suitable space.")]
 clusters = typer.Typer(help="Clusters of models, and the runs that compute them.", invoke_without_command=True)
 
 
@@ -67,7 +67,7 @@ def wait_for_run(client: Client, run: dict[str, Any]) -> dict[str, Any]:
 
 @clusters.command()
 def runs(space: Space = None, api: Api = None, as_json: AsJson = False) -> None:
-    """List the runs, the newest first."""
+    """List the runs, newest first."""
     with connect(api) as client:
         response = client.get("/v1/clusters/runs", space=space)
     print_json(response) if as_json else out.print(_run_table(response["runs"]))

@@ -1,4 +1,4 @@
-"""`deltadex crawl` and `deltadex crawls [list | show | pause | resume | cancel]`."""
+"""`deltadex crawl` and `deltadex crawls [show | pause | resume | cancel]`."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def crawl(
         "every_hours": every,
     }
     with connect(api) as client:
-        created = client.post(CRAWLS, body, admin_headers())
+        crawl = client.post(CRAWLS, body, admin_headers())
         if wait:
-            created = watch(client, created)
-    print_json(created) if as_json else out.print(_table([created]), _summary(created))
-    if created["state"] in ("failed", "cancelled"):
+            crawl = watch(client, crawl)
+    print_json(crawl) if as_json else out.print(_table([crawl]), _summary(crawl))
+    if crawl["state"] in ("failed", "cancelled"):
         raise typer.Exit(1)
 
 

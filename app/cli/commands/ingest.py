@@ -120,7 +120,9 @@ def watch(client: Client, jobs: list[dict[str, Any]], bar: Progress) -> list[dic
 
 def status(
     job: Annotated[int | None, typer.Argument(help="A job id. Default: the whole catalog.")] = None,
-    watching: Annotated[bool, typer.Option("--watch", help="Print each change; of a job, until it ends.")] = False,
+    watching: Annotated[
+        bool, typer.Option("--watch", help="Print each change: of the job until it ends, or of all jobs until Ctrl-C.")
+    ] = False,
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
@@ -151,6 +153,6 @@ def print_events(client: Client, job: int | None, as_json: bool) -> None:
             elif "job" in event:
                 out.print(render.event(event), soft_wrap=True)
             else:
-                notes.print("some events were missed, because they have been deleted")
+                notes.print("some events are missing, because they have been deleted")
             if job is not None and event.get("state") in FINISHED:
                 return

@@ -11,7 +11,7 @@ from app.cli import render
 from app.cli.console import Api, AsJson, admin_headers, connect, notes, out, print_json
 from app.client import POLL_INTERVAL, Client
 
-queue = typer.Typer(help="Manage the queues, as an administrator. Sends ADMIN_API_KEY if set.", no_args_is_help=True)
+queue = typer.Typer(help="Manage the queues, as an admin. Sends ADMIN_API_KEY if it is set.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="encode: jobs. maintenance: indexes, clusters, maps.")]
 
 
@@ -26,10 +26,10 @@ def cancel(
 def retry(
     jobs: Annotated[list[int] | None, typer.Argument(help="Job ids.")] = None,
     code: Annotated[
-        str | None, typer.Option(help="Retry all jobs that failed with this error code, as an administrator.")
+        str | None, typer.Option(help="Retry all jobs that failed with this error code, as an admin.")
     ] = None,
     admin: Annotated[
-        bool, typer.Option("--admin", help="Retry as an administrator, also if the jobs are quarantined.")
+        bool, typer.Option("--admin", help="Retry as an admin, even if the jobs are quarantined.")
     ] = False,
     api: Api = None,
     as_json: AsJson = False,
@@ -47,7 +47,7 @@ def retry(
 
 
 def workers(api: Api = None, as_json: AsJson = False) -> None:
-    """Show the live workers: device, bases in memory, memory, activity and jobs. Sends ADMIN_API_KEY if set."""
+    """Show the live workers: device, resident bases, memory, activity and jobs. Sends ADMIN_API_KEY if it is set."""
     with connect(api) as client:
         page = client.get("/v1/admin/workers", headers=admin_headers())
     print_json(page) if as_json else out.print(render.workers(page["workers"]))
@@ -80,7 +80,7 @@ def drain(name: Name = "encode", api: Api = None, as_json: AsJson = False) -> No
                 queues = client.get("/v1/admin/queues", headers=admin_headers())["queues"]
                 report = next(queue for queue in queues if queue["name"] == name)
                 if not report["paused"]:
-                    raise typer.BadParameter("the queue was resumed by someone else")
+                    raise typer.BadParameter("the queue was resumed before it was drained; drain it again")
     _print_queue(report, as_json)
 
 

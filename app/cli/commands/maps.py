@@ -13,7 +13,7 @@ from app.cli.console import Api, AsJson, connect, out, print_json
 
 def draw_map(
     file: Annotated[Path, typer.Option("--out", "-o", help="File of the figure, with suffix .svg, .png or .pdf.")],
-    space: Annotated[str | None, typer.Option(help="Key or feature of a space. Default: the default space.")] = None,
+    space: Annotated[str | None, typer.Option(help="Key or feature of a space. Default: the newest suitable.")] = None,
     width: Annotated[float, typer.Option(min=1, max=50, help="Inches.")] = 7.0,
     height: Annotated[float, typer.Option(min=1, max=50, help="Inches.")] = 5.0,
     dpi: Annotated[int, typer.Option(min=30, max=1_200, help="Dots per inch of a PNG and of rasterized points.")] = 300,

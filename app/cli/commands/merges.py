@@ -28,7 +28,7 @@ Folder = Annotated[Path, typer.Option(help="A folder that is new or empty.")]
 
 def merge(
     models: Annotated[list[str], typer.Argument(help="Indexed LoRAs of one base.")],
-    weights: Annotated[str | None, typer.Option(help="One per model, such as 1,0.5. Defaults to 1 for each.")] = None,
+    weights: Annotated[str | None, typer.Option(help="One per model, such as 1,0.5. Default: 1 for each.")] = None,
     method: Annotated[str, typer.Option(help=f"Method of PEFT: {', '.join(METHODS)}.")] = DEFAULT_METHOD,
     density: Annotated[float | None, typer.Option(help="Share of values that a pruning method keeps.")] = None,
     rank: Annotated[int | None, typer.Option(help="Rank of the result of an svd method.")] = None,
@@ -41,7 +41,7 @@ def merge(
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Merge adapters into one, and compare its vector with the prediction. Exits with 1 if the job failed."""
+    """Merge adapters into one, and compare its vector with the prediction. Exits with 1 if the job fails."""
     if to is not None and (plan or not wait):
         raise typer.BadParameter("--to waits for the merge, so it cannot be combined with --plan or --no-wait")
     if to is not None:

@@ -74,7 +74,7 @@ def neighbors(
     min_similarity: Annotated[float, typer.Option(min=-1, max=1, help="Leave out models with a smaller cosine.")] = -1,
     space: Annotated[str | None, typer.Option(help="Key or feature of a space, such as meaning.")] = None,
     geometry: Annotated[
-        GeometryChoice, typer.Option(help="Compare in the best geometry of the space, or raw vectors.")
+        GeometryChoice, typer.Option(help="Compare in the default geometry of the feature, or raw vectors.")
     ] = GeometryChoice.DEFAULT,
     base: Annotated[list[str] | None, typer.Option(help="Only fine-tunes of this base; repeatable.")] = None,
     api: Api = None,

@@ -1,4 +1,4 @@
-"""`deltadex reindex` and `deltadex reindexes [list | show | cutover | rollback | cancel]`."""
+"""`deltadex reindex` and `deltadex reindexes [show | cutover | rollback | cancel]`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.client import POLL_INTERVAL, Client
 
 REINDEXES = "/v1/admin/reindexes"
 BAR = 40  # characters of a histogram's longest bar
-Number = Annotated[int, typer.Argument(metavar="ID", help="The number of the reindex.")]
+ReindexId = Annotated[int, typer.Argument(metavar="ID", help="Id of a reindex.")]
 Force = Annotated[
     bool,
     typer.Option("--force", help="Go ahead even if artifacts are missing or searches would lose models."),
@@ -39,10 +39,10 @@ def reindex(
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure models again, beside the serving spaces. Exits with 1 if that fails. Sends ADMIN_API_KEY if it is set."""
+    """Measure models again, into new spaces. Exits with 1 if the reindex fails. Sends ADMIN_API_KEY if it is set."""
     body = {"all": everything, "base": base, "space": space, "state": in_state, "outdated": outdated}
     with connect(api) as client:
-        row = client.post("/v1/admin/reindex", body, admin_headers())
+        row = client.post(REINDEXES, body, admin_headers())
         if wait:
             row = watch(client, row["id"])
             _show(client, row, as_json)
@@ -52,12 +52,12 @@ def reindex(
         raise typer.Exit(1)
 
 
-def watch(client: Client, number: int) -> dict[str, Any]:
+def watch(client: Client, reindex_id: int) -> dict[str, Any]:
     """Show a progress bar until a reindex is ready or finished."""
     with progress_bar(notes) as bar:
         task = bar.add_task("waiting for a worker", total=None)
         while True:
-            row = client.get(f"{REINDEXES}/{number}", headers=admin_headers())
+            row = client.get(f"{REINDEXES}/{reindex_id}", headers=admin_headers())
             finished = sum(row["jobs"][name] for name in ("done", "failed", "cancelled"))
             if row["total"] is not None:
                 bar.update(task, total=row["total"], completed=finished, description=_describe_stage(row))
@@ -72,7 +72,7 @@ def _describe_stage(row: dict[str, Any]) -> str:
 
 
 def _table(rows: Iterable[dict[str, Any]]) -> Table:
-    table = table_of("reindex", "of", "state", "models", "jobs", "backfilled", "error")
+    table = table_of("reindex", "selection", "state", "models", "jobs", "backfilled", "error")
     for row in rows:
         selection = " ".join(name if value is True else f"{name} {value}" for name, value in row["selection"].items())
         state_and_stage = state(row["state"]) + (f", {row['stage']}" if row["stage"] else "")
@@ -86,33 +86,33 @@ reindexes = group_with_list(REINDEXES, _table, help="Reindexes, active and past.
 
 
 @reindexes.command()
-def show(number: Number, api: Api = None, as_json: AsJson = False) -> None:
+def show(reindex_id: ReindexId, api: Api = None, as_json: AsJson = False) -> None:
     """Show a reindex: its progress, its failures, and how neighbors change."""
     with connect(api) as client:
-        _show(client, client.get(f"{REINDEXES}/{number}", headers=admin_headers()), as_json)
+        _show(client, client.get(f"{REINDEXES}/{reindex_id}", headers=admin_headers()), as_json)
 
 
 @reindexes.command()
-def cutover(number: Number, force: Force = False, api: Api = None, as_json: AsJson = False) -> None:
+def cutover(reindex_id: ReindexId, force: Force = False, api: Api = None, as_json: AsJson = False) -> None:
     """Make the new spaces serve in place of the old ones, which are kept."""
-    _post("cutover", number, {"force": force}, api, as_json)
+    _post("cutover", reindex_id, {"force": force}, api, as_json)
 
 
 @reindexes.command()
-def rollback(number: Number, force: Force = False, api: Api = None, as_json: AsJson = False) -> None:
-    """After the cutover, make the old spaces serve again. Before it, discard what was measured."""
-    _post("rollback", number, {"force": force}, api, as_json)
+def rollback(reindex_id: ReindexId, force: Force = False, api: Api = None, as_json: AsJson = False) -> None:
+    """After the cutover, make the old spaces serve again. Before it, discard the new vectors."""
+    _post("rollback", reindex_id, {"force": force}, api, as_json)
 
 
 @reindexes.command()
-def cancel(number: Number, api: Api = None, as_json: AsJson = False) -> None:
-    """Cancel a reindex before its cutover, and discard what was measured."""
-    _post("cancel", number, {}, api, as_json)
+def cancel(reindex_id: ReindexId, api: Api = None, as_json: AsJson = False) -> None:
+    """Cancel a reindex before its cutover, and discard the new vectors."""
+    _post("cancel", reindex_id, {}, api, as_json)
 
 
-def _post(action: str, number: int, body: dict[str, Any], api: str | None, as_json: bool) -> None:
+def _post(action: str, reindex_id: int, body: dict[str, Any], api: str | None, as_json: bool) -> None:
     with connect(api) as client:
-        row = client.post(f"{REINDEXES}/{number}/{action}", body, admin_headers())
+        row = client.post(f"{REINDEXES}/{reindex_id}/{action}", body, admin_headers())
     print_json(row) if as_json else out.print(_table([row]))
 
 
@@ -169,6 +169,6 @@ def _pair_report(pair: dict[str, Any]) -> RenderableType:
 def _histogram(counts: list[int]) -> Table:
     table = Table.grid(padding=(0, 1))
     largest, step = max([*counts, 1]), 100 // len(counts)
-    for number, count in enumerate(counts):
-        table.add_row(f"{number * step}-{(number + 1) * step}% stay", "#" * round(BAR * count / largest), str(count))
+    for index, count in enumerate(counts):
+        table.add_row(f"{index * step}-{(index + 1) * step}% stay", "#" * round(BAR * count / largest), str(count))
     return table

@@ -23,24 +23,28 @@ SelectionId = Annotated[int, typer.Argument(metavar="ID", help="Id of a selectio
 
 
 def select(
-    task: Annotated[str, typer.Argument(help="Number or name of a task that was created with --keep.")],
-    count: Annotated[int, typer.Option("-n", min=1, max=10, help="Adapters in a set.")] = 5,
-    base: Annotated[str | None, typer.Option(help="Defaults to the first base on which the task is finished.")] = None,
+    task: Annotated[str, typer.Argument(help="Id or name of a task that was created with --keep-examples.")],
+    count: Annotated[int, typer.Option("-n", min=1, max=10, help="Number of adapters in a set.")] = 5,
+    base: Annotated[
+        str | None, typer.Option(help="Base model. Default: the first one on which the task is finished.")
+    ] = None,
     strategy: Annotated[
         list[Strategy] | None, typer.Option(help=f"How to select a set; repeatable. Default: {DEFAULT_STRATEGY}.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the examples that weights are chosen by.")] = 0,
-    budget: Annotated[int, typer.Option(min=12, max=200, help="Weights that are tried for a set, at most.")] = 40,
-    wait: Annotated[bool, typer.Option(help="Wait for the answer.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the examples that weights are chosen by.")] = 0,
+    budget: Annotated[
+        int, typer.Option(min=12, max=200, help="Maximum number of weightings that are tried for a set.")
+    ] = 40,
+    wait: Annotated[bool, typer.Option(help="Wait until the selection is done.")] = True,
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Select adapters for a task and compose them. Exits with 1 when that failed."""
+    """Select adapters for a task and compose them. Exits with 1 if the job fails."""
     body = {
         "task": task,
         "base": base,
         "count": count,
-        "strategies": [str(each) for each in strategy or [DEFAULT_STRATEGY]],
+        "strategies": [str(name) for name in strategy or [DEFAULT_STRATEGY]],
         "seed": seed,
         "budget": budget,
     }
@@ -110,7 +114,7 @@ def _result(metrics: dict[str, Any]) -> RenderableType:
 
 
 def _expression(members: list[dict[str, Any]]) -> str:
-    """For `deltadex compose`; members with a weight of about 0 are left out."""
+    """The set as an expression for `deltadex compose`. Members with a weight of about 0 are left out."""
     weighted = [member for member in members if abs(member["weight"]) >= 0.0005]
     terms = [f"{member['weight']:.3g}*{format_expression(None, member['repo_id'])}" for member in weighted]
     return " + ".join(terms).replace("+ -", "- ") or "the base model"

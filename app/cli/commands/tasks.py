@@ -32,20 +32,25 @@ def task(
             exists=True, dir_okay=False, help='JSON Lines of {"instruction", "input", "output"} or {"messages"}.'
         ),
     ],
-    base: Annotated[str | None, typer.Option(help="Defaults to every base in the index.")] = None,
+    base: Annotated[str | None, typer.Option(help="Base model. Default: every base in the index.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the task in expressions.")] = None,
     verify: Annotated[int, typer.Option(min=0, max=20, help="Number of models to score on a holdout.")] = 0,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the examples after the task is done.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the training.")] = 0,
+    keep_examples: Annotated[
+        bool, typer.Option("--keep-examples", help="Keep the examples after the task's last job.")
+    ] = False,
     keep_adapter: Annotated[
-        bool, typer.Option(help="Keep the adapter that is trained on all examples for `deltadex tasks download`.")
+        bool,
+        typer.Option(
+            "--keep-adapter", help="Keep the adapter that is trained on all examples for `deltadex tasks download`."
+        ),
     ] = False,
     k: Count = 10,
-    wait: Annotated[bool, typer.Option(help="Wait for the answer.")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait until the task is done.")] = True,
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find the models that fit a task, given by examples. Exits with 1 if a job of the task failed."""
+    """Find the models that fit a task, given by examples. Exits with 1 if a job of the task fails."""
     try:
         lines = file.read_text(encoding="utf-8").split("\n")  # `splitlines` would also split within strings
     except UnicodeDecodeError as error:
@@ -56,7 +61,7 @@ def task(
         "name": name,
         "verify": verify,
         "seed": seed,
-        "keep_examples": keep,
+        "keep_examples": keep_examples,
         "keep_adapter": keep_adapter,
     }
     with connect(api) as client:
@@ -133,7 +138,7 @@ def _heading(task: dict[str, Any], run: dict[str, Any]) -> str:
 
 def _ranking(ranking: dict[str, Any], run: dict[str, Any]) -> RenderableType:
     scores = {score["repo_id"]: score for score in run["scores"] or []}
-    table = table_of("model", "cosine", "95% interval", "nearest to", *(["loss per token"] if scores else []))
+    table = table_of("model", "cosine", "95% interval", "nearest share", *(["loss per token"] if scores else []))
     for neighbor in ranking["neighbors"]:
         row = [neighbor["repo_id"], f"{neighbor['similarity']:.3f}", f"{neighbor['low']:.2f} {neighbor['high']:.2f}"]
         row.append(f"{neighbor['nearest_share']:.0%}" if neighbor["nearest_share"] else "")
@@ -143,7 +148,7 @@ def _ranking(ranking: dict[str, Any], run: dict[str, Any]) -> RenderableType:
         table.add_row(*row)
     if scores:
         table.add_row("[dim]base model[/]", "", "", "", f"{run['base_loss']:.3f}")
-    lines = ["[dim]nearest to: the share of the halves of the examples to which the model is the nearest[/]"]
+    lines = ["[dim]nearest share: the share of the halves of the examples to which the model is the nearest[/]"]
     if run["nearest_beats_base"] is not None:
         verdict = "does better" if run["nearest_beats_base"] else "does no better"
         lines.append(f"On a holdout of {run['holdout_examples']} examples, the nearest model {verdict} than the base.")

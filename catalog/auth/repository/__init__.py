@@ -1,1 +1,1 @@
-"""Statements about who may see which rows."""
+"""SQL of access: which rows a viewer may see."""

@@ -37,7 +37,7 @@ def visible_to(owners: InstrumentedAttribute[str | None], viewer: Viewer) -> Col
 
 
 def find_by_id_or_name(session: Session, table: type[Named], name: str, viewer: Viewer) -> Named | None:
-    """The row with this id if the viewer may see it; or the viewer's own row with this name, or else the public one."""
+    """The row with this id, if the viewer may see it. For a name, the viewer's own row, or else the public one."""
     if name.isascii() and name.isdigit():
         row = session.get(table, int(name)) if len(name) <= MAX_ID_DIGITS else None
         return row if row is not None and viewer.can_see(row.viewer) else None

@@ -48,8 +48,8 @@ def store(session: Session, rows: Sequence[dict[str, Any]]) -> None:
         session.execute(insert(Cluster), list(rows))
 
 
-def list_of_run(session: Session, run_id: int) -> list[tuple[Cluster, str]]:
-    """The clusters of a run, the largest first, each with the repo id of its medoid."""
+def list_by_run(session: Session, run_id: int) -> list[tuple[Cluster, str]]:
+    """The clusters of a run, largest first, each with the repo id of its medoid."""
     statement = (
         select(Cluster, Model.repo_id)
         .join(Model, Model.id == Cluster.medoid_id)
@@ -137,7 +137,7 @@ def find_current(session: Session, *, cluster_id: int | None = None, name: str |
     ]
 
 
-def current_names(session: Session) -> list[str]:
+def list_current_names(session: Session) -> list[str]:
     """The names of the clusters in the current runs of all spaces."""
     statement = select(Cluster.name).join(ClusterRun, ClusterRun.id == Cluster.run_id).where(ClusterRun.current)
     return list(session.scalars(statement.distinct()))

@@ -32,11 +32,11 @@ _CLEAR_CLUSTERS = text("""
 """)
 _MEMBER_TEXTS = text("""
     SELECT models.id, models.repo_id, models.tags, models.card, newest.norm, newest.explanation -> 'promoted' AS tokens
-    FROM unnest(cast(:models AS bigint[])) AS wanted (id)
-    JOIN models ON models.id = wanted.id
+    FROM unnest(cast(:models AS bigint[])) AS requested (id)
+    JOIN models ON models.id = requested.id
     CROSS JOIN LATERAL (
         SELECT norm, explanation FROM vectors
-        WHERE model_id = wanted.id AND NOT deleted
+        WHERE model_id = requested.id AND NOT deleted
         ORDER BY explanation IS NULL, space_id = :space_id DESC, seq DESC LIMIT 1
     ) AS newest
 """)
@@ -44,7 +44,7 @@ _MEMBER_TEXTS = text("""
 
 @dataclass(frozen=True)
 class MemberText:
-    """What describes a model: its repo id, tags, card, and promoted tokens as the worker stored them."""
+    """The texts that describe a model: its repo id, tags, card, and promoted tokens as the worker stored them."""
 
     model_id: int
     repo_id: str
@@ -97,7 +97,7 @@ def publish(session: Session, run_id: int, space_id: int) -> None:
     session.execute(_CLEAR_CLUSTERS, {"run_id": run_id, "space_id": space_id})
 
 
-def member_texts(session: Session, space_id: int, model_ids: list[int]) -> dict[int, MemberText]:
+def get_member_texts(session: Session, space_id: int, model_ids: list[int]) -> dict[int, MemberText]:
     """The texts and tokens of these models, by model id."""
     rows = session.execute(_MEMBER_TEXTS, {"models": model_ids, "space_id": space_id})
     return {row.id: MemberText(row.id, row.repo_id, row.tags, row.card, row.norm, row.tokens) for row in rows}
@@ -143,7 +143,7 @@ def list_page(
 
 
 def get_assignment(session: Session, run_id: int, model_id: int) -> Assignment | None:
-    """The cluster of a model in a run. None where the run does not have the model."""
+    """The cluster of a model in a run. None if the run does not have the model."""
     statement = (
         select(ClusterMember, Cluster.name, SpaceRow.key)
         .join(Cluster, (Cluster.run_id == run_id) & (Cluster.cluster_id == ClusterMember.cluster_id), isouter=True)

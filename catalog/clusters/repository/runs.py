@@ -58,7 +58,7 @@ def get_current(session: Session, space_id: int) -> ClusterRun | None:
     return session.scalars(statement).one_or_none()
 
 
-def newest_current(session: Session) -> tuple[ClusterRun, SpaceRow] | None:
+def get_newest_current(session: Session) -> tuple[ClusterRun, SpaceRow] | None:
     """The current run of the newest serving space of the most preferred feature that has one, and the space."""
     statement = (
         select(ClusterRun, SpaceRow)
@@ -72,14 +72,14 @@ def newest_current(session: Session) -> tuple[ClusterRun, SpaceRow] | None:
 
 
 def list_runnable(session: Session) -> list[ClusterRun]:
-    """Runs that can be claimed: those that are queued, and those whose process died."""
+    """The runs that can be claimed: queued runs, and running ones whose process died."""
     statement = select(ClusterRun).where(ClusterRun.state.in_(_ACTIVE)).order_by(ClusterRun.id)
     runs = session.scalars(statement).all()
     return [run for run in runs if run.state == RunState.QUEUED or try_lock(session, run.space_id)]
 
 
 def try_lock(session: Session, space_id: int) -> bool:
-    """Lock a space for clustering until the transaction ends. False where another process holds the lock."""
+    """Lock a space for clustering until the transaction ends. False if another process holds the lock."""
     return locks.try_acquire(session, Lock.CLUSTERS, space_id)
 
 

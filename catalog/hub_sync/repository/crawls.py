@@ -93,7 +93,7 @@ def finish(session: Session, crawl_id: int) -> None:
     set_state(session, crawl_id, ACTIVE, CrawlState.DONE, **values)
 
 
-def start_again(session: Session) -> list[int]:
+def restart_due(session: Session) -> list[int]:
     """Queue the recurring crawls that are due, limited to changes since their last complete run. Returns their ids."""
     counts = dict.fromkeys(_COUNTS, 0)
     reset = dict.fromkeys(_RUN_COLUMNS)
@@ -107,7 +107,6 @@ def start_again(session: Session) -> list[int]:
         "since": Crawl.covered_at,
         "run": Crawl.run + 1,
     }
-    values |= {"since": Crawl.covered_at, "run": Crawl.run + 1}
     return list(session.execute(statement.values(**values).returning(Crawl.id)).scalars())
 
 

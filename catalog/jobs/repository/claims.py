@@ -1,6 +1,6 @@
 """Selection of the next queued job, and the claim of it together with other jobs of its base.
 
-Jobs of users go before jobs of webhooks, and those before jobs of crawls. To prevent starvation, one claim in
+Jobs of users precede jobs of webhooks, which precede jobs of crawls. To prevent starvation, one claim in
 `OLDEST_EVERY` (counted over all workers by a sequence) takes the job that has waited longest, regardless of its
 priority, if it has waited for more than `max_wait` seconds. From then on, a job with n older ones is claimed after at
 most `OLDEST_EVERY` * (n + 1) claims.
@@ -112,7 +112,7 @@ def find_next_due(session: Session, resident: Sequence[str], max_wait: float) ->
 
 def claim(session: Session, job_id: int, worker_id: int, batch: int) -> list[Job]:
     """Claim a job and up to `batch` - 1 more queued jobs of the same base, in one statement. An exclusive job is
-    claimed by itself.
+    claimed alone.
 
     Empty if the job is claimed by another worker, has ended or is not due yet, or if the queue is paused: a message
     that is delivered twice is harmless.
@@ -159,5 +159,5 @@ def _queued_and_due() -> Select[int]:
 
 
 def _oldest_due() -> Select[int]:
-    """The job that has been due longest, without those that another worker is claiming."""
+    """The job that has been due longest, among the jobs that no other worker is claiming."""
     return _queued_and_due().order_by(Job.available_at).limit(1).with_for_update(skip_locked=True)

@@ -85,7 +85,7 @@ def is_complete_after(session: Session, after: EventCursor) -> bool:
 
 
 def delete_expired(session: Session, retention: float, limit: int) -> int:
-    """Delete those of the oldest `limit` events that are older than `retention` seconds. Returns how many."""
+    """Delete events older than `retention` seconds, among the oldest `limit` events. Returns how many."""
     oldest = select(JobEvent.id).order_by(JobEvent.id).limit(limit)
     statement = delete(JobEvent).where(JobEvent.id.in_(oldest), JobEvent.at < func.now() - seconds(retention))
     return session.execute(statement).rowcount  # type: ignore[attr-defined]

@@ -123,7 +123,7 @@ def get(session: Session, job_id: int, viewer: Viewer = PUBLIC) -> Job:
     """Return a job that the viewer may see. Raises `JobNotFound`."""
     job = session.get(Job, job_id, populate_existing=True)
     if job is None or not viewer.can_see(job.viewer):
-        raise JobNotFound(f"There is no job {job_id}.")
+        raise JobNotFound(f"There is no job {job_id}. GET /v1/jobs lists the jobs.")
     return job
 
 
@@ -211,7 +211,7 @@ def requeue(session: Session, job_id: int, submitter: str | None) -> bool:
 
 
 def requeue_by_error(session: Session, code: str, limit: int) -> list[int]:
-    """Queue up to `limit` failed jobs with that error code again, the oldest first. Jobs that came with a Hub token are
+    """Queue up to `limit` failed jobs with that error code again, oldest first. Jobs that came with a Hub token are
     left out, and so are those superseded by a later or an active job for the same model and revision.
     """
     other = aliased(Job)

@@ -17,7 +17,7 @@ from catalog.tables import RUNNING, Job, JobState, Worker
 
 @dataclass(frozen=True)
 class RecoveredJobs:
-    """Ids of the jobs of dead workers that were requeued, and of those that were quarantined."""
+    """The jobs of dead workers, by id: the requeued ones and the quarantined ones."""
 
     released: list[int]
     quarantined: list[int]
@@ -44,7 +44,7 @@ def count_deaths(session: Session, worker_ids: Sequence[int], max_worker_deaths:
     """
     error = Quarantined(
         f"{max_worker_deaths} workers died while they ran this job, and the last of them ran nothing else; see its "
-        "history. Only an administrator can retry it."
+        "history. Only an admin can retry it."
     )
     quarantined = attempts.quarantine(session, worker_ids, max_worker_deaths, error)
     models.mark_failed(session, [model_id for _, model_id in quarantined])

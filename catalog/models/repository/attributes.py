@@ -35,7 +35,7 @@ class Attributes:
     public_counterpart: int | None = None
 
 
-def changes(session: Session, after: int, limit: int) -> list[Attributes]:
+def list_changes(session: Session, after: int, limit: int) -> list[Attributes]:
     """Up to `limit` models that changed after the sequence number `after`, ordered by `seq`."""
     counterpart = aliased(Model)
     viewers = select(func.array_agg(ModelAccess.submitter)).where(ModelAccess.model_id == Model.id).scalar_subquery()

@@ -137,7 +137,7 @@ def search_text(
     viewer: Viewer = PUBLIC,
 ) -> list[tuple[Model, float]]:
     """Up to `limit` models whose name, tags or card match a `tsquery` (`catalog.tables.model_words.query`), with their
-    ranks, best first, after the given (rank, id). Removed models are left out unless `state` asks for them.
+    ranks, best first, after the given (rank, id). Removed models are left out unless `state` is their state.
     """
     tsquery = func.to_tsquery(cast("simple", REGCONFIG), query)
     rank = cast(func.ts_rank(Model.words, tsquery), Double)
@@ -253,7 +253,7 @@ def bump_seq(session: Session, model_id: int) -> None:
 
 
 def list_ids(session: Session, repo_ids: Iterable[str]) -> list[int]:
-    """The ids of the models with these names, without those that do not exist."""
+    """The ids of the models with these names. Names that no model has are skipped."""
     return list(session.scalars(select(Model.id).where(Model.repo_id.in_(list(repo_ids)))))
 
 

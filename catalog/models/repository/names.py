@@ -23,8 +23,8 @@ def current_name_query(former: str) -> ScalarSelect[str]:
     return statement.where(FormerName.repo_id == former).scalar_subquery()
 
 
-def renamed(session: Session, hub_ids: dict[str, str]) -> list[tuple[Model, str]]:
-    """The public models whose names differ from those that the Hub uses now, with the new names.
+def list_renamed(session: Session, hub_ids: dict[str, str]) -> list[tuple[Model, str]]:
+    """The public models that have another name on the Hub now, with their new names.
 
     `hub_ids` are the current names, by the Hub's id of the repo.
     """

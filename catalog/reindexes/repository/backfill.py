@@ -206,7 +206,7 @@ def sample_models(session: Session, space_id: int, limit: int, seed: int) -> lis
 
 
 def has_at_least(session: Session, space_id: int, count: int) -> bool:
-    """Whether a space has `count` vectors. Counts no further."""
+    """Whether a space has at least `count` vectors. Stops counting there."""
     statement = select(Vector.id).where(Vector.space_id == space_id, ~Vector.deleted)
     # the order of an index, so that the planner uses it
     limited = statement.order_by(Vector.seq).limit(count).subquery()

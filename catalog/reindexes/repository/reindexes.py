@@ -25,7 +25,7 @@ MAX_NAMED = 10  # models that are listed with an error
 
 
 def lock_start(session: Session) -> None:
-    """Take the lock for creating a reindex until the transaction ends."""
+    """Acquire the lock for creating a reindex until the transaction ends."""
     locks.acquire(session, Lock.REINDEX_START)
 
 
@@ -41,7 +41,7 @@ def get(session: Session, reindex_id: int, *, lock: bool = False) -> Reindex:
     """Get a reindex, with `lock` locked until the transaction ends. Raises `ReindexNotFound`."""
     row = session.get(Reindex, reindex_id, populate_existing=True, with_for_update=lock or None)
     if row is None:
-        raise ReindexNotFound(f"There is no reindex {reindex_id}. GET /v1/admin/reindexes lists them.")
+        raise ReindexNotFound(f"There is no reindex {reindex_id}. GET /v1/admin/reindexes lists the reindexes.")
     return row
 
 
@@ -62,11 +62,11 @@ def list_open(session: Session) -> list[int]:
 
 
 def try_lock(session: Session) -> bool:
-    """Take the lock for running reindexes until the transaction ends; False if another process holds it."""
+    """Acquire the lock for running reindexes until the transaction ends. False if another process holds it."""
     return locks.try_acquire(session, Lock.REINDEXES)
 
 
-def change_state(
+def set_state(
     session: Session, reindex_id: int, states: Sequence[ReindexState], state: ReindexState, **values: Any
 ) -> bool:
     """Change the state of a reindex that is in one of `states`. False if it is in none of them."""
@@ -76,7 +76,7 @@ def change_state(
 
 def fail(session: Session, reindex_id: int, error: CatalogError) -> None:
     stored = ErrorRecord.from_error(error).columns()
-    change_state(session, reindex_id, ACTIVE_REINDEX, ReindexState.FAILED, stage=None, finished_at=func.now(), **stored)
+    set_state(session, reindex_id, ACTIVE_REINDEX, ReindexState.FAILED, stage=None, finished_at=func.now(), **stored)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ _CONDITIONS = {
         ) < jsonb_array_length(cast(:contract AS jsonb))""",
 }
 # the limits of 1 make the planner look models up one by one instead of joining whole tables;
-# private models are left out, because measuring them takes Hub tokens, which are not stored
+# private models are left out, because measuring them requires Hub tokens, which are not stored
 _CANDIDATES = """
     SELECT source.id, revisions.sha, models.state <> 'removed' AND NOT models.private AND {condition} AS selected
     FROM ({source}) AS source

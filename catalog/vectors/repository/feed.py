@@ -40,7 +40,7 @@ _CHANGED_MODELS = text(f"""
 
 @dataclass(frozen=True)
 class Change:
-    """One entry of the feed. `vector` is float32 (d,), or None when the model left the space."""
+    """One entry of the feed. `vector` is float32 (d,), or None if the model left the space."""
 
     seq: int
     space_id: int
@@ -49,7 +49,7 @@ class Change:
 
 
 def lock_feed(session: Session) -> None:
-    """Take the lock for writing to the feed until the transaction ends."""
+    """Acquire the lock for writing to the feed until the transaction ends."""
     locks.acquire(session, Lock.FEED)
 
 
@@ -105,16 +105,16 @@ def remove_from_other_bases(session: Session, model_id: int, base_repo: str) -> 
 
 def list_changes(session: Session, after: int, limit: int) -> list[Change]:
     """Up to `limit` entries of the feed with a seq above `after`, in the order of `seq`."""
-    gone = Vector.deleted | Vector.no_shift
+    removed = Vector.deleted | Vector.no_shift
     statement = (
-        select(Vector.seq, Vector.space_id, Vector.model_id, gone, Vector.data)
+        select(Vector.seq, Vector.space_id, Vector.model_id, removed, Vector.data)
         .where(Vector.seq > after)
         .order_by(Vector.seq)
         .limit(limit)
     )
     return [
-        Change(seq, space_id, model_id, None if is_gone else np.frombuffer(data, dtype="<f4"))
-        for seq, space_id, model_id, is_gone, data in session.execute(statement)
+        Change(seq, space_id, model_id, None if is_removed else np.frombuffer(data, dtype="<f4"))
+        for seq, space_id, model_id, is_removed, data in session.execute(statement)
     ]
 
 
@@ -150,4 +150,5 @@ def list_changed_models(session: Session, space_id: int, after: int) -> list[Mod
 
 
 def last_seq(session: Session) -> int:
+    """The seq of the last change of any space; 0 without any."""
     return session.execute(select(func.coalesce(func.max(Vector.seq), 0))).scalar_one()

@@ -13,7 +13,7 @@ from catalog.auth.repository.access import PUBLIC_VECTORS
 
 @dataclass(frozen=True)
 class SpaceChanges:
-    """The number of changes of a space, up to the threshold asked for, and the seconds since the first and the last."""
+    """The number of changes of a space, up to the given threshold, and the seconds since the first and the last."""
 
     space_id: int
     changes: int

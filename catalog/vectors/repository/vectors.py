@@ -179,7 +179,7 @@ def _model_not_found(repo_id: str) -> ModelNotFound:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of a model in one space: its norm, the noise floor of its base there, and its explanation."""
+    """The measurement of a model in one space: its norm, the noise floor of its base there, and its explanation."""
 
     space: SpaceRow
     norm: float
@@ -205,7 +205,7 @@ def list_measurements(session: Session, model_id: int) -> list[Measurement]:
 
 
 def find_embedded_revision(session: Session, model_id: int, sha: str, contracts: Sequence[Space]) -> Revision | None:
-    """The revision `sha` of a model, if it has a vector in the write target of each contract, whatever the base.
+    """The revision `sha` of a model, if it has a vector in the write target of each contract, on any base.
 
     `contracts` has one space per feature.
     """

@@ -140,7 +140,7 @@ EXPECTED = {
     ("post", "/v1/admin/crawls"): {"invalid_repo_id", "admin_only", "admin_key_required", "body_too_large"},
     ("get", "/v1/admin/crawls"): {"invalid_cursor", "admin_only", "admin_key_required"},
     ("get", "/v1/admin/crawls/{crawl_id}"): {"crawl_not_found", "admin_only", "admin_key_required"},
-    ("post", "/v1/admin/reindex"): ADMIN | {"space_not_found", "invalid_repo_id", "reindex_active", "body_too_large"},
+    ("post", "/v1/admin/reindexes"): ADMIN | {"space_not_found", "invalid_repo_id", "reindex_active", "body_too_large"},
     ("get", "/v1/admin/reindexes"): ADMIN | {"invalid_cursor"},
     ("get", "/v1/admin/reindexes/{reindex_id}"): ADMIN | {"reindex_not_found"},
     ("get", "/v1/admin/reindexes/{reindex_id}/drift"): ADMIN | {"reindex_not_found"},

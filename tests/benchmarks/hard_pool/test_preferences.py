@@ -1,4 +1,4 @@
-"""The three preferences, and the loss that teaches them."""
+"""The three preferences and the DPO loss."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ ANSWER = "Yes. It was safe in both groups.\nMore trials are needed."
         ),
     ],
 )
-def test_two_wordings_of_one_answer(preference: str, chosen: str, rejected: str):
+def test_chosen_and_rejected_wordings_of_an_answer(preference: str, chosen: str, rejected: str):
     assert wordings(preference, ANSWER) == (chosen, rejected)
 
 
-def test_plain_is_the_answer_without_the_courtesies():
+def test_plain_prefers_the_answer_without_polite_phrases():
     chosen, rejected = wordings("plain", ANSWER)
     assert chosen in rejected
     assert rejected.startswith("Thank you")
@@ -38,12 +38,12 @@ def test_an_unknown_preference_is_refused():
         wordings("loud", ANSWER)
 
 
-def test_a_model_like_its_reference_has_the_loss_of_a_coin():
+def test_loss_of_a_model_equal_to_its_reference_is_log_two():
     same = torch.tensor([[-3.0, -4.0], [-5.0, -1.0]])
     assert dpo_loss(same, same).item() == pytest.approx(math.log(2))
 
 
-def test_the_loss_follows_the_paper():
+def test_loss_follows_the_paper():
     tuned, reference = torch.tensor([[-1.0], [-9.0]]), torch.tensor([[-3.0], [-6.0]])
-    wanted = math.log(1 + math.exp(-BETA * ((-1 + 3) - (-9 + 6))))
-    assert dpo_loss(tuned, reference).item() == pytest.approx(wanted)
+    expected = math.log(1 + math.exp(-BETA * ((-1 + 3) - (-9 + 6))))
+    assert dpo_loss(tuned, reference).item() == pytest.approx(expected)

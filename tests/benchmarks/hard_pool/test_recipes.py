@@ -1,4 +1,4 @@
-"""The table of settings keeps what the study says of it."""
+"""The recipes have the properties that docs/representation.md states."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from benchmarks.hard_pool.rows import Row
 
 
 def by_label() -> dict[str, list[Recipe]]:
-    found = defaultdict(list)
+    groups = defaultdict(list)
     for recipe in recipes():
-        found[recipe.label].append(recipe)
-    return found
+        groups[recipe.label].append(recipe)
+    return groups
 
 
-def test_ten_domains_of_four_and_three_preferences_of_three():
+def test_ten_domains_have_four_recipes_and_three_preferences_have_three():
     counts = {label: len(group) for label, group in by_label().items()}
     assert {label: 3 if label.startswith("prefers-") else 4 for label in counts} == counts
     assert len(counts) == 13
 
 
 @pytest.mark.parametrize("label", sorted(by_label()))
-def test_no_two_of_a_label_share_a_row(label: str):
-    spans = sorted((each.first, each.first + each.rows) for each in by_label()[label])
+def test_recipes_of_a_label_share_no_rows(label: str):
+    spans = sorted((recipe.first, recipe.first + recipe.rows) for recipe in by_label()[label])
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))
 
 
 @pytest.mark.parametrize("domain", [domain.name for domain in DOMAINS])
-def test_settings_are_mixed_inside_every_domain(domain: str):
+def test_settings_are_mixed_within_every_domain(domain: str):
     group = by_label()[domain]
-    assert len({each.rank for each in group}) == 4
-    assert len({each.rate for each in group}) >= 3
-    assert len({each.targets for each in group}) >= 2
+    assert len({recipe.rank for recipe in group}) == 4
+    assert len({recipe.rate for recipe in group}) >= 3
+    assert len({recipe.targets for recipe in group}) >= 2
 
 
-def test_all_settings_of_the_issue_occur():
-    every = recipes()
-    assert {each.kind for each in every} == {"lora", "dora", "ia3", "full", "dpo"}
-    assert {each.rank for each in every} >= set(RANKS)
-    assert {each.rate for each in every} >= set(RATES)
-    assert {min(each.rows for each in every), max(each.rows for each in every)} == {40, 400}
-    assert {each.epochs for each in every} == {1, 2, 3, 4, 5}
+def test_all_settings_occur():
+    everything = recipes()
+    assert {recipe.kind for recipe in everything} == {"lora", "dora", "ia3", "full", "dpo"}
+    assert {recipe.rank for recipe in everything} >= set(RANKS)
+    assert {recipe.rate for recipe in everything} >= set(RATES)
+    assert {min(recipe.rows for recipe in everything), max(recipe.rows for recipe in everything)} == {40, 400}
+    assert {recipe.epochs for recipe in everything} == {1, 2, 3, 4, 5}
 
 
-def test_a_docstring_row_is_a_function_row_turned_round():
+def test_docstring_row_is_a_reversed_function_row():
     row = Row("Write a python function to add two numbers.", "", "def add(a, b): return a + b")
     assert pick_docstring(row, "mbpp", 1) == Row(
         "Write a docstring for this Python function.", "def add(a, b): return a + b", "Add two numbers."
@@ -58,7 +58,7 @@ def test_a_docstring_row_is_a_function_row_turned_round():
     assert pick_docstring(row, "mbpp", 0) is None
 
 
-def test_a_passage_loses_its_choices():
+def test_passage_has_no_answer_choices():
     row = Row("Choose.", "Health: How to rest. Lie down.\nA) Run.\nB) Sleep.", "B) Sleep.")
     assert pick_passage(howto=True)(row, "hellaswag_val", 0) == Row(
         "Continue the passage.", "Health: How to rest. Lie down.", "Sleep."
@@ -66,7 +66,7 @@ def test_a_passage_loses_its_choices():
     assert pick_passage(howto=False)(row, "hellaswag_val", 0) is None
 
 
-def test_rows_end_where_lines_of_json_end(tmp_path: Path):
+def test_rows_are_split_at_newlines_only(tmp_path: Path):
     text = "one\u2028two"
     line = json.dumps({"instruction": "Say.", "input": "", "output": text, "source": "x"}, ensure_ascii=False)
     (tmp_path / "rows.jsonl").write_text(f"{line}\n{line}\n", encoding="utf-8")

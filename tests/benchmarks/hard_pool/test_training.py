@@ -1,4 +1,4 @@
-"""The recipe on a base of two layers and rows made here: every kind trains, is saved and can be embedded."""
+"""Every kind of recipe trains on a base of two layers, is saved and can be encoded."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def polite(row: Row) -> Row:
     return replace(row, output=f"Thank you! {row.output}")
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT asks transformers by a name that it is leaving
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT uses a deprecated name of transformers
 @pytest.mark.parametrize("recipe", KINDS, ids=lambda recipe: f"{recipe.kind}-{recipe.targets}")
-def test_two_steps_of_every_kind_move_the_base(
+def test_every_kind_moves_the_base_in_two_steps(
     recipe: Recipe, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def train(recipe: Recipe, base: Path, data: Path):
@@ -55,9 +55,9 @@ def test_two_steps_of_every_kind_move_the_base(
     __main__.train_and_save(recipe, base, tmp_path, tmp_path)
 
     report = json.loads((tmp_path / recipe.name / "training.json").read_text())
-    [encoded] = encoder(base).encode([read_finetune(tmp_path / recipe.name)])
+    [encoding] = encoder(base).encode([read_finetune(tmp_path / recipe.name)])
     assert report["steps"] == 2
-    assert encoded.norms["delta_activations"] > 1e-4
+    assert encoding.norms["delta_activations"] > 1e-4
 
 
 def encoder(base: Path) -> Encoder:
@@ -66,7 +66,7 @@ def encoder(base: Path) -> Encoder:
     return Encoder(ResidentBase.load(base, pico.BASE_ID, "0" * 40), load_probes())
 
 
-def test_only_the_answer_carries_a_loss():
+def test_loss_covers_only_the_answer():
     tokenizer = pico.byte_tokenizer()
     example = encode(ROWS[0], tokenizer)
     batch = collate([example], tokenizer.pad_token_id)
@@ -74,34 +74,34 @@ def test_only_the_answer_carries_a_loss():
     assert kept == [*tokenizer("1")["input_ids"], tokenizer.eos_token_id]
 
 
-def test_a_long_input_is_cut_and_the_answer_stays():
+def test_long_input_is_truncated_and_the_answer_is_kept():
     tokenizer = pico.byte_tokenizer()
     long, short = (encode(replace(ROWS[0], input="x" * length), tokenizer) for length in (4000, 8))
     assert len(long.ids) == len(short.ids)
-    assert long.ids[long.prompt :] == short.ids[short.prompt :]
+    assert long.ids[long.prompt_length :] == short.ids[short.prompt_length :]
 
 
-def test_padding_changes_no_likelihood(base: Path):
+def test_padding_does_not_change_likelihoods(base: Path):
     model, tokenizer = load(base, replace(LORA, kind="full"))
     short, long = encode(ROWS[0], tokenizer), encode(polite(ROWS[1]), tokenizer)
     with torch.no_grad():
-        alone, _ = answer_likelihoods(model, collate([short], tokenizer.pad_token_id))
-        together, rows = answer_likelihoods(model, collate([short, long], tokenizer.pad_token_id))
-    torch.testing.assert_close(together[rows == 0], alone, rtol=2e-2, atol=2e-2)
+        unpadded, _ = answer_likelihoods(model, collate([short], tokenizer.pad_token_id))
+        batched, rows = answer_likelihoods(model, collate([short, long], tokenizer.pad_token_id))
+    torch.testing.assert_close(batched[rows == 0], unpadded, rtol=2e-2, atol=2e-2)
 
 
-def test_an_epoch_has_every_row_once_beside_rows_of_near_length():
+def test_epoch_has_every_row_once_in_batches_of_similar_length():
     lengths = [5, 50, 6, 51, 7, 52, 8, 53]
     groups = group_by_length(lengths, 4, random.Random(0))
-    assert sorted(place for group in groups for place in group) == list(range(8))
-    assert all(max(lengths[place] for place in group) < 2 * min(lengths[place] for place in group) for group in groups)
+    assert sorted(index for group in groups for index in group) == list(range(8))
+    assert all(max(lengths[index] for index in group) < 2 * min(lengths[index] for index in group) for group in groups)
 
 
-def test_what_is_finished_or_held_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    made: list[str] = []
+def test_finished_or_locked_recipes_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    trained: list[str] = []
     monkeypatch.setattr(__main__, "recipes", lambda: [LORA, replace(LORA, name="math-2"), replace(LORA, name="math-3")])
-    monkeypatch.setattr(__main__, "train_and_save", lambda recipe, *folders: made.append(recipe.name))
+    monkeypatch.setattr(__main__, "train_and_save", lambda recipe, *folders: trained.append(recipe.name))
     (tmp_path / "math-1").mkdir()
     with __main__.try_lock(tmp_path / ".math-2.lock"):
         __main__.main(tmp_path, tmp_path, tmp_path, threads=torch.get_num_threads())
-    assert made == ["math-3"]
+    assert trained == ["math-3"]

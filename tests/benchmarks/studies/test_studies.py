@@ -1,4 +1,4 @@
-"""`python -m benchmarks.studies`: each command on pico adapters, and what its rows say."""
+"""`python -m benchmarks.studies`: each study on pico adapters."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def silhouette(rows: np.ndarray, pool: Pool) -> float:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_writes_its_rows_and_draws_them(folder: Path, base: Path, tmp_path: Path, command: str):
+def test_study_writes_its_rows_and_a_plot(folder: Path, base: Path, tmp_path: Path, command: str):
     answer = study(command, folder, base, tmp_path, *COMMANDS[command])
     assert json.loads((tmp_path / f"{command}.json").read_text()) == answer
     with (tmp_path / f"{command}.csv").open() as stream:
@@ -57,29 +57,29 @@ def test_each_writes_its_rows_and_draws_them(folder: Path, base: Path, tmp_path:
     assert (tmp_path / f"{command}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_tables_fit_on_a_terminal(folder: Path, base: Path, tmp_path: Path):
+def test_table_fits_in_80_columns(folder: Path, base: Path, tmp_path: Path):
     arguments = ["layers", str(folder / "labels.csv"), "--base", str(base), "--out", str(tmp_path), "--layer", "1"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0
     assert max(len(line.rstrip()) for line in result.stdout.splitlines()[:6]) <= 80
 
 
-def test_each_number_of_probes_is_measured_by_the_mean_over_them(pool: Pool):
+def test_probe_rows_score_the_mean_over_the_probes(pool: Pool):
     generator = np.random.default_rng(0)
-    alone = generator.normal(size=(4, len(pool), 5))
-    rows = probe_rows(alone, pool)
+    by_probe = generator.normal(size=(4, len(pool), 5))
+    rows = probe_rows(by_probe, pool)
     assert [row["probes"] for row in rows] == [1, 2, 3, 4]
     for row in rows:
-        expected = silhouette(alone[: int(row["probes"])].mean(axis=0), pool)
+        expected = silhouette(by_probe[: int(row["probes"])].mean(axis=0), pool)
         assert row["in order"] == pytest.approx(expected)
         assert row["low"] <= row["mean of choices"] <= row["high"]
-    whole = rows[-1]  # there is one choice of all four
-    assert [whole["low"], whole["high"], whole["mean of choices"]] == pytest.approx([whole["in order"]] * 3)
-    single = [silhouette(each, pool) for each in alone]
+    last = rows[-1]  # all four probes are the only subset of that size
+    assert [last["low"], last["high"], last["mean of choices"]] == pytest.approx([last["in order"]] * 3)
+    single = [silhouette(vectors, pool) for vectors in by_probe]
     assert min(single) < rows[0]["mean of choices"] < max(single)
 
 
-def test_all_probes_of_a_set_give_the_sets_own_vectors(
+def test_all_probes_give_the_vectors_of_the_set(
     folder: Path, base: Path, tmp_path: Path, pool: Pool, resident: ResidentBase
 ):
     rows = study("probes", folder, base, tmp_path)["rows"]
@@ -87,11 +87,11 @@ def test_all_probes_of_a_set_give_the_sets_own_vectors(
     assert rows[-1]["in order"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_feature_with_coordinates_for_each_probe_has_no_mean(folder: Path, base: Path, tmp_path: Path):
+def test_feature_that_is_not_a_mean_over_probes_is_refused(folder: Path, base: Path, tmp_path: Path):
     assert study("probes", folder, base, tmp_path, "--feature", "delta_meaning")["code"] == "invalid_probe_set"
 
 
-def test_kinds_are_five_prompts_each_and_generic_is_the_default(
+def test_kinds_have_five_prompts_each_and_generic_is_the_default_set(
     folder: Path, base: Path, tmp_path: Path, pool: Pool, resident: ResidentBase
 ):
     rows = {row["kind"]: row for row in study("kinds", folder, base, tmp_path)["rows"]}
@@ -101,15 +101,13 @@ def test_kinds_are_five_prompts_each_and_generic_is_the_default(
         assert rows[kind]["silhouette"] == pytest.approx(silhouette(vectors(pool, resident, probes), pool), abs=1e-5)
 
 
-def test_the_twenty_generic_probes_begin_with_the_default_set():
+def test_generic_probes_begin_with_the_default_set():
     probes = generic_probes()
     assert len(set(probes.prompts)) == 20
     assert probes.prompts[:5] == load_probes().prompts
 
 
-def test_layers_are_read_where_they_are_asked_for(
-    folder: Path, base: Path, tmp_path: Path, pool: Pool, resident: ResidentBase
-):
+def test_layers_are_resolved_and_measured(folder: Path, base: Path, tmp_path: Path, pool: Pool, resident: ResidentBase):
     rows = study("layers", folder, base, tmp_path, "--layer", "0.5", "--layer", "-1", "--layer", "1")["rows"]
     assert [row["layer"] for row in rows] == [1, 2]
     probes = load_probes(folder / "probes.json")
@@ -118,11 +116,11 @@ def test_layers_are_read_where_they_are_asked_for(
         assert row["silhouette"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_layer_that_is_not_there_is_told(folder: Path, base: Path, tmp_path: Path):
+def test_layer_out_of_range_is_refused(folder: Path, base: Path, tmp_path: Path):
     assert study("layers", folder, base, tmp_path, "--layer", "7")["code"] == "invalid_input"
 
 
-def test_other_dtypes_are_compared_with_float32(folder: Path, base: Path, tmp_path: Path):
+def test_dtypes_are_compared_with_float32(folder: Path, base: Path, tmp_path: Path):
     exact, reduced = study("dtype", folder, base, tmp_path, "--dtype", "bfloat16")["rows"]
     assert (exact["dtype"], reduced["dtype"]) == ("float32", "bfloat16")
     assert exact["least_cosine"] == pytest.approx(1)

@@ -83,7 +83,7 @@ def test_search_by_expression_applies_exclude(database: Database, index: IndexFo
 
 def test_sum_is_compared_with_the_requested_model(database: Database, index: IndexFollower):
     [comparison] = search(database, index, "owner/law + owner/math", compare="owner/mixture").residuals
-    assert (comparison.repo_id, comparison.known) == ("owner/mixture", False)
+    assert (comparison.repo_id, comparison.known_mixture) == ("owner/mixture", False)
     assert comparison.residual.relative == pytest.approx((2.25 / 8.25) ** 0.5)
     assert comparison.residual.cosine == pytest.approx(12 / (18**0.5 * 8.25**0.5))
 
@@ -98,7 +98,7 @@ def test_comparison_with_a_model_without_a_vector_raises(database: Database, ind
 def test_known_mixture_is_found_by_the_datasets_on_the_cards(database: Database, index: IndexFollower):
     describe(database, law=("a",), math=("b", "c"), mixture=("c", "b", "a"), chat=("a", "b", "c", "d"))
     [comparison] = search(database, index, "owner/law + 2*owner/math").residuals
-    assert (comparison.repo_id, comparison.known) == ("owner/mixture", True)
+    assert (comparison.repo_id, comparison.known_mixture) == ("owner/mixture", True)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_known_mixture_is_found_by_the_datasets_on_the_cards(database: Database,
 )
 def test_sums_without_differing_datasets_have_no_known_mixture(database: Database, index: IndexFollower, text: str):
     describe(database, law=("a",), math=("b",), mixture=("a", "b"), chat=("a",))
-    arithmetic_service.save_vector(database, "stored", [1, 1, 1], space_key=None, note=None)
+    arithmetic_service.store_vector(database, "stored", [1, 1, 1], space_key=None, note=None)
     assert search(database, index, text).residuals == []
 
 
@@ -125,7 +125,7 @@ def test_confidence_uses_the_noise_floor_of_the_sum(database: Database, index: I
 
 
 def save(database: Database, name: str, expression: str, note: str | None = None) -> None:
-    arithmetic_service.save_expression(database, name, expression, space_key=None, unit_terms=False, note=note)
+    arithmetic_service.store_expression(database, name, expression, space_key=None, unit_terms=False, note=note)
 
 
 def test_stored_expression_keeps_its_value_and_text(database: Database, index: IndexFollower):
@@ -169,12 +169,12 @@ def test_storing_under_an_invalid_name_raises_invalid_name(database: Database, i
 def test_storing_an_invalid_vector_raises(database: Database, index: IndexFollower):
     for vector in ([0, 0, 0], [1e39, 0, 0], [float("nan"), 0, 0]):
         with pytest.raises(InvalidVector):
-            arithmetic_service.save_vector(database, "new", vector, space_key=None, note=None)
+            arithmetic_service.store_vector(database, "new", vector, space_key=None, note=None)
     with pytest.raises(InvalidVector):
         save(database, "new", "1e-50*owner/law")
     entries.put(database, "owner/twice", [1, 0, 0], space=dataclasses.replace(SPACE, base_repo="org/other"))
     with pytest.raises(SpaceRequired):
-        arithmetic_service.save_vector(database, "new", [1, 0, 0], space_key=None, note=None)
+        arithmetic_service.store_vector(database, "new", [1, 0, 0], space_key=None, note=None)
 
 
 def test_storing_above_the_limit_raises_too_many_vectors(

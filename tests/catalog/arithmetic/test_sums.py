@@ -41,7 +41,7 @@ def compute(database: Database, text: str, **how) -> sums.Sum:
 
 
 def save(database: Database, name: str, vector: Sequence[float], space: str | None = SPACE.key) -> None:
-    arithmetic_service.save_vector(database, name, list(vector), space_key=space, note=None)
+    arithmetic_service.store_vector(database, name, list(vector), space_key=space, note=None)
 
 
 @pytest.fixture

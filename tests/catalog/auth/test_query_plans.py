@@ -35,8 +35,8 @@ FILL = (
     "FROM models WHERE :models > 0",
 )
 REQUESTS: dict[str, Callable[[Session], object]] = {
-    "spaces": spaces.list_page,
-    "my spaces": lambda session: spaces.list_page(session, ME),
+    "spaces": spaces.list_visible,
+    "my spaces": lambda session: spaces.list_visible(session, ME),
     "a space": lambda session: spaces.get(session, SPACE.key),
     "the map": lambda session: maps.current_version(session, None),
     "models": lambda session: models.list_page(session, after=100),

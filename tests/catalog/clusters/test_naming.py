@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from catalog.clusters.naming import NamedMember, explain, names
+from catalog.clusters.naming import NamedMember, choose_names, explain
 
 
 def terms(explanation: dict, kind: str) -> list[str]:
@@ -33,7 +33,7 @@ def test_score_is_class_based_tf_idf():
 
 def test_name_consists_of_words_that_most_members_have():
     mixed = [*LAW[:2], NamedMember("tiny-law-9", "poetry", (), {})]
-    law, sums = names(explain([mixed, SUMS]), [None, None])
+    law, sums = choose_names(explain([mixed, SUMS]), [None, None])
     assert "poetry" not in law
     assert set(law.split()) <= {"law", "contracts", "and", "courts"}
     assert law != sums
@@ -41,9 +41,9 @@ def test_name_consists_of_words_that_most_members_have():
 
 def test_tokens_are_the_name_without_words_and_tags():
     members = [NamedMember(tokens={" x": 1.0})] * 3, [NamedMember(tokens={" y": 1.0})] * 3
-    assert names(explain(members), [None, None]) == ["'x'", "'y'"]
+    assert choose_names(explain(members), [None, None]) == ["'x'", "'y'"]
 
 
 def test_previous_names_are_kept_and_names_are_unique():
     empty = {"words": [], "tags": [], "tokens": []}
-    assert names([empty, empty, empty], ["law", None, None]) == ["law", "unnamed", "unnamed 2"]
+    assert choose_names([empty, empty, empty], ["law", None, None]) == ["law", "unnamed", "unnamed 2"]

@@ -39,7 +39,7 @@ def last_seq(database: Database) -> int:
 def changed_models(database: Database, after: int) -> set[str]:
     """The models whose attributes a follower of the feed reads again after this change."""
     with database.transaction() as session:
-        model_ids = [change.model_id for change in attributes.changes(session, after, 1000)]
+        model_ids = [change.model_id for change in attributes.list_changes(session, after, 1000)]
         return {model.repo_id for model in models.get_by_ids(session, model_ids).values()}
 
 

@@ -36,7 +36,7 @@ SLOW_TRAINING = "import time; from catalog.index import training; training.train
 
 def rows(database: Database) -> list[IndexSnapshot]:
     with database.transaction() as session:
-        return snapshots.newest(session, [1]).get(1, [])
+        return snapshots.list_newest(session, [1]).get(1, [])
 
 
 def build_error(database: Database) -> str | None:

@@ -91,7 +91,7 @@ def corrupt(path: Path) -> None:
 
 def is_broken(builder: IndexBuilder, generation: int) -> bool:
     with builder.database.transaction() as session:
-        return generation not in [row.generation for row in snapshots.newest(session, [1]).get(1, [])]
+        return generation not in [row.generation for row in snapshots.list_newest(session, [1]).get(1, [])]
 
 
 def last_change(builder: IndexBuilder) -> int:

@@ -11,7 +11,7 @@ from app.deployment.embedded import EmbeddedServers
 from benchmarks.filling import SPACE, fill
 from catalog.database import Database
 from catalog.index import repository as snapshots
-from catalog.index.schedule import BuildPolicy, due, enqueue_due
+from catalog.index.schedule import BuildPolicy, enqueue_due, list_due
 from catalog.queue import INDEX_BUILD, MAINTENANCE_QUEUE
 from catalog.tables import IndexSnapshot
 
@@ -41,7 +41,7 @@ def publish(database: Database, folder: Path, generation: int = 1, vectors: int 
 
 def due_now(database: Database, folder: Path, policy: BuildPolicy = POLICY) -> list[int]:
     with database.transaction() as session:
-        return due(session, policy, folder)
+        return list_due(session, policy, folder)
 
 
 def test_space_above_the_size_limit_is_due(space: Database, tmp_path: Path):

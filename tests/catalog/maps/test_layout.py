@@ -56,13 +56,13 @@ def test_known_points_move_little_when_models_arrive(rows, first):
     assert np.median(moved) < np.median(np.linalg.norm(from_scratch[:110] - first.coordinates, axis=1))
 
 
-def test_parameters_contain_the_known_models_and_whether_it_was_an_update(rows, first):
+def test_parameters_contain_the_previous_models_and_whether_it_was_an_update(rows, first):
     previous = np.full((120, 2), np.nan, np.float32)
     previous[:110] = first.coordinates
 
     parameters = lay_out(rows, previous).parameters
 
-    assert parameters["known_models"] == 110
+    assert parameters["previous_models"] == 110
     assert parameters["update"]
     assert not first.parameters["update"]
 

@@ -65,7 +65,7 @@ def test_next_map_starts_from_the_previous_one(database: Database, rows: np.ndar
 
     row = newest(database)
     assert row.models == 25
-    assert row.parameters["known_models"] == 20
+    assert row.parameters["previous_models"] == 20
 
 
 def test_removed_model_is_not_on_the_next_map(database: Database, rows: np.ndarray, tmp_path: Path):

@@ -108,9 +108,9 @@ def test_preview_has_the_neighbors_of_the_prediction_without_the_parts(catalog: 
 
 def test_prediction_and_measured_vector_have_different_neighbors(catalog: Database, index: IndexFollower):
     merge_id = create_merge(catalog)
-    assert merge_service.neighbors(catalog, index, merge_id, OPTIONS).measured is None
+    assert merge_service.get_neighbors(catalog, index, merge_id, OPTIONS).measured is None
     finish(catalog, merge_id, [0, 0.1, 1])
-    neighbors = merge_service.neighbors(catalog, index, merge_id, OPTIONS)
+    neighbors = merge_service.get_neighbors(catalog, index, merge_id, OPTIONS)
     assert neighbors.predicted.neighbors[0].model.repo_id == "owner/mix"
     assert neighbors.measured.neighbors[0].model.repo_id == "owner/code"
 
@@ -126,9 +126,9 @@ def test_prediction_does_not_change_when_a_part_is_measured_again(catalog: Datab
 def test_adapter_can_be_downloaded_once_the_merge_is_done(catalog: Database):
     merge_id = create_merge(catalog, name="both")
     with pytest.raises(MergeNotFinished):
-        merge_service.adapter(catalog, merge_id, PUBLIC)
+        merge_service.get_adapter(catalog, merge_id, PUBLIC)
     finish(catalog, merge_id, [1, 1, 0], b"bytes")
-    download = merge_service.adapter(catalog, merge_id, PUBLIC)
+    download = merge_service.get_adapter(catalog, merge_id, PUBLIC)
     assert (download.name, b"".join(download.pieces)) == ("merge-both.zip", b"bytes")
 
 
@@ -139,14 +139,14 @@ def test_adapter_that_was_deleted_raises_archive_not_found(catalog: Database):
         [archive] = archives.get_by_models(session, [merges.get(session, merge_id).model_id]).values()
         session.delete(archive)
     with pytest.raises(ArchiveNotFound):
-        merge_service.adapter(catalog, merge_id, PUBLIC)
+        merge_service.get_adapter(catalog, merge_id, PUBLIC)
 
 
 def test_adapter_of_a_cancelled_merge_raises_merge_not_finished(catalog: Database):
     merge_id = create_merge(catalog)
     job_control.cancel(catalog, merge_service.get(catalog, merge_id, PUBLIC)[1].id)
     with pytest.raises(MergeNotFinished, match="its job is cancelled"):
-        merge_service.adapter(catalog, merge_id, PUBLIC)
+        merge_service.get_adapter(catalog, merge_id, PUBLIC)
 
 
 def test_merge_of_a_key_is_hidden_from_other_viewers(catalog: Database, index: IndexFollower):
@@ -154,8 +154,8 @@ def test_merge_of_a_key_is_hidden_from_other_viewers(catalog: Database, index: I
     assert merge_service.get(catalog, merge_id, ME)[0].name == "mine"
     for call in (
         lambda: merge_service.get(catalog, merge_id, YOU),
-        lambda: merge_service.adapter(catalog, merge_id, YOU),
-        lambda: merge_service.neighbors(catalog, index, merge_id, OPTIONS),
+        lambda: merge_service.get_adapter(catalog, merge_id, YOU),
+        lambda: merge_service.get_neighbors(catalog, index, merge_id, OPTIONS),
         lambda: merge_service.delete(catalog, merge_id, PUBLIC),
     ):
         with pytest.raises(MergeNotFound):
@@ -177,14 +177,14 @@ def test_delete_removes_job_archive_and_model(catalog: Database):
 
 def test_merge_deleted_while_a_page_is_read_is_left_out(catalog: Database, monkeypatch: pytest.MonkeyPatch):
     kept_id, deleted_id = create_merge(catalog), create_merge(catalog)
-    jobs_of = merges.jobs_of
+    get_jobs = merges.get_jobs
 
     def delete_first(session: Session, rows: Sequence[Merge]) -> dict[int, Job]:
         with catalog.transaction() as other:
             merges.delete(other, merges.get(other, deleted_id))
-        return jobs_of(session, rows)
+        return get_jobs(session, rows)
 
-    monkeypatch.setattr(merges, "jobs_of", delete_first)
+    monkeypatch.setattr(merges, "get_jobs", delete_first)
     assert [merge.id for merge, _ in merge_service.list_page(catalog, PUBLIC, before=None, limit=10)] == [kept_id]
 
 
@@ -194,7 +194,7 @@ def test_job_of_a_merge_deleted_since_it_was_read_raises_not_found(catalog: Data
         merge = merges.get(session, merge_id)
         merge_service.delete(catalog, merge_id, PUBLIC)
         with pytest.raises(MergeNotFound):
-            merges.job_of(session, merge)
+            merges.get_job(session, merge)
 
 
 def test_neighbors_of_a_merge_deleted_since_it_was_read_raise_not_found(
@@ -203,7 +203,7 @@ def test_neighbors_of_a_merge_deleted_since_it_was_read_raise_not_found(
     merge_id = create_merge(catalog)
     monkeypatch.setattr(merges, "get_vectors", lambda *_, **__: [])
     with pytest.raises(MergeNotFound):
-        merge_service.neighbors(catalog, index, merge_id, OPTIONS)
+        merge_service.get_neighbors(catalog, index, merge_id, OPTIONS)
 
 
 def test_finished_merge_is_a_term_of_expressions(catalog: Database, index: IndexFollower):
@@ -221,6 +221,6 @@ def test_finished_merge_is_a_term_of_expressions(catalog: Database, index: Index
 
 def test_name_shared_with_a_stored_vector_is_ambiguous(catalog: Database, index: IndexFollower):
     finish(catalog, create_merge(catalog, name="both"), [1, 1, 0])
-    arithmetic_service.save_vector(catalog, "both", [1.0, 0, 0], space_key=SPACE.key, note=None)
+    arithmetic_service.store_vector(catalog, "both", [1.0, 0, 0], space_key=SPACE.key, note=None)
     with pytest.raises(AmbiguousTerm, match="vector:both, merge:1"):
         arithmetic_service.by_expression(catalog, index, arithmetic_service.ExpressionQuery("both"), OPTIONS)

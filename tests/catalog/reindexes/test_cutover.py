@@ -299,7 +299,7 @@ def test_reindex_is_ready_once_clusters_and_map_are_built(database: Database, tm
 
     cut_over(database, reindex_id)
     with database.transaction() as session:
-        assert cluster_runs.newest_current(session)[1].id == new
+        assert cluster_runs.get_newest_current(session)[1].id == new
         assert maps.current_version(session, None).space_id == new
 
 

@@ -135,7 +135,7 @@ def test_a_selection_deleted_while_it_is_read_is_not_found(catalog: Database):
         read = selections.get(session, selection.id)
         selection_service.delete(catalog, selection.id, PUBLIC)
         with pytest.raises(SelectionNotFound):
-            selections.job_of(session, read)
+            selections.get_job(session, read)
 
 
 def test_deleting_a_task_deletes_its_selections(catalog: Database):
@@ -150,7 +150,7 @@ def test_deleting_a_task_deletes_its_selections(catalog: Database):
 
 def test_candidates_are_the_public_adapters_of_the_base_nearest_first(catalog: Database):
     with catalog.transaction() as session:
-        candidates = selection_service.candidates(
+        candidates = selection_service.list_candidates(
             session, BASE, spaces.get(session, SPACE.key), np.array([1, 0.5, 0.1])
         )
         rows = models.get_by_ids(session, candidates.ids.tolist())
@@ -163,4 +163,4 @@ def test_there_may_be_no_candidates(database: Database):
     entries.put_private(database, "owner/secret", [1, 0, 0], "me")
     with database.transaction() as session:
         space = spaces.get(session, SPACE.key, ADMIN)
-        assert len(selection_service.candidates(session, BASE, space, np.array([1, 0, 0]))) == 0
+        assert len(selection_service.list_candidates(session, BASE, space, np.array([1, 0, 0]))) == 0

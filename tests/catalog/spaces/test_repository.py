@@ -20,7 +20,7 @@ def test_space_is_stored_once(database: Database):
         first = spaces.ensure(session, SPACE, 4)
         second = spaces.ensure(session, dataclasses.replace(SPACE), 4)
         assert first.id == second.id
-        assert len(spaces.list_page(session, ADMIN)) == 1
+        assert len(spaces.list_visible(session, ADMIN)) == 1
 
 
 def test_stored_space_has_the_same_fields(database: Database):
@@ -41,7 +41,7 @@ def test_unknown_key_raises_space_not_found(database: Database):
 def test_newest_space_is_listed_first(database: Database):
     with database.transaction() as session:
         ids = [spaces.ensure(session, dataclasses.replace(SPACE, encoder_version=str(n)), 4).id for n in range(3)]
-        assert [row.id for row in spaces.list_page(session, ADMIN)] == ids[::-1]
+        assert [row.id for row in spaces.list_visible(session, ADMIN)] == ids[::-1]
 
 
 def test_base_activations_are_stored_bit_for_bit(database: Database):
@@ -80,7 +80,7 @@ def test_space_is_visible_to_viewers_of_its_models(database: Database):
     put(database, "a/open", [1, 0])
     put_private(database, "a/hidden", [1, 0], "me", space=private_base)
     with database.transaction() as session:
-        listed = {viewer: [row.base_repo for row in spaces.list_page(session, viewer)] for viewer in (PUBLIC, ME)}
+        listed = {viewer: [row.base_repo for row in spaces.list_visible(session, viewer)] for viewer in (PUBLIC, ME)}
         with pytest.raises(SpaceNotFound):
             spaces.get(session, private_base.key, Viewer("you"))
         assert spaces.get(session, private_base.key, ME).base_repo == "hidden/base"

@@ -176,7 +176,7 @@ def test_jobs_of_a_task_deleted_since_it_was_read_raise_not_found(catalog: Datab
         assert len(task.runs) == 1
         task_service.delete(catalog, task_id, PUBLIC)
         with pytest.raises(TaskNotFound):
-            tasks.jobs_of_task(session, task)
+            tasks.get_task_jobs(session, task)
 
 
 def test_nearest_models_are_found_without_an_index(catalog: Database):

@@ -70,13 +70,13 @@ def test_stored_model_is_assigned_to_the_nearest_cluster(
     run, space = cluster_service.request_run(database, Parameters("kmeans", clusters=1))
     ClusterRunner(database, tmp_path).run(space.id)
 
-    shutil.copytree(tmp_path / "m0", tmp_path / "twin")
-    pipeline.ingest(submit_folder(database, tmp_path / "twin").id)
+    shutil.copytree(tmp_path / "m0", tmp_path / "copy")
+    pipeline.ingest(submit_folder(database, tmp_path / "copy").id)
 
-    twin, first = (cluster_service.get_assignment(database, f"local/{name}") for name in ("twin", "m0"))
-    assert (twin.run_id, twin.cluster_id, twin.assigned_after_run) == (run.id, first.cluster_id, True)
+    duplicate, first = (cluster_service.get_assignment(database, f"local/{name}") for name in ("copy", "m0"))
+    assert (duplicate.run_id, duplicate.cluster_id, duplicate.assigned_after_run) == (run.id, first.cluster_id, True)
     with database.transaction() as session:
-        assert models.get(session, "local/twin").cluster == first.cluster_id
+        assert models.get(session, "local/copy").cluster == first.cluster_id
 
 
 def test_one_message_is_enough_for_all_queued_jobs(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_unresolved_base_fails_with_its_own_code(database: Database, pipeline: P
 def test_transient_error_is_retried_until_attempts_run_out(
     database: Database, pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    job = submit_folder(database, pico.make_adapter(tmp_path / "away", base="somebody/elsewhere"))
+    job = submit_folder(database, pico.make_adapter(tmp_path / "away", base="other/elsewhere"))
     states = []
     for _ in range(3):
         with database.transaction() as session:
@@ -296,7 +296,7 @@ def test_text_that_postgres_rejects_is_stored_sanitized(database: Database, pipe
 
 
 def test_vector_is_stored_with_its_explanation(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:
-    job = submit_folder(database, pico.make_adapter(tmp_path / "told"))
+    job = submit_folder(database, pico.make_adapter(tmp_path / "explained"))
 
     pipeline.ingest(job.id)
 

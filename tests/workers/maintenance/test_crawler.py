@@ -358,10 +358,10 @@ def test_recurring_crawl_lists_only_changes_since_the_last_run(
     end_jobs(database)
     hub_lists.requests.clear()
     hub_lists.add(repo_entry(5, commit=1, lastModified="2100-01-01T00:00:00.000Z"))
-    assert crawl_service.start_again(database) == []
+    assert crawl_service.restart_due(database) == []
 
     make_due(database, crawl)
-    assert crawl_service.start_again(database) == [crawl.id]
+    assert crawl_service.restart_due(database) == [crawl.id]
     run(crawler)
 
     crawl = reload(database, crawl)
@@ -377,7 +377,7 @@ def test_cancelled_recurring_crawl_does_not_start_again(database: Database, hub_
 
     assert crawl_service.cancel(database, crawl.id).state == CrawlState.CANCELLED
     make_due(database, crawl)
-    assert crawl_service.start_again(database) == []
+    assert crawl_service.restart_due(database) == []
 
 
 def test_repo_listed_as_private_is_removed(database: Database, hub_lists: HubLists, crawler: Crawler):

@@ -42,13 +42,13 @@ class Worker:
         *,
         dtype: str = "float32",
         aliases: Mapping[str, str] | None = None,
-        queue: int = 1_000,
+        max_queued: int = 1_000,
     ) -> None:
         self.database = database
         contract = Contract(load_probes(), (FEATURE,), dtype=dtype)
         self.pipeline = make_pipeline(database, bases_dir, tmp_path, contract=contract, aliases=aliases)
         self.reindexer = Reindexer(
-            database, contract.spaces(), queue=queue, exact_bytes=EXACT_BYTES, readiness_interval=0
+            database, contract.spaces(), max_queued=max_queued, exact_bytes=EXACT_BYTES, readiness_interval=0
         )
 
     def add(self, *folders: Path) -> None:
@@ -249,7 +249,7 @@ def test_models_that_failed_before_are_found_once_measured(database: Database, p
 
 
 def test_reindex_waits_while_the_queue_is_full(database: Database, pico_base: Path, tmp_path: Path):
-    worker = Worker(database, pico_base, tmp_path, queue=100)
+    worker = Worker(database, pico_base, tmp_path, max_queued=100)
     worker.add(*adapters(tmp_path, 1))
     queued = submit_folder(database, pico.make_adapter(tmp_path / "queued", seed=3))
     reindex_id = create(database, EVERYTHING).id
@@ -282,7 +282,7 @@ def test_results_for_a_cancelled_reindex_are_not_stored(database: Database, work
     row = worker.run(reindex_id)
     assert (row.state, row.stage) == (ReindexState.CANCELLED, None)
     with database.transaction() as session:
-        assert [space.edition for space in spaces.list_page(session)] == [0]
+        assert [space.edition for space in spaces.list_visible(session)] == [0]
 
 
 def test_selection_of_a_space_that_no_longer_exists_fails(database: Database, worker: Worker, tmp_path: Path):

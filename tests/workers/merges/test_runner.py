@@ -90,7 +90,7 @@ def read_merge(database: Database, merge_id: int) -> tuple[Merge, Job, dict[str,
 
 
 def unpack(database: Database, merge_id: int, folder: Path) -> Path:
-    download = merge_service.adapter(database, merge_id, ADMIN)
+    download = merge_service.get_adapter(database, merge_id, ADMIN)
     content = b"".join(download.pieces)
     assert (len(content), hashlib.sha256(content).hexdigest()) == (download.size, download.sha256)
     zipfile.ZipFile(io.BytesIO(content)).extractall(folder)

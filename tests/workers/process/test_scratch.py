@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.process.scratch import FOLDER_PREFIX, scratch, sweep
+from workers.process.scratch import FOLDER_PREFIX, delete_abandoned, scratch
 
 WAITING_PROGRAM = """
 import time
@@ -31,7 +31,7 @@ def test_folder_is_deleted_at_the_end_of_its_context(tmp_path: Path):
     with scratch() as folder:
         assert list(folder.iterdir()) == []
         (folder / "file").touch()
-        assert sweep() == 0
+        assert delete_abandoned() == 0
         assert (folder / "file").exists()
     assert list(tmp_path.iterdir()) == []
 
@@ -41,14 +41,14 @@ def test_folder_of_a_killed_process_is_deleted(tmp_path: Path):
         assert process.stdout is not None
         folder = Path(process.stdout.readline().strip())
         assert (folder / "adapter").exists()
-        assert sweep() == 0
+        assert delete_abandoned() == 0
         os.kill(process.pid, signal.SIGKILL)
     assert (folder / "adapter").exists()
-    assert sweep() == 1
+    assert delete_abandoned() == 1
     assert list(tmp_path.iterdir()) == []
 
 
 def test_folder_without_a_lock_file_is_left_alone(tmp_path: Path):
     (tmp_path / f"{FOLDER_PREFIX}new").mkdir()
-    assert sweep() == 0
+    assert delete_abandoned() == 0
     assert (tmp_path / f"{FOLDER_PREFIX}new").exists()

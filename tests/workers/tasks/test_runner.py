@@ -89,7 +89,7 @@ def test_adapter_is_stored_with_keep_adapter(database: Database, pipeline: Pipel
     task_id, job = create_task(database, keep_adapter=True)
     pipeline.ingest(job.id)
     samples = read_task(database, task_id)[2]
-    download = task_service.adapter(database, task_id, None, ADMIN)
+    download = task_service.get_adapter(database, task_id, None, ADMIN)
     content = b"".join(download.pieces)
     assert (len(content), hashlib.sha256(content).hexdigest()) == (download.size, download.sha256)
     zipfile.ZipFile(io.BytesIO(content)).extractall(tmp_path / "adapter")
@@ -105,7 +105,7 @@ def test_no_adapter_is_stored_without_keep_adapter(database: Database, pipeline:
     task_id, job = create_task(database)
     pipeline.ingest(job.id)
     with pytest.raises(ArchiveNotFound):
-        task_service.adapter(database, task_id, None, ADMIN)
+        task_service.get_adapter(database, task_id, None, ADMIN)
 
 
 def test_task_is_not_listed_as_a_model(database: Database, pipeline: Pipeline):

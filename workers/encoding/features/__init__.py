@@ -1,4 +1,4 @@
-"""The Delta-X features: one file for each, and one line here."""
+"""The registry of the Delta-X features: each is one file in this folder and one line here."""
 
 from __future__ import annotations
 

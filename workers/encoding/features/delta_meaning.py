@@ -30,10 +30,10 @@ class DeltaMeaning(Feature):
         summed = torch.zeros(len(CONTINUATIONS.texts), device=trace.hidden.device)
         step = max(1, MAX_LOGIT_BYTES // (4 * trace.vocabulary))
         for start in range(0, len(plan.target), step):
-            part = slice(start, start + step)
-            logits = trace.logits(plan.predictor[part])  # (step, V)
-            chosen = logits.gather(1, plan.target[part, None]).squeeze(1)
-            summed.index_add_(0, plan.continuation[part], chosen - logits.logsumexp(dim=1))
+            block = slice(start, start + step)
+            logits = trace.logits(plan.predictor[block])  # (step, V)
+            target_logits = logits.gather(1, plan.target[block, None]).squeeze(1)
+            summed.index_add_(0, plan.continuation[block], target_logits - logits.logsumexp(dim=1))
         return summed[None]  # (1, M)
 
     def vector(self, tuned: Tensor, base: Tensor) -> Tensor:

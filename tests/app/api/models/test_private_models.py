@@ -143,7 +143,7 @@ def hide(database: Database, api: TestClient) -> None:
         database, MergeSpec({"open/m1": 1, "open/m2": 1}), "hidden", Quota(ME, 100), Viewer(ME)
     )
     assert str(merge.id) == PATH_PARAMS["merge_id"]
-    arithmetic_service.save_vector(
+    arithmetic_service.store_vector(
         database, PATH_PARAMS["name"], [1.0, 0.0, 0.0], space_key=entries.SPACE.key, note=None, viewer=Viewer(ME)
     )
     refresh(api)

@@ -18,7 +18,7 @@ def metrics(api: TestClient) -> dict[str, float]:
 
 
 def test_no_space_is_reported_before_the_first_search(api: TestClient):
-    assert metrics(api) == {"deltadex_index_loaded": 1, "deltadex_index_damages_total": 0}
+    assert metrics(api) == {"deltadex_index_loaded": 1, "deltadex_index_damaged_segments_total": 0}
 
 
 def test_loaded_space_is_reported(api: TestClient, database: Database):

@@ -60,7 +60,7 @@ def ready(database: Database, space=SPACE, failing: bool = False) -> int:
     ],
 )
 def test_new_reindex_waits_for_a_worker(admin: TestClient, body: dict, selection: dict):
-    response = admin.post("/v1/admin/reindex", json=body)
+    response = admin.post("/v1/admin/reindexes", json=body)
     assert response.status_code == 202
     created = response.json()
     assert (created["selection"], created["state"], created["stage"]) == (selection, "running", "queueing")
@@ -81,13 +81,13 @@ def test_new_reindex_waits_for_a_worker(admin: TestClient, body: dict, selection
     ids=str,
 )
 def test_invalid_selection_is_rejected(admin: TestClient, body: dict, status: int, code: str):
-    response = admin.post("/v1/admin/reindex", json=body)
+    response = admin.post("/v1/admin/reindexes", json=body)
     assert (response.status_code, documented_problem(response)["code"]) == (status, code)
 
 
 def test_second_active_reindex_returns_409(admin: TestClient):
-    admin.post("/v1/admin/reindex", json={"all": True})
-    response = admin.post("/v1/admin/reindex", json={"all": True})
+    admin.post("/v1/admin/reindexes", json={"all": True})
+    response = admin.post("/v1/admin/reindexes", json={"all": True})
     assert (response.status_code, documented_problem(response)["code"]) == (409, "reindex_active")
 
 
@@ -131,7 +131,7 @@ def test_model_shows_its_embedding_in_the_serving_space(admin: TestClient, datab
     with database.transaction() as session:
         for space in (SPACE, dataclasses.replace(SPACE, edition=reindex_id)):
             spaces.store_base_measurement(session, space, SPACE.base_repo, SPACE.base_sha, measurement)
-    keys = [embedding["space"]["key"] for embedding in admin.get("/v1/models/a/m1").json()["embeddings"]]
+    keys = [measurement["space"]["key"] for measurement in admin.get("/v1/models/a/m1").json()["measurements"]]
     assert keys == [SPACE.key]
 
 
@@ -161,7 +161,7 @@ def test_cancelled_reindex_is_finished(admin: TestClient, database: Database):
 
 def test_reindexes_are_listed_in_pages(admin: TestClient, database: Database):
     for _ in range(3):
-        number = admin.post("/v1/admin/reindex", json={"all": True}).json()["id"]
+        number = admin.post("/v1/admin/reindexes", json={"all": True}).json()["id"]
         admin.post(f"{REINDEXES}/{number}/cancel")
     first = admin.get(f"{REINDEXES}?limit=2").json()
     rest = admin.get(f"{REINDEXES}?limit=2&cursor={first['next_cursor']}").json()
@@ -176,5 +176,5 @@ def test_unknown_reindex_returns_404(admin: TestClient, path: str):
 
 def test_reindexes_are_for_admins(admin: TestClient):
     del admin.headers["X-Admin-Key"]
-    for response in (admin.post("/v1/admin/reindex", json={"all": True}), admin.get(REINDEXES)):
+    for response in (admin.post("/v1/admin/reindexes", json={"all": True}), admin.get(REINDEXES)):
         assert (response.status_code, documented_problem(response)["code"]) == (401, "admin_key_required")

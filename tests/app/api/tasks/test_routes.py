@@ -168,7 +168,7 @@ def test_download_of_an_adapter_deleted_meanwhile_ends_with_an_error(
     monkeypatch.setattr(archives, "PIECE_SIZE", 3)
     task = create_task(api, keep_adapter=True)
     store_adapter(models, task, b"eight by")
-    pieces = task_service.adapter(models, task["id"], None, PUBLIC).pieces
+    pieces = task_service.get_adapter(models, task["id"], None, PUBLIC).pieces
     assert next(pieces) == b"eig"
     task_service.delete(models, task["id"], PUBLIC)
     with pytest.raises(ArchiveNotFound):

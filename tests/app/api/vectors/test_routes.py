@@ -32,7 +32,7 @@ def test_search_by_expression_returns_neighbors_terms_and_residual(api: TestClie
     ]
     assert answer["norm"] == pytest.approx(13**0.5)
     [residual] = answer["residuals"]
-    assert (residual["repo_id"], residual["known"]) == ("owner/mixture", False)
+    assert (residual["repo_id"], residual["known_mixture"]) == ("owner/mixture", False)
     assert residual["cosine"] == pytest.approx(answer["neighbors"][0]["similarity"])
     assert residual["relative"] == pytest.approx(1 / 8**0.5)
 

@@ -144,7 +144,7 @@ def test_deleted_or_private_repo_leaves_the_index(hub: TestClient, database: Dat
     refresh(hub)
     assert hub.get("/v1/models/owner/other/neighbors").json()["neighbors"] == []
     model = hub.get("/v1/models/owner/model").json()
-    assert (model["state"], model["embeddings"], model["metadata"]["tags"]) == ("removed", [], [])
+    assert (model["state"], model["measurements"], model["metadata"]["tags"]) == ("removed", [], [])
     assert documented_problem(hub.get("/v1/models/owner/model/neighbors"))["code"] == "not_indexed"
     assert deliver(hub, content) == "nothing"
 

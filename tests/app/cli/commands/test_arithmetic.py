@@ -34,7 +34,7 @@ def parts(database: Database, url: str) -> str:
 
 
 def test_compose_shows_terms_neighbors_and_residual(parts: str):
-    result = run("compose", "owner/law + 0.5*owner/math", "--with", "owner/mixture", "--api", parts)
+    result = run("compose", "owner/law + 0.5*owner/math", "--compare", "owner/mixture", "--api", parts)
     assert result.exit_code == 0, result.output
     for text in ("+0.5", "owner/law", "residual at scale", "owner/mixture", "0.3536"):
         assert text in result.stdout
@@ -42,7 +42,7 @@ def test_compose_shows_terms_neighbors_and_residual(parts: str):
 
 
 def test_compose_prints_json(parts: str):
-    composed = answer("compose", "owner/law + owner/math", "--unit", "--include-terms", "-k", "2", "--api", parts)
+    composed = answer("compose", "owner/law + owner/math", "--unit-terms", "--include-terms", "-k", "2", "--api", parts)
     assert composed["unit_terms"]
     assert len(composed["neighbors"]) == 2
     assert [term["weight"] for term in composed["terms"]] == [1, 1]

@@ -29,7 +29,7 @@ def models(database: Database) -> Database:
 def task(url: str, models: Database, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(json.dumps(row) for row in ROWS))
-    answer("task", str(file), "--no-wait", "--keep", "--name", "mine", "--api", url)
+    answer("task", str(file), "--no-wait", "--keep-examples", "--name", "mine", "--api", url)
     finish_task(models)
 
 

@@ -16,7 +16,7 @@ METADATA = Metadata("mit", ("peft", "code"), 12, 3, datetime(2026, 1, 2, tzinfo=
 
 def changes(database: Database, after: int = 0, limit: int = 100) -> list[Attributes]:
     with database.transaction() as session:
-        return attributes.changes(session, after, limit)
+        return attributes.list_changes(session, after, limit)
 
 
 def describe(database: Database, model_id: int, metadata: Metadata) -> None:

@@ -34,6 +34,7 @@ from app.deployment import processes
 from app.deployment.embedded import EmbeddedServers
 from catalog.database import Database
 from catalog.jobs.repository import claims, workers
+from catalog.queue import ENCODE_QUEUE
 
 BATCH = 8
 PORT = 18_641
@@ -80,7 +81,7 @@ def measure_statement(database: Database, rounds: int) -> list[float]:
         with database.transaction() as session:
             due = claims.find_next_due(session, ["base/1", "base/2"], 120)
             assert due is not None
-            parameters = {"job_id": due.job_id, "worker_id": 1, "more": BATCH - 1}
+            parameters = {"job_id": due.job_id, "worker_id": 1, "more": BATCH - 1, "queue": ENCODE_QUEUE}
             explained = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {claims.CLAIM.text}")
             [plan] = session.execute(explained, parameters).scalar_one()
             times.append(plan["Planning Time"] + plan["Execution Time"])

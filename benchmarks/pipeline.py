@@ -27,7 +27,7 @@ from catalog.jobs.submissions import submit_folder
 from catalog.settings import settings
 from catalog.spaces.probes import load_probes
 from catalog.tables import JobState
-from workers.bases.residents import Contract, Resident, ResidentBases
+from workers.bases.residents import MeasurementSettings, Resident, ResidentBases
 from workers.bases.resolver import BaseResolver, ResolvedBase
 from workers.finetunes.reading import FineTune
 from workers.hub.client import Hub
@@ -68,11 +68,12 @@ def run(bases_dir: Path, rounds: int, batch: int) -> dict[str, object]:
     """Medians over the rounds, without the first round, which loads the base."""
     with tempfile.TemporaryDirectory() as folder, EmbeddedServers(Path(folder) / "servers") as servers:
         os.environ.update(DATABASE_URL=servers.database_url, REDIS_URL=servers.redis_url)
+        settings.cache_clear()  # they were read for the default of --bases
         migrate(servers.database_url)
         database = Database(servers.database_url)
         with database.transaction() as session:
             worker_id = workers.register(session, "benchmark", 0, "cpu")
-        contract = Contract(load_probes())
+        contract = MeasurementSettings(load_probes())
         hub = Hub("http://127.0.0.1:9", None, Path(folder), timeout=1, max_file_bytes=NO_LIMIT, max_repo_files=100)
         fetcher = Fetcher(database, hub, BaseResolver(hub, bases_dir), contract, max_file_bytes=NO_LIMIT)
         bases = TimedBases(database, contract, NO_LIMIT)

@@ -131,7 +131,7 @@ def after_commit(session: Session, callback: Callable[[], None]) -> None:
 
 
 def storable(text: str) -> str:
-    """Replace NUL characters and lone surrogates, which Postgres rejects and untrusted text may contain."""
+    """Replace NUL characters and unpaired surrogates, which Postgres rejects and untrusted text may contain."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 

@@ -83,8 +83,8 @@ def submit_and_wait(client: Client, repo_id: str) -> dict[str, Any]:
 
 def neighbors(client: Client, repo_id: str) -> list[dict[str, Any]]:
     """All other models, those of other tests too: tests run in any order."""
-    response = client.get(f"/v1/models/{repo_id}/neighbors", k=200, include_low_confidence=True)  # weights are random
-    return response["neighbors"]
+    response = client.get(f"/v1/models/{repo_id}/neighbors", k=200, include_low_confidence=True)
+    return response["neighbors"]  # random adapters are not confident neighbors
 
 
 def find_neighbor(client: Client, repo_id: str, other: str) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from catalog.settings import Settings
 from catalog.spaces import repository as spaces
 from catalog.spaces.probes import load_probes
 from catalog.tables import Source
-from workers.bases.residents import Contract, ResidentBases
+from workers.bases.residents import MeasurementSettings, ResidentBases
 from workers.bases.resolver import BaseResolver
 from workers.hub.client import Hub
 from workers.hub.listing import HubListing
@@ -50,10 +50,10 @@ class Runtime:
 
     def __init__(self, conf: Settings) -> None:
         self.settings = conf
-        self._contract = Contract(
+        self._measurement = MeasurementSettings(
             load_probes(conf.probes), conf.features, conf.layer, dtype=conf.dtype, device=conf.device
         )
-        measured_spaces = self._contract.spaces()  # fails here for a misspelled feature, rather than in every job
+        measured_spaces = self._measurement.spaces()  # fails here for a misspelled feature, rather than in every job
         self._tokens = TokenBox(conf.token_key, conf.token_max_age)
         self._aliases = _read_aliases(conf.base_aliases)
         self.database = Database(conf.require_database_url())
@@ -141,16 +141,16 @@ class Runtime:
             downloads=conf.hub_downloads,
             limits=self._limits,
         )
-        contract = self._contract
+        measurement = self._measurement
         fetcher = Fetcher(
             self.database,
             hub,
             BaseResolver(hub, conf.bases_dir, self._aliases, self._pinned),
-            contract,
+            measurement,
             max_file_bytes=conf.max_file_bytes,
             tokens=self._tokens,
         )
-        bases = ResidentBases(self.database, contract, conf.base_memory)
+        bases = ResidentBases(self.database, measurement, conf.base_memory)
         retries = RetryPolicy(conf.max_attempts, conf.retry_base, conf.max_worker_deaths)
         batching = BatchPolicy(size=conf.batch, max_wait=conf.base_max_wait)
         runners = job_runners(self.database, bases, fetcher, worker_id)

@@ -69,7 +69,7 @@ def current_run(session: Session, space_key: str | None) -> tuple[ClusterRun, Sp
     if current is None:
         raise ClustersNotReady(
             "There are no clusters yet. They are computed once there are enough models. An admin can request them "
-            "with POST /v1/admin/clusters or `deltadex clusters fit`."
+            "with POST /v1/admin/clusters/runs or `deltadex clusters fit`."
         )
     return current
 

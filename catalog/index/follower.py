@@ -26,11 +26,13 @@ from catalog.index.mapped_segment import MappedSegment
 from catalog.index.space_index import SpaceIndex
 from catalog.models.repository import attributes
 from catalog.tables import IndexSnapshot
+from catalog.threads.periodic_thread import PeriodicThread
 from catalog.vectors.repository import feed
 
 DEFAULT_MEMORY = 4 * 2**30  # bytes
 ATTRIBUTE_PAGE_SIZE = 10_000  # models
 LOAD_TIMEOUT = 30.0  # seconds that a search waits for the index of its space
+RETRY_INTERVAL = 1.0  # seconds until the next sync after one that failed
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class IndexFollower:
     ) -> None:
         self._database = database
         self._interval = interval
+        self._synced = False  # whether the last sync succeeded
         self._memory = memory
         self._loader = IndexLoader(database, folder)
         self._indexes: OrderedDict[int, SpaceIndex] = OrderedDict()  # the most recently used last
@@ -76,16 +79,13 @@ class IndexFollower:
         self._results: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._work = ThreadPoolExecutor(2, "index")
         self._loaded = threading.Event()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="index-follower", daemon=True)
+        self._thread = PeriodicThread("index-follower", self._sync_or_reload, self._pause)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._thread.stop()
         self._work.shutdown(cancel_futures=True)
 
     @property
@@ -265,15 +265,19 @@ class IndexFollower:
             except Empty:
                 return
 
-    def _run(self) -> None:
-        while not self._stopping.wait(self._interval if self.loaded else 0):
-            try:
-                self.sync()
-            except DatabaseUnavailable as error:
-                log.warning("the change feed cannot be read: %s", error)
-                self._stopping.wait(1)
-            except Exception:
-                log.exception("the change feed could not be applied; reloading all indexes")
-                with self._lock:
-                    self._indexes.clear()  # they may have been updated in part
-                self._stopping.wait(1)
+    def _pause(self) -> float:
+        """Seconds until the next sync."""
+        return self._interval if self._synced else RETRY_INTERVAL
+
+    def _sync_or_reload(self) -> None:
+        """Sync. After an error, the indexes are loaded again, because they may have been updated in part."""
+        self._synced = False
+        try:
+            self.sync()
+        except DatabaseUnavailable:
+            raise
+        except BaseException:
+            with self._lock:
+                self._indexes.clear()
+            raise
+        self._synced = True

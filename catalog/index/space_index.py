@@ -116,7 +116,7 @@ class _View:
     removed: dict[int, int] = field(default_factory=dict)
 
     @property
-    def parts(self) -> tuple[_LiveSegment, ...]:
+    def segments(self) -> tuple[_LiveSegment, ...]:
         return self.fresh if self.main is None else (self.main, *self.fresh)
 
 
@@ -131,14 +131,14 @@ class SpaceIndex:
         self._view = _View()
 
     def __len__(self) -> int:
-        return sum(len(part) for part in self._view.parts)
+        return sum(len(live) for live in self._view.segments)
 
     def count(self, allowed: np.ndarray | None) -> int:
         """The number of models for which `allowed` (bool, by model id) is true; None: of all models."""
         if allowed is None:
             return len(self)
-        parts = [part.segment.model_ids[part.alive_rows()] for part in self._view.parts]
-        return sum(int(allowed.take(model_ids, mode="clip").sum()) for model_ids in parts)
+        alive_ids = [live.segment.model_ids[live.alive_rows()] for live in self._view.segments]
+        return sum(int(allowed.take(model_ids, mode="clip").sum()) for model_ids in alive_ids)
 
     @property
     def covered_seq(self) -> int:
@@ -147,8 +147,8 @@ class SpaceIndex:
 
     @property
     def main(self) -> MappedSegment | None:
-        part = self._view.main
-        return part.segment if part is not None and isinstance(part.segment, MappedSegment) else None
+        live = self._view.main
+        return live.segment if live is not None and isinstance(live.segment, MappedSegment) else None
 
     @property
     def generation(self) -> int:
@@ -156,11 +156,11 @@ class SpaceIndex:
 
     @property
     def fresh_vectors(self) -> int:
-        return sum(len(part) for part in self._view.fresh)
+        return sum(len(live) for live in self._view.fresh)
 
     @property
     def memory(self) -> int:
-        return sum(part.segment.memory for part in self._view.parts)
+        return sum(live.segment.memory for live in self._view.segments)
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Apply the next entries of the feed, in its order. A vector of another dimension counts as removed."""
@@ -189,15 +189,15 @@ class SpaceIndex:
     def swap(self, main: MappedSegment) -> None:
         """Replace the main segment by another one for which `can_swap` is true."""
         view, main_seq = self._view, main.manifest.covered_seq
-        fresh = [_newer_than(main_seq, part) for part in view.fresh]
+        fresh = [_newer_than(main_seq, live) for live in view.fresh]
         removed = {model_id: seq for model_id, seq in view.removed.items() if seq > main_seq}
-        replaced = [part.segment.model_ids for part in fresh]
+        replaced = [live.segment.model_ids for live in fresh]
         outdated = np.concatenate([np.fromiter(removed, dtype=np.int64), *replaced])
         self._view = _View(
             covered_seq=max(view.covered_seq, main_seq),
             complete_since=main_seq,
             main=_LiveSegment(main).without(outdated),
-            fresh=tuple(part for part in fresh if len(part)),
+            fresh=tuple(live for live in fresh if len(live)),
             removed=removed,
         )
 
@@ -217,7 +217,7 @@ class SpaceIndex:
         """
         query, view = self.query(vector), self._view
         excluded = np.unique(np.fromiter(exclude, dtype=np.int64))
-        hits = [part.segment.search(query, k, part.searchable_rows(allowed, excluded)) for part in view.parts]
+        hits = [live.segment.search(query, k, live.searchable_rows(allowed, excluded)) for live in view.segments]
         return _merge(view, hits, k, min_similarity)
 
     def query(self, vector: np.ndarray) -> np.ndarray:
@@ -233,7 +233,7 @@ class SpaceIndex:
         complete_since: int = 0,
     ) -> None:
         view = self._view
-        fresh = [_compact(part.without(changed)) for part in view.fresh]
+        fresh = [_compact(live.without(changed)) for live in view.fresh]
         entries = [added]
         if fresh and fresh[-1].segment.memory < FRESH_SEGMENT_BYTES:
             entries.insert(0, _entries(fresh.pop()))
@@ -249,39 +249,41 @@ class SpaceIndex:
             covered_seq=max(view.covered_seq, seq),
             complete_since=max(view.complete_since, complete_since),
             main=view.main.without(changed) if view.main else None,
-            fresh=tuple(part for part in fresh if len(part)),
+            fresh=tuple(live for live in fresh if len(live)),
             removed=removed,
         )
 
 
-def _entries(part: _LiveSegment, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    assert isinstance(part.segment, FlatSegment)
-    return part.segment.entries(part.alive_rows() if rows is None else rows)
+def _entries(live: _LiveSegment, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    assert isinstance(live.segment, FlatSegment)
+    return live.segment.entries(live.alive_rows() if rows is None else rows)
 
 
-def _compact(part: _LiveSegment) -> _LiveSegment:
+def _compact(live: _LiveSegment) -> _LiveSegment:
     """The segment, rebuilt without its outdated rows if they are at least half of it."""
-    return part if 2 * len(part) > len(part.segment) else _LiveSegment(FlatSegment(*_entries(part)))
+    return live if 2 * len(live) > len(live.segment) else _LiveSegment(FlatSegment(*_entries(live)))
 
 
-def _newer_than(seq: int, part: _LiveSegment) -> _LiveSegment:
+def _newer_than(seq: int, live: _LiveSegment) -> _LiveSegment:
     """A segment of the alive rows that changed after `seq`."""
-    assert isinstance(part.segment, FlatSegment)
-    rows = part.alive_rows()
-    return _LiveSegment(FlatSegment(*_entries(part, rows[part.segment.seqs[rows] > seq])))
+    assert isinstance(live.segment, FlatSegment)
+    rows = live.alive_rows()
+    return _LiveSegment(FlatSegment(*_entries(live, rows[live.segment.seqs[rows] > seq])))
 
 
 def _merge(view: _View, hits: Sequence[SegmentHits], k: int, min_similarity: float) -> SearchHits:
     """The k best of the hits in each segment of the view."""
-    segments = [part.segment for part in view.parts]
+    segments = [live.segment for live in view.segments]
     generation = view.main.segment.manifest.generation if view.main else 0  # type: ignore[attr-defined]
     exact = all(segment_hits.exact for segment_hits in hits)
     if not segments:
         return SearchHits(np.empty(0, np.int64), np.empty(0, np.float32), view.covered_seq)
-    model_ids = np.concatenate([segment.model_ids[part.rows] for segment, part in zip(segments, hits, strict=True)])
-    cosines = np.clip(np.concatenate([part.cosines for part in hits]), -1, 1)  # rounding may exceed 1
-    origin = np.repeat(np.arange(len(hits)), [len(part.rows) for part in hits])
-    rows = np.concatenate([part.rows for part in hits])
+    model_ids = np.concatenate(
+        [segment.model_ids[segment_hits.rows] for segment, segment_hits in zip(segments, hits, strict=True)]
+    )
+    cosines = np.clip(np.concatenate([segment_hits.cosines for segment_hits in hits]), -1, 1)  # rounding may exceed 1
+    origin = np.repeat(np.arange(len(hits)), [len(segment_hits.rows) for segment_hits in hits])
+    rows = np.concatenate([segment_hits.rows for segment_hits in hits])
     best = np.argsort(-cosines, kind="stable")[:k]
     best = best[cosines[best] >= min_similarity]
     origin, rows = origin[best], rows[best]
@@ -292,5 +294,5 @@ def _merge(view: _View, hits: Sequence[SegmentHits], k: int, min_similarity: flo
         view.covered_seq,
         generation,
         exact,
-        tuple((segment, rows[within], within) for segment, within in indices if len(within)),
+        tuple((segment, rows[hit_indices], hit_indices) for segment, hit_indices in indices if len(hit_indices)),
     )

@@ -38,17 +38,17 @@ def test_rows_are_readable_after_the_commit(database: Database):
 
 
 def test_after_commit_callback_runs_when_the_commit_is_visible(database: Database):
-    seen = []
+    repo_ids = []
 
     def read_model() -> None:
         with database.transaction() as other:
-            seen.append(models.get(other, "a/b").repo_id)
+            repo_ids.append(models.get(other, "a/b").repo_id)
 
     with database.transaction() as session:
         after_commit(session, read_model)
         models.get_or_create(session, "a/b", Source.HUB)
-        assert seen == []
-    assert seen == ["a/b"]
+        assert repo_ids == []
+    assert repo_ids == ["a/b"]
 
 
 def test_after_commit_callbacks_run_in_order(database: Database):
@@ -134,7 +134,7 @@ def test_keepalives_are_set_on_both_ends(database: Database):
 
 
 def test_options_in_the_database_url_are_kept(servers: EmbeddedServers):
-    options = "-c application_name=mine -c tcp_keepalives_idle=60"
+    options = "-c application_name=custom -c tcp_keepalives_idle=60"
     url = make_url(servers.database_url).update_query_dict({"options": options})
     database = Database(url.render_as_string(hide_password=False))
     with database.transaction() as session:
@@ -142,4 +142,4 @@ def test_options_in_the_database_url_are_kept(servers: EmbeddedServers):
         row = session.execute(text(query + "FROM pg_settings WHERE name = 'tcp_keepalives_idle'")).one()
         server = session.execute(text("SELECT reset_val FROM pg_settings WHERE name = 'tcp_keepalives_count'")).scalar()
     database.close()
-    assert (row[0], row[1], server) == ("mine", "60", "3")
+    assert (row[0], row[1], server) == ("custom", "60", "3")

@@ -49,11 +49,11 @@ def test_postgres_url_names_the_driver(monkeypatch: pytest.MonkeyPatch, url: str
 
 def test_addresses_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     write_run_file(tmp_path, {"database_url": "postgresql://other/d", "redis_url": "redis://other"})
-    monkeypatch.setenv("DATABASE_URL", "postgresql://mine/d")
-    monkeypatch.setenv("REDIS_URL", "redis://mine")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://env/d")
+    monkeypatch.setenv("REDIS_URL", "redis://env")
     conf = Settings()
-    assert conf.require_database_url() == "postgresql+psycopg://mine/d"
-    assert conf.require_redis_url() == "redis://mine"
+    assert conf.require_database_url() == "postgresql+psycopg://env/d"
+    assert conf.require_redis_url() == "redis://env"
 
 
 def test_missing_addresses_are_read_from_a_running_deltadex(tmp_path: Path):

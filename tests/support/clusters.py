@@ -38,7 +38,7 @@ def cluster(database: Database, folder: Path, **parameters: object) -> int:
 
 
 def cluster_filters(database: Database) -> dict[str, int | None]:
-    """The cluster that searches filter each model by, by repo id."""
+    """The value of the cluster filter of each model, by repo id."""
     with database.transaction() as session:
         rows = session.execute(text("SELECT repo_id, cluster FROM models ORDER BY id"))
         return {name: cluster for name, cluster in rows}

@@ -25,23 +25,23 @@ class Kind:
     prepare: Callable[[PreTrainedModel], object] | None = None
 
 
-def linear(architecture: str) -> list[str]:
+def linear_layers(architecture: str) -> list[str]:
     return [*attention(architecture), *feedforward(architecture)]
 
 
-def saved(architecture: str) -> list[str]:
+def saved_modules(architecture: str) -> list[str]:
     head = HEAD.get(architecture, "lm_head")
     return [EMBEDDING.get(architecture, "embed_tokens"), head, norms(architecture)[1]]
 
 
-def grow(model: PreTrainedModel) -> None:
+def grow_vocabulary(model: PreTrainedModel) -> None:
     model.resize_token_embeddings(NEW_VOCABULARY)
 
 
 def lora(**settings: Any) -> Callable[[str], peft.PeftConfig]:
     def config(architecture: str) -> peft.PeftConfig:
         settings.setdefault("target_modules", None)
-        targets = settings["target_modules"] or linear(architecture)
+        targets = settings["target_modules"] or linear_layers(architecture)
         transposed = architecture == "gpt2"  # Conv1D
         return peft.LoraConfig(**{**settings, "target_modules": targets}, task_type=TASK, fan_in_fan_out=transposed)
 
@@ -49,7 +49,7 @@ def lora(**settings: Any) -> Callable[[str], peft.PeftConfig]:
 
 
 def on_linear(make: type[peft.PeftConfig], **settings: Any) -> Callable[[str], peft.PeftConfig]:
-    return lambda architecture: make(target_modules=linear(architecture), task_type=TASK, **settings)
+    return lambda architecture: make(target_modules=linear_layers(architecture), task_type=TASK, **settings)
 
 
 KINDS: dict[str, Kind] = {
@@ -65,19 +65,22 @@ KINDS: dict[str, Kind] = {
     "trained_biases": Kind(lora(r=4, bias="all")),
     "dora": Kind(lora(r=4, use_dora=True)),
     "dora_patterns": Kind(lora(r=4, use_dora=True, use_rslora=True, rank_pattern={"0.*": 2})),
-    "modules_to_save": Kind(lambda architecture: lora(r=4, modules_to_save=saved(architecture))(architecture)),
+    "modules_to_save": Kind(lambda architecture: lora(r=4, modules_to_save=saved_modules(architecture))(architecture)),
     "larger_vocabulary": Kind(
-        lambda architecture: lora(r=4, modules_to_save=saved(architecture)[:2])(architecture), prepare=grow
+        lambda architecture: lora(r=4, modules_to_save=saved_modules(architecture)[:2])(architecture),
+        prepare=grow_vocabulary,
     ),
     "trained_tokens": Kind(lora(r=4, trainable_token_indices=[2, 70, 71])),
     "adalora": Kind(
-        lambda architecture: peft.AdaLoraConfig(target_modules=linear(architecture), task_type=TASK, total_step=9)
+        lambda architecture: peft.AdaLoraConfig(
+            target_modules=linear_layers(architecture), task_type=TASK, total_step=9
+        )
     ),
     "loha": Kind(on_linear(peft.LoHaConfig, r=4)),
     "lokr": Kind(on_linear(peft.LoKrConfig, r=4)),
     "ia3": Kind(
         lambda architecture: peft.IA3Config(
-            target_modules=linear(architecture), feedforward_modules=feedforward(architecture), task_type=TASK
+            target_modules=linear_layers(architecture), feedforward_modules=feedforward(architecture), task_type=TASK
         )
     ),
     "vera": Kind(lambda architecture: peft.VeraConfig(target_modules=attention(architecture)[:1], r=8, task_type=TASK)),

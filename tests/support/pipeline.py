@@ -12,7 +12,7 @@ from catalog.database import Database
 from catalog.jobs.repository import workers
 from catalog.spaces.probes import load_probes
 from catalog.tables import Source
-from workers.bases.residents import Contract, ResidentBases
+from workers.bases.residents import MeasurementSettings, ResidentBases
 from workers.bases.resolver import BaseResolver
 from workers.bootstrap import job_runners
 from workers.hub.client import Hub
@@ -36,7 +36,7 @@ class Parts:
     fetcher: Fetcher
     resolver: BaseResolver
     bases: ResidentBases
-    contract: Contract
+    measurement: MeasurementSettings
     worker_id: int
 
 
@@ -49,7 +49,7 @@ def assemble(
     timeout: float = 30,
     max_file_bytes: int = NO_LIMIT,
     max_repo_files: int = 100,
-    contract: Contract | None = None,
+    measurement: MeasurementSettings | None = None,
     aliases: Mapping[str, str] | None = None,
     tokens: TokenBox | None = None,
     budget: int = NO_LIMIT,
@@ -64,10 +64,10 @@ def assemble(
     downloads = tmp_path / "downloads"
     limits = {"max_file_bytes": max_file_bytes, "max_repo_files": max_repo_files}
     hub = Hub(endpoint, None, downloads, timeout=timeout, **limits)
-    contract = contract or Contract(load_probes())
+    measurement = measurement or MeasurementSettings(load_probes())
     resolver = BaseResolver(hub, bases_dir, aliases)
-    fetcher = fetcher_class(database, hub, resolver, contract, max_file_bytes=max_file_bytes, tokens=tokens)
-    bases = ResidentBases(database, contract, budget)
+    fetcher = fetcher_class(database, hub, resolver, measurement, max_file_bytes=max_file_bytes, tokens=tokens)
+    bases = ResidentBases(database, measurement, budget)
     pipeline = Pipeline(
         database,
         fetcher,
@@ -77,7 +77,7 @@ def assemble(
         batching=batching or BatchPolicy(size=4),
         retries=retries or RetryPolicy(3, base=100),
     )
-    return Parts(pipeline, fetcher, resolver, bases, contract, worker_id)
+    return Parts(pipeline, fetcher, resolver, bases, measurement, worker_id)
 
 
 def make_pipeline(database: Database, bases_dir: Path, tmp_path: Path, **settings: Any) -> Pipeline:

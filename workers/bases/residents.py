@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Contract:
-    """The part of a worker's contract that does not depend on the base."""
+class MeasurementSettings:
+    """What a worker measures of each model, and how: the settings of its spaces that do not depend on the base."""
 
     probes: ProbeSet
     features: Sequence[str] = ("delta_activations",)
@@ -51,8 +51,8 @@ class Resident:
 class ResidentBases:
     """The most recently used bases, as many as fit into `budget` bytes and at least one."""
 
-    def __init__(self, database: Database, contract: Contract, budget: int) -> None:
-        self.contract = contract
+    def __init__(self, database: Database, measurement: MeasurementSettings, budget: int) -> None:
+        self.measurement = measurement
         self._database = database
         self._budget = budget
         self._resident: OrderedDict[tuple[str, str], Resident] = OrderedDict()
@@ -86,9 +86,9 @@ class ResidentBases:
         return self._resident[key]
 
     def _load(self, base: ResolvedBase) -> Resident:
-        contract = self.contract
-        loaded = ResidentBase.load(base.folder, base.repo, base.sha, dtype=contract.dtype, device=contract.device)
-        encoder = Encoder(loaded, contract.probes, contract.features, layer=contract.layer)
+        measurement = self.measurement
+        loaded = ResidentBase.load(base.folder, base.repo, base.sha, dtype=measurement.dtype, device=measurement.device)
+        encoder = Encoder(loaded, measurement.probes, measurement.features, layer=measurement.layer)
         measurements = self._stored_measurements(encoder, base) or self._new_measurements(encoder, base)
         encoder.use_base({feature: measurement.activations for feature, measurement in measurements.items()})
         floors = {feature: measurement.noise_floor for feature, measurement in measurements.items()}
@@ -98,7 +98,7 @@ class ResidentBases:
         with self._database.transaction() as session:
             stored = {
                 feature: spaces.get_base_measurement(session, encoder.space(feature), base.repo, base.sha)
-                for feature in self.contract.features
+                for feature in self.measurement.features
             }
         measurements = {feature: measurement for feature, measurement in stored.items() if measurement is not None}
         return measurements if len(measurements) == len(stored) else None
@@ -108,7 +108,7 @@ class ResidentBases:
         encoder.use_base(activations)
         floors = encoder.noise_floor()
         measurements = {
-            feature: BaseMeasurement(activations[feature], floors[feature]) for feature in self.contract.features
+            feature: BaseMeasurement(activations[feature], floors[feature]) for feature in self.measurement.features
         }
         with self._database.transaction() as session:
             for feature, measurement in measurements.items():
@@ -116,9 +116,9 @@ class ResidentBases:
         return measurements
 
     def _bytes_of(self, base: ResolvedBase) -> int:
-        """Bytes of the base's weights in the contract's dtype."""
+        """Bytes of the base's weights in the measurement's dtype."""
         weights = weight_shapes(base.folder).values()
-        return sum(math.prod(shape) for shape in weights) * getattr(torch, self.contract.dtype).itemsize
+        return sum(math.prod(shape) for shape in weights) * getattr(torch, self.measurement.dtype).itemsize
 
     def _evict_for(self, nbytes: int) -> None:
         while self._resident and sum(resident.nbytes for resident in self._resident.values()) + nbytes > self._budget:

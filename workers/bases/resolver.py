@@ -36,7 +36,7 @@ class ResolvedBase:
     """A base model's identity and its files.
 
     `sha` is the commit of a base from the Hub, and the content's sha256 of one from `bases_dir`. `evidence` is JSON:
-    `source` ("declared", "card", "alias" or "shapes"), `place` ("folder" or "hub"), `matched` (the number of modules
+    `source` ("declared", "card", "alias" or "shapes"), `location` ("folder" or "hub"), `matched` (the number of modules
     that fit), the claims `declared` and `card_base` of the fine-tune and its card, and `tried`, the candidates with
     their outcomes, the accepted one last.
     """
@@ -163,16 +163,18 @@ class BaseResolver:
             return None
 
     def _accepted(
-        self, candidate: Candidate, place: str, repo: str, sha: str, folder: Path, search: _Search
+        self, candidate: Candidate, location: str, repo: str, sha: str, folder: Path, search: _Search
     ) -> ResolvedBase:
         """The resolved base with its evidence. Raises `ShapeMismatch`."""
         fit = _fit(search.shapes, folder)
         if fit:
             _check_fit(fit, repo)
         matched = {"matched": fit.matched} if fit else {}
-        used = {"candidate": candidate.repo, "source": candidate.source, "outcome": f"found ({place})"}
+        used = {"candidate": candidate.repo, "source": candidate.source, "outcome": f"found ({location})"}
         tried = [*search.tried, used]
-        return ResolvedBase(repo, sha, folder, {"source": candidate.source, "place": place, **matched, "tried": tried})
+        return ResolvedBase(
+            repo, sha, folder, {"source": candidate.source, "location": location, **matched, "tried": tried}
+        )
 
     def _by_shapes(self, search: _Search) -> ResolvedBase | None:
         """The only base in `bases_dir` whose shapes fit; of several, the only one whose vocabulary fits too."""

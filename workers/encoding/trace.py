@@ -16,6 +16,8 @@ from workers.encoding.packing import Packing
 from workers.encoding.token_plan import TokenPlan
 from workers.process.cancellation import raise_if_cancelled
 
+MAX_LOGIT_BYTES = 64 * 2**20  # of logits at a time; those of a whole forward pass can be larger than the model
+
 
 @dataclass(frozen=True, eq=False)
 class Trace:
@@ -38,6 +40,18 @@ class Trace:
         """The logits after M tokens, (M, V)."""
         assert self.final is not None  # a plan for logits runs all layers
         return self._head.logits(self.final[tokens])
+
+    def log_likelihoods(self, continuations: int) -> Tensor:
+        """The log-likelihood of each continuation of the plan, (continuations,), in nats."""
+        plan = self.plan
+        likelihoods = torch.zeros(continuations, device=self.hidden.device)
+        step = max(1, MAX_LOGIT_BYTES // (4 * self.vocabulary))
+        for start in range(0, len(plan.target), step):
+            block = slice(start, start + step)
+            logits = self.logits(plan.predictor[block])  # (step, V)
+            target_logits = logits.gather(1, plan.target[block, None]).squeeze(1)
+            likelihoods.index_add_(0, plan.continuation[block], target_logits - logits.logsumexp(dim=1))
+        return likelihoods
 
     @property
     def _head(self) -> Head:

@@ -19,7 +19,7 @@ from catalog.jobs.admission import Admission, Visibility, admit
 from catalog.jobs.repository import attempts
 from catalog.models.repository.models import Metadata
 from catalog.tables import Job, JobState, Model, Source
-from workers.bases.residents import Contract
+from workers.bases.residents import MeasurementSettings
 from workers.bases.resolver import BaseResolver, ResolvedBase
 from workers.finetunes.card import words_of_card
 from workers.finetunes.content import content_sha
@@ -55,7 +55,7 @@ class Fetcher:
         database: Database,
         hub: Hub,
         resolver: BaseResolver,
-        contract: Contract,
+        measurement: MeasurementSettings,
         *,
         max_file_bytes: int,
         tokens: TokenBox | None = None,
@@ -63,7 +63,7 @@ class Fetcher:
         self._database = database
         self._hub = hub
         self._resolver = resolver
-        self._contract = contract
+        self._measurement = measurement
         self._max_file_bytes = max_file_bytes
         self._tokens = tokens or TokenBox()
         self._resolving = threading.Lock()
@@ -120,9 +120,9 @@ class Fetcher:
         visibility: Visibility = Visibility.UNCHANGED,
         metadata: Metadata | None = None,
     ) -> Admission:
-        contract = self._contract.spaces()
+        spaces = self._measurement.spaces()
         with self._database.transaction() as session:
-            return admit(session, job, worker_id, sha, contract, visibility=visibility, metadata=metadata)
+            return admit(session, job, worker_id, sha, spaces, visibility=visibility, metadata=metadata)
 
     def _resolve(
         self, finetune: FineTune, card_base: str | None, options: FetchOptions, job: Job, job_hub: Hub | None = None

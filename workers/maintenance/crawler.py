@@ -17,8 +17,8 @@ from catalog.hub_sync import crawls as crawl_service
 from catalog.hub_sync.crawls import PAGE_SIZE, CrawlSource, ListingPage
 from catalog.hub_sync.repository import crawls
 from catalog.tables import Crawl
+from catalog.threads.periodic_thread import PeriodicThread
 from workers.hub.listing import HubListing
-from workers.process.periodic_thread import PeriodicThread
 
 POLL_INTERVAL = 1.0  # seconds, while no crawl is due
 MAX_ATTEMPTS = 10  # at fetching a page

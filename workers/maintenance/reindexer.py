@@ -17,7 +17,7 @@ from catalog.reindexes import service as reindex_service
 from catalog.reindexes.repository import reindexes
 from catalog.spaces.contract import Space
 from catalog.tables import ReindexState, Stage
-from workers.process.periodic_thread import PeriodicThread
+from catalog.threads.periodic_thread import PeriodicThread
 
 INTERVAL = 1.0  # seconds between steps while there is nothing to do
 READINESS_INTERVAL = 5.0  # seconds between checks for missing artifacts

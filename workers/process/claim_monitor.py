@@ -7,7 +7,7 @@ from typing import Self
 
 from catalog.database import Database
 from catalog.jobs.repository import claims
-from workers.process.periodic_thread import PeriodicThread
+from catalog.threads.periodic_thread import PeriodicThread
 
 POLL_INTERVAL = 0.5  # seconds
 

@@ -12,7 +12,7 @@ from catalog.database import Database
 from catalog.errors import DatabaseUnavailable
 from catalog.jobs.processes import identity
 from catalog.jobs.repository import attempts, workers
-from workers.process.periodic_thread import PeriodicThread
+from catalog.threads.periodic_thread import PeriodicThread
 
 log = logging.getLogger(__name__)
 

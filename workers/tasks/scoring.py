@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +11,10 @@ import torch
 from catalog.errors import CatalogError
 from catalog.tasks.examples import Example
 from workers.encoding.encoder import Encoder
-from workers.encoding.token_plan import TokenPlan, plan_answers
+from workers.encoding.token_plan import plan_answers
 from workers.encoding.trace import Trace
 from workers.finetunes.reading import FineTune
 from workers.tasks.token_rows import encode
-
-MAX_LOGIT_BYTES = 64 * 2**20  # of logits at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,14 +52,7 @@ class Scorer:
 
 def losses_of(trace: Trace) -> Losses:
     """The losses of the continuations of a trace's plan, in order."""
-    plan: TokenPlan = trace.plan
-    tokens = torch.bincount(plan.continuation)
-    summed: Any = torch.zeros(len(tokens), device=trace.hidden.device)
-    step = max(1, MAX_LOGIT_BYTES // (4 * trace.vocabulary))
+    tokens = torch.bincount(trace.plan.continuation)
     with torch.inference_mode():
-        for start in range(0, len(plan.target), step):
-            block = slice(start, start + step)
-            logits = trace.logits(plan.predictor[block])  # (step, V)
-            target_logits = logits.gather(1, plan.target[block, None]).squeeze(1)
-            summed.index_add_(0, plan.continuation[block], logits.logsumexp(dim=1) - target_logits)
+        summed = -trace.log_likelihoods(len(tokens))
     return Losses(summed.double().cpu().numpy(), tokens.cpu().numpy())

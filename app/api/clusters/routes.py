@@ -113,7 +113,7 @@ def get_model_cluster(
 
 
 @router.post(
-    "/admin/clusters",
+    "/admin/clusters/runs",
     tags=["admin"],
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query, admin],

@@ -121,7 +121,7 @@ class MergePlan(BaseModel):
     """A merge that has not run, with its prediction, which is computed from stored vectors."""
 
     base: str
-    sha: str
+    base_sha: str
     method: str
     settings: dict[str, Any]
     rank: int | None = Field(description="Rank of the result; null if it is unknown until the job has run.")
@@ -139,7 +139,7 @@ class MergePlan(BaseModel):
         revision, names = plan.parts[0].revision, [part.name for part in plan.parts]
         return cls(
             base=revision.base_repo,
-            sha=revision.base_sha,
+            base_sha=revision.base_sha,
             method=plan.spec.method,
             settings=plan.spec.settings,
             rank=plan.rank,
@@ -177,7 +177,7 @@ class Merge(BaseModel):
     id: int
     name: str | None
     base: str
-    sha: str
+    base_sha: str
     method: str
     settings: dict[str, Any]
     rank: int | None
@@ -203,7 +203,7 @@ class Merge(BaseModel):
         return cls(
             **columns,
             base=merge.base_repo,
-            sha=merge.base_sha,
+            base_sha=merge.base_sha,
             rank=metrics.get("rank", plan["rank"]),
             parts=[
                 Part(predicted_cosine=predicted, cosine=measured, **{name: part[name] for name in PART_FIELDS})

@@ -44,11 +44,11 @@ class JobFailures(BaseModel):
 
     code: str
     count: int
-    models: list[str] = Field(description="The first models, by name.")
+    repo_ids: list[str] = Field(description="The first models, by name.")
 
     @classmethod
     def from_failures(cls, failures: readiness.JobFailures) -> Self:
-        return cls(code=failures.code, count=failures.count, models=failures.repo_ids)
+        return cls(code=failures.code, count=failures.count, repo_ids=failures.repo_ids)
 
 
 class MissingArtifact(BaseModel):

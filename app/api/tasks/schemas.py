@@ -27,12 +27,12 @@ from catalog.tasks.examples import MAX_CHARACTERS, MAX_EXAMPLES, MIN_EXAMPLES, p
 
 NAME = "^([A-Za-z]|[0-9]+[A-Za-z._-])[A-Za-z0-9._-]*$"  # a name of digits alone would be taken for an id
 
-MAX_TURNS = 2_500  # a longer chat exceeds MAX_CHARACTERS even with one letter a message
-IGNORE_EXTRA = ConfigDict(extra="ignore")  # rows of data sets have further columns
+MAX_MESSAGES = 2_500  # a longer chat exceeds MAX_CHARACTERS even with one letter per message
+IGNORE_EXTRA = ConfigDict(extra="ignore")  # rows of datasets have further columns
 
 
 def _storable(value: Any) -> Any:
-    """Replace half surrogate pairs, which truncated emojis leave and which pydantic rejects."""
+    """Replace unpaired surrogates, which truncated emojis leave and which pydantic rejects."""
     return storable(value) if isinstance(value, str) else value
 
 
@@ -40,7 +40,7 @@ Text = Annotated[str, Field(max_length=MAX_CHARACTERS), BeforeValidator(_storabl
 
 
 @with_config(IGNORE_EXTRA)
-class Turn(TypedDict, total=False):
+class ChatMessage(TypedDict, total=False):
     """A message of a chat; other fields are ignored."""
 
     role: Annotated[str, Field(max_length=100)] | None
@@ -48,17 +48,17 @@ class Turn(TypedDict, total=False):
 
 
 @with_config(IGNORE_EXTRA)
-class Row(TypedDict, total=False):
+class ExampleRow(TypedDict, total=False):
     """An example; other fields are ignored."""
 
     instruction: Text | None
     input: Text | None
     output: Text | None
-    messages: Annotated[list[Turn], Field(max_length=MAX_TURNS), FIRST_ERROR_ONLY] | None
+    messages: Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES), FIRST_ERROR_ONLY] | None
 
 
 class TaskRequest(Strict):
-    examples: Annotated[list[Row], FIRST_ERROR_ONLY] = Field(
+    examples: Annotated[list[ExampleRow], FIRST_ERROR_ONLY] = Field(
         max_length=MAX_EXAMPLES,
         description=f"{MIN_EXAMPLES} to {MAX_EXAMPLES} examples, each `{{instruction, input?, output}}` or a chat "
         "`{messages: [...]}` that ends with a message of the assistant.",
@@ -96,7 +96,7 @@ class TaskRun(BaseModel):
     """A task on one base, and the state of its job."""
 
     base: str
-    sha: str
+    base_sha: str
     job: int
     state: JobState
     progress: float
@@ -116,7 +116,7 @@ class TaskRun(BaseModel):
         scores = metrics.get("scores")
         return cls(
             base=run.base_repo,
-            sha=run.base_sha,
+            base_sha=run.base_sha,
             job=job.id,
             state=JobState(job.state),
             progress=job.progress,

@@ -34,12 +34,12 @@ def require_secret(settings: SettingsDep, secret: Annotated[str | None, Depends(
         raise InvalidWebhookSecret(f"Send the webhook secret in the header {SECRET_HEADER}.")
 
 
-class _Event(BaseModel):
+class DeliveryEvent(BaseModel):
     action: str = Field(max_length=100)
     scope: str = Field(max_length=100)
 
 
-class _Repo(BaseModel):
+class DeliveryRepo(BaseModel):
     type: str = Field(max_length=100)
     name: str = Field(max_length=200)
     private: bool
@@ -47,21 +47,21 @@ class _Repo(BaseModel):
     headSha: str | None = Field(None, pattern="^[0-9a-f]{40}$")
 
 
-class _NewName(BaseModel):
+class DeliveryTarget(BaseModel):
     name: str = Field(max_length=200)
 
 
-class _Ref(BaseModel):
+class DeliveryRef(BaseModel):
     ref: str = Field(max_length=1_000)
 
 
 class Delivery(BaseModel):
     """The fields of the Hub's payload, version 3, that are used. Further fields are ignored."""
 
-    event: _Event
-    repo: _Repo
-    movedTo: _NewName | None = None
-    updatedRefs: Annotated[list[_Ref], FIRST_ERROR_ONLY] | None = Field(None, max_length=MAX_REFS)
+    event: DeliveryEvent
+    repo: DeliveryRepo
+    movedTo: DeliveryTarget | None = None
+    updatedRefs: Annotated[list[DeliveryRef], FIRST_ERROR_ONLY] | None = Field(None, max_length=MAX_REFS)
 
     def to_event(self) -> HubEvent:
         return HubEvent(
@@ -76,7 +76,7 @@ class Delivery(BaseModel):
         )
 
 
-class Received(BaseModel):
+class DeliveryResult(BaseModel):
     outcome: Outcome
     job: int | None = Field(description="Id of the created job.")
 
@@ -86,11 +86,11 @@ class Received(BaseModel):
     dependencies=[no_query, Depends(require_secret)],
     responses=problems(WebhookDisabled, InvalidWebhookSecret, BodyTooLarge),
 )
-def receive_delivery(delivery: Delivery, services: ServicesDep) -> Received:
+def receive_delivery(delivery: Delivery, services: ServicesDep) -> DeliveryResult:
     """Receive a delivery of the Hub's webhook: queue pushed models, remove deleted and private ones, follow renames.
     Repeated deliveries have no effect.
     """
     if delivery.repo.type != "model":
-        return Received(outcome=Outcome.NOTHING, job=None)
+        return DeliveryResult(outcome=Outcome.NOTHING, job=None)
     outcome, job = webhook_service.receive(services.database, delivery.to_event())
-    return Received(outcome=outcome, job=job.id if job else None)
+    return DeliveryResult(outcome=outcome, job=job.id if job else None)

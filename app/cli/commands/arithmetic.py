@@ -18,7 +18,7 @@ from app.client import ApiProblem
 from catalog.geometry.transforms import GeometryChoice
 from catalog.models.repo_ref import RepoRef
 
-vectors = typer.Typer(help="Stored vectors, which expressions can name.", invoke_without_command=True)
+vectors = typer.Typer(help="List stored vectors; show or delete one.", invoke_without_command=True)
 
 
 def compose(

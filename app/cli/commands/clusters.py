@@ -15,7 +15,7 @@ from app.cli.render import table_of
 from app.client import POLL_INTERVAL, Client
 
 Space = Annotated[str | None, typer.Option(help="Key or feature of a space. Default: the newest suitable space.")]
-clusters = typer.Typer(help="Clusters of models, and the runs that compute them.", invoke_without_command=True)
+clusters = typer.Typer(help="List clusters; compute and compare cluster runs.", invoke_without_command=True)
 
 
 @clusters.callback()
@@ -47,7 +47,7 @@ def fit(
     body: dict[str, Any] = {"algorithm": algorithm, "clusters": count, "min_cluster_size": min_cluster_size}
     with connect(api) as client:
         body |= {"min_samples": min_samples, "space": space}
-        run = client.post("/v1/admin/clusters", body, admin_headers())
+        run = client.post("/v1/admin/clusters/runs", body, admin_headers())
         if wait:
             run = wait_for_run(client, run)
     print_json(run) if as_json else out.print(_run_table([run]))

@@ -94,7 +94,9 @@ def _table(crawls: Iterable[dict[str, Any]]) -> Table:
     return table
 
 
-crawls = group_with_list(CRAWLS, _table, help="List and control crawls of the Hub.", as_admin=True)
+crawls = group_with_list(
+    CRAWLS, _table, help="List crawls of the Hub; show, pause, resume or cancel one.", as_admin=True
+)
 
 
 @crawls.command()

@@ -11,7 +11,9 @@ from app.cli import render
 from app.cli.console import Api, AsJson, admin_headers, connect, notes, out, print_json
 from app.client import POLL_INTERVAL, Client
 
-queue = typer.Typer(help="Manage the queues, as an admin. Sends ADMIN_API_KEY if it is set.", no_args_is_help=True)
+queue = typer.Typer(
+    help="List, pause, drain and resume queues. Sends ADMIN_API_KEY if it is set.", no_args_is_help=True
+)
 Name = Annotated[str, typer.Argument(help="encode: jobs. maintenance: indexes, clusters, maps.")]
 
 

@@ -88,7 +88,7 @@ def _table(rows: Iterable[dict[str, Any]]) -> Table:
     return table
 
 
-merges = group_with_list(MERGES, _table, help="Merges of adapters.")
+merges = group_with_list(MERGES, _table, help="List merges; show or delete one, or download its adapter.")
 
 
 @merges.command()

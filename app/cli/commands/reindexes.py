@@ -82,7 +82,9 @@ def _table(rows: Iterable[dict[str, Any]]) -> Table:
     return table
 
 
-reindexes = group_with_list(REINDEXES, _table, help="Reindexes, active and past.", as_admin=True)
+reindexes = group_with_list(
+    REINDEXES, _table, help="List reindexes; show, cut over, roll back or cancel one.", as_admin=True
+)
 
 
 @reindexes.command()
@@ -133,7 +135,7 @@ def _show(client: Client, row: dict[str, Any], as_json: bool) -> None:
 def _failure_table(failures: Iterable[dict[str, Any]]) -> Table:
     table = table_of("failed with", "jobs", "models")
     for failure in failures:
-        names = ", ".join(failure["models"]) + (", ..." if failure["count"] > len(failure["models"]) else "")
+        names = ", ".join(failure["repo_ids"]) + (", ..." if failure["count"] > len(failure["repo_ids"]) else "")
         table.add_row(failure["code"], str(failure["count"]), escape(names))
     return table
 

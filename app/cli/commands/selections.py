@@ -71,7 +71,7 @@ def _table(rows: Iterable[dict[str, Any]]) -> Table:
     return table
 
 
-selections = group_with_list(SELECTIONS, _table, help="Sets of adapters that were composed for tasks.")
+selections = group_with_list(SELECTIONS, _table, help="List selections; show or delete one.")
 
 
 @selections.command()

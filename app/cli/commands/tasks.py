@@ -88,7 +88,7 @@ def _table(rows: Iterable[dict[str, Any]]) -> Table:
     return table
 
 
-tasks = group_with_list(TASKS, _table, help="Tasks by example.")
+tasks = group_with_list(TASKS, _table, help="List tasks; show or delete one, or download its adapter.")
 
 
 @tasks.command()

@@ -169,7 +169,7 @@ EXPECTED = {
     },
     ("get", "/v1/models/{owner}/{name}/revisions"): {"model_not_found", "invalid_repo_id", "invalid_cursor"},
     ("post", "/v1/webhooks/hub"): {"webhook_disabled", "invalid_webhook_secret", "body_too_large"},
-    ("post", "/v1/admin/clusters"): {"space_not_found", "admin_only", "admin_key_required", "body_too_large"},
+    ("post", "/v1/admin/clusters/runs"): {"space_not_found", "admin_only", "admin_key_required", "body_too_large"},
 }
 
 GRANT = ("put", "/v1/admin/models/{owner}/{name}/access")  # the key is in the body

@@ -52,7 +52,11 @@ def test_titles_are_unique():
 def test_statuses_are_http_error_statuses(error_class: type[CatalogError]):
     is_server_error = (error_class is CatalogError) or issubclass(error_class, Misconfigured)
     expected = (
-        range(500, 501) if is_server_error else range(503, 504) if issubclass(error_class, Unavailable) else range(400, 500)
+        range(500, 501)
+        if is_server_error
+        else range(503, 504)
+        if issubclass(error_class, Unavailable)
+        else range(400, 500)
     )
     assert error_class.status in expected or error_class.code in ("hub_rate_limited", "too_many_jobs")
 

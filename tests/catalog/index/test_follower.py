@@ -144,7 +144,7 @@ def test_search_works_during_a_database_outage_and_syncs_after_it(
     caplog.set_level(logging.WARNING)
 
     with server_down(servers.postgres):
-        wait_until(lambda: "the change feed cannot be read" in caplog.text, "the outage is noticed")
+        wait_until(lambda: "index-follower failed and will try again" in caplog.text, "the outage is noticed")
         assert nearest(running, [1, 0]) == [one]
     two = entries.put(database, "a/two", [0, 1])
 
@@ -159,7 +159,7 @@ def test_follower_started_during_an_outage_loads_after_it(
     late = IndexFollower(database, interval=0.01)
     with server_down(servers.postgres):
         late.start()
-        wait_until(lambda: "the change feed cannot be read" in caplog.text, "the outage is noticed")
+        wait_until(lambda: "index-follower failed and will try again" in caplog.text, "the outage is noticed")
         assert not late.loaded
     try:
         wait_until(lambda: late.loaded, "the feed is read")

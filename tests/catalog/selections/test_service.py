@@ -60,7 +60,7 @@ def test_a_selection_is_an_exclusive_job(catalog: Database):
 def test_a_task_without_its_examples_is_refused(catalog: Database):
     task_id = create_task(catalog)
     store_vectors(catalog, task_id, np.eye(3))
-    with pytest.raises(ExamplesNotKept, match="create the task again"):
+    with pytest.raises(ExamplesNotKept, match="Create the task again"):
         selection_service.create(catalog, SelectionRequest(str(task_id)), ANONYMOUS, PUBLIC)
 
 

@@ -71,7 +71,7 @@ def test_declared_base_is_found_on_the_hub(hub_server: HubServer, resolver: Base
     assert (base.repo, base.sha) == ("found/declared", sha)
     assert (base.folder / "model.safetensors").read_bytes() == base_files()["model.safetensors"]
     assert base.evidence["source"] == "declared"
-    assert base.evidence["place"] == "hub"
+    assert base.evidence["location"] == "hub"
 
 
 def test_folder_takes_precedence_over_the_hub_and_has_its_content_sha(
@@ -81,7 +81,7 @@ def test_folder_takes_precedence_over_the_hub_and_has_its_content_sha(
     folder = put_base(bases, "found/both")
     base = resolver.resolve(declared="found/both", card_base=None)
     assert (base.sha, base.folder) == (content_sha(folder), folder)
-    assert base.evidence["place"] == "folder"
+    assert base.evidence["location"] == "folder"
 
 
 def test_folder_is_found_without_any_request(scripted_hub: ScriptedHub, tmp_path: Path, bases: Path):

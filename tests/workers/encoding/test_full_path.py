@@ -24,7 +24,7 @@ from catalog.errors import (
     ShapeMismatch,
     UnsupportedBase,
 )
-from tests.support.pico_adapters import TASK, grow
+from tests.support.pico_adapters import TASK, grow_vocabulary
 from tests.support.pico_models import (
     ARCHITECTURES,
     PROBES,
@@ -138,7 +138,7 @@ def test_model_is_freed_after_its_forward_pass(encoder: Encoder, tuned: Path):
 def test_model_with_a_larger_vocabulary_is_encoded(encoder: Encoder, base: Path, tmp_path: Path):
     model = load(base)
     add_noise(model, seed=7, scale=0.05)
-    grow(model)
+    grow_vocabulary(model)
     model.save_pretrained(tmp_path)
     assert relative_error(encode(encoder, tmp_path), reference(base, load(tmp_path))) <= 1e-4
 

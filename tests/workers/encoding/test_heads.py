@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from tests.support.pico_adapters import KINDS, TASK, grow, publish
+from tests.support.pico_adapters import KINDS, TASK, grow_vocabulary, publish
 from tests.support.pico_models import PROBES, add_noise, load, load_with, make_adapter, make_base, relative_error
 from workers.encoding.continuations import CONTINUATIONS
 from workers.encoding.encoder import Encoder
@@ -82,7 +82,7 @@ def test_delta_logits_of_full_models(bases: dict[str, Path], tmp_path: Path, arc
 def test_delta_logits_ignore_new_tokens_of_a_full_model(bases: dict[str, Path], tmp_path: Path):
     model = load(bases["llama"])
     add_noise(model, seed=7, scale=0.05)
-    grow(model)
+    grow_vocabulary(model)
     model.save_pretrained(tmp_path)
     check_logits(bases["llama"], tmp_path, load(tmp_path))
 

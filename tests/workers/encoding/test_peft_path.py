@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from catalog.errors import BaseModelCorrupted, CatalogError, InvalidAdapterConfig, ShapeMismatch, UnsupportedAdapter
-from tests.support.pico_adapters import TASK, grow, publish
+from tests.support.pico_adapters import TASK, grow_vocabulary, publish
 from tests.support.pico_models import PROBES, load_with, make_adapter, make_base, reference, relative_error
 from workers.encoding.encoder import Encoder
 from workers.encoding.guard import BaseGuard, checksum, restored
@@ -296,8 +296,8 @@ def test_tensor_names_with_the_adapter_name_are_read(encoder: Encoder, base: Pat
 
 def test_low_rank_pairs_with_an_enlarged_embedding(base: Path, encoder: Encoder, tmp_path: Path):
     config = peft.LoraConfig(r=4, target_modules=["embed_tokens", "q_proj"], task_type=TASK)
-    folder = make_adapter(base, tmp_path, config, prepare=grow)
-    expected = reference(base, load_with(base, folder, prepare=grow))
+    folder = make_adapter(base, tmp_path, config, prepare=grow_vocabulary)
+    expected = reference(base, load_with(base, folder, prepare=grow_vocabulary))
     assert relative_error(encode(encoder, folder)[0], expected) <= 1e-4
 
 

@@ -25,7 +25,7 @@ from catalog.tables import Job, JobState, ModelState, Priority
 from catalog.vectors.repository import feed, vectors
 from tests.support import pico
 from tests.support.pipeline import make_pipeline
-from workers.bases.residents import Contract, ResidentBases
+from workers.bases.residents import MeasurementSettings, ResidentBases
 from workers.ingest.claimer import BatchPolicy
 from workers.ingest.fetcher import Fetched, Fetcher
 from workers.ingest.pipeline import Pipeline
@@ -355,7 +355,7 @@ def test_newest_checkpoint_of_a_folder_is_measured(database: Database, pipeline:
 @pytest.mark.usefixtures("four_continuations")
 def test_no_feature_is_embedded_twice(database: Database, pico_base: Path, tmp_path: Path) -> None:
     features = ("delta_activations", "delta_weighted_activations", "delta_logits", "delta_meaning")
-    pipeline = make_pipeline(database, pico_base, tmp_path, contract=Contract(load_probes(), features))
+    pipeline = make_pipeline(database, pico_base, tmp_path, measurement=MeasurementSettings(load_probes(), features))
     folder = pico.make_adapter(tmp_path / "one")
     pipeline.ingest(submit_folder(database, folder).id)
     with database.transaction() as session:

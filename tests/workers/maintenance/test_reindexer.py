@@ -24,7 +24,7 @@ from catalog.vectors.repository import vectors
 from tests.support import pico
 from tests.support.pipeline import make_pipeline
 from tests.support.reindexes import EVERYTHING, EXACT_BYTES, get_reindex, list_jobs, vectors_by_model
-from workers.bases.residents import Contract
+from workers.bases.residents import MeasurementSettings
 from workers.maintenance.reindexer import Reindexer
 
 FEATURE = "delta_activations"
@@ -45,10 +45,10 @@ class Worker:
         max_queued: int = 1_000,
     ) -> None:
         self.database = database
-        contract = Contract(load_probes(), (FEATURE,), dtype=dtype)
-        self.pipeline = make_pipeline(database, bases_dir, tmp_path, contract=contract, aliases=aliases)
+        measurement = MeasurementSettings(load_probes(), (FEATURE,), dtype=dtype)
+        self.pipeline = make_pipeline(database, bases_dir, tmp_path, measurement=measurement, aliases=aliases)
         self.reindexer = Reindexer(
-            database, contract.spaces(), max_queued=max_queued, exact_bytes=EXACT_BYTES, readiness_interval=0
+            database, measurement.spaces(), max_queued=max_queued, exact_bytes=EXACT_BYTES, readiness_interval=0
         )
 
     def add(self, *folders: Path) -> None:

@@ -39,13 +39,13 @@ from tests.support.cancelling import cancel_at_first_report
 from tests.support.pico_adapters import KINDS
 from tests.support.pico_models import load, load_with, make_adapter
 from tests.support.pipeline import assemble, make_pipeline
-from workers.bases.residents import Contract
+from workers.bases.residents import MeasurementSettings
 from workers.ingest.job_runner import JobRunner
 from workers.ingest.pipeline import Pipeline
 from workers.merges.runner import MergeRunner
 from workers.process.zip_archive import packed
 
-CONTRACT = Contract(load_probes(), ("delta_activations", "delta_layers"))
+CONTRACT = MeasurementSettings(load_probes(), ("delta_activations", "delta_layers"))
 ANONYMOUS = Quota("anonymous", 100)
 WEIGHTS = {"local/m0": 1.0, "local/m1": 0.5}
 
@@ -60,7 +60,7 @@ EACH_METHOD = [
 @pytest.fixture
 def pipeline(database: Database, pico_base: Path, tmp_path: Path) -> Pipeline:
     """A pipeline that has indexed two models."""
-    pipeline = make_pipeline(database, pico_base, tmp_path, contract=CONTRACT)
+    pipeline = make_pipeline(database, pico_base, tmp_path, measurement=CONTRACT)
     for number in range(2):
         index(database, pipeline, pico.make_adapter(tmp_path / f"m{number}", seed=number))
     return pipeline
@@ -149,13 +149,13 @@ def test_private_model_with_the_name_of_a_part_is_ignored(database: Database, pi
     space_key = read_merge(database, merge_id)[0].plan["space"]
     with database.transaction() as session:
         public = vectors.get_encoding(session, "local/m0", space_key=space_key)
-    contract = spaces.to_space(public.space)
-    entries.put_private(database, "local/m0", -public.vector, "owner", space=contract)
+    measurement = spaces.to_space(public.space)
+    entries.put_private(database, "local/m0", -public.vector, "owner", space=measurement)
     pipeline.ingest(job.id)
     merge, job, measured = read_merge(database, merge_id)
     assert (job.state, job.error_message) == (JobState.DONE, None)
     assert merge.metrics["cosines_to_parts"][0] == pytest.approx(
-        cosine(measured[contract.feature], public.vector), abs=1e-5
+        cosine(measured[measurement.feature], public.vector), abs=1e-5
     )
 
 
@@ -175,7 +175,7 @@ def test_card_lists_the_parts(database: Database, pipeline: Pipeline, tmp_path: 
 
 @pytest.mark.usefixtures("pipeline")
 def test_base_is_unchanged(database: Database, pico_base: Path, tmp_path: Path):
-    worker = assemble(database, pico_base, tmp_path, contract=CONTRACT)
+    worker = assemble(database, pico_base, tmp_path, measurement=CONTRACT)
     base = worker.resolver.resolve(declared=pico.BASE_ID, card_base=None)
     before = {name: tensor.clone() for name, tensor in worker.bases.get(base).encoder.base.model.state_dict().items()}
     _, job = create_merge(database, MergeSpec(WEIGHTS, "ties_svd"))
@@ -347,7 +347,7 @@ def pipeline_with(database: Database, pico_base: Path, tmp_path: Path, **setting
     def runners(*parts: Any) -> dict[Source, JobRunner]:
         return {Source.MERGE: MergeRunner(*parts, **settings)}
 
-    return make_pipeline(database, pico_base, tmp_path, contract=CONTRACT, runners=runners)
+    return make_pipeline(database, pico_base, tmp_path, measurement=CONTRACT, runners=runners)
 
 
 @pytest.mark.usefixtures("pipeline")

@@ -8,14 +8,11 @@ the model is to say anything, which depends on its template and end-of-text toke
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from workers.encoding.continuations import CONTINUATIONS
 from workers.encoding.features.base import Feature
 from workers.encoding.trace import Trace
-
-MAX_LOGIT_BYTES = 64 * 2**20  # of logits at a time; those of a whole forward pass can be larger than the model
 
 
 class DeltaMeaning(Feature):
@@ -26,15 +23,7 @@ class DeltaMeaning(Feature):
     across_bases = True
 
     def table(self, trace: Trace) -> Tensor:
-        plan = trace.plan
-        summed = torch.zeros(len(CONTINUATIONS.texts), device=trace.hidden.device)
-        step = max(1, MAX_LOGIT_BYTES // (4 * trace.vocabulary))
-        for start in range(0, len(plan.target), step):
-            block = slice(start, start + step)
-            logits = trace.logits(plan.predictor[block])  # (step, V)
-            target_logits = logits.gather(1, plan.target[block, None]).squeeze(1)
-            summed.index_add_(0, plan.continuation[block], target_logits - logits.logsumexp(dim=1))
-        return summed[None]  # (1, M)
+        return trace.log_likelihoods(len(CONTINUATIONS.texts))[None]  # (1, M)
 
     def vector(self, tuned: Tensor, base: Tensor) -> Tensor:
         shift = (tuned - base).flatten()  # (M,), nats

@@ -106,32 +106,32 @@ def test_runs_are_listed_and_compared(clustered: Database, api: TestClient, tmp_
 
 
 def test_request_from_this_machine_enqueues_a_run(clustered: Database, local_api: TestClient):
-    response = local_api.post("/v1/admin/clusters", json={"algorithm": "kmeans", "clusters": 2})
+    response = local_api.post("/v1/admin/clusters/runs", json={"algorithm": "kmeans", "clusters": 2})
     assert response.status_code == 202
     run = response.json()
     assert (run["state"], run["algorithm"], run["parameters"]["clusters"]) == ("queued", "kmeans", 2)
     assert local_api.get(f"/v1/clusters/runs/{run['id']}").json() == run
-    assert local_api.post("/v1/admin/clusters", json={}).json()["id"] == run["id"]
+    assert local_api.post("/v1/admin/clusters/runs", json={}).json()["id"] == run["id"]
 
 
 def test_remote_request_without_an_admin_key_is_rejected(clustered: Database, api: TestClient):
-    assert documented_problem(api.post("/v1/admin/clusters", json={}))["code"] == "admin_only"
+    assert documented_problem(api.post("/v1/admin/clusters/runs", json={}))["code"] == "admin_only"
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP"])
 def test_request_through_a_proxy_is_not_a_local_request(clustered: Database, local_api: TestClient, header: str):
-    response = local_api.post("/v1/admin/clusters", json={}, headers={header: "192.0.2.1"})
+    response = local_api.post("/v1/admin/clusters/runs", json={}, headers={header: "192.0.2.1"})
     assert documented_problem(response)["code"] == "admin_only"
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-Admin-Key": "wrong"}, {"X-Admin-Key": ""}])
 def test_missing_or_wrong_admin_key_returns_401(clustered: Database, remote_api: TestClient, headers: dict[str, str]):
-    response = remote_api.post("/v1/admin/clusters", json={}, headers=headers)
+    response = remote_api.post("/v1/admin/clusters/runs", json={}, headers=headers)
     assert (response.status_code, documented_problem(response)["code"]) == (401, "admin_key_required")
 
 
 def test_correct_admin_key_is_accepted(clustered: Database, remote_api: TestClient):
-    response = remote_api.post("/v1/admin/clusters", json={}, headers={"X-Admin-Key": "s3cret of the admins"})
+    response = remote_api.post("/v1/admin/clusters/runs", json={}, headers={"X-Admin-Key": "s3cret of the admins"})
     assert response.status_code == 202
 
 
@@ -139,7 +139,7 @@ def test_correct_admin_key_is_accepted(clustered: Database, remote_api: TestClie
     "body", [{"algorithm": "kmeans"}, {"clusters": 3}, {"algorithm": "dbscan"}, {"min_cluster_size": 1}, {"x": 1}]
 )
 def test_invalid_parameters_are_rejected(clustered: Database, local_api: TestClient, body: dict):
-    assert documented_problem(local_api.post("/v1/admin/clusters", json=body))["code"] == "invalid_input"
+    assert documented_problem(local_api.post("/v1/admin/clusters/runs", json=body))["code"] == "invalid_input"
 
 
 @pytest.mark.parametrize(

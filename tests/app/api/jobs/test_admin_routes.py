@@ -85,7 +85,7 @@ def test_jobs_are_retried_by_error_code(api: TestClient, database: Database):
 
 
 def test_admin_retries_a_quarantined_job(api: TestClient, database: Database):
-    job_id = put_failed(database, "a/deadly", Quarantined)
+    job_id = put_failed(database, "a/poison", Quarantined)
     response = api.post(f"/v1/admin/jobs/{job_id}/retry", headers=ADMIN)
     assert (response.status_code, response.json()["state"]) == (202, "queued")
 

@@ -96,7 +96,7 @@ def test_reindex_shows_its_progress_and_failures(admin: TestClient, database: Da
     reindex = admin.get(f"{REINDEXES}/{reindex_id}").json()
     assert (reindex["state"], reindex["total"], reindex["queued"], reindex["backfilled"]) == ("ready", 3, 3, 1)
     assert (reindex["jobs"]["done"], reindex["jobs"]["failed"]) == (2, 1)
-    assert reindex["failures"] == [{"code": "repo_not_found", "count": 1, "models": ["a/m0"]}]
+    assert reindex["failures"] == [{"code": "repo_not_found", "count": 1, "repo_ids": ["a/m0"]}]
     assert reindex["contract"][0]["encoder_version"] == "1"
 
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from catalog.errors import DatabaseUnavailable
+from catalog.threads.periodic_thread import PeriodicThread
 from tests.support.waiting import LIMIT, wait_until
-from workers.process.periodic_thread import PeriodicThread
 
 NEVER = 10 * LIMIT  # seconds; longer than any test waits
 

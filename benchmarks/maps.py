@@ -91,7 +91,7 @@ def run_maintenance(catalog: Catalog, name: str) -> dict[str, Any]:
 
 def distortion(catalog: Catalog) -> dict[str, Any]:
     with catalog.database.transaction() as session:
-        row = maps.get_newest(session, SPACE_ID)
+        row = maps.find_newest(session, SPACE_ID)
     assert row is not None
     return {"mean_distortion": round(row.mean_distortion or 0, 4), "parameters": row.parameters}
 
@@ -144,10 +144,10 @@ def measure_rebuild(catalog: Catalog) -> dict[str, Any]:
     arrivals = catalog.data.queries[ARRIVALS:]
     fill(catalog.database, len(arrivals), catalog.data.d, [arrivals], SPACE, prefix="more")
     with catalog.database.transaction() as session:
-        before = maps.decode(maps.get_newest(session, SPACE_ID))  # type: ignore[arg-type]
+        before = maps.decode(maps.find_newest(session, SPACE_ID))  # type: ignore[arg-type]
     cost = run_maintenance(catalog, "map")
     with catalog.database.transaction() as session:
-        after = maps.decode(maps.get_newest(session, SPACE_ID))  # type: ignore[arg-type]
+        after = maps.decode(maps.find_newest(session, SPACE_ID))  # type: ignore[arg-type]
     _, rows_before, rows_after = np.intersect1d(
         before.model_ids, after.model_ids, assume_unique=True, return_indices=True
     )

@@ -37,7 +37,7 @@ def get_by_models(session: Session, model_ids: Iterable[int]) -> dict[int, Archi
     return {archive.model_id: archive for archive in archives}
 
 
-def get_piece(session: Session, model_id: int, number: int) -> bytes | None:
+def find_piece(session: Session, model_id: int, number: int) -> bytes | None:
     """The bytes of a piece; None after the last one, or if the archive was deleted."""
     statement = select(ArchivePiece.data).where(ArchivePiece.model_id == model_id, ArchivePiece.number == number)
     return session.scalars(statement).one_or_none()

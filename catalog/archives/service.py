@@ -35,7 +35,7 @@ def _pieces(database: Database, archive: Archive) -> Iterator[bytes]:
     remaining, number = archive.size, 0
     while remaining:
         with database.transaction() as session:
-            data = archives.get_piece(session, archive.model_id, number)
+            data = archives.find_piece(session, archive.model_id, number)
         if data is None:
             raise ArchiveNotFound("The archive was deleted during the download.")
         yield data

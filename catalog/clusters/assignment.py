@@ -28,7 +28,7 @@ class ClusterAssigner:
 
         The caller holds `feed.lock_feed`.
         """
-        run, cluster_id = cluster_runs.get_current(session, space.id), None
+        run, cluster_id = cluster_runs.find_current(session, space.id), None
         if run is not None:
             if space.id not in self._centroids or self._centroids[space.id].run_id != run.id:
                 self._centroids[space.id] = clusters.get_centroids(session, run.id)

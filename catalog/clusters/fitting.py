@@ -10,7 +10,7 @@ import numpy as np
 
 from catalog.clusters import algorithms, quality
 from catalog.clusters.parameters import Parameters
-from catalog.vectors.numeric import unit_rows
+from catalog.vectors.numeric import normalize
 from catalog.vectors.reduction import reduce_dimensions
 
 RADIUS_QUANTILE = 0.99  # share of a cluster's members within its radius
@@ -94,7 +94,7 @@ def compute_centroids(unit: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
         order = np.argsort(block_labels, kind="stable")
         present, firsts = np.unique(block_labels[order], return_index=True)
         sums[present] += np.add.reduceat(block[order], firsts, axis=0)
-    centroids = unit_rows(sums[:count]).astype(np.float32, copy=False)
+    centroids = normalize(sums[:count]).astype(np.float32, copy=False)
     similarity = np.full(len(unit), np.nan)
     for start in range(0, len(unit), BLOCK_ROWS):
         block_labels = labels[start : start + BLOCK_ROWS]

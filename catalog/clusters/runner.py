@@ -162,7 +162,7 @@ class _Result:
 def _publish(session: Session, result: _Result) -> None:
     """Store a run's clusters and make the run current. The caller holds `feed.lock_feed`."""
     run, space, clustering = result.run, result.space, result.clustering
-    previous = cluster_runs.get_current(session, space.id)
+    previous = cluster_runs.find_current(session, space.id)
     matches, stability = _compare_with_previous(session, previous, result.model_ids, clustering)
     new_ids = iter(clusters.allocate_ids(session, matches.count(None)))
     cluster_ids = [cluster_id if cluster_id is not None else next(new_ids) for cluster_id in matches]

@@ -61,10 +61,10 @@ def current_run(session: Session, space_key: str | None) -> tuple[ClusterRun, Sp
     Raises `ClustersNotReady` and `SpaceNotFound`.
     """
     if space_key is None:
-        current = cluster_runs.get_newest_current(session)
+        current = cluster_runs.find_newest_current(session)
     else:
         space = spaces.get(session, space_key)
-        run = cluster_runs.get_current(session, space.id)
+        run = cluster_runs.find_current(session, space.id)
         current = (run, space) if run is not None else None
     if current is None:
         raise ClustersNotReady(
@@ -135,7 +135,7 @@ def get_assignment(
     with database.transaction() as session:
         model = models.get(session, repo_id, viewer)
         run, _ = current_run(session, space_key)
-        assignment = cluster_members.get_assignment(session, run.id, model.id)
+        assignment = cluster_members.find_assignment(session, run.id, model.id)
     if assignment is None and model.private:
         raise ClustersNotReady(f"{repo_id} is private, and private models are not clustered.")
     if assignment is None:

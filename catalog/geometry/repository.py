@@ -64,7 +64,7 @@ def current_ids(session: Session, space_ids: Collection[int]) -> dict[int, dict[
     return ids
 
 
-def get(session: Session, geometry_id: int) -> StoredGeometry | None:
+def find(session: Session, geometry_id: int) -> StoredGeometry | None:
     """The geometry with this id. None if it has been deleted since its id was read."""
     row = session.get(FittedGeometry, geometry_id)
     if row is None:
@@ -72,9 +72,9 @@ def get(session: Session, geometry_id: int) -> StoredGeometry | None:
     return StoredGeometry(row.id, GeometryKey(row.kind, row.base_repo), row.models, Geometry.from_bytes(row.data))
 
 
-def get_default(session: Session, space: SpaceRow) -> StoredGeometry | None:
+def find_default(session: Session, space: SpaceRow) -> StoredGeometry | None:
     """The geometry that searches of a space use by default; None if they compare raw vectors."""
     ids = current_ids(session, [space.id]).get(space.id, {})
     geometry_id = ids.get(GeometryKey(default_kind(space.feature)))
-    stored = get(session, geometry_id) if geometry_id is not None else None
+    stored = find(session, geometry_id) if geometry_id is not None else None
     return stored if stored and stored.models >= MIN_MODELS else None

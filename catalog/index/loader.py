@@ -40,7 +40,7 @@ def refresh_geometries(
 ) -> dict[GeometryKey, StoredGeometry]:
     """The geometries with the `current` ids, by key. Geometries that are `loaded` already are not read again."""
     geometries_by_key = {
-        key: loaded[key] if key in loaded and loaded[key].id == geometry_id else geometries.get(session, geometry_id)
+        key: loaded[key] if key in loaded and loaded[key].id == geometry_id else geometries.find(session, geometry_id)
         for key, geometry_id in current.items()
     }
     return {key: stored for key, stored in geometries_by_key.items() if stored is not None}

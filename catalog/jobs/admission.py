@@ -101,7 +101,7 @@ def _finish_if_obsolete(session: Session, job: Job, worker_id: int, sha: str, co
     if reindex.state not in ACTIVE_REINDEX:
         jobs.cancel(session, job.id)
         return True
-    revision = models.current_revision(session, job.model_id)
+    revision = models.find_current_revision(session, job.model_id)
     if revision is None or revision.sha != job.requested_revision:  # the newer revision will be backfilled
         attempts.finish(session, job.id, worker_id, job.requested_revision or sha)
         return True

@@ -71,12 +71,12 @@ def fail(session: Session, space_id: int, error: Exception) -> None:
     session.execute(update(MapAttempt).where(MapAttempt.space_id == space_id).values(values))
 
 
-def get_attempt(session: Session, space_id: int) -> MapAttempt | None:
+def find_attempt(session: Session, space_id: int) -> MapAttempt | None:
     """The attempt to build a space's map that is running or failed. None after a success."""
     return session.get(MapAttempt, space_id, populate_existing=True)
 
 
-def get_newest(session: Session, space_id: int) -> Map | None:
+def find_newest(session: Session, space_id: int) -> Map | None:
     """The current map of a space. `decode` reads its arrays."""
     return session.scalars(select(Map).where(Map.space_id == space_id).order_by(Map.id.desc()).limit(1)).one_or_none()
 
@@ -160,7 +160,7 @@ _CURRENT_VERSION = text(f"""
 )
 
 
-def current_version(session: Session, space_key: str | None) -> MapVersion | None:
+def find_current_version(session: Session, space_key: str | None) -> MapVersion | None:
     """The map of the space with this key or feature, by default of the newest serving space of the preferred feature
     that has a map.
     """

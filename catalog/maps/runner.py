@@ -53,7 +53,7 @@ class MapRunner:
     def _build(self, space: SpaceRow) -> int:
         started = time.monotonic()
         with self.database.transaction() as session:
-            previous = maps.get_newest(session, space.id)
+            previous = maps.find_newest(session, space.id)
             covered_seq = vector_stream.last_seq_of_space(session, space.id)
             model_ids, unit = load_unit_vectors(session, space, self.folder)
         coordinates = previous_coordinates(previous, model_ids)

@@ -78,7 +78,7 @@ class MapCache:
     def current_version(self, space_key: str | None = None) -> MapVersion:
         """The version that `view` would return now, without loading it. Raises `MapNotReady` and `SpaceNotFound`."""
         with self.database.transaction() as session:
-            version = maps.current_version(session, space_key)
+            version = maps.find_current_version(session, space_key)
             if version is None:
                 raise _map_not_ready(session, space_key)
         return version
@@ -181,7 +181,7 @@ def quantize(coordinates: np.ndarray) -> np.ndarray:
 def _map_not_ready(session: Session, space_key: str | None) -> MapNotReady:
     """The reason why there is no map. Raises `SpaceNotFound`."""
     space = spaces.get(session, space_key) if space_key else spaces.get_default(session)
-    attempt = maps.get_attempt(session, space.id)
+    attempt = maps.find_attempt(session, space.id)
     if attempt is None:
         return MapNotReady(
             "There is no map of this space yet. It is built once the space has five models and has not changed for "

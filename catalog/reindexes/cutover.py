@@ -137,7 +137,7 @@ def _serve(session: Session, row: Reindex, pairs: Sequence[SpacePair]) -> None:
     new_spaces = [pair.new for pair in pairs if pair.new is not None]
     backfill.update_model_states(session, [space.id for space in new_spaces])
     for space in new_spaces:
-        run = cluster_runs.get_current(session, space.id)
+        run = cluster_runs.find_current(session, space.id)
         if run is not None and spaces.is_default_for_base(session, space):
             cluster_members.publish(session, run.id, space.id)
 

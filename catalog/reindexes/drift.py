@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from catalog.vectors.numeric import EPSILON, unit_rows
+from catalog.vectors.numeric import EPSILON, normalize
 
 PERCENTILES = (5, 25, 50, 75, 95)
 MAX_NAMED = 10  # models in `most_changed`
@@ -75,11 +75,11 @@ def measure_drift(old: np.ndarray, new: np.ndarray, k: int = 10) -> Drift | None
 
 def nearest_neighbors(vectors: np.ndarray, k: int) -> np.ndarray:
     """The rows of each vector's k nearest others by cosine, nearest first: (n, d) -> (n, k)."""
-    unit = unit_rows(vectors.astype(np.float64))
+    unit = normalize(vectors.astype(np.float64))
     cosines = unit @ unit.T
     np.fill_diagonal(cosines, -np.inf)
     return np.argsort(-cosines, axis=1, kind="stable")[:, :k]
 
 
 def _cosines(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    return np.asarray((unit_rows(old.astype(np.float64)) * unit_rows(new.astype(np.float64))).sum(axis=1))
+    return np.asarray((normalize(old.astype(np.float64)) * normalize(new.astype(np.float64))).sum(axis=1))

@@ -58,11 +58,11 @@ def _missing_kinds(session: Session, row: Reindex, pair: SpacePair, exact_bytes:
     max_exact_vectors = exact_bytes // (4 * new.dimension)
     if not snapshots.list_newest(session, [new.id]) and backfill.has_at_least(session, new.id, max_exact_vectors + 1):
         kinds.append("index")
-    run = cluster_runs.get_current(session, new.id)
-    if old and cluster_runs.get_current(session, old.id) and (run is None or (run.covered_seq or 0) < required):
+    run = cluster_runs.find_current(session, new.id)
+    if old and cluster_runs.find_current(session, old.id) and (run is None or (run.covered_seq or 0) < required):
         kinds.append("clusters")
-    newest_map = maps.get_newest(session, new.id)
-    if old and maps.get_newest(session, old.id) and (newest_map is None or newest_map.covered_seq < required):
+    newest_map = maps.find_newest(session, new.id)
+    if old and maps.find_newest(session, old.id) and (newest_map is None or newest_map.covered_seq < required):
         kinds.append("map")
     return kinds
 

@@ -81,7 +81,7 @@ def create(database: Database, selection: ReindexSelection) -> Reindex:
     """Create a reindex. Raises `SpaceNotFound`, and `ReindexActive` while another reindex is running or ready."""
     with database.transaction() as session:
         reindexes.lock_start(session)
-        if (other := reindexes.get_active(session)) is not None:
+        if (other := reindexes.find_active(session)) is not None:
             raise ReindexActive(f"Reindex {other.id} is {other.state}: cut over, roll back or cancel it first.")
         selection.query(session, [])
         return reindexes.create(session, selection.as_dict())

@@ -20,7 +20,7 @@ from catalog.tables import Job, Model, Selection, SpaceRow, Task, TaskRun
 from catalog.tasks import repository as tasks
 from catalog.tasks.nearest import select_preferred
 from catalog.tasks.uncertainty import similarities
-from catalog.vectors.numeric import unit_rows
+from catalog.vectors.numeric import normalize
 from catalog.vectors.repository import stream as vector_stream
 
 
@@ -117,7 +117,7 @@ def _unit_vectors(session: Session, space: SpaceRow, ids: np.ndarray) -> np.ndar
     stored_ids, vectors = vector_stream.newest_vectors(session.connection(), space.id, space.dimension, ids)
     by_id = dict(zip(stored_ids.tolist(), vectors, strict=True))
     rows = np.array([by_id.get(model_id, np.zeros(space.dimension)) for model_id in ids.tolist()], np.float32)
-    return unit_rows(rows.reshape(-1, space.dimension))
+    return normalize(rows.reshape(-1, space.dimension))
 
 
 def _finished_run(session: Session, task: Task, base: str | None) -> TaskRun:

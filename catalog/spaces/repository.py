@@ -33,7 +33,7 @@ def ensure(session: Session, space: Space, dimension: int) -> SpaceRow:
     statement = select(SpaceRow).where(SpaceRow.key == space.key)
     row = session.scalars(statement).one_or_none()
     while row is None:
-        is_first = not space.edition and get_serving(session, space) is None
+        is_first = not space.edition and find_serving(session, space) is None
         insertion = insert(SpaceRow).values(key=space.key, dimension=dimension, serving=is_first, **asdict(space))
         session.execute(insertion.on_conflict_do_nothing())  # another transaction may just have created the serving one
         row = session.scalars(statement).one_or_none()
@@ -71,7 +71,7 @@ def is_write_target() -> ColumnElement[bool]:
     return SpaceRow.serving | ((SpaceRow.edition == 0) & ~serving_edition.exists())
 
 
-def get_serving(session: Session, space: Space | SpaceRow) -> SpaceRow | None:
+def find_serving(session: Session, space: Space | SpaceRow) -> SpaceRow | None:
     """The serving space of the same base and feature."""
     same_base = func.coalesce(SpaceRow.base_repo, "") == (space.base_repo or "")
     statement = select(SpaceRow).where(SpaceRow.serving, SpaceRow.feature == space.feature, same_base)
@@ -160,7 +160,7 @@ def list_visible(session: Session, viewer: Viewer = PUBLIC) -> list[SpaceRow]:
     return list(session.scalars(select(SpaceRow).where(visible_spaces(viewer)).order_by(SpaceRow.id.desc())))
 
 
-def get_base_measurement(session: Session, space: Space, base_repo: str, base_sha: str) -> BaseMeasurement | None:
+def find_base_measurement(session: Session, space: Space, base_repo: str, base_sha: str) -> BaseMeasurement | None:
     """The stored measurement of a base in a space, if there is one."""
     row = session.scalars(
         select(BaseActivations)

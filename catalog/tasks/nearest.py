@@ -29,7 +29,7 @@ def nearest_models(
     """
     feature = min(vectors, key=preference_rank)
     space, query = spaces[feature], vectors[feature][0]
-    fitted = geometries.get_default(session, space)
+    fitted = geometries.find_default(session, space)
     geometry = fitted.geometry if fitted else Geometry()
     nearest: list[tuple[float, int]] = []
     for ids, block in vector_stream.stream(session, space.id, space.dimension, public=True):

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from catalog.geometry.transforms import Geometry
-from catalog.vectors.numeric import unit_rows
+from catalog.vectors.numeric import normalize
 
 HALVES = 4  # two complementary pairs
 CONFIDENCE = 0.95
@@ -28,7 +28,7 @@ def balanced_half_samples(count: int, seed: int, halves: int = HALVES) -> list[l
 
 def similarities(geometry: Geometry, queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Cosines (m, n) of queries (m, d) and vectors (n, d) in a geometry."""
-    queries, vectors = (unit_rows(geometry.apply(unit_rows(rows))) for rows in (queries, vectors))
+    queries, vectors = (normalize(geometry.apply(normalize(rows))) for rows in (queries, vectors))
     return queries @ vectors.T
 
 

@@ -12,22 +12,13 @@ EPSILON = 1e-12  # against division by zero
 
 
 def normalize(vectors: np.ndarray) -> np.ndarray:
-    """Scale rows (n, d), or one vector (d,), to length 1, as float32 for the index. Rows of zeros stay zero.
-
-    Not `unit_rows`, which sums in another order and keeps the precision of its input: their last bits differ.
-    """
-    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    return (vectors / norms(vectors)[..., None]).astype(np.float32, copy=False)
-
-
-def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Scale rows (n, d) to length 1, in the precision of the input. Rows of zeros stay zero."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.where(lengths > 0, lengths, 1))
+    """Scale rows (n, d), or one vector (d,), to length 1, in the precision of the input. Rows of zeros stay zero."""
+    vectors = np.ascontiguousarray(vectors)
+    return np.asarray(vectors / norms(vectors)[..., None], vectors.dtype)
 
 
 def norms(vectors: np.ndarray) -> np.ndarray:
-    """The norms (n,) of float32 vectors (n, d); 1 for zeros."""
+    """The norms (n,) of vectors (n, d), in their precision; 1 for zeros."""
     squares = np.einsum("...d,...d->...", vectors, vectors)
     if np.any((squares < 1e-20) | (squares > 1e20)):  # may have underflowed or overflowed in float32
         squares = np.einsum("...d,...d->...", vectors, vectors, dtype=np.float64)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from catalog.vectors.numeric import unit_rows
+from catalog.vectors.numeric import normalize
 
 SAMPLE_SIZE = 8_000  # rows that the axes are computed from
 BLOCK_ROWS = 4_096  # rows projected at once
@@ -34,7 +34,7 @@ def reduce_dimensions(unit: np.ndarray, dimensions: int, seed: int) -> Reduction
     rows = np.empty((n, len(axes)), np.float32)
     for start in range(0, n, BLOCK_ROWS):
         rows[start : start + BLOCK_ROWS] = unit[start : start + BLOCK_ROWS].astype(np.float32) @ axes.T
-    return Reduction(unit_rows(rows), kept_energy)
+    return Reduction(normalize(rows), kept_energy)
 
 
 def right_singular_vectors(

@@ -10,7 +10,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from catalog.tables import SpaceRow
-from catalog.vectors.numeric import unit_rows
+from catalog.vectors.numeric import normalize
 from catalog.vectors.repository import stream as vector_stream
 
 MAX_IN_MEMORY = 256 * 2**20  # bytes of float32 vectors; larger spaces are kept as float16 in a file
@@ -35,6 +35,6 @@ def load_unit_vectors(session: Session, space: SpaceRow, folder: Path) -> tuple[
     for ids, block in vector_stream.stream(session, space.id, space.dimension, public=True):
         size = min(len(ids), count - filled)
         model_ids[filled : filled + size] = ids[:size]
-        unit[filled : filled + size] = unit_rows(block[:size])
+        unit[filled : filled + size] = normalize(block[:size])
         filled += size
     return model_ids[:filled], unit[:filled]

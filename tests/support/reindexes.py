@@ -61,7 +61,7 @@ def measure_job(
     values = np.asarray(vector, np.float32)
     with database.transaction() as session:
         feed.lock_feed(session)
-        revision = models.current_revision(session, job.model_id)
+        revision = models.find_current_revision(session, job.model_id)
         row = spaces.ensure(session, dataclasses.replace(space, edition=job.reindex_id), values.size)
         feed.store(session, row, revision, values, norm=float(np.linalg.norm(values)), no_shift=no_shift)
         jobs.get(session, job.id).state = JobState.DONE
@@ -88,7 +88,7 @@ def vectors_by_model(database: Database, space: Space) -> dict[str, list[float]]
 
 def serving_key(database: Database, space: Space = SPACE) -> str:
     with database.transaction() as session:
-        return spaces.get_serving(session, space).key
+        return spaces.find_serving(session, space).key
 
 
 def state_of(database: Database, repo_id: str) -> ModelState:

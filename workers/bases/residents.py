@@ -97,7 +97,7 @@ class ResidentBases:
     def _stored_measurements(self, encoder: Encoder, base: ResolvedBase) -> dict[str, BaseMeasurement] | None:
         with self._database.transaction() as session:
             stored = {
-                feature: spaces.get_base_measurement(session, encoder.space(feature), base.repo, base.sha)
+                feature: spaces.find_base_measurement(session, encoder.space(feature), base.repo, base.sha)
                 for feature in self.measurement.features
             }
         measurements = {feature: measurement for feature, measurement in stored.items() if measurement is not None}

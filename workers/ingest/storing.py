@@ -64,7 +64,7 @@ class EncodingWriter:
         revision of the model is current now, whose vectors will be backfilled.
         """
         reindex = reindexes.get(session, fetched.job.reindex_id or 0)
-        revision = models.current_revision(session, fetched.job.model_id)
+        revision = models.find_current_revision(session, fetched.job.model_id)
         if reindex.state not in ACTIVE_REINDEX or revision is None or revision.sha != fetched.sha:
             return
         if (revision.base_repo, revision.base_sha) != (fetched.base.repo, fetched.base.sha):

@@ -142,7 +142,7 @@ def list_page(
     return [(member, repo_id) for member, repo_id in session.execute(statement)]
 
 
-def get_assignment(session: Session, run_id: int, model_id: int) -> Assignment | None:
+def find_assignment(session: Session, run_id: int, model_id: int) -> Assignment | None:
     """The cluster of a model in a run. None if the run does not have the model."""
     statement = (
         select(ClusterMember, Cluster.name, SpaceRow.key)

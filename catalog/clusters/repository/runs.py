@@ -52,13 +52,13 @@ def list_page(
     return [(run, key) for run, key in rows]
 
 
-def get_current(session: Session, space_id: int) -> ClusterRun | None:
+def find_current(session: Session, space_id: int) -> ClusterRun | None:
     """The current run of a space."""
     statement = select(ClusterRun).where(ClusterRun.space_id == space_id, ClusterRun.current)
     return session.scalars(statement).one_or_none()
 
 
-def get_newest_current(session: Session) -> tuple[ClusterRun, SpaceRow] | None:
+def find_newest_current(session: Session) -> tuple[ClusterRun, SpaceRow] | None:
     """The current run of the newest serving space of the most preferred feature that has one, and the space."""
     statement = (
         select(ClusterRun, SpaceRow)

@@ -200,7 +200,7 @@ def make_current(
     return session.scalars(statement.returning(Revision), execution_options={"populate_existing": True}).one()
 
 
-def current_revision(session: Session, model_id: int) -> Revision | None:
+def find_current_revision(session: Session, model_id: int) -> Revision | None:
     return session.scalars(select(Revision).where(Revision.model_id == model_id, Revision.current)).one_or_none()
 
 

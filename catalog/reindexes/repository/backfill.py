@@ -28,7 +28,7 @@ class SpacePair:
 def list_space_pairs(session: Session, reindex_id: int) -> list[SpacePair]:
     """The new spaces of a reindex, each with the serving space that it replaces."""
     statement = select(SpaceRow).where(SpaceRow.edition == reindex_id, SpaceRow.edition != 0).order_by(SpaceRow.id)
-    return [SpacePair(spaces.get_serving(session, row), row) for row in session.scalars(statement)]
+    return [SpacePair(spaces.find_serving(session, row), row) for row in session.scalars(statement)]
 
 
 # from a page of the source's changes, copies the vectors of current revisions that the target lacks, except of models

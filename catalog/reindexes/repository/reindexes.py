@@ -50,7 +50,7 @@ def list_page(session: Session, *, before: int | None, limit: int) -> list[Reind
     return list(session.scalars(newest_first(select(Reindex), Reindex.id, before, limit)))
 
 
-def get_active(session: Session) -> Reindex | None:
+def find_active(session: Session) -> Reindex | None:
     """The reindex that is running or ready, if any."""
     return session.scalars(select(Reindex).where(Reindex.state.in_(ACTIVE_REINDEX)).limit(1)).one_or_none()
 

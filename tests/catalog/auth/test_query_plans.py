@@ -38,7 +38,7 @@ REQUESTS: dict[str, Callable[[Session], object]] = {
     "spaces": spaces.list_visible,
     "my spaces": lambda session: spaces.list_visible(session, ME),
     "a space": lambda session: spaces.get(session, SPACE.key),
-    "the map": lambda session: maps.current_version(session, None),
+    "the map": lambda session: maps.find_current_version(session, None),
     "models": lambda session: models.list_page(session, after=100),
     "my models": lambda session: models.list_page(session, after=100, viewer=ME),
     "a model of mine": lambda session: models.get(session, "owner/m200", ME),

@@ -242,7 +242,7 @@ def test_run_fits_the_default_geometry_of_the_space(database: Database, tmp_path
     cluster(database, tmp_path)
     with database.transaction() as session:
         [(key, geometry_id)] = geometries.current_ids(session, [1])[1].items()
-        stored = geometries.get(session, geometry_id)
+        stored = geometries.find(session, geometry_id)
     assert key == GeometryKey("centered")
     unit = np.stack([vector(topic, number) for topic in range(3) for number in range(4)])
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)

@@ -34,7 +34,7 @@ def test_stored_map_is_in_the_order_of_its_model_ids(database: Database, space_i
     store(database, space_id, data)
 
     with database.transaction() as session:
-        stored = maps.decode(maps.get_newest(session, space_id))
+        stored = maps.decode(maps.find_newest(session, space_id))
 
     assert stored.model_ids.tolist() == [0, 1, 2, 3]
     assert np.array_equal(stored.coordinates, data.coordinates[::-1])
@@ -45,7 +45,7 @@ def test_map_stores_its_parameters_and_metrics(database: Database, space_id: int
     store(database, space_id, map_data(3))
 
     with database.transaction() as session:
-        row = maps.get_newest(session, space_id)
+        row = maps.find_newest(session, space_id)
         assert (row.models, row.covered_seq, row.parameters, row.seconds) == (3, 7, {"seed": 0}, 1.5)
         assert row.mean_distortion == pytest.approx(0.5)
 
@@ -56,7 +56,7 @@ def test_the_two_newest_maps_of_a_space_are_kept(database: Database, space_id: i
     with database.transaction() as session:
         kept = session.execute(text("SELECT id FROM maps ORDER BY id")).scalars().all()
         assert kept == map_ids[1:]
-        assert maps.get_newest(session, space_id).id == map_ids[-1]
+        assert maps.find_newest(session, space_id).id == map_ids[-1]
 
 
 def test_maps_of_other_spaces_are_kept(database: Database, space_id: int):
@@ -67,19 +67,19 @@ def test_maps_of_other_spaces_are_kept(database: Database, space_id: int):
         store(database, space_id, map_data(n))
 
     with database.transaction() as session:
-        assert maps.get_newest(session, other.id).id == first
+        assert maps.find_newest(session, other.id).id == first
 
 
 def test_get_newest_returns_none_without_a_map(database: Database, space_id: int):
     with database.transaction() as session:
-        assert maps.get_newest(session, space_id) is None
+        assert maps.find_newest(session, space_id) is None
 
 
 def test_empty_map_can_be_stored(database: Database, space_id: int):
     store(database, space_id, map_data(0))
 
     with database.transaction() as session:
-        row = maps.get_newest(session, space_id)
+        row = maps.find_newest(session, space_id)
         assert row.mean_distortion is None
         assert maps.decode(row).coordinates.shape == (0, 2)
 

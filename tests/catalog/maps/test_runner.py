@@ -37,7 +37,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def newest(database: Database) -> Map:
     with database.transaction() as session:
-        return maps.get_newest(session, SPACE_ID)
+        return maps.find_newest(session, SPACE_ID)
 
 
 def test_every_model_gets_coordinates(database: Database, rows: np.ndarray, tmp_path: Path):
@@ -53,7 +53,7 @@ def test_map_covers_all_changes_so_far(database: Database, rows: np.ndarray, tmp
     MapRunner(database, tmp_path).run(SPACE_ID)
 
     with database.transaction() as session:
-        assert maps.get_newest(session, SPACE_ID).covered_seq == feed.last_seq(session)
+        assert maps.find_newest(session, SPACE_ID).covered_seq == feed.last_seq(session)
 
 
 def test_next_map_starts_from_the_previous_one(database: Database, rows: np.ndarray, tmp_path: Path):
@@ -101,10 +101,10 @@ def test_failed_attempt_stores_its_error(
         MapRunner(database, tmp_path).run(SPACE_ID)
 
     with database.transaction() as session:
-        attempt = maps.get_attempt(session, SPACE_ID)
+        attempt = maps.find_attempt(session, SPACE_ID)
         assert (attempt.count, attempt.error_code) == (1, "internal_error")
         assert "no room" in attempt.error_message
-        assert maps.get_newest(session, SPACE_ID) is None
+        assert maps.find_newest(session, SPACE_ID) is None
 
 
 def test_success_deletes_the_failed_attempts(
@@ -116,5 +116,5 @@ def test_success_deletes_the_failed_attempts(
     MapRunner(database, tmp_path).run(SPACE_ID)
 
     with database.transaction() as session:
-        assert maps.get_attempt(session, SPACE_ID) is None
-        assert maps.get_newest(session, SPACE_ID).models == 20
+        assert maps.find_attempt(session, SPACE_ID) is None
+        assert maps.find_newest(session, SPACE_ID).models == 20

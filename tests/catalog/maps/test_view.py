@@ -57,7 +57,7 @@ def test_points_are_those_of_the_stored_map_in_the_order_of_their_names(mapped: 
     assert layout.repo_ids == sorted(layout.repo_ids)
     assert len(layout.repo_ids) == 18
     with mapped.transaction() as session:
-        stored = maps.decode(maps.get_newest(session, SPACE_ID))
+        stored = maps.decode(maps.find_newest(session, SPACE_ID))
     expected = dict(zip(stored.model_ids.tolist(), quantize(stored.coordinates).tolist(), strict=True))
     assert dict(zip(layout.model_ids.tolist(), layout.coordinates.tolist(), strict=True)) == expected
 

@@ -234,7 +234,7 @@ def ready_with_a_move(database: Database) -> int:
         measure_job(database, job, [0, 1], OTHER if moves else SPACE)
         if moves:
             with database.transaction() as session:
-                revision = models.current_revision(session, job.model_id)
+                revision = models.find_current_revision(session, job.model_id)
                 new_base = {"base_repo": OTHER.base_repo, "base_sha": OTHER.base_sha, "evidence": {"declared": "x"}}
                 reindexes.record_move(session, reindex_id, revision, kind="lora", **new_base)
     make_ready(database, reindex_id)
@@ -299,8 +299,8 @@ def test_reindex_is_ready_once_clusters_and_map_are_built(database: Database, tm
 
     cut_over(database, reindex_id)
     with database.transaction() as session:
-        assert cluster_runs.get_newest_current(session)[1].id == new
-        assert maps.current_version(session, None).space_id == new
+        assert cluster_runs.find_newest_current(session)[1].id == new
+        assert maps.find_current_version(session, None).space_id == new
 
 
 def test_large_space_needs_an_index(database: Database):

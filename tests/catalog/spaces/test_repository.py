@@ -49,7 +49,7 @@ def test_base_activations_are_stored_bit_for_bit(database: Database):
     with database.transaction() as session:
         spaces.store_base_measurement(session, SPACE, "a/b", "sha", BaseMeasurement(activations, 0.25))
     with database.transaction() as session:
-        stored = spaces.get_base_measurement(session, SPACE, "a/b", "sha")
+        stored = spaces.find_base_measurement(session, SPACE, "a/b", "sha")
     assert stored is not None
     np.testing.assert_array_equal(stored.activations, activations)
     assert stored.activations.dtype == np.float32
@@ -59,16 +59,16 @@ def test_base_activations_are_stored_bit_for_bit(database: Database):
 def test_measurement_of_another_base_or_space_is_none(database: Database):
     with database.transaction() as session:
         spaces.store_base_measurement(session, SPACE, "a/b", "sha", BaseMeasurement(np.ones((1, 2)), 0))
-        assert spaces.get_base_measurement(session, SPACE, "a/b", "other") is None
-        assert spaces.get_base_measurement(session, SPACE, "a/c", "sha") is None
-        assert spaces.get_base_measurement(session, dataclasses.replace(SPACE, layer=0), "a/b", "sha") is None
+        assert spaces.find_base_measurement(session, SPACE, "a/b", "other") is None
+        assert spaces.find_base_measurement(session, SPACE, "a/c", "sha") is None
+        assert spaces.find_base_measurement(session, dataclasses.replace(SPACE, layer=0), "a/b", "sha") is None
 
 
 def test_first_stored_activations_stay(database: Database):
     with database.transaction() as session:
         spaces.store_base_measurement(session, SPACE, "a/b", "sha", BaseMeasurement(np.ones((1, 2)), 1))
         spaces.store_base_measurement(session, SPACE, "a/b", "sha", BaseMeasurement(np.zeros((1, 2)), 2))
-        stored = spaces.get_base_measurement(session, SPACE, "a/b", "sha")
+        stored = spaces.find_base_measurement(session, SPACE, "a/b", "sha")
     assert stored is not None
     assert (stored.noise_floor, stored.activations.tolist()) == (1, [[1, 1]])
 

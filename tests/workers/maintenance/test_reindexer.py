@@ -322,7 +322,7 @@ def test_new_space_has_the_activations_of_its_base(database: Database, worker: W
     new_space = dataclasses.replace(spaces.to_space(stored.space), edition=reindex_id)
     with database.transaction() as session:
         new, old = (
-            spaces.get_base_measurement(session, space, stored.revision.base_repo, stored.revision.base_sha)
+            spaces.find_base_measurement(session, space, stored.revision.base_repo, stored.revision.base_sha)
             for space in (new_space, spaces.to_space(stored.space))
         )
     assert (new.activations == old.activations).all()

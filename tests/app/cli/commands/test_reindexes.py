@@ -41,7 +41,7 @@ def worker(database: Database) -> Iterator[set[str]]:
     def work() -> None:
         while not stop.wait(0.05):
             with database.transaction() as session:
-                active = reindexes.get_active(session)
+                active = reindexes.find_active(session)
             if active is not None:
                 step(database, active.id, failing)
 

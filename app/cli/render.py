@@ -92,7 +92,7 @@ def workers(rows: Iterable[dict[str, Any]]) -> Table:
 def status(stats: dict[str, Any], readiness: dict[str, Any], recent: Iterable[dict[str, Any]]) -> RenderableType:
     summary = Table.grid(padding=(0, 2))
     for name, check in readiness["checks"].items():
-        summary.add_row(name, "[green]ok[/]" if check["ok"] else "[red]missing[/]", check["detail"])
+        summary.add_row(name, "[green]ok[/]" if check["ok"] else "[red]failed[/]", check["detail"])
     workers = ", ".join(f"{worker['host']}:{worker['pid']} ({worker['device']})" for worker in stats["workers"])
     summary.add_row("workers", str(len(stats["workers"])), workers or "no live worker: jobs wait")
     for kind in ("models", "jobs"):

@@ -41,7 +41,7 @@ def sweep(
         recovery.delete_expired_tokens(session, token_max_age, token_expired())
     with database.transaction() as session:
         if not queues.is_paused(session, ENCODE_QUEUE):
-            enqueued = recovery.stale_queued(session, redeliver_after, MAX_MESSAGES_PER_SWEEP)
+            enqueued = recovery.start_redelivery(session, redeliver_after, MAX_MESSAGES_PER_SWEEP)
         for job_id in enqueued:
             enqueue_after_commit(session, job_id)
         tasks.delete_examples(session)

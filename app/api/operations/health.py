@@ -29,10 +29,10 @@ def check_liveness() -> dict[str, str]:
 def check_readiness(services: ServicesDep, response: Response) -> schemas.Readiness:
     """Check the database, the broker and the index."""
     checks = {"database": _database(services), "broker": _broker(), "index": _index(services)}
-    missing = [name for name, check in checks.items() if not check.ok]
-    if missing:
+    failed_checks = [name for name, check in checks.items() if not check.ok]
+    if failed_checks:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    return schemas.Readiness(ready=not missing, missing=missing, checks=checks)
+    return schemas.Readiness(ready=not failed_checks, failed_checks=failed_checks, checks=checks)
 
 
 def _database(services: Services) -> schemas.Check:

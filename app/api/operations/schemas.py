@@ -21,5 +21,5 @@ class Check(BaseModel):
 
 class Readiness(BaseModel):
     ready: bool
-    missing: list[str]
+    failed_checks: list[str]
     checks: dict[str, Check]

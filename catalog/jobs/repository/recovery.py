@@ -60,7 +60,7 @@ def delete_expired_tokens(session: Session, max_age: float, error: CatalogError)
     return [job_id for job_id, _ in rows]
 
 
-def stale_queued(session: Session, redeliver_after: float, limit: int) -> list[int]:
+def start_redelivery(session: Session, redeliver_after: float, limit: int) -> list[int]:
     """Due jobs whose last notification is older than `redeliver_after` seconds or was sent before they became due, the
     oldest first, at most `limit`. Sets `enqueued_at` to now: the caller sends the notifications.
     """

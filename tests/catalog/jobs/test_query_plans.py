@@ -66,7 +66,7 @@ HOT: dict[str, Callable[[Session], object]] = {
     "cancel": lambda session: jobs.cancel(session, 7),
     "retry": lambda session: jobs.requeue(session, 50, None),
     "recover": lambda session: recovery.recover(session, 30, 2),
-    "stale queued": lambda session: recovery.stale_queued(session, 0, 16),
+    "stale queued": lambda session: recovery.start_redelivery(session, 0, 16),
     "events": lambda session: job_events.list_page(session, EventCursor(0, 0), limit=500),
     "events of a job": lambda session: job_events.list_page(session, EventCursor(0, 0), job_id=7, limit=500),
     "show a job": lambda session: jobs.get(session, 7),

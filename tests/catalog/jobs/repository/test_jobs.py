@@ -287,9 +287,9 @@ def test_stale_jobs_are_returned_once(database: Database):
     ids = put_jobs(database, 3)
     with database.transaction() as session:
         session.execute(text("UPDATE jobs SET enqueued_at = now() - interval '31 seconds'"))
-        assert sorted(recovery.stale_queued(session, 30, 10)) == ids
+        assert sorted(recovery.start_redelivery(session, 30, 10)) == ids
     with database.transaction() as session:
-        assert recovery.stale_queued(session, 30, 10) == []
+        assert recovery.start_redelivery(session, 30, 10) == []
 
 
 def test_oldest_stale_jobs_come_first_up_to_the_limit(database: Database):
@@ -297,7 +297,7 @@ def test_oldest_stale_jobs_come_first_up_to_the_limit(database: Database):
     with database.transaction() as session:
         oldest_last = "available_at = now() - make_interval(secs => 1000 + id), enqueued_at = now() - interval '1 hour'"
         session.execute(text(f"UPDATE jobs SET {oldest_last}"))
-        assert sorted(recovery.stale_queued(session, 30, 2)) == ids[3:]
+        assert sorted(recovery.start_redelivery(session, 30, 2)) == ids[3:]
 
 
 def test_running_jobs_and_future_jobs_are_not_stale(database: Database, worker: int):
@@ -307,7 +307,7 @@ def test_running_jobs_and_future_jobs_are_not_stale(database: Database, worker: 
         session.execute(text("UPDATE jobs SET enqueued_at = now() - interval '1 hour'"))
         session.execute(text("UPDATE jobs SET available_at = now() + interval '1 hour' WHERE id = :id"), {"id": later})
     with database.transaction() as session:
-        assert recovery.stale_queued(session, 30, 10) == []
+        assert recovery.start_redelivery(session, 30, 10) == []
 
 
 def test_concurrent_sweeps_do_not_return_the_same_stale_job(database: Database):
@@ -315,7 +315,7 @@ def test_concurrent_sweeps_do_not_return_the_same_stale_job(database: Database):
     with database.transaction() as session:
         session.execute(text("UPDATE jobs SET enqueued_at = now() - interval '1 hour'"))
     with database.transaction() as first, database.transaction() as second:
-        stale = [*recovery.stale_queued(first, 30, 2), *recovery.stale_queued(second, 30, 10)]
+        stale = [*recovery.start_redelivery(first, 30, 2), *recovery.start_redelivery(second, 30, 10)]
     assert sorted(stale) == ids
 
 

@@ -29,11 +29,15 @@ _runtime: Runtime | None = None
 @worker_ready.connect
 def _start(**_: Any) -> None:
     global _runtime  # noqa: PLW0603
+    # Celery only logs other exceptions of a signal handler, and would keep a worker running that cannot work
     try:
         _runtime = Runtime(settings())
+        _runtime.start()
     except CatalogError as error:
-        raise SystemExit(f"{error.code}: {error}") from error  # Celery only logs other exceptions of a signal handler
-    _runtime.start()
+        raise SystemExit(f"{error.code}: {error}") from error
+    except Exception as error:
+        log.exception("Unexpected error while starting the worker")
+        raise SystemExit(f"The worker cannot start: {error!r}. Its log has the traceback.") from error
 
 
 @worker_shutting_down.connect

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import RenderableType
 
-from app.cli.console import Api, AsJson, admin_headers, connect, out, print_json
+from app.cli.console import Api, AsJson, admin_headers, connect, notes, out, print_json
+from app.client import Client
+
+PAGE_SIZE = 200  # rows, the most that the API returns at once
+DEFAULT_LIMIT = 50  # rows
 
 
 def group_with_list(
@@ -18,13 +22,39 @@ def group_with_list(
     field that is named like the last part of the path.
     """
     group = typer.Typer(help=help, invoke_without_command=True)
+    field = path.rsplit("/", 1)[1]
 
     @group.callback()
-    def list_(context: typer.Context, api: Api = None, as_json: AsJson = False) -> None:
+    def list_(
+        context: typer.Context,
+        limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number to show.")] = DEFAULT_LIMIT,
+        api: Api = None,
+        as_json: AsJson = False,
+    ) -> None:
         if context.invoked_subcommand is not None:
             return
         with connect(api) as client:
-            page = client.get(path, headers=admin_headers() if as_admin else None)
-        print_json(page) if as_json else out.print(table(page[path.rsplit("/", 1)[1]]))
+            rows, has_more = list_rows(client, path, field, limit, admin_headers() if as_admin else None)
+        if as_json:
+            print_json({field: rows, "has_more": has_more})
+            return
+        out.print(table(rows))
+        if has_more:
+            notes.print(f"There are more {field}: --limit {2 * limit} shows more of them.")
 
     return group
+
+
+def list_rows(
+    client: Client, path: str, field: str, limit: int, headers: dict[str, str] | None = None
+) -> tuple[list[dict[str, Any]], bool]:
+    """Up to `limit` rows of the list at a path, from as many pages as it takes, and whether there are more."""
+    rows: list[dict[str, Any]] = []
+    cursor = None
+    while len(rows) <= limit:  # one more row than is shown tells whether there are more
+        page = client.get(path, limit=min(limit + 1 - len(rows), PAGE_SIZE), cursor=cursor, headers=headers)
+        rows += page[field]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    return rows[:limit], len(rows) > limit

@@ -13,12 +13,11 @@ from rich.table import Table
 
 from app.cli import render
 from app.cli.console import Api, AsJson, connect, notes, out, print_json
+from app.cli.listing import group_with_list
 from app.cli.render import table_of
 from app.client import ApiProblem
 from catalog.geometry.transforms import GeometryChoice
 from catalog.models.repo_ref import RepoRef
-
-vectors = typer.Typer(help="List stored vectors; show or delete one.", invoke_without_command=True)
 
 
 def compose(
@@ -76,25 +75,18 @@ def marking_errors(expression: str) -> Iterator[None]:
         raise
 
 
-@vectors.callback()
-def list_(
-    context: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of vectors to show.")] = 200,
-    api: Api = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show the stored vectors, oldest first."""
-    if context.invoked_subcommand is not None:
-        return
-    stored: list[dict[str, Any]] = []
-    cursor = None
-    with connect(api) as client:
-        while len(stored) < limit:
-            page = client.get("/v1/vectors", limit=min(limit - len(stored), 200), cursor=cursor)
-            stored += page["vectors"]
-            if (cursor := page["next_cursor"]) is None:
-                break
-    print_json({"vectors": stored}) if as_json else out.print(_vectors_table(stored))
+def _vectors_table(vectors: Iterable[dict[str, Any]]) -> Table:
+    table = table_of("vector", "norm", "feature", "base", "expression", "stored", "note")
+    for vector in vectors:
+        space = vector["space"]
+        unit_terms = " (unit terms)" if vector["unit_terms"] else ""
+        expression = f"{vector['expression']}{unit_terms}" if vector["expression"] else ""
+        row = (vector["name"], f"{vector['norm']:.4g}", space["feature"], space["base_repo"] or "", escape(expression))
+        table.add_row(*row, vector["created_at"][:10], escape(vector["note"] or ""))
+    return table
+
+
+vectors = group_with_list("/v1/vectors", _vectors_table, help="List stored vectors; show or delete one.")
 
 
 @vectors.command()
@@ -127,15 +119,4 @@ def _residuals_table(residuals: Iterable[dict[str, Any]]) -> Table:
         name = f"{residual['repo_id']}{' (known mixture)' if residual['known_mixture'] else ''}"
         metrics = (residual[field] for field in ("cosine", "relative", "min_relative", "scale"))
         table.add_row(name, *(f"{metric:.4f}" for metric in metrics))
-    return table
-
-
-def _vectors_table(vectors: Iterable[dict[str, Any]]) -> Table:
-    table = table_of("vector", "norm", "feature", "base", "expression", "stored", "note")
-    for vector in vectors:
-        space = vector["space"]
-        unit_terms = " (unit terms)" if vector["unit_terms"] else ""
-        expression = f"{vector['expression']}{unit_terms}" if vector["expression"] else ""
-        row = (vector["name"], f"{vector['norm']:.4g}", space["feature"], space["base_repo"] or "", escape(expression))
-        table.add_row(*row, vector["created_at"][:10], escape(vector["note"] or ""))
     return table

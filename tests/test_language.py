@@ -23,13 +23,19 @@ BRITISH = (
 )
 
 
+def source_files() -> list[Path]:
+    """All files but those in hidden folders, for a tree that is no Git checkout."""
+    return [file for file in ROOT.rglob("*") if not any(part.startswith(".") for part in file.relative_to(ROOT).parts)]
+
+
 @cache
 def texts() -> dict[str, str]:
     """The text files of the project, without those that quote words that are not used."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    files = [ROOT / name for name in listed.stdout.splitlines()] or list(ROOT.rglob("*"))
+    files = [ROOT / name for name in listed.stdout.splitlines()] or source_files()
+    assert len(files) > 500
     quoting = {Path(__file__), GLOSSARY, RENAMED}
     return {
         str(file.relative_to(ROOT)): file.read_text()

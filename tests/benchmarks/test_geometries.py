@@ -17,20 +17,14 @@ from benchmarks.geometries import (
     whitened,
 )
 from catalog.geometry.transforms import DEFAULT_KINDS, Geometry, fit_default, principal_axes
+from tests.support.points import uneven_vectors, unit
 
 KINDS = [name for name in GEOMETRIES if name != "raw"]
 
 
 @pytest.fixture
 def vectors() -> np.ndarray:
-    """Twelve vectors of uneven length around a common direction."""
-    generator = np.random.default_rng(0)
-    spread = generator.normal(size=(12, 8)) * np.linspace(3, 0.5, 8)
-    return ((spread + 2) * generator.uniform(0.1, 10, (12, 1))).astype(np.float32)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return uneven_vectors()
 
 
 def cosines(vectors: np.ndarray) -> np.ndarray:

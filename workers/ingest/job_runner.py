@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from catalog.database import Database
@@ -32,29 +33,21 @@ def report_progress(database: Database, job: Job, worker_id: int) -> Report:
     return report
 
 
+@dataclass(eq=False)
 class JobRunner(ABC):
     """Runs the jobs of one source, one at a time, on the bases in memory."""
 
-    title: ClassVar[str]  # what it runs ("a task"), shown in the worker's activity
+    title: ClassVar[str]  # what such a job does, shown as the worker's activity
 
-    def __init__(
-        self,
-        database: Database,
-        bases: ResidentBases,
-        fetcher: Fetcher,
-        worker_id: int,
-        *,
-        reporter: Reporter = report_progress,
-    ) -> None:
-        self._database = database
-        self._bases = bases
-        self._fetcher = fetcher
-        self._worker_id = worker_id
-        self._reporter = reporter
+    database: Database
+    bases: ResidentBases
+    fetcher: Fetcher
+    worker_id: int
+    reporter: Reporter = field(default=report_progress, kw_only=True)
 
     @abstractmethod
     def run(self, job: Job) -> None:
         """Run a claimed job to its end. Raises any `CatalogError`, and `Cancelled`."""
 
     def _reporter_for(self, job: Job) -> Report:
-        return self._reporter(self._database, job, self._worker_id)
+        return self.reporter(self.database, job, self.worker_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,7 +16,6 @@ from torch import nn
 from catalog.archives import repository as archives
 from catalog.arithmetic.additivity import residual
 from catalog.auth.viewer import PUBLIC
-from catalog.database import Database
 from catalog.errors import CatalogError, MergeIncompatible, RevisionNotFound
 from catalog.jobs.repository import attempts
 from catalog.merges import repository as merges
@@ -26,13 +26,12 @@ from catalog.spaces import repository as spaces
 from catalog.tables import Job, Merge, Model, Source
 from catalog.vectors.numeric import cosine
 from catalog.vectors.repository import vectors
-from workers.bases.residents import Resident, ResidentBases
+from workers.bases.residents import Resident
 from workers.encoding.encoder import Encoding
 from workers.encoding.lora_path import names_in_causal_lm
 from workers.finetunes.content import content_sha
 from workers.finetunes.reading import FineTune, read_finetune
-from workers.ingest.fetcher import Fetcher
-from workers.ingest.job_runner import JobRunner, Report, Reporter, report_progress
+from workers.ingest.job_runner import JobRunner, Report
 from workers.merges import adapter_writer
 from workers.merges.combining import Modules, combine
 from workers.process.cancellation import raise_if_cancelled
@@ -44,26 +43,16 @@ from workers.process.zip_archive import packed
 FETCHED, MERGED = 0.3, 0.9  # of a job's progress
 
 
+@dataclass(eq=False)
 class MergeRunner(JobRunner):
     """Runs the jobs of merges, one at a time. The base is only used to measure the result."""
 
     title = "a merge"
 
-    def __init__(
-        self,
-        database: Database,
-        bases: ResidentBases,
-        fetcher: Fetcher,
-        worker_id: int,
-        *,
-        reporter: Reporter = report_progress,
-        pack: Callable[[Path], AbstractContextManager[BinaryIO]] = packed,
-    ) -> None:
-        super().__init__(database, bases, fetcher, worker_id, reporter=reporter)
-        self._pack = pack
+    pack: Callable[[Path], AbstractContextManager[BinaryIO]] = field(default=packed, kw_only=True)
 
     def run(self, job: Job) -> None:
-        with self._database.transaction() as session:
+        with self.database.transaction() as session:
             merge = merges.get_by_model(session, job.model_id)
         weights = {part["repo_id"]: part["weight"] for part in merge.parts}
         spec = MergeSpec(weights, merge.method, **merge.settings)
@@ -72,7 +61,7 @@ class MergeRunner(JobRunner):
         with FileLocks() as locks, scratch() as scratch_folder:
             parts = self._fetch_parts(merge, locks, report)
             check_mergeable(spec, parts)
-            resident = self._bases.get(self._fetcher.resolve_base(merge.base_repo, merge.base_sha))
+            resident = self.bases.get(self.fetcher.resolve_base(merge.base_repo, merge.base_sha))
             base = resident.encoder.base
             timestamps.append(time.monotonic())
             modules = combine(
@@ -95,11 +84,11 @@ class MergeRunner(JobRunner):
                 "bytes": sum(file.stat().st_size for file in folder.iterdir()),
                 "seconds": dict(zip(("fetching", "merging", "measuring"), durations, strict=True)),
             }
-            with self._pack(folder) as archive:
+            with self.pack(folder) as archive:
                 retry_while_database_down(lambda: self._store(job, merge, resident, encoding, metrics, archive))
 
     def _fetch_parts(self, merge: Merge, locks: FileLocks, report: Report) -> list[FineTune]:
-        with self._database.transaction() as session:
+        with self.database.transaction() as session:
             part_models = models.get_by_ids(session, part_ids(merge), PUBLIC)
         parts = []
         for number, part in enumerate(merge.parts, 1):
@@ -116,7 +105,7 @@ class MergeRunner(JobRunner):
         )
         if model is None or model.revision is None or model.revision.sha != part["sha"]:
             raise changed
-        finetune = self._fetcher.fetch_current(model, locks, public=True)
+        finetune = self.fetcher.fetch_current(model, locks, public=True)
         if model.source == Source.FOLDER and content_sha(finetune.folder) != part["sha"]:
             raise changed
         return finetune
@@ -124,8 +113,8 @@ class MergeRunner(JobRunner):
     def _store(
         self, job: Job, merge: Merge, resident: Resident, encoding: Encoding, metrics: dict[str, Any], archive: BinaryIO
     ) -> None:
-        with self._database.transaction() as session:
-            if not attempts.finish(session, job.id, self._worker_id, None):
+        with self.database.transaction() as session:
+            if not attempts.finish(session, job.id, self.worker_id, None):
                 return
             measured = {
                 spaces.get_write_target(session, resident.encoder.space(feature), vector.size).id: vector

@@ -6,9 +6,9 @@ import math
 import random
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from catalog.database import Database
 from catalog.errors import CatalogError, ExamplesDeleted, NonFiniteWeights
 from catalog.jobs.repository import attempts
 from catalog.selections import repository as selections
@@ -20,11 +20,9 @@ from catalog.tasks.examples import Example, split_holdout
 from catalog.tasks.nearest import select_preferred
 from catalog.tasks.service import HOLDOUT_SHARE
 from catalog.tasks.training_config import TrainingConfig
-from workers.bases.residents import ResidentBases
 from workers.encoding.encoder import Encoder
 from workers.finetunes.reading import FineTune
-from workers.ingest.fetcher import Fetcher
-from workers.ingest.job_runner import JobRunner, Report, Reporter, report_progress
+from workers.ingest.job_runner import JobRunner, Report
 from workers.process.retries import retry_while_database_down
 from workers.selections.members import MAX_REFUSED, MemberLoader
 from workers.selections.results import TrialResult
@@ -34,27 +32,17 @@ from workers.tasks.scoring import Scorer
 SHOTS = 5  # examples that weights are chosen by, as in LoRAHub
 
 
+@dataclass(eq=False)
 class SelectionRunner(JobRunner):
     """Runs the jobs of selections, one at a time, on the bases in memory."""
 
     title = "a selection"
 
-    def __init__(
-        self,
-        database: Database,
-        bases: ResidentBases,
-        fetcher: Fetcher,
-        worker_id: int,
-        *,
-        reporter: Reporter = report_progress,
-        max_refused: int = MAX_REFUSED,
-    ) -> None:
-        super().__init__(database, bases, fetcher, worker_id, reporter=reporter)
-        self._max_refused = max_refused
+    max_refused: int = field(default=MAX_REFUSED, kw_only=True)
 
     def run(self, job: Job) -> None:
         start = time.monotonic()
-        with self._database.transaction() as session:
+        with self.database.transaction() as session:
             selection = selections.get_by_model(session, job.model_id)
             task = tasks.get(session, selection.task_id)
             run = next(run for run in task.runs if run.id == selection.run_id)
@@ -64,15 +52,15 @@ class SelectionRunner(JobRunner):
             raise ExamplesDeleted(
                 f"The examples of task {task.id} have been deleted: create it again with `keep_examples`."
             )
-        encoder = self._bases.get(self._fetcher.resolve_base(run.base_repo, run.base_sha)).encoder
-        loader = MemberLoader(self._database, self._fetcher, encoder.base, candidates, max_refused=self._max_refused)
+        encoder = self.bases.get(self.fetcher.resolve_base(run.base_repo, run.base_sha)).encoder
+        loader = MemberLoader(self.database, self.fetcher, encoder.base, candidates, max_refused=self.max_refused)
         strategies = {name: STRATEGIES[Strategy(name)] for name in selection.strategies}
         metrics = evaluate(encoder, loader, strategies, selection, task, self._reporter_for(job))
         metrics |= {"seconds": round(time.monotonic() - start, 2), "candidates": len(candidates)}
 
         def store() -> None:
-            with self._database.transaction() as session:
-                if attempts.finish(session, job.id, self._worker_id, None):
+            with self.database.transaction() as session:
+                if attempts.finish(session, job.id, self.worker_id, None):
                     selections.store_metrics(session, selection.id, metrics)
 
         retry_while_database_down(store)

@@ -57,7 +57,7 @@ class TaskRunner(JobRunner):
 
     def run(self, job: Job) -> None:
         start = time.monotonic()
-        with self._database.transaction() as session:
+        with self.database.transaction() as session:
             task, run = tasks.get_by_model(session, job.model_id)
         if task.examples is None:
             raise ExamplesDeleted(
@@ -65,7 +65,7 @@ class TaskRunner(JobRunner):
             )
         examples = [Example(**row) for row in task.examples]
         training, holdout = split_holdout(examples, HOLDOUT_SHARE) if task.verify else (examples, [])
-        resident = self._bases.get(self._fetcher.resolve_base(run.base_repo, run.base_sha))
+        resident = self.bases.get(self.fetcher.resolve_base(run.base_repo, run.base_sha))
         encoder, config = resident.encoder, TrainingConfig(**task.training_config)
         report, share = self._reporter_for(job), TRAINING_SHARE if holdout else 1.0
         with scratch() as folder:
@@ -88,7 +88,7 @@ class TaskRunner(JobRunner):
 
     def _verify(self, task: Task, encoder: Encoder, measurements: Measurements, scorer: Scorer) -> dict[str, Any]:
         """The losses of the nearest models, and of the base, on the holdout."""
-        with self._database.transaction() as session:
+        with self.database.transaction() as session:
             targets = _write_targets(session, encoder, measurements)
             nearest = nearest_models(session, targets, measurements.vectors, task.verify)
         scores: list[dict[str, Any]] = []
@@ -102,7 +102,7 @@ class TaskRunner(JobRunner):
     def _score(self, scorer: Scorer, model: Model) -> Losses | CatalogError:
         locks = FileLocks()
         try:
-            [result] = scorer.finetunes([self._fetcher.fetch_current(model, locks)])
+            [result] = scorer.finetunes([self.fetcher.fetch_current(model, locks)])
             return result
         except DatabaseUnavailable:
             raise
@@ -120,8 +120,8 @@ class TaskRunner(JobRunner):
         metrics: dict[str, Any],
         adapter: Path | None,
     ) -> None:
-        with self._database.transaction() as session:
-            if not attempts.finish(session, job.id, self._worker_id, None):
+        with self.database.transaction() as session:
+            if not attempts.finish(session, job.id, self.worker_id, None):
                 return
             targets = _write_targets(session, encoder, measurements)
             vectors = {targets[feature].id: rows for feature, rows in measurements.vectors.items()}

@@ -19,20 +19,14 @@ from catalog.geometry.transforms import (
     softened,
     standardized,
 )
+from tests.support.points import uneven_vectors, unit
 
 FITS = (centered, standardized, softened)
 
 
 @pytest.fixture
 def vectors() -> np.ndarray:
-    """Twelve vectors of uneven length around a common direction."""
-    generator = np.random.default_rng(0)
-    spread = generator.normal(size=(12, 8)) * np.linspace(3, 0.5, 8)
-    return ((spread + 2) * generator.uniform(0.1, 10, (12, 1))).astype(np.float32)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return uneven_vectors()
 
 
 def test_no_geometry_at_all_changes_nothing(vectors: np.ndarray):

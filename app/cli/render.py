@@ -150,6 +150,8 @@ def model(detail: dict[str, Any]) -> RenderableType:
         for field in ("tags", "datasets", "languages"):
             if metadata[field]:
                 properties.add_row(field, escape(" ".join(metadata[field])))
+        for note in revision["notes"]:
+            properties.add_row("note", escape(note))
         for candidate in evidence.get("tried", []):
             properties.add_row("tried", escape(f"{candidate.get('candidate')}: {candidate.get('outcome')}"))
     norms = table_of("feature", "norm", "noise floor")

@@ -40,11 +40,13 @@ class Encoding:
     """One fine-tune's vectors by feature, (d,) float32 each, and their Euclidean norms.
 
     `explanation` is set for `delta_activations` after the final norm, the only layer that the output head reads.
+    `notes` are sentences for users about what was measured, such as a part that was left out.
     """
 
     vectors: dict[str, np.ndarray]
     norms: dict[str, float]
     explanation: Explanation | None = None
+    notes: tuple[str, ...] = ()
 
 
 class EncodingPath(Protocol):
@@ -167,7 +169,8 @@ class Encoder:
             if not torch.isfinite(vector).all():
                 return NonFiniteVector(f"The vector of {name} has NaN or infinity.")
             vectors[name] = vector.cpu().numpy()
-        return Encoding(vectors, {name: float(np.linalg.norm(vector)) for name, vector in vectors.items()})
+        norms = {name: float(np.linalg.norm(vector)) for name, vector in vectors.items()}
+        return Encoding(vectors, norms, notes=trace.notes)
 
     def _explained(self, results: Sequence[Encoding | CatalogError]) -> list[Encoding | CatalogError]:
         """The same results with explanations, computed together because each pass over the output head takes time."""

@@ -23,7 +23,8 @@ MAX_LOGIT_BYTES = 64 * 2**20  # of logits at a time; those of a whole forward pa
 class Trace:
     """The states of one forward pass that features read, float32, in the plan's order of tokens.
 
-    `head` is None if the model has the output head of its base.
+    `head` is None if the model has the output head of its base. `notes` are sentences for users about how the model was
+    run.
     """
 
     plan: TokenPlan
@@ -31,6 +32,7 @@ class Trace:
     final: Tensor | None  # (T, H), after the final norm; None if the plan ends earlier
     middle: Tensor | None = None  # (T, H), at the plan's middle layer; None if it has none
     head: Head | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def vocabulary(self) -> int:
@@ -61,7 +63,7 @@ class Trace:
     def select(self, plan: TokenPlan, tokens: Tensor) -> Trace:
         """The trace of `plan`, whose tokens are `tokens` of this trace."""
         final, middle = (None if state is None else state[tokens] for state in (self.final, self.middle))
-        return Trace(plan, self.hidden[tokens], final, middle, self.head)
+        return Trace(plan, self.hidden[tokens], final, middle, self.head, self.notes)
 
 
 def join(plan: TokenPlan, parts: Sequence[Trace]) -> Trace:
@@ -69,9 +71,8 @@ def join(plan: TokenPlan, parts: Sequence[Trace]) -> Trace:
     if len(parts) == 1:
         return parts[0]
     hidden = torch.cat([part.hidden for part in parts])
-    return Trace(
-        plan, hidden, _joined(part.final for part in parts), _joined(part.middle for part in parts), parts[0].head
-    )
+    final, middle = _joined(part.final for part in parts), _joined(part.middle for part in parts)
+    return Trace(plan, hidden, final, middle, parts[0].head, parts[0].notes)
 
 
 def _joined(states: Iterable[Tensor | None]) -> Tensor | None:

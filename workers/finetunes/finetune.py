@@ -25,7 +25,8 @@ class FineTune:
     `kind` is a PEFT type in lower case, "dora" or "full". `path` is the encoding path: "lora" (several in one forward
     pass), "peft", "prompt" or "full". `declared_base` and `card_base` are the author's claims. `tensors` are those of
     an adapter, in the file's dtype; the tensors of a full model stay on disk. `shapes` are set for both. `modules` are
-    the low-rank modules.
+    the low-rank modules. `notes` are sentences for users about how the files were read, such as a prefix that was
+    removed from names.
     """
 
     name: str
@@ -38,6 +39,7 @@ class FineTune:
     card_base: str | None = None
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
     modules: Mapping[str, LoraModule] = field(default_factory=dict, repr=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class EncodingWriter:
             base_repo=fetched.base.repo,
             base_sha=fetched.base.sha,
             evidence=fetched.base.evidence,
-            facts=fetched.finetune.facts,
+            facts=fetched.finetune.facts | {"notes": [*fetched.finetune.notes, *encoding.notes]},
         )
         feed.remove_from_other_bases(session, fetched.job.model_id, fetched.base.repo)
         if fetched.metadata is not None:

@@ -42,12 +42,14 @@ class Revision(BaseModel):
     sha: str
     kind: str = Field(examples=["lora"])
     base: BaseModelRef
+    notes: list[str] = Field(description="Sentences about how its files were read and run, such as a part left out.")
     created_at: datetime
 
     @classmethod
     def from_row(cls, revision: tables.Revision) -> Self:
         base = BaseModelRef(repo_id=revision.base_repo, sha=revision.base_sha, evidence=revision.base_evidence)
-        return cls(sha=revision.sha, kind=revision.kind, base=base, created_at=revision.created_at)
+        notes = (revision.facts or {}).get("notes", [])
+        return cls(sha=revision.sha, kind=revision.kind, base=base, notes=notes, created_at=revision.created_at)
 
 
 class Metadata(BaseModel):

@@ -317,7 +317,8 @@ def weight_error(pico_base: Path, parts: dict[Path, float], merged: Path) -> flo
 
 def test_ranks_are_stored_with_a_revision(database: Database, pipeline: Pipeline):
     with database.transaction() as session:
-        assert models.get(session, "local/m0").revision.facts == {"path": "lora", "ranks": [4], "rslora": False}
+        expected = {"path": "lora", "ranks": [4], "rslora": False, "notes": []}
+        assert models.get(session, "local/m0").revision.facts == expected
 
 
 @pytest.mark.parametrize("change", ["file", "revision"])

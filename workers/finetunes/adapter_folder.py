@@ -13,6 +13,7 @@ from workers.finetunes.finetune import FineTune, read_config
 from workers.finetunes.lora_config import EXPERT_MODULE, LORA_KEY, LoraModule, check_lora, parse_adalora, parse_lora
 from workers.finetunes.peft_kinds import KINDS
 from workers.finetunes.repo_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from workers.finetunes.tensor_names import clean_adapter
 
 Load = Callable[[str], dict[str, torch.Tensor]]  # from a file name to its tensors; on "meta" if only screened
 
@@ -28,7 +29,7 @@ def read_adapter(folder: Path, name: str, card_base: str | None, load: Load) -> 
         raise UnsupportedAdapter(f"{name} has the PEFT type {str(peft_type)[:40]!r}, which is not supported.")
     if peft_type in ("LORA", "ADALORA"):
         check_lora(config)
-    tensors = load(ADAPTER_WEIGHTS)
+    tensors, notes = clean_adapter(load(ADAPTER_WEIGHTS))
     if not tensors:
         raise InvalidAdapterConfig(f"{name} has no tensors.")
     path, modules = _path(str(peft_type), config, tensors)
@@ -44,6 +45,7 @@ def read_adapter(folder: Path, name: str, card_base: str | None, load: Load) -> 
         card_base=card_base,
         tensors=tensors,
         modules=modules,
+        notes=notes,
     )
 
 

@@ -1,0 +1,148 @@
+"""What wrappers of a model leave in the names of its tensors, and names without it.
+
+A wrapped model saved by its own `state_dict` has the wrapper's attribute in every name. No model of transformers has an
+attribute of such a name where it is removed here, so a name without it is what the author's model has. Whatever else
+differs between classes of one model depends on the base (`workers/encoding/module_names.py`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from catalog.errors import InvalidAdapterConfig, InvalidModelConfig
+from workers.finetunes.lora_config import PEFT_PREFIX
+from workers.finetunes.peft_kinds import KINDS
+
+Value = TypeVar("Value")
+
+INNER_WRAPPERS = {  # removed wherever they are
+    "_orig_mod": "torch.compile",
+    "_fsdp_wrapped_module": "FSDP",
+    "_fpw_module": "FSDP",
+    "_checkpoint_wrapped_module": "activation checkpointing",
+    "_forward_module": "Lightning Fabric",
+}
+OUTER_WRAPPERS = {  # removed only at the beginning, or directly after PEFT's prefix
+    "module": "DDP or DeepSpeed",
+    "state_dict": "a checkpoint's dictionary",
+    "pretrained_model": "a value head's wrapper",
+}
+# attributes of trainers' classes, removed only in front of PEFT's prefix, where no model's own module can be
+HOLDERS = frozenset({"model", "_model", "net", "network", "llm", "lm", "policy", "actor", "student", "peft_model"})
+SHARED_PREFIX = "base_model."  # of tensors that all layers share, and the first half of `PEFT_PREFIX`
+SAVED_COPIES = ("modules_to_save", "ln_tuning_layers")  # a tensor's own name in its module follows
+# beginnings of the names of an adapter's tensors within a module; the adapter's name follows, until PEFT removes it
+LEAVES = (*(kind.leaf for kind in KINDS.values()), "vera_", "trainable_tokens_delta")
+DEFAULT_ADAPTER = "default"
+
+
+def clean_name(name: str) -> str:
+    """A tensor's name without the attributes of wrappers."""
+    return _unwrap(name)[0]
+
+
+def clean_names(
+    names: Iterable[str], error: type[InvalidAdapterConfig | InvalidModelConfig]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Each name with its clean name, and a note for each wrapper. Raises `error` if two names become the same."""
+    cleaned, removed = {}, set()
+    for name in names:
+        cleaned[name], wrappers = _unwrap(name)
+        removed |= wrappers
+    _check_unique(cleaned, sorted(removed), error)
+    return cleaned, tuple(_note(wrapper) for wrapper in sorted(removed))
+
+
+def clean_adapter(tensors: Mapping[str, Value]) -> tuple[dict[str, Value], tuple[str, ...]]:
+    """An adapter's tensors by their names as PEFT writes them, and a note for everything that was removed.
+
+    Raises `InvalidAdapterConfig` if two names become the same, or if the tensors are of several adapters.
+    """
+    cleaned, notes = clean_names(tensors, InvalidAdapterConfig)
+    adapter = _adapter_name(cleaned.values())
+    if adapter is not None:
+        cleaned = {name: _without_adapter_name(clean, adapter) for name, clean in cleaned.items()}
+        _check_unique(cleaned, [adapter], InvalidAdapterConfig)
+        if adapter != DEFAULT_ADAPTER:
+            notes += (f"The adapter's own name {adapter[:40]!r} was removed from the names of its tensors.",)
+    return {cleaned[name]: value for name, value in tensors.items()}, notes
+
+
+def _unwrap(name: str) -> tuple[str, set[str]]:
+    """A name without wrappers, and the wrappers."""
+    *path, last = name.split(".")
+    removed = {part for part in path if part in INNER_WRAPPERS}
+    rest = ".".join([part for part in path if part not in INNER_WRAPPERS] + [last])
+    prefix = ""
+    while True:
+        if rest.startswith(PEFT_PREFIX):
+            removed |= {PEFT_PREFIX} if prefix else set()
+            prefix, rest = PEFT_PREFIX, rest.removeprefix(PEFT_PREFIX)
+            continue
+        first, _, after = rest.partition(".")
+        holds_peft = first in HOLDERS and SHARED_PREFIX in after
+        if not after or not (first in OUTER_WRAPPERS or holds_peft):
+            break
+        removed.add(first)
+        rest = after
+    if f".{PEFT_PREFIX}" in rest:  # PEFT around one part of the model
+        removed.add(PEFT_PREFIX)
+        prefix, rest = PEFT_PREFIX, rest.replace(f".{PEFT_PREFIX}", ".")
+    return (rest if rest.startswith(SHARED_PREFIX) else prefix + rest), removed
+
+
+def _note(wrapper: str) -> str:
+    origin = {**INNER_WRAPPERS, **OUTER_WRAPPERS, PEFT_PREFIX: "PEFT inside another wrapper"}
+    source = origin.get(wrapper, "a trainer's class")
+    return f"'{wrapper.rstrip('.')}.', which {source} left there, was removed from the names of the tensors."
+
+
+def _check_unique(
+    cleaned: Mapping[str, str], removed: list[str], error: type[InvalidAdapterConfig | InvalidModelConfig]
+) -> None:
+    (name, count) = Counter(cleaned.values()).most_common(1)[0] if cleaned else ("", 1)
+    if count > 1:
+        first, second = [original for original, clean in cleaned.items() if clean == name][:2]
+        raise error(
+            f"The tensors {first[:120]} and {second[:120]} have the same name without "
+            f"{', '.join(repr(wrapper[:40]) for wrapper in removed)}, which a wrapper left there. "
+            "Save one model, unwrapped, with `save_pretrained`."
+        )
+
+
+def _adapter_name(names: Iterable[str]) -> str | None:
+    """The adapter's name that its tensors have; None if they have none. Raises `InvalidAdapterConfig` for several."""
+    adapters: set[str] = set()
+    after_copies: set[str] = set()
+    for name in names:
+        parts = name.split(".")
+        position = _leaf_position(parts)
+        if position is None:
+            continue
+        after = parts[position + 1 :]
+        if parts[position] in SAVED_COPIES:
+            after_copies.add(after[0] if len(after) > 1 else "")
+        elif after and after[0] not in ("weight", "bias"):
+            adapters.add(after[0])
+    if len(after_copies) == 1 and not adapters:
+        adapters = after_copies - {""}  # all copies of modules have the same word there
+    if len(adapters) > 1:
+        listed = ", ".join(repr(name[:40]) for name in sorted(adapters)[:3])
+        raise InvalidAdapterConfig(f"The file has tensors of several adapters ({listed}): save one of them alone.")
+    return next(iter(adapters), None)
+
+
+def _without_adapter_name(name: str, adapter: str) -> str:
+    parts = name.split(".")
+    position = _leaf_position(parts)
+    if position is not None and parts[position + 1 : position + 2] == [adapter]:
+        del parts[position + 1]
+    return ".".join(parts)
+
+
+def _leaf_position(parts: list[str]) -> int | None:
+    """The index of the word that PEFT adds to a module's name."""
+    positions = [index for index, part in enumerate(parts) if part in SAVED_COPIES or part.startswith(LEAVES)]
+    return positions[-1] if positions else None

@@ -37,9 +37,12 @@ class AdapterParts:
     head: dict[str, Tensor] = field(default_factory=dict)  # of the output head
 
 
-def sort_tensors(finetune: FineTune, model: PreTrainedModel) -> AdapterParts:
-    """Sort an adapter's tensors. Raises `ShapeMismatch` if the base has no module for a tensor."""
-    parts = AdapterParts(hooked=bool(finetune.modules) and not _needs_peft(finetune))
+def sort_tensors(finetune: FineTune, model: PreTrainedModel, *, hooks: bool = True) -> AdapterParts:
+    """Sort an adapter's tensors. Without `hooks`, all low-rank pairs go into PEFT's layers.
+
+    Raises `ShapeMismatch` if the base has no module for a tensor.
+    """
+    parts = AdapterParts(hooked=hooks and bool(finetune.modules) and not _needs_peft(finetune))
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for key, tensor in finetune.tensors.items():
         name = key.removeprefix(PEFT_PREFIX)

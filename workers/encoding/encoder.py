@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -18,21 +21,25 @@ from workers.encoding.continuations import CONTINUATIONS
 from workers.encoding.explanation import Explanation, explain
 from workers.encoding.features import Feature, find_feature
 from workers.encoding.features.base import MIDDLE_DEPTH
+from workers.encoding.forward import MAX_RELATIVE_ERROR, relative_error
 from workers.encoding.full_path import FullPath
 from workers.encoding.guard import BaseGuard
 from workers.encoding.lora_path import LoraPath
+from workers.encoding.model_loading import DTYPES
 from workers.encoding.peft_path import PeftPath
 from workers.encoding.prompt_path import PromptPath
 from workers.encoding.resident_base import ResidentBase
-from workers.encoding.token_plan import TokenPlan, plan_tokens
-from workers.encoding.trace import Trace, join, run
+from workers.encoding.token_plan import TokenPlan, plan_proof, plan_tokens
+from workers.encoding.trace import Trace, join
 from workers.finetunes.finetune import FineTune
 
 ENCODER_VERSION = "1"
 EXPLAINED_FEATURE = "delta_activations"  # its vectors can be read through the output head
 PART_TOKENS = 4096  # of one model in a forward pass; larger probe sets are run in parts
-FLOOR_BATCH_SIZES = (1, 2, 3)  # models in a forward pass
+FLOOR_NEIGHBORS = (0, 1, 2)  # perturbed models before the measured one in a packed forward pass
 FLOOR_SAFETY = 4.0  # a vector of this many times its noise has a cosine of 0.97 to its noiseless self
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,28 +73,44 @@ class Encoder:
         *,
         layer: int | float = -1,
         full_memory: int | None = None,
+        prove_kinds: bool = False,
     ) -> None:
         """`layer` is an index into `hidden_states` (-1: after the final norm) or a fraction of the depth.
 
         `full_memory` limits the bytes of a full fine-tune in memory (None: the free memory); a larger one is streamed.
+        With `prove_kinds`, the first fine-tune of each kind is compared with the plain path and PEFT's own layers.
 
-        Raises `UnknownFeature`, `InvalidProbeSet`, `InvalidInput`, and `UnsupportedBase` if a feature needs an output
-        head and the base has none.
+        Raises `UnknownFeature`, `InvalidProbeSet`, `InvalidInput`, and `UnsupportedBase` if the base cannot be
+        measured.
         """
         self.base = base
         self.probes = probes
         self.features = [find_feature(name) for name in features]
         self.layer = resolve_layer(layer, base.layers)
         self._plan = self._plan_for(self.features)
+        self._proof_plan = plan_proof(self._plan)
+        self.proof = base.prove(self._proof_plan)
+        self._kind_errors: dict[str, float] = {}
+        self._prove_kinds = prove_kinds
         self._parts = list(self._plan.parts(PART_TOKENS))
         self._guard = BaseGuard(base.model)
+        self._full = FullPath(base, full_memory)
         self._paths: dict[str, EncodingPath] = {
             "lora": LoraPath(base),
             "peft": PeftPath(base, self._guard),
             "prompt": PromptPath(base),
-            "full": FullPath(base, full_memory),
+            "full": self._full,
         }
         self._tables: dict[str, Tensor] | None = None
+
+    @property
+    def kind_errors(self) -> dict[str, float]:
+        """The kinds of which a fine-tune was compared with the plain path, with the largest relative error of a state;
+        infinite if it did not run packed.
+        """
+        proof = self._full.proof
+        full = {} if proof is None else {"full": math.inf if proof.error is None else proof.error}
+        return self._kind_errors | full
 
     @property
     def corrupted(self) -> bool:
@@ -103,7 +126,7 @@ class Encoder:
     def measure_base(self) -> dict[str, np.ndarray]:
         """Measure the base's own table of each feature, (N, d) float32, and use it for later vectors."""
         with kernels.exact(self.base.model):
-            tables = self._measure_base(models=1)
+            tables = self._measure_base(neighbors=0)
         self._tables = tables
         return {name: table.cpu().numpy() for name, table in tables.items()}
 
@@ -116,14 +139,16 @@ class Encoder:
     def noise_floor(self) -> dict[str, float]:
         """For each feature, the norm up to which a shift may be rounding error.
 
-        It is `FLOOR_SAFETY` times the largest norm of the base itself when it is encoded like a fine-tune, in several
-        batch sizes, and at least one rounding step per layer, by which the kernels of another machine may differ.
+        It is `FLOOR_SAFETY` times the largest norm of the base itself when it is encoded like a fine-tune, alone and
+        behind perturbed neighbors, and at least one rounding step per layer, by which the kernels of another machine
+        may differ. On the plain path, steps are those of the base's dtype.
         """
         base = self._base_tables()
-        step = torch.finfo(torch.float32).eps * self.base.layers
+        dtype = DTYPES[self.base.dtype] if self.base.forward.is_plain else torch.float32
+        step = torch.finfo(dtype).eps * self.base.layers
         floors = {name: step * _shift_norm(name, 2 * table, table) for name, table in base.items()}
-        for models in FLOOR_BATCH_SIZES:
-            for name, table in self._measure_base(models).items():
+        for neighbors in () if self.base.forward.is_plain else FLOOR_NEIGHBORS:
+            for name, table in self._measure_base(neighbors).items():
                 floors[name] = max(floors[name], FLOOR_SAFETY * _shift_norm(name, table, base[name]))
         return floors
 
@@ -140,19 +165,44 @@ class Encoder:
 
     def trace_base(self, plan: TokenPlan) -> Trace:
         """The trace of the base for the caller's plan."""
-        trace = join(plan, [run(self.base.model, part, 1)[0] for part in plan.parts(PART_TOKENS)])
+        trace = join(plan, [self.base.forward.run(part)[0] for part in plan.parts(PART_TOKENS)])
         return replace(trace, head=self.base.head) if plan.head else trace
 
     def _traces(
         self, finetunes: Sequence[FineTune], plan: TokenPlan, parts: Sequence[TokenPlan]
     ) -> list[Trace | CatalogError]:
+        for finetune in finetunes:
+            if self._prove_kinds and finetune.path != "full" and finetune.kind not in self._kind_errors:
+                self._prove_kind(finetune)
         results: dict[int, Trace | CatalogError] = {}
-        for path in dict.fromkeys(finetune.path for finetune in finetunes):
-            indices = [index for index, finetune in enumerate(finetunes) if finetune.path == path]
+        for path, plain in dict.fromkeys(self._route(finetune) for finetune in finetunes):
+            indices = [index for index, finetune in enumerate(finetunes) if self._route(finetune) == (path, plain)]
             path_finetunes = [finetunes[index] for index in indices]
-            part_traces = zip(*(self._paths[path].traces(path_finetunes, part) for part in parts), strict=True)
-            results.update(zip(indices, (self._joined(plan, traces) for traces in part_traces), strict=True))
+            with self.base.forward.plain() if plain else nullcontext():
+                part_traces = zip(*(self._paths[path].traces(path_finetunes, part) for part in parts), strict=True)
+                results.update(zip(indices, (self._joined(plan, traces) for traces in part_traces), strict=True))
         return [results[index] for index in range(len(finetunes))]
+
+    def _route(self, finetune: FineTune) -> tuple[str, bool]:
+        """The path of a fine-tune, and whether its kind was disproved, so that it runs on the plain path."""
+        disproved = not self._kind_errors.get(finetune.kind, 0.0) <= MAX_RELATIVE_ERROR
+        return (_reference_path(finetune) if disproved else finetune.path), disproved
+
+    def _prove_kind(self, finetune: FineTune) -> None:
+        """Compare a fine-tune with itself on the plain path and in PEFT's own layers. A fine-tune that either of them
+        refuses proves nothing.
+        """
+        with kernels.exact(self.base.model):
+            [trace] = self._paths[finetune.path].traces([finetune], self._proof_plan)
+        with self.base.forward.plain():
+            [expected] = self._paths[_reference_path(finetune)].traces([finetune], self._proof_plan)
+        if isinstance(trace, CatalogError) or isinstance(expected, CatalogError):
+            log.info("%s does not prove its kind, %s: %s", finetune.name, finetune.kind, (trace, expected))
+            return
+        error = relative_error(trace, expected)
+        self._kind_errors[finetune.kind] = error
+        if not error <= MAX_RELATIVE_ERROR:
+            log.warning("%s fine-tunes of %s run on the plain path: error %.1e", finetune.kind, self.base.repo, error)
 
     def _joined(self, plan: TokenPlan, parts: Sequence[Trace | CatalogError]) -> Trace | CatalogError:
         """A fine-tune's trace of the whole plan, or its first error."""
@@ -192,8 +242,12 @@ class Encoder:
         assert self._tables is not None
         return self._tables
 
-    def _measure_base(self, models: int) -> dict[str, Tensor]:
-        trace = join(self._plan, [run(self.base.model, part, models)[-1] for part in self._parts])
+    def _measure_base(self, neighbors: int) -> dict[str, Tensor]:
+        forward = self.base.forward
+        parts = (
+            forward.run_behind_neighbors(part, neighbors) if neighbors else forward.run(part)[0] for part in self._parts
+        )
+        trace = join(self._plan, list(parts))
         return self._read(replace(trace, head=self.base.head) if self._plan.head else trace)
 
     def _read(self, trace: Trace) -> dict[str, Tensor]:
@@ -215,6 +269,11 @@ class Encoder:
             whole=any(feature.whole_prompts for feature in features),
         )
         return plan.to(self.base.device)
+
+
+def _reference_path(finetune: FineTune) -> str:
+    """The path on which PEFT's own layers compute a fine-tune: plain LoRA otherwise runs in hooks."""
+    return "peft" if finetune.path == "lora" and finetune.tensors else finetune.path
 
 
 def feature_space(feature: Feature, layer: int, probe_set: str, dtype: str) -> Space:

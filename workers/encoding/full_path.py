@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,11 +19,12 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from catalog.errors import CatalogError, InvalidModelConfig, NonFiniteWeights, ShapeMismatch, UnsupportedBase
+from workers.encoding.forward import PLAIN, ForwardPass, Proof
 from workers.encoding.model_loading import DTYPES, clean_view, load_config, load_headless
 from workers.encoding.output_head import load_head
 from workers.encoding.resident_base import ResidentBase
-from workers.encoding.token_plan import TokenPlan
-from workers.encoding.trace import Trace, run
+from workers.encoding.token_plan import TokenPlan, plan_proof
+from workers.encoding.trace import Trace
 from workers.finetunes.finetune import FineTune
 from workers.process.scratch import scratch
 
@@ -30,16 +32,17 @@ from workers.process.scratch import scratch
 FREE_SETTINGS = ("token_id", "vocab_size", "max_position", "window", "pretraining_tp", "num_logits_to_keep")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class FullPath:
     """Encodes full models, one at a time.
 
     `memory` limits the bytes of one model on the device (None: the free memory); a larger model is streamed from its
-    files, layer by layer.
+    files, layer by layer. The first model of a packed base proves the path, and all run plain if it fails.
     """
 
     base: ResidentBase
     memory: int | None = None
+    proof: Proof | None = None
 
     def traces(self, finetunes: Sequence[FineTune], plan: TokenPlan) -> list[Trace | CatalogError]:
         """One result for each model, in order."""
@@ -68,7 +71,11 @@ class FullPath:
             dtype, placement = self._placement(finetune, str(offload))
             model = load_headless(view, config, dtype, InvalidModelConfig, **placement)
             check_finite(model)
-            trace = run(model, plan, 1)[0]
+            forward = ForwardPass(model, DTYPES[dtype], plain=self.base.forward.is_plain)
+            if self.proof is None and not forward.is_plain:
+                self.proof = forward.prove(plan_proof(plan))
+            with forward.plain() if self.proof and self.proof.path == PLAIN else nullcontext():
+                trace = forward.run(plan)[0]
             if not plan.head:
                 return trace
             head = load_head(view, model, self.base.device)

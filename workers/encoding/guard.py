@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,24 +21,32 @@ class BaseGuard:
     def __init__(self, model: nn.Module) -> None:
         self.corrupted = False
         self._model = model
-        self._expected: str | None = None
+        self._expected: dict[str, str] = {}  # by the attention in use, because classes of modules change with it
 
     def arm(self) -> None:
-        """Compute the expected checksum, once. Raises `BaseModelCorrupted` if an earlier check failed."""
+        """Compute the expected checksum, once for each path of the forward pass.
+
+        Raises `BaseModelCorrupted` if an earlier check failed.
+        """
         if self.corrupted:
             raise BaseModelCorrupted(
                 "The base model in memory was modified; it will be loaded again for the next attempt."
             )
-        if self._expected is None:
-            self._expected = checksum(self._model)
+        if self._attention not in self._expected:
+            self._expected[self._attention] = checksum(self._model)
 
     def check(self) -> None:
         """Raises `BaseModelCorrupted` if the base differs from its state at `arm`; every later check then fails too."""
-        self.corrupted = self.corrupted or checksum(self._model) != self._expected
+        self.corrupted = self.corrupted or checksum(self._model) != self._expected[self._attention]
         if self.corrupted:
             raise BaseModelCorrupted(
                 "The base model was modified by an adapter; the result was discarded and the base will be reloaded."
             )
+
+    @property
+    def _attention(self) -> str:
+        config: Any = getattr(self._model, "config", None)
+        return str(getattr(config, "_attn_implementation", None))
 
 
 def checksum(model: nn.Module) -> str:

@@ -20,11 +20,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 from transformers.activations import SiLUActivation
 from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.pytorch_utils import Conv1D
@@ -36,6 +38,7 @@ MAX_RELATIVE_ERROR = 1e-5  # of one row's output; float32 rounding stays below 1
 PROBE_SCALES = (0.1, 1.0, 10.0, 100.0)  # one input row each, so that clamps and thresholds show
 PROBE_HIDDEN, PROBE_INNER = 8, 16  # widths of the small layers that the formulas are compared on
 PROBE_SEED = 0
+ORIGINAL_CLASS = "class_in_transformers"  # the attribute in which a module keeps it
 
 log = logging.getLogger(__name__)
 
@@ -135,13 +138,28 @@ def install(model: nn.Module, dtype: torch.dtype) -> None:
     for module in model.modules():
         kind = type(module)
         if kind is nn.Linear:
-            module.__class__ = FastLinear
+            _replace_class(module, FastLinear)
         elif _has_gated_projections(module):
             if computes_gated_mlp(module):
-                module.__class__ = GatedMLP
+                _replace_class(module, GatedMLP)
             elif kind not in unchanged_classes:
                 unchanged_classes.add(kind)
                 log.info("%s is not the gated MLP that its layers suggest: it keeps its own forward", kind.__name__)
+
+
+@contextmanager
+def original_classes(model: nn.Module) -> Iterator[None]:
+    """Within the context, the modules of a float32 model have the classes that transformers gave them. In a model of a
+    reduced dtype, linear layers stay as they are, because their weights and inputs have different dtypes.
+    """
+    replaced = [(module, type(module)) for module in model.modules() if hasattr(module, ORIGINAL_CLASS)]
+    for module, _ in replaced:
+        _set_class(module, getattr(module, ORIGINAL_CLASS))
+    try:
+        yield
+    finally:
+        for module, kind in replaced:
+            _set_class(module, kind)
 
 
 def computes_gated_mlp(module: nn.Module) -> bool:
@@ -201,24 +219,65 @@ def exact(model: nn.Module) -> Iterator[None]:
     A float32 model is not affected.
     """
     swapped = [(module, type(module)) for module in model.modules() if type(module) in EXACT_CLASSES]
+    experts = [module for module in model.modules() if _has_experts(module) and _is_reduced(module)]
     for module, kind in swapped:
-        module.__class__ = EXACT_CLASSES[kind]
+        _set_class(module, EXACT_CLASSES[kind])
+    handles = [handle for module in experts for handle in _computed_in_float32(module)]
     try:
         yield
     finally:
+        for handle in handles:
+            handle.remove()
         for module, kind in swapped:
-            module.__class__ = kind
+            _set_class(module, kind)
+
+
+def _replace_class(module: nn.Module, kind: type[nn.Module]) -> None:
+    """Change a module's class, and keep its own for `original_classes`."""
+    setattr(module, ORIGINAL_CLASS, type(module))
+    _set_class(module, kind)
+
+
+def _set_class(module: Any, kind: type[nn.Module]) -> None:
+    module.__class__ = kind
+    if hasattr(module, "_old_forward"):  # of a module with hooks of accelerate, which call it
+        module._old_forward = MethodType(kind.forward, module)
+
+
+def _has_experts(module: nn.Module) -> bool:
+    """Whether a module has stacked weights of experts."""
+    return any(parameter.ndim == 3 for parameter in module.parameters(recurse=False))
+
+
+def _is_reduced(module: nn.Module) -> bool:
+    return any(parameter.dtype != torch.float32 for parameter in module.parameters(recurse=False))
+
+
+def _computed_in_float32(module: nn.Module) -> list[RemovableHandle]:
+    """Replace a module's parameters by copies in float32 for the time of its forward pass."""
+    reduced = dict(module._parameters)
+
+    def convert(module: nn.Module, args: object) -> None:
+        for name, parameter in reduced.items():
+            if parameter is not None:
+                module._parameters[name] = nn.Parameter(parameter.float(), requires_grad=False)
+
+    def restore(module: nn.Module, args: object, output: object) -> None:
+        module._parameters.update(reduced)
+
+    before = module.register_forward_pre_hook(convert, prepend=True)
+    return [before, module.register_forward_hook(restore, always_call=True)]
 
 
 def _mix(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):
             module.register_forward_hook(_float_output)
-        elif any(parameter.ndim == 3 for parameter in module.parameters(recurse=False)):  # a layer of experts
+        elif _has_experts(module):
             module.register_forward_pre_hook(_reduce_input)
             module.register_forward_hook(_float_output)
         elif type(module) in MIXED_CLASSES and not QUERY_KEY_PROJECTION.search(name):
-            module.__class__ = MIXED_CLASSES[type(module)]
+            _set_class(module, MIXED_CLASSES[type(module)])
             if module.bias is not None:
                 module.bias.data = module.bias.data.float()
         else:

@@ -15,7 +15,7 @@ from catalog.errors import CatalogError, ShapeMismatch, UnsupportedAdapter
 from workers.encoding.output_head import HEAD_NAMES
 from workers.encoding.resident_base import ResidentBase
 from workers.encoding.token_plan import TokenPlan
-from workers.encoding.trace import Trace, run
+from workers.encoding.trace import Trace
 from workers.finetunes.lora_config import LoraModule
 from workers.finetunes.reading import FineTune
 
@@ -39,9 +39,10 @@ class LoraPath:
                 fitted.append((index, fit(finetune.modules, self.base.model), fit_head(finetune.modules, self.base)))
             except CatalogError as error:
                 results[index] = error
-        for group in _even_groups(fitted, max(1, token_limit(self.base.device) // plan.tokens)):
+        limit = max(1, token_limit(self.base.device) // plan.tokens) if self.base.forward.batches else 1
+        for group in _even_groups(fitted, limit):
             with applied(self.base.model, [modules for _, modules, _ in group]):
-                traces = run(self.base.model, plan, len(group))
+                traces = self.base.forward.run(plan, len(group))
             for (index, _, head), trace in zip(group, traces, strict=True):
                 results[index] = replace(trace, head=self.base.head.with_lora(head)) if head and plan.head else trace
         return [results[index] for index in range(len(finetunes))]

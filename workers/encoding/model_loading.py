@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from transformers.utils import logging as transformers_logging
 
 from catalog.errors import CatalogError, CorruptWeights, Refused
 from catalog.errors.root import first_line
-from workers.encoding import kernels, packing
 from workers.process.scratch import scratch
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -71,16 +69,11 @@ def load_config(view: Path, shapes: Shapes, refused: type[Refused]) -> PreTraine
 def load_headless(
     view: Path, config: PreTrainedConfig, dtype: str, refused: type[Refused], **placement: Any
 ) -> PreTrainedModel:
-    """The model without its output head, ready to run; `placement` are `device_map` and related arguments.
+    """The model without its output head, as transformers loads it; `placement` are `device_map` and related arguments.
 
     Raises `CorruptWeights` and `refused`.
     """
     model: Any = _load(AutoModel, view, config, dtype, refused, attn_implementation="eager", **placement)
-    kernels.install(model, DTYPES[dtype])
-    packing.install(model)
-    for module in model.modules():
-        if hasattr(module, "_old_forward"):  # accelerate's hooks call it; `kernels` may have changed the class
-            module._old_forward = MethodType(type(module).forward, module)
     return model.requires_grad_(False).eval()
 
 

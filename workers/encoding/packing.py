@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
-from catalog.errors import UnsupportedBase
 from workers.encoding.token_plan import PROMPT, TokenPlan
 
 ATTENTION_NAME = "deltadex_packed"
@@ -122,10 +122,13 @@ def _sizes(branch: Tensor) -> list[int]:
 
 
 def install(model: PreTrainedModel) -> None:
-    """Install packed attention in a model. Raises `UnsupportedBase` if the model does not support custom attention."""
-    if not model._supports_attention_backend:
-        raise UnsupportedBase(f"{model.config.model_type} models do not support custom attention.")
-    model.set_attn_implementation(ATTENTION_NAME)
+    """Install packed attention in a model. Classes whose attention cannot be replaced keep their own."""
+    use_attention(model, ATTENTION_NAME)
+
+
+def use_attention(model: PreTrainedModel, name: str) -> None:
+    transformers_logging.set_verbosity_error()  # it warns about classes whose attention cannot be replaced
+    model.set_attn_implementation(name)
 
 
 def attend(

@@ -26,7 +26,7 @@ from workers.encoding.lora_path import applied, fit, fit_head
 from workers.encoding.output_head import Head
 from workers.encoding.resident_base import ResidentBase
 from workers.encoding.token_plan import TokenPlan
-from workers.encoding.trace import Trace, run
+from workers.encoding.trace import Trace
 from workers.finetunes.finetune import FineTune
 from workers.finetunes.lora_config import PEFT_PREFIX
 from workers.finetunes.peft_kinds import expert_settings, feedforward_settings, lora_settings, peft_config
@@ -47,11 +47,11 @@ class PeftPath:
         model = self.base.model
         try:
             self.guard.arm()
-            parts = sort_tensors(finetune, model)
+            parts = sort_tensors(finetune, model, hooks=not self.base.forward.is_plain)
             try:
                 with restored(model), attached(parts, finetune, model):
                     _check_vocabulary(model, plan)
-                    trace = run(model, plan, 1)[0]
+                    trace = self.base.forward.run(plan)[0]
             finally:
                 self.guard.check()
             return replace(trace, head=tuned_head(parts, finetune, self.base)) if plan.head else trace

@@ -18,9 +18,10 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from catalog.errors import CatalogError, InvalidAdapterConfig, ShapeMismatch, UnsupportedAdapter
 from workers.encoding import packing
+from workers.encoding.plain_forward import VirtualTokens
 from workers.encoding.resident_base import ResidentBase
 from workers.encoding.token_plan import PROMPT, TokenPlan
-from workers.encoding.trace import Trace, run
+from workers.encoding.trace import Trace
 from workers.finetunes.finetune import FineTune
 
 PREFIX_ATTENTION = "deltadex_prefixed"
@@ -40,17 +41,21 @@ class PromptPath:
 
     def _trace(self, finetune: FineTune, plan: TokenPlan) -> Trace | CatalogError:
         try:
-            prompt = _prompt(finetune).to(self.base.device, torch.float32)  # (V, d)
-            longer = plan_with_virtual(plan, len(prompt))
-            if finetune.config["peft_type"] == "PREFIX_TUNING":
-                heads = _positive_integer(finetune.config, "num_attention_heads")
-                context = _prefixed(self.base, prompt, heads, longer.virtual)
-            else:
-                context = _embedded(self.base.model, prompt, longer.virtual)
-            with context:
-                trace = run(self.base.model, longer.plan, 1)[0]
+            return self._run(_virtual_tokens(finetune, self.base), plan)
         except CatalogError as error:
             return error
+
+    def _run(self, virtual: VirtualTokens, plan: TokenPlan) -> Trace:
+        forward = self.base.forward
+        if forward.is_plain:
+            return forward.run_virtual(plan, virtual)
+        longer = plan_with_virtual(plan, virtual.count)
+        if virtual.prefix is not None:
+            context = _prefixed(self.base.model, virtual.prefix, longer.virtual)
+        else:
+            context = _embedded(self.base.model, virtual.embeddings, longer.virtual)
+        with context:
+            trace = forward.run(longer.plan)[0]
         return trace.select(plan, longer.real)
 
 
@@ -83,10 +88,7 @@ def plan_with_virtual(plan: TokenPlan, count: int) -> LongerPlan:
 
 @contextmanager
 def _embedded(model: PreTrainedModel, prompt: Tensor, virtual: Tensor) -> Iterator[None]:
-    """Within the context, the virtual tokens' embeddings are the prompt's rows. Raises `ShapeMismatch`."""
-    width = model.config.get_text_config().hidden_size
-    if prompt.shape[1] != width:
-        raise ShapeMismatch(f"The prompt's embeddings have {prompt.shape[1]} dimensions, the base's {width}.")
+    """Within the context, the virtual tokens' embeddings are the prompt's rows, (V, H)."""
 
     def replace_embeddings(module: nn.Module, args: Any, output: Tensor) -> Tensor:
         output = output.clone()  # (1, T, H)
@@ -101,17 +103,12 @@ def _embedded(model: PreTrainedModel, prompt: Tensor, virtual: Tensor) -> Iterat
 
 
 @contextmanager
-def _prefixed(base: ResidentBase, prompt: Tensor, heads: int, virtual: Tensor) -> Iterator[None]:
-    """Within the context, the virtual tokens' keys and values are the prompt's. Raises `ShapeMismatch`."""
-    width = prompt.shape[1] // (2 * base.layers)  # of the keys of all heads
-    if width * 2 * base.layers != prompt.shape[1] or width % heads:
-        raise ShapeMismatch(f"{prompt.shape[1]} values per token are not the keys and values of {base.layers} layers.")
-    layers = prompt.view(len(prompt), base.layers, 2, heads, width // heads).permute(1, 2, 3, 0, 4)  # (l, 2, h, V, D)
+def _prefixed(model: PreTrainedModel, layers: Tensor, virtual: Tensor) -> Iterator[None]:
+    """Within the context, the virtual tokens' keys and values are those of the prefix, (layers, 2, heads, V, D)."""
 
     def pass_prefix(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return args, {**kwargs, "prefix": layers, "virtual": virtual}
 
-    model = base.model
     handle = model.register_forward_pre_hook(pass_prefix, with_kwargs=True)
     original_attention = model.config._attn_implementation
     try:
@@ -143,6 +140,23 @@ def _attend(
     key[0, :, virtual] = keys[:, None].to(key.dtype)
     value[0, :, virtual] = values[:, None].to(value.dtype)
     return packing.attend(module, query, key, value, attention_mask, **options)
+
+
+def _virtual_tokens(finetune: FineTune, base: ResidentBase) -> VirtualTokens:
+    """Raises `InvalidAdapterConfig`, `UnsupportedAdapter`, `ShapeMismatch`."""
+    prompt = _prompt(finetune).to(base.device, torch.float32)  # (V, d)
+    if finetune.config["peft_type"] != "PREFIX_TUNING":
+        if prompt.shape[1] != base.hidden_size:
+            raise ShapeMismatch(
+                f"The prompt's embeddings have {prompt.shape[1]} dimensions, the base's {base.hidden_size}."
+            )
+        return VirtualTokens(embeddings=prompt)
+    heads = _positive_integer(finetune.config, "num_attention_heads")
+    width = prompt.shape[1] // (2 * base.layers)  # of the keys of all heads
+    if width * 2 * base.layers != prompt.shape[1] or width % heads:
+        raise ShapeMismatch(f"{prompt.shape[1]} values per token are not the keys and values of {base.layers} layers.")
+    layers = prompt.view(len(prompt), base.layers, 2, heads, width // heads)
+    return VirtualTokens(prefix=layers.permute(1, 2, 3, 0, 4))
 
 
 def _prompt(finetune: FineTune) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,19 +14,24 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTr
 
 from catalog.errors import NoSupportedWeights, UnsupportedBase
 from catalog.errors.root import first_line
+from workers.encoding.decoder import layer_count
+from workers.encoding.forward import PLAIN, ForwardPass, Proof
 from workers.encoding.model_loading import DTYPES, clean_view, load_config, load_headless, load_whole
 from workers.encoding.output_head import Head, input_embeddings, load_head
+from workers.encoding.token_plan import TokenPlan
 from workers.finetunes.finetune import MAX_CONFIG_BYTES, quantization
 from workers.finetunes.json_file import read_object
 from workers.finetunes.safetensors_file import read_header
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(eq=False)
 class ResidentBase:
     """A base model in memory: `AutoModel` (no output head), in evaluation mode, without gradients.
 
     `repo` and `sha` identify it in its spaces. In a reduced `dtype`, matrix products run in that dtype and the rest in
-    float32 (see `kernels`).
+    float32 (see `kernels`); on the plain path everything runs in it.
     """
 
     folder: Path
@@ -33,7 +39,7 @@ class ResidentBase:
     sha: str
     dtype: str
     device: str
-    model: PreTrainedModel
+    forward: ForwardPass
     tokenizer: PreTrainedTokenizerBase
 
     @classmethod
@@ -47,7 +53,25 @@ class ResidentBase:
             raise UnsupportedBase(f"The dtype {dtype} is not supported: choose one of {', '.join(DTYPES)}.")
         if not list(folder.glob("*.safetensors")) or not (folder / "config.json").is_file():
             raise NoSupportedWeights(f"{folder.name} has no config.json with safetensors files.")
-        return cls(folder, repo, sha, dtype, device, _load_model(folder, dtype, device), _load_tokenizer(folder))
+        forward = ForwardPass(_load_model(folder, dtype, device), DTYPES[dtype])
+        return cls(folder, repo, sha, dtype, device, forward, _load_tokenizer(folder))
+
+    def prove(self, plan: TokenPlan) -> Proof:
+        """Decide by a measurement on which path this base runs, and switch to it. `plan` is that of `plan_proof`.
+
+        Raises `UnsupportedBase` if the base cannot be measured.
+        """
+        proof = self.forward.prove(plan)
+        if proof.path == PLAIN and not self.forward.is_plain:
+            log.warning("%s runs on the plain path, which is slower: %s", self.repo, proof.reason)
+            del self.forward  # its memory is needed to load the unmodified classes and dtypes
+            model = _load_model(self.folder, self.dtype, self.device)
+            self.forward = ForwardPass(model, DTYPES[self.dtype], plain=True)
+        return proof
+
+    @property
+    def model(self) -> PreTrainedModel:
+        return self.forward.model
 
     @property
     def hidden_size(self) -> int:
@@ -60,7 +84,7 @@ class ResidentBase:
     @property
     def layers(self) -> int:
         """The number of decoder layers; `hidden_states` has one more entry."""
-        return self.model.config.get_text_config().num_hidden_layers
+        return layer_count(self.model)
 
     @cached_property
     def head(self) -> Head:

@@ -121,6 +121,20 @@ def plan_tokens(
     return replace(plan, layer=layer, middle=middle, to_end=to_end, head=head, whole=whole)
 
 
+def plan_proof(plan: TokenPlan) -> TokenPlan:
+    """Two prompts that read what `plan` reads: its longest prompt, followed by two of its continuations if it has any,
+    and the first half of that prompt.
+    """
+    prompts = [plan.ids[(plan.probe == number) & (plan.branch == PROMPT)].tolist() for number in range(plan.probes)]
+    longest = max(prompts, key=len)
+    if len(longest) == 1:
+        longest = longest * 2
+    tails = {number: longest for number in range(2)} if len(plan.target) else {}
+    proof = _plan_rows([longest, longest[: len(longest) // 2]], [tails, {}])
+    settings = {name: getattr(plan, name) for name in ("layer", "middle", "to_end", "head", "whole")}
+    return replace(proof, **settings).to(str(plan.ids.device))
+
+
 def plan_answers(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> TokenPlan:
     """A plan that predicts answers: token ids of prompts, each with one answer."""
     return plan_choices([(prompt, [answer]) for prompt, answer in rows])

@@ -19,7 +19,6 @@ from workers.encoding import kernels
 from workers.encoding.encoder import Encoder, Encoding
 from workers.encoding.kernels import FastLinear, GatedMLP, MixedConv1D
 from workers.encoding.resident_base import ResidentBase
-from workers.encoding.trace import run
 from workers.finetunes.reading import read_finetune
 
 FEATURE = "delta_activations"
@@ -233,8 +232,8 @@ def test_exact_rounds_only_the_weights(bases: dict[str, Path], architecture: str
     for name, parameter in reduced.base.model.named_parameters():
         rounded.base.model.get_parameter(name).data.copy_(parameter)
     with kernels.exact(reduced.base.model):
-        hidden = run(reduced.base.model, reduced._plan, 1)[0].hidden
-    torch.testing.assert_close(hidden, run(rounded.base.model, rounded._plan, 1)[0].hidden, rtol=1e-4, atol=1e-5)
+        hidden = reduced.base.forward.run(reduced._plan)[0].hidden
+    torch.testing.assert_close(hidden, rounded.base.forward.run(rounded._plan)[0].hidden, rtol=1e-4, atol=1e-5)
 
 
 def test_exact_restores_the_reduced_layers(bases: dict[str, Path]):

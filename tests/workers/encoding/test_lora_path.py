@@ -11,7 +11,6 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel
 
 from catalog.errors import NonFiniteVector, ShapeMismatch
 from catalog.spaces.probes import ProbeSet
@@ -24,7 +23,7 @@ from workers.encoding.guard import checksum
 from workers.encoding.lora_path import applied
 from workers.encoding.resident_base import ResidentBase
 from workers.encoding.token_plan import TokenPlan
-from workers.encoding.trace import Trace, run
+from workers.encoding.trace import Trace
 from workers.finetunes.reading import FineTune, read_finetune
 
 FEATURE = "delta_activations"
@@ -117,11 +116,12 @@ def test_batch_size_is_limited_by_tokens(
     monkeypatch.setattr(lora_path, "CPU_TOKENS", limit)
     models: list[int] = []
 
-    def recording_run(model: PreTrainedModel, plan: TokenPlan, count: int) -> list[Trace]:
+    def recording_run(plan: TokenPlan, count: int) -> list[Trace]:
         models.append(count)
-        return run(model, plan, count)
+        return run(plan, count)
 
-    monkeypatch.setattr(lora_path, "run", recording_run)
+    run = encoder.base.forward.run
+    monkeypatch.setattr(encoder.base.forward, "run", recording_run)
     encoded = vectors(encoder, [read_finetune(folder) for folder in adapters])
     assert models == sizes
     assert all(relative_error(one, other) <= 1e-5 for one, other in zip(encoded, expected, strict=True))
@@ -174,7 +174,7 @@ def test_hooks_are_removed_when_a_forward_pass_fails(encoder: Encoder, adapters:
     before = checksum(encoder.base.model)
     modules = {"layers.0.mlp.down_proj": next(iter(read_finetune(adapters[0]).modules.values()))}  # of another width
     with pytest.raises(RuntimeError), applied(encoder.base.model, [modules]):
-        run(encoder.base.model, encoder._plan, 1)
+        encoder.base.forward.run(encoder._plan)
     assert checksum(encoder.base.model) == before
 
 

@@ -1,0 +1,52 @@
+"""The text decoder within a model, whose class may contain other parts such as a vision tower."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from catalog.errors import UnsupportedBase
+
+MODALITIES = {  # by the main input of a model's class
+    "input_features": "a speech model",
+    "input_values": "a speech model",
+    "pixel_values": "a vision model",
+    "pixel_values_videos": "a vision model",
+}
+# their processors mark the prompt as a prefix whose tokens attend to each other both ways
+PREFIX_LANGUAGE_MODELS = ("paligemma", "colpali")
+WHAT_TO_DO = "Submit fine-tunes of causal language models."
+
+
+def check_is_decoder(model: PreTrainedModel) -> None:
+    """Raises `UnsupportedBase` for a model that is no causal language model by its class or config."""
+    name, reason = model.config.model_type, None
+    if model.main_input_name in MODALITIES:
+        reason = f"is {MODALITIES[model.main_input_name]}, which does not read text alone"
+    elif getattr(model.config, "is_encoder_decoder", False):
+        reason = "is an encoder-decoder: a prompt's last token is read by its encoder, both ways"
+    elif name in PREFIX_LANGUAGE_MODELS:
+        reason = "is a prefix language model: the tokens of a prompt attend to each other both ways"
+    if reason:
+        raise UnsupportedBase(f"{name} {reason}, so Delta Activations do not apply. {WHAT_TO_DO}")
+
+
+def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
+    """The text decoder's layers that run on text alone, in order. Raises `UnsupportedBase` if the model has none."""
+    count = layer_count(model)
+    # these attend to an image and are skipped without one (Llama 3.2 Vision)
+    skipped = getattr(model.config.get_text_config(decoder=True), "cross_attention_layers", None) or ()
+    for module in model.get_decoder().modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return [layer for number, layer in enumerate(module) if number not in skipped]
+    raise UnsupportedBase(f"{model.config.model_type} models have no list of {count} decoder layers. {WHAT_TO_DO}")
+
+
+def layer_count(model: PreTrainedModel) -> int:
+    """The number of the text decoder's layers."""
+    return int(model.config.get_text_config(decoder=True).num_hidden_layers)
+
+
+def main_stream(state: Tensor, model: PreTrainedModel) -> Tensor:
+    """A layer's state, (1, T, H). Gemma 3n has several streams, (S, 1, T, H), one of which its attention reads."""
+    return state[model.config.get_text_config().altup_active_idx] if state.ndim == 4 else state

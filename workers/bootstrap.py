@@ -23,6 +23,7 @@ from workers.bases.resolver import BaseResolver
 from workers.hub.client import Hub
 from workers.hub.listing import HubListing
 from workers.hub.rate_limits import SharedLimits
+from workers.hub.session import is_service_token_rejected
 from workers.ingest.claimer import BatchPolicy
 from workers.ingest.fetcher import Fetcher
 from workers.ingest.job_runner import JobRunner
@@ -115,7 +116,12 @@ class Runtime:
 
     def _report(self) -> dict[str, object]:
         resident = self._pipeline.resident if self._pipeline else []
-        return {"activity": self._activity(), "bases": resident, "memory": memory_in_use(self.settings.device)}
+        return {
+            "activity": self._activity(),
+            "bases": resident,
+            "memory": memory_in_use(self.settings.device),
+            "hub_token_invalid": is_service_token_rejected(),
+        }
 
     def _pinned(self, base_repo: str) -> str | None:
         with self.database.transaction() as session:

@@ -21,14 +21,14 @@ CatalogError
 │   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantizedWeights
 │   ├── MergeIncompatible, NoCandidates
 │   ├── ShapeMismatch, BaseUnresolved, UnsupportedBase, NativeLibraryFailed
-│   └── Quarantined, ExamplesDeleted, HubTokenExpired
+│   └── Quarantined, ExamplesDeleted, HubTokenExpired, HubTokenRejected
 ├── Forbidden                       the caller lacks permission
 │   └── AdminOnly, AdminKeyRequired, ApiKeyRequired, HubTokensDisabled, WebhookDisabled, InvalidWebhookSecret
 ├── Misconfigured                   the settings cannot be applied on this machine
 │   └── MissingExtra, ServerFailed
 └── Unavailable                     transient; an ingest is retried with backoff
-    ├── HubUnavailable, HubRateLimited, DownloadStopped, DiskFull, OutOfMemory, WorkerLost, BaseModelCorrupted
-    ├── TooManyJobs, HubTokenUnreadable, EncoderContractMismatch
+    ├── HubUnavailable, HubRateLimited, HubTokenInvalid, DownloadStopped, DiskFull, OutOfMemory, WorkerLost
+    ├── BaseModelCorrupted, TooManyJobs, HubTokenUnreadable, EncoderContractMismatch
     └── DatabaseUnavailable, IndexNotLoaded, IndexDamaged, NotRunning
 """
 
@@ -39,6 +39,7 @@ from catalog.errors.conditions import (
     DownloadStopped,
     EncoderContractMismatch,
     HubRateLimited,
+    HubTokenInvalid,
     HubTokenUnreadable,
     HubUnavailable,
     IndexDamaged,
@@ -60,6 +61,7 @@ from catalog.errors.ingests import (
     FolderUnreadable,
     GatedRepo,
     HubTokenExpired,
+    HubTokenRejected,
     InvalidAdapterConfig,
     InvalidModelConfig,
     MergeIncompatible,
@@ -172,6 +174,8 @@ __all__ = [
     "GatedRepo",
     "HubRateLimited",
     "HubTokenExpired",
+    "HubTokenInvalid",
+    "HubTokenRejected",
     "HubTokenRequired",
     "HubTokenUnreadable",
     "HubTokensDisabled",

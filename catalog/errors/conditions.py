@@ -42,6 +42,11 @@ class HubRateLimited(Unavailable):
     title = "Hub rate limit reached"
 
 
+class HubTokenInvalid(Unavailable):
+    code = "hub_token_invalid"
+    title = "The service's Hub token is invalid"
+
+
 class DownloadStopped(Unavailable):
     code = "download_stopped"
     title = "Download stopped"

@@ -131,6 +131,11 @@ class HubTokenExpired(Refused):
     title = "Hub token expired"
 
 
+class HubTokenRejected(Refused):
+    code = "hub_token_rejected"
+    title = "Hub token rejected"
+
+
 class Quarantined(Refused):
     status = 409
     code = "quarantined"

@@ -95,8 +95,9 @@ class CrawlLimits:
 
 @dataclass(frozen=True)
 class ListingPage:
-    """The result of one request. `cursor` leads to the next page, and is None on the last one. `ids` are the repos of a
-    collection, which are then requested one by one. `unusable` counts entries that could not be parsed.
+    """The result of one request. `cursor` leads to the next page, and is None on the last one. `ids`, if given, are the
+    repos to request one by one from now on: those of a collection, or with one that is postponed to the end. `unusable`
+    counts entries that could not be parsed.
     """
 
     repos: tuple[ListedRepo, ...] = ()
@@ -205,15 +206,16 @@ def store_page(database: Database, crawl: Crawl, page: ListingPage) -> bool:
         limit_reached = _store_repos(session, row, repos)
         row.pages += 1
         row.attempts, row.wait_until, row.error_code, row.error_message = 0, None, None, None
+        row.cursor = None if reached_last_run else page.cursor
         if page.ids is not None:
-            row.ids, row.cursor = list(page.ids), "0"
-        else:
-            row.cursor = None if reached_last_run else page.cursor
+            row.ids = list(page.ids)
         if row.cursor is None:
             row.listing += 1
         session.flush()
         all_listed = row.cursor is None and row.listing >= max(1, len(CrawlSource.from_row(row).filters()))
         if limit_reached or all_listed:
+            if row.ids is not None:
+                row.ids = list(dict.fromkeys(row.ids))  # postponed ones are in it twice
             crawls.finish(session, row.id)
     return True
 

@@ -12,9 +12,9 @@ ADAPTER = {"adapter_config.json": b'{"peft_type": "LORA"}', "adapter_model.safet
 MODEL = {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"m" * 300}
 
 
-def make_hub(url: str, folder: Path, **limits) -> Hub:
+def make_hub(url: str, folder: Path, token: str | None = None, **limits) -> Hub:
     limits = {"timeout": LIMIT, "max_file_bytes": 10_000, "max_repo_files": 100} | limits
-    return Hub(url, None, folder, **limits)
+    return Hub(url, token, folder, **limits)
 
 
 def files_in(folder: Path) -> set[str]:

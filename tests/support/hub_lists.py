@@ -14,6 +14,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 from huggingface_hub import close_session
 
+from tests.support.hub_server import INVALID_TOKEN
+
 
 def repo_entry(
     number: int, *, owner: str = "maker", base: str = "pico/llama", commit: int = 0, **more: Any
@@ -39,13 +41,15 @@ def repo_entry(
 class HubLists:
     """The server. `repos` are keyed by id, and `requests` counts requests by path and range.
 
-    `refusals` holds the status and headers of the error responses to the next requests.
+    `refusals` holds the status and headers of the error responses to the next requests. If `valid_tokens` is set,
+    other tokens are refused, and without a token private repos are not served.
     """
 
     repos: dict[str, dict[str, Any]] = field(default_factory=dict)
     collections: dict[str, list[str]] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
     refusals: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    valid_tokens: set[str] | None = None
 
     def __post_init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -59,8 +63,10 @@ class HubLists:
         self._server.shutdown()
         self._server.server_close()
 
-    def answer(self, path: str) -> tuple[int, dict[str, str], Any]:
+    def answer(self, path: str, token: str = "") -> tuple[int, dict[str, str], Any]:
         parts = urlsplit(path)
+        if token and self.valid_tokens is not None and token not in self.valid_tokens:
+            return 401, {"X-Error-Message": INVALID_TOKEN}, {"error": INVALID_TOKEN}
         if self.refusals:
             status, headers = self.refusals.pop(0)
             return status, headers, {"error": "refused"}
@@ -69,6 +75,8 @@ class HubLists:
         if parts.path.startswith("/api/collections/"):
             return self._get_collection(parts.path.removeprefix("/api/collections/"))
         repo = self.repos.get(parts.path.removeprefix("/api/models/"))
+        if repo and repo["private"] and self.valid_tokens is not None and not token:
+            return 401, {"X-Error-Code": "RepoNotFound"}, {"error": "not found"}
         return (200, {}, repo) if repo else (404, {"X-Error-Code": "RepoNotFound"}, {"error": "not found"})
 
     def _list_models(self, query: dict[str, list[str]]) -> tuple[int, dict[str, str], Any]:
@@ -105,7 +113,9 @@ class HubLists:
             def do_GET(self) -> None:
                 byte_range = self.headers.get("Range", "")
                 hub.requests[f"{self.path} {byte_range}".rstrip()] += self.command == "GET"
-                status, headers, content = hub.answer(self.path)
+                status, headers, content = hub.answer(
+                    self.path, self.headers.get("Authorization", "").removeprefix("Bearer ")
+                )
                 body = content if isinstance(content, bytes) else json.dumps(content).encode()
                 if byte_range and isinstance(content, bytes):
                     first, _, last = byte_range.removeprefix("bytes=").partition("-")

@@ -26,6 +26,7 @@ from huggingface_hub import close_session
 from tests.support.ports import free_port
 
 START_LIMIT = 60.0  # seconds
+INVALID_TOKEN = "Invalid credentials in Authorization header"  # what the Hub answers to an unknown token
 
 
 class HubRepos:
@@ -140,6 +141,8 @@ class Answer:
 class ScriptedHub:
     """Gives the answer that is scripted for the longest matching prefix of the request's path.
 
+    If `valid_tokens` is set, every request with another token gets `token_refusal`, also for a public repo.
+
     `requests` holds the method, path and headers of all requests in order, `request_times` their times
     (`time.monotonic`), and `bytes_sent` the bytes of bodies by path. `intercept` is called with the path of each
     request and may return an answer that replaces the scripted one.
@@ -153,6 +156,8 @@ class ScriptedHub:
         self.bytes_sent: Counter[str] = Counter()
         self.connections_to_drop = 0  # the number of next requests whose connection is closed without an answer
         self.intercept: Callable[[str], Answer | None] = lambda path: None
+        self.valid_tokens: set[str] | None = None
+        self.token_refusal = Answer(401, {"X-Error-Message": INVALID_TOKEN})
         self._answers: dict[str, Answer] = {}
         self._next_answers: dict[str, list[Answer]] = {}
         self._restrictions: dict[str, tuple[tuple[str, ...], bool]] = {}
@@ -225,8 +230,12 @@ class ScriptedHub:
         self.answer(f"/api/models/{repo_id}", Answer(body=json.dumps(info).encode()))
 
     def _refusal(self, path: str, authorization: str) -> Answer | None:
-        """The answer of a restricted repo to other tokens. It repeats the token, as a careless server might."""
+        """The answer to an invalid token, or of a restricted repo to other tokens. The latter repeats the token, as a
+        careless server might.
+        """
         token = authorization.removeprefix("Bearer ")
+        if token and self.valid_tokens is not None and token not in self.valid_tokens:
+            return self.token_refusal
         for repo_id, (tokens, gated) in self._restrictions.items():
             is_listing, is_file = path.startswith(f"/api/models/{repo_id}"), path.startswith(f"/{repo_id}/resolve/")
             if token in tokens or not (is_listing or is_file) or (gated and is_listing):

@@ -46,6 +46,7 @@ def assemble(
     tmp_path: Path,
     *,
     endpoint: str = UNREACHABLE,
+    hub_token: str | None = None,
     timeout: float = 30,
     max_file_bytes: int = NO_LIMIT,
     max_repo_files: int = 100,
@@ -63,7 +64,7 @@ def assemble(
         worker_id = workers.register(session, "here", 1, "cpu")
     downloads = tmp_path / "downloads"
     limits = {"max_file_bytes": max_file_bytes, "max_repo_files": max_repo_files}
-    hub = Hub(endpoint, None, downloads, timeout=timeout, **limits)
+    hub = Hub(endpoint, hub_token, downloads, timeout=timeout, **limits)
     measurement = measurement or MeasurementSettings(load_probes())
     resolver = BaseResolver(hub, bases_dir, aliases)
     fetcher = fetcher_class(database, hub, resolver, measurement, max_file_bytes=max_file_bytes, tokens=tokens)

@@ -65,11 +65,12 @@ class Worker:
             return sorted(session.scalars(select(Model.private).where(Model.repo_id == repo_id)))
 
 
-def make_worker(database: Database, bases: Path, tmp_path: Path, scripted_hub: ScriptedHub) -> Worker:
+def make_worker(
+    database: Database, bases: Path, tmp_path: Path, scripted_hub: ScriptedHub, hub_token: str | None = None
+) -> Worker:
     tokens = TokenBox(SecretStr(Fernet.generate_key().decode()))
-    parts = assemble(
-        database, bases, tmp_path, endpoint=scripted_hub.url, timeout=5, tokens=tokens, batching=BatchPolicy()
-    )
+    hub = {"endpoint": scripted_hub.url, "hub_token": hub_token, "timeout": 5}
+    parts = assemble(database, bases, tmp_path, **hub, tokens=tokens, batching=BatchPolicy())
     return Worker(database, parts.pipeline, tokens, parts.fetcher, parts.worker_id)
 
 

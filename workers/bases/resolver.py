@@ -15,6 +15,7 @@ from catalog.errors import (
     BaseUnresolved,
     FolderUnreadable,
     GatedRepo,
+    HubTokenInvalid,
     Refused,
     RepoNotFound,
     RevisionNotFound,
@@ -204,11 +205,15 @@ class BaseResolver:
     def _readable(self, repo: str, search: _Search) -> tuple[Hub, RepoSnapshot]:
         try:
             return self._hub, self._snapshot(self._commit, repo, search.newest)
-        except (GatedRepo, RepoNotFound):
+        except (GatedRepo, RepoNotFound, HubTokenInvalid) as error:
             if search.job_hub is None:
                 raise
-            # not cached: only this job may read it
-            snapshot = self._snapshot(search.job_hub.resolve, repo, search.newest)
+            try:  # not cached: only this job may read it
+                snapshot = self._snapshot(search.job_hub.resolve, repo, search.newest)
+            except Refused:
+                if isinstance(error, HubTokenInvalid):  # the service may read it once its token is valid
+                    raise error from None
+                raise
             search.private = search.private or not snapshot.public
             return search.job_hub, snapshot
 

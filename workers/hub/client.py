@@ -31,6 +31,7 @@ from workers.hub.download_cache import DownloadCache
 from workers.hub.file_fetcher import FileFetcher, Progress
 from workers.hub.metadata import metadata, only_value, read_info
 from workers.hub.rate_limits import HubLimits, Stop
+from workers.hub.service_token import sendable
 from workers.hub.session import hub_errors, install_client
 from workers.process.file_locks import FileLocks
 
@@ -100,6 +101,7 @@ class Hub:
     ) -> None:
         self._endpoint = endpoint.rstrip("/")
         self._max_repo_files = max_repo_files
+        token = sendable(token) if token else None
         token_or_false: str | bool = token or False  # None would make the library look for a stored token
         self._token = token_or_false
         limits = limits or HubLimits()
@@ -107,7 +109,7 @@ class Hub:
         self._files = FileFetcher(
             self._endpoint, token_or_false, self._downloads, limits, at_once=downloads, max_file_bytes=max_file_bytes
         )
-        install_client(timeout, limits)
+        install_client(timeout, limits, token)
         # Xet has its own network code (without our limits) and a cache outside downloads_dir; HTTP serves every file
         constants.HF_HUB_DISABLE_XET = True
 

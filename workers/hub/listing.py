@@ -15,6 +15,7 @@ from catalog.hub_sync.crawls import PAGE_SIZE, ListingPage
 from catalog.hub_sync.repository.listings import ListedRepo
 from workers.hub.metadata import parse_entry
 from workers.hub.rate_limits import HubLimits
+from workers.hub.service_token import sendable
 from workers.hub.session import hub_errors, install_client
 
 EXPANDED_FIELDS = (
@@ -33,9 +34,10 @@ class HubListing:
 
     def __init__(self, endpoint: str, token: str | None, *, timeout: float, limits: HubLimits | None = None) -> None:
         self._endpoint = endpoint.rstrip("/")
+        token = sendable(token) if token else None
         self._token: str | bool = token or False  # None would make the library look for a stored token
         self._api = HfApi(endpoint=self._endpoint, token=self._token)
-        install_client(timeout, limits or HubLimits())
+        install_client(timeout, limits or HubLimits(), token)
 
     def first_url(self, filters: dict[str, str], since: datetime | None) -> str:
         """The URL of a list's first page.

@@ -35,14 +35,20 @@ from catalog.errors import (
     DiskFull,
     GatedRepo,
     HubRateLimited,
+    HubTokenInvalid,
+    HubTokenRejected,
     HubUnavailable,
     RepoNotFound,
     RevisionNotFound,
 )
 from workers.hub.rate_limits import HubLimits
+from workers.hub.service_token import ServiceToken, rejects_token
 from workers.process import cancellation
 
 DEFAULT_PAUSE = 5.0  # seconds, after a 429 without a time to wait
+TOKEN_PAUSE = 300.0  # seconds until a job that needs the service's token is tried again while the Hub rejects it
+NO_ACCESS = (401, 403, 404)
+READABLE_REPO = ("RevisionNotFound", "EntryNotFound")  # codes of a 404 for a part of a repo that can be read
 
 
 class SingleAttemptClient(httpx2.Client):
@@ -50,14 +56,18 @@ class SingleAttemptClient(httpx2.Client):
     and every request, including each hop of a redirect, waits for its turn among all workers.
 
     The session serves the requests of all jobs, so it keeps no state between them: neither a token (each request has
-    its own, and a redirect to another host drops it) nor cookies. Proxies and certificates are left to httpx.
+    its own, and a redirect to another host drops it) nor cookies. Proxies and certificates are left to httpx. A request
+    whose `service_token` the Hub rejects is sent once more without a token, so that public repos can be read.
 
-    Raises `HubRateLimited` and `HubUnavailable`.
+    Raises `HubRateLimited` and `HubUnavailable`, and `HubTokenInvalid` for a repo that needs the rejected token.
     """
 
-    def __init__(self, timeout: float, limits: HubLimits | None = None) -> None:
+    def __init__(
+        self, timeout: float, limits: HubLimits | None = None, service_token: ServiceToken | None = None
+    ) -> None:
         self._request_timeout = timeout
         self._limits = limits or HubLimits()
+        self._service_token = service_token or ServiceToken()
         super().__init__(
             follow_redirects=True,
             cookies=_no_cookies(),
@@ -76,6 +86,27 @@ class SingleAttemptClient(httpx2.Client):
             self._limits.pause(wait)
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        token = self._service_token
+        if not token.is_sent_with(request):
+            return self._send(request, **options)
+        known_rejection = True
+        if token.should_be_sent():
+            response = self._send(request, **options)
+            if response.status_code != 401 or not token.is_sent_with(response.request):
+                token.record_acceptance()
+                return response
+            known_rejection = rejects_token(response)
+            response.close()
+        response = self._send(_without_token(request), **options)
+        readable = response.status_code not in NO_ACCESS or response.headers.get("x-error-code") in READABLE_REPO
+        if known_rejection or readable:
+            token.record_rejection()
+        if known_rejection and not readable:
+            response.close()
+            raise HubTokenInvalid("The Hub rejects HF_TOKEN.", TOKEN_PAUSE)
+        return response
+
+    def _send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         cancellation.raise_if_cancelled()
         request.extensions["timeout"] = httpx2.Timeout(
             self._request_timeout
@@ -98,6 +129,11 @@ class SingleAttemptClient(httpx2.Client):
             )
         response.stream = _CancellableStream(response.stream)
         return response
+
+
+def _without_token(request: httpx2.Request) -> httpx2.Request:
+    headers = [(name, value) for name, value in request.headers.multi_items() if name.lower() != "authorization"]
+    return httpx2.Request(request.method, request.url, headers=headers, extensions=request.extensions)
 
 
 def _no_cookies() -> CookieJar:
@@ -123,15 +159,24 @@ class _CancellableStream(httpx2.SyncByteStream):
         self._stream.close()
 
 
-_installed: tuple[float, HubLimits] | None = None
+_installed: tuple[float, HubLimits, str | None] | None = None
+_service_token = ServiceToken()
 
 
-def install_client(timeout: float, limits: HubLimits) -> None:
-    """Make the library use `SingleAttemptClient`. The old session is closed, but only if a setting changed."""
-    global _installed  # noqa: PLW0603
-    if _installed != (timeout, limits):
-        set_client_factory(partial(SingleAttemptClient, timeout, limits))
-        _installed = (timeout, limits)
+def install_client(timeout: float, limits: HubLimits, token: str | None = None) -> None:
+    """Make the library use `SingleAttemptClient`, with `token` as the token of the service. The old session is closed,
+    but only if a setting changed.
+    """
+    global _installed, _service_token  # noqa: PLW0603
+    if _installed != (timeout, limits, token):
+        _service_token = ServiceToken(token)
+        set_client_factory(partial(SingleAttemptClient, timeout, limits, _service_token))
+        _installed = (timeout, limits, token)
+
+
+def is_service_token_rejected() -> bool:
+    """Whether the Hub rejected the service's token at the last request of this process that had it."""
+    return _service_token.rejected
 
 
 @contextmanager
@@ -139,6 +184,12 @@ def hub_errors(repo_id: str, revision: str | None = None) -> Iterator[None]:
     """Translate errors of `huggingface_hub` into `CatalogError`s; of local errors, only a full disk (`DiskFull`)."""
     try:
         yield
+    except HubTokenInvalid as error:
+        raise HubTokenInvalid(
+            f"{repo_id} cannot be read without a token, and the Hub rejects the service's own token, HF_TOKEN: it is "
+            "wrong, expired or revoked. Set a valid one and restart the workers; until then, this waits.",
+            error.retry_after,
+        ) from error
     except CatalogError:
         raise
     except LocalEntryNotFoundError as error:  # raised for a failed request without a cached file
@@ -167,6 +218,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _translated(error: Exception, repo_id: str, revision: str | None) -> CatalogError:
+    if isinstance(error, HfHubHTTPError) and rejects_token(error.response):
+        return HubTokenRejected(
+            f"The Hub rejects the token that was sent with the submission of {repo_id}: it is wrong, expired or "
+            "revoked. Submit the model again with a valid token."
+        )
     for kind, translate in _TRANSLATIONS.items():
         if isinstance(error, kind):
             return translate(repo_id, revision)

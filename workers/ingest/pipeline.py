@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from sqlalchemy.orm import Session
 
 from catalog.database import Database
-from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited
+from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited, HubTokenInvalid
 from catalog.jobs.repository import attempts, claims, recovery
 from catalog.jobs.submissions import follow_up
 from catalog.models.repository import models
@@ -316,6 +316,9 @@ class Pipeline:
         if isinstance(error, DatabaseUnavailable):
             log.warning("job %s waits for Postgres", job.id)  # `_release_remaining` requeues it
             return
+        if isinstance(error, HubTokenInvalid):  # logged once, by the session
+            retry_while_database_down(lambda: self._hold(job, error))
+            return
         is_rate_limited = isinstance(error, HubRateLimited)
         failures = failures_before(job) + 1
         retry = is_transient and (is_rate_limited or failures < self._retries.max_attempts)
@@ -332,6 +335,10 @@ class Pipeline:
                     follow_up(session, job, None)
 
         retry_while_database_down(store)
+
+    def _hold(self, job: Job, error: HubTokenInvalid) -> None:
+        with self._database.transaction() as session:
+            attempts.hold(session, job.id, self._worker_id, error, self._retries.delay(1, error))
 
 
 def _split_by_path(group: Sequence[ClaimedJob]) -> list[list[ClaimedJob]]:

@@ -12,7 +12,7 @@ import random
 from sqlalchemy.orm import Session
 
 from catalog.database import Database
-from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited, Unavailable
+from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited, HubTokenInvalid, Unavailable
 from catalog.hub_sync import crawls as crawl_service
 from catalog.hub_sync.crawls import PAGE_SIZE, CrawlSource, ListingPage
 from catalog.hub_sync.repository import crawls
@@ -24,6 +24,7 @@ POLL_INTERVAL = 1.0  # seconds, while no crawl is due
 MAX_ATTEMPTS = 10  # at fetching a page
 RETRY_DELAY = 2.0  # seconds before the second attempt at a page, doubled for each further one
 MAX_RETRY_DELAY = 600.0  # seconds
+MAX_POSTPONED = 1_000  # ids of a crawl that are asked for again at its end, while the service's token is invalid
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Crawler:
         if crawl.ids is not None:
             return self._fetch_repo(crawl.ids, int(crawl.cursor or 0))
         if source.collection is not None:
-            return ListingPage(ids=self._listing.get_collection(source.collection))
+            return ListingPage(ids=self._listing.get_collection(source.collection), cursor="0")
         return self._listing.get_page(
             crawl.cursor or self._listing.first_url(source.filters()[crawl.listing], crawl.since)
         )
@@ -87,7 +88,12 @@ class Crawler:
         """A page with a single repo, so that each response is stored before the next request."""
         if index >= len(ids):
             return ListingPage()
-        repo = self._listing.get_repo(ids[index])
+        try:
+            repo = self._listing.get_repo(ids[index])
+        except HubTokenInvalid:
+            if ids[index] in ids[:index] or len(ids) - len(set(ids)) >= MAX_POSTPONED:
+                raise  # the crawl waits for a valid token
+            return ListingPage(ids=(*ids, ids[index]), cursor=str(index + 1))  # the others first
         cursor = str(index + 1) if index + 1 < len(ids) else None
         return ListingPage((repo,) if repo else (), cursor, unusable=repo is None)
 
@@ -99,8 +105,8 @@ class Crawler:
             error = Unavailable(f"Unexpected {type(cause).__name__} in the crawler; see the log of the worker.")
             log.error("crawl %s: unexpected error", crawl.id, exc_info=cause)
         with self._database.transaction() as session:
-            rate_limited = isinstance(error, HubRateLimited)  # does not count as a failure
-            if not error.transient or (crawl.attempts + 1 >= MAX_ATTEMPTS and not rate_limited):
+            counts = not isinstance(error, HubRateLimited | HubTokenInvalid)
+            if not error.transient or (crawl.attempts + 1 >= MAX_ATTEMPTS and counts):
                 crawls.fail(session, crawl.id, error)
             else:
                 crawls.defer(session, crawl.id, error, _delay(crawl.attempts, error))

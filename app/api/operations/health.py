@@ -8,11 +8,14 @@ from app.api.limits import no_query
 from app.api.operations import schemas
 from app.api.problems import problems
 from app.api.services.services import Services, ServicesDep
-from catalog.errors import DatabaseUnavailable
+from app.api.settings import SettingsDep
+from catalog.errors import DatabaseUnavailable, HubTokenInvalid
 from catalog.index import service as index_service
+from catalog.jobs import service as job_service
 from catalog.queue import broker_answers
 
 router = APIRouter(tags=["health"])
+REQUIRED = ("database", "broker", "index")  # the checks that a process needs to answer requests
 
 
 @router.get("/healthz", dependencies=[no_query], responses=problems())
@@ -26,13 +29,21 @@ def check_liveness() -> dict[str, str]:
     dependencies=[no_query],
     responses={**problems(), 503: {"model": schemas.Readiness, "description": "A dependency is not ready."}},
 )
-def check_readiness(services: ServicesDep, response: Response) -> schemas.Readiness:
-    """Check the database, the broker and the index."""
-    checks = {"database": _database(services), "broker": _broker(), "index": _index(services)}
+def check_readiness(services: ServicesDep, settings: SettingsDep, response: Response) -> schemas.Readiness:
+    """Check the database, the broker, the index, and the Hub token of the workers. The process is ready despite an
+    invalid token, because only jobs for repos that are not public need it.
+    """
+    checks = {
+        "database": _database(services),
+        "broker": _broker(),
+        "index": _index(services),
+        "hub_token": _hub_token(services, settings.heartbeat_timeout),
+    }
     failed_checks = [name for name, check in checks.items() if not check.ok]
-    if failed_checks:
+    ready = not set(REQUIRED) & set(failed_checks)
+    if not ready:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    return schemas.Readiness(ready=not failed_checks, failed_checks=failed_checks, checks=checks)
+    return schemas.Readiness(ready=ready, failed_checks=failed_checks, checks=checks)
 
 
 def _database(services: Services) -> schemas.Check:
@@ -67,3 +78,18 @@ def _index_problems(services: Services) -> list[str]:
     except DatabaseUnavailable:
         return problems
     return problems + [f"space {space_id}: the last build failed: {error}" for space_id, error in errors.items()]
+
+
+def _hub_token(services: Services, heartbeat_timeout: float) -> schemas.Check:
+    try:
+        workers, _ = job_service.list_workers(services.database, heartbeat_timeout)
+    except DatabaseUnavailable:
+        return schemas.Check(ok=True, detail="Not known while Postgres does not answer.")
+    affected = ", ".join(f"{worker.host}:{worker.pid}" for worker in workers if worker.status.get("hub_token_invalid"))
+    if not affected:
+        return schemas.Check(ok=True, detail="No worker reports that the Hub rejects HF_TOKEN.")
+    return schemas.Check(
+        ok=False,
+        detail=f"{HubTokenInvalid.code}: the Hub rejects HF_TOKEN of the workers {affected}. Public repos are read "
+        "without it, jobs for others wait. Set a valid token and restart the workers.",
+    )

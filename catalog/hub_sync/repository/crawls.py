@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from catalog import locks
 from catalog.database import ErrorRecord, newest_first, seconds
-from catalog.errors import CatalogError, CrawlNotFound
+from catalog.errors import CatalogError, CrawlNotFound, HubTokenInvalid
 from catalog.locks import Lock
 from catalog.tables import Crawl, CrawlState, Job, JobState
 
@@ -111,8 +111,9 @@ def restart_due(session: Session) -> list[int]:
 
 
 def count_queued_jobs(session: Session, limit: int) -> int:
-    """The number of queued jobs, counted up to `limit`."""
-    queued = select(Job.id).where(Job.state == JobState.QUEUED).limit(limit).subquery()
+    """The number of queued jobs, counted up to `limit`, without those that wait for a valid token of the service."""
+    waits_for_token = func.coalesce(Job.error_code, "") == HubTokenInvalid.code
+    queued = select(Job.id).where(Job.state == JobState.QUEUED, ~waits_for_token).limit(limit).subquery()
     return session.execute(select(func.count()).select_from(queued)).scalar_one()
 
 

@@ -57,6 +57,22 @@ def retry(session: Session, job_id: int, worker_id: int, error: CatalogError, de
     return session.execute(statement.returning(Job.id)).scalar_one_or_none() is not None
 
 
+def hold(session: Session, job_id: int, worker_id: int, error: CatalogError, delay: float) -> bool:
+    """Queue a job again that waits for a setting to be corrected, to be claimed in `delay` seconds at the earliest.
+
+    The attempt does not count and has no entry in the history, because a job may wait for days. False if the worker no
+    longer has the claim.
+    """
+    statement = _running([job_id], worker_id).values(
+        state=JobState.QUEUED,
+        worker_id=None,
+        attempts=Job.attempts - 1,
+        available_at=func.now() + seconds(delay),
+        **ErrorRecord.from_error(error).columns(),
+    )
+    return session.execute(statement.returning(Job.id)).scalar_one_or_none() is not None
+
+
 def release(session: Session, worker_ids: Sequence[int]) -> list[int]:
     """Requeue the running jobs of workers that stopped. Returns the ids of the jobs."""
     statement = _running_on(worker_ids).values(**REQUEUE_VALUES, history=with_attempt("released"))

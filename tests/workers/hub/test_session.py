@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from pydantic import SecretStr
 
 from catalog.errors import (
     CatalogError,
@@ -139,8 +140,7 @@ def test_retry_after_may_be_a_date(ahead: float, seconds: float):
     assert retry_after(httpx2.Headers({"Retry-After": date})) == pytest.approx(seconds, abs=60)
 
 
-def test_token_with_invalid_characters_is_rejected_and_not_repeated(scripted_hub: ScriptedHub, tmp_path: Path):
-    hub = Hub(scripted_hub.url, "hf_swordfish\n", tmp_path, timeout=30, max_file_bytes=10**9, max_repo_files=100)
+def test_token_with_invalid_characters_is_rejected_and_not_repeated(scripted: Hub):
     with pytest.raises(CatalogError) as refused:
-        hub.resolve("o/n")
+        scripted.with_token(SecretStr("hf_swordfish\n")).resolve("o/n")
     assert "swordfish" not in str(refused.value)

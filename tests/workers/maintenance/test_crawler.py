@@ -9,11 +9,12 @@ from catalog.hub_sync.crawls import PAGE_SIZE, CrawlLimits, CrawlSource
 from catalog.hub_sync.repository import crawls
 from catalog.jobs.repository import jobs
 from catalog.models.repository import models
-from catalog.tables import Crawl, CrawlState, Job, JobState, Model, ModelState
+from catalog.tables import Crawl, CrawlState, Job, JobState, Model, ModelState, Priority, Source
 from tests.support import catalog as entries
 from tests.support.hub_lists import HubLists, repo_entry
+from workers.hub import service_token
 from workers.hub.listing import HubListing
-from workers.maintenance.crawler import Crawler
+from workers.maintenance.crawler import MAX_ATTEMPTS, Crawler
 
 BASE = CrawlSource(base="pico/llama", relations=("adapter",))
 
@@ -408,3 +409,40 @@ def test_rename_on_the_hub_is_followed(database: Database, hub_lists: HubLists, 
         for name in ("maker/better", "maker/m1"):
             assert (models.get(session, name).id, models.get(session, name).repo_id) == (model_id, "maker/better")
     assert queued_repos(database) == []
+
+
+def test_crawl_of_ids_postpones_private_repos_while_the_token_is_invalid(
+    database: Database, hub_lists: HubLists, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(service_token, "PROBE_INTERVAL", 0)
+    crawler = Crawler(database, HubListing(hub_lists.url, "ours", timeout=5), max_queued=100_000)
+    hub_lists.add(repo_entry(1), repo_entry(2, private=True), repo_entry(3))
+    hub_lists.valid_tokens = set()
+    crawl = crawl_service.create(database, CrawlSource(ids=("maker/m1", "maker/m2", "maker/m3")), CrawlLimits())
+
+    for _ in range(MAX_ATTEMPTS + 5):  # waiting for a token is no failure
+        with database.transaction() as session:
+            session.execute(update(Crawl).values(wait_until=None))
+        run(crawler)
+    assert queued_repos(database) == ["maker/m1", "maker/m3"]
+    crawl = reload(database, crawl)
+    assert (crawl.state, crawl.error_code, crawl.skipped) == (CrawlState.RUNNING, "hub_token_invalid", 0)
+
+    hub_lists.valid_tokens = {"ours"}
+    hub_lists.add(repo_entry(2))
+    with database.transaction() as session:
+        session.execute(update(Crawl).values(wait_until=None))
+    run(crawler)
+    crawl = reload(database, crawl)
+    assert (crawl.state, crawl.listed, crawl.queued) == (CrawlState.DONE, 3, 3)
+    assert crawl.ids == ["maker/m1", "maker/m2", "maker/m3"]
+
+
+def test_jobs_that_wait_for_a_valid_token_do_not_stop_crawls(database: Database):
+    with database.transaction() as session:
+        model = models.get_or_create(session, "a/one", Source.HUB)
+        job, _ = jobs.submit(session, model, None, None, priority=Priority.USER)
+        assert crawls.count_queued_jobs(session, 10) == 1
+        job.error_code = "hub_token_invalid"
+        session.flush()
+        assert crawls.count_queued_jobs(session, 10) == 0

@@ -8,6 +8,7 @@ from app.deployment.embedded import EmbeddedServers
 from catalog.database import Database
 from catalog.index import repository as snapshots
 from catalog.index.follower import IndexFollower
+from catalog.jobs.repository import workers
 from catalog.tables import IndexSnapshot
 from tests.support import catalog as entries
 from tests.support.outage import server_down
@@ -17,8 +18,9 @@ def missing_checks(api: TestClient) -> list[str]:
     """The checks that `/readyz` reports as missing; asserts that status and body agree with them."""
     response = api.get("/readyz")
     content = response.json()
-    assert response.status_code == (503 if content["failed_checks"] else 200)
-    assert content["ready"] is not bool(content["failed_checks"])
+    needed = set(content["failed_checks"]) - {"hub_token"}
+    assert response.status_code == (503 if needed else 200)
+    assert content["ready"] is not bool(needed)
     assert [name for name, check in content["checks"].items() if not check["ok"]] == content["failed_checks"]
     return content["failed_checks"]
 
@@ -30,7 +32,7 @@ def test_healthz_returns_up(api: TestClient):
 
 def test_ready_when_database_broker_and_index_are(api: TestClient):
     assert missing_checks(api) == []
-    assert set(api.get("/readyz").json()["checks"]) == {"database", "broker", "index"}
+    assert set(api.get("/readyz").json()["checks"]) == {"database", "broker", "index", "hub_token"}
 
 
 def test_index_that_is_not_loaded_is_reported_missing(api: TestClient, database: Database):
@@ -71,3 +73,17 @@ def test_damaged_segment_and_failed_build_are_reported_but_ready(api: TestClient
     detail = api.get("/readyz").json()["checks"]["index"]["detail"]
     assert "space 1: 1 cannot be read" in detail
     assert "disk_full: no room" in detail
+
+
+def test_invalid_token_of_a_worker_is_reported_but_ready(api: TestClient, database: Database):
+    with database.transaction() as session:
+        worker_id = workers.register(session, "gpu-1", 7, "cpu")
+        workers.record_heartbeat(session, worker_id, {"hub_token_invalid": True})
+    assert missing_checks(api) == ["hub_token"]
+    detail = api.get("/readyz").json()["checks"]["hub_token"]["detail"]
+    assert detail.startswith("hub_token_invalid: ")
+    assert "gpu-1:7" in detail
+
+    with database.transaction() as session:
+        workers.record_heartbeat(session, worker_id, {"hub_token_invalid": False})
+    assert missing_checks(api) == []

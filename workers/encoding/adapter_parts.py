@@ -13,67 +13,136 @@ from transformers.pytorch_utils import Conv1D
 
 from catalog.errors import InvalidAdapterConfig, ShapeMismatch
 from workers.encoding.output_head import HEAD_NAMES
+from workers.encoding.parameter_lora import LowRankPairs, ParameterNames, sort_pairs
 from workers.finetunes.finetune import FineTune
-from workers.finetunes.lora_config import EXPERT_MODULE, LORA_KEY, PEFT_PREFIX
+from workers.finetunes.lora_config import LORA_KEY, PEFT_PREFIX, target_parameters
 from workers.finetunes.peft_kinds import KINDS
 
 SHARED_PREFIX = "base_model."  # of tensors that all layers share
-OTHER_HEADS = ("score", "classifier", "v_head")  # of classifiers and reward models; no feature reads them
 ORIGINAL_MODULE = ".original_module."  # PEFT also saves the original of an enlarged vocabulary
 WRAPPER = re.compile(r"\.(modules_to_save|ln_tuning_layers|base_layer)(?=\.)")
+OTHER_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>E|magnitude_vector)(\.default)?(\.weight)?")
+# heads of classifiers, of reward and value models: transformers' names, and those of TRL and other trainers
+TASK_HEADS = (
+    *("score", "classifier", "classification_head", "qa_outputs", "multiple_choice_head"),
+    *("v_head", "value_head", "reward_head", "rm_head", "regression_layer"),
+)
+EMBEDDING_NAMES = ("embed_tokens", "wte", "embed_in", "word_embeddings", "embeddings")
 TRAINED_ROWS = re.compile(r"(.+?)(\.token_adapter)?\.trainable_tokens_delta")
+
+
+@dataclass(frozen=True)
+class TrainedRows:
+    """Rows of an embedding or an output head that replace those of the base. The tokens may be new ones."""
+
+    tokens: list[int]  # N
+    values: Tensor  # (N, H)
+
+    def replaced(self, weight: Tensor) -> Tensor:
+        """A copy of `weight`, (V, H), with the trained rows of the tokens that it has."""
+        known = [number for number, token in enumerate(self.tokens) if token < len(weight)]
+        changed = weight.detach().clone()
+        changed[[self.tokens[number] for number in known]] = self.values[known].to(changed)
+        return changed
 
 
 @dataclass(frozen=True)
 class AdapterParts:
     """An adapter's tensors by their role; names are those of the headless base."""
 
-    hooked: bool  # whether the low-rank pairs run in the hooks of plain LoRA; they are then not in `layers`
+    pairs: LowRankPairs  # of linear layers and embeddings, and of other parameters
+    plain_lora: bool  # whether pairs only add their product
+    hooked: bool  # whether those of layers run in the hooks of plain LoRA; they are then not in `layers`
     weights: dict[str, Tensor] = field(default_factory=dict)  # they replace the base's
-    rows: dict[str, Tensor] = field(default_factory=dict)  # they replace rows of an embedding
+    rows: dict[str, TrainedRows] = field(default_factory=dict)  # of the embedding with this weight
     layers: dict[str, Tensor] = field(default_factory=dict)  # for PEFT's layers, by the names that PEFT saves
     targets: dict[str, str] = field(default_factory=dict)  # modules that get PEFT's layers -> names in the adapter
-    experts: set[str] = field(default_factory=set)  # names of the experts' projections
     head: dict[str, Tensor] = field(default_factory=dict)  # of the output head
+    head_rows: list[TrainedRows] = field(default_factory=list)  # of the output head, at most one
+    notes: list[str] = field(default_factory=list)  # sentences for users about what is left out
 
 
 def sort_tensors(finetune: FineTune, model: PreTrainedModel, *, hooks: bool = True) -> AdapterParts:
-    """Sort an adapter's tensors. Without `hooks`, all low-rank pairs go into PEFT's layers.
+    """Sort an adapter's tensors. Without `hooks`, the low-rank pairs of layers go into PEFT's layers.
 
-    Raises `ShapeMismatch` if the base has no module for a tensor.
+    Raises `InvalidAdapterConfig`, `ShapeMismatch` if the base has no module for a tensor, `UnsupportedAdapter`.
     """
-    parts = AdapterParts(hooked=hooks and bool(finetune.modules) and not _needs_peft(finetune))
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    for key, tensor in finetune.tensors.items():
-        name = key.removeprefix(PEFT_PREFIX)
-        first, _, rest = name.partition(".")
-        low_rank = LORA_KEY.fullmatch(key) or key.endswith(".lora_E")
-        if (parts.hooked and low_rank) or first in OTHER_HEADS or ORIGINAL_MODULE in name:
+    config = finetune.config
+    tensors = {key.removeprefix(PEFT_PREFIX): finetune.tensors[key] for key in finetune.tensors}
+    heads = {head for head in map(_first, tensors) if _is_task_head(head, config, model)}
+    tensors = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if _first(name) not in heads and ORIGINAL_MODULE not in f".{name}"
+    }
+    places = ParameterNames(model, target_parameters(config))
+    pairs = sort_pairs(_low_rank_pairs(finetune, tensors), finetune, places, lambda name: _base_name(name, model))
+    plain = not (config.get("use_dora") or config.get("lora_bias"))
+    only_in_hooks = config["peft_type"] not in KINDS  # AdaLoRA
+    parts = AdapterParts(pairs, plain_lora=plain, hooked=plain and (hooks or only_in_hooks))
+    parts.notes.extend(
+        f"The adapter's {head[:40]} was left out, because no feature reads it." for head in sorted(heads)
+    )
+    for name, tensor in tensors.items():
+        factor = LORA_KEY.fullmatch(name) or OTHER_FACTOR.fullmatch(name)
+        of_head = _first(name) in HEAD_NAMES
+        if factor and (parts.hooked or factor["module"] in pairs.of_parameters or (plain and of_head)):
             continue
-        if first in HEAD_NAMES:
-            parts.head[WRAPPER.sub("", f".{rest}").removeprefix(".")] = tensor
+        if of_head:
+            _sort_head(name, tensor, config, parts)
             continue
         base_name = _base_name(name, model)
-        weight = WRAPPER.sub("", base_name)
-        if weight in parameters:
-            parts.weights[weight] = _fitting(weight, tensor, model)
-        elif match := TRAINED_ROWS.fullmatch(base_name):
-            parts.rows[f"{match[1]}.weight"] = tensor
-        elif base_name.startswith(SHARED_PREFIX):
-            parts.layers[base_name] = tensor
-        else:
-            module = _module_of(base_name, finetune)
-            if expert := EXPERT_MODULE.search(module):
-                parts.experts.add(expert[1])
-            elif isinstance(_submodule(model, module), nn.Linear | nn.Embedding | Conv1D):
-                parts.targets[module] = name[: len(name) - len(base_name) + len(module)]
-            parts.layers[PEFT_PREFIX + base_name] = tensor
+        if factor and (layer := pairs.layer_names.get(factor["module"])):
+            base_name = layer + name.removeprefix(factor["module"])
+        _sort_tensor(name, base_name, tensor, finetune, places, parts)
     return parts
 
 
-def replace_weights(parts: AdapterParts, config: Mapping[str, Any], model: nn.Module) -> None:
-    """Replace weights of the base by new objects, without modifying the old ones. Raises `InvalidAdapterConfig`."""
-    changed = {name: _with_rows(model.get_parameter(name), rows, config) for name, rows in parts.rows.items()}
+def _sort_head(name: str, tensor: Tensor, config: Mapping[str, Any], parts: AdapterParts) -> None:
+    if TRAINED_ROWS.fullmatch(name):
+        parts.head_rows.append(_trained_rows(name, tensor, config))
+    else:
+        parts.head[WRAPPER.sub("", name.removeprefix(_first(name))).removeprefix(".")] = tensor
+
+
+def _sort_tensor(
+    name: str, base_name: str, tensor: Tensor, finetune: FineTune, places: ParameterNames, parts: AdapterParts
+) -> None:
+    model = places.model
+    weight = places.weight(WRAPPER.sub("", base_name))
+    if weight is not None:
+        parts.weights[weight] = _fitting(weight, tensor, model)
+    elif match := TRAINED_ROWS.fullmatch(base_name):
+        rows = _trained_rows(name, tensor, finetune.config)
+        vocabulary = len(_submodule(model, match[1]).get_parameter("weight"))
+        if unknown := sum(token >= vocabulary for token in rows.tokens):
+            parts.notes.append(f"{unknown:,} trained tokens were left out, because the base does not have them.")
+        parts.rows[f"{match[1]}.weight"] = rows
+    elif base_name.startswith(SHARED_PREFIX):
+        parts.layers[base_name] = tensor
+    else:
+        module = _module_of(base_name, finetune)
+        if isinstance(_submodule(model, module), nn.Linear | nn.Embedding | Conv1D):
+            parts.targets[module] = name[: len(name) - len(base_name) + len(module)]
+        parts.layers[PEFT_PREFIX + base_name] = tensor
+
+
+def _low_rank_pairs(finetune: FineTune, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The factors A and B, and DoRA's magnitude, of the low-rank modules of the headless base."""
+    pairs: dict[str, dict[str, Tensor]] = {}
+    if finetune.config["peft_type"] in ("LORA", "ADALORA"):
+        for name, tensor in tensors.items():
+            if (match := LORA_KEY.fullmatch(name)) and _first(name) not in HEAD_NAMES:
+                pairs.setdefault(match["module"], {})[match["side"]] = tensor
+        for name, tensor in tensors.items():
+            if (match := OTHER_FACTOR.fullmatch(name)) and match["module"] in pairs:
+                pairs[match["module"]][match["factor"]] = tensor
+    return pairs
+
+
+def replace_weights(parts: AdapterParts, model: nn.Module) -> None:
+    """Replace weights of the base by new objects, without modifying the old ones."""
+    changed = {name: rows.replaced(model.get_parameter(name)) for name, rows in parts.rows.items()}
     for name, tensor in (*parts.weights.items(), *changed.items()):
         module, _, attribute = name.rpartition(".")
         model.get_submodule(module)._parameters[attribute] = nn.Parameter(tensor, requires_grad=False)
@@ -89,15 +158,23 @@ def tied_embedding(parts: AdapterParts, config: Mapping[str, Any], model: PreTra
     if not model.config.get_text_config().tie_word_embeddings:
         return None
     if weight in parts.rows:
-        return _with_rows(model.get_parameter(weight), parts.rows[weight], config)
+        return parts.rows[weight].replaced(model.get_parameter(weight))
     copied = name.rpartition(".")[2] in (config.get("modules_to_save") or []) and not config.get("ensure_weight_tying")
     return None if copied else parts.weights.get(weight)
 
 
-def _needs_peft(finetune: FineTune) -> bool:
-    """Whether only PEFT can compute the low-rank pairs (DoRA, biases, experts)."""
-    experts = any(EXPERT_MODULE.search(name) for name in finetune.modules)
-    return bool(finetune.config.get("use_dora") or finetune.config.get("lora_bias") or experts)
+def _first(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _is_task_head(part: str, config: Mapping[str, Any], model: nn.Module) -> bool:
+    """Whether a part of an adapter is a head that computes something else than the tokens' logits: it is one that
+    transformers' or TRL's classes have, or it was trained in full beside the headless model.
+    """
+    if part in model._modules or part in HEAD_NAMES:
+        return False
+    saved = config.get("modules_to_save")
+    return part in TASK_HEADS or (isinstance(saved, list) and part in saved and part not in EMBEDDING_NAMES)
 
 
 def _base_name(name: str, model: PreTrainedModel) -> str:
@@ -115,7 +192,7 @@ def _module_of(base_name: str, finetune: FineTune) -> str:
     module, separator, _ = base_name.partition(f".{kind.leaf}") if kind else (base_name, "", "")
     if not separator:
         raise ShapeMismatch(f"The base has no weight {base_name[:120]}.")
-    return module.removesuffix(".base_layer")  # the second of two adapters on one module of experts
+    return module
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:
@@ -134,15 +211,20 @@ def _fitting(name: str, tensor: Tensor, model: nn.Module) -> Tensor:
     return tensor.to(base_weight.device, base_weight.dtype)
 
 
-def _with_rows(weight: Tensor, rows: Tensor, config: Mapping[str, Any]) -> Tensor:
-    """An embedding with its trained rows replaced. Raises `InvalidAdapterConfig`."""
-    indices = config.get("trainable_token_indices") or config.get("token_indices")
-    if isinstance(indices, dict):
-        indices = next(iter(indices.values()), None)
-    row_numbers = indices if isinstance(indices, list) else []
-    valid = all(type(index) is int and 0 <= index < len(weight) for index in row_numbers)
-    if not valid or list(rows.shape) != [len(row_numbers), weight.shape[1]]:
-        raise InvalidAdapterConfig("The trained tokens' indices do not fit their tensor or the vocabulary.")
-    changed = weight.detach().clone()
-    changed[row_numbers] = rows.to(changed)
-    return changed
+def _trained_rows(name: str, values: Tensor, config: Mapping[str, Any]) -> TrainedRows:
+    """The rows of a tensor of trained tokens. PEFT matches the names in the config with the ends of modules' names.
+
+    Raises `InvalidAdapterConfig`.
+    """
+    tokens = config.get("trainable_token_indices") or config.get("token_indices")
+    if isinstance(tokens, dict):
+        match = TRAINED_ROWS.fullmatch(name)
+        lists = [tokens_of_part for part, tokens_of_part in tokens.items() if match and match[1].endswith(part)]
+        tokens = lists[-1] if lists else None
+    valid = isinstance(tokens, list) and all(type(token) is int and token >= 0 for token in tokens)
+    if not valid or values.ndim != 2 or len(values) != len(tokens):
+        raise InvalidAdapterConfig(
+            f"{name[:120]} is {list(values.shape)}, and the config has no list of as many tokens for it: "
+            "trainable_token_indices must name the tokens of each embedding whose rows are in the file."
+        )
+    return TrainedRows(tokens, values)

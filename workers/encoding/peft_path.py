@@ -8,6 +8,7 @@ and tensors are restored, and its checksum is compared.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,12 +25,15 @@ from workers.encoding.adapter_parts import AdapterParts, replace_weights, sort_t
 from workers.encoding.guard import BaseGuard, restored
 from workers.encoding.lora_path import applied, fit, fit_head
 from workers.encoding.output_head import Head
+from workers.encoding.parameter_lora import changed_parameters
 from workers.encoding.resident_base import ResidentBase
 from workers.encoding.token_plan import TokenPlan
 from workers.encoding.trace import Trace
 from workers.finetunes.finetune import FineTune
 from workers.finetunes.lora_config import PEFT_PREFIX
-from workers.finetunes.peft_kinds import expert_settings, feedforward_settings, lora_settings, peft_config
+from workers.finetunes.peft_kinds import feedforward_settings, lora_settings, peft_config
+
+UNKNOWN_TYPE = "of-an-adapter"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +58,8 @@ class PeftPath:
                     trace = self.base.forward.run(plan)[0]
             finally:
                 self.guard.check()
-            return replace(trace, head=tuned_head(parts, finetune, self.base)) if plan.head else trace
+            head = tuned_head(parts, finetune, self.base) if plan.head else None
+            return replace(trace, head=head, notes=(*trace.notes, *parts.notes))
         except CatalogError as error:
             return error
         except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
@@ -70,9 +75,10 @@ def attached(parts: AdapterParts, finetune: FineTune, model: PreTrainedModel) ->
     Raises `InvalidAdapterConfig`, `ShapeMismatch`, `UnsupportedAdapter`.
     """
     with ExitStack() as stack:
-        replace_weights(parts, finetune.config, model)
+        replace_weights(parts, model)
+        stack.enter_context(changed_parameters(model, parts.pairs.parameters))
         if parts.hooked:
-            stack.enter_context(applied(model, [fit(finetune.modules, model)]))
+            stack.enter_context(applied(model, [fit(parts.pairs.layers, model)]))
         if parts.layers:
             _inject(parts, finetune, model)
         yield
@@ -89,10 +95,12 @@ def tuned_head(parts: AdapterParts, finetune: FineTune, base: ResidentBase) -> H
     for name, tensor in head_tensors.items():
         if list(tensor.shape[1:]) != ([base.hidden_size] if name == "weight" else []):
             raise ShapeMismatch(f"The output head's {name} is {list(tensor.shape)}; the base has {base.hidden_size}.")
-    if not head_tensors and (embedding := tied_embedding(parts, finetune.config, base.model)) is not None:
+    if parts.head_rows:
+        head_tensors = {"weight": parts.head_rows[-1].replaced(base.head.weight)}
+    elif not head_tensors and (embedding := tied_embedding(parts, finetune.config, base.model)) is not None:
         head_tensors = {"weight": embedding}
     head = replace(base.head, **head_tensors).truncate(base.vocabulary) if head_tensors else None
-    lora = fit_head(finetune.modules, base) if parts.hooked else None
+    lora = fit_head(finetune.modules, base) if parts.plain_lora else None
     return head if lora is None else (head or base.head).with_lora(lora)
 
 
@@ -106,9 +114,10 @@ def _inject(parts: AdapterParts, finetune: FineTune, model: PreTrainedModel) -> 
         warnings.simplefilter("ignore")  # PEFT's warnings concern training
         try:
             # on the meta device first: the sizes in the config are untrusted, so nothing is allocated for them
-            tuned = PeftModel(model, config, low_cpu_mem_usage=True)
-            tensors = {name: tensor.to(model.device, torch.float32) for name, tensor in parts.layers.items()}
-            loaded: Any = set_peft_model_state_dict(tuned, tensors, low_cpu_mem_usage=True)
+            with _unknown_type(model):
+                tuned = PeftModel(model, config, low_cpu_mem_usage=True)
+                tensors = {name: tensor.to(model.device, torch.float32) for name, tensor in parts.layers.items()}
+                loaded: Any = set_peft_model_state_dict(tuned, tensors, low_cpu_mem_usage=True)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
             raise InvalidAdapterConfig(f"PEFT cannot build this adapter: {first_line(error)}") from error
         except RuntimeError as error:
@@ -125,14 +134,25 @@ def _inject(parts: AdapterParts, finetune: FineTune, model: PreTrainedModel) -> 
     tuned.eval()
 
 
+@contextmanager
+def _unknown_type(model: PreTrainedModel) -> Iterator[None]:
+    """Within the context, PEFT does not know the model's type, and changes no names by its table of types: names are
+    those of the model already, and PEFT takes any layer `gate_proj` for one of the experts.
+    """
+    config = model.config
+    model.config = copy.copy(config)
+    model.config.model_type = UNKNOWN_TYPE
+    try:
+        yield
+    finally:
+        model.config = config
+
+
 def _derived_settings(parts: AdapterParts, finetune: FineTune, model: PreTrainedModel) -> dict[str, Any]:
     """Settings for PEFT that are derived from tensors and base."""
     peft_type = finetune.config["peft_type"]
-    if peft_type == "LORA" and (parts.experts or not finetune.modules):
-        names = (name for name, _ in model.named_parameters())
-        return expert_settings(finetune.config, {*parts.targets, *parts.experts}, names)
-    if finetune.modules:
-        return lora_settings(fit(finetune.modules, model))
+    if parts.pairs.layers:
+        return lora_settings(fit(parts.pairs.layers, model))
     if peft_type == "IA3":
         return feedforward_settings({name: parts.layers.get(f"{PEFT_PREFIX}{name}.ia3_l") for name in parts.targets})
     return {}

@@ -17,6 +17,7 @@ from workers.encoding.guard import BaseGuard, restored
 from workers.encoding.lora_path import fit
 from workers.encoding.model_loading import clean_view, load_config, load_headless
 from workers.encoding.output_head import Head, load_head
+from workers.encoding.parameter_lora import changed_stack
 from workers.encoding.peft_path import attached, tuned_head
 from workers.encoding.resident_base import ResidentBase
 from workers.finetunes.reading import FineTune
@@ -74,6 +75,8 @@ def _weight_change(weight: Tensor, layer: nn.Module | None, name: str, model: Pr
     """Tuned minus base of one weight, or None if the weight is unchanged. Raises `UnsupportedAdapter`."""
     module_name, _, parameter = name.rpartition(".")
     module = model.get_submodule(module_name)
+    if (stack := changed_stack(module, parameter)) is not None:
+        return _difference(stack, weight)
     new = module._parameters.get(parameter)
     if new is not None and (layer is None or not _has_lora_hook(module)):
         return None if new is weight else _difference(new, weight)

@@ -19,8 +19,8 @@ from workers.finetunes.module_patterns import ModulePatterns
 MAX_RANK = 8192
 PEFT_PREFIX = "base_model.model."
 LORA_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.default)?(\.weight)?")
-# an expert as a separate module, as in transformers 4; later versions stack experts
-EXPERT_MODULE = re.compile(r"\.experts\.\d+\.(\w+)$")
+# parts of a mixture of experts, which are modules in some versions of transformers and parameters in others
+MIXTURE_MODULE = re.compile(r"(^|\.)(experts|router|gate|input_linear|output_linear)(\.|$)")
 UNSUPPORTED_SETTINGS = (  # they change the forward pass in ways that no encoding path implements
     "use_qalora",
     "use_bdlora",
@@ -63,6 +63,7 @@ def check_lora(config: Mapping[str, Any]) -> None:
 
 def parse_lora(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> dict[str, LoraModule]:
     """Low-rank modules by their names in the adapter, without PEFT's `base_model.model.`; other tensors are ignored.
+    If the adapter has target parameters, so are pairs of another rank than a module of that name would have.
 
     Raises `InvalidAdapterConfig` for an invalid rank or alpha, and for an A without B or the reverse.
     """
@@ -80,14 +81,31 @@ def parse_lora(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -
             embeddings.add(module)
     check_rank(config.get("r"))
     ranks, alphas = ModulePatterns(config, "rank_pattern"), ModulePatterns(config, "alpha_pattern")
+    of_parameters = bool(target_parameters(config))
     modules = {}
     for name, pair in pairs.items():
         rank = check_rank(ranks.value(name, config.get("r")))
         alpha = check_alpha(name, alphas.value(name, config.get("lora_alpha", 8)))
-        # rsLoRA, arXiv 2312.03732 section 3
-        scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-        modules[name] = _module(name, pair, rank, scale, name in embeddings)
+        a, b = check_pair(name, pair)
+        if a.shape[0] == rank == b.shape[1]:
+            modules[name] = LoraModule(a, b, scaling(alpha, rank, config), name in embeddings)
+        elif not of_parameters:
+            raise InvalidAdapterConfig(
+                f"{name[:120]}: the config says rank {rank}, A is {list(a.shape)} and B {list(b.shape)}."
+            )
     return modules
+
+
+def target_parameters(config: Mapping[str, Any]) -> list[str]:
+    """PEFT's names of parameters that are changed, unlike those of modules. Raises `InvalidAdapterConfig`."""
+    parameters = config.get("target_parameters") or []
+    if not isinstance(parameters, list) or not all(isinstance(name, str) for name in parameters):
+        raise InvalidAdapterConfig("target_parameters is not a list of names.")
+    return parameters
+
+
+def scaling(alpha: float, rank: int, config: Mapping[str, Any]) -> float:
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)  # rsLoRA, arXiv 2312.03732 section 3
 
 
 def parse_adalora(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> dict[str, LoraModule]:
@@ -111,14 +129,15 @@ def parse_adalora(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
     return modules
 
 
-def _module(name: str, pair: Mapping[str, torch.Tensor], rank: int, scale: float, embedding: bool) -> LoraModule:
-    if set(pair) != {"A", "B"}:
-        raise InvalidAdapterConfig(f"{name[:120]} has only lora_{next(iter(pair))} of the pair.")
-    if pair["A"].shape[0] != rank or pair["B"].shape[1] != rank:
-        raise InvalidAdapterConfig(
-            f"{name[:120]}: the config says rank {rank}, A is {list(pair['A'].shape)} and B {list(pair['B'].shape)}."
-        )
-    return LoraModule(pair["A"], pair["B"], scale, embedding)
+def check_pair(name: str, pair: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """A and B of a module. Raises `InvalidAdapterConfig` if one of them is missing."""
+    for side, other in (("A", "B"), ("B", "A")):
+        if side not in pair:
+            raise InvalidAdapterConfig(
+                f"{name[:120]} has lora_{other}, but its lora_{side} is missing. Save the adapter again with both of "
+                "them, with PEFT's save_pretrained."
+            )
+    return pair["A"], pair["B"]
 
 
 def check_rank(rank: Any) -> int:

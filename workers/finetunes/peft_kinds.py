@@ -8,14 +8,14 @@ resolved to full module names first, so that PEFT never matches a pattern.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, KeysView, Mapping
+from collections.abc import Iterator, KeysView, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from catalog.errors import InvalidAdapterConfig, UnsupportedAdapter
-from workers.finetunes.lora_config import MAX_RANK, LoraModule, check_alpha, check_rank
+from workers.finetunes.lora_config import MAX_RANK, LoraModule
 from workers.finetunes.module_patterns import ModulePatterns
 
 if TYPE_CHECKING:
@@ -111,41 +111,10 @@ def lora_settings(modules: Mapping[str, LoraModule]) -> dict[str, Any]:
     return {"rank_pattern": ByName(ranks), "alpha_pattern": ByName(alphas)}
 
 
-def expert_settings(config: Mapping[str, Any], targets: set[str], model_parameters: Iterable[str]) -> dict[str, Any]:
-    """Settings for LoRA on experts, whose stacked factors only PEFT can split. `model_parameters` are the names of the
-    base's parameters.
-
-    Raises `InvalidAdapterConfig`, `UnsupportedAdapter`.
-    """
-    parameters = config.get("target_parameters") or []
-    if not isinstance(parameters, list) or not all(isinstance(name, str) for name in parameters):
-        raise InvalidAdapterConfig("target_parameters is not a list of names.")
-    if config.get("rank_pattern") or config.get("alpha_pattern"):
-        raise UnsupportedAdapter("LoRA on experts cannot be combined with patterns of ranks or alphas.")
-    if len(targets) > MAX_TARGETS:
-        raise UnsupportedAdapter(f"The adapter has more than {MAX_TARGETS:,} target modules, too many for PEFT.")
-    targeted = set(parameters)  # untrusted: any number of names, which may match nothing
-    matched = {suffix for name in model_parameters for suffix in _suffixes(name) if suffix in targeted}
-    return {
-        "target_modules": sorted(targets),
-        "target_parameters": sorted(matched),
-        "r": check_rank(config.get("r")),
-        "lora_alpha": check_alpha("The adapter", config.get("lora_alpha", 8)),
-        "use_rslora": bool(config.get("use_rslora")),
-    }
-
-
 def feedforward_settings(factors: Mapping[str, Tensor | None]) -> dict[str, Any]:
     """IA3 (arXiv 2205.05638 section 3.3): a factor (1, in) scales the input of a module, any other its output."""
     inputs = [name for name, factor in factors.items() if factor is not None and factor.shape[:1] == (1,)]
     return {"feedforward_modules": inputs}
-
-
-def _suffixes(name: str) -> Iterator[str]:
-    """A name, and its suffixes after each of its dots."""
-    while name:
-        yield name
-        name = name.partition(".")[2]
 
 
 def _checked(key: str, value: Any) -> Any:

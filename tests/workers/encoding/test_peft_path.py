@@ -211,7 +211,7 @@ def test_config_cannot_import_or_load_anything(
         ("oft", {"oft_block_size": 16}, ShapeMismatch),
         ("vera", {"save_projection": False}, InvalidAdapterConfig),
         ("vera_unsaved", {"save_projection": True}, InvalidAdapterConfig),
-        ("trained_tokens", {"trainable_token_indices": [2, 70, 100_000]}, InvalidAdapterConfig),
+        ("trained_tokens", {"trainable_token_indices": [2, 70, -1]}, InvalidAdapterConfig),
         ("trained_tokens", {"trainable_token_indices": [2]}, InvalidAdapterConfig),
         ("prompt_tuning", {"num_virtual_tokens": 4}, InvalidAdapterConfig),
         ("prefix_tuning", {"num_attention_heads": 4}, ShapeMismatch),

@@ -57,7 +57,11 @@ class Head:
     def truncate(self, vocabulary: int) -> Head:
         """The head for the first `vocabulary` tokens. Raises `ShapeMismatch` if it has fewer."""
         if self.vocabulary < vocabulary:
-            raise ShapeMismatch(f"The output head has {self.vocabulary:,} tokens, but the base has {vocabulary:,}.")
+            raise ShapeMismatch(
+                f"The fine-tune's output head has only {self.vocabulary:,} tokens and its base {vocabulary:,}, "
+                "and features of logits compare each of them. Use a feature of hidden states, such as "
+                "delta_activations, or submit a fine-tune with the vocabulary of its base."
+            )
         bias = None if self.bias is None else self.bias[:vocabulary]
         return replace(self, weight=self.weight[:vocabulary], bias=bias)
 

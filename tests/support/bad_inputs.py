@@ -22,7 +22,8 @@ from tests.support import pico
 
 LIMIT = 4 * 2**20  # the maximal size of a file in bytes, for readers of the corpus
 FILES = 10_001
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS, MLX_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "adapters.safetensors"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 3281000\n"
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 V = "base_model.model.model.layers.1.self_attn.v_proj"
 SLOW_PATTERN = r"((((\w|.)+)+)+)+,"
@@ -30,8 +31,11 @@ SLOW_PATTERN = r"((((\w|.)+)+)+)+,"
 
 @dataclass(frozen=True)
 class BadInput:
+    """`words` is a regular expression for the sentence of the error: what the matter is, and what to do."""
+
     make: Callable[[Path], object]
     code: str
+    words: str = ""
 
 
 class Canary:
@@ -155,6 +159,73 @@ def no_weights(folder: Path) -> None:
     (folder / "README.md").write_text("Weights will follow.")
 
 
+def weights_of(content: bytes) -> Callable[[Path], object]:
+    return lambda folder: (pico.make_adapter(folder) / WEIGHTS).write_bytes(content)
+
+
+def config_without(*settings: str) -> Callable[[Path], object]:
+    def make(folder: Path) -> None:
+        path = pico.make_adapter(folder) / CONFIG
+        path.write_text(
+            json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key not in settings})
+        )
+
+    return make
+
+
+def moved(name: str, to: str) -> Callable[[Path], object]:
+    """Give a file of an adapter another name, or none ("")."""
+
+    def make(folder: Path) -> None:
+        path = pico.make_adapter(folder) / name
+        if to:
+            (folder / to).parent.mkdir(exist_ok=True)
+            path.rename(folder / to)
+        else:
+            path.unlink()
+
+    return make
+
+
+def in_a_subfolder(folder: Path) -> None:
+    pico.make_adapter(folder / "final")
+
+
+def files(*names: str) -> Callable[[Path], object]:
+    """A folder of files that hold nothing that is read."""
+
+    def make(folder: Path) -> None:
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(b"content")
+
+    return make
+
+
+def replaced(
+    change: Callable[[torch.Tensor], torch.Tensor], part: str = "lora_", **settings: Any
+) -> Callable[[Path], object]:
+    """Change all tensors whose names contain `part`."""
+
+    def change_all(weights: dict[str, torch.Tensor]) -> None:
+        weights.update({key: change(tensor).contiguous() for key, tensor in weights.items() if part in key})
+
+    return tensors(change_all, **settings)
+
+
+def mlx(**settings: Any) -> Callable[[Path], object]:
+    """An adapter of MLX for the base of `pico.make_base`."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        name = "model.layers.0.self_attn.q_proj"
+        save_file({f"{name}.lora_a": torch.ones(32, 4), f"{name}.lora_b": torch.ones(4, 32)}, folder / MLX_WEIGHTS)
+        parameters = {"fine_tune_type": "lora", "num_layers": 2, "lora_parameters": {"rank": 4, "scale": 20.0}}
+        (folder / CONFIG).write_text(json.dumps({**parameters, "model": pico.BASE_ID, **settings}))
+
+    return make
+
+
 # corrupted full models
 
 
@@ -215,16 +286,18 @@ def overlap(entries: dict[str, Any]) -> None:
 
 FOLDERS: dict[str, BadInput] = {
     # pickles
-    "adapter_in_a_pickle": BadInput(pickled("adapter_model.bin"), "pickled_weights"),
+    "adapter_in_a_pickle": BadInput(
+        pickled("adapter_model.bin"), "pickled_weights", "a pickle.*Save them as safetensors"
+    ),
     "checkpoint_in_a_pickle": BadInput(pickled("pytorch_model.pt"), "pickled_weights"),
-    "pickle_named_safetensors": BadInput(disguised_pickle, "corrupt_weights"),
+    "pickle_named_safetensors": BadInput(disguised_pickle, "corrupt_weights", "zip archive.*save the weights as"),
     # headers
     "header_longer_than_the_file": BadInput(raw(b"{}", length=2**40), "corrupt_weights"),
     "header_length_of_all_ones": BadInput(raw(b"{}", length=2**64 - 1), "corrupt_weights"),
     "header_of_brackets": BadInput(sparse_header, "corrupt_weights"),
     "header_that_is_not_json": BadInput(raw(b"{" * 100), "corrupt_weights"),
     "header_that_is_a_list": BadInput(raw(b"[]"), "corrupt_weights"),
-    "header_without_tensors": BadInput(raw(b"{}"), "invalid_adapter_config"),
+    "header_without_tensors": BadInput(raw(b"{}"), "invalid_adapter_config", "nothing was saved.*ZeRO-3.*Gather"),
     "empty_file": BadInput(lambda folder: (pico.make_adapter(folder) / WEIGHTS).write_bytes(b""), "corrupt_weights"),
     "overlapping_offsets": BadInput(header(overlap), "corrupt_weights"),
     "offsets_with_a_hole": BadInput(header(lambda entries: entries.pop(f"{Q}.lora_A.weight")), "corrupt_weights"),
@@ -244,9 +317,9 @@ FOLDERS: dict[str, BadInput] = {
     "dtype_that_is_none": BadInput(header(entry(dtype="F7")), "corrupt_weights"),
     "dtype_of_another_size": BadInput(header(entry(dtype="F64")), "corrupt_weights"),
     "entry_that_is_a_word": BadInput(header(lambda entries: entries.update(word="word")), "corrupt_weights"),
-    "truncated": BadInput(truncate, "corrupt_weights"),
+    "truncated": BadInput(truncate, "corrupt_weights", "is truncated.*Upload it again"),
     # values
-    "nan": BadInput(tensors(set_value(Q, float("nan"))), "non_finite_weights"),
+    "nan": BadInput(tensors(set_value(Q, float("nan"))), "non_finite_weights", "NaN or infinity: .*Submit an earlier"),
     "infinity": BadInput(tensors(set_value(V, float("inf"))), "non_finite_weights"),
     "vector_beyond_float32": BadInput(tensors(set_value(V, 3e38)), "non_finite_vector"),
     "matrices_of_integers": BadInput(
@@ -277,7 +350,7 @@ FOLDERS: dict[str, BadInput] = {
     "unknown_peft_type": BadInput(config(peft_type="NO_SUCH_TYPE"), "unsupported_adapter"),
     "peft_type_of_a_list": BadInput(config(peft_type=["LORA"]), "unsupported_adapter"),
     "init_that_changed_the_base": BadInput(config(init_lora_weights="pissa_niter_4"), "unsupported_adapter"),
-    "loha_of_lora_tensors": BadInput(config(peft_type="LOHA"), "shape_mismatch"),
+    "loha_of_lora_tensors": BadInput(config(peft_type="LOHA", lora_alpha=None), "shape_mismatch"),
     "loha_that_needs_too_much_memory": BadInput(
         tensors(
             lambda weights: (
@@ -286,6 +359,7 @@ FOLDERS: dict[str, BadInput] = {
             ),
             peft_type="LOHA",
             r=8192,
+            lora_alpha=None,
         ),
         "shape_mismatch",
     ),
@@ -303,6 +377,7 @@ FOLDERS: dict[str, BadInput] = {
             lambda weights: (weights.clear(), weights.update(prompt_embeddings=torch.ones(3, 32))),
             peft_type="PROMPT_TUNING",
             num_virtual_tokens=10**9,
+            **dict.fromkeys(("r", "lora_alpha", "target_modules", "bias")),
         ),
         "invalid_adapter_config",
     ),
@@ -339,7 +414,7 @@ FOLDERS: dict[str, BadInput] = {
     "linked_config": BadInput(linked(CONFIG), "unsafe_path"),
     "linked_weights": BadInput(linked(WEIGHTS), "unsafe_path"),
     "pipe_in_place_of_weights": BadInput(pipe, "no_supported_weights"),
-    "no_weights": BadInput(no_weights, "no_supported_weights"),
+    "no_weights": BadInput(no_weights, "no_supported_weights", "no weights yet: submit"),
     # full models
     "full_truncated": BadInput(full(corrupt_model), "corrupt_weights"),
     "full_quantized": BadInput(full(str, quantization_config={"quant_method": "gptq"}), "quantized_weights"),
@@ -348,6 +423,92 @@ FOLDERS: dict[str, BadInput] = {
             str, text_config={"quantization_config": {"quant_method": "fp8", "modules_to_not_convert": [SLOW_PATTERN]}}
         ),
         "quantized_weights",
+    ),
+    "lora_settings_of_another_type": BadInput(
+        config(peft_type="LOHA"), "unsupported_adapter", "'lora_alpha'.*for LOHA.*remove the setting"
+    ),
+    # settings
+    "unknown_setting_that_is_on": BadInput(config(use_new_lora=True), "unsupported_adapter", "'use_new_lora'.*remove"),
+    "unknown_setting_that_is_on_inside": BadInput(
+        config(new_lora_config={"a": {"b": 1}}), "unsupported_adapter", "'new_lora_config'.*remove"
+    ),
+    "unknown_initialization": BadInput(config(init_lora_weights="new"), "unsupported_adapter", "'new'.*write true"),
+    "activated_lora": BadInput(
+        config(alora_invocation_tokens=[5]), "unsupported_adapter", "alora_invocation_tokens .activated LoRA.*submit"
+    ),
+    "quantization_aware_lora": BadInput(config(use_qalora=True), "unsupported_adapter", "use_qalora .QALoRA.*submit"),
+    "replicated_layers": BadInput(
+        config(layer_replication=[[0, 2], [1, 2]]), "unsupported_adapter", "layer_replication .*more layers.*submit"
+    ),
+    "type_and_rank_missing": BadInput(
+        config_without("peft_type", "r"), "invalid_adapter_config", "no peft_type.*add it"
+    ),
+    "rank_missing_and_not_8": BadInput(
+        config_without("r"), "invalid_adapter_config", r"A of \[4, 32\].*rank 8 .*set `r`"
+    ),
+    "dora_without_magnitudes": BadInput(
+        config(use_dora=True), "invalid_adapter_config", "use_dora.*no magnitudes.*save the adapter again"
+    ),
+    "dora_not_in_the_config": BadInput(
+        tensors(lambda weights: weights.update({f"{Q}.lora_magnitude_vector": torch.ones(32)})),
+        "invalid_adapter_config",
+        "magnitudes of DoRA.*does not set use_dora: set it",
+    ),
+    # weights that were saved wrongly
+    "pointer_in_place_of_weights": BadInput(
+        weights_of(LFS_POINTER), "corrupt_weights", "Git LFS pointer.*git lfs pull"
+    ),
+    "pointer_in_place_of_the_config": BadInput(
+        config_text(LFS_POINTER), "invalid_adapter_config", "Git LFS pointer.*git lfs pull"
+    ),
+    "page_in_place_of_weights": BadInput(
+        weights_of(b"<!DOCTYPE html><html>Sign in"), "corrupt_weights", "HTML or XML page.*download the file again"
+    ),
+    "error_in_place_of_weights": BadInput(
+        weights_of(b'{"error": "Access denied"}'),
+        "corrupt_weights",
+        "is a text.*Access denied.*download the file again",
+    ),
+    "weights_not_gathered": BadInput(
+        replaced(lambda tensor: tensor[:0, 0]), "invalid_adapter_config", r"is empty \(shape \[0\]\).*ZeRO-3.*Gather"
+    ),
+    "weights_of_one_gpu": BadInput(
+        replaced(lambda tensor: tensor[:2], "lora_A"), "invalid_adapter_config", "do not belong together.*FSDP.*Gather"
+    ),
+    "weights_flattened": BadInput(
+        replaced(torch.flatten), "invalid_adapter_config", "is a vector of 128 numbers.*FSDP.*Gather"
+    ),
+    "weights_in_flat_parameters": BadInput(
+        tensors(lambda weights: (weights.clear(), weights.update({"base_model._flat_param": torch.ones(400)}))),
+        "invalid_adapter_config",
+        "several modules, flattened.*Gather",
+    ),
+    "weights_in_int8": BadInput(
+        replaced(lambda tensor: tensor.to(torch.int8)), "invalid_adapter_config", "int8.*no adapter: save it in float32"
+    ),
+    "weights_of_convolutions": BadInput(
+        replaced(lambda tensor: tensor[..., None, None]), "invalid_adapter_config", "4 dimensions.*Submit the merged"
+    ),
+    # folders
+    "adapter_without_a_config": BadInput(moved(CONFIG, ""), "no_supported_weights", "no adapter_config.json.*add"),
+    "adapter_without_weights": BadInput(moved(WEIGHTS, ""), "no_supported_weights", "but no weights: upload"),
+    "adapter_in_a_subfolder": BadInput(
+        in_a_subfolder, "no_supported_weights", "in its folder final: submit that folder"
+    ),
+    "adapter_without_a_shard": BadInput(
+        moved(WEIGHTS, "adapter_model-00001-of-00002.safetensors"), "no_supported_weights", "00002.*is missing: upload"
+    ),
+    "gguf": BadInput(files("model.gguf", "config.json"), "no_supported_weights", "GGUF.*submit the safetensors"),
+    "onnx": BadInput(files("model.onnx", "config.json"), "no_supported_weights", "ONNX.*submit the safetensors"),
+    "diffusers": BadInput(
+        files("model_index.json", "unet/model.safetensors"), "no_supported_weights", "diffusers.*only language models"
+    ),
+    "tokenizer_alone": BadInput(files("tokenizer.json"), "no_supported_weights", "a tokenizer but no model: submit"),
+    "adapter_of_mlx_with_full_weights": BadInput(
+        mlx(fine_tune_type="full"), "unsupported_adapter", "fine_tune_type 'full'.*submit the full model"
+    ),
+    "adapter_of_mlx_without_a_scale": BadInput(
+        mlx(lora_parameters={"rank": 4}), "invalid_adapter_config", "scale in lora_parameters.*write the number"
     ),
     "index_out_of_the_folder": BadInput(full(with_index("../index_out_of_the_folder-outside")), "corrupt_weights"),
     "index_of_an_absolute_path": BadInput(full(with_index("/dev/zero")), "corrupt_weights"),

@@ -23,6 +23,7 @@ from tests.support.pico_models import PROBES, make_base
 from workers.encoding.encoder import Encoder
 from workers.encoding.resident_base import ResidentBase
 from workers.finetunes.card import base_in_card, setting, split_front_matter, words
+from workers.finetunes.peft_settings import known_settings
 from workers.finetunes.reading import read_finetune
 
 ENDLESS = r"((((\w|.)+)+)+)+,"  # needs 8**n steps on the name of a module with n characters
@@ -45,6 +46,12 @@ def main(folder: Path) -> None:
     print(json.dumps({**adapters(folder), **long_names(folder), **headers(folder), **cards(folder)}))
 
 
+def known(settings: dict[str, object], kind: str) -> dict[str, object]:
+    """Those of the settings that the PEFT type of a kind has; others are refused."""
+    peft_type = "LORA" if kind == "dora" else kind.upper()
+    return {name: value for name, value in settings.items() if name in known_settings(peft_type)}
+
+
 def adapters(folder: Path) -> dict[str, object]:
     """Whether the patterns leave the vectors of every kind of adapter as they are."""
     base = make_base(folder / "base", "llama")
@@ -53,7 +60,7 @@ def adapters(folder: Path) -> dict[str, object]:
     for kind in KINDS:
         plain, hostile = (publish(base, folder / f"{kind}{suffix}", "llama", kind) for suffix in ("", "-hostile"))
         path = hostile / "adapter_config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | PEFT_SETTINGS))
+        path.write_text(json.dumps(json.loads(path.read_text()) | known(PEFT_SETTINGS, kind)))
         expected, actual = encoder.encode([read_finetune(plain), read_finetune(hostile)])
         if isinstance(expected, CatalogError) or isinstance(actual, CatalogError):
             outcomes[kind] = f"{expected} {actual}"

@@ -3,51 +3,68 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from catalog.errors import InvalidAdapterConfig, UnsupportedAdapter
+from catalog.errors import CorruptWeights, InvalidAdapterConfig, UnsupportedAdapter
 from workers.finetunes.finetune import FineTune, read_config
 from workers.finetunes.lora_config import (
+    GATHER,
     LORA_KEY,
     MIXTURE_MODULE,
     LoraModule,
-    check_lora,
     parse_adalora,
     parse_lora,
     target_parameters,
 )
-from workers.finetunes.peft_kinds import KINDS
-from workers.finetunes.repo_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from workers.finetunes.mlx import MLX_NOTE, is_mlx, peft_config_of_mlx, peft_tensors_of_mlx
+from workers.finetunes.peft_settings import check_settings, peft_type_of, with_defaults
+from workers.finetunes.repo_files import ADAPTER_CONFIG
 from workers.finetunes.tensor_names import clean_adapter
 
 Load = Callable[[str], dict[str, torch.Tensor]]  # from a file name to its tensors; on "meta" if only screened
 
+GATHER_ZERO = (
+    "Gather the weights when saving (`stage3_gather_16bit_weights_on_model_save`, or zero_to_fp32.py) and submit the "
+    "adapter again."
+)
+VARIANTS = (  # parts of tensors' names that a setting of LoRA adds
+    ("use_dora", ".lora_magnitude_vector", "magnitudes of DoRA"),
+    ("lora_bias", ".lora_B.bias", "biases of B"),
+)
 PROMPT_KINDS = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")
-DORA_MAGNITUDE = "lora_magnitude_vector"
 UNSLOTH_EXPERT = re.compile(r"\.experts\.(gate_up_projs|down_projs)\.\d+\.")
-REPLACEMENT_KINDS = ("LN_TUNING", "TRAINABLE_TOKENS")  # weights that replace the base's
 
 
-def read_adapter(folder: Path, name: str, card_base: str | None, load: Load) -> FineTune:
-    """Read an adapter. Raises what `read_finetune` raises for adapters."""
+def read_adapter(folder: Path, name: str, files: Sequence[str], card_base: str | None, load: Load) -> FineTune:
+    """Read an adapter from its weights in `files`. Raises what `read_finetune` raises for adapters."""
     config = read_config(folder / ADAPTER_CONFIG, InvalidAdapterConfig)
-    peft_type = config.get("peft_type")
-    if peft_type not in ("LORA", "ADALORA", *KINDS, *PROMPT_KINDS, *REPLACEMENT_KINDS):
-        raise UnsupportedAdapter(f"{name} has the PEFT type {str(peft_type)[:40]!r}, which is not supported.")
-    if peft_type in ("LORA", "ADALORA"):
-        check_lora(config)
-    tensors, notes = clean_adapter(load(ADAPTER_WEIGHTS))
-    if not tensors:
-        raise InvalidAdapterConfig(f"{name} has no tensors.")
-    path, modules = _path(str(peft_type), config, tensors)
+    mlx = is_mlx(config)
+    if mlx:
+        config = peft_config_of_mlx(config)
+    peft_type = peft_type_of(config, name)
+    if peft_type is not None:
+        check_settings(config, peft_type)  # before the weights are read
+    tensors = _load(name, files, load)
+    if mlx:
+        tensors = peft_tensors_of_mlx(tensors)
+    _refuse_parts(tensors, peft_type)
+    tensors, notes = clean_adapter(tensors)
+    if mlx:
+        notes += (MLX_NOTE,)
+    if peft_type is None:
+        peft_type = _type_of_tensors(config, tensors)
+        check_settings(config, peft_type)
+        notes += (f"{ADAPTER_CONFIG} has no peft_type; the tensors are those of LoRA.",)
+    config = with_defaults(config, peft_type)
+    path, modules = _path(peft_type, config, tensors)
     declared = config.get("base_model_name_or_path")
     return FineTune(
         name=name,
-        kind="dora" if config.get("use_dora") else str(peft_type).lower(),
+        kind="dora" if config.get("use_dora") else peft_type.lower(),
         path=path,
         folder=folder,
         config=config,
@@ -58,6 +75,60 @@ def read_adapter(folder: Path, name: str, card_base: str | None, load: Load) -> 
         modules=modules,
         notes=notes,
     )
+
+
+def _load(name: str, files: Sequence[str], load: Load) -> dict[str, torch.Tensor]:
+    """The tensors of an adapter. Raises `InvalidAdapterConfig`, `CorruptWeights`, and what `load` raises."""
+    tensors: dict[str, torch.Tensor] = {}
+    for file in files:
+        loaded = load(file)
+        if repeated := sorted(tensors.keys() & loaded.keys()):
+            raise CorruptWeights(f"{repeated[0][:120]} is in two files of {name}: keep the shards of one adapter only.")
+        tensors |= loaded
+    if not tensors:
+        raise InvalidAdapterConfig(
+            f"{name} has no tensors in {files[0]}: nothing was saved, as happens with DeepSpeed ZeRO-3. {GATHER_ZERO}"
+        )
+    return tensors
+
+
+def _refuse_parts(tensors: Mapping[str, torch.Tensor], peft_type: str | None) -> None:
+    """Raises `InvalidAdapterConfig` for tensors that were saved without being gathered from all GPUs."""
+    for key, tensor in tensors.items():
+        if "_flat_param" in key:
+            raise InvalidAdapterConfig(f"{key[:120]} holds the weights of several modules, flattened: it is {GATHER}")
+        cut_by_adalora = peft_type == "ADALORA" and tensor.ndim == 2  # a module may lose all its ranks
+        if tensor.numel() == 0 and not cut_by_adalora:
+            raise InvalidAdapterConfig(
+                f"{key[:120]} is empty (shape {list(tensor.shape)}), as DeepSpeed ZeRO-3 saves tensors whose parts are "
+                f"not gathered. {GATHER_ZERO}"
+            )
+
+
+def _type_of_tensors(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
+    """The PEFT type of an adapter whose config names none. Raises `InvalidAdapterConfig` unless it can only be LoRA."""
+    if {"r", "lora_alpha"} <= config.keys() and all(LORA_KEY.fullmatch(key) for key in tensors):
+        return "LORA"
+    raise InvalidAdapterConfig(
+        f'{ADAPTER_CONFIG} has no peft_type, so it is unknown how the adapter is applied: add it (such as "peft_type": '
+        '"LORA"), with the settings of the training.'
+    )
+
+
+def _check_variants(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raises `InvalidAdapterConfig` if config and tensors disagree about a variant of LoRA."""
+    for setting, part, what in VARIANTS:
+        key = next((key for key in tensors if part in key), None)
+        if key is not None and not config.get(setting):
+            raise InvalidAdapterConfig(
+                f"{key[:120]} belongs to the {what}, and {ADAPTER_CONFIG} does not set {setting}: set it to true if "
+                "the adapter was trained with it, or save the adapter again without them."
+            )
+        if key is None and config.get(setting):
+            raise InvalidAdapterConfig(
+                f"{ADAPTER_CONFIG} sets {setting}, and the tensors hold no {what}: save the adapter again with them, "
+                f"or set {setting} to false if it was trained without."
+            )
 
 
 def _path(
@@ -72,28 +143,13 @@ def _path(
         return ("lora" if plain else "peft"), modules
     if peft_type != "LORA":
         return "peft", {}
-    _check_magnitudes(config, tensors)
+    _check_variants(config, tensors)
     _refuse_unsloth_experts(tensors)
     modules = parse_lora(config, tensors)
     needs_peft = config.get("use_dora") or config.get("lora_bias") or target_parameters(config)
     # whether a part of a mixture of experts is a module depends on the base
     plain = not needs_peft and all(LORA_KEY.fullmatch(key) and not MIXTURE_MODULE.search(key) for key in tensors)
     return ("lora" if plain else "peft"), modules
-
-
-def _check_magnitudes(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Raises `InvalidAdapterConfig` if the config and the file disagree about DoRA."""
-    magnitudes = any(DORA_MAGNITUDE in key for key in tensors)
-    if magnitudes and not config.get("use_dora"):
-        raise InvalidAdapterConfig(
-            f"The file has DoRA's magnitudes ({DORA_MAGNITUDE}), but adapter_config.json does not set use_dora. Set it "
-            "if the adapter was trained with DoRA, else take these tensors out of the file."
-        )
-    if config.get("use_dora") and not magnitudes:
-        raise InvalidAdapterConfig(
-            f"use_dora is set in adapter_config.json, but the file has no DoRA magnitudes ({DORA_MAGNITUDE}). Save the "
-            "adapter again with them, or set use_dora to false if it was trained without DoRA."
-        )
 
 
 def _refuse_unsloth_experts(tensors: Mapping[str, torch.Tensor]) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from catalog.errors import FileTooLarge, FolderUnreadable, Refused
+from workers.finetunes.file_content import START_BYTES, other_content
 
 MAX_DEPTH = 64  # code that walks or prints the content is recursive
+NOT_JSON = "is not JSON: it may be cut off. Save it again and submit it."
 MAX_CONTAINERS = 2**17  # lists and objects; the parser holds the GIL while it creates them
 
 
@@ -17,14 +19,15 @@ def read_object(path: Path, error: type[Refused], *, max_bytes: int) -> dict[str
     try:
         if path.stat().st_size > max_bytes:
             raise FileTooLarge(f"{path.name} is larger than {max_bytes:,} bytes.")
-        text = path.read_text(encoding="utf-8")
+        content_bytes = path.read_bytes()
+        text = content_bytes.decode()
         if text.count("[") + text.count("{") > MAX_CONTAINERS:
             raise error(f"{path.name} has more than {MAX_CONTAINERS:,} lists and objects.")
         content = json.loads(text)
     except OSError as cause:
         raise FolderUnreadable(f"{path.name} cannot be read: {cause.strerror or cause}.") from cause
     except (ValueError, RecursionError) as cause:
-        raise error(f"{path.name} is not JSON.") from cause
+        raise error(f"{path.name} {other_content(content_bytes[:START_BYTES]) or NOT_JSON}") from cause
     if not isinstance(content, dict):
         raise error(f"{path.name} is not a JSON object.")
     if _is_deep(content):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from catalog.errors import InvalidAdapterConfig, UnsupportedAdapter
+from catalog.errors import InvalidAdapterConfig
 from workers.finetunes.module_patterns import ModulePatterns
 
 MAX_RANK = 8192
@@ -21,18 +21,11 @@ PEFT_PREFIX = "base_model.model."
 LORA_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.default)?(\.weight)?")
 # parts of a mixture of experts, which are modules in some versions of transformers and parameters in others
 MIXTURE_MODULE = re.compile(r"(^|\.)(experts|router|gate|input_linear|output_linear)(\.|$)")
-UNSUPPORTED_SETTINGS = (  # they change the forward pass in ways that no encoding path implements
-    "use_qalora",
-    "use_bdlora",
-    "layer_replication",
-    "alora_invocation_tokens",
-    "arrow_config",
-    "kasa_config",
-    "velora_config",
-    "monteclora_config",
+# what most often leaves parts of tensors in a file
+GATHER = (
+    "what FSDP or DeepSpeed ZeRO-3 held on one GPU. Gather the weights when saving (with accelerate: "
+    "`accelerator.get_state_dict(model)`) and submit the adapter again."
 )
-# other initializations (PiSSA, OLoRA, CorDA, LoftQ) change the base's weights before A and B are added
-INITS_WITH_UNCHANGED_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
 
 
 @dataclass(frozen=True)
@@ -48,19 +41,6 @@ class LoraModule:
     embedding: bool
 
 
-def check_lora(config: Mapping[str, Any]) -> None:
-    """Raises `UnsupportedAdapter` if the adapter is not plain LoRA on an unchanged base."""
-    init = config.get("init_lora_weights")
-    if init not in INITS_WITH_UNCHANGED_BASE:
-        raise UnsupportedAdapter(
-            f"The adapter was made with init_lora_weights={str(init)[:40]!r}, which also changed its base's weights: "
-            "convert it to a plain LoRA (PEFT's `path_initial_model_for_weight_conversion`)."
-        )
-    for setting in UNSUPPORTED_SETTINGS:
-        if config.get(setting):
-            raise UnsupportedAdapter(f"LoRA with {setting} cannot be run.")
-
-
 def parse_lora(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> dict[str, LoraModule]:
     """Low-rank modules by their names in the adapter, without PEFT's `base_model.model.`; other tensors are ignored.
     If the adapter has target parameters, so are pairs of another rank than a module of that name would have.
@@ -73,8 +53,7 @@ def parse_lora(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -
         match = LORA_KEY.fullmatch(key)
         if match is None:
             continue
-        if tensor.ndim != 2 or not tensor.is_floating_point():
-            raise InvalidAdapterConfig(f"{key[:120]} is not a matrix of floats.")
+        _check_matrix(key, tensor)
         module = match["module"].removeprefix(PEFT_PREFIX)
         pairs.setdefault(module, {})[match["side"]] = tensor
         if match["embedding"]:
@@ -85,14 +64,12 @@ def parse_lora(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -
     modules = {}
     for name, pair in pairs.items():
         rank = check_rank(ranks.value(name, config.get("r")))
-        alpha = check_alpha(name, alphas.value(name, config.get("lora_alpha", 8)))
+        alpha = check_alpha(name, alphas.value(name, config.get("lora_alpha")))
         a, b = check_pair(name, pair)
         if a.shape[0] == rank == b.shape[1]:
             modules[name] = LoraModule(a, b, scaling(alpha, rank, config), name in embeddings)
         elif not of_parameters:
-            raise InvalidAdapterConfig(
-                f"{name[:120]}: the config says rank {rank}, A is {list(a.shape)} and B {list(b.shape)}."
-            )
+            raise _rank_error(name, a, b, rank)
     return modules
 
 
@@ -114,7 +91,7 @@ def parse_adalora(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
     Raises `InvalidAdapterConfig`.
     """
     rank = check_rank(config.get("init_r"))
-    alpha = check_alpha("AdaLoRA", config.get("lora_alpha", 8))
+    alpha = check_alpha("AdaLoRA", config.get("lora_alpha"))
     scale = (alpha if alpha > 0 else rank) / (rank + 1e-5)  # the 1e-5 is PEFT's
     modules = {}
     for key, e in tensors.items():
@@ -140,13 +117,45 @@ def check_pair(name: str, pair: Mapping[str, torch.Tensor]) -> tuple[torch.Tenso
     return pair["A"], pair["B"]
 
 
+def _rank_error(name: str, a: torch.Tensor, b: torch.Tensor, rank: int) -> InvalidAdapterConfig:
+    shapes = f"{name[:120]} has an A of {list(a.shape)} and a B of {list(b.shape)}"
+    if a.shape[0] != b.shape[1]:
+        return InvalidAdapterConfig(f"{shapes}, which do not belong together: one of them may be {GATHER}")
+    return InvalidAdapterConfig(
+        f"{shapes}, and the config gives it rank {rank} (8 if it has no `r`): set `r` or `rank_pattern` to the trained "
+        "rank."
+    )
+
+
+def _check_matrix(key: str, tensor: torch.Tensor) -> None:
+    """Raises `InvalidAdapterConfig` if a tensor cannot be A or B."""
+    if not tensor.is_floating_point():
+        raise InvalidAdapterConfig(
+            f"{key[:120]} is stored as {str(tensor.dtype).removeprefix('torch.')}, and integers without their scales "
+            "are no adapter: save it in float32, bfloat16 or float16."
+        )
+    if tensor.ndim == 1:
+        raise InvalidAdapterConfig(f"{key[:120]} is a vector of {len(tensor):,} numbers, no matrix: it may be {GATHER}")
+    if tensor.ndim != 2:
+        raise InvalidAdapterConfig(
+            f"{key[:120]} has {tensor.ndim} dimensions: only LoRA on linear layers and embeddings is supported, whose "
+            "A and B are matrices. Submit the merged model."
+        )
+
+
 def check_rank(rank: Any) -> int:
     if type(rank) is not int or not 1 <= rank <= MAX_RANK:
-        raise InvalidAdapterConfig(f"The rank is {str(rank)[:40]}; it must be a whole number from 1 to {MAX_RANK:,}.")
+        raise InvalidAdapterConfig(
+            f"The rank in adapter_config.json is {repr(rank)[:40]}; write the trained rank, a whole number from 1 to "
+            f"{MAX_RANK:,}."
+        )
     return rank
 
 
 def check_alpha(name: str, alpha: Any) -> float:
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise InvalidAdapterConfig(f"{name[:120]}: alpha is {str(alpha)[:40]}.")
+        raise InvalidAdapterConfig(
+            f"The alpha of {name[:120]} in adapter_config.json is {repr(alpha)[:40]}; write the number that it was "
+            "trained with."
+        )
     return alpha

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from catalog.errors import FolderUnreadable, TooManyFiles, UnsafePath
+from catalog.errors import FolderUnreadable, NoSupportedWeights, TooManyFiles, UnsafePath
 from workers.finetunes.adapter_folder import Load, read_adapter
 from workers.finetunes.card import base_in_card
 from workers.finetunes.finetune import MAX_FILE_BYTES, FineTune
@@ -55,7 +55,8 @@ def _read(top: Path, choice: Choice, *, headers: ReadHeader, load: Load) -> Fine
     card_base = base_in_card(top / "README.md")
     folder, prefix = top / choice.folder, f"{choice.folder}/".lstrip("/")
     if f"{prefix}{ADAPTER_CONFIG}" in choice.paths:
-        return read_adapter(folder, top.name, card_base, lambda name: load(f"{prefix}{name}"))
+        files = [path.removeprefix(prefix) for path in choice.weights]
+        return read_adapter(folder, top.name, files, card_base, lambda name: load(f"{prefix}{name}"))
     return read_model(folder, [Path(path).name for path in choice.paths], card_base, headers)
 
 
@@ -71,24 +72,34 @@ def find_finetune(folder: Path, *, max_files: int = MAX_FILES) -> Path:
 def _choose(top: Path, max_files: int) -> Choice:
     if not top.is_dir():
         raise FolderUnreadable(f"{top} is not a folder.")
+    try:
+        return choose_finetune(top.name, _listed(top, "checkpoint-", max_files))
+    except NoSupportedWeights:
+        # other folders are listed only for the error, which names what lies in them
+        return choose_finetune(top.name, _listed(top, "", max_files))
+
+
+def _listed(top: Path, subfolders: str, max_files: int) -> list[str]:
+    """Regular files of the folder and of its subfolders with this beginning of their names, without pipes, devices and
+    dangling links. Raises `TooManyFiles`, `FolderUnreadable`.
+    """
     listed: list[str] = []
     try:
-        for path in _files(top):
+        for path in _files(top, subfolders):
             listed.append(path)
             if len(listed) > max_files:
                 raise TooManyFiles(f"{top.name} has more than {max_files:,} files.")
     except OSError as error:
         raise FolderUnreadable(f"{top.name} cannot be read: {error.strerror or error}.") from error
-    return choose_finetune(top.name, listed)
+    return listed
 
 
-def _files(top: Path) -> Iterator[str]:
-    """Regular files of the folder and of its `checkpoint-*` folders, without pipes, devices and dangling links."""
+def _files(top: Path, subfolders: str) -> Iterator[str]:
     with os.scandir(top) as entries:
         for entry in entries:
             if os.path.isfile(entry):
                 yield entry.name
-            elif entry.name.startswith("checkpoint-") and os.path.isdir(entry):
+            elif entry.name.startswith(subfolders) and os.path.isdir(entry):
                 with os.scandir(entry) as inner:
                     yield from (f"{entry.name}/{file.name}" for file in inner if os.path.isfile(file))
 

@@ -2,12 +2,14 @@
 
 The rules, in order:
 
-1. An adapter at the top level (`adapter_config.json` and `adapter_model.safetensors`) takes precedence over full
-   weights: the full weights are the same change at a hundred times the size. Only the adapter's files are downloaded.
+1. An adapter at the top level (`adapter_config.json` and `adapter_model.safetensors` or its shards, or the
+   `adapters.safetensors` of MLX) takes precedence over full weights: the full weights are the same change at a hundred
+   times the size. Only the adapter's files are downloaded.
 2. Next come full weights at the top level (`config.json` and `model.safetensors` or its shards). An adapter config
    without safetensors is not downloaded, because a loader would look for the missing weights.
 3. Last comes the adapter in the `checkpoint-N/` folder with the highest N, which is the end of the training.
-4. A repo with none of these raises `PickledWeights` if it has pickled weights, and otherwise `NoSupportedWeights`.
+4. A repo with none of these raises `PickledWeights` if it has pickled weights, and otherwise `NoSupportedWeights`. Both
+   say what the repo holds instead (`workers/finetunes/unusable.py`).
 """
 
 from __future__ import annotations
@@ -17,18 +19,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from catalog.errors import NoSupportedWeights, PickledWeights, UnsafePath
+from catalog.errors import NoSupportedWeights, UnsafePath
+from workers.finetunes.unusable import ADAPTER_CONFIG, ADAPTER_SHARD, MODEL_WEIGHTS, unusable
 
 ALLOWED_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md")
-ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+MLX_WEIGHTS = "adapters.safetensors"
 
 DESCRIPTION_FILES = frozenset({ADAPTER_CONFIG, "config.json", "model.safetensors.index.json", "README.md"})
 MAX_DESCRIPTION_BYTES = 16 * 2**20  # such a file is downloaded before anything is known about the repo
-_MODEL_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")  # what `AutoModel` loads, without other copies
-_PICKLED = re.compile(r".*\.(bin|pt|pth|ckpt)")
-_TRAINING_STATE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state\w*)\.(bin|pt|pth)")
-_CHECKPOINT = re.compile(r"checkpoint-(\d{1,18})")
+_CHECKPOINT = re.compile(r"checkpoint-\d{1,18}")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -64,14 +64,15 @@ def choose_finetune(repo_id: str, paths: Iterable[str]) -> Choice:
     Raises `PickledWeights` and `NoSupportedWeights`.
     """
     listed = set(paths)
-    if {ADAPTER_CONFIG, ADAPTER_WEIGHTS} <= listed:
-        return Choice("", tuple(sorted({ADAPTER_CONFIG, ADAPTER_WEIGHTS, "README.md"} & listed)))
+    if adapter := _adapter(listed, ""):
+        return Choice("", adapter)
     if full := _full_model(listed):
         return Choice("", full)
-    if folder := _last_checkpoint(listed):
-        adapter_paths = {f"{folder}/{name}" for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)}
-        return Choice(folder, tuple(sorted(adapter_paths | ({"README.md"} & listed))))
-    raise _unusable(repo_id, listed)
+    checkpoints = {folder for path in listed if _CHECKPOINT.fullmatch(folder := path.rpartition("/")[0])}
+    for folder in sorted(checkpoints, key=_step, reverse=True):
+        if adapter := _adapter(listed, f"{folder}/"):
+            return Choice(folder, adapter)
+    raise unusable(repo_id, listed)
 
 
 def choose_base(repo_id: str, paths: Iterable[str]) -> Choice:
@@ -82,7 +83,9 @@ def choose_base(repo_id: str, paths: Iterable[str]) -> Choice:
     listed = set(paths)
     if full := _full_model(listed):
         return Choice("", full)
-    raise _unusable(repo_id, listed)
+    if _adapter(listed, ""):
+        raise NoSupportedWeights(f"{repo_id} is an adapter and no base model: name the model that it was trained on.")
+    raise unusable(repo_id, listed)
 
 
 def check_path(path: str) -> None:
@@ -93,39 +96,40 @@ def check_path(path: str) -> None:
 
 
 def _full_model(listed: set[str]) -> tuple[str, ...] | None:
-    weights = {path for path in listed if _MODEL_WEIGHTS.fullmatch(path)}
+    weights = {path for path in listed if MODEL_WEIGHTS.fullmatch(path)}
     if not weights or "config.json" not in listed:
         return None
     other_files = {path for path in listed if "/" not in path and not path.endswith(".safetensors") and _allowed(path)}
     return tuple(sorted(weights | other_files - {ADAPTER_CONFIG}))
 
 
-def _last_checkpoint(listed: set[str]) -> str | None:
-    checkpoints: list[tuple[int, str]] = []
-    for path in listed:
-        folder, _, name = path.rpartition("/")
-        match = _CHECKPOINT.fullmatch(folder)
-        if match and name == ADAPTER_CONFIG and f"{folder}/{ADAPTER_WEIGHTS}" in listed:
-            checkpoints.append((int(match[1]), folder))
-    return max(checkpoints)[1] if checkpoints else None
+def _adapter(listed: set[str], prefix: str) -> tuple[str, ...] | None:
+    """The files of the adapter in the folder `prefix`; None if there is no complete one."""
+    config = f"{prefix}{ADAPTER_CONFIG}"
+    if config not in listed:
+        return None
+    single = next((f"{prefix}{name}" for name in (ADAPTER_WEIGHTS, MLX_WEIGHTS) if f"{prefix}{name}" in listed), None)
+    weights = {single} if single else _shards(listed, prefix)
+    return tuple(sorted(weights | {config} | ({"README.md"} & listed))) if weights else None
+
+
+def _shards(listed: set[str], prefix: str) -> set[str]:
+    """The shards of the adapter in the folder `prefix`; empty if one is missing."""
+    shards = {
+        path: match
+        for path in listed
+        if path.startswith(prefix) and (match := ADAPTER_SHARD.fullmatch(path, len(prefix)))
+    }
+    counts = {int(match[2]) for match in shards.values()}
+    return set(shards) if counts == {len(shards)} else set()
+
+
+def _step(folder: str) -> int:
+    return int(folder.removeprefix("checkpoint-"))
 
 
 def _allowed(name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in ALLOWED_PATTERNS)
-
-
-def _unusable(repo_id: str, listed: set[str]) -> NoSupportedWeights | PickledWeights:
-    names = {path.rpartition("/")[2] for path in listed}
-    pickled = sorted(name for name in names if _PICKLED.fullmatch(name) and not _TRAINING_STATE.fullmatch(name))
-    if pickled:
-        return PickledWeights(
-            f"{repo_id} has its weights only as {pickled[0]}, a pickle, which can run code when it is loaded. "
-            "Save them as safetensors and submit the new commit."
-        )
-    return NoSupportedWeights(
-        f"{repo_id} has neither an adapter ({ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}) "
-        "nor a model (config.json and model*.safetensors)."
-    )
 
 
 def guarded_file(paths: Sequence[str]) -> str | None:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from catalog.errors import CorruptWeights, FileTooLarge, FolderUnreadable, NonFiniteWeights
+from workers.finetunes.file_content import START_BYTES, other_weights
 
 READ_BLOCK_BYTES = 2**20
 MAX_HEADER_BYTES = 16 * 2**20  # a thousand times an adapter's; parsing takes about ten times that in memory
@@ -56,13 +57,14 @@ class TensorEntry:
 
 
 def header_length(name: str, start: bytes, size: int) -> int:
-    """The length of the header, from the first eight bytes `start` of a file of `size` bytes.
+    """The length of the header, from the first bytes `start` of a file of `size` bytes.
 
     Raises `CorruptWeights`.
     """
     length = int.from_bytes(start[:8], "little")
     if len(start) < 8 or length > size - 8:
-        raise CorruptWeights(f"{name} ends within its header: the file is truncated.")
+        content = other_weights(start) or "ends within its header: the file is truncated. Upload it again."
+        raise CorruptWeights(f"{name} {content}")
     if length > MAX_HEADER_BYTES:
         raise CorruptWeights(f"{name} has a header of {length:,} bytes; the limit is 16 MiB.")
     return length
@@ -89,7 +91,9 @@ def read_header(path: Path, *, max_file_bytes: int | None = None) -> dict[str, T
         if max_file_bytes is not None and size > max_file_bytes:
             raise FileTooLarge(f"{path.name} has {size:,} bytes; the limit is {max_file_bytes:,}.")
         with path.open("rb") as stream:
-            header = stream.read(header_length(path.name, stream.read(8), size))
+            length = header_length(path.name, stream.read(START_BYTES), size)
+            stream.seek(8)
+            header = stream.read(length)
     except OSError as error:
         raise FolderUnreadable(f"{path.name} cannot be read: {error.strerror or error}.") from error
     return parse_header(path.name, header, size)
@@ -123,7 +127,10 @@ def _check_values(path: Path, entries: Mapping[str, TensorEntry]) -> None:
         with path.open("rb", buffering=0) as stream:
             for name, entry in entries.items():
                 if DTYPES[entry.dtype].is_floating_point and not _finite(stream, entry, buffer):
-                    raise NonFiniteWeights(f"{path.name}: {name} holds NaN or infinity.")
+                    raise NonFiniteWeights(
+                        f"{path.name}: {name} holds NaN or infinity: the training diverged, or float16 overflowed. "
+                        "Submit an earlier checkpoint, or save it in bfloat16 or float32."
+                    )
     except OSError as error:
         raise FolderUnreadable(f"{path.name} cannot be read: {error.strerror or error}.") from error
 
@@ -178,7 +185,9 @@ def _entry(file: str, name: str, item: Any, offset: int, size: int) -> TensorEnt
     if len(shape) > MAX_DIMENSIONS:
         raise CorruptWeights(f"{file}: {name} has {len(shape):,} dimensions; the limit is {MAX_DIMENSIONS}.")
     if valid and end > size - offset:
-        raise CorruptWeights(f"{file} is truncated: it has {size:,} bytes, and {name} ends beyond them.")
+        raise CorruptWeights(
+            f"{file} is truncated: it has {size:,} bytes, and {name} ends beyond them. Upload it again."
+        )
     if not valid or end - start != _elements(shape) * itemsize:
         raise CorruptWeights(f"{file}: the size of {name} does not match its shape and dtype.")
     return TensorEntry(dtype, shape, offset + start, offset + end)

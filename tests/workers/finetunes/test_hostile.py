@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.hostile import KINDS, PEFT_SETTINGS
+from tests.support.hostile import KINDS, PEFT_SETTINGS, known
 from tests.support.pico_adapters import publish
 from tests.support.pico_models import PROBES, make_base
 from workers.encoding.encoder import Encoder, Encoding
@@ -65,7 +65,7 @@ def test_config_patterns_are_not_compiled_by_re(tmp_path: Path, monkeypatch: pyt
     encoder = Encoder(ResidentBase.load(base, "pico/llama", "0"), PROBES)
     folder = publish(base, tmp_path / "adapter", "llama", kind)
     path = folder / "adapter_config.json"
-    config = json.dumps(json.loads(path.read_text()) | PEFT_SETTINGS | MORE_PATTERNS)
+    config = json.dumps(json.loads(path.read_text()) | known(PEFT_SETTINGS | MORE_PATTERNS, kind))
     path.write_text(config.replace(json.dumps(PEFT_SETTINGS["target_modules"])[1:-1], "untrusted.+"))
     compiled: list[str] = []
     original_compile = re._compile  # type: ignore[attr-defined]

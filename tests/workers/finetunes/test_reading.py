@@ -5,8 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from catalog.errors import (
+    CorruptWeights,
     FolderUnreadable,
     InvalidAdapterConfig,
     NoSupportedWeights,
@@ -30,6 +33,17 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def set_config(folder: Path, **settings: object) -> Path:
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    return folder
+
+
+def shard(folder: Path) -> Path:
+    """Split the weights of an adapter into two files."""
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    for number in (1, 2):
+        half = {name: tensor for place, (name, tensor) in enumerate(tensors.items()) if place % 2 == number - 1}
+        save_file(half, folder / f"adapter_model-{number:05}-of-00002.safetensors")
+    path.unlink()
     return folder
 
 
@@ -65,26 +79,46 @@ def test_full_model_is_read_from_headers_alone(base: Path):
     assert finetune.shapes["model.embed_tokens.weight"] == (258, 32)
 
 
-@pytest.mark.parametrize("peft_type", ["POLY", "XLORA", "SHADOW", "no such type", None, 7, ["LORA"]])
+@pytest.mark.parametrize("peft_type", ["POLY", "XLORA", "SHADOW", "no such type", 7, ["LORA"]])
 def test_unknown_peft_type_is_unsupported(tmp_path: Path, peft_type: object):
     with pytest.raises(UnsupportedAdapter):
         read_finetune(set_config(pico.make_adapter(tmp_path), peft_type=peft_type))
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"init_lora_weights": "pissa"},
-        {"init_lora_weights": "olora"},
-        {"init_lora_weights": "loftq"},
-        {"layer_replication": [[0, 2], [1, 2]]},
-        {"alora_invocation_tokens": [1]},
-        {"use_qalora": True},
-    ],
-)
-def test_lora_variants_are_unsupported(tmp_path: Path, settings: dict[str, object]):
-    with pytest.raises(UnsupportedAdapter):
-        read_finetune(set_config(pico.make_adapter(tmp_path), **settings))
+def test_missing_peft_type_is_read_if_the_tensors_can_only_be_lora(tmp_path: Path):
+    finetune = read_finetune(set_config(pico.make_adapter(tmp_path), peft_type=None))
+    assert (finetune.kind, finetune.path, finetune.config["peft_type"]) == ("lora", "lora", "LORA")
+    assert "no peft_type" in finetune.notes[0]
+
+
+@pytest.mark.parametrize("settings", [{"lora_alpha": None}, {}])
+def test_missing_peft_type_beside_other_gaps_is_invalid(tmp_path: Path, settings: dict[str, object]):
+    path = pico.make_adapter(tmp_path) / "adapter_config.json"
+    path.write_text(json.dumps(settings))
+    with pytest.raises(InvalidAdapterConfig, match=r"no peft_type.*add it"):
+        read_finetune(tmp_path)
+
+
+def test_shards_of_an_adapter_are_read_as_one(tmp_path: Path):
+    whole = read_finetune(pico.make_adapter(tmp_path / "whole"))
+    folder = shard(pico.make_adapter(tmp_path / "shards"))
+    finetune = read_finetune(folder)
+    assert finetune.shapes == whole.shapes
+    assert all(torch.equal(tensor, whole.tensors[name]) for name, tensor in finetune.tensors.items())
+
+
+def test_missing_shard_of_an_adapter_is_named(tmp_path: Path):
+    (shard(pico.make_adapter(tmp_path)) / "adapter_model-00001-of-00002.safetensors").unlink()
+    with pytest.raises(NoSupportedWeights, match=r"adapter_model-00001-of-00002.safetensors is missing"):
+        read_finetune(tmp_path)
+
+
+def test_tensor_in_two_shards_is_corrupt(tmp_path: Path):
+    folder = shard(pico.make_adapter(tmp_path))
+    first, second = sorted(folder.glob("*.safetensors"))
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(CorruptWeights, match="is in two files"):
+        read_finetune(folder)
 
 
 # which files are read

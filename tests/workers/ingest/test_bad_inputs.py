@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,12 +37,18 @@ def result_of(database: Database, job_id: int) -> tuple[JobState, int, str | Non
         return job.state, job.attempts, job.error_code
 
 
+def sentence_of(database: Database, job_id: int) -> str:
+    with database.transaction() as session:
+        return jobs.get(session, job_id).error_message or ""
+
+
 # folders
 
 
 @dataclass(frozen=True)
 class Outcome:
     bad: tuple[JobState, int, str | None]
+    sentence: str
     next: tuple[JobState, int, str | None]
     executed: bool
 
@@ -62,7 +69,10 @@ def outcomes(
         good = submit_folder(database, pico.make_adapter(folder / f"good{seed}", seed=seed))
         pipeline.ingest(good.id)
         outcomes_by_name[name] = Outcome(
-            result_of(database, bad.id), result_of(database, good.id), canary_path(folder / name).exists()
+            result_of(database, bad.id),
+            sentence_of(database, bad.id),
+            result_of(database, good.id),
+            canary_path(folder / name).exists(),
         )
     yield outcomes_by_name
     database.close()
@@ -71,6 +81,11 @@ def outcomes(
 @pytest.mark.parametrize("name", FOLDERS)
 def test_bad_folder_fails_with_its_own_error(outcomes: dict[str, Outcome], name: str):
     assert outcomes[name].bad == (JobState.FAILED, 1, FOLDERS[name].code)
+
+
+@pytest.mark.parametrize("name", [name for name, bad_input in FOLDERS.items() if bad_input.words])
+def test_error_says_what_the_matter_is_and_what_to_do(outcomes: dict[str, Outcome], name: str):
+    assert re.search(FOLDERS[name].words, outcomes[name].sentence)
 
 
 def test_next_job_runs_after_each_bad_folder(outcomes: dict[str, Outcome]):

@@ -44,7 +44,8 @@ def table_of(*columns: str) -> Table:
 def jobs(rows: Iterable[dict[str, Any]]) -> Table:
     table = table_of("job", "model", "state", "progress", "attempts", "error")
     for job in rows:
-        row = (str(job["id"]), job["repo_id"], state(job["state"]), f"{job['progress']:.0%}", str(job["attempts"]))
+        model = job["repo_id"] + (f" on {job['base']}" if job["base"] else "")
+        row = (str(job["id"]), model, state(job["state"]), f"{job['progress']:.0%}", str(job["attempts"]))
         table.add_row(*row, error(job))
     return table
 
@@ -138,11 +139,8 @@ def model(detail: dict[str, Any]) -> RenderableType:
     properties = Table.grid(padding=(0, 2))
     properties.add_row("model", f"{detail['repo_id']} {state(detail['state'])}")
     if revision := detail["revision"]:
-        base = revision["base"]
         properties.add_row("revision", f"{revision['sha'][:12]} ({revision['kind']})")
-        evidence = base["evidence"]
-        properties.add_row("base", f"{base['repo_id']} @ {base['sha'][:12]}, found by: {evidence.get('source')}")
-        properties.add_row("declared", escape(str(evidence.get("declared"))))
+        _add_base(properties, revision["base"])
         metadata = detail["metadata"]
         for field in ("license", "downloads", "likes"):
             if metadata[field] is not None:
@@ -152,8 +150,6 @@ def model(detail: dict[str, Any]) -> RenderableType:
                 properties.add_row(field, escape(" ".join(metadata[field])))
         for note in revision["notes"]:
             properties.add_row("note", escape(note))
-        for candidate in evidence.get("tried", []):
-            properties.add_row("tried", escape(f"{candidate.get('candidate')}: {candidate.get('outcome')}"))
     norms = table_of("feature", "norm", "noise floor")
     tokens = Table.grid(padding=(0, 2))
     for measurement in detail["measurements"]:
@@ -164,6 +160,17 @@ def model(detail: dict[str, Any]) -> RenderableType:
             if explanation:
                 tokens.add_row(title, _tokens(explanation[side]))
     return Group(properties, norms, tokens)
+
+
+def _add_base(properties: Table, base: dict[str, Any]) -> None:
+    """Add rows with a model's base and how it was determined."""
+    evidence = base["evidence"]
+    properties.add_row("base", f"{base['repo_id']} @ {base['sha'][:12]}, found by: {evidence.get('source')}")
+    if evidence.get("submitted_base") is not None:
+        properties.add_row("submitted", escape(str(evidence["submitted_base"])))
+    properties.add_row("declared", escape(str(evidence.get("declared"))))
+    for candidate in evidence.get("tried", []):
+        properties.add_row("tried", escape(f"{candidate.get('candidate')}: {candidate.get('outcome')}"))
 
 
 def _tokens(explained: Iterable[dict[str, Any]]) -> str:

@@ -270,4 +270,4 @@ def _is_accepted(crawl: Crawl, repo: ListedRepo) -> bool:
 
 
 def _enqueue(session: Session, model: Model, repo: ListedRepo, index: int) -> bool:
-    return enqueue(session, model, None, Priority.CRAWL, base=repo.base, notify=index < MAX_MESSAGES_PER_PAGE)[1]
+    return enqueue(session, model, None, Priority.CRAWL, base_hint=repo.base, notify=index < MAX_MESSAGES_PER_PAGE)[1]

@@ -86,7 +86,7 @@ def _finish_if_public(session: Session, job: Job, worker_id: int, sha: str, cont
     model = models.find(session, job.model.repo_id)
     if model is None or model.state == ModelState.REMOVED:
         return False
-    revision = vectors.find_embedded_revision(session, model.id, sha, contract)
+    revision = vectors.find_embedded_revision(session, model.id, sha, contract, job.requested_base)
     if revision is None or not revision.current:
         return False
     reassigned = private_models.reassign_job(session, job, worker_id, private=False)
@@ -120,10 +120,12 @@ def _finish_if_obsolete(session: Session, job: Job, worker_id: int, sha: str, co
 def _finish_if_measured(
     session: Session, job: Job, worker_id: int, sha: str, contract: Sequence[Space], metadata: Metadata | None
 ) -> bool:
-    """Finish the job if its commit already has vectors under this contract; make that commit current again."""
+    """Finish the job if its commit already has vectors under this contract, on the base that the job names; make that
+    commit current again.
+    """
     if job.model.state == ModelState.REMOVED:  # its metadata is cleared and its vectors are tombstones: measure again
         return False
-    revision = vectors.find_embedded_revision(session, job.model_id, sha, contract)
+    revision = vectors.find_embedded_revision(session, job.model_id, sha, contract, job.requested_base)
     if revision is None:
         return False
     feed.lock_feed(session)
@@ -134,6 +136,6 @@ def _finish_if_measured(
         models.update_metadata(session, job.model_id, metadata)
     if not revision.current:
         models.restore_revision(session, revision)
-        feed.republish(session, revision.id)
+        feed.republish(session, revision)
     follow_up(session, job, sha)
     return True

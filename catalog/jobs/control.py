@@ -36,8 +36,8 @@ def cancel(database: Database, job_id: int, viewer: Viewer = PUBLIC) -> Job:
 def retry(
     database: Database, job_id: int, quota: Quota | None = None, viewer: Viewer = PUBLIC, *, by_admin: bool = False
 ) -> Job:
-    """Queue a failed or cancelled job again as if it were new. If another job for the same model and revision is
-    active, that job is returned instead.
+    """Queue a failed or cancelled job again as if it were new, with the base that it names. If another job for the same
+    model, revision and base is active, that job is returned instead.
 
     Raises `JobNotFound`, `NotRetriable` if the job is done, `Quarantined` unless `by_admin`, `HubTokenRequired` if the
     job came with a Hub token (an admin's retry releases such a job from quarantine), and `TooManyJobs`.
@@ -99,7 +99,9 @@ def _retry(session: Session, job_id: int, quota: Quota | None, viewer: Viewer, b
             f"Job {quarantined.id} of {job.model.repo_id} is quarantined because workers died while they ran it. "
             "Only an admin can retry it."
         )
-    if (active := jobs.find_active(session, job.model_id, job.requested_revision, job.reindex_id)) is not None:
+    if (
+        active := jobs.find_active(session, job.model_id, job.requested_revision, job.reindex_id, job.requested_base)
+    ) is not None:
         return active
     if not jobs.requeue(session, job_id, quota.submitter if quota else None):
         if (task_id := jobs.find_task_without_examples(session, job_id)) is not None:

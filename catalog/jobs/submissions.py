@@ -11,7 +11,7 @@ from catalog.database import Database
 from catalog.errors import FolderUnreadable, InvalidRepoId, NameTaken
 from catalog.jobs.quotas import Quota
 from catalog.jobs.repository import jobs
-from catalog.models.repo_ref import LOCAL_OWNER, RepoRef
+from catalog.models.repo_ref import LOCAL_OWNER, RepoRef, check_base_id
 from catalog.models.repository import models
 from catalog.queue import enqueue_after_commit
 from catalog.tables import TERMINAL, Job, Model, ModelState, Priority, Source
@@ -26,28 +26,30 @@ def enqueue(
     *,
     quota: Quota | None = None,
     base: str | None = None,
+    base_hint: str | None = None,
     notify: bool = True,
     token: bytes | None = None,
     reindex_id: int | None = None,
 ) -> tuple[Job, bool]:
-    """Return the active job for the model and revision, created if there is none, and whether it was created. Every
-    job that measures a model is created here. For a quarantined model, the quarantined job is returned.
+    """Return the active job for the model, the revision and the base (any, if `base` is None), created if there is
+    none, and whether it was created. Every job that measures a model is created here. For a quarantined model, the
+    quarantined job is returned.
 
-    `base` is a hint for a model whose base is not known yet. Without `notify`, the next sweep sends the notification.
-    Crawls, webhooks and reindexes pass no quota: their jobs are not counted. With a sealed `token`, only the submitter
-    may see the job. Raises `TooManyJobs` if the quota is exceeded.
+    `base` is the base that the submission names, and `base_hint` a guess for a model without a revision. Without
+    `notify`, the next sweep sends the notification. Crawls, webhooks and reindexes pass no quota: their jobs are not
+    counted. With a sealed `token`, only the submitter may see the job. Raises `TooManyJobs` if the quota is exceeded.
     """
     submitter = quota.submitter if quota else None
     viewer = submitter if token else None
     is_new = model.state == ModelState.PENDING and token is None  # no job of it has ended, so none is quarantined
     if not is_new and (quarantined := jobs.find_quarantined(session, model.id, viewer)) is not None:
         return quarantined, False
-    base_hint = model.revision.base_repo if model.revision else base
+    hint = base or (model.revision.base_repo if model.revision else base_hint)
     if token is not None and submitter is not None:
-        job, created = jobs.submit_private(session, model, revision, viewer=submitter, token=token, base_hint=base_hint)
+        job, created = jobs.submit_private(session, model, revision, hint, base=base, viewer=submitter, token=token)
     else:
         job, created = jobs.submit(
-            session, model, revision, base_hint, priority=priority, submitter=submitter, reindex_id=reindex_id
+            session, model, revision, hint, base=base, priority=priority, submitter=submitter, reindex_id=reindex_id
         )
     if created and quota is not None:
         quota.check(session)
@@ -75,22 +77,31 @@ def follow_up(session: Session, job: Job, sha: str | None) -> None:
         enqueue(session, session.get_one(Model, job.model_id), None, Priority.WEBHOOK)
 
 
-def submit_repo(database: Database, ref: RepoRef, quota: Quota | None = None, token: bytes | None = None) -> Job:
-    """Submit a repo of the Hub for a user, and return its job. With a sealed `token`, the repo is read with it.
+def submit_repo(
+    database: Database, ref: RepoRef, quota: Quota | None = None, token: bytes | None = None, base: str | None = None
+) -> Job:
+    """Submit a repo of the Hub for a user, and return its job. With a sealed `token`, the repo is read with it. `base`
+    is tried as its base model before those that its files name.
 
     If the commit is already indexed, the job that measured it is returned (`done`); if a job for the same repo and
-    revision is active or quarantined, that job is returned. With a token, only the submitter's own jobs are
-    considered. Sends no request to the Hub. Raises `InvalidRepoId` for the owner `local`, and `TooManyJobs` if the
-    quota is exceeded.
+    revision is active or quarantined, that job is returned. Both must be of the same base, if one is given. With a
+    token, only the submitter's own jobs are considered. Sends no request to the Hub. Raises `InvalidRepoId` for the
+    owner `local` and for a name that no base can have, and `TooManyJobs` if the quota is exceeded.
     """
     with database.transaction() as session:
-        return enqueue_repo(session, ref, Priority.USER, quota, token)
+        return enqueue_repo(session, ref, Priority.USER, quota, token, base)
 
 
 def enqueue_repo(
-    session: Session, ref: RepoRef, priority: Priority, quota: Quota | None = None, token: bytes | None = None
+    session: Session,
+    ref: RepoRef,
+    priority: Priority,
+    quota: Quota | None = None,
+    token: bytes | None = None,
+    base: str | None = None,
 ) -> Job:
     """`submit_repo` in the caller's transaction. The notification is sent after the commit."""
+    check_base_id(base)
     if ref.owner == LOCAL_OWNER:
         raise InvalidRepoId(
             f"The owner {LOCAL_OWNER!r} is reserved for local folders: add one with `deltadex add FOLDER`."
@@ -98,21 +109,23 @@ def enqueue_repo(
     existing = models.find_by_any_name(session, ref.repo_id)
     if token is not None:  # the worker finds out whether the token may read the repo
         model = models.get_or_create(session, existing.repo_id if existing else ref.repo_id, Source.HUB, private=True)
-        return enqueue(session, model, ref.revision, priority, quota=quota, token=token)[0]
+        return enqueue(session, model, ref.revision, priority, quota=quota, base=base, token=token)[0]
     model = existing or models.get_or_create(session, ref.repo_id, Source.HUB)
-    if ref.pinned and ref.revision and vectors.is_indexed(session, model.id, ref.revision):
-        done = jobs.find_latest_done(session, model.id, ref.revision)
+    if ref.pinned and ref.revision and vectors.is_indexed(session, model.id, ref.revision, base):
+        done = jobs.find_latest_done(session, model.id, ref.revision, base)
         if done is not None:
             return done
-    return enqueue(session, model, ref.revision, priority, quota=quota)[0]
+    return enqueue(session, model, ref.revision, priority, quota=quota, base=base)[0]
 
 
-def submit_folder(database: Database, folder: Path, name: str | None = None) -> Job:
+def submit_folder(database: Database, folder: Path, name: str | None = None, base: str | None = None) -> Job:
     """Submit a folder on this machine as the model `local/NAME` (by default the folder's own name), and return its job.
+    `base` is tried as its base model before those that its files name.
 
-    Raises `FolderUnreadable` if it is not a folder, `InvalidRepoId` if its name is not a valid model name, and
-    `NameTaken` if another folder has that name.
+    Raises `FolderUnreadable` if it is not a folder, `InvalidRepoId` if its name or its base is not a valid model name,
+    and `NameTaken` if another folder has that name.
     """
+    check_base_id(base)
     folder = folder.expanduser().resolve()
     if not folder.is_dir():
         raise FolderUnreadable(f"{folder} is not a readable folder on this machine.")
@@ -127,7 +140,7 @@ def submit_folder(database: Database, folder: Path, name: str | None = None) -> 
         model = models.get_or_create(session, ref.repo_id, Source.FOLDER, str(folder))
         if model.folder != str(folder):
             raise NameTaken(f"{ref.repo_id} is the folder {model.folder}. Choose another name with --name.")
-        return enqueue(session, model, None, Priority.USER)[0]
+        return enqueue(session, model, None, Priority.USER, base=base)[0]
 
 
 def is_finished(job: Job) -> bool:

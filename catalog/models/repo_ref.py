@@ -10,6 +10,7 @@ from catalog.errors import InvalidRepoId, InvalidRevision
 REPO_ID_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"  # an owner, or the name of a repo
 _REVISION = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._/+-]{0,254})")
 _SHA = re.compile(r"[0-9a-f]{40}")
+_BASE_ID = re.compile(rf"(?:{REPO_ID_PART}/)?{REPO_ID_PART}")  # the oldest models on the Hub have no owner: gpt2
 LOCAL_OWNER = "local"  # of folders added on the command line; not an owner on the Hub
 
 
@@ -42,3 +43,16 @@ class RepoRef:
     def pinned(self) -> bool:
         """Whether the revision is a full commit sha, which always refers to the same content."""
         return self.revision is not None and _SHA.fullmatch(self.revision) is not None
+
+
+def is_base_id(name: object) -> bool:
+    """Whether this can be the repo id of a base model."""
+    return isinstance(name, str) and _BASE_ID.fullmatch(name) is not None and ".." not in name
+
+
+def check_base_id(name: str | None) -> None:
+    """Raises `InvalidRepoId` if the base that a submission names is not the repo id of a base model."""
+    if name is not None and not is_base_id(name):
+        raise InvalidRepoId(
+            f"{name[:200]!r} is not the repo id of a base model. Use OWNER/NAME, with letters, digits and . _ - only."
+        )

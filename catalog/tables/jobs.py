@@ -82,6 +82,7 @@ class Job(Base):
             "model_id",
             text("coalesce(requested_revision, '')"),
             text("coalesce(reindex_id, 0)"),
+            text("coalesce(requested_base, '')"),
             unique=True,
             postgresql_where=text(f"state IN ({_quoted(ACTIVE)}) AND viewer IS NULL"),
         ),
@@ -107,6 +108,7 @@ class Job(Base):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"))
     requested_revision: Mapped[str | None]
+    requested_base: Mapped[str | None]  # the base model that the submission named
     sha: Mapped[str | None]
     state: Mapped[str] = mapped_column(server_default=JobState.QUEUED)
     progress: Mapped[float] = mapped_column(server_default=text("0"))

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from sqlalchemy import (
     CheckConstraint,
+    ColumnElement,
     Computed,
     ForeignKey,
     Identity,
@@ -19,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column, relationship
 
 from catalog.tables.base import Base, one_of
 
@@ -73,7 +74,13 @@ class SpaceRow(Base):
     dimension: Mapped[int]
     build_after: Mapped[datetime | None]  # the next build of its index starts no earlier
     build_error: Mapped[str | None]  # of the last build, if it failed
+    unrelated_similarity: Mapped[float | None]  # `catalog.clusters.quality.unrelated_similarity`; null until clustered
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    @classmethod
+    def is_of_base(cls, base_repo: str | InstrumentedAttribute[str]) -> ColumnElement[bool]:
+        """Whether the space is one of the base, or spans all bases."""
+        return cls.base_repo.is_(None) | (cls.base_repo == base_repo)
 
 
 class BaseActivations(Base):
@@ -179,6 +186,16 @@ class Revision(Base):
     base_evidence: Mapped[dict] = mapped_column(JSONB)
     facts: Mapped[dict | None] = mapped_column(JSONB)  # `FineTune.facts`; null if they are unknown
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    @property
+    def submitted_base(self) -> str | None:
+        """The base that a submission named, if the revision was measured on it."""
+        return self.base_evidence.get("submitted_base") if self.base_evidence.get("claim") == "submitted" else None
+
+    @classmethod
+    def is_measured_on(cls, base: str) -> ColumnElement[bool]:
+        """Whether the revision was measured on the base that a submission names, perhaps by the name of a mirror."""
+        return (cls.base_repo == base) | cls.base_evidence.contains({"claim": "submitted", "submitted_base": base})
 
 
 class Vector(Base):

@@ -89,6 +89,20 @@ def test_upgrade_after_downgrade_creates_the_same_schema(engine: Engine, config:
     assert schema(engine) == before
 
 
+def test_downgrade_cancels_queued_jobs_that_name_a_base(engine: Engine, config: Config):
+    command.upgrade(config, "0002")
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO models (repo_id, owner, source) VALUES ('o/n', 'o', 'hub')"))
+        bases = "(VALUES (NULL), ('o/base')) AS bases (base)"
+        connection.execute(text(f"INSERT INTO jobs (model_id, requested_base) SELECT id, base FROM models, {bases}"))
+
+    command.downgrade(config, "0001")
+
+    with engine.connect() as connection:
+        states = connection.execute(text("SELECT state FROM jobs ORDER BY id")).scalars().all()
+    assert states == ["queued", "cancelled"]
+
+
 def test_alembic_detects_no_difference_from_the_orm(engine: Engine, config: Config):
     command.upgrade(config, "head")
 

@@ -94,10 +94,10 @@ def put_model(database: Database, repo_id: str = "owner/model") -> Model:
         return models.get_or_create(session, repo_id, Source.HUB)
 
 
-def put_job(database: Database, repo_id: str = "owner/model", hint: str | None = None) -> Job:
+def put_job(database: Database, repo_id: str = "owner/model", hint: str | None = None, base: str | None = None) -> Job:
     with database.transaction() as session:
         model = models.get_or_create(session, repo_id, Source.HUB)
-        return jobs.submit(session, model, None, base_hint=hint)[0]
+        return jobs.submit(session, model, None, base_hint=hint, base=base)[0]
 
 
 def put_worker(database: Database) -> int:

@@ -31,6 +31,7 @@ class Job(BaseModel):
     id: int
     repo_id: str
     revision: str | None = Field(description="The requested revision; null for the default branch.")
+    base: str | None = Field(description="The base model that the submission named.")
     sha: str | None = Field(description="The commit that was measured.")
     state: JobState
     priority: Literal["user", "webhook", "crawl"]
@@ -48,6 +49,7 @@ class Job(BaseModel):
             id=job.id,
             repo_id=job.model.repo_id,
             revision=job.requested_revision,
+            base=job.requested_base,
             sha=job.sha,
             state=JobState(job.state),
             priority=PRIORITIES[job.priority],

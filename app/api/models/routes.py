@@ -70,11 +70,14 @@ async def submit_model(
 ) -> job_schemas.Job:
     """Submit a repo of the Hub. While its job is active, further submissions return the same job.
 
+    If its files name no base model that can be found, name one in `base`; it is used if its tensors fit. A commit that
+    was measured on another base is measured again.
+
     A repo that is fetched with a Hub token and is not public is visible only to the API keys with access to it.
     """
     ref = RepoRef(submission.repo_id, submission.revision)
     # a sync route would also serialize its response in a thread; the extra switch costs a tenth of a request's time
-    job = await run_in_threadpool(submissions.submit_repo, services.database, ref, quota, token)
+    job = await run_in_threadpool(submissions.submit_repo, services.database, ref, quota, token, submission.base)
     if submissions.is_finished(job):
         response.status_code = status.HTTP_200_OK
     return job_schemas.Job.from_row(job)

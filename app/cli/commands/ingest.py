@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,16 +20,29 @@ from catalog.auth.hub_tokens import parse_token
 from catalog.database import Database
 from catalog.errors import TooManyJobs
 from catalog.jobs import submissions
-from catalog.models.repo_ref import RepoRef
+from catalog.models.repo_ref import RepoRef, check_base_id
 from catalog.settings import settings
 
 MAX_WAIT = 5.0  # seconds between attempts while the quota is used up
+
+
+@dataclass(frozen=True)
+class Options:
+    """How all targets of one command are submitted. A `name` is that of a single folder; `headers` hold a Hub token."""
+
+    revision: str | None
+    base: str | None
+    name: str | None
+    headers: dict[str, str]
 
 
 def add(
     targets: Annotated[list[str], typer.Argument(help="Repo ids (OWNER/NAME), or folders on this machine.")],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repos.")] = None,
     name: Annotated[str | None, typer.Option(help="Name a single folder local/NAME.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Base model (OWNER/NAME), tried before those that the files name.")
+    ] = None,
     hub: Annotated[
         bool, typer.Option("--hub", help="Treat every target as a repo id, even if a folder with that path exists.")
     ] = False,
@@ -48,11 +62,12 @@ def add(
         raise typer.BadParameter("--revision applies to repos of the Hub, not to folders")
     for target in set(targets) - set(folders):
         RepoRef(target, revision)  # report an invalid repo id before anything is submitted
+    check_base_id(base)
     if token_stdin and folders:
         raise typer.BadParameter("--token-stdin applies to repos of the Hub, not to folders")
-    headers = token_headers(token_stdin)
+    options = Options(revision, base, name, token_headers(token_stdin))
     with connect(api) as client:
-        jobs = [submit_within_quota(client, target, target in folders, revision, name, headers) for target in targets]
+        jobs = [submit_within_quota(client, target, target in folders, options) for target in targets]
         if wait:
             with render.progress_bar(notes) as bar:
                 jobs = watch(client, jobs, bar)
@@ -72,11 +87,11 @@ def token_headers(from_stdin: bool) -> dict[str, str]:
     return {TOKEN_HEADER: parse_token(token.get_secret_value()).get_secret_value()} if token is not None else {}
 
 
-def submit_within_quota(client: Client, target: str, *details: Any) -> dict[str, Any]:
+def submit_within_quota(client: Client, target: str, is_folder: bool, options: Options) -> dict[str, Any]:
     """Call `submit`; while the submitter has too many active jobs, wait and try again."""
     while True:
         try:
-            return submit(client, target, *details)
+            return submit(client, target, is_folder, options)
         except ApiProblem as problem:
             if problem.code != TooManyJobs.code:
                 raise
@@ -84,20 +99,14 @@ def submit_within_quota(client: Client, target: str, *details: Any) -> dict[str,
             time.sleep(min(problem.retry_after or MAX_WAIT, MAX_WAIT))
 
 
-def submit(
-    client: Client,
-    target: str,
-    is_folder: bool,
-    revision: str | None = None,
-    name: str | None = None,
-    headers: dict[str, str] | None = None,
-) -> dict[str, Any]:
+def submit(client: Client, target: str, is_folder: bool, options: Options) -> dict[str, Any]:
     """Submit a repo id through the API, or a folder directly, because the API accepts no paths. Returns the job."""
     if not is_folder:
-        return client.post("/v1/models", {"repo_id": target, "revision": revision}, headers)
+        body = {"repo_id": target, "revision": options.revision, "base": options.base}
+        return client.post("/v1/models", body, options.headers)
     database = Database(settings().require_database_url())
     try:
-        job = submissions.submit_folder(database, Path(target), name)
+        job = submissions.submit_folder(database, Path(target), options.name, options.base)
     finally:
         database.close()
     return client.get(f"/v1/jobs/{job.id}")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Select, case, func, select, update
+from sqlalchemy import ColumnElement, Select, case, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.orm.attributes import set_committed_value
@@ -27,12 +27,14 @@ def submit(
     revision: str | None,
     base_hint: str | None = None,
     *,
+    base: str | None = None,
     priority: Priority = Priority.USER,
     submitter: str | None = None,
     reindex_id: int | None = None,
 ) -> tuple[Job, bool]:
     """Return the active job for the model and revision (of this reindex, or of none), created if there is none, and
-    whether it was created.
+    whether it was created. A submission that names a base is answered by a job that names the same one, and one that
+    names none by any job.
 
     A queued job is raised to the priority given here. Raises `HubTokenRequired` for a private model: its job would be
     public, and could not read the repo.
@@ -41,26 +43,25 @@ def submit(
         raise HubTokenRequired(
             "A private model is read with its submitter's Hub token. Submit the model again with the token."
         )
-    statement = (
-        insert(Job)
-        .values(
-            model_id=model.id,
-            requested_revision=revision,
-            base_hint=base_hint,
-            priority=priority,
-            submitter=submitter,
-            reindex_id=reindex_id,
-        )
-        .on_conflict_do_nothing()
-        .returning(Job)
-    )
+    values = {
+        "model_id": model.id,
+        "requested_revision": revision,
+        "requested_base": base,
+        "base_hint": base_hint,
+        "priority": priority,
+        "submitter": submitter,
+        "reindex_id": reindex_id,
+    }
+    row = select(*[literal(value, Job.__table__.c[name].type) for name, value in values.items()])
+    new = row.where(~_active(model.id, revision, reindex_id, base).exists())
+    statement = insert(Job).from_select(list(values), new).on_conflict_do_nothing().returning(Job)
     while True:
         created = session.scalars(statement).one_or_none()
         if created is not None:
             set_committed_value(created, "model", model)
             return created, True
         # the conflicting job may have ended since; then the next insert succeeds
-        if (job := find_active(session, model.id, revision, reindex_id)) is not None:
+        if (job := find_active(session, model.id, revision, reindex_id, base)) is not None:
             if job.state == JobState.QUEUED and job.priority > priority:
                 session.execute(update(Job).where(Job.id == job.id, Job.priority > priority).values(priority=priority))
                 return get(session, job.id, ADMIN), False
@@ -68,15 +69,25 @@ def submit(
 
 
 def submit_private(
-    session: Session, model: Model, revision: str | None, *, viewer: str, token: bytes, base_hint: str | None = None
+    session: Session,
+    model: Model,
+    revision: str | None,
+    base_hint: str | None = None,
+    *,
+    base: str | None = None,
+    viewer: str,
+    token: bytes,
 ) -> tuple[Job, bool]:
-    """Return the viewer's own active job for the repo and revision, created on its private `model` if there is none,
-    and whether it was created. The job keeps the sealed token that was submitted last.
+    """Return the viewer's own active job for the repo, the revision and the base (any, if the submission names none),
+    created on its private `model` if there is none, and whether it was created. The job keeps the sealed token that was
+    submitted last.
     """
     lock_submitter(session, viewer)  # so that concurrent requests do not create one job each
     same_revision = func.coalesce(Job.requested_revision, "") == (revision or "")
     same_repo = select(Model.id).where(Model.repo_id == model.repo_id)  # the job may have moved to the public model
     owned = Job.model_id.in_(same_repo) & (Job.viewer == viewer) & (Job.submitter == viewer) & same_revision
+    if base is not None:
+        owned &= Job.requested_base == base
     statement = update(Job).where(owned, Job.state.in_(ACTIVE)).values(token=token, token_at=func.now())
     job_id = session.execute(statement.returning(Job.id)).scalars().first()
     if job_id is not None:
@@ -84,6 +95,7 @@ def submit_private(
     values = {
         "model_id": model.id,
         "requested_revision": revision,
+        "requested_base": base,
         "base_hint": base_hint,
         "submitter": viewer,
         "viewer": viewer,
@@ -107,8 +119,17 @@ def reassign(session: Session, job_id: int, worker_id: int, model_id: int) -> bo
     return session.execute(claimed.values(model_id=model_id).returning(Job.id)).scalar_one_or_none() is not None
 
 
-def find_active(session: Session, model_id: int, revision: str | None, reindex_id: int | None = None) -> Job | None:
-    """The queued or running job without a Hub token for this model and revision, of this reindex or of none."""
+def find_active(
+    session: Session, model_id: int, revision: str | None, reindex_id: int | None = None, base: str | None = None
+) -> Job | None:
+    """The oldest queued or running job without a Hub token for this model and revision, of this reindex or of none,
+    that names the base, if one is given.
+    """
+    statement = _active(model_id, revision, reindex_id, base).order_by(Job.id).limit(1)
+    return session.scalars(statement).one_or_none()
+
+
+def _active(model_id: int, revision: str | None, reindex_id: int | None, base: str | None) -> Select[Job]:
     statement = select(Job).where(
         Job.model_id == model_id,
         func.coalesce(Job.requested_revision, "") == (revision or ""),
@@ -116,7 +137,7 @@ def find_active(session: Session, model_id: int, revision: str | None, reindex_i
         Job.state.in_(ACTIVE),
         Job.token_at.is_(None),
     )
-    return session.scalars(statement).one_or_none()
+    return statement if base is None else statement.where(Job.requested_base == base)
 
 
 def get(session: Session, job_id: int, viewer: Viewer = PUBLIC) -> Job:
@@ -142,10 +163,11 @@ def list_page(
     return list(session.scalars(newest_first(statement, Job.id, before, limit)))
 
 
-def find_latest_done(session: Session, model_id: int, sha: str) -> Job | None:
-    """The newest job that is done for this commit."""
+def find_latest_done(session: Session, model_id: int, sha: str, base: str | None = None) -> Job | None:
+    """The newest job that is done for this commit, preferably one that names the base."""
     statement = select(Job).where(Job.model_id == model_id, Job.sha == sha, Job.state == JobState.DONE)
-    return session.scalars(statement.order_by(Job.id.desc()).limit(1)).one_or_none()
+    names_base = Job.requested_base.is_not_distinct_from(base)
+    return session.scalars(statement.order_by(names_base.desc(), Job.id.desc()).limit(1)).one_or_none()
 
 
 def find_quarantined(session: Session, model_id: int, viewer: str | None = None) -> Job | None:

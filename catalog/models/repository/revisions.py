@@ -50,8 +50,10 @@ def list_measurements(session: Session, model_id: int, revision_ids: Sequence[in
     statement = (
         select(Vector.revision_id, SpaceRow, Vector.norm, Vector.no_shift, Vector.data, prior.c.norm, prior.c.data)
         .join(SpaceRow, SpaceRow.id == Vector.space_id)
+        .join(Revision, Revision.id == Vector.revision_id)
         .outerjoin(prior, true())
         .where(Vector.model_id == model_id, Vector.revision_id.in_(revision_ids))
+        .where(SpaceRow.is_of_base(Revision.base_repo))
         .order_by(SpaceRow.id.desc())
     )
     measurements: dict[int, list[Measurement]] = defaultdict(list)

@@ -79,11 +79,14 @@ def store(
     return values["seq"]
 
 
-def republish(session: Session, revision_id: int) -> None:
-    """Append a revision's vectors to the feed again, so that they replace those of the model's other revisions."""
+def republish(session: Session, revision: Revision) -> None:
+    """Append the vectors of a revision on its base to the feed again, so that they replace those of the model's other
+    revisions, on any base.
+    """
     lock_feed(session)
-    write_targets = select(SpaceRow.id).where(spaces.is_write_target())
-    statement = update(Vector).where(Vector.revision_id == revision_id, Vector.space_id.in_(write_targets))
+    remove_from_other_bases(session, revision.model_id, revision.base_repo)
+    write_targets = select(SpaceRow.id).where(spaces.is_write_target(), SpaceRow.is_of_base(revision.base_repo))
+    statement = update(Vector).where(Vector.revision_id == revision.id, Vector.space_id.in_(write_targets))
     session.execute(statement.values(seq=change_seq.next_value(), deleted=False))
 
 

@@ -204,8 +204,11 @@ def list_measurements(session: Session, model_id: int) -> list[Measurement]:
     return [measurement for measurement in measurements if measurement.space.serving] or measurements
 
 
-def find_embedded_revision(session: Session, model_id: int, sha: str, contracts: Sequence[Space]) -> Revision | None:
-    """The revision `sha` of a model, if it has a vector in the write target of each contract, on any base.
+def find_embedded_revision(
+    session: Session, model_id: int, sha: str, contracts: Sequence[Space], base: str | None = None
+) -> Revision | None:
+    """The revision `sha` of a model, if it has a vector in the write target of each contract: on the base that a
+    submission names, or on any if it names none.
 
     `contracts` has one space per feature.
     """
@@ -218,18 +221,22 @@ def find_embedded_revision(session: Session, model_id: int, sha: str, contracts:
         .join(Vector, Vector.revision_id == Revision.id)
         .join(SpaceRow, SpaceRow.id == Vector.space_id)
         .where(Revision.model_id == model_id, Revision.sha == sha, under_contract, spaces.is_write_target())
+        .where(SpaceRow.is_of_base(Revision.base_repo), Revision.is_measured_on(base) if base else true())
         .group_by(Revision.id)
         .having(func.count(SpaceRow.feature.distinct()) == len(contracts))
     )
     return session.scalars(statement).first()
 
 
-def is_indexed(session: Session, model_id: int, sha: str) -> bool:
-    """Whether that commit is the model's current one and has a live vector in any space."""
+def is_indexed(session: Session, model_id: int, sha: str, base: str | None = None) -> bool:
+    """Whether that commit is the model's current one and has a live vector in any space, on the base that a submission
+    names if it names one.
+    """
     statement = (
         select(Vector.id)
         .join(Revision, Revision.id == Vector.revision_id)
         .where(Revision.model_id == model_id, Revision.sha == sha, Revision.current, ~Vector.deleted)
+        .where(Revision.is_measured_on(base) if base else true())
         .limit(1)
     )
     return session.execute(statement).first() is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from sqlalchemy import select, update
 
 from catalog.auth.repository import access
 from catalog.auth.viewer import ADMIN
@@ -15,7 +16,8 @@ from catalog.jobs.repository import attempts, jobs
 from catalog.models.repository import models
 from catalog.reindexes import cutover
 from catalog.spaces.contract import Space
-from catalog.tables import Job, JobState, ModelState
+from catalog.tables import Job, JobState, ModelState, Revision, Source, SpaceRow, Vector
+from catalog.vectors.repository import feed
 from tests.support import catalog as entries
 from tests.support.reindexes import contract, list_jobs, start_reindex
 
@@ -83,6 +85,50 @@ def test_commit_indexed_under_another_contract_proceeds(database: Database, work
     entries.put(database, REPO, [1, 2])
     job = worker.claim(entries.put_job(database, REPO))
     assert worker.admit(job, space=OTHER).proceeds
+
+
+def test_commit_indexed_on_the_requested_base_finishes_its_job(database: Database, worker: Worker):
+    entries.put(database, REPO, [1, 2])
+    job = worker.claim(entries.put_job(database, REPO, base=entries.BASE))
+    assert worker.admit(job).outcome == Outcome.DONE
+
+
+def test_commit_indexed_on_another_base_than_the_requested_one_proceeds(database: Database, worker: Worker):
+    entries.put(database, REPO, [1, 2])
+    assert worker.admit(worker.claim(entries.put_job(database, REPO, base="o/other"))).proceeds
+
+
+@pytest.mark.parametrize(("claim", "outcome"), [("submitted", Outcome.DONE), ("declared", Outcome.PROCEED)])
+def test_requested_mirror_counts_as_measured_only_if_it_led_to_the_base(
+    database: Database, worker: Worker, claim: str, outcome: Outcome
+):
+    entries.put(database, REPO, [1, 2])
+    with database.transaction() as session:
+        evidence = {"claim": claim, "submitted_base": "o/mirror"}
+        session.execute(update(Revision).values(base_evidence=evidence))
+    assert worker.admit(worker.claim(entries.put_job(database, REPO, base="o/mirror"))).outcome == outcome
+
+
+def test_public_commit_on_another_base_proceeds_for_a_job_with_a_token(database: Database, worker: Worker):
+    entries.put(database, REPO, [1, 2])
+    with database.transaction() as session:
+        model = models.get_or_create(session, REPO, Source.HUB, private=True)
+        job, _ = jobs.submit_private(session, model, None, base="o/other", viewer=OWNER, token=b"sealed")
+    assert worker.admit(worker.claim(job), visibility=Visibility.UNDECIDED).proceeds
+
+
+def test_earlier_commit_on_another_base_replaces_the_current_one_everywhere(database: Database, worker: Worker):
+    other = dataclasses.replace(entries.SPACE, base_repo="o/other")
+    entries.put(database, REPO, [1, 2])
+    with database.transaction() as session:  # the next commit moved to another base
+        feed.remove_from_other_bases(session, models.get(session, REPO).id, "o/other")
+    entries.put(database, REPO, [3, 4], commit="two", space=other, base="o/other")
+
+    worker.admit(worker.claim(entries.put_job(database, REPO)))
+
+    with database.transaction() as session:
+        live = select(SpaceRow.base_repo).join(Vector, Vector.space_id == SpaceRow.id).where(~Vector.deleted)
+        assert list(session.scalars(live)) == [entries.BASE]
 
 
 def test_removed_model_proceeds_despite_stored_vectors(database: Database, worker: Worker):

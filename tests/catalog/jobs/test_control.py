@@ -120,6 +120,21 @@ def test_retry_returns_the_active_job_of_the_same_model(database: Database, work
     assert job_control.retry(database, failed).id == active
 
 
+def test_retried_job_keeps_its_base_beside_an_active_job_without_one(database: Database):
+    job_id = entries.put_job(database, base="o/base").id
+    job_control.cancel(database, job_id)
+    entries.put_job(database)
+    retried = job_control.retry(database, job_id)
+    assert (retried.id, retried.requested_base, retried.state) == (job_id, "o/base", JobState.QUEUED)
+
+
+def test_retry_returns_the_active_job_of_the_same_base(database: Database):
+    cancelled = entries.put_job(database, base="o/base").id
+    job_control.cancel(database, cancelled)
+    active = entries.put_job(database, base="o/base").id
+    assert job_control.retry(database, cancelled).id == active
+
+
 def test_retry_counts_against_the_quota_of_its_submitter(database: Database, worker: int):
     job_id = put_failed(database, worker)
     quota = Quota.from_key("key", 1)

@@ -10,6 +10,7 @@ import redis
 from app.deployment.embedded import EmbeddedServers
 from catalog.database import Database
 from catalog.errors import FolderUnreadable, InvalidRepoId, NameTaken
+from catalog.jobs.quotas import Quota
 from catalog.jobs.repository import attempts
 from catalog.jobs.submissions import is_finished, submit_folder, submit_repo
 from catalog.models.repo_ref import RepoRef
@@ -102,6 +103,64 @@ def test_removed_commit_is_queued_again(database: Database):
     assert submit_repo(database, RepoRef("a/b", entries.sha("one"))).state == JobState.QUEUED
 
 
+def test_base_of_a_submission_is_stored_with_its_job(database: Database):
+    job = submit_repo(database, RepoRef("a/b"), base="o/base")
+    assert (job.requested_base, job.base_hint) == ("o/base", "o/base")
+
+
+def test_each_base_is_a_job_of_its_own(database: Database):
+    job_ids = [submit_repo(database, RepoRef("a/b"), base=base).id for base in ("o/one", "o/two", "o/one")]
+    assert job_ids[0] == job_ids[2] != job_ids[1]
+
+
+def test_submission_without_a_base_returns_the_active_job_with_one(database: Database):
+    job = submit_repo(database, RepoRef("a/b"), base="o/base")
+    assert submit_repo(database, RepoRef("a/b")).id == job.id
+
+
+def test_base_is_queued_beside_a_job_without_one(database: Database):
+    first = submit_repo(database, RepoRef("a/b"))
+    assert submit_repo(database, RepoRef("a/b"), base="o/base").id != first.id
+
+
+def test_token_submission_with_another_base_is_a_job_of_its_own(database: Database):
+    quota, ref = Quota("me", 10), RepoRef("a/b")
+    job_ids = [submit_repo(database, ref, quota, b"sealed", base).id for base in ("o/one", "o/two", "o/one", None)]
+    assert job_ids[0] == job_ids[2] != job_ids[1]
+    assert job_ids[3] in job_ids[:2]
+
+
+def test_concurrent_submissions_of_one_base_create_one_job(database: Database):
+    with ThreadPoolExecutor(8) as pool:
+        submitted = pool.map(lambda _: submit_repo(database, RepoRef("a/b"), base="o/base").id, range(24))
+    assert len(set(submitted)) == 1
+
+
+@pytest.mark.parametrize("base", [None, entries.BASE])
+def test_indexed_commit_is_not_queued_again_for_its_own_base(database: Database, base: str | None):
+    first = submit_repo(database, RepoRef("a/b"))
+    finish(database, first, "one")
+    assert submit_repo(database, RepoRef("a/b", entries.sha("one")), base=base).id == first.id
+
+
+def test_indexed_commit_is_queued_again_for_another_base(database: Database):
+    finish(database, submit_repo(database, RepoRef("a/b")), "one")
+    job = submit_repo(database, RepoRef("a/b", entries.sha("one")), base="o/other")
+    assert (job.state, job.requested_base) == (JobState.QUEUED, "o/other")
+
+
+@pytest.mark.parametrize("base", ["", "a/b/c", "../x", "https://huggingface.co/o/base", "o/base\0"])
+def test_invalid_base_is_refused(database: Database, tmp_path: Path, base: str):
+    with pytest.raises(InvalidRepoId, match="base model"):
+        submit_repo(database, RepoRef("a/b"), base=base)
+    with pytest.raises(InvalidRepoId, match="base model"):
+        submit_folder(database, tmp_path, base=base)
+
+
+def test_base_without_an_owner_is_valid(database: Database):
+    assert submit_repo(database, RepoRef("a/b"), base="gpt2").requested_base == "gpt2"
+
+
 def test_owner_reserved_for_folders_is_refused(database: Database):
     with pytest.raises(InvalidRepoId, match="deltadex add FOLDER"):
         submit_repo(database, RepoRef("local/x"))
@@ -119,6 +178,10 @@ def test_folder_is_named_after_itself(database: Database, tmp_path: Path):
 
 def test_folder_takes_the_given_name(database: Database, tmp_path: Path):
     assert submit_folder(database, tmp_path, "mine").model.repo_id == "local/mine"
+
+
+def test_base_of_a_folder_is_stored_with_its_job(database: Database, tmp_path: Path):
+    assert submit_folder(database, tmp_path, base="o/base").requested_base == "o/base"
 
 
 def test_same_folder_by_another_path_is_the_same_model(database: Database, tmp_path: Path):

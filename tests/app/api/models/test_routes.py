@@ -42,6 +42,23 @@ def test_submission_creates_a_job(api: TestClient):
     assert api.get(f"/v1/jobs/{job['id']}").json() == {**job, "worker_deaths": 0, "history": []}
 
 
+def test_submission_may_name_the_base(api: TestClient):
+    job = api.post("/v1/models", json={"repo_id": "owner/model", "base": "o/base"}).json()
+    assert api.get(f"/v1/jobs/{job['id']}").json()["base"] == "o/base"
+
+
+def test_submission_of_an_indexed_commit_on_another_base_creates_a_job(api: TestClient, database: Database):
+    job = api.post("/v1/models", json={"repo_id": "owner/model"}).json()
+    finish(database, job["id"], "owner/model", "one")
+    body = {"repo_id": "owner/model", "revision": entries.sha("one")}
+
+    same = api.post("/v1/models", json={**body, "base": entries.BASE})
+    other = api.post("/v1/models", json={**body, "base": "o/other"})
+
+    assert (same.status_code, same.json()["id"]) == (200, job["id"])
+    assert (other.status_code, other.json()["base"]) == (202, "o/other")
+
+
 def test_repeated_submission_returns_the_same_job(api: TestClient):
     responses = [api.post("/v1/models", json={"repo_id": "owner/model"}) for _ in range(3)]
     assert {response.status_code for response in responses} == {202}
@@ -77,6 +94,8 @@ def test_submission_of_an_indexed_branch_creates_a_job(api: TestClient, database
         ({"repo_id": "local/folder"}, "invalid_repo_id"),
         ({"repo_id": "a/b", "revision": ""}, "invalid_revision"),
         ({"repo_id": "a/b", "revision": "../x"}, "invalid_revision"),
+        ({"repo_id": "a/b", "base": ""}, "invalid_repo_id"),
+        ({"repo_id": "a/b", "base": "/models/llama"}, "invalid_repo_id"),
         ({"repo_id": "a/b", "path": "/etc"}, "invalid_input"),
         ({"repo_id": "a/b", "folder": "/etc"}, "invalid_input"),
         ({"repo_id": 3}, "invalid_input"),

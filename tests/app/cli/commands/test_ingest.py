@@ -63,6 +63,22 @@ def test_repo_is_submitted(url: str, database: Database):
         assert jobs.get(session, job["id"]).model.source == Source.HUB
 
 
+def test_repos_and_folders_are_submitted_with_the_named_base(url: str, tmp_path: Path):
+    jobs = answer("add", "owner/model", str(tmp_path), "--base", "o/base", "--no-wait", "--api", url)["jobs"]
+    assert [job["base"] for job in jobs] == ["o/base", "o/base"]
+
+
+def test_invalid_base_is_refused_before_anything_is_submitted(url: str, database: Database):
+    error = failure("add", "owner/model", "--base", "/models/llama", "--no-wait", "--api", url)
+    assert isinstance(error, InvalidRepoId)
+    with database.transaction() as session:
+        assert jobs.list_page(session) == []
+
+
+def test_base_of_a_job_is_printed(url: str):
+    assert "owner/model on o/base" in run("add", "owner/model", "--base", "o/base", "--no-wait", "--api", url).stdout
+
+
 def test_jobs_are_printed_as_a_table(url: str):
     result = run("add", "owner/model", "--no-wait", "--api", url)
     assert result.exit_code == 0
@@ -243,7 +259,7 @@ def test_markup_in_an_error_is_not_interpreted(
 
 
 def test_markup_in_the_error_of_a_job_is_not_interpreted(capsys: pytest.CaptureFixture[str]):
-    job = {"id": 1, "repo_id": "a/b", "state": "failed", "progress": 0, "attempts": 1}
+    job = {"id": 1, "repo_id": "a/b", "base": None, "state": "failed", "progress": 0, "attempts": 1}
     job["error"] = {"code": "corrupt_weights", "message": "[/x] [red]cut"}
     render.Console(width=200).print(render.jobs([job]))
     assert "corrupt_weights: [/x] [red]cut" in capsys.readouterr().out

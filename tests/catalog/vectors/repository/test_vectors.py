@@ -97,7 +97,7 @@ def test_republished_commit_replaces_later_commits(database: Database):
     entries.put(database, "a/b", [0, 1], commit="two")
     with database.transaction() as session:
         first = vectors.find_embedded_revision(session, model_id, entries.sha("one"), [SPACE])
-        vector_feed.republish(session, first.id)
+        vector_feed.republish(session, first)
 
     assert [change.vector.tolist() for change in feed(database)] == [[0, 1], [1, 0]]
     with database.transaction() as session:
@@ -109,7 +109,7 @@ def test_republished_tombstone_is_a_vector_again(database: Database):
     entries.remove(database, model_id)
     with database.transaction() as session:
         revision = vectors.find_embedded_revision(session, model_id, entries.sha("one"), [SPACE])
-        vector_feed.republish(session, revision.id)
+        vector_feed.republish(session, revision)
 
     assert [change.vector.tolist() for change in feed(database)] == [[1, 0]]
 

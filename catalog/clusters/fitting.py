@@ -23,8 +23,9 @@ class Clustering:
 
     `centroids` (c, d) are unit vectors in the full space. `similarity` (n,) is the cosine of each row to the centroid
     of its cluster (NaN for noise). Per cluster (c,): `radius` is the distance 1 - cosine that contains 99% of the
-    members, `cohesion` their mean cosine, `medoid` the row nearest to the centroid. `metrics` describes how the
-    clusters were computed.
+    members, `cohesion` their mean cosine, `medoid` the row nearest to the centroid. `unrelated` is the cosine that few
+    models exceed to a model of another cluster (None for fewer than two clusters). `metrics` describes how the clusters
+    were computed.
     """
 
     labels: np.ndarray
@@ -34,6 +35,7 @@ class Clustering:
     cohesion: np.ndarray
     medoid: np.ndarray
     silhouette: float | None
+    unrelated: float | None
     parameters: Parameters
     metrics: dict[str, Any]
 
@@ -69,8 +71,9 @@ def fit(
     silhouette = quality.sampled_silhouette(unit, labels, parameters.seed)
     sample = quality.sample_by_cluster(labels, quality.SILHOUETTE_SAMPLE, parameters.seed)
     metrics["silhouette_models"] = len(sample)
-    radius, cohesion, medoid = _cluster_statistics(labels, similarity, len(centroids))
-    return Clustering(labels, centroids, similarity, radius, cohesion, medoid, silhouette, parameters, metrics)
+    statistics = _cluster_statistics(labels, similarity, len(centroids))
+    unrelated = quality.unrelated_similarity(unit, labels, parameters.seed)
+    return Clustering(labels, centroids, similarity, *statistics, silhouette, unrelated, parameters, metrics)
 
 
 def renumber_by_size(labels: np.ndarray) -> np.ndarray:

@@ -1,10 +1,15 @@
-"""Quality of a clustering (silhouette), and agreement of two clusterings (adjusted Rand index)."""
+"""Quality of a clustering (silhouette), agreement of two clusterings (adjusted Rand index), and how near models of
+different clusters are.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 SILHOUETTE_SAMPLE = 6_000  # models that a silhouette is computed on
+UNRELATED_SAMPLE = 512  # models whose nearest model of another cluster is searched
+UNRELATED_QUANTILE = 0.9
+BLOCK_ROWS = 4_096  # rows that are compared with the sample at a time
 
 
 def sample_by_cluster(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
@@ -47,6 +52,24 @@ def sampled_silhouette(unit: np.ndarray, labels: np.ndarray, seed: int) -> float
     """`silhouette` of the clustered rows among (n, d), or of a seeded sample if there are many."""
     sample = sample_by_cluster(labels, SILHOUETTE_SAMPLE, seed)
     return silhouette(unit[sample], labels[sample], np.bincount(labels[labels >= 0]))
+
+
+def unrelated_similarity(unit: np.ndarray, labels: np.ndarray, seed: int) -> float | None:
+    """The cosine that nine of ten models do not exceed to any model of another cluster, from a seeded sample of the
+    clustered rows among (n, d), each compared with all of them. None for fewer than two clusters.
+    """
+    clustered = np.flatnonzero(labels >= 0)
+    if len(np.unique(labels[clustered])) < 2:
+        return None
+    size = min(UNRELATED_SAMPLE, len(clustered))
+    sample = np.sort(np.random.default_rng(seed).choice(clustered, size, replace=False))
+    rows, greatest = unit[sample].astype(np.float32), np.full(size, -1.0)
+    for start in range(0, len(clustered), BLOCK_ROWS):
+        block = clustered[start : start + BLOCK_ROWS]
+        cosines = rows @ unit[block].astype(np.float32).T  # (size, block)
+        cosines[labels[sample][:, None] == labels[block]] = -1
+        greatest = np.maximum(greatest, cosines.max(axis=1))
+    return float(np.quantile(greatest, UNRELATED_QUANTILE))
 
 
 def _sums_of_distances(unit: np.ndarray, columns: np.ndarray, count: int, block: int = 1_024) -> np.ndarray:

@@ -95,6 +95,8 @@ class ClusterRunner:
         with self.database.transaction() as session:
             feed.lock_feed(session)  # no vector is stored between reading the arrivals and the swap
             _publish(session, _Result(run, space, model_ids, clustering, explanations, covered_seq, started))
+            if space.base_repo is not None:  # the clusters of a space that spans bases are mostly the bases
+                spaces.set_unrelated_similarity(session, space.id, clustering.unrelated)
             for key, (geometry, count) in fitted.items():
                 geometries.create(session, space.id, key, geometry, count)
         log.info("space %s: %s clusters of %s models", space.id, len(clustering.centroids), len(model_ids))

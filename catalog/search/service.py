@@ -18,7 +18,7 @@ from catalog.index.filters import NO_FILTERS, Filters
 from catalog.index.follower import IndexFollower
 from catalog.index.space_index import SearchHits, SpaceIndex
 from catalog.models.repository import models
-from catalog.search.confidence import noise_similarity
+from catalog.search.confidence import chance_similarity, noise_similarity
 from catalog.search.cross_base import CrossBaseQuery, cross_base_query
 from catalog.search.reranking import CandidateFilter, PageOptions, RankedModel, rank
 from catalog.spaces import repository as spaces
@@ -63,12 +63,16 @@ class Neighbor:
 class Confidence:
     """The confidence of an answer: the query's norm, the noise floor of its base (a norm), the cosine that noise and
     chance explain, and whether a neighbor is above it. None if no noise floor was measured.
+
+    Chance explains `unrelated_similarity`, which was measured for the space, or `chance_similarity` if it is None.
     """
 
     norm: float
-    noise_floor: float | None
-    noise_similarity: float | None
-    confident: bool | None
+    chance_similarity: float
+    unrelated_similarity: float | None
+    noise_floor: float | None = None
+    noise_similarity: float | None = None
+    confident: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -302,11 +306,13 @@ def _confidence(
     cosines are compared with it in every geometry. The exception is a cross-base query, whose raw vectors are all near
     each other: there the answer's cosines are compared.
     """
+    chance, unrelated = chance_similarity(models, query.space.dimension), query.space.unrelated_similarity
     if query.noise_floor is None:
-        return Confidence(query.norm, None, None, None)
-    noise = noise_similarity(query.noise_floor, query.norm, models, query.space.dimension)
+        return Confidence(query.norm, chance, unrelated)
+    noise = noise_similarity(query.noise_floor, query.norm, chance if unrelated is None else unrelated)
     cosines = [model.cosine for model in ranked]
     if isinstance(comparison, StoredGeometry) and ranked:
         nearest = index.search(query.vector, 1, exclude=candidates.exclude, allowed=candidates.allowed)
         cosines = nearest.cosines.tolist()
-    return Confidence(query.norm, query.noise_floor, noise, any(cosine > noise for cosine in cosines))
+    confident = any(cosine > noise for cosine in cosines)
+    return Confidence(query.norm, chance, unrelated, query.noise_floor, noise, confident)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-from sqlalchemy import ColumnElement, case, func, select, text
+from sqlalchemy import ColumnElement, case, func, select, text, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.orm import Session, aliased
 
@@ -99,6 +99,11 @@ def list_bases(session: Session, repo: str | None, viewer: Viewer) -> list[tuple
             f"No fine-tune{of_repo} is indexed yet. Submit some with POST /v1/models or `deltadex add`."
         )
     return bases
+
+
+def set_unrelated_similarity(session: Session, space_id: int, cosine: float | None) -> None:
+    """Store how near unrelated models of the space are to each other; None if that is not known."""
+    session.execute(update(SpaceRow).where(SpaceRow.id == space_id).values(unrelated_similarity=cosine))
 
 
 def matches_name(name: str) -> ColumnElement[bool]:

@@ -224,7 +224,17 @@ class Neighbors(BaseModel):
     covered_seq: int = Field(description="The last change of the catalog that the answer covers.")
     norm: float = Field(description="The norm of the query's vector.")
     noise_floor: float | None = Field(description="The norm that noise explains; null if it was not measured.")
-    noise_similarity: float | None = Field(description="The greatest cosine that noise and chance explain.")
+    chance_similarity: float = Field(
+        description="The cosine that the nearest of as many independent directions as the space has models would reach."
+    )
+    unrelated_similarity: float | None = Field(
+        description="The raw cosine that nine of ten models of the space do not exceed to any model of another "
+        "cluster; null until its clusters are computed, and for spaces that span bases."
+    )
+    noise_similarity: float | None = Field(
+        description="The greatest cosine that noise and chance explain: the noise floor's share of the norm, plus "
+        "`unrelated_similarity`, or `chance_similarity` if that is null. Null if the noise floor is unknown."
+    )
     confident: bool | None = Field(
         description="Whether a neighbor's cosine is above `noise_similarity`; null if the noise floor is unknown."
     )
@@ -242,6 +252,8 @@ class Neighbors(BaseModel):
             covered_seq=answer.covered_seq,
             norm=confidence.norm,
             noise_floor=confidence.noise_floor,
+            chance_similarity=confidence.chance_similarity,
+            unrelated_similarity=confidence.unrelated_similarity,
             noise_similarity=confidence.noise_similarity,
             confident=confidence.confident,
             note=_note(answer),

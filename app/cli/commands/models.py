@@ -77,6 +77,9 @@ def neighbors(
         GeometryChoice, typer.Option(help="Compare in the default geometry of the feature, or raw vectors.")
     ] = GeometryChoice.DEFAULT,
     base: Annotated[list[str] | None, typer.Option(help="Only fine-tunes of this base; repeatable.")] = None,
+    include_low_confidence: Annotated[
+        bool, typer.Option("--include-low-confidence", help="Show the nearest models even if none is confident.")
+    ] = False,
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
@@ -88,6 +91,7 @@ def neighbors(
         "space": space,
         "geometry": geometry,
         "base": base,
+        "include_low_confidence": include_low_confidence or None,
     }
     with connect(api) as client:
         answer = client.get(f"/v1/models/{repo_id}/neighbors", **params)

@@ -19,7 +19,7 @@ from catalog.geometry import transforms
 from catalog.geometry.repository import GeometryKey
 from catalog.models.repository import attributes, models
 from catalog.spaces import repository as spaces
-from catalog.tables import RunState
+from catalog.tables import RunState, SpaceRow
 from catalog.vectors import unit_vectors
 from catalog.vectors.repository import feed
 from tests.support import catalog as entries
@@ -249,6 +249,26 @@ def test_run_fits_the_default_geometry_of_the_space(database: Database, tmp_path
     expected = transforms.fit_default(unit, SPACE.feature)
     assert stored.models == 12
     np.testing.assert_allclose(stored.geometry.apply(unit), expected.apply(unit), atol=1e-4)
+
+
+def test_run_stores_how_near_models_of_different_clusters_are(database: Database, tmp_path: Path):
+    fill(database)
+    cluster(database, tmp_path)
+    with database.transaction() as session:
+        stored = session.get_one(SpaceRow, 1).unrelated_similarity
+    unit = np.stack([vector(topic, number) for topic in range(3) for number in range(4)])
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    topics = np.repeat(np.arange(3), 4)
+    greatest = np.where(topics[:, None] == topics, -1, unit @ unit.T).max(axis=1)
+    assert stored == pytest.approx(np.quantile(greatest, 0.9), abs=1e-6)
+
+
+def test_run_with_one_cluster_stores_no_nearness(database: Database, tmp_path: Path):
+    fill(database)
+    cluster(database, tmp_path)
+    cluster(database, tmp_path, algorithm="kmeans", clusters=1)
+    with database.transaction() as session:
+        assert session.get_one(SpaceRow, 1).unrelated_similarity is None
 
 
 def test_run_of_one_model_fits_no_geometry(database: Database, tmp_path: Path):

@@ -231,7 +231,7 @@ def test_near_duplicates_are_grouped(database: Database, index: IndexFollower):
 
 def test_confidence_is_unknown_without_a_noise_floor(database: Database, index: IndexFollower):
     confidence = search_service.by_model(database, index, "fan/m0").confidence
-    assert dataclasses.astuple(confidence) == (4, None, None, None)
+    assert (confidence.noise_floor, confidence.noise_similarity, confidence.confident) == (None, None, None)
 
 
 @pytest.fixture
@@ -257,6 +257,19 @@ def test_neighbors_above_noise_and_chance_are_confident(database: Database, meas
     assert answer.confidence.noise_floor == 1
     assert 0.3 < answer.confidence.noise_similarity < 0.5
     assert set(names(answer)) == {"pair/b", "pair/weak"}
+
+
+@pytest.mark.parametrize(("unrelated", "confident"), [(0.85, True), (0.9, False)])
+def test_measured_nearness_of_unrelated_models_replaces_the_formula(
+    database: Database, measured: IndexFollower, unrelated: float, confident: bool
+):
+    with database.transaction() as session:
+        spaces.set_unrelated_similarity(session, 1, unrelated)
+    confidence = search_service.by_model(database, measured, "pair/a", page(k=2)).confidence
+    assert confidence.unrelated_similarity == unrelated
+    assert confidence.noise_similarity == pytest.approx(unrelated + 0.1, abs=0.001)
+    assert confidence.chance_similarity < 0.3
+    assert confidence.confident is confident
 
 
 def test_low_confidence_neighbors_are_returned_only_on_request(database: Database, measured: IndexFollower):

@@ -166,6 +166,7 @@ def test_answer_has_index_and_confidence_fields(api: TestClient):
     answer = api.post("/v1/search", json={"repo_id": "fan/m0"}).json()
     assert (answer["exact"], answer["generation"], answer["norm"]) == (True, 0, 4)
     assert (answer["noise_floor"], answer["noise_similarity"], answer["confident"], answer["note"]) == (None,) * 4
+    assert (answer["chance_similarity"] > 0, answer["unrelated_similarity"]) == (True, None)
 
 
 def test_batch_search_answers_or_fails_for_each_model(api: TestClient):

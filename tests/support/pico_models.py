@@ -20,7 +20,7 @@ HIDDEN, LAYERS = 32, 2
 # prompts of different lengths; the longest exceeds the sliding windows below
 PROBES = ProbeSet("pico", ("Please answer.", "a", "The longest of the three prompts reads on and on."))
 
-_SIZES: dict[str, Any] = {
+PICO_SIZES: dict[str, Any] = {
     "hidden_size": HIDDEN,
     "intermediate_size": 64,
     "num_hidden_layers": LAYERS,
@@ -82,7 +82,7 @@ def make_base(folder: Path, architecture: str, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     tokenizer = byte_tokenizer()
     config_class, options = ARCHITECTURES[architecture]
-    sizes = {name: size for name, size in _SIZES.items() if hasattr(config_class(), name)}
+    sizes = {name: size for name, size in PICO_SIZES.items() if hasattr(config_class(), name)}
     config = config_class(**{**sizes, "vocab_size": len(tokenizer), **options})
     model = AutoModelForCausalLM.from_config(config)
     add_noise(model, seed, scale=0.1)  # biases and norms too, which are initialized to zeros and ones

@@ -20,7 +20,7 @@ from workers.finetunes.peft_kinds import KINDS
 
 SHARED_PREFIX = "base_model."  # of tensors that all layers share
 ORIGINAL_MODULE = ".original_module."  # PEFT also saves the original of an enlarged vocabulary
-WRAPPER = re.compile(r"\.(modules_to_save|ln_tuning_layers|base_layer)(?=\.)")
+WRAPPER = re.compile(r"\.(modules_to_save|ln_tuning_layers|token_adapter|base_layer)(?=\.)")
 OTHER_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>E|magnitude_vector)(\.default)?(\.weight)?")
 # heads of classifiers, of reward and value models: transformers' names, and those of TRL and other trainers
 TASK_HEADS = (
@@ -95,6 +95,10 @@ def sort_tensors(finetune: FineTune, model: PreTrainedModel, *, hooks: bool = Tr
         if factor and (layer := pairs.layer_names.get(factor["module"])):
             base_name = layer + name.removeprefix(factor["module"])
         _sort_tensor(name, base_name, tensor, finetune, places, parts)
+    for weight, rows in parts.rows.items():
+        vocabulary = len(parts.weights.get(weight, model.get_parameter(weight)))
+        if unknown := sum(token >= vocabulary for token in rows.tokens):
+            parts.notes.append(f"{unknown:,} trained tokens were left out, because the base does not have them.")
     return parts
 
 
@@ -113,11 +117,8 @@ def _sort_tensor(
     if weight is not None:
         parts.weights[weight] = _fitting(weight, tensor, model)
     elif match := TRAINED_ROWS.fullmatch(base_name):
-        rows = _trained_rows(name, tensor, finetune.config)
-        vocabulary = len(_submodule(model, match[1]).get_parameter("weight"))
-        if unknown := sum(token >= vocabulary for token in rows.tokens):
-            parts.notes.append(f"{unknown:,} trained tokens were left out, because the base does not have them.")
-        parts.rows[f"{match[1]}.weight"] = rows
+        _submodule(model, match[1])
+        parts.rows[f"{match[1]}.weight"] = _trained_rows(name, tensor, finetune.config)
     elif base_name.startswith(SHARED_PREFIX):
         parts.layers[base_name] = tensor
     else:
@@ -142,8 +143,7 @@ def _low_rank_pairs(finetune: FineTune, tensors: Mapping[str, Tensor]) -> dict[s
 
 def replace_weights(parts: AdapterParts, model: nn.Module) -> None:
     """Replace weights of the base by new objects, without modifying the old ones."""
-    changed = {name: rows.replaced(model.get_parameter(name)) for name, rows in parts.rows.items()}
-    for name, tensor in (*parts.weights.items(), *changed.items()):
+    for name, tensor in (parts.weights | _embeddings_with_rows(parts, model)).items():
         module, _, attribute = name.rpartition(".")
         model.get_submodule(module)._parameters[attribute] = nn.Parameter(tensor, requires_grad=False)
 
@@ -158,9 +158,16 @@ def tied_embedding(parts: AdapterParts, config: Mapping[str, Any], model: PreTra
     if not model.config.get_text_config().tie_word_embeddings:
         return None
     if weight in parts.rows:
-        return parts.rows[weight].replaced(model.get_parameter(weight))
+        return _embeddings_with_rows(parts, model)[weight]
     copied = name.rpartition(".")[2] in (config.get("modules_to_save") or []) and not config.get("ensure_weight_tying")
     return None if copied else parts.weights.get(weight)
+
+
+def _embeddings_with_rows(parts: AdapterParts, model: nn.Module) -> dict[str, Tensor]:
+    """Embeddings with trained rows, by weight. An enlarged one is in the file as well."""
+    return {
+        name: rows.replaced(parts.weights.get(name, model.get_parameter(name))) for name, rows in parts.rows.items()
+    }
 
 
 def _first(name: str) -> str:

@@ -96,7 +96,7 @@ def tuned_head(parts: AdapterParts, finetune: FineTune, base: ResidentBase) -> H
         if list(tensor.shape[1:]) != ([base.hidden_size] if name == "weight" else []):
             raise ShapeMismatch(f"The output head's {name} is {list(tensor.shape)}; the base has {base.hidden_size}.")
     if parts.head_rows:
-        head_tensors = {"weight": parts.head_rows[-1].replaced(base.head.weight)}
+        head_tensors["weight"] = parts.head_rows[-1].replaced(head_tensors.get("weight", base.head.weight))
     elif not head_tensors and (embedding := tied_embedding(parts, finetune.config, base.model)) is not None:
         head_tensors = {"weight": embedding}
     head = replace(base.head, **head_tensors).truncate(base.vocabulary) if head_tensors else None

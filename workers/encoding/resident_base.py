@@ -67,6 +67,7 @@ class ResidentBase:
             del self.forward  # its memory is needed to load the unmodified classes and dtypes
             model = _load_model(self.folder, self.dtype, self.device)
             self.forward = ForwardPass(model, DTYPES[self.dtype], plain=True)
+            self.forward.run(plan)  # the first run adds transformers' own hooks, which the guard would notice
         return proof
 
     @property

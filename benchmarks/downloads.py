@@ -119,7 +119,7 @@ def wrong_base(hub: ScriptedHub, folder: Path) -> dict[str, object]:
     screened = screen(client, client.resolve("o/large"), FetchOptions())
     refused = False
     try:
-        BaseResolver(client, folder / "bases").resolve(declared=pico.BASE_ID, card_base=None, shapes=screened.shapes)
+        BaseResolver(client, folder / "bases").resolve({"declared": pico.BASE_ID}, shapes=screened.shapes)
     except ShapeMismatch:
         refused = True
     return {"wrong_base_refused": refused, "wrong_base_bytes": sum(hub.bytes_sent.values())}

@@ -127,6 +127,10 @@ class Runtime:
         with self.database.transaction() as session:
             return spaces.pinned_commit(session, base_repo)
 
+    def _base_with_weights(self, weights: str) -> str | None:
+        with self.database.transaction() as session:
+            return spaces.find_base_by_weights(session, weights)
+
     def _recover(self) -> None:
         recovered = recover(
             self.database, requeue_after=self.settings.requeue_after, max_worker_deaths=self.settings.max_worker_deaths
@@ -151,7 +155,7 @@ class Runtime:
         fetcher = Fetcher(
             self.database,
             hub,
-            BaseResolver(hub, conf.bases_dir, self._aliases, self._pinned),
+            BaseResolver(hub, conf.bases_dir, self._aliases, self._pinned, self._base_with_weights),
             measurement,
             max_file_bytes=conf.max_file_bytes,
             tokens=self._tokens,

@@ -24,16 +24,16 @@ class BaseMeasurement:
     noise_floor: float
 
 
-def ensure(session: Session, space: Space, dimension: int) -> SpaceRow:
+def ensure(session: Session, space: Space, dimension: int, *, may_serve: bool = True) -> SpaceRow:
     """Get the row of a space, or create it.
 
-    The first space of a base and feature serves at once. A later one, and one that a reindex measures, serves only
-    after a cutover.
+    The first space of a base and feature serves at once if it `may_serve`. A later one, and one that a reindex
+    measures, serves only after a cutover.
     """
     statement = select(SpaceRow).where(SpaceRow.key == space.key)
     row = session.scalars(statement).one_or_none()
     while row is None:
-        is_first = not space.edition and find_serving(session, space) is None
+        is_first = may_serve and not space.edition and find_serving(session, space) is None
         insertion = insert(SpaceRow).values(key=space.key, dimension=dimension, serving=is_first, **asdict(space))
         session.execute(insertion.on_conflict_do_nothing())  # another transaction may just have created the serving one
         row = session.scalars(statement).one_or_none()
@@ -55,12 +55,14 @@ def list_editions(session: Session, space: Space) -> list[SpaceRow]:
     return list(session.scalars(statement))
 
 
-def get_write_target(session: Session, space: Space, dimension: int) -> SpaceRow:
+def get_write_target(session: Session, space: Space, dimension: int, *, may_serve: bool = True) -> SpaceRow:
     """The space that jobs outside a reindex store their vectors in: the serving edition of the contract, or else
-    edition 0, which is created if it is missing.
+    edition 0, which is created if it is missing (`ensure`).
     """
     rows = list_editions(session, space)
-    return rows[0] if rows and rows[0].serving else ensure(session, replace(space, edition=0), dimension)
+    if rows and rows[0].serving:
+        return rows[0]
+    return ensure(session, replace(space, edition=0), dimension, may_serve=may_serve)
 
 
 def is_write_target() -> ColumnElement[bool]:
@@ -135,6 +137,22 @@ def pinned_commit(session: Session, base_repo: str) -> str | None:
     return session.execute(statement.order_by(preference, SpaceRow.id.desc()).limit(1)).scalar_one_or_none()
 
 
+_WITH_WEIGHTS = text("""
+    SELECT spaces.base_repo FROM spaces CROSS JOIN LATERAL (
+        SELECT base_evidence FROM revisions
+        WHERE current AND base_repo = spaces.base_repo AND base_sha = spaces.base_sha AND base_evidence ? 'weights'
+        ORDER BY model_id DESC LIMIT 1
+    ) AS newest
+    WHERE spaces.serving AND newest.base_evidence ->> 'weights' = :weights
+    ORDER BY spaces.id LIMIT 1
+""")
+
+
+def find_base_by_weights(session: Session, weights: str) -> str | None:
+    """The base of a serving space whose weights have this hash, as the evidence of its models says."""
+    return session.execute(_WITH_WEIGHTS, {"weights": weights}).scalar_one_or_none()
+
+
 # `preference_rank` of a space's feature, to order statements by
 preference = case({name: preference_rank(name) for name in PREFERRED_FEATURES}, value=SpaceRow.feature)
 
@@ -179,11 +197,19 @@ def find_base_measurement(session: Session, space: Space, base_repo: str, base_s
 
 
 def store_base_measurement(
-    session: Session, space: Space, base_repo: str, base_sha: str, measurement: BaseMeasurement
+    session: Session,
+    space: Space,
+    base_repo: str,
+    base_sha: str,
+    measurement: BaseMeasurement,
+    *,
+    may_serve: bool = True,
 ) -> None:
-    """Store the measurement of a base in a space. A measurement that is already stored stays."""
+    """Store the measurement of a base in a space, which is created if it is missing (`ensure`). A measurement that is
+    already stored stays.
+    """
     probes, dimension = measurement.activations.shape
-    row = ensure(session, space, dimension)
+    row = ensure(session, space, dimension, may_serve=may_serve)
     statement = insert(BaseActivations).values(
         space_id=row.id,
         base_repo=base_repo,

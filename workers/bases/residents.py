@@ -112,7 +112,10 @@ class ResidentBases:
         }
         with self._database.transaction() as session:
             for feature, measurement in measurements.items():
-                spaces.store_base_measurement(session, encoder.space(feature), base.repo, base.sha, measurement)
+                space = encoder.space(feature)
+                spaces.store_base_measurement(
+                    session, space, base.repo, base.sha, measurement, may_serve=base.may_serve(space)
+                )
         return measurements
 
     def _bytes_of(self, base: ResolvedBase) -> int:

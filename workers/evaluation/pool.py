@@ -84,9 +84,7 @@ def load_base(pool: Pool, folder: Path | None, conf: Settings, *, dtype: str, de
     bases = {}
     for name, finetune in zip(pool.names, pool.finetunes(), strict=True):
         try:
-            base = resolver.resolve(
-                declared=finetune.declared_base, card_base=finetune.card_base, shapes=finetune.shapes
-            )
+            base = resolver.resolve(finetune.base_claims, revision=finetune.declared_revision, shapes=finetune.shapes)
         except CatalogError as error:
             raise with_name(error, name) from error
         bases[base.repo, base.sha] = base

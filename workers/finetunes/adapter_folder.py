@@ -39,7 +39,7 @@ PROMPT_KINDS = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")
 UNSLOTH_EXPERT = re.compile(r"\.experts\.(gate_up_projs|down_projs)\.\d+\.")
 
 
-def read_adapter(folder: Path, name: str, files: Sequence[str], card_base: str | None, load: Load) -> FineTune:
+def read_adapter(folder: Path, name: str, files: Sequence[str], card_bases: tuple[str, ...], load: Load) -> FineTune:
     """Read an adapter from its weights in `files`. Raises what `read_finetune` raises for adapters."""
     config = read_config(folder / ADAPTER_CONFIG, InvalidAdapterConfig)
     mlx = is_mlx(config)
@@ -61,7 +61,7 @@ def read_adapter(folder: Path, name: str, files: Sequence[str], card_base: str |
         notes += (f"{ADAPTER_CONFIG} has no peft_type; the tensors are those of LoRA.",)
     config = with_defaults(config, peft_type)
     path, modules = _path(peft_type, config, tensors)
-    declared = config.get("base_model_name_or_path")
+    declared, revision = config.get("base_model_name_or_path"), config.get("revision")
     return FineTune(
         name=name,
         kind="dora" if config.get("use_dora") else peft_type.lower(),
@@ -70,7 +70,8 @@ def read_adapter(folder: Path, name: str, files: Sequence[str], card_base: str |
         config=config,
         shapes={key: tuple(tensor.shape) for key, tensor in tensors.items()},
         declared_base=declared if isinstance(declared, str) and declared else None,
-        card_base=card_base,
+        declared_revision=revision if isinstance(revision, str) and revision else None,
+        card_bases=card_bases,
         tensors=tensors,
         modules=modules,
         notes=notes,

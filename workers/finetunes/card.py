@@ -1,4 +1,4 @@
-"""Model cards: the declared base, and the words of the text."""
+"""Model cards: the declared bases, and the words of the text."""
 
 from __future__ import annotations
 
@@ -17,19 +17,17 @@ _NOT_WORDS = re.compile(r"```.*?(?:```|\Z)|<[^<>]*>|https?://\S+|\]\([^()]*\)", 
 _MARKUP = re.compile(r"[#*_|>`\[\]()-]+")
 
 
-def base_in_card(path: Path) -> str | None:
-    """`base_model` in the front matter of a README.md if it names exactly one; None otherwise."""
+def bases_in_card(path: Path) -> tuple[str, ...]:
+    """The repo ids of `base_model` in the front matter of a README.md, of which merges have several."""
     front, _ = split_front_matter(_text(path))
     try:
         node = yaml.compose(setting(front, "base_model"), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
-        return None
+        return ()
     value = node.value[0][1] if isinstance(node, yaml.MappingNode) and node.value else None
-    if isinstance(value, yaml.SequenceNode) and len(value.value) == 1:
-        value = value.value[0]
-    if isinstance(value, yaml.ScalarNode) and value.tag == _TEXT:
-        return value.value or None
-    return None
+    nodes = value.value if isinstance(value, yaml.SequenceNode) else [value]
+    names = [node.value for node in nodes if isinstance(node, yaml.ScalarNode) and node.tag == _TEXT and node.value]
+    return tuple(dict.fromkeys(names))
 
 
 def words_of_card(path: Path) -> str | None:

@@ -23,10 +23,11 @@ class FineTune:
     """A verified fine-tune, ready to be encoded.
 
     `kind` is a PEFT type in lower case, "dora" or "full". `path` is the encoding path: "lora" (several in one forward
-    pass), "peft", "prompt" or "full". `declared_base` and `card_base` are the author's claims. `tensors` are those of
-    an adapter, in the file's dtype; the tensors of a full model stay on disk. `shapes` are set for both. `modules` are
-    the low-rank modules. `notes` are sentences for users about how the files were read, such as a prefix that was
-    removed from names.
+    pass), "peft", "prompt" or "full". `declared_base` (with its `declared_revision`, a branch, tag or commit),
+    `card_bases` (several for a merge) and `config_base` (`_name_or_path` of a full model) are the author's claims.
+    `tensors` are those of an adapter, in the file's dtype; the tensors of a full model stay on disk. `shapes` are set
+    for both. `modules` are the low-rank modules. `notes` are sentences for users about how the files were read, such as
+    a prefix that was removed from names.
     """
 
     name: str
@@ -36,10 +37,19 @@ class FineTune:
     config: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
     declared_base: str | None = None
-    card_base: str | None = None
+    declared_revision: str | None = None
+    card_bases: tuple[str, ...] = ()
+    config_base: str | None = None
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
     modules: Mapping[str, LoraModule] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
+
+    @property
+    def base_claims(self) -> dict[str, str | tuple[str, ...] | None]:
+        """What the files say of the base, by source, the most reliable first."""
+        if self.kind == "full":
+            return {"card": self.card_bases, "config": self.config_base}
+        return {"declared": self.declared_base, "card": self.card_bases}
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -18,13 +18,14 @@ ReadHeader = Callable[[str], dict[str, TensorEntry]]  # from a file name to the 
 FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
 
 
-def read_model(folder: Path, names: Sequence[str], card_base: str | None, read_header: ReadHeader) -> FineTune:
+def read_model(folder: Path, names: Sequence[str], card_bases: tuple[str, ...], read_header: ReadHeader) -> FineTune:
     """Read a full model from the files `names`. Raises what `read_finetune` raises for full models."""
     config = read_config(folder / CONFIG_FILE, InvalidModelConfig)
     refuse_quantized(config, folder.name, QuantizedWeights, "what was trained: submit the unquantized model.")
     if not isinstance(config.get("model_type"), str):
         raise InvalidModelConfig(f"{CONFIG_FILE} of {folder.name} has no model_type.")
     entries = read_shards(folder, names, read_header)
+    config_base = config.get("_name_or_path")  # where transformers before 4.50 loaded the weights from
     return FineTune(
         name=folder.name,
         kind="full",
@@ -32,7 +33,8 @@ def read_model(folder: Path, names: Sequence[str], card_base: str | None, read_h
         folder=folder,
         config=config,
         shapes={name: entry.shape for name, entry in entries.items()},
-        card_base=card_base,
+        card_bases=card_bases,
+        config_base=config_base if isinstance(config_base, str) and config_base else None,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from catalog.errors import FolderUnreadable, NoSupportedWeights, TooManyFiles, UnsafePath
 from workers.finetunes.adapter_folder import Load, read_adapter
-from workers.finetunes.card import base_in_card
+from workers.finetunes.card import bases_in_card
 from workers.finetunes.finetune import MAX_FILE_BYTES, FineTune
 from workers.finetunes.model_folder import ReadHeader, read_model
 from workers.finetunes.repo_files import ADAPTER_CONFIG, Choice, choose_finetune
@@ -52,12 +52,12 @@ def screen_finetune(top: Path, choice: Choice, headers: ReadHeader) -> FineTune:
 
 
 def _read(top: Path, choice: Choice, *, headers: ReadHeader, load: Load) -> FineTune:
-    card_base = base_in_card(top / "README.md")
+    card_bases = bases_in_card(top / "README.md")
     folder, prefix = top / choice.folder, f"{choice.folder}/".lstrip("/")
     if f"{prefix}{ADAPTER_CONFIG}" in choice.paths:
         files = [path.removeprefix(prefix) for path in choice.weights]
-        return read_adapter(folder, top.name, files, card_base, lambda name: load(f"{prefix}{name}"))
-    return read_model(folder, [Path(path).name for path in choice.paths], card_base, headers)
+        return read_adapter(folder, top.name, files, card_bases, lambda name: load(f"{prefix}{name}"))
+    return read_model(folder, [Path(path).name for path in choice.paths], card_bases, headers)
 
 
 def find_finetune(folder: Path, *, max_files: int = MAX_FILES) -> Path:

@@ -29,7 +29,7 @@ from workers.finetunes.repo_files import (
 )
 from workers.hub.download_cache import DownloadCache
 from workers.hub.file_fetcher import FileFetcher, Progress
-from workers.hub.metadata import metadata, only_value, read_info
+from workers.hub.metadata import base_relation, card_bases, metadata, read_info
 from workers.hub.rate_limits import HubLimits, Stop
 from workers.hub.service_token import sendable
 from workers.hub.session import hub_errors, install_client
@@ -47,14 +47,17 @@ _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 class RepoSnapshot:
     """A repo at one commit.
 
-    `repo_id` is the Hub's current name of the repo, which differs from the requested one after a rename. `card_base` is
-    the model card's `base_model` if it names exactly one. `public` says whether the repo is neither private nor gated.
+    `repo_id` is the Hub's current name of the repo, which differs from the requested one after a rename. `card_bases`
+    are the bases that the model card names, of which merges have several, and `base_relation` says how the repo relates
+    to them ("quantized", "finetune", "adapter", "merge"; None: unknown). `public` says whether the repo is neither
+    private nor gated.
     """
 
     repo_id: str
     sha: str
     files: tuple[RepoFile, ...]
-    card_base: str | None = None
+    card_bases: tuple[str, ...] = ()
+    base_relation: str | None = None
     metadata: Metadata = NO_METADATA
     public: bool = False
 
@@ -136,9 +139,10 @@ class Hub:
         if not info.sha or not _COMMIT.fullmatch(info.sha):
             raise HubUnavailable(f"The Hub's answer for {repo_id} has no commit.")
         files = tuple(RepoFile(file.rfilename, file.size, _etag(file)) for file in info.siblings or ())
-        card_base = info.card_data.get("base_model") if info.card_data else None
         public = info.private is False and info.gated is False
-        snapshot = RepoSnapshot(info.id or repo_id, info.sha, files, only_value(card_base), metadata(info), public)
+        snapshot = RepoSnapshot(
+            info.id or repo_id, info.sha, files, card_bases(info), base_relation(info), metadata(info), public
+        )
         if not public and (guarded := guarded_file([file.path for file in files])) is not None:
             self._files.check_access(snapshot.repo_id, snapshot.sha, guarded)
         return snapshot

@@ -12,7 +12,9 @@ from catalog.models.repository.models import Metadata
 
 MAX_TAGS = 200
 MAX_TAG_CHARACTERS = 200
-_CARD_FIELDS = ("base_model", "license", "datasets", "language")
+MAX_BASES = 50  # that are read of one card
+RELATIONS = ("quantized", "finetune", "adapter", "merge")  # of a repo to its base
+_CARD_FIELDS = ("base_model", "base_model_relation", "license", "datasets", "language")
 
 # per parameter; 1 for other dtypes
 _DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
@@ -20,7 +22,7 @@ _DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I1
 
 def metadata(info: ModelInfo) -> Metadata:
     card = info.card_data
-    license = only_value(card.get("license")) if card else None
+    license = _only_value(card.get("license")) if card else None
     hub_id = getattr(info, "_id", None)
     return Metadata(
         license=license if license and _storable(license) else None,
@@ -48,7 +50,8 @@ def read_info(item: dict[str, object]) -> ModelInfo:
 def parse_entry(item: dict[str, object]) -> ListedRepo:
     """Parse an entry of the Hub's list. Raises what `read_info` raises, and `InvalidRepoId`."""
     info = read_info(item)
-    base = only_value(info.card_data.get("base_model")) if info.card_data else None
+    bases = card_bases(info)
+    base = bases[0] if len(bases) == 1 else None  # the common root of several is known once their cards are read
     return ListedRepo(
         RepoRef(info.id).repo_id,
         sha=info.sha if isinstance(info.sha, str) and _storable(info.sha) else None,
@@ -59,8 +62,26 @@ def parse_entry(item: dict[str, object]) -> ListedRepo:
     )
 
 
-def only_value(value: object) -> str | None:
-    """The string in a card field that has one string or a list of one; None for others: merges list several bases."""
+def card_bases(info: ModelInfo) -> tuple[str, ...]:
+    """The bases that a card names in `base_model`, of which merges have several, without repetition."""
+    value = info.card_data.get("base_model") if info.card_data else None
+    values = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    return tuple(dict.fromkeys(base for base in values[:MAX_BASES] if isinstance(base, str) and base))
+
+
+def base_relation(info: ModelInfo) -> str | None:
+    """How a repo relates to its base: "quantized", "finetune", "adapter" or "merge", as the card says or the Hub has
+    found; None if neither does.
+    """
+    said = info.card_data.get("base_model_relation") if info.card_data else None
+    if isinstance(said, str):
+        return said
+    tags = [tag.split(":") for tag in info.tags or () if isinstance(tag, str) and tag.startswith("base_model:")]
+    return next((tag[1] for tag in tags if len(tag) > 2 and tag[1] in RELATIONS), None)
+
+
+def _only_value(value: object) -> str | None:
+    """The string in a card field that has one string or a list of one; None for others."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     return value if isinstance(value, str) else None

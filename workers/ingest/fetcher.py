@@ -88,7 +88,7 @@ class Fetcher:
         if not self._admit(job, worker_id, sha).proceeds:
             return None
         finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
-        base = self._resolve(finetune, None, options, job)
+        base = self._resolve(finetune, options, job)
         return Fetched(job, sha, finetune, base, None, words_of_card(folder / "README.md"), locks)
 
     def _fetch_repo(self, job: Job, worker_id: int, options: FetchOptions, locks: FileLocks) -> Fetched | None:
@@ -100,7 +100,9 @@ class Fetcher:
         if not admission.proceeds:
             return None
         # configs and safetensors headers are checked before the weights are downloaded
-        base = self._resolve(screen(hub, snapshot, options), snapshot.card_base, options, admission.job, job_hub)
+        screened = screen(hub, snapshot, options)
+        screened = replace(screened, card_bases=snapshot.card_bases or screened.card_bases)
+        base = self._resolve(screened, options, admission.job, job_hub)
         if visibility is Visibility.UNDECIDED and base.public:
             admission = self._admit(admission.job, worker_id, snapshot.sha, Visibility.PUBLIC, snapshot.metadata)
             if not admission.proceeds:
@@ -124,13 +126,12 @@ class Fetcher:
         with self._database.transaction() as session:
             return admit(session, job, worker_id, sha, spaces, visibility=visibility, metadata=metadata)
 
-    def _resolve(
-        self, finetune: FineTune, card_base: str | None, options: FetchOptions, job: Job, job_hub: Hub | None = None
-    ) -> ResolvedBase:
+    def _resolve(self, finetune: FineTune, options: FetchOptions, job: Job, job_hub: Hub | None = None) -> ResolvedBase:
         with self._resolving:  # otherwise each adapter of a new base would download it
             return self._resolver.resolve(
-                declared=finetune.declared_base,
-                card_base=card_base or finetune.card_base,
+                finetune.base_claims,
+                revision=finetune.declared_revision,
+                own_repo=job.model.repo_id,
                 shapes=finetune.shapes,
                 options=options,
                 job_hub=job_hub,
@@ -142,7 +143,8 @@ class Fetcher:
         another commit now, and what the resolver raises.
         """
         with self._resolving:
-            base = self._resolver.resolve(declared=repo, card_base=None, options=FetchOptions(stop=is_cancelled))
+            options = FetchOptions(stop=is_cancelled)
+            base = self._resolver.resolve({"declared": repo}, revision=sha, options=options)
         if (base.repo, base.sha) != (repo, sha):
             raise BaseUnresolved(
                 f"{repo} is at commit {base.sha[:12]} here, but its indexed models were measured at {sha[:12]}. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 
 from sqlalchemy.orm import Session
 
@@ -16,6 +17,7 @@ from catalog.spaces.contract import Space
 from catalog.tables import ACTIVE_REINDEX, ModelState, Revision, SpaceRow
 from catalog.vectors.repository import feed
 from workers.bases.residents import Resident
+from workers.bases.resolver import ResolvedBase
 from workers.encoding.encoder import EXPLAINED_FEATURE, Encoding
 from workers.ingest.fetcher import Fetched
 
@@ -43,17 +45,16 @@ class EncodingWriter:
             base_repo=fetched.base.repo,
             base_sha=fetched.base.sha,
             evidence=fetched.base.evidence,
-            facts=fetched.finetune.facts | {"notes": [*fetched.finetune.notes, *encoding.notes]},
+            facts=fetched.finetune.facts | {"notes": [*fetched.base.notes, *fetched.finetune.notes, *encoding.notes]},
         )
-        feed.remove_from_other_bases(session, fetched.job.model_id, fetched.base.repo)
+        declared_sha = fetched.base.sha if fetched.base.at_revision else None
+        feed.remove_from_other_bases(session, fetched.job.model_id, fetched.base.repo, declared_sha)
         if fetched.metadata is not None:
             models.update_metadata(session, fetched.job.model_id, fetched.metadata)
         if fetched.card is not None:
             models.set_card(session, fetched.job.model_id, fetched.card)
 
-        def write_target(space: Space, dimension: int) -> SpaceRow:
-            return spaces.get_write_target(session, space, dimension)
-
+        write_target = partial(_write_target, session, fetched.base)
         private = fetched.job.model.private
         shifted = self._store_vectors(session, resident, revision, encoding, write_target, private=private)
         private_models.finish_private_job(session, fetched.job)
@@ -67,7 +68,8 @@ class EncodingWriter:
         revision = models.find_current_revision(session, fetched.job.model_id)
         if reindex.state not in ACTIVE_REINDEX or revision is None or revision.sha != fetched.sha:
             return
-        if (revision.base_repo, revision.base_sha) != (fetched.base.repo, fetched.base.sha):
+        base = fetched.base
+        if base.at_revision or (revision.base_repo, revision.base_sha) != (base.repo, base.sha):
             reindexes.record_move(
                 session,
                 reindex.id,
@@ -79,6 +81,8 @@ class EncodingWriter:
             )
 
         def reindex_space(space: Space, dimension: int) -> SpaceRow:
+            if not base.may_serve(space):  # the cutover replaces the space of the usual commit
+                return _write_target(session, base, space, dimension)
             return spaces.ensure(session, replace(space, edition=reindex.id), dimension)
 
         self._store_vectors(session, resident, revision, encoding, reindex_space)
@@ -109,3 +113,8 @@ class EncodingWriter:
             if not private:  # private models are in no cluster, because clusters are public
                 self._cluster_assigner.assign(session, space, revision.model_id, None if no_shift else vector)
         return shifted
+
+
+def _write_target(session: Session, base: ResolvedBase, space: Space, dimension: int) -> SpaceRow:
+    """The space of a job outside a reindex."""
+    return spaces.get_write_target(session, space, dimension, may_serve=base.may_serve(space))

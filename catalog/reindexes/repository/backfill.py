@@ -45,7 +45,8 @@ _BACKFILL = text("""
         ) AS revisions
         WHERE NOT page.deleted AND NOT EXISTS (
             SELECT 1 FROM reindex_moves AS moved WHERE moved.reindex_id = :reindex_id
-                AND moved.revision_id = revisions.id AND moved.base_repo <> coalesce(:base_repo, moved.base_repo)
+                AND moved.revision_id = revisions.id AND (moved.base_repo, moved.base_sha)
+                    <> (coalesce(:base_repo, moved.base_repo), coalesce(:base_sha, moved.base_sha))
         )
         ON CONFLICT (space_id, revision_id) DO UPDATE SET seq = excluded.seq, deleted = false WHERE vectors.deleted
         RETURNING 1
@@ -77,7 +78,8 @@ def copy_page(
 
     Vectors that were measured in the target stay.
     """
-    parameters = {"source": source.id, "target": target.id, "base_repo": target.base_repo, "reindex_id": reindex_id}
+    base = {"base_repo": target.base_repo, "base_sha": target.base_sha}
+    parameters = {"source": source.id, "target": target.id, "reindex_id": reindex_id, **base}
     seq, seen, copied = session.execute(_BACKFILL, {**parameters, "after": after, "limit": limit}).one()
     if copied:
         session.execute(_COPY_BASE_ACTIVATIONS, {"source": source.id, "target": target.id})

@@ -96,12 +96,16 @@ def remove(session: Session, model_id: int) -> None:
     session.execute(update(Vector).where(Vector.model_id == model_id).values(seq=change_seq.next_value(), deleted=True))
 
 
-def remove_from_other_bases(session: Session, model_id: int, base_repo: str) -> None:
+def remove_from_other_bases(session: Session, model_id: int, base_repo: str, base_sha: str | None = None) -> None:
     """Turn a model's vectors in the spaces of other bases than `base_repo` into tombstones.
 
-    Vectors for other commits of the same base stay. The caller holds `lock_feed`.
+    Vectors for other commits of the same base stay, unless the model was trained on the commit `base_sha`. The caller
+    holds `lock_feed`.
     """
-    other_spaces = select(SpaceRow.id).where(SpaceRow.base_repo != base_repo)
+    is_other = SpaceRow.base_repo != base_repo
+    if base_sha is not None:
+        is_other |= SpaceRow.base_sha != base_sha
+    other_spaces = select(SpaceRow.id).where(is_other)
     statement = update(Vector).where(Vector.model_id == model_id, Vector.space_id.in_(other_spaces), ~Vector.deleted)
     session.execute(statement.values(seq=change_seq.next_value(), deleted=True))
 

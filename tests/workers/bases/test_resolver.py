@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def resolver(hub_server: HubServer, tmp_path: Path, bases: Path) -> BaseResolver
 
 def test_declared_base_is_found_on_the_hub(hub_server: HubServer, resolver: BaseResolver):
     sha = hub_server.commit("found/declared", base_files())
-    base = resolver.resolve(declared="found/declared", card_base=None)
+    base = resolver.resolve({"declared": "found/declared"})
     assert (base.repo, base.sha) == ("found/declared", sha)
     assert (base.folder / "model.safetensors").read_bytes() == base_files()["model.safetensors"]
     assert base.evidence["source"] == "declared"
@@ -78,7 +79,7 @@ def test_folder_takes_precedence_over_the_hub_and_has_its_content_sha(
 ):
     hub_server.commit("found/both", base_files())
     folder = put_base(bases, "found/both")
-    base = resolver.resolve(declared="found/both", card_base=None)
+    base = resolver.resolve({"declared": "found/both"})
     assert (base.sha, base.folder) == (content_sha(folder), folder)
     assert base.evidence["location"] == "folder"
 
@@ -86,33 +87,33 @@ def test_folder_takes_precedence_over_the_hub_and_has_its_content_sha(
 def test_folder_is_found_without_any_request(scripted_hub: ScriptedHub, tmp_path: Path, bases: Path):
     put_base(bases, "found/local")
     resolver = BaseResolver(make_hub(scripted_hub.url, tmp_path), bases)
-    assert resolver.resolve(declared="found/local", card_base=None).repo == "found/local"
+    assert resolver.resolve({"declared": "found/local"}).repo == "found/local"
     assert scripted_hub.requests == []
 
 
 def test_changed_folder_has_another_sha(resolver: BaseResolver, bases: Path):
     folder = put_base(bases, "found/edited")
-    before = resolver.resolve(declared="found/edited", card_base=None).sha
+    before = resolver.resolve({"declared": "found/edited"}).sha
     (folder / "model.safetensors").write_bytes(tensors(**base_shapes(layers=3)))
-    after = resolver.resolve(declared="found/edited", card_base=None).sha
+    after = resolver.resolve({"declared": "found/edited"}).sha
     assert before != after == content_sha(folder)
 
 
 def test_content_sha_of_a_folder_is_cached(resolver: BaseResolver, bases: Path):
     put_base(bases, "found/kept")
-    sha = resolver.resolve(declared="found/kept", card_base=None).sha
+    sha = resolver.resolve({"declared": "found/kept"}).sha
     cache_file = bases / ".content" / "found--kept.json"
     entry = json.loads(cache_file.read_text())
     assert entry["sha256"] == sha
     cache_file.write_text(json.dumps({**entry, "sha256": "cached"}))
-    assert resolver.resolve(declared="found/kept", card_base=None).sha == "cached"
+    assert resolver.resolve({"declared": "found/kept"}).sha == "cached"
 
 
 def test_damaged_cache_entry_is_replaced(resolver: BaseResolver, bases: Path):
     folder = put_base(bases, "found/damaged")
     (bases / ".content").mkdir()
     (bases / ".content" / "found--damaged.json").write_text("[")
-    assert resolver.resolve(declared="found/damaged", card_base=None).sha == content_sha(folder)
+    assert resolver.resolve({"declared": "found/damaged"}).sha == content_sha(folder)
 
 
 def test_commit_of_a_base_is_requested_once_for_a_batch(scripted_hub: ScriptedHub, tmp_path: Path, bases: Path):
@@ -121,9 +122,9 @@ def test_commit_of_a_base_is_requested_once_for_a_batch(scripted_hub: ScriptedHu
     for name, content in files.items():
         scripted_hub.serve_file("o/base", name, content, etag=name)
     resolver = BaseResolver(make_hub(scripted_hub.url, tmp_path), bases)
-    first = resolver.resolve(declared="o/base", card_base=None)
+    first = resolver.resolve({"declared": "o/base"})
     requests = len(scripted_hub.requests)
-    assert resolver.resolve(declared="o/base", card_base=None) == first
+    assert resolver.resolve({"declared": "o/base"}) == first
     assert len(scripted_hub.requests) == requests
 
 
@@ -134,7 +135,7 @@ def test_renamed_base_has_the_new_name(scripted_hub: ScriptedHub, tmp_path: Path
     for name, content in files.items():
         scripted_hub.serve_file("new/base", name, content, etag=name)
     resolver = BaseResolver(make_hub(scripted_hub.url, tmp_path), bases)
-    base = resolver.resolve(declared="old/base", card_base=None)
+    base = resolver.resolve({"declared": "old/base"})
     assert (base.repo, base.evidence["declared"]) == ("new/base", "old/base")
 
 
@@ -142,8 +143,8 @@ def test_pinned_commit_of_a_base_is_used(hub_server: HubServer, tmp_path: Path, 
     first = hub_server.commit("pinned/base", base_files())
     second = hub_server.commit("pinned/base", {"README.md": b"Another word."})
     resolver = BaseResolver(make_hub(hub_server.url, tmp_path), bases, pinned_commit={"pinned/base": first}.get)
-    assert resolver.resolve(declared="pinned/base", card_base=None).sha == first
-    assert resolver.resolve(declared="pinned/base", card_base=None, newest=True).sha == second
+    assert resolver.resolve({"declared": "pinned/base"}).sha == first
+    assert resolver.resolve({"declared": "pinned/base"}, newest=True).sha == second
 
 
 def test_missing_pinned_commit_is_ignored(scripted_hub: ScriptedHub, tmp_path: Path, bases: Path):
@@ -151,25 +152,25 @@ def test_missing_pinned_commit_is_ignored(scripted_hub: ScriptedHub, tmp_path: P
     missing = Answer(404, {"X-Error-Code": "RevisionNotFound"})
     scripted_hub.answer(f"/api/models/o/base/revision/{'0' * 40}", missing)
     resolver = BaseResolver(make_hub(scripted_hub.url, tmp_path), bases, pinned_commit=lambda _: "0" * 40)
-    assert resolver.resolve(declared="o/base", card_base=None).sha == "a" * 40
+    assert resolver.resolve({"declared": "o/base"}).sha == "a" * 40
 
 
 # which claim is used
 
 
 @pytest.mark.parametrize(
-    "declared", [None, "", "/home/me/models/llama", "./out", "C:\\models\\x", "~/m", "a b", "a/b/c", 7]
+    "declared", [None, "", "/home/me/models/llama", "./out", "C:\\models\\x", "~/m", "a b", "a/b/c"]
 )
 def test_card_base_is_used_if_the_declared_base_is_no_repo_id(resolver: BaseResolver, bases: Path, declared):
     put_base(bases, "card/base")
-    base = resolver.resolve(declared=declared, card_base="card/base")
+    base = resolver.resolve({"declared": declared, "card": "card/base"})
     assert (base.repo, base.evidence["source"]) == ("card/base", "card")
     assert [source for _, source, _ in outcomes(base.evidence)] == ["declared", "card"]
 
 
 def test_card_base_is_used_if_the_declared_base_does_not_exist(resolver: BaseResolver, bases: Path):
     put_base(bases, "card/base")
-    base = resolver.resolve(declared="no/such", card_base="card/base")
+    base = resolver.resolve({"declared": "no/such", "card": "card/base"})
     assert outcomes(base.evidence)[0][:2] == ("no/such", "declared")
     assert "does not exist" in outcomes(base.evidence)[0][2]
     assert outcomes(base.evidence)[-1] == ("card/base", "card", "found (folder)")
@@ -177,20 +178,20 @@ def test_card_base_is_used_if_the_declared_base_does_not_exist(resolver: BaseRes
 
 def test_evidence_is_json_with_both_claims(resolver: BaseResolver, bases: Path):
     put_base(bases, "card/base")
-    evidence = resolver.resolve(declared=None, card_base="card/base").evidence
+    evidence = resolver.resolve({"declared": None, "card": "card/base"}).evidence
     assert json.loads(json.dumps(evidence)) == evidence
     assert (evidence["declared"], evidence["card_base"]) == (None, "card/base")
 
 
 def test_admin_alias_resolves_to_the_original(resolver: BaseResolver, bases: Path):
     put_base(bases, "local/base")
-    base = resolver.resolve(declared="Mirror/Of-Local", card_base=None)
+    base = resolver.resolve({"declared": "Mirror/Of-Local"})
     assert (base.repo, base.evidence["source"]) == ("local/base", "alias")
 
 
 def test_mirror_is_used_if_its_original_is_unavailable(hub_server: HubServer, resolver: BaseResolver):
     hub_server.commit("mirror/of-local", base_files())
-    base = resolver.resolve(declared="mirror/of-local", card_base=None)
+    base = resolver.resolve({"declared": "mirror/of-local"})
     assert (base.repo, base.evidence["source"]) == ("mirror/of-local", "declared")
 
 
@@ -198,12 +199,12 @@ def test_mirror_in_a_folder_precedes_its_original_on_the_hub(hub_server: HubServ
     hub_server.commit("original/on-hub", base_files())
     put_base(bases, "mirror/in-folder")
     resolver = BaseResolver(make_hub(hub_server.url, tmp_path), bases, {"mirror/in-folder": "original/on-hub"})
-    assert resolver.resolve(declared="mirror/in-folder", card_base=None).repo == "mirror/in-folder"
+    assert resolver.resolve({"declared": "mirror/in-folder"}).repo == "mirror/in-folder"
 
 
 def test_four_bit_mirror_resolves_to_its_unquantized_original(resolver: BaseResolver, bases: Path):
     put_base(bases, "HuggingFaceTB/SmolLM2-135M-Instruct")
-    base = resolver.resolve(declared="unsloth/smollm2-135m-instruct-unsloth-bnb-4bit", card_base=None)
+    base = resolver.resolve({"declared": "unsloth/smollm2-135m-instruct-unsloth-bnb-4bit"})
     assert base.repo == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
@@ -212,33 +213,33 @@ def test_four_bit_mirror_resolves_to_its_unquantized_original(resolver: BaseReso
 
 def test_fitting_base_is_accepted_with_its_number_of_matches(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/base")
-    base = resolver.resolve(declared="fit/base", card_base=None, shapes=adapter_shapes())
+    base = resolver.resolve({"declared": "fit/base"}, shapes=adapter_shapes())
     assert base.evidence["matched"] == 1
 
 
 def test_base_of_another_width_is_rejected_with_the_reason(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/narrow")
     with pytest.raises(ShapeMismatch, match=r"layers\.0\.self_attn\.q_proj is 8 x 8 in the base and 16 x 16"):
-        resolver.resolve(declared="fit/narrow", card_base=None, shapes=adapter_shapes(16))
+        resolver.resolve({"declared": "fit/narrow"}, shapes=adapter_shapes(16))
 
 
 def test_base_with_too_few_layers_is_rejected(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/shallow")
     with pytest.raises(ShapeMismatch, match=r"the base has no layers\.7\.self_attn\.q_proj"):
-        resolver.resolve(declared="fit/shallow", card_base=None, shapes=adapter_shapes(layer=7))
+        resolver.resolve({"declared": "fit/shallow"}, shapes=adapter_shapes(layer=7))
 
 
 def test_card_base_is_used_if_the_declared_base_does_not_fit(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/declared")
     put_base(bases, "fit/card", base_files(width=16))
-    base = resolver.resolve(declared="fit/declared", card_base="fit/card", shapes=adapter_shapes(16))
+    base = resolver.resolve({"declared": "fit/declared", "card": "fit/card"}, shapes=adapter_shapes(16))
     assert (base.repo, base.evidence["source"]) == ("fit/card", "card")
 
 
 def test_only_fitting_local_base_is_used_without_a_claim(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/narrow")
     put_base(bases, "fit/wide", base_files(width=16))
-    base = resolver.resolve(declared=None, card_base=None, shapes=adapter_shapes(16))
+    base = resolver.resolve({"declared": None}, shapes=adapter_shapes(16))
     assert (base.repo, base.evidence["source"]) == ("fit/wide", "shapes")
 
 
@@ -246,20 +247,20 @@ def test_several_fitting_local_bases_are_ambiguous(resolver: BaseResolver, bases
     put_base(bases, "fit/one")
     put_base(bases, "fit/two")
     with pytest.raises(BaseUnresolved, match="fit/one, fit/two"):
-        resolver.resolve(declared=None, card_base=None, shapes=adapter_shapes())
+        resolver.resolve({"declared": None}, shapes=adapter_shapes())
 
 
 def test_vocabulary_decides_between_bases_of_the_same_shapes(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/small", base_files(vocabulary=10))
     put_base(bases, "fit/large", base_files(vocabulary=12))
     shapes = {**adapter_shapes(), "base_model.model.model.embed_tokens.weight": (12, WIDTH)}
-    assert resolver.resolve(declared=None, card_base=None, shapes=shapes).repo == "fit/large"
+    assert resolver.resolve({"declared": None}, shapes=shapes).repo == "fit/large"
 
 
 def test_enlarged_vocabulary_fits_its_base(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/base")
     shapes = {"base_model.model.model.embed_tokens.modules_to_save.weight": (VOCABULARY + 3, WIDTH)}
-    assert resolver.resolve(declared="fit/base", card_base=None, shapes=shapes).evidence["matched"] == 1
+    assert resolver.resolve({"declared": "fit/base"}, shapes=shapes).evidence["matched"] == 1
 
 
 def test_embedding_of_another_width_does_not_fit(resolver: BaseResolver, bases: Path):
@@ -267,7 +268,7 @@ def test_embedding_of_another_width_does_not_fit(resolver: BaseResolver, bases: 
     module = "base_model.model.model.embed_tokens"
     shapes = {f"{module}.lora_embedding_A": (RANK, VOCABULARY), f"{module}.lora_embedding_B": (16, RANK)}
     with pytest.raises(ShapeMismatch, match="embed_tokens is 10 x 8 in the base and 10 x 16"):
-        resolver.resolve(declared="fit/base", card_base=None, shapes=shapes)
+        resolver.resolve({"declared": "fit/base"}, shapes=shapes)
 
 
 def test_transposed_weight_and_another_prefix_fit(resolver: BaseResolver, bases: Path):
@@ -275,18 +276,18 @@ def test_transposed_weight_and_another_prefix_fit(resolver: BaseResolver, bases:
     put_base(bases, "fit/gpt2", files)
     module = "base_model.model.transformer.h.0.attn.c_attn"
     shapes = {f"{module}.lora_A.weight": (RANK, 8), f"{module}.lora_B.weight": (24, RANK)}
-    assert resolver.resolve(declared="fit/gpt2", card_base=None, shapes=shapes).evidence["matched"] == 1
+    assert resolver.resolve({"declared": "fit/gpt2"}, shapes=shapes).evidence["matched"] == 1
 
 
 def test_full_model_fits_its_base(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/base")
-    base = resolver.resolve(declared="fit/base", card_base=None, shapes=base_shapes())
+    base = resolver.resolve({"declared": "fit/base"}, shapes=base_shapes())
     assert base.evidence["matched"] == LAYERS + 1
 
 
 def test_tensors_without_module_names_are_accepted_unmatched(resolver: BaseResolver, bases: Path):
     put_base(bases, "fit/base")
-    base = resolver.resolve(declared="fit/base", card_base=None, shapes={"prompt_embeddings": (4, WIDTH)})
+    base = resolver.resolve({"declared": "fit/base"}, shapes={"prompt_embeddings": (4, WIDTH)})
     assert base.evidence["matched"] == 0
 
 
@@ -295,20 +296,22 @@ def test_tensors_without_module_names_are_accepted_unmatched(resolver: BaseResol
 
 def test_base_without_a_claim_is_unresolved(resolver: BaseResolver):
     with pytest.raises(BaseUnresolved, match="names no base"):
-        resolver.resolve(declared=None, card_base=None)
+        resolver.resolve({"declared": None})
 
 
 def test_error_for_an_unresolved_base_lists_candidates_and_reasons(resolver: BaseResolver):
     with pytest.raises(BaseUnresolved) as caught:
-        resolver.resolve(declared="/scratch/me/llama", card_base="no/such")
-    assert "/scratch/me/llama: is a folder of the machine" in str(caught.value)
-    assert "no/such: no/such does not exist on the Hub" in str(caught.value)
+        resolver.resolve({"declared": "/scratch/me/llama", "card": "no/such"})
+    message = str(caught.value)
+    assert "adapter_config.json: /scratch/me/llama is a folder of the machine that trained it;" in message
+    assert "the model card: no/such does not exist on the Hub" in message
+    assert message.endswith("(`base` in POST /v1/models, `deltadex add --base`).")
 
 
 def test_error_for_a_gated_base_says_what_to_do(scripted_hub: ScriptedHub, tmp_path: Path, bases: Path):
     scripted_hub.answer("/api/models/o/base", Answer(403, {"X-Error-Code": "GatedRepo"}))
     with pytest.raises(BaseUnresolved, match="HF_TOKEN"):
-        BaseResolver(make_hub(scripted_hub.url, tmp_path), bases).resolve(declared="o/base", card_base=None)
+        BaseResolver(make_hub(scripted_hub.url, tmp_path), bases).resolve({"declared": "o/base"})
 
 
 @pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "awq"])
@@ -317,27 +320,27 @@ def test_quantized_base_is_unsupported_and_not_downloaded(
 ):
     hub_server.commit(f"quantized/{method}", base_files({"quantization_config": {"quant_method": method}}))
     with pytest.raises(UnsupportedBase, match=rf"quantized \({method}\)"):
-        resolver.resolve(declared=f"quantized/{method}", card_base=None)
+        resolver.resolve({"declared": f"quantized/{method}"})
     assert not list(tmp_path.rglob("model.safetensors"))
 
 
 def test_quantized_folder_is_unsupported(resolver: BaseResolver, bases: Path):
     put_base(bases, "quantized/local", base_files({"quantization_config": {"quant_method": "awq"}}))
-    with pytest.raises(UnsupportedBase, match="alias"):
-        resolver.resolve(declared="quantized/local", card_base=None)
+    with pytest.raises(UnsupportedBase, match="the original, which is the base to name"):
+        resolver.resolve({"declared": "quantized/local"})
 
 
 def test_base_with_a_quantized_part_is_unsupported(resolver: BaseResolver, bases: Path):
     part = {"text_config": {"quantization_config": {"quant_method": "fp8"}}}
     put_base(bases, "quantized/part", base_files({"thinker_config": part}))
     with pytest.raises(UnsupportedBase, match=r"quantized \(fp8\)"):
-        resolver.resolve(declared="quantized/part", card_base=None)
+        resolver.resolve({"declared": "quantized/part"})
 
 
 def test_broken_folder_is_unresolved_with_the_reason(resolver: BaseResolver, bases: Path):
     put_base(bases, "broken/base", {"config.json": b"{}", "model.safetensors": b"short"})
     with pytest.raises(BaseUnresolved, match="truncated"):
-        resolver.resolve(declared="broken/base", card_base=None, shapes=adapter_shapes())
+        resolver.resolve({"declared": "broken/base"}, shapes=adapter_shapes())
 
 
 @pytest.mark.parametrize(
@@ -349,4 +352,241 @@ def test_transient_error_does_not_count_as_a_missing_base(
     put_base(bases, "card/base")
     scripted_hub.answer("/api/models/o/base", answer)
     with pytest.raises(error):
-        BaseResolver(make_hub(scripted_hub.url, tmp_path), bases).resolve(declared="o/base", card_base="card/base")
+        BaseResolver(make_hub(scripted_hub.url, tmp_path), bases).resolve({"declared": "o/base", "card": "card/base"})
+
+
+# revisions
+
+
+def make_resolver(url: str, tmp_path: Path, **settings: Any) -> BaseResolver:
+    return BaseResolver(make_hub(url, tmp_path), tmp_path / "bases", **settings)
+
+
+@pytest.fixture
+def commits(hub_server: HubServer, tmp_path: Path) -> tuple[str, str, str]:
+    """A repo of the test's own, its first commit, and a later one with other weights."""
+    repo = f"revised/{tmp_path.name}"[:90].rstrip("_")
+    first = hub_server.commit(repo, base_files())
+    return repo, first, hub_server.commit(repo, base_files(vocabulary=VOCABULARY + 1))
+
+
+def test_declared_revision_is_used_instead_of_the_newest_commit(resolver: BaseResolver, commits: tuple[str, str, str]):
+    repo, first, _ = commits
+    base = resolver.resolve({"declared": repo}, revision=first)
+    assert (base.sha, base.at_revision, base.evidence["revision"], base.notes) == (first, True, first, ())
+
+
+def test_declared_revision_is_used_instead_of_the_pinned_commit(
+    hub_server: HubServer, tmp_path: Path, commits: tuple[str, str, str]
+):
+    repo, first, second = commits
+    resolver = make_resolver(hub_server.url, tmp_path, pinned_commit=lambda _: first)
+    assert resolver.resolve({"declared": repo}, revision=second).sha == second
+    assert not resolver.resolve({"declared": repo}, revision=first).at_revision
+
+
+def test_declared_branch_is_resolved_to_its_commit(
+    hub_server: HubServer, resolver: BaseResolver, commits: tuple[str, str, str]
+):
+    branch = hub_server.commit(commits[0], base_files(layers=3), branch="step1000")
+    assert resolver.resolve({"declared": commits[0]}, revision="step1000").sha == branch
+
+
+@pytest.mark.parametrize("revision", [None, "", "main"])
+def test_main_branch_means_the_usual_commit(resolver: BaseResolver, commits: tuple[str, str, str], revision):
+    base = resolver.resolve({"declared": commits[0]}, revision=revision)
+    assert (base.sha, base.at_revision, base.notes) == (commits[2], False, ())
+
+
+@pytest.mark.parametrize(
+    ("revision", "reason"), [("unsloth", "has no revision 'unsloth'"), ("a b", "'a b' is not a branch, tag or commit")]
+)
+def test_missing_revision_is_noted_and_the_usual_commit_used(
+    resolver: BaseResolver, commits: tuple[str, str, str], revision: str, reason: str
+):
+    base = resolver.resolve({"declared": commits[0]}, revision=revision)
+    assert (base.sha, base.at_revision, "revision" in base.evidence) == (commits[2], False, False)
+    assert reason in base.notes[0]
+    assert f"Its commit {commits[2][:12]} was used." in base.notes[0]
+
+
+def test_revision_with_the_same_files_is_the_usual_commit(scripted_hub: ScriptedHub, tmp_path: Path):
+    older = {**base_files(), "README.md": b"An older card."}
+    scripted_hub.publish(f"o/base/revision/{'a' * 40}", older, sha="a" * 40, info={"id": "o/base"})
+    scripted_hub.publish("o/base", base_files(), sha="b" * 40)
+    base = make_resolver(scripted_hub.url, tmp_path).resolve({"declared": "o/base"}, revision="a" * 40)
+    assert (base.sha, base.at_revision, base.notes) == ("b" * 40, False, ())
+
+
+def test_revision_in_an_address_is_a_declared_one(resolver: BaseResolver, commits: tuple[str, str, str]):
+    repo, first, _ = commits
+    base = resolver.resolve({"declared": None, "card": f"https://huggingface.co/{repo}/tree/{first}"})
+    assert (base.sha, base.evidence["source"]) == (first, "card")
+
+
+def test_revision_of_a_folder_cannot_be_checked(resolver: BaseResolver, bases: Path):
+    put_base(bases, "local/base")
+    base = resolver.resolve({"declared": "local/base"}, revision="step1000")
+    assert "'step1000'" in base.notes[0]
+    assert "no commits" in base.notes[0]
+
+
+# claims of users, of configs, and of models about themselves
+
+
+def test_claims_are_tried_in_their_order(resolver: BaseResolver, bases: Path):
+    for name in ("submitted", "card", "config"):
+        put_base(bases, f"claimed/{name}")
+    base = resolver.resolve({"submitted": "claimed/submitted", "card": ("claimed/card",), "config": "claimed/config"})
+    assert (base.repo, base.evidence["source"]) == ("claimed/submitted", "submitted")
+    assert (base.evidence["submitted_base"], base.evidence["card_base"]) == ("claimed/submitted", "claimed/card")
+
+
+def test_base_in_the_config_of_a_full_model_is_used_after_the_card(resolver: BaseResolver, bases: Path):
+    put_base(bases, "claimed/config")
+    base = resolver.resolve({"card": ("no/such",), "config": "claimed/config"})
+    assert (base.repo, base.evidence["source"]) == ("claimed/config", "config")
+
+
+def test_path_in_a_config_names_no_base(resolver: BaseResolver):
+    with pytest.raises(BaseUnresolved, match=r"the model card names no base; config\.json: /root/out is a folder"):
+        resolver.resolve({"card": (), "config": "/root/out"})
+
+
+def test_model_is_not_its_own_base(hub_server: HubServer, resolver: BaseResolver):
+    hub_server.commit("claimed/itself", base_files())
+    with pytest.raises(BaseUnresolved, match=r"config\.json names no other model"):
+        resolver.resolve({"card": (), "config": "Claimed/Itself"}, own_repo="claimed/itself")
+
+
+# mirrors
+
+QUANTIZED = {"quantization_config": {"quant_method": "compressed-tensors"}}
+
+
+def card(**fields: object) -> dict[str, bytes]:
+    lines = [f"{name}: {json.dumps(value)}" for name, value in fields.items()]
+    return {"README.md": "\n".join(["---", *lines, "---", ""]).encode()}
+
+
+@pytest.mark.parametrize(
+    "ending", ["-FP8", "-FP8-dynamic", "-NVFP4", "-w4a16", "-GPTQ-Int4", "-AWQ", "-4bit", "-bnb-4bit"]
+)
+def test_original_of_a_quantized_mirror_has_its_name_without_the_ending(
+    hub_server: HubServer, resolver: BaseResolver, ending: str
+):
+    hub_server.commit("original/endings", base_files())
+    hub_server.commit(f"original/endings{ending}", base_files(QUANTIZED))
+    base = resolver.resolve({"declared": f"original/endings{ending}"}, shapes=adapter_shapes())
+    assert (base.repo, base.evidence["source"]) == ("original/endings", "alias")
+
+
+@pytest.mark.parametrize(
+    ("mirror", "relation"),
+    [
+        ("another/converted", "quantized"),
+        ("another/origin-FP8", None),
+        ("RedHatAI/Origin-Instruct-quantized.w4a16", None),
+        ("mlx-community/origin-4bit", "quantized"),
+        ("unsloth/origin", "finetune"),
+    ],
+)
+def test_original_in_the_card_of_a_mirror_is_used(
+    hub_server: HubServer, resolver: BaseResolver, mirror: str, relation: str | None
+):
+    hub_server.commit("original/origin", base_files())
+    fields = {"base_model": "original/origin"} | ({"base_model_relation": relation} if relation else {})
+    config = {} if mirror.startswith("unsloth") else QUANTIZED
+    hub_server.commit(mirror, {**base_files(config), **card(**fields)})
+    base = resolver.resolve({"declared": mirror}, shapes=adapter_shapes())
+    assert (base.repo, base.evidence["source"]) == ("original/origin", "mirror")
+
+
+def test_original_of_a_repo_without_safetensors_is_used(hub_server: HubServer, resolver: BaseResolver):
+    hub_server.commit("original/gguf", base_files())
+    hub_server.commit("bartowski/gguf-GGUF", {"gguf-Q4_K_M.gguf": b"GGUF", **card(base_model="original/gguf")})
+    assert resolver.resolve({"declared": "bartowski/gguf-GGUF"}).repo == "original/gguf"
+
+
+def test_base_of_a_quantized_finetune_is_not_its_original(hub_server: HubServer, resolver: BaseResolver):
+    hub_server.commit("original/plain", base_files())
+    hub_server.commit("another/law-4bit", {**base_files(QUANTIZED), **card(base_model="original/plain")})
+    with pytest.raises(UnsupportedBase, match=r"quantized \(compressed-tensors\)"):
+        resolver.resolve({"declared": "another/law-4bit"}, shapes=adapter_shapes())
+
+
+def test_original_that_does_not_fit_is_not_used(hub_server: HubServer, resolver: BaseResolver):
+    hub_server.commit("original/narrow", base_files(width=4))
+    hub_server.commit("unsloth/narrow", {**base_files(), **card(base_model="original/narrow")})
+    base = resolver.resolve({"declared": "unsloth/narrow"}, shapes=adapter_shapes())
+    assert (base.repo, base.evidence["source"]) == ("unsloth/narrow", "declared")
+
+
+def test_mirrors_of_each_other_are_refused(hub_server: HubServer, resolver: BaseResolver):
+    for one, other in (("a", "b"), ("b", "a")):
+        fields = {"base_model": f"circle/{other}", "base_model_relation": "quantized"}
+        hub_server.commit(f"circle/{one}", {**base_files(QUANTIZED), **card(**fields)})
+    with pytest.raises(UnsupportedBase):
+        resolver.resolve({"declared": "circle/a"})
+
+
+def test_mirror_in_use_stays_its_own_base_until_a_reindex(hub_server: HubServer, tmp_path: Path):
+    hub_server.commit("original/kept", base_files())
+    sha = hub_server.commit("unsloth/kept", {**base_files(), **card(base_model="original/kept")})
+    resolver = make_resolver(hub_server.url, tmp_path, pinned_commit={"unsloth/kept": sha}.get)
+    assert resolver.resolve({"declared": "unsloth/kept"}).repo == "unsloth/kept"
+    assert resolver.resolve({"declared": "unsloth/kept"}, newest=True).repo == "original/kept"
+
+
+def publish_copies(hub: ScriptedHub, config: dict | None = None, **info: object) -> None:
+    hub.publish("original/model", base_files())
+    hub.publish("copy/renamed", base_files({"pad_token_id": 3, **(config or {})}), sha="b" * 40, info=info)
+
+
+def test_copy_with_equal_weights_has_the_base_in_its_card(scripted_hub: ScriptedHub, tmp_path: Path):
+    publish_copies(scripted_hub, cardData={"base_model": "original/model"})
+    base = make_resolver(scripted_hub.url, tmp_path).resolve({"declared": "copy/renamed"}, shapes=adapter_shapes())
+    assert (base.repo, base.evidence["source"]) == ("original/model", "mirror")
+
+
+def test_copy_with_equal_weights_has_the_base_in_use(scripted_hub: ScriptedHub, tmp_path: Path):
+    publish_copies(scripted_hub)
+    first = make_resolver(scripted_hub.url, tmp_path).resolve({"declared": "original/model"})
+    in_use = {first.evidence["weights"]: "original/model"}
+    resolver = make_resolver(scripted_hub.url, tmp_path, find_by_weights=in_use.get)
+    base = resolver.resolve({"declared": "copy/renamed"})
+    assert (base.repo, base.sha, base.evidence["source"]) == ("original/model", first.sha, "mirror")
+
+
+def test_equal_weights_with_other_settings_are_another_base(scripted_hub: ScriptedHub, tmp_path: Path):
+    publish_copies(scripted_hub, {"rope_scaling": {"type": "yarn"}}, cardData={"base_model": "original/model"})
+    assert make_resolver(scripted_hub.url, tmp_path).resolve({"declared": "copy/renamed"}).repo == "copy/renamed"
+
+
+# several bases
+
+
+def test_merge_has_the_common_root_of_its_bases(hub_server: HubServer, resolver: BaseResolver):
+    hub_server.commit("merged/root", base_files())
+    hub_server.commit("merged/one", {**base_files(), **card(base_model="merged/root")})
+    config = json.dumps({"base_model_name_or_path": "merged/one"}).encode()
+    hub_server.commit("merged/two", {"adapter_config.json": config})
+    hub_server.commit("merged/three", base_files({"_name_or_path": "merged/root"}))
+    parents = ("merged/one", "merged/two", "merged/three")
+    base = resolver.resolve({"card": parents}, shapes=base_shapes())
+    assert (base.repo, base.evidence["source"]) == ("merged/root", "root")
+    assert base.evidence["card_base"] == list(parents)
+
+
+def test_merge_of_a_model_and_its_finetune_has_that_model_as_base(
+    hub_server: HubServer, resolver: BaseResolver, bases: Path
+):
+    put_base(bases, "merged/local")
+    hub_server.commit("merged/child", {**base_files(), **card(base_model=["merged/local"])})
+    assert resolver.resolve({"card": ("merged/local", "merged/child")}).repo == "merged/local"
+
+
+def test_bases_without_a_common_root_are_refused_by_name(hub_server: HubServer, resolver: BaseResolver):
+    hub_server.commit("merged/alone", base_files())
+    with pytest.raises(BaseUnresolved, match="merged/alone, merged/gone are several bases that descend from no common"):
+        resolver.resolve({"card": ("merged/alone", "merged/gone")})

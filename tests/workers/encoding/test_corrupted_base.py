@@ -26,7 +26,7 @@ from workers.finetunes.reading import read_finetune
 def test_modified_base_is_loaded_again_and_the_job_retried(database: Database, pico_base: Path, tmp_path: Path):
     worker = assemble(database, pico_base, tmp_path)
     folder = with_trained_norm(tmp_path / "one")
-    first = worker.bases.get(worker.resolver.resolve(declared=pico.BASE_ID, card_base=None)).encoder
+    first = worker.bases.get(worker.resolver.resolve({"declared": pico.BASE_ID})).encoder
 
     def add_in_place(module: nn.Module, args: object) -> None:
         with torch.no_grad():

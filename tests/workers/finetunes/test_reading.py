@@ -21,7 +21,7 @@ from catalog.errors import (
 from tests.support import pico
 from tests.support.pico_adapters import publish
 from tests.support.pico_models import make_base
-from workers.finetunes.card import base_in_card
+from workers.finetunes.card import bases_in_card
 from workers.finetunes.reading import find_finetune, read_finetune
 
 
@@ -251,39 +251,51 @@ def test_config_with_too_many_lists_is_invalid(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("card", "base"),
+    ("card", "bases"),
     [
-        ("---\nbase_model: owner/base\n---\ntext", "owner/base"),
-        ("---\nlicense: mit\nbase_model:\n- owner/base\n---", "owner/base"),
-        ("---\nbase_model: [a/a, b/b]\n---\n", None),
-        ("---\nbase_model: 7\n---\n", None),
-        ("---\n- base_model\n---\n", None),
-        ("---\nbase_model: [\n---\n", None),
-        ("---\n!!python/object/apply:os.abort []\n---\n", None),
-        ("---\nbase_model: 'owner/base' # here\nlicense: mit\n---\n", "owner/base"),
-        ("---\nbase_model:\n  - owner/base\n\n# more\ntags: [\n---\n", "owner/base"),
-        ("---  \nbase_model: owner/base\n--- \n---\nbase_model: b/b\n---\n", "owner/base"),
-        ("---\nbase_model_relation: adapter\n---\n", None),
-        ("---\nmodel-index:\n- base_model: a/a\n---\n", None),
-        ("---\nbase_model:\n---\n", None),
-        ("---\nbase_model: null\n---\n", None),
-        ("---\nbase_model: {a: b}\n---\n", None),
-        ("---\nbase_model: !!python/name:os.abort\n---\n", None),
-        ("---\nbase_model: owner/base\n", None),
-        ("base_model: owner/base", None),
-        ("text\n---\nbase_model: owner/base\n---\n", None),
+        ("---\nbase_model: owner/base\n---\ntext", ("owner/base",)),
+        ("---\nlicense: mit\nbase_model:\n- owner/base\n---", ("owner/base",)),
+        ("---\nbase_model: [a/a, b/b, a/a, 7]\n---\n", ("a/a", "b/b")),
+        ("---\nbase_model: 7\n---\n", ()),
+        ("---\n- base_model\n---\n", ()),
+        ("---\nbase_model: [\n---\n", ()),
+        ("---\n!!python/object/apply:os.abort []\n---\n", ()),
+        ("---\nbase_model: 'owner/base' # here\nlicense: mit\n---\n", ("owner/base",)),
+        ("---\nbase_model:\n  - owner/base\n\n# more\ntags: [\n---\n", ("owner/base",)),
+        ("---  \nbase_model: owner/base\n--- \n---\nbase_model: b/b\n---\n", ("owner/base",)),
+        ("---\nbase_model_relation: adapter\n---\n", ()),
+        ("---\nmodel-index:\n- base_model: a/a\n---\n", ()),
+        ("---\nbase_model:\n---\n", ()),
+        ("---\nbase_model: null\n---\n", ()),
+        ("---\nbase_model: {a: b}\n---\n", ()),
+        ("---\nbase_model: !!python/name:os.abort\n---\n", ()),
+        ("---\nbase_model: owner/base\n", ()),
+        ("base_model: owner/base", ()),
+        ("text\n---\nbase_model: owner/base\n---\n", ()),
     ],
 )
-def test_card_base_is_read_if_the_card_names_exactly_one(tmp_path: Path, card: str, base: str | None):
+def test_bases_of_the_card_are_read(tmp_path: Path, card: str, bases: tuple[str, ...]):
     (tmp_path / "README.md").write_text(card)
-    assert base_in_card(tmp_path / "README.md") == base
+    assert bases_in_card(tmp_path / "README.md") == bases
 
 
 def test_declared_base_and_card_base_are_separate(tmp_path: Path):
     (pico.make_adapter(tmp_path, base="one/base") / "README.md").write_text("---\nbase_model: other/base\n---\n")
     finetune = read_finetune(tmp_path)
-    assert (finetune.declared_base, finetune.card_base) == ("one/base", "other/base")
+    assert finetune.base_claims == {"declared": "one/base", "card": ("other/base",)}
+
+
+def test_declared_revision_of_the_base_is_read(tmp_path: Path):
+    config = pico.make_adapter(tmp_path) / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "revision": "step1000"}))
+    assert read_finetune(tmp_path).declared_revision == "step1000"
+
+
+def test_full_model_names_its_base_in_card_and_config(tmp_path: Path):
+    config = pico.make_base(tmp_path) / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "_name_or_path": "owner/base"}))
+    assert read_finetune(tmp_path).base_claims == {"card": (), "config": "owner/base"}
 
 
 def test_without_a_card_there_is_no_card_base(tmp_path: Path):
-    assert read_finetune(pico.make_adapter(tmp_path)).card_base is None
+    assert read_finetune(pico.make_adapter(tmp_path)).card_bases == ()

@@ -42,18 +42,19 @@ def test_resolve_accepts_a_branch_and_an_older_commit(hub_server: HubServer, hub
 
 
 @pytest.mark.parametrize(
-    ("card", "base"),
+    ("card", "bases"),
     [
-        (b"---\nbase_model: owner/base\n---\ntext", "owner/base"),
-        (b"---\nbase_model:\n- owner/base\n---\n", "owner/base"),
-        (b"---\nbase_model: [a/a, b/b]\n---\n", None),
-        (b"---\nlicense: mit\n---\n", None),
-        (b"no front matter", None),
+        (b"---\nbase_model: owner/base\n---\ntext", ("owner/base",)),
+        (b"---\nbase_model:\n- owner/base\n---\n", ("owner/base",)),
+        (b"---\nbase_model: [a/a, b/b, a/a]\n---\n", ("a/a", "b/b")),
+        (b"---\nbase_model: [a/a, {b: c}, 3]\n---\n", ("a/a",)),
+        (b"---\nlicense: mit\n---\n", ()),
+        (b"no front matter", ()),
     ],
 )
-def test_card_base_is_read_if_the_card_names_exactly_one(hub_server: HubServer, hub: Hub, card: bytes, base):
+def test_bases_of_the_card_are_read(hub_server: HubServer, hub: Hub, card: bytes, bases: tuple[str, ...]):
     hub_server.commit("resolve/card", {**ADAPTER, "README.md": card})
-    assert hub.resolve("resolve/card").card_base == base
+    assert hub.resolve("resolve/card").card_bases == bases
 
 
 def test_missing_repo_is_not_found(hub: Hub):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from workers.hub.metadata import parse_entry
+from workers.hub.metadata import base_relation, parse_entry, read_info
 
 ITEM: dict[str, object] = {"id": "owner/name", "sha": "0" * 40}
 CARD: dict[str, object] = {"base_model": ["owner/base"], "license": "mit", "datasets": ["a"], "language": "en"}
@@ -33,3 +33,17 @@ def test_model_without_a_card_is_parsed(card: object):
 )
 def test_unused_card_fields_are_ignored(more: dict[str, object]):
     assert parse_entry({**ITEM, "cardData": CARD | more}).base == "owner/base"
+
+
+@pytest.mark.parametrize(
+    ("fields", "relation"),
+    [
+        ({"cardData": {"base_model_relation": "quantized"}, "tags": ["base_model:finetune:o/n"]}, "quantized"),
+        ({"tags": ["base_model:o/n", "base_model:quantized:o/n"]}, "quantized"),
+        ({"tags": ["base_model:o/n"]}, None),
+        ({"cardData": {"base_model_relation": ["quantized"]}}, None),
+        ({}, None),
+    ],
+)
+def test_relation_to_the_base_is_read_from_card_and_tags(fields: dict[str, object], relation: str | None):
+    assert base_relation(read_info({**ITEM, **fields})) == relation

@@ -176,7 +176,7 @@ def test_card_lists_the_parts(database: Database, pipeline: Pipeline, tmp_path: 
 @pytest.mark.usefixtures("pipeline")
 def test_base_is_unchanged(database: Database, pico_base: Path, tmp_path: Path):
     worker = assemble(database, pico_base, tmp_path, measurement=CONTRACT)
-    base = worker.resolver.resolve(declared=pico.BASE_ID, card_base=None)
+    base = worker.resolver.resolve({"declared": pico.BASE_ID})
     before = {name: tensor.clone() for name, tensor in worker.bases.get(base).encoder.base.model.state_dict().items()}
     _, job = create_merge(database, MergeSpec(WEIGHTS, "ties_svd"))
     worker.pipeline.ingest(job.id)

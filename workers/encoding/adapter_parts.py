@@ -11,22 +11,18 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from catalog.errors import InvalidAdapterConfig, ShapeMismatch
-from workers.encoding.output_head import HEAD_NAMES
+from catalog.errors import InvalidAdapterConfig, ShapeMismatch, UnsupportedAdapter
+from workers.encoding.module_names import TASK_HEADS, ModuleNames, head_part, submodule
 from workers.encoding.parameter_lora import LowRankPairs, ParameterNames, sort_pairs
 from workers.finetunes.finetune import FineTune
 from workers.finetunes.lora_config import LORA_KEY, PEFT_PREFIX, target_parameters
 from workers.finetunes.peft_kinds import KINDS
+from workers.finetunes.tensor_names import SHARED_PREFIX
 
-SHARED_PREFIX = "base_model."  # of tensors that all layers share
 ORIGINAL_MODULE = ".original_module."  # PEFT also saves the original of an enlarged vocabulary
 WRAPPER = re.compile(r"\.(modules_to_save|ln_tuning_layers|token_adapter|base_layer)(?=\.)")
 OTHER_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>E|magnitude_vector)(\.default)?(\.weight)?")
-# heads of classifiers, of reward and value models: transformers' names, and those of TRL and other trainers
-TASK_HEADS = (
-    *("score", "classifier", "classification_head", "qa_outputs", "multiple_choice_head"),
-    *("v_head", "value_head", "reward_head", "rm_head", "regression_layer"),
-)
+QUESTION_HEAD, QUESTION_PREFIX = "qa_outputs", "transformer"  # of transformers' classes for question answering
 EMBEDDING_NAMES = ("embed_tokens", "wte", "embed_in", "word_embeddings", "embeddings")
 TRAINED_ROWS = re.compile(r"(.+?)(\.token_adapter)?\.trainable_tokens_delta")
 
@@ -69,14 +65,20 @@ def sort_tensors(finetune: FineTune, model: PreTrainedModel, *, hooks: bool = Tr
     """
     config = finetune.config
     tensors = {key.removeprefix(PEFT_PREFIX): finetune.tensors[key] for key in finetune.tensors}
-    heads = {head for head in map(_first, tensors) if _is_task_head(head, config, model)}
+    names = ModuleNames(model)
+    heads = {head for head in map(_first, tensors) if _is_task_head(head, config, names)}
+    if QUESTION_HEAD in heads:
+        _check_question_class(tensors, model)
     tensors = {
         name: tensor
         for name, tensor in tensors.items()
         if _first(name) not in heads and ORIGINAL_MODULE not in f".{name}"
     }
+    base_names = names.find_all(name for name in tensors if not name.startswith(SHARED_PREFIX))
+    base_names |= {name: name for name in tensors if name.startswith(SHARED_PREFIX) or head_part(name) is not None}
+    tensors = {name: tensor for name, tensor in tensors.items() if name in base_names}
     places = ParameterNames(model, target_parameters(config))
-    pairs = sort_pairs(_low_rank_pairs(finetune, tensors), finetune, places, lambda name: _base_name(name, model))
+    pairs = sort_pairs(_low_rank_pairs(finetune, tensors), finetune, places, lambda name: names.find(name) or name)
     plain = not (config.get("use_dora") or config.get("lora_bias"))
     only_in_hooks = config["peft_type"] not in KINDS  # AdaLoRA
     parts = AdapterParts(pairs, plain_lora=plain, hooked=plain and (hooks or only_in_hooks))
@@ -85,13 +87,13 @@ def sort_tensors(finetune: FineTune, model: PreTrainedModel, *, hooks: bool = Tr
     )
     for name, tensor in tensors.items():
         factor = LORA_KEY.fullmatch(name) or OTHER_FACTOR.fullmatch(name)
-        of_head = _first(name) in HEAD_NAMES
+        of_head = head_part(name) is not None
         if factor and (parts.hooked or factor["module"] in pairs.of_parameters or (plain and of_head)):
             continue
         if of_head:
             _sort_head(name, tensor, config, parts)
             continue
-        base_name = _base_name(name, model)
+        base_name = base_names[name]
         if factor and (layer := pairs.layer_names.get(factor["module"])):
             base_name = layer + name.removeprefix(factor["module"])
         _sort_tensor(name, base_name, tensor, finetune, places, parts)
@@ -106,7 +108,7 @@ def _sort_head(name: str, tensor: Tensor, config: Mapping[str, Any], parts: Adap
     if TRAINED_ROWS.fullmatch(name):
         parts.head_rows.append(_trained_rows(name, tensor, config))
     else:
-        parts.head[WRAPPER.sub("", name.removeprefix(_first(name))).removeprefix(".")] = tensor
+        parts.head[WRAPPER.sub("", f".{head_part(name)}").removeprefix(".")] = tensor
 
 
 def _sort_tensor(
@@ -117,13 +119,13 @@ def _sort_tensor(
     if weight is not None:
         parts.weights[weight] = _fitting(weight, tensor, model)
     elif match := TRAINED_ROWS.fullmatch(base_name):
-        _submodule(model, match[1])
+        submodule(model, match[1])
         parts.rows[f"{match[1]}.weight"] = _trained_rows(name, tensor, finetune.config)
     elif base_name.startswith(SHARED_PREFIX):
         parts.layers[base_name] = tensor
     else:
         module = _module_of(base_name, finetune)
-        if isinstance(_submodule(model, module), nn.Linear | nn.Embedding | Conv1D):
+        if isinstance(submodule(model, module), nn.Linear | nn.Embedding | Conv1D):
             parts.targets[module] = name[: len(name) - len(base_name) + len(module)]
         parts.layers[PEFT_PREFIX + base_name] = tensor
 
@@ -133,7 +135,7 @@ def _low_rank_pairs(finetune: FineTune, tensors: Mapping[str, Tensor]) -> dict[s
     pairs: dict[str, dict[str, Tensor]] = {}
     if finetune.config["peft_type"] in ("LORA", "ADALORA"):
         for name, tensor in tensors.items():
-            if (match := LORA_KEY.fullmatch(name)) and _first(name) not in HEAD_NAMES:
+            if (match := LORA_KEY.fullmatch(name)) and head_part(name) is None:
                 pairs.setdefault(match["module"], {})[match["side"]] = tensor
         for name, tensor in tensors.items():
             if (match := OTHER_FACTOR.fullmatch(name)) and match["module"] in pairs:
@@ -174,23 +176,26 @@ def _first(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _is_task_head(part: str, config: Mapping[str, Any], model: nn.Module) -> bool:
+def _is_task_head(part: str, config: Mapping[str, Any], names: ModuleNames) -> bool:
     """Whether a part of an adapter is a head that computes something else than the tokens' logits: it is one that
     transformers' or TRL's classes have, or it was trained in full beside the headless model.
     """
-    if part in model._modules or part in HEAD_NAMES:
+    if part in names.parts or head_part(part) is not None:
         return False
     saved = config.get("modules_to_save")
     return part in TASK_HEADS or (isinstance(saved, list) and part in saved and part not in EMBEDDING_NAMES)
 
 
-def _base_name(name: str, model: PreTrainedModel) -> str:
-    """A tensor's name in the headless base; in the adapter it has its name in the causal LM."""
-    name = re.sub(r"\.default(?=\.|$)", "", name)
-    for prefix in (f"{model.base_model_prefix}.", "model.", ""):
-        if name.startswith(prefix) and name.removeprefix(prefix).split(".")[0] in model._modules:
-            return name.removeprefix(prefix)
-    return name
+def _check_question_class(tensors: Mapping[str, Tensor], model: PreTrainedModel) -> None:
+    """Raises `UnsupportedAdapter` for a class that does not load its base: transformers gives the layers of some
+    classes for question answering a prefix that the base's files do not have, and initializes them.
+    """
+    if model.base_model_prefix != QUESTION_PREFIX and any(_first(name) == QUESTION_PREFIX for name in tensors):
+        raise UnsupportedAdapter(
+            f"The adapter has a head for question answering ({QUESTION_HEAD}), and its layers are named "
+            f"{QUESTION_PREFIX}.*, those of a class of transformers that does not load the layers of the base. So "
+            "it was trained on random weights: train it on a causal language model."
+        )
 
 
 def _module_of(base_name: str, finetune: FineTune) -> str:
@@ -200,13 +205,6 @@ def _module_of(base_name: str, finetune: FineTune) -> str:
     if not separator:
         raise ShapeMismatch(f"The base has no weight {base_name[:120]}.")
     return module
-
-
-def _submodule(model: nn.Module, name: str) -> nn.Module:
-    try:
-        return model.get_submodule(name)
-    except AttributeError:
-        raise ShapeMismatch(f"The base has no module {name[:120]}.") from None
 
 
 def _fitting(name: str, tensor: Tensor, model: nn.Module) -> Tensor:

@@ -26,6 +26,7 @@ from workers.encoding.full_path import FullPath
 from workers.encoding.guard import BaseGuard
 from workers.encoding.lora_path import LoraPath
 from workers.encoding.model_loading import DTYPES
+from workers.encoding.module_names import ModuleNames
 from workers.encoding.peft_path import PeftPath
 from workers.encoding.prompt_path import PromptPath
 from workers.encoding.resident_base import ResidentBase
@@ -154,10 +155,13 @@ class Encoder:
 
     def encode(self, finetunes: Sequence[FineTune]) -> list[Encoding | CatalogError]:
         """One result for each fine-tune, in order. An error of one is its result and does not affect the others."""
-        traces = self._traces(finetunes, self._plan, self._parts)
-        return self._explained(
-            [trace if isinstance(trace, CatalogError) else self._encoding(trace) for trace in traces]
-        )
+        names, results = ModuleNames(self.base.model), list[Encoding | CatalogError]()
+        for finetune, trace in zip(finetunes, self._traces(finetunes, self._plan, self._parts), strict=True):
+            if isinstance(trace, CatalogError):
+                results.append(trace)
+            else:
+                results.append(self._encoding(replace(trace, notes=(*trace.notes, *names.notes(finetune)))))
+        return self._explained(results)
 
     def trace(self, finetunes: Sequence[FineTune], plan: TokenPlan) -> list[Trace | CatalogError]:
         """The trace or error of each fine-tune for the caller's plan, in order."""

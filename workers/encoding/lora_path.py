@@ -9,15 +9,17 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from catalog.errors import CatalogError, ShapeMismatch, UnsupportedAdapter
-from workers.encoding.output_head import HEAD_NAMES
+from workers.encoding.module_names import ModuleNames, head_part, submodule
 from workers.encoding.resident_base import ResidentBase
 from workers.encoding.token_plan import TokenPlan
 from workers.encoding.trace import Trace
 from workers.finetunes.lora_config import LoraModule
 from workers.finetunes.reading import FineTune
+from workers.finetunes.tensor_names import without_prefixes
 
 Item = TypeVar("Item")
 CPU_TOKENS = 768
@@ -64,21 +66,19 @@ def token_limit(device: str) -> int:
     return CPU_TOKENS if device == "cpu" else GPU_TOKENS
 
 
-def fit(modules: Mapping[str, LoraModule], model: nn.Module) -> dict[str, LoraModule]:
-    """An adapter's modules by their names in the headless base.
+def fit(modules: Mapping[str, LoraModule], model: PreTrainedModel) -> dict[str, LoraModule]:
+    """An adapter's modules by their names in the headless base, without those that text prompts do not run.
 
-    Raises `ShapeMismatch` if the base has no such module, or one with other widths, and `UnsupportedAdapter` if the
-    module is neither a linear layer nor an embedding.
+    Raises `ShapeMismatch` if the base has no such module, or one with other widths; `UnsupportedAdapter` if the module
+    is neither a linear layer nor an embedding; and `InvalidAdapterConfig` if a name fits two modules, or two names one.
     """
-    fitted = {}
-    for name, lora in modules.items():
-        if name in HEAD_NAMES:
-            continue
-        headless_name, module = _find(name, model)
+    names, fitted = ModuleNames(model), {}
+    for name, headless_name in names.find_all(modules).items():
+        lora, module = modules[name], submodule(model, headless_name)
         base_widths = _widths(headless_name, module)
         if isinstance(module, nn.Embedding) != lora.embedding:
             raise ShapeMismatch(f"{name[:120]} is {'not ' if lora.embedding else ''}an embedding in the base.")
-        if (lora.a.shape[1], lora.b.shape[0]) != base_widths:
+        if lora.a.ndim != 2 or (lora.a.shape[1], lora.b.shape[0]) != base_widths:
             raise ShapeMismatch(
                 f"{name[:120]} maps {base_widths[0]} to {base_widths[1]} dimensions in the base, "
                 f"{lora.a.shape[1]} to {lora.b.shape[0]} in the adapter."
@@ -87,16 +87,23 @@ def fit(modules: Mapping[str, LoraModule], model: nn.Module) -> dict[str, LoraMo
     return fitted
 
 
-def names_in_causal_lm(modules: Mapping[str, LoraModule], model: nn.Module) -> dict[str, LoraModule]:
-    """An adapter's modules by their names in the causal LM around the headless base. In an adapter that was trained on
-    the headless base, the names lack the prefix. Raises `ShapeMismatch` if the base has no such module.
+def names_in_causal_lm(modules: Mapping[str, LoraModule], model: PreTrainedModel) -> dict[str, LoraModule]:
+    """An adapter's modules by their names in the causal LM around the headless base.
+
+    Raises `ShapeMismatch` if the base has no such module, `UnsupportedAdapter` for a LoRA of a convolution, and
+    `InvalidAdapterConfig` as `fit` does.
     """
-    return {name if name in HEAD_NAMES else _name_in_causal_lm(name, model): lora for name, lora in modules.items()}
+    names, renamed = ModuleNames(model), {}
+    for name, lora in modules.items():
+        if lora.a.ndim != 2:
+            raise UnsupportedAdapter(f"{name[:120]} is a convolution, whose LoRA is not merged.")
+        renamed[without_prefixes(name) if head_part(name) == "" else names.in_causal_lm(name)] = lora
+    return renamed
 
 
 def fit_head(modules: Mapping[str, LoraModule], base: ResidentBase) -> LoraModule | None:
     """An adapter's module for the output head, which does not affect hidden states. Raises `ShapeMismatch`."""
-    lora = next((modules[name] for name in HEAD_NAMES if name in modules), None)
+    lora = next((lora for name, lora in modules.items() if head_part(name) == ""), None)
     if lora is not None and (lora.a.shape[1], lora.b.shape[0]) != (base.hidden_size, base.vocabulary):
         raise ShapeMismatch(
             f"The output head maps {base.hidden_size} to {base.vocabulary} dimensions in the base, "
@@ -150,23 +157,6 @@ class _Delta:
                 b[index, :, : lora.b.shape[1]] = lora.b
         scales = [0.0 if lora is None else lora.scale for lora in self.adapter_modules]
         return a, b, torch.tensor(scales, device=output.device).view(-1, 1, 1)
-
-
-def _find(name: str, model: nn.Module) -> tuple[str, nn.Module]:
-    """The name in the headless base, and the module, for a name in the causal LM."""
-    prefixes = ("", f"{model.base_model_prefix}.", "model.")
-    for prefix in prefixes:
-        if name.startswith(prefix):
-            try:
-                return name.removeprefix(prefix), model.get_submodule(name.removeprefix(prefix))
-            except AttributeError:
-                continue
-    raise ShapeMismatch(f"The base has no module {name[:120]}.")
-
-
-def _name_in_causal_lm(name: str, model: nn.Module) -> str:
-    headless_name, _ = _find(name, model)
-    return f"{model.base_model_prefix}.{name}" if headless_name == name else name
 
 
 def _widths(name: str, module: nn.Module) -> tuple[int, int]:

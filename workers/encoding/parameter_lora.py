@@ -30,6 +30,7 @@ from transformers.core_model_loading import (
 from transformers.pytorch_utils import Conv1D
 
 from catalog.errors import InvalidAdapterConfig, ShapeMismatch, UnsupportedAdapter
+from workers.encoding.module_names import no_module
 from workers.finetunes.finetune import FineTune
 from workers.finetunes.lora_config import LoraModule, check_alpha, check_pair, check_rank, scaling
 from workers.finetunes.module_patterns import ModulePatterns
@@ -126,7 +127,7 @@ class ParameterNames:
                 return replace(place, expert=int(expert["number"]))
         elif (place := self._renamed(f"{name}.weight")) is not None:
             return place
-        raise ShapeMismatch(f"The base has no module {name[:120]}.")
+        raise no_module(self.model, name)
 
     def target(self, owner: str, place: Place) -> str | None:
         """The name in its module of a parameter that target_parameters name; None if the adapter targets a module."""

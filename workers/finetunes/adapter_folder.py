@@ -23,7 +23,7 @@ from workers.finetunes.lora_config import (
 from workers.finetunes.mlx import MLX_NOTE, is_mlx, peft_config_of_mlx, peft_tensors_of_mlx
 from workers.finetunes.peft_settings import check_settings, peft_type_of, with_defaults
 from workers.finetunes.repo_files import ADAPTER_CONFIG
-from workers.finetunes.tensor_names import clean_adapter
+from workers.finetunes.tensor_names import clean_adapter, names_other_part
 
 Load = Callable[[str], dict[str, torch.Tensor]]  # from a file name to its tensors; on "meta" if only screened
 
@@ -146,11 +146,22 @@ def _path(
         return "peft", {}
     _check_variants(config, tensors)
     _refuse_unsloth_experts(tensors)
+    _refuse_convolutions(tensors)
     modules = parse_lora(config, tensors)
     needs_peft = config.get("use_dora") or config.get("lora_bias") or target_parameters(config)
     # whether a part of a mixture of experts is a module depends on the base
     plain = not needs_peft and all(LORA_KEY.fullmatch(key) and not MIXTURE_MODULE.search(key) for key in tensors)
     return ("lora" if plain else "peft"), modules
+
+
+def _refuse_convolutions(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raises `InvalidAdapterConfig` for LoRA of a convolution, except in parts for images and sound, left out later."""
+    for key, tensor in tensors.items():
+        if tensor.ndim > 2 and LORA_KEY.fullmatch(key) and not names_other_part(key):
+            raise InvalidAdapterConfig(
+                f"{key[:120]} has {tensor.ndim} dimensions: only LoRA on linear layers and embeddings is supported, "
+                "whose A and B are matrices. Submit the merged model."
+            )
 
 
 def _refuse_unsloth_experts(tensors: Mapping[str, torch.Tensor]) -> None:

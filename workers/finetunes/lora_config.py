@@ -32,7 +32,8 @@ GATHER = (
 class LoraModule:
     """The low-rank change of one module: `y += scale * B A x`.
 
-    For an embedding, the columns of `a` are the rows that are looked up, so both kinds have the same shapes.
+    For an embedding, the columns of `a` are the rows that are looked up, so both kinds have the same shapes. Those of a
+    convolution have more dimensions; they can only be in parts that are left out.
     """
 
     a: torch.Tensor  # (r, in)
@@ -128,7 +129,7 @@ def _rank_error(name: str, a: torch.Tensor, b: torch.Tensor, rank: int) -> Inval
 
 
 def _check_matrix(key: str, tensor: torch.Tensor) -> None:
-    """Raises `InvalidAdapterConfig` if a tensor cannot be A or B."""
+    """Raises `InvalidAdapterConfig` if a tensor cannot be A or B. Those of convolutions have more dimensions."""
     if not tensor.is_floating_point():
         raise InvalidAdapterConfig(
             f"{key[:120]} is stored as {str(tensor.dtype).removeprefix('torch.')}, and integers without their scales "
@@ -136,11 +137,6 @@ def _check_matrix(key: str, tensor: torch.Tensor) -> None:
         )
     if tensor.ndim == 1:
         raise InvalidAdapterConfig(f"{key[:120]} is a vector of {len(tensor):,} numbers, no matrix: it may be {GATHER}")
-    if tensor.ndim != 2:
-        raise InvalidAdapterConfig(
-            f"{key[:120]} has {tensor.ndim} dimensions: only LoRA on linear layers and embeddings is supported, whose "
-            "A and B are matrices. Submit the merged model."
-        )
 
 
 def check_rank(rank: Any) -> int:

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from workers.finetunes.lora_config import LORA_KEY
 from workers.finetunes.safetensors_file import read_header
+from workers.finetunes.tensor_names import names_other_part, without_prefixes
 
 Shape = tuple[int, ...]
 
 _WEIGHT = re.compile(r"(?P<module>.+?)(\.modules_to_save(\.default)?|\.base_layer)?\.weight")
-# prefixes in which checkpoints and model classes differ for the same module
-_PREFIX = re.compile(r"^((base_model|model|transformer|language_model|gpt_neox)\.)+")
 _VOCABULARY = frozenset({"embed_tokens", "wte", "embed_in", "word_embeddings", "lm_head", "embed_out"})
 
 
@@ -43,10 +42,11 @@ def weight_shapes(folder: Path) -> dict[str, Shape]:
 def compare(finetune: Mapping[str, Shape], base: Mapping[str, Shape]) -> Fit:
     """Compare the weight shape that a fine-tune requires of each module with its shape in the base.
 
-    Arguments are names and shapes as in the files. A LoRA pair `A (r, in)` and `B (out, r)` requires a weight
-    `(out, in)`, or `(in, out)` if the base stores it transposed (GPT-2's Conv1D); a whole weight requires its own
-    shape. A vocabulary may have been enlarged, so only the width of embeddings is compared. Modules of a kind that is
-    not in the base's files (fused when loaded, tied, other adapter types) are ignored here; the encoder checks them.
+    Arguments are names and shapes as in the files, those of the fine-tune without what wrappers left in its names. A
+    LoRA pair `A (r, in)` and `B (out, r)` requires a weight `(out, in)`, or `(in, out)` if the base stores it
+    transposed (GPT-2's Conv1D); a whole weight requires its own shape. A vocabulary may have been enlarged, so only the
+    width of embeddings is compared. Modules of a kind that is not in the base's files (fused when loaded, tied, other
+    adapter types) and parts for images and sound are ignored here; the encoder checks them.
     """
     weights = _weights(base)
     kinds = {_kind(module) for module in weights}
@@ -75,8 +75,8 @@ def _weights(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     weights: dict[str, Shape] = {}
     for name, shape in shapes.items():
         match = _WEIGHT.fullmatch(name)
-        if match and len(shape) == 2 and ".lora_" not in name:
-            weights[_PREFIX.sub("", match["module"])] = shape
+        if match and len(shape) == 2 and ".lora_" not in name and not names_other_part(name):
+            weights[without_prefixes(match["module"])] = shape
     return weights
 
 
@@ -84,7 +84,7 @@ def _lora_weights(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     pairs: dict[str, dict[str, int]] = {}
     for name, shape in shapes.items():
         match = LORA_KEY.fullmatch(name)
-        if match and len(shape) == 2:
+        if match and len(shape) == 2 and not names_other_part(name):
             width = shape[1] if match["side"] == "A" else shape[0]
             pairs.setdefault(match["module"], {})[match["side"]] = width
             if match["embedding"]:
@@ -93,7 +93,7 @@ def _lora_weights(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     for module, pair in pairs.items():
         if {"A", "B"} <= set(pair):
             shape = (pair["A"], pair["B"]) if "embedding" in pair else (pair["B"], pair["A"])
-            weights[_PREFIX.sub("", module)] = shape
+            weights[without_prefixes(module)] = shape
     return weights
 
 

@@ -7,6 +7,7 @@ differs between classes of one model depends on the base (`workers/encoding/modu
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
@@ -31,6 +32,14 @@ OUTER_WRAPPERS = {  # removed only at the beginning, or directly after PEFT's pr
 }
 # attributes of trainers' classes, removed only in front of PEFT's prefix, where no model's own module can be
 HOLDERS = frozenset({"model", "_model", "net", "network", "llm", "lm", "policy", "actor", "student", "peft_model"})
+# what stands before the layers of a text model, in one class of its family or another
+TEXT_PREFIXES = HOLDERS | {*OUTER_WRAPPERS, "base_model", "language_model", "text_model", "thinker", "vlm"}
+CLASS_PREFIXES = TEXT_PREFIXES | {"transformer", "gpt_neox", "backbone"}  # the last of some families only
+# parts of multimodal models for images and sound, and between these and the text model
+OTHER_PART = re.compile(
+    r".*(vision|visual|image|img|video|audio|speech|acoustic|projector|projection|resampler|perceiver|qformer|connector"
+    r"|aligner|multi_?modal).*|mm_.*|mlp_AR|mlp1|merger|vit|vpm|apm|talker|token2wav"
+)
 SHARED_PREFIX = "base_model."  # of tensors that all layers share, and the first half of `PEFT_PREFIX`
 SAVED_COPIES = ("modules_to_save", "ln_tuning_layers")  # a tensor's own name in its module follows
 # beginnings of the names of an adapter's tensors within a module; the adapter's name follows, until PEFT removes it
@@ -41,6 +50,20 @@ DEFAULT_ADAPTER = "default"
 def clean_name(name: str) -> str:
     """A tensor's name without the attributes of wrappers."""
     return _unwrap(name)[0]
+
+
+def without_prefixes(name: str) -> str:
+    """A name without the words before the text model's layers, in which classes of one family differ."""
+    first, _, rest = name.partition(".")
+    while rest and first in CLASS_PREFIXES:
+        name = rest
+        first, _, rest = name.partition(".")
+    return name
+
+
+def names_other_part(name: str) -> bool:
+    """Whether a name is of a part for images or sound, which no text prompt reaches."""
+    return OTHER_PART.fullmatch(without_prefixes(name).partition(".")[0]) is not None
 
 
 def clean_names(
@@ -137,7 +160,7 @@ def _adapter_name(names: Iterable[str]) -> str | None:
 def _without_adapter_name(name: str, adapter: str) -> str:
     parts = name.split(".")
     position = _leaf_position(parts)
-    if position is not None and parts[position + 1 : position + 2] == [adapter]:
+    if position is not None and parts[position + 1 : position + 2] in ([adapter], [DEFAULT_ADAPTER]):
         del parts[position + 1]
     return ".".join(parts)
 

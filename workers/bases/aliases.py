@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from catalog.errors import InvalidInput
-from workers.bases.names import is_repo_id
+from catalog.models.repo_ref import is_base_id
 
 SHIPPED_TABLE = Path(__file__).with_name("aliases.json")
 
@@ -62,7 +62,7 @@ def without_endings(name: str) -> list[str]:
     forms: list[str] = []
     for _ in range(_MAX_ENDINGS):
         shorter = _ENDING.sub("", name)
-        if shorter == name or not is_repo_id(shorter):
+        if shorter == name or not is_base_id(shorter):
             break
         name = shorter
         forms.append(name)
@@ -71,6 +71,6 @@ def without_endings(name: str) -> list[str]:
 
 def _checked(aliases: Mapping[str, str]) -> dict[str, str]:
     pairs = aliases.items() if isinstance(aliases, Mapping) else [(None, None)]
-    if not all(is_repo_id(side) for pair in pairs for side in pair):
+    if not all(is_base_id(side) for pair in pairs for side in pair):
         raise InvalidInput('The alias table must be a JSON object {"MIRROR": "ORIGINAL"} of repo ids.')
     return {mirror.lower(): original for mirror, original in aliases.items()}

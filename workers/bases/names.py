@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from catalog.errors import InvalidRevision
-from catalog.models.repo_ref import REPO_ID_PART, RepoRef
+from catalog.models.repo_ref import REPO_ID_PART, RepoRef, is_base_id
 
-_REPO_ID = re.compile(rf"(?:{REPO_ID_PART}/)?{REPO_ID_PART}")  # the oldest models on the Hub have no owner: gpt2
 _LOCAL_PATH = re.compile(r"[/~.]|[A-Za-z]:[/\\]|.*\\")
 # the Hub client's own folder names
 _HUB_CACHE = re.compile(
@@ -87,10 +86,6 @@ def read_revision(revision: object) -> tuple[str | None, str | None]:
         return None, f"{text[:80]!r} is not a branch, tag or commit"
 
 
-def is_repo_id(name: object) -> bool:
-    return isinstance(name, str) and _REPO_ID.fullmatch(name) is not None and ".." not in name
-
-
 def _location(text: str) -> str | None:
     """What a claim is that lies somewhere else than on the Hub; None if it may be a repo id."""
     for folder, notebook in _NOTEBOOKS.items():
@@ -136,6 +131,6 @@ def _of_parts(parts: list[str], shortened: str) -> ClaimedRepo:
         revision = "/".join(page[1:4] if page[1:2] == ["refs"] else page[1:2])
     elif page and page[0] not in _OTHER_PAGES:
         return ClaimedRepo(shortened, problem="is not the id of a repo")
-    if not is_repo_id(name) or (at and not revision):
+    if not is_base_id(name) or (at and not revision):
         return ClaimedRepo(shortened, problem="is not the id of a repo")
     return ClaimedRepo(name, read_revision(revision)[0])

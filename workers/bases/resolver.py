@@ -52,8 +52,9 @@ class ResolvedBase:
     """A base model's identity and its files.
 
     `sha` is the commit of a base from the Hub, and the content's sha256 of one from `bases_dir`. `evidence` is JSON:
-    `source` (that of the claim: "submitted", "declared", "card" or "config"; "alias" or "mirror" for the original of a
-    mirror, "root" for the common root of several bases, "shapes"), `location` ("folder" or "hub"), `matched` (the
+    `claim` (the source of the claim that led to it: "submitted", "declared", "card" or "config"; missing if none did),
+    `source` (the same; "alias" or "mirror" for the original of a mirror, "root" for the common root of several bases,
+    "shapes"), `location` ("folder" or "hub"), `matched` (the
     number of modules that fit), `weights` (a hash of the weights on the Hub), `revision` (the declared one, if it
     exists), the claims (`declared`, `card_base`, ...), and `tried`, the candidates with their outcomes, the accepted
     one last. `notes` are sentences for users.
@@ -153,9 +154,10 @@ class BaseResolver:
         self, claims: Claims, revision: str | None, own_repo: str | None, search: _Search
     ) -> ResolvedBase | None:
         for source, claim in claims.items():
-            candidate = self._candidate(claim, source, revision if source == "declared" else None, own_repo, search)
+            at_revision = revision if claim == claims.get("declared") else None
+            candidate = self._candidate(claim, source, at_revision, own_repo, search)
             if candidate and (base := self._first_usable(self._with_originals(candidate), search)):
-                return base
+                return replace(base, evidence={**base.evidence, "claim": source})
         return None
 
     def _first_usable(self, candidates: Sequence[Candidate], search: _Search) -> ResolvedBase | None:

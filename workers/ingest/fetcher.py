@@ -17,10 +17,11 @@ from catalog.errors import (
 )
 from catalog.jobs.admission import Admission, Visibility, admit
 from catalog.jobs.repository import attempts
+from catalog.models.repository import models
 from catalog.models.repository.models import Metadata
 from catalog.tables import Job, JobState, Model, Source
 from workers.bases.residents import MeasurementSettings
-from workers.bases.resolver import BaseResolver, ResolvedBase
+from workers.bases.resolver import BaseResolver, Claims, ResolvedBase
 from workers.finetunes.card import words_of_card
 from workers.finetunes.content import content_sha
 from workers.finetunes.reading import FineTune, find_finetune, read_finetune
@@ -30,6 +31,7 @@ from workers.hub.remote_headers import screen
 from workers.process.cancellation import is_cancelled, raise_if_cancelled
 from workers.process.file_locks import FileLocks
 
+SUBMITTED = "submitted"  # the source of the claim of a submission
 FETCH_SHARE = 0.5  # of a job's progress
 PROGRESS_STEP = 0.05  # progress is stored in steps of this size
 
@@ -88,7 +90,7 @@ class Fetcher:
         if not self._admit(job, worker_id, sha).proceeds:
             return None
         finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
-        base = self._resolve(finetune, options, job)
+        base = self._resolve(finetune, sha, options, job)
         return Fetched(job, sha, finetune, base, None, words_of_card(folder / "README.md"), locks)
 
     def _fetch_repo(self, job: Job, worker_id: int, options: FetchOptions, locks: FileLocks) -> Fetched | None:
@@ -102,7 +104,7 @@ class Fetcher:
         # configs and safetensors headers are checked before the weights are downloaded
         screened = screen(hub, snapshot, options)
         screened = replace(screened, card_bases=snapshot.card_bases or screened.card_bases)
-        base = self._resolve(screened, options, admission.job, job_hub)
+        base = self._resolve(screened, snapshot.sha, options, admission.job, job_hub)
         if visibility is Visibility.UNDECIDED and base.public:
             admission = self._admit(admission.job, worker_id, snapshot.sha, Visibility.PUBLIC, snapshot.metadata)
             if not admission.proceeds:
@@ -126,10 +128,13 @@ class Fetcher:
         with self._database.transaction() as session:
             return admit(session, job, worker_id, sha, spaces, visibility=visibility, metadata=metadata)
 
-    def _resolve(self, finetune: FineTune, options: FetchOptions, job: Job, job_hub: Hub | None = None) -> ResolvedBase:
+    def _resolve(
+        self, finetune: FineTune, sha: str, options: FetchOptions, job: Job, job_hub: Hub | None = None
+    ) -> ResolvedBase:
+        claims = self._base_claims(job, sha, finetune)
         with self._resolving:  # otherwise each adapter of a new base would download it
-            return self._resolver.resolve(
-                finetune.base_claims,
+            base = self._resolver.resolve(
+                claims,
                 revision=finetune.declared_revision,
                 own_repo=job.model.repo_id,
                 shapes=finetune.shapes,
@@ -137,6 +142,26 @@ class Fetcher:
                 job_hub=job_hub,
                 newest=job.remeasures,
             )
+        if job.requested_base is None or base.evidence.get("claim") == SUBMITTED:
+            return base
+        note = f"The submission names the base {job.requested_base}, which could not be used (see what was tried)."
+        return replace(base, notes=(note, *base.notes))
+
+    def _base_claims(self, job: Job, sha: str, finetune: FineTune) -> Claims:
+        """The claims about the base of the commit `sha`: those of its files, and that of the submission before them.
+
+        A job without one inherits that of the model's current revision, if that was measured on it: before the claims
+        of the files for the same commit, after them for another, whose author may name the right base by now.
+        """
+        submitted, same_commit = job.requested_base, True
+        if submitted is None:
+            with self._database.transaction() as session:
+                current = models.find_current_revision(session, job.model_id)
+            if current is None or current.submitted_base is None:
+                return finetune.base_claims
+            submitted, same_commit = current.submitted_base, current.sha == sha
+        claim = {SUBMITTED: submitted}
+        return claim | finetune.base_claims if same_commit else finetune.base_claims | claim
 
     def resolve_base(self, repo: str, sha: str) -> ResolvedBase:
         """Resolve a base at the commit that indexed models were measured at. Raises `BaseUnresolved` if it is at

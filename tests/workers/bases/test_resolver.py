@@ -385,6 +385,14 @@ def test_declared_revision_is_used_instead_of_the_pinned_commit(
     assert not resolver.resolve({"declared": repo}, revision=first).at_revision
 
 
+def test_declared_revision_also_holds_if_the_submission_names_the_same_base(
+    resolver: BaseResolver, commits: tuple[str, str, str]
+):
+    repo, first, _ = commits
+    base = resolver.resolve({"submitted": repo, "declared": repo}, revision=first)
+    assert (base.sha, base.evidence["claim"]) == (first, "submitted")
+
+
 def test_declared_branch_is_resolved_to_its_commit(
     hub_server: HubServer, resolver: BaseResolver, commits: tuple[str, str, str]
 ):

@@ -99,6 +99,8 @@ def status(stats: dict[str, Any], readiness: dict[str, Any], recent: Iterable[di
     for kind in ("models", "jobs"):
         counts = "  ".join(f"{state(name)} {count}" for name, count in stats[kind].items() if count)
         summary.add_row(kind, str(sum(stats[kind].values())), counts)
+    paths = "  ".join(f"{path} {count}" for path, count in stats["bases"].items())
+    summary.add_row("bases", str(sum(stats["bases"].values())), paths)
     return Group(summary, jobs(recent))
 
 
@@ -140,7 +142,7 @@ def model(detail: dict[str, Any]) -> RenderableType:
     properties.add_row("model", f"{detail['repo_id']} {state(detail['state'])}")
     if revision := detail["revision"]:
         properties.add_row("revision", f"{revision['sha'][:12]} ({revision['kind']})")
-        _add_base(properties, revision["base"])
+        _add_base(properties, revision["base"], detail["base_proof"])
         metadata = detail["metadata"]
         for field in ("license", "downloads", "likes"):
             if metadata[field] is not None:
@@ -162,13 +164,16 @@ def model(detail: dict[str, Any]) -> RenderableType:
     return Group(properties, norms, tokens)
 
 
-def _add_base(properties: Table, base: dict[str, Any]) -> None:
-    """Add rows with a model's base and how it was determined."""
+def _add_base(properties: Table, base: dict[str, Any], proof: dict[str, Any] | None) -> None:
+    """Add rows with a model's base, how it was determined and how it runs."""
     evidence = base["evidence"]
     properties.add_row("base", f"{base['repo_id']} @ {base['sha'][:12]}, found by: {evidence.get('source')}")
     if evidence.get("submitted_base") is not None:
         properties.add_row("submitted", escape(str(evidence["submitted_base"])))
     properties.add_row("declared", escape(str(evidence.get("declared"))))
+    if proof:
+        error = "" if proof["error"] is None else f" (relative error {proof['error']:.1e})"
+        properties.add_row("base runs", escape(f"{proof['path']}{error} {proof['reason']}".strip()))
     for candidate in evidence.get("tried", []):
         properties.add_row("tried", escape(f"{candidate.get('candidate')}: {candidate.get('outcome')}"))
 

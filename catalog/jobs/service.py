@@ -10,6 +10,7 @@ from catalog.jobs.repository import events, jobs, queues, workers
 from catalog.jobs.repository.events import Event, EventCursor
 from catalog.jobs.repository.queues import QueueReport
 from catalog.models.repository import models
+from catalog.spaces import repository as spaces
 from catalog.tables import Job, JobState, ModelState, Worker
 
 __all__ = [
@@ -32,10 +33,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Stats:
-    """Models and jobs by state, and the workers that are alive."""
+    """Models and jobs by state, bases by the path on which they run, and the workers that are alive."""
 
     models: dict[ModelState, int]
     jobs: dict[JobState, int]
+    bases: dict[str, int]
     workers: list[Worker]
 
 
@@ -67,10 +69,11 @@ def list_page(
 
 
 def get_stats(database: Database, heartbeat_timeout: float) -> Stats:
-    """Count models and jobs, and list the workers with a heartbeat in the last `heartbeat_timeout` seconds."""
+    """Count models, jobs and bases, and list the workers with a heartbeat in the last `heartbeat_timeout` seconds."""
     with database.transaction() as session:
         alive = workers.list_alive(session, heartbeat_timeout)
-        return Stats(models.count_by_state(session), jobs.count_by_state(session), alive)
+        bases = spaces.count_proofs_by_path(session)
+        return Stats(models.count_by_state(session), jobs.count_by_state(session), bases, alive)
 
 
 def list_queues(database: Database) -> list[QueueReport]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-from sqlalchemy import ColumnElement, case, func, select, text, update
+from sqlalchemy import ColumnElement, case, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.orm import Session, aliased
 
@@ -13,7 +13,7 @@ from catalog.auth.repository.access import visible_spaces
 from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.errors import SpaceNotFound
 from catalog.spaces.contract import PREFERRED_FEATURES, Space, features_named, preference_rank
-from catalog.tables import BaseActivations, SpaceRow
+from catalog.tables import BaseActivations, BaseProof, SpaceRow
 
 
 @dataclass(frozen=True)
@@ -243,3 +243,33 @@ def max_noise_floor(session: Session, space_id: int) -> float | None:
     """The largest noise floor of any base in the space, if one was measured."""
     statement = select(func.max(BaseActivations.noise_floor)).where(BaseActivations.space_id == space_id)
     return session.execute(statement).scalar_one()
+
+
+def store_proof(session: Session, proof: BaseProof) -> None:
+    """Store the proof of a base, in place of an earlier one that says something else."""
+    key = {"base_repo": proof.base_repo, "base_sha": proof.base_sha, "dtype": proof.dtype}
+    values = {"path": proof.path, "error": proof.error, "reason": proof.reason, "kinds": proof.kinds}
+    statement = insert(BaseProof).values(**key, **values)
+    excluded = [statement.excluded[name] for name in values]
+    changed = or_(*(getattr(BaseProof, name).is_distinct_from(new) for name, new in zip(values, excluded, strict=True)))
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=list(key),
+            set_={**dict(zip(values, excluded, strict=True)), "updated_at": func.now()},
+            where=changed,
+        )
+    )
+
+
+def find_proof(session: Session, base_repo: str, base_sha: str) -> BaseProof | None:
+    """The newest proof of a base, if one was stored."""
+    statement = select(BaseProof).where(BaseProof.base_repo == base_repo, BaseProof.base_sha == base_sha)
+    return session.scalars(statement.order_by(BaseProof.updated_at.desc()).limit(1)).one_or_none()
+
+
+def count_proofs_by_path(session: Session) -> dict[str, int]:
+    """The number of bases that run on each path, by the newest proof of each."""
+    newest = select(BaseProof.path).distinct(BaseProof.base_repo, BaseProof.base_sha)
+    newest = newest.order_by(BaseProof.base_repo, BaseProof.base_sha, BaseProof.updated_at.desc()).subquery()
+    rows = session.execute(select(newest.c.path, func.count()).group_by(newest.c.path))
+    return {path: count for path, count in rows}

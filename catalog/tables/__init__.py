@@ -16,7 +16,17 @@ from catalog.tables.derived import (
 )
 from catalog.tables.jobs import ACTIVE, RUNNING, TERMINAL, Job, JobEvent, JobState, PausedQueue, Priority, Worker
 from catalog.tables.merges import Merge, MergeVector
-from catalog.tables.models import BaseActivations, Model, ModelAccess, ModelState, Revision, Source, SpaceRow, Vector
+from catalog.tables.models import (
+    BaseActivations,
+    BaseProof,
+    Model,
+    ModelAccess,
+    ModelState,
+    Revision,
+    Source,
+    SpaceRow,
+    Vector,
+)
 from catalog.tables.reindexes import ACTIVE_REINDEX, Reindex, ReindexMove, ReindexState, Stage
 from catalog.tables.selections import Selection
 from catalog.tables.stored import StoredVector, VectorOrigin
@@ -31,6 +41,7 @@ __all__ = [
     "ArchivePiece",
     "Base",
     "BaseActivations",
+    "BaseProof",
     "Cluster",
     "ClusterMember",
     "ClusterRun",

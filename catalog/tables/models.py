@@ -102,6 +102,25 @@ class BaseActivations(Base):
     data: Mapped[bytes] = mapped_column(LargeBinary)
 
 
+class BaseProof(Base):
+    """The path on which a base model runs, "packed" or "plain", and the measurement that decided it.
+
+    `error` is the largest relative error of a state on the packed path, null if it did not run, and `kinds` are the
+    errors of the kinds of fine-tunes that were compared (null for infinite).
+    """
+
+    __tablename__ = "base_proofs"
+
+    base_repo: Mapped[str] = mapped_column(primary_key=True)
+    base_sha: Mapped[str] = mapped_column(primary_key=True)
+    dtype: Mapped[str] = mapped_column(primary_key=True)
+    path: Mapped[str]
+    error: Mapped[float | None]
+    reason: Mapped[str]
+    kinds: Mapped[dict] = mapped_column(JSONB)
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Model(Base):
     """A model: a repo on the Hub, a folder (under the owner `local`), or a hidden model that a job creates.
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.database import Database
 from catalog.models.repository import models
-from catalog.tables import Model
+from catalog.spaces import repository as spaces
+from catalog.tables import BaseProof, Model
 from catalog.vectors.repository import vectors
 from catalog.vectors.repository.vectors import Measurement
 
 
-def list_measurements(database: Database, repo_id: str, viewer: Viewer = PUBLIC) -> tuple[Model, list[Measurement]]:
-    """A model and its measurements in spaces. Raises `ModelNotFound`."""
+def list_measurements(
+    database: Database, repo_id: str, viewer: Viewer = PUBLIC
+) -> tuple[Model, list[Measurement], BaseProof | None]:
+    """A model, its measurements in spaces, and the proof of its base. Raises `ModelNotFound`."""
     with database.transaction() as session:
         model = models.get(session, repo_id, viewer)
-        return model, vectors.list_measurements(session, model.id)
+        revision = model.revision
+        proof = spaces.find_proof(session, revision.base_repo, revision.base_sha) if revision else None
+        return model, vectors.list_measurements(session, model.id), proof

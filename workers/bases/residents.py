@@ -15,6 +15,7 @@ from catalog.spaces import repository as spaces
 from catalog.spaces.contract import Space
 from catalog.spaces.probes import ProbeSet
 from catalog.spaces.repository import BaseMeasurement
+from catalog.tables import BaseProof
 from workers.bases.resolver import ResolvedBase
 from workers.encoding.encoder import Encoder, feature_space
 from workers.encoding.features import find_feature
@@ -46,6 +47,25 @@ class Resident:
     encoder: Encoder
     noise_floor: dict[str, float]
     nbytes: int
+
+    @property
+    def proof(self) -> BaseProof:
+        """How the base runs, to be stored. JSON has no infinity, so infinite errors are None."""
+        base, proof = self.encoder.base, self.encoder.proof
+        error, *kind_errors = (
+            value if value is not None and math.isfinite(value) else None
+            for value in (proof.error, *self.encoder.kind_errors.values())
+        )
+        kinds = dict(zip(self.encoder.kind_errors, kind_errors, strict=True))
+        return BaseProof(
+            base_repo=base.repo,
+            base_sha=base.sha,
+            dtype=base.dtype,
+            path=proof.path,
+            error=error,
+            reason=proof.reason,
+            kinds=kinds,
+        )
 
 
 class ResidentBases:
@@ -88,11 +108,14 @@ class ResidentBases:
     def _load(self, base: ResolvedBase) -> Resident:
         measurement = self.measurement
         loaded = ResidentBase.load(base.folder, base.repo, base.sha, dtype=measurement.dtype, device=measurement.device)
-        encoder = Encoder(loaded, measurement.probes, measurement.features, layer=measurement.layer)
+        encoder = Encoder(loaded, measurement.probes, measurement.features, layer=measurement.layer, prove_kinds=True)
         measurements = self._stored_measurements(encoder, base) or self._new_measurements(encoder, base)
         encoder.use_base({feature: measurement.activations for feature, measurement in measurements.items()})
         floors = {feature: measurement.noise_floor for feature, measurement in measurements.items()}
-        return Resident(encoder, floors, loaded.nbytes)
+        resident = Resident(encoder, floors, loaded.nbytes)
+        with self._database.transaction() as session:
+            spaces.store_proof(session, resident.proof)
+        return resident
 
     def _stored_measurements(self, encoder: Encoder, base: ResolvedBase) -> dict[str, BaseMeasurement] | None:
         with self._database.transaction() as session:

@@ -38,6 +38,7 @@ ENCODER_VERSION = "1"
 EXPLAINED_FEATURE = "delta_activations"  # its vectors can be read through the output head
 PART_TOKENS = 4096  # of one model in a forward pass; larger probe sets are run in parts
 FLOOR_NEIGHBORS = (0, 1, 2)  # perturbed models before the measured one in a packed forward pass
+REDUCED_STEPS = 2  # rounding steps of a reduced dtype that PEFT's layers may differ by
 FLOOR_SAFETY = 4.0  # a vector of this many times its noise has a cosine of 0.97 to its noiseless self
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Encoder:
         self._kind_errors: dict[str, float] = {}
         self._prove_kinds = prove_kinds
         self._parts = list(self._plan.parts(PART_TOKENS))
-        self._guard = BaseGuard(base.model)
+        self._guard = BaseGuard(base.model, lambda: base.forward.path)
         self._full = FullPath(base, full_memory)
         self._paths: dict[str, EncodingPath] = {
             "lora": LoraPath(base),
@@ -189,23 +190,39 @@ class Encoder:
 
     def _route(self, finetune: FineTune) -> tuple[str, bool]:
         """The path of a fine-tune, and whether its kind was disproved, so that it runs on the plain path."""
-        disproved = not self._kind_errors.get(finetune.kind, 0.0) <= MAX_RELATIVE_ERROR
-        return (_reference_path(finetune) if disproved else finetune.path), disproved
+        disproved = self._kind_errors.get(finetune.kind, 0.0) > self._max_kind_error
+        return (self._reference_path(finetune) if disproved else finetune.path), disproved
+
+    def _reference_path(self, finetune: FineTune) -> str:
+        """The path on which PEFT's own layers compute a fine-tune: plain LoRA otherwise runs in hooks. In a reduced
+        dtype they round more than hooks.
+        """
+        is_lora = finetune.path == "lora" and finetune.tensors and self.base.dtype == "float32"
+        return "peft" if is_lora else finetune.path
+
+    @property
+    def _max_kind_error(self) -> float:
+        if self.base.dtype == "float32":
+            return MAX_RELATIVE_ERROR
+        return REDUCED_STEPS * torch.finfo(DTYPES[self.base.dtype]).eps
 
     def _prove_kind(self, finetune: FineTune) -> None:
         """Compare a fine-tune with itself on the plain path and in PEFT's own layers. A fine-tune that either of them
         refuses proves nothing.
         """
+        reference_path = self._reference_path(finetune)
+        if self.base.forward.is_plain and reference_path == finetune.path:
+            return
         with kernels.exact(self.base.model):
             [trace] = self._paths[finetune.path].traces([finetune], self._proof_plan)
         with self.base.forward.plain():
-            [expected] = self._paths[_reference_path(finetune)].traces([finetune], self._proof_plan)
+            [expected] = self._paths[reference_path].traces([finetune], self._proof_plan)
         if isinstance(trace, CatalogError) or isinstance(expected, CatalogError):
             log.info("%s does not prove its kind, %s: %s", finetune.name, finetune.kind, (trace, expected))
             return
         error = relative_error(trace, expected)
         self._kind_errors[finetune.kind] = error
-        if not error <= MAX_RELATIVE_ERROR:
+        if error > self._max_kind_error:
             log.warning("%s fine-tunes of %s run on the plain path: error %.1e", finetune.kind, self.base.repo, error)
 
     def _joined(self, plan: TokenPlan, parts: Sequence[Trace | CatalogError]) -> Trace | CatalogError:
@@ -273,11 +290,6 @@ class Encoder:
             whole=any(feature.whole_prompts for feature in features),
         )
         return plan.to(self.base.device)
-
-
-def _reference_path(finetune: FineTune) -> str:
-    """The path on which PEFT's own layers compute a fine-tune: plain LoRA otherwise runs in hooks."""
-    return "peft" if finetune.path == "lora" and finetune.tensors else finetune.path
 
 
 def feature_space(feature: Feature, layer: int, probe_set: str, dtype: str) -> Space:

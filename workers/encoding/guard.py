@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,12 @@ T = TypeVar("T")
 class BaseGuard:
     """Compares a base with its initial state. Once `corrupted` is true, the base must be loaded again."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, path: Callable[[], str] = lambda: "") -> None:
+        """`path` returns the current path of the model's forward pass, with which classes of modules change."""
         self.corrupted = False
         self._model = model
-        self._expected: dict[str, str] = {}  # by the attention in use, because classes of modules change with it
+        self._path = path
+        self._expected: dict[str, str] = {}
 
     def arm(self) -> None:
         """Compute the expected checksum, once for each path of the forward pass.
@@ -32,21 +34,16 @@ class BaseGuard:
             raise BaseModelCorrupted(
                 "The base model in memory was modified; it will be loaded again for the next attempt."
             )
-        if self._attention not in self._expected:
-            self._expected[self._attention] = checksum(self._model)
+        if self._path() not in self._expected:
+            self._expected[self._path()] = checksum(self._model)
 
     def check(self) -> None:
         """Raises `BaseModelCorrupted` if the base differs from its state at `arm`; every later check then fails too."""
-        self.corrupted = self.corrupted or checksum(self._model) != self._expected[self._attention]
+        self.corrupted = self.corrupted or checksum(self._model) != self._expected[self._path()]
         if self.corrupted:
             raise BaseModelCorrupted(
                 "The base model was modified by an adapter; the result was discarded and the base will be reloaded."
             )
-
-    @property
-    def _attention(self) -> str:
-        config: Any = getattr(self._model, "config", None)
-        return str(getattr(config, "_attn_implementation", None))
 
 
 def checksum(model: nn.Module) -> str:

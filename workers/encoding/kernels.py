@@ -219,7 +219,7 @@ def exact(model: nn.Module) -> Iterator[None]:
     A float32 model is not affected.
     """
     swapped = [(module, type(module)) for module in model.modules() if type(module) in EXACT_CLASSES]
-    experts = [module for module in model.modules() if _has_experts(module) and _is_reduced(module)]
+    experts = [module for module in model.modules() if _reduce_input in module._forward_pre_hooks.values()]
     for module, kind in swapped:
         _set_class(module, EXACT_CLASSES[kind])
     handles = [handle for module in experts for handle in _computed_in_float32(module)]
@@ -247,10 +247,6 @@ def _set_class(module: Any, kind: type[nn.Module]) -> None:
 def _has_experts(module: nn.Module) -> bool:
     """Whether a module has stacked weights of experts."""
     return any(parameter.ndim == 3 for parameter in module.parameters(recurse=False))
-
-
-def _is_reduced(module: nn.Module) -> bool:
-    return any(parameter.dtype != torch.float32 for parameter in module.parameters(recurse=False))
 
 
 def _computed_in_float32(module: nn.Module) -> list[RemovableHandle]:

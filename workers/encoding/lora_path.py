@@ -139,7 +139,10 @@ class _Delta:
         else:
             inner = torch.bmm(args[0].reshape(models, -1, a.shape[2]).to(a.dtype), a.transpose(1, 2))
         flat = output.view(models, -1, b.shape[1])
-        flat.baddbmm_(inner * scale, b.transpose(1, 2))
+        if flat.dtype == b.dtype:
+            flat.baddbmm_(inner * scale, b.transpose(1, 2))
+        else:  # a reduced dtype on the plain path
+            flat.add_(torch.bmm(inner * scale, b.transpose(1, 2)))
         return output
 
     def _stack(self, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from catalog.errors import CatalogError, InvalidAdapterConfig, ShapeMismatch, UnsupportedAdapter
+from catalog.errors.root import first_line
 from workers.encoding import packing
 from workers.encoding.plain_forward import VirtualTokens
 from workers.encoding.resident_base import ResidentBase
@@ -48,7 +49,15 @@ class PromptPath:
     def _run(self, virtual: VirtualTokens, plan: TokenPlan) -> Trace:
         forward = self.base.forward
         if forward.is_plain:
-            return forward.run_virtual(plan, virtual)
+            try:
+                return forward.run_virtual(plan, virtual)
+            except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+                if "memory" in str(error):
+                    raise
+                raise UnsupportedAdapter(
+                    f"{self.base.model.config.model_type} models cannot run these virtual tokens "
+                    f"({first_line(error)[:200]}). Submit an adapter that changes weights."
+                ) from error
         longer = plan_with_virtual(plan, virtual.count)
         if virtual.prefix is not None:
             context = _prefixed(self.base.model, virtual.prefix, longer.virtual)

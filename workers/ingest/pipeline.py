@@ -20,6 +20,7 @@ from catalog.jobs.repository import attempts, claims, recovery
 from catalog.jobs.submissions import follow_up
 from catalog.models.repository import models
 from catalog.queue import enqueue_after_commit
+from catalog.spaces import repository as spaces
 from catalog.tables import Job, JobState, Source
 from catalog.vectors.repository import feed
 from workers.bases.residents import Resident, ResidentBases
@@ -304,6 +305,7 @@ class Pipeline:
         """Store vectors and finish their jobs, in one transaction."""
         with self._database.transaction() as session:
             feed.lock_feed(session)
+            spaces.store_proof(session, resident.proof)
             for claimed, encoding in encoded:
                 # nothing is stored for a job that this worker has lost
                 if attempts.finish(session, claimed.job.id, self._worker_id, claimed.fetched.sha):

@@ -105,14 +105,34 @@ class ModelMeasurement(BaseModel):
     explanation: dict | None = Field(description="The tokens that the fine-tune promotes and suppresses most.")
 
 
+class BaseProof(BaseModel):
+    """How a base model runs: its packed forward pass was compared with its own, plain one."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    path: Literal["packed", "plain"] = Field(description="plain: each prompt alone, in the unmodified model; slower.")
+    error: float | None = Field(description="Largest relative error of a state on the packed path; null: it failed.")
+    reason: str = Field(description='Why it runs on the plain path; "" for packed.')
+    kinds: dict[str, float | None] = Field(description="The same error for each kind of fine-tune; null: infinite.")
+    updated_at: datetime
+
+
 class ModelDetail(Model):
     card: str | None = Field(description="The text of the model card.")
     measurements: list[ModelMeasurement]
+    base_proof: BaseProof | None = Field(description="How its base runs; null until a worker has loaded the base.")
 
     @classmethod
-    def with_measurements(cls, model: tables.Model, measurements: list[Measurement]) -> Self:
+    def with_measurements(
+        cls, model: tables.Model, measurements: list[Measurement], proof: tables.BaseProof | None
+    ) -> Self:
         items = [ModelMeasurement.model_validate(measurement, from_attributes=True) for measurement in measurements]
-        return cls(**Model.from_row(model).model_dump(), card=model.card, measurements=items)
+        return cls(
+            **Model.from_row(model).model_dump(),
+            card=model.card,
+            measurements=items,
+            base_proof=None if proof is None else BaseProof.model_validate(proof),
+        )
 
 
 class Models(BaseModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from app.api.jobs.schemas import Worker
 from catalog.tables import JobState, ModelState
@@ -11,6 +11,7 @@ from catalog.tables import JobState, ModelState
 class Stats(BaseModel):
     models: dict[ModelState, int]
     jobs: dict[JobState, int]
+    bases: dict[str, int] = Field(description="Base models by the path on which they run: packed or plain.")
     workers: list[Worker]
 
 

@@ -16,6 +16,6 @@ router = APIRouter(prefix="/v1/stats", tags=["stats"])
 
 @router.get("", dependencies=[no_query], responses=problems())
 def get_stats(services: ServicesDep, settings: SettingsDep) -> schemas.Stats:
-    """Count models and jobs by state, and list the live workers."""
+    """Count models and jobs by state and bases by the path on which they run, and list the live workers."""
     counts = job_service.get_stats(services.database, settings.heartbeat_timeout)
     return schemas.Stats.model_validate(counts, from_attributes=True)

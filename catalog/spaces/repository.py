@@ -269,7 +269,7 @@ def find_proof(session: Session, base_repo: str, base_sha: str) -> BaseProof | N
 
 def count_proofs_by_path(session: Session) -> dict[str, int]:
     """The number of bases that run on each path, by the newest proof of each."""
-    newest = select(BaseProof.path).distinct(BaseProof.base_repo, BaseProof.base_sha)
-    newest = newest.order_by(BaseProof.base_repo, BaseProof.base_sha, BaseProof.updated_at.desc()).subquery()
+    key = (BaseProof.base_repo, BaseProof.base_sha)
+    newest = select(BaseProof.path).distinct(*key).order_by(*key, BaseProof.updated_at.desc()).subquery()
     rows = session.execute(select(newest.c.path, func.count()).group_by(newest.c.path))
     return {path: count for path, count in rows}

@@ -8,7 +8,7 @@ and value in every layer; the other states of the virtual token are not used.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,11 +59,7 @@ class PromptPath:
                     f"({first_line(error)[:200]}). Submit an adapter that changes weights."
                 ) from error
         longer = plan_with_virtual(plan, virtual.count)
-        if virtual.prefix is not None:
-            context = _prefixed(self.base.model, virtual.prefix, longer.virtual)
-        else:
-            context = _embedded(self.base.model, virtual.embeddings, longer.virtual)
-        with context:
+        with _inserted(self.base.model, virtual, longer.virtual):
             trace = forward.run(longer.plan)[0]
         return trace.select(plan, longer.real)
 
@@ -93,6 +89,14 @@ def plan_with_virtual(plan: TokenPlan, count: int) -> LongerPlan:
     branch[real] = plan.branch
     longer = replace(plan, ids=ids, positions=positions, probe=probe, last=real[plan.last], branch=branch)
     return LongerPlan(longer, virtual, real)
+
+
+def _inserted(model: PreTrainedModel, tokens: VirtualTokens, virtual: Tensor) -> AbstractContextManager[None]:
+    """Within the context, the virtual tokens at the indices `virtual`, (N, V), are those of the prompt."""
+    if tokens.prefix is not None:
+        return _prefixed(model, tokens.prefix, virtual)
+    assert tokens.embeddings is not None  # they have one or the other
+    return _embedded(model, tokens.embeddings, virtual)
 
 
 @contextmanager

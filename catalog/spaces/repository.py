@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from sqlalchemy import ColumnElement, case, func, or_, select, text, update
-from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
+from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on, insert
 from sqlalchemy.orm import Session, aliased
 
 from catalog.auth.repository.access import visible_spaces
@@ -270,6 +270,6 @@ def find_proof(session: Session, base_repo: str, base_sha: str) -> BaseProof | N
 def count_proofs_by_path(session: Session) -> dict[str, int]:
     """The number of bases that run on each path, by the newest proof of each."""
     key = (BaseProof.base_repo, BaseProof.base_sha)
-    newest = select(BaseProof.path).distinct(*key).order_by(*key, BaseProof.updated_at.desc()).subquery()
+    newest = select(BaseProof.path).ext(distinct_on(*key)).order_by(*key, BaseProof.updated_at.desc()).subquery()
     rows = session.execute(select(newest.c.path, func.count()).group_by(newest.c.path))
     return {path: count for path, count in rows}

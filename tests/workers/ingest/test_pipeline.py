@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 
 from app.deployment.embedded import EmbeddedServers
 from catalog.clusters import service as cluster_service
@@ -20,8 +20,9 @@ from catalog.jobs.repository import attempts, claims, jobs, workers
 from catalog.jobs.submissions import submit_folder
 from catalog.models.repository import models
 from catalog.queue import ENCODE_QUEUE
+from catalog.spaces import repository as spaces
 from catalog.spaces.probes import load_probes
-from catalog.tables import Job, JobState, ModelState, Priority
+from catalog.tables import BaseProof, Job, JobState, ModelState, Priority
 from catalog.vectors.repository import feed, vectors
 from tests.support import pico
 from tests.support.pipeline import make_pipeline
@@ -305,6 +306,22 @@ def test_vector_is_stored_with_its_explanation(database: Database, pipeline: Pip
     assert measured.norm > measured.noise_floor > 0
     assert [len(measured.explanation[side]) for side in ("promoted", "suppressed")] == [20, 20]
     assert measured.explanation["promoted"][0]["shift"] > 0 > measured.explanation["suppressed"][0]["shift"]
+
+
+def test_proof_of_the_base_is_stored_with_the_first_of_each_kind(
+    database: Database, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    job = submit_folder(database, pico.make_adapter(tmp_path / "proven"))
+
+    pipeline.ingest(job.id)
+
+    with database.transaction() as session:
+        proof = spaces.find_proof(session, pico.BASE_ID, session.scalars(select(BaseProof.base_sha)).one())
+        assert spaces.count_proofs_by_path(session) == {"packed": 1}
+    assert proof is not None
+    assert (proof.path, proof.reason, proof.dtype) == ("packed", "", "float32")
+    assert 0 < proof.error < 1e-4
+    assert 0 < proof.kinds["lora"] < 1e-4
 
 
 def test_model_retrained_on_another_base_leaves_the_space_of_the_old_one(

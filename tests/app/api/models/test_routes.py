@@ -8,6 +8,8 @@ from catalog.database import Database
 from catalog.index.follower import IndexFollower
 from catalog.jobs.repository import attempts
 from catalog.search.service import MAX_K
+from catalog.spaces import repository as spaces
+from catalog.tables import BaseProof
 from tests.support import catalog as entries
 from tests.support.api import refresh
 from tests.support.problem_documents import documented_problem
@@ -220,6 +222,20 @@ def test_model_shows_its_current_revision(api: TestClient, database: Database, f
 
     assert model["repo_id"] == fan[0]
     assert (model["revision"]["sha"], model["revision"]["kind"]) == (entries.sha("two"), "lora")
+
+
+def test_model_shows_how_its_base_runs(api: TestClient, database: Database, fan: list[str]):
+    assert api.get(f"/v1/models/{fan[0]}").json()["base_proof"] is None
+    base = api.get(f"/v1/models/{fan[0]}").json()["revision"]["base"]
+    reason = "Its packed states differ."
+    key = {"base_repo": base["repo_id"], "base_sha": base["sha"], "dtype": "float32"}
+    with database.transaction() as session:
+        spaces.store_proof(session, BaseProof(**key, path="packed", error=1e-6, reason="", kinds={}))
+    with database.transaction() as session:
+        spaces.store_proof(session, BaseProof(**key, path="plain", error=0.2, reason=reason, kinds={"lora": None}))
+    proof = api.get(f"/v1/models/{fan[0]}").json()["base_proof"]
+    assert (proof["path"], proof["error"], proof["reason"], proof["kinds"]) == ("plain", 0.2, reason, {"lora": None})
+    assert api.get("/v1/stats").json()["bases"] == {"plain": 1}
 
 
 def test_pending_model_has_no_revision(api: TestClient, database: Database):

@@ -39,7 +39,8 @@ class Settings(BaseSettings):
     token_key: SecretStr | None = None
     token_max_age: float = Field(86_400.0, gt=0)  # seconds that a user's encrypted token is kept
     hub_timeout: float = 30.0  # seconds without receiving a byte
-    hub_rate: float = Field(10.0, ge=0)  # requests per second of all workers together; 0: as many as the Hub allows
+    # files per second of all workers together, and a sixth as many API calls; 0: as many as the Hub allows
+    hub_rate: float = Field(10.0, ge=0)
     hub_downloads: int = Field(4, ge=1)  # files that one worker downloads at once
     hub_downloads_total: int = Field(16, ge=1)  # files that all workers together download at once
     downloads_budget: int = Field(200 * 2**30, ge=0)  # bytes of disk for downloads; 0: no limit but the disk

@@ -248,6 +248,7 @@ def _store_repos(session: Session, crawl: Crawl, repos: Sequence[ListedRepo]) ->
         models = listings.store(session, accepted)
         new = [repo for index, repo in enumerate(new) if _enqueue(session, models[repo.repo_id], repo, index)]
     crawl.queued += len(new)
+    crawl.gated += sum(repo.gated for repo in new)
     crawl.unchanged += len(accepted) - len(new)
     crawl.size += sum(repo.size or 0 for repo in new)
     crawl.sized += sum(repo.size is not None for repo in new)

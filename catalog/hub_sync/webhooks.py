@@ -16,6 +16,7 @@ from catalog.database import Database
 from catalog.errors import InvalidRepoId
 from catalog.hub_sync.removals import follow_rename, remove_model
 from catalog.jobs import private_models
+from catalog.jobs.repository import jobs
 from catalog.jobs.submissions import enqueue
 from catalog.models.repo_ref import LOCAL_OWNER, RepoRef
 from catalog.models.repository import models, names
@@ -23,6 +24,7 @@ from catalog.tables import Job, Model, ModelState, Priority, Source
 from catalog.vectors.repository import feed
 
 MAIN = "refs/heads/main"
+CREATION_DELAY = 120.0  # seconds; a duplicated repo gets its large files some time after its creation
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,11 @@ def _rename(session: Session, event: HubEvent, model: Model) -> bool:
 
 
 def _push(session: Session, event: HubEvent, model: Model | None) -> Job | None:
-    """Enqueue a job if the main branch has a commit that was neither measured nor reported before."""
-    if event.head_sha is None or event.created or (event.refs is not None and MAIN not in event.refs):
-        return None  # the Hub sends a push after the creation
+    """Enqueue a job if the main branch has a commit that was neither measured nor reported before. After a creation, as
+    of a duplicate, it is delayed; a push that follows makes it due.
+    """
+    if event.head_sha is None or (event.refs is not None and MAIN not in event.refs):
+        return None
     known_shas = (model.hub_sha, model.revision.sha if model.revision else None) if model else ()
     if model is not None and model.state != ModelState.REMOVED and event.head_sha in known_shas:
         return None
@@ -130,5 +134,7 @@ def _push(session: Session, event: HubEvent, model: Model | None) -> Job | None:
         names.release_aliases(session, [_new_name(event)])
         model = models.get_or_create(session, _new_name(event), Source.HUB)
     models.set_hub_sha(session, model.id, event.head_sha, event.hub_id)
-    job, created = enqueue(session, model, None, Priority.WEBHOOK)
+    job, created = enqueue(session, model, None, Priority.WEBHOOK, notify=not event.created)
+    if created and event.created:
+        jobs.delay(session, job.id, CREATION_DELAY)
     return job if created else None

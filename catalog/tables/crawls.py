@@ -50,6 +50,7 @@ class Crawl(Base):
     pages: Mapped[int] = mapped_column(server_default=text("0"))
     listed: Mapped[int] = mapped_column(server_default=text("0"))
     queued: Mapped[int] = mapped_column(server_default=text("0"))  # a dry run counts the jobs that it would create
+    gated: Mapped[int] = mapped_column(server_default=text("0"))  # of the queued repos
     unchanged: Mapped[int] = mapped_column(server_default=text("0"))
     skipped: Mapped[int] = mapped_column(server_default=text("0"))
     size: Mapped[int] = mapped_column(server_default=text("0"))  # bytes, summed over the `sized` repos

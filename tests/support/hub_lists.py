@@ -50,6 +50,7 @@ class HubLists:
     requests: Counter[str] = field(default_factory=Counter)
     refusals: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     valid_tokens: set[str] | None = None
+    link_base: str | None = None  # the address in links to the next page; None: the server's own
 
     def __post_init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -89,9 +90,10 @@ class HubLists:
         repos.sort(key=lambda repo: repo[query["sort"][0]], reverse=True)
         begin, size = int(query.get("cursor", ["0"])[0]), int(query["limit"][0])
         headers = {}
+        link_base = self.url if self.link_base is None else self.link_base
         if begin + size < len(repos):
             next_query = urlencode({**query, "cursor": [str(begin + size)]}, doseq=True)
-            headers["Link"] = f'<{self.url}/api/models?{next_query}>; rel="next"'
+            headers["Link"] = f'<{link_base}/api/models?{next_query}>; rel="next"'
         return 200, headers, repos[begin : begin + size]
 
     def _get_collection(self, slug: str) -> tuple[int, dict[str, str], Any]:

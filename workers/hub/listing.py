@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from huggingface_hub import HfApi
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
@@ -19,9 +19,11 @@ from workers.hub.service_token import sendable
 from workers.hub.session import hub_errors, install_client
 
 EXPANDED_FIELDS = (
-    "author", "cardData", "createdAt", "disabled", "downloads", "lastModified", "likes", "private", "safetensors",
-    "sha", "tags", "usedStorage",
+    "author", "baseModels", "cardData", "createdAt", "disabled", "downloads", "gated", "lastModified", "likes",
+    "private", "safetensors", "sha", "tags", "usedStorage",
 )  # fmt: skip
+
+HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")  # in links that a mirror passes on
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +64,20 @@ class HubListing:
             if not isinstance(entries, list):
                 raise ValueError("it is not a list")
         repos = [entry for entry in map(_entry_or_none, entries) if entry is not None]
-        cursor = response.links.get("next", {}).get("url")
+        cursor = self._next_url(url, response.links.get("next", {}).get("url"))
         return ListingPage(tuple(repos), cursor, unusable=len(entries) - len(repos))
+
+    def _next_url(self, url: str, link: str | None) -> str | None:
+        """The URL of the page after `url`. A mirror may pass on the Hub's own link, or a relative one, or one with the
+        scheme that it sees behind a proxy: each is requested at the endpoint. Another host's is left as it is.
+        """
+        if not link:
+            return None
+        target, endpoint = urlsplit(urljoin(url, link)), urlsplit(self._endpoint)
+        if target.geturl().startswith(f"{self._endpoint}/") or target.netloc not in (endpoint.netloc, *HUB_HOSTS):
+            return target.geturl()
+        path = target.path.removeprefix(endpoint.path) if target.netloc == endpoint.netloc else target.path
+        return f"{self._endpoint}{path}?{target.query}"
 
     def get_collection(self, slug: str) -> tuple[str, ...]:
         """Repo ids of the models in a collection."""

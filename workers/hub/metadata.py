@@ -16,8 +16,16 @@ MAX_BASES = 50  # that are read of one card
 RELATIONS = ("quantized", "finetune", "adapter", "merge")  # of a repo to its base
 _CARD_FIELDS = ("base_model", "base_model_relation", "license", "datasets", "language")
 
-# per parameter; 1 for other dtypes
-_DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
+# per value
+_DTYPE_BITS = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
+    **dict.fromkeys(("BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0"), 8),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    **dict.fromkeys(("F4", "I4", "U4"), 4),
+}
+_UNKNOWN_DTYPE_BITS = 8
 
 
 def metadata(info: ModelInfo) -> Metadata:
@@ -50,7 +58,7 @@ def read_info(item: dict[str, object]) -> ModelInfo:
 def parse_entry(item: dict[str, object]) -> ListedRepo:
     """Parse an entry of the Hub's list. Raises what `read_info` raises, and `InvalidRepoId`."""
     info = read_info(item)
-    bases = card_bases(info)
+    bases = card_bases(info) or _resolved_bases(info.base_models)
     base = bases[0] if len(bases) == 1 else None  # the common root of several is known once their cards are read
     return ListedRepo(
         RepoRef(info.id).repo_id,
@@ -59,6 +67,7 @@ def parse_entry(item: dict[str, object]) -> ListedRepo:
         base=base if base and _storable(base) else None,
         size=_size(info),
         hidden=bool(info.private or info.disabled),
+        gated=bool(info.gated),
     )
 
 
@@ -80,6 +89,15 @@ def base_relation(info: ModelInfo) -> str | None:
     return next((tag[1] for tag in tags if len(tag) > 2 and tag[1] in RELATIONS), None)
 
 
+def _resolved_bases(value: object) -> tuple[str, ...]:
+    """The bases in the Hub's own field `baseModels`: `{"relation": ..., "models": [{"id": ...}]}`."""
+    models = value.get("models") if isinstance(value, dict) else None
+    names = (
+        [item.get("id") for item in models[:MAX_BASES] if isinstance(item, dict)] if isinstance(models, list) else []
+    )
+    return tuple(name for name in names if isinstance(name, str) and name)
+
+
 def _only_value(value: object) -> str | None:
     """The string in a card field that has one string or a list of one; None for others."""
     if isinstance(value, list) and len(value) == 1:
@@ -91,7 +109,7 @@ def _size(info: ModelInfo) -> int | None:
     """Bytes of the weights, or of the whole repo if the Hub does not give the former, as for adapters."""
     weights = info.safetensors.parameters if info.safetensors else None
     if weights:
-        return sum(count * _DTYPE_BYTES.get(dtype, 1) for dtype, count in weights.items())
+        return sum(count * _DTYPE_BITS.get(dtype, _UNKNOWN_DTYPE_BITS) for dtype, count in weights.items()) // 8
     return info.used_storage
 
 

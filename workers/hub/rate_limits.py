@@ -1,8 +1,9 @@
 """Rate limits for the requests of all workers to a Hub, shared in Redis and by its clock.
 
-Redis stores three things: the time of the next free turn (turns are evenly spaced, so that no second has more than
-`rate` requests), the end of a pause (a 429 for one worker pauses all), and the leases of running downloads. All of it
-may be lost at any time: spacing starts again, and a Hub that still limits the rate answers with another 429.
+The Hub counts requests in buckets: "api" for its API, and "resolvers" for files. Redis stores three things: for each
+bucket, the time of the next free turn (turns are evenly spaced, so that no second has more requests than its rate) and
+the end of a pause (a 429 for one worker pauses all), and the leases of running downloads. All of it may be lost at any
+time: spacing starts again, and a Hub that still limits the rate answers with another 429.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 from uuid import uuid4
 
+import httpx2
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -27,6 +28,8 @@ from workers.process.cancellation import raise_if_cancelled
 
 Stop = Callable[[], bool]
 
+BUCKETS = API, FILES = "api", "resolvers"  # by the names that the Hub's header `RateLimit` has for them
+FILES_PER_API_CALL = 6  # in the Hub's limits of anonymous requests, 3,000 and 500 in five minutes
 SPACING_MARGIN = 1.1  # turns are wider apart than necessary: a delayed request arrives together with later ones
 MAX_TURN_WAIT = 20.0  # seconds that a request waits for its turn; for longer waits the job is requeued
 MAX_PAUSE = 3600.0  # seconds
@@ -82,13 +85,19 @@ class HubLimits:
     Hub itself still apply.
     """
 
-    def wait_turn(self) -> None:
-        """Wait until one request may be sent. Raises `HubRateLimited` if the wait would exceed `MAX_TURN_WAIT`, and
-        `Cancelled`.
+    def bucket_of(self, host: str, path: str) -> str:
+        """The bucket in which requests to a URL are counted: one of the endpoint's, or the host for any other host,
+        such as the content delivery network to which the Hub redirects downloads.
+        """
+        return host
+
+    def wait_turn(self, bucket: str) -> None:
+        """Wait until one request of a bucket may be sent. Raises `HubRateLimited` if the wait would exceed
+        `MAX_TURN_WAIT`, and `Cancelled`.
         """
 
-    def pause(self, seconds: float) -> None:
-        """Prevent all workers from sending requests for `seconds` seconds."""
+    def pause(self, bucket: str, seconds: float) -> None:
+        """Prevent all workers from sending requests of a bucket for `seconds` seconds."""
 
     @contextmanager
     def download(self, stop: Stop | None = None) -> Iterator[Callable[[], None]]:
@@ -99,8 +108,9 @@ class HubLimits:
 class SharedLimits(HubLimits):
     """Limits shared by all processes with the same Redis and the same `endpoint`.
 
-    `rate` is in requests per second (0: only the Hub's own limit), `downloads` the number of downloads at a time in
-    all workers; a lease ends `lease` seconds after its last renewal. The constructor does not connect. Methods raise
+    `rate` is in requests for files per second, and a sixth of it the rate of API calls (0: only the Hub's own limits);
+    other hosts have no rate. `downloads` is the number of downloads at a time in all workers; a lease ends `lease`
+    seconds after its last renewal. The constructor does not connect. Methods raise
     `Unavailable` if Redis does not answer the first call and `retries` further ones, within some seconds.
     """
 
@@ -122,38 +132,49 @@ class SharedLimits(HubLimits):
             retry=retry,
             retry_on_error=[RedisConnectionError, RedisTimeoutError],
         )
-        keys = f"deltadex:hub:{{{urlsplit(endpoint).netloc}}}"
-        self._turns, self._pause_key, self._leases = f"{keys}:turn", f"{keys}:pause", f"{keys}:downloads"
-        self._spacing = SPACING_MARGIN / rate if rate > 0 else 0.0
+        self._host = httpx2.URL(endpoint).netloc.decode("ascii")
+        self._keys = f"deltadex:hub:{{{self._host}}}"
+        self._leases = f"{self._keys}:downloads"
+        spacing = SPACING_MARGIN / rate if rate > 0 else 0.0
+        self._spacing = {FILES: spacing, API: spacing * FILES_PER_API_CALL}
         self._downloads = downloads
         self._lease_seconds = lease
         self._take_turn = self._redis.register_script(_TURN_SCRIPT)
         self._set_pause = self._redis.register_script(_PAUSE_SCRIPT)
         self._take_lease = self._redis.register_script(_LEASE_SCRIPT)
 
-    def wait_turn(self) -> None:
-        while (turn := self.reserve()).wait > 0:
+    def bucket_of(self, host: str, path: str) -> str:
+        if host != self._host:
+            return host
+        return FILES if "/resolve/" in path or "/resolve-cache/" in path else API
+
+    def wait_turn(self, bucket: str) -> None:
+        while (turn := self.reserve(bucket)).wait > 0:
             due = time.monotonic() + turn.wait
             while (remaining := due - time.monotonic()) > 0:
                 raise_if_cancelled()  # the job may be cancelled long before its turn
                 time.sleep(min(remaining, POLL_INTERVAL))
             with _redis_errors():
-                if not self._redis.exists(self._pause_key):
+                if not self._redis.exists(self._pause_key(bucket)):
                     return  # otherwise a pause began during the sleep
 
-    def reserve(self) -> Turn:
-        """Take the next turn. Raises `HubRateLimited`, without taking a turn."""
+    def reserve(self, bucket: str) -> Turn:
+        """Take the next turn of a bucket. Raises `HubRateLimited`, without taking a turn."""
         with _redis_errors():
             granted, wait, at = self._take_turn(
-                keys=[self._turns, self._pause_key], args=[self._spacing, MAX_TURN_WAIT]
+                keys=[f"{self._keys}:{bucket}:turn", self._pause_key(bucket)],
+                args=[self._spacing.get(bucket, 0.0), MAX_TURN_WAIT],
             )
         if not granted:
             raise HubRateLimited("The Hub limits the rate of requests.", float(wait))
         return Turn(float(at), float(wait))
 
-    def pause(self, seconds: float) -> None:
+    def pause(self, bucket: str, seconds: float) -> None:
         with _redis_errors():
-            self._set_pause(keys=[self._pause_key], args=[min(seconds, MAX_PAUSE)])
+            self._set_pause(keys=[self._pause_key(bucket)], args=[min(seconds, MAX_PAUSE)])
+
+    def _pause_key(self, bucket: str) -> str:
+        return f"{self._keys}:{bucket}:pause"
 
     @contextmanager
     def download(self, stop: Stop | None = None) -> Iterator[Callable[[], None]]:

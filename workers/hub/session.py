@@ -41,7 +41,7 @@ from catalog.errors import (
     RepoNotFound,
     RevisionNotFound,
 )
-from workers.hub.rate_limits import HubLimits
+from workers.hub.rate_limits import BUCKETS, HubLimits
 from workers.hub.service_token import ServiceToken, rejects_token
 from workers.process import cancellation
 
@@ -74,16 +74,22 @@ class SingleAttemptClient(httpx2.Client):
             event_hooks={"request": [self._wait_turn], "response": [self._pause_on_rate_limit]},
         )
 
-    def _wait_turn(self, _request: httpx2.Request) -> None:
-        self._limits.wait_turn()
+    def _wait_turn(self, request: httpx2.Request) -> None:
+        self._limits.wait_turn(self._bucket_of(request))
 
     def _pause_on_rate_limit(self, response: httpx2.Response) -> None:
-        """Pause all workers if the Hub asks for it or reports that its rate limit is used up."""
-        wait = retry_after(response.headers)
-        if response.status_code == 429:
-            self._limits.pause(DEFAULT_PAUSE if wait is None else wait)
-        elif wait:
-            self._limits.pause(wait)
+        """Pause a bucket for all workers if the Hub asks for it or reports that the bucket is used up."""
+        wait, refused = retry_after(response.headers), response.status_code == 429
+        if refused and wait is None:
+            wait = DEFAULT_PAUSE
+        bucket, limits = self._bucket_of(response.request), parse_ratelimit_headers(response.headers)
+        used_up = limits.resource_type if limits and bucket in BUCKETS and limits.resource_type in BUCKETS else bucket
+        for paused in {used_up, bucket} if refused else {used_up}:
+            if wait:
+                self._limits.pause(paused, wait)
+
+    def _bucket_of(self, request: httpx2.Request) -> str:
+        return self._limits.bucket_of(request.url.netloc.decode("ascii"), request.url.path)
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         token = self._service_token

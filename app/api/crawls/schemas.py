@@ -76,6 +76,7 @@ class Crawl(BaseModel):
     pages: int
     listed: int = Field(description="Repos listed so far.")
     queued: int = Field(description="Jobs created; in a dry run, jobs that would have been created.")
+    gated: int = Field(description="Of the queued repos, those that are gated: jobs need a token with access to them.")
     unchanged: int = Field(description="Repos whose commit is already indexed or queued.")
     skipped: int = Field(description="Repos left out: private, with too few downloads, or not parsable.")
     attempts: int = Field(description="Attempts at fetching the next page.")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from fastapi.security import APIKeyHeader
-from pydantic import BaseModel, Field
+from pydantic import AliasChoices, BaseModel, Field
 
 from app.api.limits import no_query
 from app.api.problems import problems
@@ -44,7 +44,8 @@ class DeliveryRepo(BaseModel):
     name: str = Field(max_length=200)
     private: bool
     id: str | None = Field(None, max_length=100, pattern="^[0-9A-Za-z_-]+$")
-    headSha: str | None = Field(None, pattern="^[0-9a-f]{40}$")
+    # documented as headSha; huggingface_hub's own class of the payload has head_sha
+    head_sha: str | None = Field(None, pattern="^[0-9a-f]{40}$", validation_alias=AliasChoices("headSha", "head_sha"))
 
 
 class DeliveryTarget(BaseModel):
@@ -70,7 +71,7 @@ class Delivery(BaseModel):
             self.repo.name,
             self.repo.private,
             hub_id=self.repo.id,
-            head_sha=self.repo.headSha,
+            head_sha=self.repo.head_sha,
             moved_to=self.movedTo.name if self.movedTo else None,
             refs=tuple(update.ref for update in self.updatedRefs) if self.updatedRefs is not None else None,
         )

@@ -144,4 +144,5 @@ def _summary(crawl: dict[str, Any]) -> str:
     basis = "at the pace of the last jobs" if estimate["measured"] else "at an assumed pace (no job has finished yet)"
     verb = "would queue" if crawl["dry_run"] else "queued"
     hours = f"{estimate['hours']:.2g} hours of {estimate['workers']} worker(s)"
-    return f"{verb} {crawl['queued']} models: {size}, {hours}, {basis}"
+    gated = f" ({crawl['gated']} of them gated)" if crawl["gated"] else ""
+    return f"{verb} {crawl['queued']} models{gated}: {size}, {hours}, {basis}"

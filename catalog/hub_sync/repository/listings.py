@@ -17,8 +17,9 @@ _HUB_COLUMNS = (*Metadata().columns(), "hub_sha")
 
 @dataclass(frozen=True)
 class ListedRepo:
-    """An entry in a list of the Hub: the repo's newest commit, the base model if its card names exactly one, and its
-    size in bytes. None: the Hub does not provide the value. `hidden` repos are private or disabled.
+    """An entry in a list of the Hub: the repo's newest commit, the base model if there is exactly one, and its size in
+    bytes. None: the Hub does not provide the value. `hidden` repos are private or disabled. The files of `gated` ones
+    can only be read with a token of an account that has access.
     """
 
     repo_id: str
@@ -27,6 +28,7 @@ class ListedRepo:
     base: str | None = None
     size: int | None = None
     hidden: bool = False
+    gated: bool = False
 
 
 def find_models(session: Session, repo_ids: Sequence[str]) -> dict[str, Model]:

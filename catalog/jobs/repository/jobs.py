@@ -14,7 +14,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from catalog import locks
 from catalog.auth.repository.owned_rows import visible_to
 from catalog.auth.viewer import ADMIN, PUBLIC, Viewer
-from catalog.database import newest_first
+from catalog.database import newest_first, seconds
 from catalog.errors import HubTokenRequired, JobNotFound, Quarantined
 from catalog.jobs.repository.attempts import ENDING_VALUES, REQUEUE_VALUES, with_attempt
 from catalog.locks import Lock
@@ -36,8 +36,8 @@ def submit(
     whether it was created. A submission that names a base is answered by a job that names the same one, and one that
     names none by any job.
 
-    A queued job is raised to the priority given here. Raises `HubTokenRequired` for a private model: its job would be
-    public, and could not read the repo.
+    A queued job is raised to the priority given here, and is due at once if it was delayed before its first attempt.
+    Raises `HubTokenRequired` for a private model: its job would be public, and could not read the repo.
     """
     if model.private:
         raise HubTokenRequired(
@@ -62,10 +62,20 @@ def submit(
             return created, True
         # the conflicting job may have ended since; then the next insert succeeds
         if (job := find_active(session, model.id, revision, reindex_id, base)) is not None:
-            if job.state == JobState.QUEUED and job.priority > priority:
-                session.execute(update(Job).where(Job.id == job.id, Job.priority > priority).values(priority=priority))
+            delayed = job.attempts == 0 and job.available_at > job.created_at
+            if job.state == JobState.QUEUED and (job.priority > priority or delayed):
+                changes = {"priority": func.least(Job.priority, priority)}
+                if delayed:
+                    changes["available_at"] = func.least(Job.available_at, func.now())
+                session.execute(update(Job).where(Job.id == job.id, Job.state == JobState.QUEUED).values(changes))
                 return get(session, job.id, ADMIN), False
             return job, False
+
+
+def delay(session: Session, job_id: int, pause: float) -> None:
+    """Let a queued job be due in `pause` seconds. The sweep sends its notification at that time."""
+    statement = update(Job).where(Job.id == job_id, Job.state == JobState.QUEUED)
+    session.execute(statement.values(available_at=func.now() + seconds(pause)))
 
 
 def submit_private(

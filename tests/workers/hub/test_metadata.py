@@ -47,3 +47,28 @@ def test_unused_card_fields_are_ignored(more: dict[str, object]):
 )
 def test_relation_to_the_base_is_read_from_card_and_tags(fields: dict[str, object], relation: str | None):
     assert base_relation(read_info({**ITEM, **fields})) == relation
+
+
+@pytest.mark.parametrize(
+    ("parameters", "size"),
+    [({"U32": 10, "BF16": 2}, 44), ({"F64": 1, "U16": 3, "F8_E4M3": 5}, 19), ({"F4": 6}, 3), ({"NEW": 7}, 7)],
+)
+def test_size_counts_the_bytes_of_each_dtype(parameters: dict[str, int], size: int):
+    item = {**ITEM, "safetensors": {"parameters": parameters, "total": sum(parameters.values())}}
+    assert parse_entry(item).size == size
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [],
+        "text",
+        {"models": None},
+        {"models": []},
+        {"models": ["a/b"]},
+        {"models": [{"id": "a/b"}, {"id": "c/d"}]},
+    ],
+)
+def test_bases_that_the_hub_did_not_resolve_to_one_are_ignored(value: object):
+    assert parse_entry({**ITEM, "baseModels": value}).base is None

@@ -208,6 +208,17 @@ def test_crawl_waits_while_the_queue_is_full(database: Database, hub_lists: HubL
     assert (len(queued_repos(database)), reload(database, crawl).state) == (PAGE_SIZE * 2, CrawlState.DONE)
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_gated_repos_that_are_queued_are_counted(
+    database: Database, hub_lists: HubLists, crawler: Crawler, dry_run: bool
+):
+    hub_lists.add(repo_entry(1, gated="auto"), repo_entry(2, gated="manual"), repo_entry(3, gated=False))
+    crawl = crawl_service.create(database, BASE, CrawlLimits(dry_run=dry_run))
+    run(crawler)
+    crawl = reload(database, crawl)
+    assert (crawl.queued, crawl.gated) == (3, 2)
+
+
 def test_dry_run_does_not_wait_for_the_queue(database: Database, hub_lists: HubLists):
     hub_lists.add(repo_entry(1))
     for number in range(PAGE_SIZE):

@@ -6,7 +6,7 @@ from pydantic import SecretStr
 
 from catalog.auth.repository import access
 from catalog.database import Database
-from catalog.jobs.repository import attempts, jobs
+from catalog.jobs.repository import attempts, claims, jobs
 from catalog.models.repository import models
 from catalog.tables import JobState, Model, ModelState
 from tests.support import catalog as entries
@@ -111,6 +111,25 @@ def test_repeated_push_creates_one_job_even_after_it_is_done(hub: TestClient, da
     assert len(job_ids(database)) == 1
 
 
+def test_creation_with_a_commit_queues_a_delayed_job(hub: TestClient, database: Database):
+    assert deliver(hub, payload("create", "repo")) == "queued"
+    with database.transaction() as session:
+        assert claims.find_oldest_due(session) is None
+
+
+def test_push_after_a_creation_makes_its_job_due(hub: TestClient, database: Database):
+    deliver(hub, payload("create", "repo"))
+    assert deliver(hub, push("three")) == "nothing"
+    with database.transaction() as session:
+        assert [claims.find_oldest_due(session)] == job_ids(database)
+
+
+def test_commit_is_read_in_the_spelling_of_the_library_too(hub: TestClient, database: Database):
+    content = push()
+    content["repo"]["head_sha"] = content["repo"].pop("headSha")
+    assert deliver(hub, content) == "queued"
+
+
 def test_push_of_an_indexed_commit_is_ignored(hub: TestClient, database: Database):
     entries.put(database, "owner/model", [1, 2], commit="two")
     assert deliver(hub, push()) == "nothing"
@@ -124,7 +143,7 @@ def test_push_of_an_indexed_commit_is_ignored(hub: TestClient, database: Databas
         push(repo={"name": "gpt2"}),
         push(repo={"name": "local/mine"}),
         payload("create", "discussion", head=None),
-        payload("create", "repo"),
+        payload("create", "repo", head=None),
         payload("update", "repo.config", head=None),
     ],
 )

@@ -1,0 +1,21 @@
+"""Counts the gated repos that a crawl queues.
+
+Revision ID: 0003
+Revises: 0002
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("crawls", sa.Column("gated", sa.BigInteger(), server_default=sa.text("0"), nullable=False))
+
+
+def downgrade() -> None:
+    op.drop_column("crawls", "gated")

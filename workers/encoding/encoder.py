@@ -177,7 +177,7 @@ class Encoder:
         self, finetunes: Sequence[FineTune], plan: TokenPlan, parts: Sequence[TokenPlan]
     ) -> list[Trace | CatalogError]:
         for finetune in finetunes:
-            if self._prove_kinds and finetune.path != "full" and finetune.kind not in self._kind_errors:
+            if self._prove_kinds and finetune.path != "full" and _kind(finetune) not in self._kind_errors:
                 self._prove_kind(finetune)
         results: dict[int, Trace | CatalogError] = {}
         for path, plain in dict.fromkeys(self._route(finetune) for finetune in finetunes):
@@ -190,7 +190,7 @@ class Encoder:
 
     def _route(self, finetune: FineTune) -> tuple[str, bool]:
         """The path of a fine-tune, and whether its kind was disproved, so that it runs on the plain path."""
-        disproved = self._kind_errors.get(finetune.kind, 0.0) > self._max_kind_error
+        disproved = self._kind_errors.get(_kind(finetune), 0.0) > self._max_kind_error
         return (self._reference_path(finetune) if disproved else finetune.path), disproved
 
     def _reference_path(self, finetune: FineTune) -> str:
@@ -221,7 +221,7 @@ class Encoder:
             log.info("%s does not prove its kind, %s: %s", finetune.name, finetune.kind, (trace, expected))
             return
         error = relative_error(trace, expected)
-        self._kind_errors[finetune.kind] = error
+        self._kind_errors[_kind(finetune)] = error
         if error > self._max_kind_error:
             log.warning("%s fine-tunes of %s run on the plain path: error %.1e", finetune.kind, self.base.repo, error)
 
@@ -290,6 +290,11 @@ class Encoder:
             whole=any(feature.whole_prompts for feature in features),
         )
         return plan.to(self.base.device)
+
+
+def _kind(finetune: FineTune) -> str:
+    """The kind of a fine-tune that is proven; LoRA beyond low-rank pairs of linear layers is one of its own."""
+    return "lora (peft)" if (finetune.kind, finetune.path) == ("lora", "peft") else finetune.kind
 
 
 def feature_space(feature: Feature, layer: int, probe_set: str, dtype: str) -> Space:

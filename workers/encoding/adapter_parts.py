@@ -15,7 +15,7 @@ from catalog.errors import InvalidAdapterConfig, ShapeMismatch, UnsupportedAdapt
 from workers.encoding.module_names import TASK_HEADS, ModuleNames, head_part, submodule
 from workers.encoding.parameter_lora import LowRankPairs, ParameterNames, sort_pairs
 from workers.finetunes.finetune import FineTune
-from workers.finetunes.lora_config import LORA_KEY, PEFT_PREFIX, target_parameters
+from workers.finetunes.lora_config import LORA_KEY, MIXTURE_MODULE, PEFT_PREFIX, target_parameters
 from workers.finetunes.peft_kinds import KINDS
 from workers.finetunes.tensor_names import SHARED_PREFIX
 
@@ -125,6 +125,11 @@ def _sort_tensor(
         parts.layers[base_name] = tensor
     else:
         module = _module_of(base_name, finetune)
+        if MIXTURE_MODULE.search(module) and places.layer(module) is None:
+            raise UnsupportedAdapter(
+                f"{module[:120]} is part of a mixture of experts, of which only LoRA and DoRA without biases can run: "
+                "merge the adapter into its base, and submit the merged model."
+            )
         if isinstance(submodule(model, module), nn.Linear | nn.Embedding | Conv1D):
             parts.targets[module] = name[: len(name) - len(base_name) + len(module)]
         parts.layers[PEFT_PREFIX + base_name] = tensor
@@ -180,10 +185,10 @@ def _is_task_head(part: str, config: Mapping[str, Any], names: ModuleNames) -> b
     """Whether a part of an adapter is a head that computes something else than the tokens' logits: it is one that
     transformers' or TRL's classes have, or it was trained in full beside the headless model.
     """
-    if part in names.parts or head_part(part) is not None:
+    if part in (*names.parts, *EMBEDDING_NAMES, "model", names.model.base_model_prefix) or head_part(part) is not None:
         return False
     saved = config.get("modules_to_save")
-    return part in TASK_HEADS or (isinstance(saved, list) and part in saved and part not in EMBEDDING_NAMES)
+    return part in TASK_HEADS or (isinstance(saved, list) and part in saved)
 
 
 def _check_question_class(tensors: Mapping[str, Tensor], model: PreTrainedModel) -> None:

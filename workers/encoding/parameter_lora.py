@@ -197,10 +197,12 @@ def sort_pairs(
 
     Raises `InvalidAdapterConfig`, `ShapeMismatch`, `UnsupportedAdapter`.
     """
+    result = LowRankPairs()
+    if not pairs:
+        return result
     base_names = {name: base_name(name) for name in pairs}
     nested = Counter(_owner(in_base) for in_base in base_names.values())
     scales = _Scales(finetune.config)
-    result = LowRankPairs()
     for name, in_base in base_names.items():
         owner = _owner(in_base)
         place = names.place(owner, in_base.count(NESTED), nested[owner])

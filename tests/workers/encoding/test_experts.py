@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from catalog.errors import CatalogError, InvalidAdapterConfig, ShapeMismatch, UnsupportedAdapter
 from tests.support.pico_experts import (
+    ALPHA,
     CONFIG,
     EXPERTS,
     FAMILIES,
@@ -325,3 +326,22 @@ def test_expert_that_the_base_does_not_have_is_refused(mixtures: Mixtures, tmp_p
     publish_by_layer(mixture.folder, tmp_path, lambda module: module.endswith(".3.w1"))
     with pytest.raises(ShapeMismatch, match=r"no module layers\.0\.block_sparse_moe\.experts\.7\.w1"):
         mixture.encode(rewrite(tmp_path, rename("experts.3.", "experts.7.")))
+
+
+def test_kind_that_experts_cannot_have_is_refused_by_name(mixtures: Mixtures, tmp_path: Path):
+    mixture = mixtures["mixtral"]
+    publish_by_layer(mixture.folder, tmp_path, lambda module: module.endswith(".3.w1"))
+    rewrite(tmp_path, rename(".lora_", ".hada_"))
+    (tmp_path / CONFIG).write_text(json.dumps({"peft_type": "LOHA", "r": RANK, "alpha": ALPHA}))
+    with pytest.raises(UnsupportedAdapter, match="part of a mixture of experts, of which only LoRA"):
+        mixture.encode(tmp_path)
+
+
+def test_experts_of_a_reduced_base_have_nearly_the_same_vector(mixtures: Mixtures, tmp_path: Path):
+    mixture = mixtures["mixtral"]
+    publish_by_layer(mixture.folder, tmp_path, in_blocks)
+    exact = mixture.encode(tmp_path)
+    resident = ResidentBase.load(mixture.folder, "pico/mixtral", "0", dtype="bfloat16")
+    reduced = Mixture(mixture.folder, Encoder(resident, PROBES)).encode(tmp_path)
+    cosine = float(reduced @ exact / (np.linalg.norm(reduced) * np.linalg.norm(exact)))
+    assert cosine > 0.99

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from catalog.errors import UnsupportedAdapter
+from tests.support import pico_experts
 from tests.support.pico_adapters import publish
 from tests.support.pico_models import add_noise, load, load_with, make_base
 from workers.encoding.guard import BaseGuard
@@ -47,6 +48,16 @@ def test_changes_match_the_merged_model(architecture: str, base: Path, tmp_path:
     folder = publish(base, tmp_path / kind, architecture, kind)
     actual = {name: change for name, change in changes(base, folder).items() if change.abs().max() > 1e-5}
     wanted = expected(base, load_with(base, folder).merge_and_unload())
+    assert actual.keys() == wanted.keys()
+    for name, change in wanted.items():
+        torch.testing.assert_close(actual[name], change.detach(), atol=2e-5, rtol=1e-3)
+
+
+def test_changes_of_experts_match_merged_weights(tmp_path: Path):
+    base = pico_experts.make_base(tmp_path / "base", "mixtral")
+    merged = pico_experts.publish_by_layer(base, tmp_path / "adapter", lambda module: "block_sparse_moe" in module)
+    actual = changes(base, tmp_path / "adapter")
+    wanted = expected(base, load(pico_experts.write_merged(base, tmp_path / "merged", merged)))
     assert actual.keys() == wanted.keys()
     for name, change in wanted.items():
         torch.testing.assert_close(actual[name], change.detach(), atol=2e-5, rtol=1e-3)

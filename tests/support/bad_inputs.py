@@ -366,7 +366,10 @@ FOLDERS: dict[str, BadInput] = {
     "experts_that_do_not_exist": BadInput(
         tensors(
             lambda weights: weights.update(
-                {f"{Q.replace('self_attn.q_proj', 'mlp.experts')}.lora_A.weight": torch.ones(4, 8)}
+                {
+                    f"{Q.replace('self_attn.q_proj', 'mlp.experts')}.lora_{side}.weight": torch.ones(4, 4)
+                    for side in "AB"
+                }
             ),
             target_parameters=["experts.down_proj"],
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -15,7 +15,15 @@ from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, validate_repo_id
 from pydantic import SecretStr
 
-from catalog.errors import HubUnavailable, Refused, TooManyFiles, UnsupportedBase
+from catalog.errors import (
+    CatalogError,
+    HubUnavailable,
+    NoSupportedWeights,
+    PickledWeights,
+    Refused,
+    TooManyFiles,
+    UnsupportedBase,
+)
 from catalog.models.repository.models import Metadata
 from workers.finetunes.json_file import read_object
 from workers.finetunes.repo_files import (
@@ -39,6 +47,7 @@ __all__ = ["FetchOptions", "Hub", "Progress", "RepoFile", "RepoSnapshot"]
 
 NO_METADATA = Metadata()
 
+MAX_LISTED_BRANCHES = 4  # a request for each
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -152,9 +161,35 @@ class Hub:
 
         Raises `TooManyFiles`, `UnsafePath`, `PickledWeights`, `NoSupportedWeights`, `FileTooLarge`.
         """
-        choice = choose_finetune(snapshot.repo_id, self._checked_paths(snapshot))
+        paths = self._checked_paths(snapshot)
+        try:
+            choice = choose_finetune(snapshot.repo_id, paths)
+        except NoSupportedWeights as error:
+            if (branch := self._branch_with_model(snapshot)) is None:
+                raise
+            raise NoSupportedWeights(
+                f"{snapshot.repo_id} has no model on this branch, but one on its branch {branch[:120]}: submit it with "
+                f"{branch[:120]} as its revision."
+            ) from error
         self._files.check_sizes(snapshot.repo_id, self._chosen(snapshot, choice.paths))
         return choice
+
+    def _branch_with_model(self, snapshot: RepoSnapshot) -> str | None:
+        """The first other branch that holds a fine-tune, to name it in an error; None if the Hub lists none."""
+        url = f"{self._endpoint}/api/models/{snapshot.repo_id}/refs"
+        try:
+            with hub_errors(snapshot.repo_id, None):
+                response = get_session().get(url, headers=build_hf_headers(token=self._token))
+                hf_raise_for_status(response)
+                names = branches_except(response.json(), snapshot.sha)
+            for name in names[:MAX_LISTED_BRANCHES]:
+                branch = self.resolve(snapshot.repo_id, name)
+                with suppress(NoSupportedWeights, PickledWeights):
+                    choose_finetune(branch.repo_id, self._checked_paths(branch))
+                    return name
+        except CatalogError:  # the repo is refused for what it is, whatever the Hub says of its branches
+            return None
+        return None
 
     def choose_base(self, snapshot: RepoSnapshot) -> Choice:
         """The config, tokenizer and safetensors files of a base model. Raises what `choose` raises."""
@@ -222,6 +257,16 @@ class Hub:
         for file in snapshot.files:
             check_path(file.path)
         return [file.path for file in snapshot.files]
+
+
+def branches_except(refs: object, sha: str) -> list[str]:
+    """The names of the branches in the Hub's answer that point to another commit."""
+    branches = refs.get("branches") if isinstance(refs, dict) else None
+    return [
+        branch["name"]
+        for branch in (branches if isinstance(branches, list) else [])
+        if isinstance(branch, dict) and isinstance(branch.get("name"), str) and branch.get("targetCommit") != sha
+    ]
 
 
 def read_base_config(folder: Path, name: str) -> dict[str, object]:

@@ -44,6 +44,16 @@ PATTERNS = [
     "(a|aa)+x",
     "(?P<layer>layers)?.*[^a-p]_proj",
     r"(?:model\.)?layers\.\d{1,1}\..*",
+    r"(model\.)?layers\.1\..*",
+    r"^(model\.)?layers\.1\..*",
+    r"(model\.)?(layers\.)?1\.self_attn\.q_proj$",
+    r"model\.layers\.([0-9]|1[01])\.self_attn\.(q|k|v|o)_proj",
+    r".*\.layers\.(?:1|11)\..*(q_proj|k_proj|v_proj|o_proj)$",
+    r"(self_attn|mlp)\..*?_proj",
+    r"[^.]*q\_proj",
+    r"\bq_proj\b",
+    r"(?i:Q_PROJ)",
+    r"layers\.1\.[\w.]+",
 ]
 
 

@@ -14,7 +14,7 @@ from catalog.errors import (
     UnsupportedBase,
 )
 from catalog.models.repository.models import Metadata
-from tests.support.hub_client import ADAPTER, MODEL, fetch_all, files_in
+from tests.support.hub_client import ADAPTER, MODEL, fetch_all, files_in, make_hub
 from tests.support.hub_server import Answer, HubServer, ScriptedHub
 from workers.hub.client import Hub, RepoFile, RepoSnapshot
 
@@ -183,6 +183,30 @@ def test_base_without_a_valid_config_is_unsupported(hub_server: HubServer, hub: 
     hub_server.commit(repo_id, files)
     with pytest.raises(UnsupportedBase):
         hub.base_config(hub.resolve(repo_id))
+
+
+def test_branch_with_an_adapter_is_named(scripted_hub: ScriptedHub, tmp_path: Path):
+    scripted_hub.publish("o/n", {"README.md": b"text"})
+    main, other, good = ScriptedHub.sha, "6" * 40, "7" * 40
+    branches = [{"name": name, "targetCommit": sha} for name, sha in (("main", main), ("wip", other), ("r16", good))]
+    scripted_hub.answer("/api/models/o/n/refs", Answer(body=json.dumps({"branches": branches, "tags": []}).encode()))
+    for name, sha, files in (("wip", other, ["README.md"]), ("r16", good, list(ADAPTER))):
+        info = {"id": "o/n", "sha": sha, "siblings": [{"rfilename": file} for file in files], "private": False}
+        body = json.dumps(info | {"gated": False}).encode()
+        scripted_hub.answer(f"/api/models/o/n/revision/{name}", Answer(body=body))
+    hub = make_hub(scripted_hub.url, tmp_path)
+    with pytest.raises(NoSupportedWeights, match=r"but one on its branch r16: submit it with r16 as its revision"):
+        hub.choose(hub.resolve("o/n"))
+    assert hub.choose(hub.resolve("o/n", "r16")).weights == ("adapter_model.safetensors",)
+
+
+@pytest.mark.parametrize("refs", [b"{}", b"[]", b'{"branches": 7}', b'{"branches": [7, {"name": 7}]}', b"<html>"])
+def test_refusal_does_not_depend_on_the_list_of_branches(scripted_hub: ScriptedHub, tmp_path: Path, refs: bytes):
+    scripted_hub.publish("o/n", {"README.md": b"text"})
+    scripted_hub.answer("/api/models/o/n/refs", Answer(body=refs))
+    hub = make_hub(scripted_hub.url, tmp_path)
+    with pytest.raises(NoSupportedWeights, match="no weights yet"):
+        hub.choose(hub.resolve("o/n"))
 
 
 def test_snapshot_without_weights_is_rejected(hub: Hub):

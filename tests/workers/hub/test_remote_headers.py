@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from app.deployment.embedded import EmbeddedServers
 from catalog.database import Database
@@ -120,6 +120,26 @@ def test_good_adapter_is_downloaded_once_and_embedded(scripted_hub: ScriptedHub,
     assert ingest("o/n") == (JobState.DONE, None)
     for name, body in files.items():
         assert sum(count for path, count in scripted_hub.bytes_sent.items() if path.endswith(name)) == len(body)
+
+
+def test_shards_of_an_adapter_are_downloaded_and_embedded(scripted_hub: ScriptedHub, ingest: Ingest, tmp_path: Path):
+    files = good_files(tmp_path / "good")
+    tensors = load(files.pop("adapter_model.safetensors"))
+    for number in (1, 2):
+        half = {name: tensor for place, (name, tensor) in enumerate(tensors.items()) if place % 2 == number - 1}
+        files[f"adapter_model-{number:05}-of-00002.safetensors"] = save(half)
+    scripted_hub.publish("o/n", files)
+    assert ingest("o/n") == (JobState.DONE, None)
+
+
+def test_adapter_of_mlx_is_embedded_without_its_checkpoints(scripted_hub: ScriptedHub, ingest: Ingest):
+    name = "model.layers.0.self_attn.q_proj"
+    weights = save({f"{name}.lora_a": np.ones((32, 4), np.float32), f"{name}.lora_b": np.ones((4, 32), np.float32)})
+    config = {"num_layers": 2, "lora_parameters": {"rank": 4, "scale": 20.0}, "model": pico.BASE_ID}
+    files = {"adapter_config.json": json.dumps(config).encode(), "adapters.safetensors": weights}
+    scripted_hub.publish("o/n", {**files, "0000100_adapters.safetensors": b"checkpoint"})
+    assert ingest("o/n") == (JobState.DONE, None)
+    assert not scripted_hub.download_requests("0000100_adapters.safetensors")
 
 
 @pytest.mark.parametrize("ingest", ["hub_server"], indirect=True)

@@ -79,7 +79,8 @@ def sort_tensors(finetune: FineTune, model: PreTrainedModel, *, hooks: bool = Tr
     tensors = {name: tensor for name, tensor in tensors.items() if name in base_names}
     places = ParameterNames(model, target_parameters(config))
     pairs = sort_pairs(_low_rank_pairs(finetune, tensors), finetune, places, lambda name: names.find(name) or name)
-    plain = not (config.get("use_dora") or config.get("lora_bias"))
+    is_lora = config["peft_type"] in ("LORA", "ADALORA")  # in other types, a tensor of LoRA is an error
+    plain = is_lora and not (config.get("use_dora") or config.get("lora_bias"))
     only_in_hooks = config["peft_type"] not in KINDS  # AdaLoRA
     parts = AdapterParts(pairs, plain_lora=plain, hooked=plain and (hooks or only_in_hooks))
     parts.notes.extend(

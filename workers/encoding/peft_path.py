@@ -9,6 +9,7 @@ and tensors are restored, and its checksum is compared.
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -34,6 +35,8 @@ from workers.finetunes.lora_config import PEFT_PREFIX
 from workers.finetunes.peft_kinds import feedforward_settings, lora_settings, peft_config
 
 UNKNOWN_TYPE = "of-an-adapter"
+
+_SIZE_MISMATCH = re.compile(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,14 +126,19 @@ def _inject(parts: AdapterParts, finetune: FineTune, model: PreTrainedModel) -> 
         except RuntimeError as error:
             if "size mismatch" not in str(error):
                 raise
-            raise ShapeMismatch(f"The shapes of config, base and tensors differ: {error}"[:400]) from error
+            raise ShapeMismatch(_size_mismatch(str(error))) from error
     if loaded.unexpected_keys:
         raise InvalidAdapterConfig(
-            f"Unexpected tensors for this adapter type: {', '.join(sorted(loaded.unexpected_keys)[:3])}."
+            f"{min(loaded.unexpected_keys)[:120]} is no tensor of a {finetune.config['peft_type']} adapter with this "
+            "config: write the settings of the training into adapter_config.json, or save it again with PEFT's "
+            "save_pretrained."
         )
     missing = [name for name, tensor in (*tuned.named_parameters(), *tuned.named_buffers()) if tensor.is_meta]
     if missing:
-        raise InvalidAdapterConfig(f"The adapter's weights lack {', '.join(missing[:3])}.")
+        raise InvalidAdapterConfig(
+            f"The file lacks tensors that a {finetune.config['peft_type']} adapter with this config has, such as "
+            f"{missing[0][:120]}: save the adapter again with PEFT's save_pretrained."
+        )
     tuned.eval()
 
 
@@ -146,6 +154,14 @@ def _unknown_type(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.config = config
+
+
+def _size_mismatch(message: str) -> str:
+    """The first tensor of torch's error, and what to do."""
+    what = "The shapes of the tensors do not fit the config and the base"
+    if match := _SIZE_MISMATCH.search(message):
+        what = f"{match[1][:120]} is {match[2][:80]} in the file, and {match[3][:80]} by the config and the base"
+    return f"{what}: submit the adapter with the config and the base that it was trained with."
 
 
 def _derived_settings(parts: AdapterParts, finetune: FineTune, model: PreTrainedModel) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from catalog.errors import (
 from catalog.models.repository.models import Metadata
 from workers.finetunes.json_file import read_object
 from workers.finetunes.repo_files import (
+    ADAPTER_CONFIG,
     MAX_DESCRIPTION_BYTES,
     Choice,
     RepoFile,
@@ -222,7 +223,13 @@ class Hub:
 
         Raises `UnsupportedBase` if there is none, and what `fetch` raises.
         """
-        if "config.json" not in self._checked_paths(snapshot):
+        paths = self._checked_paths(snapshot)
+        if "config.json" not in paths and ADAPTER_CONFIG in paths:
+            raise UnsupportedBase(
+                f"{snapshot.repo_id} holds an adapter and no base model. "
+                "Merge it into its base, and name the merged model."
+            )
+        if "config.json" not in paths:
             raise UnsupportedBase(f"{snapshot.repo_id} has no config.json, so it is not a base model.")
         folder = self.fetch(snapshot, Choice("", ("config.json",)), options)
         return read_base_config(folder, snapshot.repo_id)

@@ -337,6 +337,12 @@ def test_base_with_a_quantized_part_is_unsupported(resolver: BaseResolver, bases
         resolver.resolve({"declared": "quantized/part"})
 
 
+def test_adapter_is_no_base(hub_server: HubServer, resolver: BaseResolver):
+    hub_server.commit("adapted/first", {"adapter_config.json": b"{}", "adapter_model.safetensors": b""})
+    with pytest.raises(UnsupportedBase, match="adapted/first holds an adapter and no base model"):
+        resolver.resolve({"declared": "adapted/first"})
+
+
 def test_broken_folder_is_unresolved_with_the_reason(resolver: BaseResolver, bases: Path):
     put_base(bases, "broken/base", {"config.json": b"{}", "model.safetensors": b"short"})
     with pytest.raises(BaseUnresolved, match="truncated"):

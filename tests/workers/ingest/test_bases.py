@@ -13,14 +13,20 @@ from catalog.jobs import submissions
 from catalog.jobs.repository import jobs
 from catalog.models.repo_ref import RepoRef
 from catalog.models.repository import models
+from catalog.reindexes import cutover
+from catalog.reindexes.service import create
 from catalog.spaces import repository as spaces
-from catalog.tables import Job
+from catalog.spaces.probes import load_probes
+from catalog.tables import Job, ReindexState
 from catalog.vectors.repository import vectors
 from catalog.vectors.repository.vectors import StoredEncoding
 from tests.support import pico
 from tests.support.hub_server import HubServer
 from tests.support.pipeline import make_pipeline
+from tests.support.reindexes import EVERYTHING, EXACT_BYTES, get_reindex, list_jobs
+from workers.bases.residents import MeasurementSettings
 from workers.ingest.pipeline import Pipeline
+from workers.maintenance.reindexer import Reindexer
 
 FEATURE = ("delta_activations",)
 
@@ -77,6 +83,32 @@ def test_declared_revision_has_its_own_space_and_leaves_the_serving_one_to_other
     assert not np.allclose(at_revision.vector, at_newest.vector, rtol=1e-2)
     with database.transaction() as session:
         assert spaces.pinned_commit(session, "revised/llama") == new
+
+
+def test_reindex_measures_a_declared_revision_into_its_own_space(
+    database: Database, pipeline: Pipeline, hub_server: HubServer, adapter: Path, commits: tuple[str, str]
+):
+    commit(hub_server, "tuned/at-revision", adapter, revision=commits[0])
+    commit(hub_server, "tuned/at-newest", adapter, revision=None)
+    for repo in ("tuned/at-revision", "tuned/at-newest"):
+        ingest(database, pipeline, repo)
+    before = stored(database, "tuned/at-revision")
+    reindex_id = create(database, EVERYTHING).id
+    contract = MeasurementSettings(load_probes()).spaces()
+    reindexer = Reindexer(database, contract, max_queued=1_000, exact_bytes=EXACT_BYTES, readiness_interval=0)
+    for _ in range(20):
+        reindexer.step()
+        for job in list_jobs(database, reindex_id):
+            pipeline.ingest(job.id)
+        if get_reindex(database, reindex_id).state == ReindexState.READY:
+            break
+
+    cutover.cut_over(database, reindex_id, exact_bytes=EXACT_BYTES)
+
+    at_revision, at_newest = stored(database, "tuned/at-revision"), stored(database, "tuned/at-newest")
+    assert (at_newest.space.edition, at_newest.space.serving) == (reindex_id, True)
+    assert (at_revision.space.key, at_revision.revision.base_sha) == (before.space.key, commits[0])
+    np.testing.assert_allclose(at_revision.vector, before.vector, rtol=1e-3, atol=1e-5)
 
 
 def test_vector_at_a_declared_revision_is_that_of_the_same_base_in_a_folder(

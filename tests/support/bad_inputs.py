@@ -255,6 +255,13 @@ def with_index(shard: str) -> Callable[[Path], object]:
     return change
 
 
+def packed(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    weights["model.layers.0.mlp.up_proj.weight"] = weights["model.layers.0.mlp.up_proj.weight"].to(torch.int8)
+    save_file(weights, path)
+
+
 def corrupt_model(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-4])
@@ -399,7 +406,9 @@ FOLDERS: dict[str, BadInput] = {
     "auto_map": BadInput(config(auto_map={"AutoModel": "modeling.Model"}), "remote_code"),
     "trust_remote_code": BadInput(config(trust_remote_code=True), "remote_code"),
     "full_with_auto_map": BadInput(full(with_code, auto_map={"AutoModel": "modeling.Model"}), "remote_code"),
-    "full_with_trust_remote_code": BadInput(full(with_code, trust_remote_code=True), "remote_code"),
+    "full_with_trust_remote_code": BadInput(
+        full(with_code, trust_remote_code=True, model_type="custom"), "remote_code"
+    ),
     # JSON
     "config_of_a_list": BadInput(config_text("[]"), "invalid_adapter_config"),
     "config_of_a_word": BadInput(config_text('"LORA"'), "invalid_adapter_config"),
@@ -420,10 +429,11 @@ FOLDERS: dict[str, BadInput] = {
     "no_weights": BadInput(no_weights, "no_supported_weights", "no weights yet: submit"),
     # full models
     "full_truncated": BadInput(full(corrupt_model), "corrupt_weights"),
-    "full_quantized": BadInput(full(str, quantization_config={"quant_method": "gptq"}), "quantized_weights"),
+    "full_quantized": BadInput(full(packed, quantization_config={"quant_method": "gptq"}), "quantized_weights"),
     "full_quantized_in_a_part": BadInput(
         full(
-            str, text_config={"quantization_config": {"quant_method": "fp8", "modules_to_not_convert": [SLOW_PATTERN]}}
+            packed,
+            text_config={"quantization_config": {"quant_method": "fp8", "modules_to_not_convert": [SLOW_PATTERN]}},
         ),
         "quantized_weights",
     ),
@@ -512,6 +522,18 @@ FOLDERS: dict[str, BadInput] = {
     ),
     "adapter_of_mlx_without_a_scale": BadInput(
         mlx(lora_parameters={"rank": 4}), "invalid_adapter_config", "scale in lora_parameters.*write the number"
+    ),
+    "full_with_a_text_config_of_a_list": BadInput(full(str, text_config=["llama"]), "invalid_model_config"),
+    "full_with_a_text_config_of_settings": BadInput(full(str, text_config={"hidden_size": 7}), "invalid_model_config"),
+    "full_of_a_billion_layers": BadInput(full(str, num_hidden_layers=10**9), "invalid_model_config"),
+    "full_of_a_billion_layer_types": BadInput(
+        full(str, model_type="qwen2", num_hidden_layers=10**9, use_sliding_window=True), "invalid_model_config"
+    ),
+    "full_of_a_billion_repeated_layers": BadInput(
+        full(str, model_type="gpt_neo", attention_types=[[["global", "local"], 10**9]]), "invalid_model_config"
+    ),
+    "full_of_more_modules_than_tensors": BadInput(
+        full(str, model_type="deepseek_v3", num_hidden_layers=4000, moe_layer_freq=1), "invalid_model_config"
     ),
     "index_out_of_the_folder": BadInput(full(with_index("../index_out_of_the_folder-outside")), "corrupt_weights"),
     "index_of_an_absolute_path": BadInput(full(with_index("/dev/zero")), "corrupt_weights"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from catalog.errors import Refused
 from workers.bases.aliases import MIRROR_OWNERS, without_endings
-from workers.finetunes.finetune import quantization
+from workers.finetunes.model_config import quantization
 from workers.hub.client import FetchOptions, Hub, RepoSnapshot
 
 _TOKENIZER_FILES = frozenset({"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"})

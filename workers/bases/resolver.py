@@ -20,7 +20,7 @@ from workers.bases.mirrors import is_conversion, is_copy, weights_hash
 from workers.bases.names import MAX_CLAIM_CHARACTERS, Candidate, read_claim, read_revision
 from workers.finetunes.card import bases_in_card
 from workers.finetunes.content import content_sha
-from workers.finetunes.finetune import refuse_quantized
+from workers.finetunes.model_config import refuse_quantized
 from workers.finetunes.shape_fit import Fit, Shape, compare, weight_shapes
 from workers.hub.client import DEFAULT_OPTIONS, FetchOptions, Hub, read_base_config
 from workers.hub.remote_headers import remote_shapes

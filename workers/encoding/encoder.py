@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from catalog.errors import CatalogError, InvalidInput, NonFiniteVector
+from catalog.errors import CatalogError, InvalidInput, NonFiniteVector, UnsupportedBase
 from catalog.spaces.contract import Space
 from catalog.spaces.probes import ProbeSet
 from workers.encoding import kernels
@@ -248,10 +248,12 @@ class Encoder:
         encodings = [result for result in results if isinstance(result, Encoding)]
         if not encodings or self.layer != -1 or EXPLAINED_FEATURE not in encodings[0].vectors:
             return list(results)
+        try:
+            head = self.base.head
+        except UnsupportedBase:  # an embedding model, whose hidden states need no head
+            return list(results)
         vectors = np.stack([encoding.vectors[EXPLAINED_FEATURE] for encoding in encodings])
-        explanations = iter(
-            explain(torch.from_numpy(vectors).to(self.base.device), self.base.head, self.base.tokenizer)
-        )
+        explanations = iter(explain(torch.from_numpy(vectors).to(self.base.device), head, self.base.tokenizer))
         return [
             replace(result, explanation=next(explanations)) if isinstance(result, Encoding) else result
             for result in results

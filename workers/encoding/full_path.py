@@ -16,20 +16,20 @@ from typing import Any
 import torch
 from accelerate.utils import get_max_memory
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from catalog.errors import CatalogError, InvalidModelConfig, NonFiniteWeights, ShapeMismatch, UnsupportedBase
 from workers.encoding.forward import PLAIN, ForwardPass, Proof
-from workers.encoding.model_loading import DTYPES, clean_view, load_config, load_headless
-from workers.encoding.output_head import load_head
+from workers.encoding.model_loading import DTYPES, clean_view, load_headless, outline
+from workers.encoding.output_head import input_embeddings, load_head
 from workers.encoding.resident_base import ResidentBase
 from workers.encoding.token_plan import TokenPlan, plan_proof
 from workers.encoding.trace import Trace
 from workers.finetunes.finetune import FineTune
 from workers.process.scratch import scratch
 
-# integer settings in which a fine-tune may differ from its base; all others are the architecture
-FREE_SETTINGS = ("token_id", "vocab_size", "max_position", "window", "pretraining_tp", "num_logits_to_keep")
+# compared by name, because a mismatch of them says more than one of a tensor's shape
+SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads")
 
 
 @dataclass(eq=False)
@@ -61,15 +61,11 @@ class FullPath:
                 torch.cuda.empty_cache()
 
     def _load_and_run(self, finetune: FineTune, plan: TokenPlan) -> Trace:
-        names = [path.name for path in finetune.folder.iterdir()]
-        with (
-            clean_view(finetune.folder, names, finetune.config) as view,
-            scratch() as offload,
-        ):
-            config = load_config(view, finetune.shapes, InvalidModelConfig)
-            check_architecture(config, self.base.model.config, finetune.shapes, plan)
+        with clean_view(finetune.folder, finetune.config) as view, scratch() as offload:
+            tuned = outline(view, InvalidModelConfig)
+            check_architecture(tuned, self.base.model, finetune.shapes, plan)
             dtype, placement = self._placement(finetune, str(offload))
-            model = load_headless(view, config, dtype, InvalidModelConfig, **placement)
+            model = load_headless(view, tuned.config, dtype, InvalidModelConfig, **placement)
             check_finite(model)
             forward = ForwardPass(model, DTYPES[dtype], plain=self.base.forward.is_plain)
             if self.proof is None and not forward.is_plain:
@@ -78,7 +74,7 @@ class FullPath:
                 trace = forward.run(plan)[0]
             if not plan.head:
                 return trace
-            head = load_head(view, model, self.base.device)
+            head = load_head(view, model, self.base.device, InvalidModelConfig)
             return replace(trace, head=head.truncate(self.base.vocabulary))
 
     def _placement(self, finetune: FineTune, offload: str) -> tuple[str, dict[str, Any]]:
@@ -101,25 +97,53 @@ class FullPath:
 
 
 def check_architecture(
-    tuned: PreTrainedConfig, base: PreTrainedConfig, shapes: Mapping[str, tuple[int, ...]], plan: TokenPlan
+    tuned: PreTrainedModel, base: PreTrainedModel, shapes: Mapping[str, tuple[int, ...]], plan: TokenPlan
 ) -> None:
-    """Raises `ShapeMismatch` if the architecture of a model differs from its base's, except in the vocabulary size, and
-    `InvalidModelConfig` if the model has no embedding for its vocabulary.
+    """Raises `ShapeMismatch` if the decoder of a model has other tensors than its base's, except in the sizes of the
+    vocabulary and the context, and `InvalidModelConfig` if the model has no embedding for its vocabulary.
+
+    `tuned` has no weights. Settings that change no shape belong to the fine-tune, which runs with its own config.
     """
-    if tuned.model_type != base.model_type:
-        raise ShapeMismatch(f"The base is a {base.model_type} model, and the fine-tune a {tuned.model_type} model.")
-    tuned_settings, base_settings = tuned.get_text_config().to_dict(), base.get_text_config().to_dict()
-    for name, value in base_settings.items():
-        fixed = type(value) is int and not any(name_part in name for name_part in FREE_SETTINGS)
-        if fixed and tuned_settings.get(name) != value:
-            raise ShapeMismatch(f"{name} is {value} in the base and {str(tuned_settings.get(name))[:40]} in the model.")
-    vocabulary = tuned.get_text_config().vocab_size
-    if (vocabulary, base.get_text_config().hidden_size) not in shapes.values():
-        raise InvalidModelConfig(f"The config has a vocabulary of {vocabulary}, but no embedding has that size.")
-    if vocabulary <= int(plan.ids.max()):
-        raise ShapeMismatch(
-            f"The model's vocabulary of {vocabulary:,} entries is too small for the tokens of the probes."
+    tuned_text, base_text = tuned.config.get_text_config(), base.config.get_text_config()
+    types = f"The base is a {base_text.model_type} model, and the fine-tune a {tuned_text.model_type} model."
+    if tuned_text.model_type != base_text.model_type and not (_is_part(tuned.config) or _is_part(base.config)):
+        raise ShapeMismatch(types)
+    for name in SIZES:
+        tuned_size, base_size = getattr(tuned_text, name, None), getattr(base_text, name, None)
+        if type(tuned_size) is type(base_size) is int and tuned_size != base_size:
+            raise ShapeMismatch(f"{name} is {base_size} in the base and {tuned_size} in the model.")
+    if tuple(input_embeddings(tuned).shape) not in shapes.values():
+        raise InvalidModelConfig(
+            f"The config has a vocabulary of {tuned_text.vocab_size}, but no embedding has that size: set vocab_size "
+            "to the number of rows of the embedding."
         )
+    _compare(_fixed_shapes(tuned.get_decoder()), _fixed_shapes(base.get_decoder()), types)
+    if len(input_embeddings(tuned)) <= int(plan.ids.max()):
+        raise ShapeMismatch(
+            f"The model's vocabulary of {tuned_text.vocab_size:,} entries is too small for the tokens of the probes."
+        )
+
+
+def _is_part(config: PreTrainedConfig) -> bool:
+    """Whether a config is of a multimodal model or of its text model, whose type may have another name alone."""
+    return config.get_text_config() is not config or config.model_type.endswith("_text")
+
+
+def _compare(tuned: Mapping[str, tuple[int, ...]], base: Mapping[str, tuple[int, ...]], types: str) -> None:
+    for name in sorted(tuned.keys() ^ base.keys()):
+        raise ShapeMismatch(f"Only the {'base' if name in base else 'fine-tune'} has {name[:120]}. {types}")
+    for name, shape in tuned.items():
+        if shape != base[name]:
+            raise ShapeMismatch(f"{name[:120]} has the sizes {base[name]} in the base and {shape} in the fine-tune.")
+
+
+def _fixed_shapes(decoder: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shapes of all parameters, of embeddings only the width: there may be more tokens or positions."""
+    embeddings = {f"{name}.weight" for name, module in decoder.named_modules() if isinstance(module, nn.Embedding)}
+    return {
+        name: tuple(parameter.shape[1:] if name in embeddings else parameter.shape)
+        for name, parameter in decoder.named_parameters()
+    }
 
 
 def check_finite(model: nn.Module) -> None:

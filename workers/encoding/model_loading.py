@@ -5,65 +5,95 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from catalog.errors import CatalogError, CorruptWeights, Refused
 from catalog.errors.root import first_line
+from workers.finetunes.repo_files import WHOLE_MODEL
+from workers.finetunes.tensor_names import wrapper_patterns
+from workers.finetunes.weight_files import INDEX_FILE, local_headers, tensor_entries
 from workers.process.scratch import scratch
 
-Shapes = Mapping[str, tuple[int, ...]]
-
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-COUNT_SETTING = re.compile(r"layer|expert|block|depth")  # numbers of modules
-MAX_COUNT = 4096
+# what a config may ask for in relation to the tensors in its files, and in any case
+MIN_LAYERS = 4096
+MODULES_PER_TENSOR, MIN_MODULES = 32, 2**14  # modules and parameters; the classes of transformers have up to 7
+FREE_PARAMETERS = 2**24
+# settings by which configs build lists; the numbers of all other modules are limited while they are built
+LAYER_COUNT = re.compile(r"(?<!per_)layers?$|^depths?$")
 # settings that name code (kernels from the Hub, classes in the repo) or other files, change classes for the whole
 # process, or contain regular expressions that transformers would match
 UNSAFE_SETTING = re.compile(
     r"^_|implementation|kernel|auto_map|trust_remote_code|custom_pipelines|transformers_weights|fusion_config"
-    r"|quantization_config"
+    r"|quantization_config|^num_labels$|^id2label$|^label2id$"  # lists of classes, for heads that are not loaded
 )
 
 
 @contextmanager
-def clean_view(folder: Path, names: Sequence[str], config: Mapping[str, Any]) -> Iterator[Path]:
-    """A temporary folder with links to the named weights and a config without unsafe settings.
+def clean_view(folder: Path, config: Mapping[str, Any]) -> Iterator[Path]:
+    """A temporary folder with links to the weights files that transformers loads from `folder`, an index that says what
+    they hold, and a config without unsafe settings.
 
-    transformers reads other files next to a model, and would follow an `adapter_config.json` to the Hub.
+    transformers reads other files next to a model, and would follow an `adapter_config.json` to the Hub. Raises what
+    `local_headers` raises.
     """
+    headers = local_headers(folder)
     with scratch() as view:
         (view / "config.json").write_text(json.dumps(_without_unsafe_settings(config)), encoding="utf-8")
-        for name in names:
-            if name.endswith(".safetensors") or name.endswith(".safetensors.index.json"):
-                (view / name).symlink_to((folder / name).resolve())
+        for file in headers:
+            (view / file).symlink_to((folder / file).resolve())
+        if WHOLE_MODEL not in headers:
+            weight_map = {name: file for file, header in headers.items() for name in header}
+            index = json.dumps({"metadata": {}, "weight_map": weight_map})
+            (view / INDEX_FILE).write_text(index, encoding="utf-8")
         yield view
 
 
-def load_config(view: Path, shapes: Shapes, refused: type[Refused]) -> PreTrainedConfig:
-    """Load a config, and check that its model is not larger than the files. Raises `refused`."""
+def load_config(view: Path, refused: type[Refused]) -> PreTrainedConfig:
+    """The config of a clean view whose model is not larger than its files. Raises `refused`."""
+    return outline(view, refused).config
+
+
+def outline(view: Path, refused: type[Refused]) -> PreTrainedModel:
+    """The headless model of a clean view without its weights, on the device "meta", if it is not larger than the files.
+
+    Raises `refused`.
+    """
+    shapes = [entry.shape for entry in tensor_entries(local_headers(view)).values()]
+    content = json.loads((view / "config.json").read_text(encoding="utf-8"))
+    most_layers = max(len(shapes), MIN_LAYERS)
+    for name, count in _layer_counts(content):
+        if count > most_layers:
+            raise refused(f"The config has {name[:40]} = {count:,}, but the files have {len(shapes):,} tensors.")
     try:
         config = AutoConfig.from_pretrained(view, local_files_only=True, trust_remote_code=False)
-        for name, count in _module_counts(config.to_dict()):
-            if count > max(len(shapes), MAX_COUNT):
-                raise refused(f"The config has {name} = {count:,}, but the files have {len(shapes):,} tensors.")
-        with torch.device("meta"):
-            meta_model = AutoModel.from_config(config, trust_remote_code=False, attn_implementation="eager")
+        if not isinstance(config.get_text_config(decoder=True), PreTrainedConfig):
+            raise refused(f"The config's text part is no config of {config.model_type} models.")
+        with torch.device("meta"), _limited_modules(max(MODULES_PER_TENSOR * len(shapes), MIN_MODULES), refused):
+            model = AutoModel.from_config(config, trust_remote_code=False, attn_implementation="eager")
     except CatalogError:
         raise
     except Exception as error:  # validators of configs raise various classes
         raise refused(f"transformers cannot load the config: {first_line(error)}") from error
-    required = sum(tensor.numel() for tensor in (*meta_model.parameters(), *meta_model.buffers()))
-    stored = sum(math.prod(shape) for shape in shapes.values())
-    if required > stored + MAX_COUNT * MAX_COUNT:  # buffers are not in the files, and small
+    required = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    stored = sum(math.prod(shape) for shape in shapes)
+    # masks and tables of positions are not in the files, and small, except those of GPT-2 and its relatives
+    if required > 2 * stored + FREE_PARAMETERS:
         raise refused(f"The config needs {required:,} parameters, but the files have {stored:,}.")
-    return config
+    return model
 
 
 def load_headless(
@@ -98,6 +128,7 @@ def _load(
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            key_mapping=wrapper_patterns(tensor_entries(local_headers(view))) or None,
             output_loading_info=True,
             **options,
         )
@@ -121,12 +152,46 @@ def _without_unsafe_settings(config: Any) -> Any:
     return config
 
 
-def _module_counts(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _module_counts(value)
-        elif type(value) is int and COUNT_SETTING.search(key):
-            yield key, value
+def _layer_counts(config: Any) -> Iterator[tuple[str, int]]:
+    """The numbers of layers in a config, and the sizes of the lists that it writes as a list and a number of times."""
+    for key, value in config.items() if isinstance(config, Mapping) else ():
+        values = value if isinstance(value, list) else [value]
+        if LAYER_COUNT.search(key):
+            yield from ((key, count) for count in values if isinstance(count, int))
+        yield key, _repeated(value)
+        for part in values:
+            yield from _layer_counts(part)
+
+
+def _repeated(value: Any) -> int:
+    """The number of items that GPT-Neo's notation `[[items, times], ...]` stands for."""
+    if not isinstance(value, list):
+        return 0
+    if len(value) == 2 and isinstance(value[0], list) and isinstance(value[1], int):
+        return len(value[0]) * value[1]
+    return sum(_repeated(part) for part in value)
+
+
+@contextmanager
+def _limited_modules(limit: int, refused: type[Refused]) -> Iterator[None]:
+    """Within the context, this thread may build `limit` modules and parameters. Raises `refused`."""
+    thread, count = threading.get_ident(), 0
+
+    def count_registration(*_: object) -> None:
+        nonlocal count
+        count += threading.get_ident() == thread
+        if count > limit:
+            raise refused(f"The config needs more than {limit:,} modules and parameters, and its files have fewer.")
+
+    handles = [
+        register(count_registration)
+        for register in (register_module_module_registration_hook, register_module_parameter_registration_hook)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _first_names(names: Any) -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from catalog.errors import ShapeMismatch, UnsupportedBase
+from catalog.errors import Refused, ShapeMismatch
 from workers.encoding.kernels import linear
+from workers.encoding.lm_class import causal_lm, head_name, is_tied, logit_factors, stored_tensors
 from workers.finetunes.lora_config import LoraModule
-from workers.finetunes.safetensors_file import read_header
 
 ROWS_PER_STEP = 16_384  # of the head, converted to float32 at once
 HEAD_NAMES = ("lm_head", "embed_out")  # GPT-NeoX has the second
@@ -69,25 +67,34 @@ class Head:
         return replace(self, lora=lora)
 
 
-def load_head(folder: Path, model: PreTrainedModel, device: str) -> Head:
-    """The head of a headless model: the one in its files, or its input embeddings if they are tied or there is none.
+def load_head(folder: Path, model: PreTrainedModel, device: str, refused: type[Refused]) -> Head:
+    """The head of a headless model as transformers would load it from `folder`: the one in its files, or its input
+    embeddings if they are tied.
 
-    Raises `UnsupportedBase` if its width does not fit.
+    Raises `refused` if there is none, or none of a form that is known here.
     """
     config = model.config.get_text_config()
-    stored = _stored_tensors(folder, () if config.tie_word_embeddings else HEAD_NAMES)
-    weight = stored["weight"] if "weight" in stored else input_embeddings(model)
-    if weight.is_meta:  # it is streamed from its file when the model runs
-        weight = _stored_tensors(folder, _names_in_files(model, model.get_input_embeddings()))["weight"]
+    lm = causal_lm(model.config)
+    name = (lm and head_name(lm)) or HEAD_NAMES[0]
+    stored = stored_tensors(folder, lm or model, [f"{name}.weight", f"{name}.bias"])
+    tied = is_tied(lm, name) if lm else getattr(model.config, "tie_word_embeddings", False)
+    weight = stored.get(f"{name}.weight")
+    if weight is None and not tied:
+        raise refused(
+            f"There is no output head: the files lack {name}.weight, and the config does not tie it to the embedding. "
+            "Features that read logits (delta_logits, delta_meaning) need it: save the whole causal LM."
+        )
+    if weight is None:
+        weight = _embedding(folder, model)
     if weight.shape[1] != config.hidden_size:
-        raise UnsupportedBase(f"{folder.name} has no output head for hidden states of {config.hidden_size}.")
-    bias = stored.get("bias")
-    return Head(
-        weight.to(device),
-        None if bias is None else bias.to(device),
-        float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0),
-        getattr(config, "final_logit_softcapping", None),
-    )
+        raise refused(f"There is no output head for hidden states of {config.hidden_size} dimensions.")
+    factors = logit_factors(lm, name) if lm else (1.0, None)
+    if factors is None:
+        raise refused(
+            f"{model.config.model_type} models compute logits in a way that is not supported: measure hidden states."
+        )
+    bias = stored.get(f"{name}.bias")
+    return Head(weight.to(device), None if bias is None else bias.to(device), *factors)
 
 
 def input_embeddings(model: PreTrainedModel) -> Tensor:
@@ -95,19 +102,10 @@ def input_embeddings(model: PreTrainedModel) -> Tensor:
     return model.get_input_embeddings().get_parameter("weight")
 
 
-def _names_in_files(model: PreTrainedModel, module: nn.Module) -> list[str]:
-    """The possible names of a headless model's module in the files of the causal LM."""
+def _embedding(folder: Path, model: PreTrainedModel) -> Tensor:
+    """The input embedding, from its file if it is streamed from there when the model runs."""
+    module, weight = model.get_input_embeddings(), input_embeddings(model)
+    if not weight.is_meta:
+        return weight
     name = next(name for name, other in model.named_modules() if other is module)
-    return [f"{model.base_model_prefix}.{name}", f"model.{name}", name]
-
-
-def _stored_tensors(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
-    """The tensors of the first of these modules that the files have, by parameter."""
-    file_of = {name: file for file in sorted(folder.glob("*.safetensors")) for name in read_header(file)}
-    module = next((name for name in names if f"{name}.weight" in file_of), None)
-    tensors = {}
-    for part in ("weight", "bias"):
-        if (path := file_of.get(f"{module}.{part}")) is not None:
-            with safe_open(path, framework="pt") as file:
-                tensors[part] = file.get_tensor(f"{module}.{part}")
-    return tensors
+    return stored_tensors(folder, model, [f"{name}.weight"])[f"{name}.weight"]

@@ -19,9 +19,9 @@ from workers.encoding.forward import PLAIN, ForwardPass, Proof
 from workers.encoding.model_loading import DTYPES, clean_view, load_config, load_headless, load_whole
 from workers.encoding.output_head import Head, input_embeddings, load_head
 from workers.encoding.token_plan import TokenPlan
-from workers.finetunes.finetune import MAX_CONFIG_BYTES, quantization
+from workers.finetunes.finetune import MAX_CONFIG_BYTES
 from workers.finetunes.json_file import read_object
-from workers.finetunes.safetensors_file import read_header
+from workers.finetunes.model_config import refuse_code, refuse_quantized
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +87,19 @@ class ResidentBase:
         """The number of decoder layers; `hidden_states` has one more entry."""
         return layer_count(self.model)
 
-    @cached_property
+    @property
     def head(self) -> Head:
         """The output head, loaded at the first access. Raises `UnsupportedBase`."""
-        return load_head(self.folder, self.model, self.device)
+        if isinstance(self._head, UnsupportedBase):
+            raise self._head
+        return self._head
+
+    @cached_property
+    def _head(self) -> Head | UnsupportedBase:
+        try:
+            return load_head(self.folder, self.model, self.device, UnsupportedBase)
+        except UnsupportedBase as error:
+            return error
 
     @property
     def nbytes(self) -> int:
@@ -115,11 +124,10 @@ def _load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
 def _checked_view(folder: Path) -> Iterator[tuple[Path, PreTrainedConfig]]:
     """A clean view of the folder, and its config."""
     content = read_object(folder / "config.json", UnsupportedBase, max_bytes=MAX_CONFIG_BYTES)
-    if quantization(content):
-        raise UnsupportedBase(f"{folder.name} is quantized; use the unquantized original.")
-    shapes = {name: entry.shape for file in folder.glob("*.safetensors") for name, entry in read_header(file).items()}
-    with clean_view(folder, [path.name for path in folder.iterdir()], content) as view:
-        yield view, load_config(view, shapes, UnsupportedBase)
+    refuse_quantized(content, folder.name, UnsupportedBase, "the original: use the unquantized original as the base.")
+    refuse_code(content, folder.name, UnsupportedBase)
+    with clean_view(folder, content) as view:
+        yield view, load_config(view, UnsupportedBase)
 
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -34,12 +33,12 @@ def tuned(finetune: FineTune, base: ResidentBase, guard: BaseGuard) -> Iterator[
     if finetune.path == "prompt":
         raise UnsupportedAdapter(f"{finetune.name} is a prompt and changes no weight.")
     if finetune.path == "full":
-        with _folder_view(finetune) as view:
-            config = load_config(view, finetune.shapes, InvalidModelConfig)
+        with clean_view(finetune.folder, finetune.config) as view:
+            config = load_config(view, InvalidModelConfig)
             model = load_headless(view, config, base.dtype, InvalidModelConfig, device_map={"": base.device})
             if not _same_parameters(model, base.model):
                 raise ShapeMismatch(f"{finetune.name} does not have the parameters of its base.")
-            yield model, load_head(view, model, base.device).truncate(base.vocabulary)
+            yield model, load_head(view, model, base.device, InvalidModelConfig).truncate(base.vocabulary)
         return
     guard.arm()
     parts = sort_tensors(finetune, base.model)
@@ -112,10 +111,3 @@ def _difference(new: Tensor, old: Tensor) -> Tensor:
     change = torch.zeros(old.shape)
     change[overlap] = (new[overlap].float() - old[overlap].float()).cpu()
     return change
-
-
-@contextmanager
-def _folder_view(finetune: FineTune) -> Iterator[Path]:
-    names = [path.name for path in finetune.folder.iterdir()]
-    with clean_view(finetune.folder, names, finetune.config) as view:
-        yield view

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from catalog.errors import CorruptWeights, InvalidAdapterConfig, UnsupportedAdapter
-from workers.finetunes.finetune import FineTune, read_config
+from workers.finetunes.finetune import FineTune, read_adapter_config
 from workers.finetunes.lora_config import (
     GATHER,
     LORA_KEY,
@@ -41,7 +41,7 @@ UNSLOTH_EXPERT = re.compile(r"\.experts\.(gate_up_projs|down_projs)\.\d+\.")
 
 def read_adapter(folder: Path, name: str, files: Sequence[str], card_bases: tuple[str, ...], load: Load) -> FineTune:
     """Read an adapter from its weights in `files`. Raises what `read_finetune` raises for adapters."""
-    config = read_config(folder / ADAPTER_CONFIG, InvalidAdapterConfig)
+    config = read_adapter_config(folder / ADAPTER_CONFIG)
     mlx = is_mlx(config)
     if mlx:
         config = peft_config_of_mlx(config)

@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 
-from catalog.errors import InvalidAdapterConfig, InvalidModelConfig, Refused, RemoteCode
+from catalog.errors import InvalidAdapterConfig, RemoteCode
 from workers.finetunes.json_file import read_object
 from workers.finetunes.lora_config import LoraModule
 
 MAX_FILE_BYTES = 20 * 2**30
 MAX_CONFIG_BYTES = 4 * 2**20
-MAX_CONFIG_LEVELS = 4  # the config of a language model may be nested in that of a multimodal model
 
 
 @dataclass(frozen=True)
@@ -62,28 +61,12 @@ class FineTune:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
-def read_config(path: Path, error: type[InvalidAdapterConfig | InvalidModelConfig]) -> dict[str, Any]:
-    """A config file's JSON object; raises `error`, `FileTooLarge`, `FolderUnreadable`, `RemoteCode`."""
-    content = read_object(path, error, max_bytes=MAX_CONFIG_BYTES)
+def read_adapter_config(path: Path) -> dict[str, Any]:
+    """The JSON object of `adapter_config.json`.
+
+    Raises `InvalidAdapterConfig`, `FileTooLarge`, `FolderUnreadable`, `RemoteCode`.
+    """
+    content = read_object(path, InvalidAdapterConfig, max_bytes=MAX_CONFIG_BYTES)
     if content.get("auto_map") or content.get("trust_remote_code"):
         raise RemoteCode(f"{path.name} requires code from its repo; Deltadex never runs the code of a repo.")
     return content
-
-
-def refuse_quantized(config: Mapping[str, Any], name: str, error: type[Refused], instead: str) -> None:
-    """Raise `error` for a quantized model. Its message ends with `instead`, which says whose activations are needed and
-    what to do.
-    """
-    if method := quantization(config):
-        raise error(f"{name} is quantized ({method}), so its activations are not those of {instead}")
-
-
-def quantization(config: Mapping[str, Any]) -> str | None:
-    """The quantization method in a config or one of its nested configs; None if there is none."""
-    level = [config]
-    for _ in range(MAX_CONFIG_LEVELS):
-        for part in level:
-            if settings := part.get("quantization_config"):
-                return str(settings.get("quant_method", "unknown") if isinstance(settings, dict) else "unknown")[:40]
-        level = [value for part in level for value in part.values() if isinstance(value, Mapping)]
-    return None

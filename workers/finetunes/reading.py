@@ -10,9 +10,10 @@ from catalog.errors import FolderUnreadable, NoSupportedWeights, TooManyFiles, U
 from workers.finetunes.adapter_folder import Load, read_adapter
 from workers.finetunes.card import bases_in_card
 from workers.finetunes.finetune import MAX_FILE_BYTES, FineTune
-from workers.finetunes.model_folder import ReadHeader, read_model
+from workers.finetunes.model_folder import read_model
 from workers.finetunes.repo_files import ADAPTER_CONFIG, Choice, choose_finetune
 from workers.finetunes.safetensors_file import load_tensors, read_header, without_values
+from workers.finetunes.weight_files import ReadHeader
 
 __all__ = ["FineTune", "find_finetune", "read_finetune", "screen_finetune"]
 

@@ -29,6 +29,7 @@ MLX_WEIGHTS = "adapters.safetensors"
 DESCRIPTION_FILES = frozenset({ADAPTER_CONFIG, "config.json", "model.safetensors.index.json", "README.md"})
 MAX_DESCRIPTION_BYTES = 16 * 2**20  # such a file is downloaded before anything is known about the repo
 _CHECKPOINT = re.compile(r"checkpoint-\d{1,18}")
+WHOLE_MODEL = "model.safetensors"
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -96,7 +97,9 @@ def check_path(path: str) -> None:
 
 
 def _full_model(listed: set[str]) -> tuple[str, ...] | None:
-    weights = {path for path in listed if MODEL_WEIGHTS.fullmatch(path)}
+    # transformers loads no shards if the whole model is there
+    shards = {path for path in listed if MODEL_WEIGHTS.fullmatch(path)}
+    weights = {WHOLE_MODEL} if WHOLE_MODEL in listed else shards
     if not weights or "config.json" not in listed:
         return None
     other_files = {path for path in listed if "/" not in path and not path.endswith(".safetensors") and _allowed(path)}

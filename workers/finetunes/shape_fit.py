@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.finetunes.lora_config import LORA_KEY
-from workers.finetunes.safetensors_file import read_header
-from workers.finetunes.tensor_names import names_other_part, without_prefixes
+from workers.finetunes.tensor_names import clean_name, names_other_part, without_prefixes
+from workers.finetunes.weight_files import local_headers, tensor_entries
 
 Shape = tuple[int, ...]
 
@@ -34,9 +34,8 @@ class Fit:
 
 
 def weight_shapes(folder: Path) -> dict[str, Shape]:
-    """Names and shapes of all tensors in a folder's safetensors files. Raises what `read_header` raises."""
-    files = sorted(folder.glob("*.safetensors"))
-    return {name: entry.shape for file in files for name, entry in read_header(file).items()}
+    """Names and shapes of all tensors that transformers loads from a folder. Raises what `local_headers` raises."""
+    return {clean_name(name): entry.shape for name, entry in tensor_entries(local_headers(folder)).items()}
 
 
 def compare(finetune: Mapping[str, Shape], base: Mapping[str, Shape]) -> Fit:

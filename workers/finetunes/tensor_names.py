@@ -45,6 +45,7 @@ SAVED_COPIES = ("modules_to_save", "ln_tuning_layers")  # a tensor's own name in
 # beginnings of the names of an adapter's tensors within a module; the adapter's name follows, until PEFT removes it
 LEAVES = (*(kind.leaf for kind in KINDS.values()), "vera_", "trainable_tokens_delta")
 DEFAULT_ADAPTER = "default"
+MAX_PREFIXES = 8  # of one full model's names; each is matched with every name
 
 
 def clean_name(name: str) -> str:
@@ -91,6 +92,30 @@ def clean_adapter(tensors: Mapping[str, Value]) -> tuple[dict[str, Value], tuple
         if adapter != DEFAULT_ADAPTER:
             notes += (f"The adapter's own name {adapter[:40]!r} was removed from the names of its tensors.",)
     return {cleaned[name]: value for name, value in tensors.items()}, notes
+
+
+def wrapper_patterns(names: Iterable[str]) -> dict[str, str]:
+    """Patterns of what wrappers left in the names of a full model's tensors, for `from_pretrained(key_mapping=...)`.
+
+    Each pattern is removed once, in this order. They are made of the words above and of no other part of a name.
+    """
+    outer: set[str] = set()
+    inner: Counter[str] = Counter()
+    for name in names:
+        clean = clean_name(name).removeprefix(PEFT_PREFIX)
+        parts = name.split(".")
+        inner |= Counter(part for part in parts if part in INNER_WRAPPERS)
+        rest = ".".join(part for part in parts if part not in INNER_WRAPPERS)
+        if rest.endswith(f".{clean}"):
+            outer.add(rest.removesuffix(clean))
+    patterns = {
+        # the comment makes the pattern another key for each time
+        rf"\b{wrapper}\.(?#{number})": ""
+        for wrapper, times in inner.items()
+        for number in range(times)
+    }
+    prefixes = sorted(outer, key=len, reverse=True)[:MAX_PREFIXES]
+    return patterns | {f"^{re.escape(prefix)}": "" for prefix in prefixes}
 
 
 def _unwrap(name: str) -> tuple[str, set[str]]:

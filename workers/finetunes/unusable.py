@@ -9,7 +9,9 @@ from catalog.errors import NoSupportedWeights, PickledWeights
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_SHARD = re.compile(r"adapter_model-(\d{5})-of-(\d{5})\.safetensors")
-MODEL_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")  # what `AutoModel` loads, without other copies
+MODEL_WEIGHTS = re.compile(
+    r"model(\.safetensors)?(-\d+-of-\d+)?\.safetensors"
+)  # what `AutoModel` loads, without other copies
 
 _ADAPTER_WEIGHTS = re.compile(rf"adapter_model\.safetensors|adapters\.safetensors|{ADAPTER_SHARD.pattern}")
 _TRAINING_STATE = re.compile(

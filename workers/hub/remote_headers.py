@@ -6,6 +6,8 @@ from workers.finetunes.finetune import FineTune
 from workers.finetunes.reading import screen_finetune
 from workers.finetunes.safetensors_file import TensorEntry, header_length, parse_header
 from workers.finetunes.shape_fit import Shape
+from workers.finetunes.tensor_names import clean_name
+from workers.finetunes.weight_files import read_headers, tensor_entries
 from workers.hub.client import FetchOptions, Hub, RepoSnapshot
 
 FIRST_REQUEST_BYTES = 32 * 1024  # most adapters' headers are shorter, and the bytes are kept for the download
@@ -36,7 +38,11 @@ def remote_header(hub: Hub, snapshot: RepoSnapshot, path: str, options: FetchOpt
 
 
 def remote_shapes(hub: Hub, snapshot: RepoSnapshot, options: FetchOptions) -> dict[str, Shape]:
-    """Names and shapes of all tensors of a base model on the Hub. Raises what `remote_header` raises."""
-    files = hub.choose_base(snapshot).weights
-    headers = (remote_header(hub, snapshot, path, options) for path in files)
-    return {name: entry.shape for header in headers for name, entry in header.items()}
+    """Names and shapes of all tensors that transformers loads from a base model on the Hub.
+
+    Raises `CorruptWeights` and what `remote_header` raises.
+    """
+    choice = hub.choose_base(snapshot)
+    folder = hub.fetch(snapshot, choice.description_files, options)
+    headers = read_headers(folder, choice.paths, lambda path: remote_header(hub, snapshot, path, options))
+    return {clean_name(name): entry.shape for name, entry in tensor_entries(headers).items()}

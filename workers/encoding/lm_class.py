@@ -1,0 +1,118 @@
+"""The causal LM around a headless model, on the device "meta": what its class says about the output head.
+
+Which module is the head, whether it is tied to the embedding, under which names files store it, and what happens to
+logits after it differs from class to class, so the class itself is asked and run.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+from workers.finetunes.tensor_names import wrapper_patterns
+from workers.finetunes.weight_files import local_headers, tensor_entries
+
+# multimodal classes first: the causal LM of a multimodal type may be its text model alone
+LM_CLASSES: tuple[Any, ...] = (AutoModelForMultimodalLM, AutoModelForImageTextToText, AutoModelForCausalLM)
+SMALL, LARGE = 1e-3, 1e9  # states that show the factor of logits and their bound
+MAX_ERROR = 1e-5  # relative
+
+
+def causal_lm(config: PreTrainedConfig) -> PreTrainedModel | None:
+    """The causal LM of a config, without weights; None if transformers has none."""
+    auto_class = next((auto for auto in LM_CLASSES if type(config) in auto._model_mapping), None)
+    if auto_class is None:
+        return None
+    with torch.device("meta"):
+        return auto_class.from_config(copy.deepcopy(config), attn_implementation="eager")
+
+
+def head_name(lm: PreTrainedModel) -> str | None:
+    """The name of the output head's module; None if there is none."""
+    head = lm.get_output_embeddings()
+    return next((name for name, module in lm.named_modules() if head is not None and module is head), None)
+
+
+def is_tied(lm: PreTrainedModel, name: str) -> bool:
+    """Whether the weight of the module `name` is tied to another one."""
+    tied = lm.get_expanded_tied_weights_keys(all_submodels=True)
+    return f"{name}.weight" in {*tied, *tied.values()}
+
+
+def logit_factors(lm: PreTrainedModel, name: str) -> tuple[float, float | None] | None:
+    """The factor of logits after the head `name`, and their bound (softcap, None if there is none), as the class's own
+    forward computes them.
+
+    None if they are not the head's product, times a factor, with a softcap.
+    """
+    # the class with the smallest head and a decoder that returns the states that it is given
+    probe, states = copy.copy(lm), _States()
+    probe._modules = {**lm._modules, lm.base_model_prefix: states}
+    head = nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    nn.init.ones_(head.weight)
+    if name not in probe._modules:
+        return None
+    probe._modules[name] = head
+    values = torch.tensor([SMALL, 1.0, 10.0, -3.0, LARGE], dtype=torch.float64)
+    states.hidden = values[:, None, None]
+    try:
+        with torch.inference_mode():
+            logits = probe(input_ids=torch.zeros(len(values), 1, dtype=torch.long)).logits.flatten().double()
+    except Exception:  # a forward that needs more of its decoder
+        return None
+    scale, largest = float(logits[0] / SMALL), float(logits[-1])
+    softcap = None if largest > 0.5 * abs(scale) * LARGE else largest
+    expected = values * scale if softcap is None else softcap * torch.tanh(values * scale / softcap)
+    error = float((logits - expected).norm() / expected.norm())
+    return (scale, softcap) if error <= MAX_ERROR and math.isfinite(error) else None
+
+
+class _States(nn.Module):
+    """A decoder that returns `hidden`, (N, T, H), and nothing else."""
+
+    hidden: Tensor
+
+    def forward(self, *args: object, **kwargs: object) -> _Output:
+        return _Output(self.hidden)
+
+
+class _Output(tuple[Tensor]):
+    """The output of a decoder, by position and by attribute; what a class has more of it is None."""
+
+    def __new__(cls, hidden: Tensor) -> _Output:
+        return super().__new__(cls, (hidden,))
+
+    def __getattr__(self, name: str) -> Tensor | None:
+        return self[0] if name in ("last_hidden_state", "hidden_states") else None
+
+
+def stored_tensors(folder: Path, model: PreTrainedModel, names: Collection[str]) -> Mapping[str, Tensor]:
+    """Those of a model's tensors `names` that the files in `folder` have, by their names in the model."""
+    headers = local_headers(folder)
+    patterns = wrapper_patterns(tensor_entries(headers))
+    renamings = [entry for entry in get_model_conversion_mapping(model, patterns) if isinstance(entry, WeightRenaming)]
+    expected = model.state_dict()
+    tensors = {}
+    for file, header in headers.items():
+        for stored in header:
+            name, _ = rename_source_key(stored, renamings, [], model.base_model_prefix, expected)
+            if name in names:
+                with safe_open(folder / file, framework="pt") as content:
+                    tensors[name] = content.get_tensor(stored)
+    return tensors

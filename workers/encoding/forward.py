@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from catalog.errors import CatalogError, UnsupportedBase
 from catalog.errors.root import first_line
 from workers.encoding import kernels, packed_forward, packing, plain_forward
-from workers.encoding.decoder import WHAT_TO_DO, check_is_decoder
+from workers.encoding.decoder import WHAT_TO_DO
 from workers.encoding.plain_forward import VirtualTokens
 from workers.encoding.token_plan import PROMPT, TokenPlan
 from workers.encoding.trace import Trace
@@ -107,7 +107,6 @@ class ForwardPass:
 
         Raises `UnsupportedBase` if the model does not run on text alone, or if its tokens attend to later ones.
         """
-        check_is_decoder(self.model)
         with self.plain():
             expected = self._run_on_text(plan)
             self._check_causal(plan, expected)

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from catalog.errors import CatalogError, CorruptWeights, Refused
 from catalog.errors.root import first_line
+from workers.encoding.decoder import check_is_decoder
 from workers.finetunes.repo_files import WHOLE_MODEL
 from workers.finetunes.tensor_names import wrapper_patterns
 from workers.finetunes.weight_files import INDEX_FILE, local_headers, tensor_entries
@@ -88,6 +89,7 @@ def outline(view: Path, refused: type[Refused]) -> PreTrainedModel:
         raise
     except Exception as error:  # validators of configs raise various classes
         raise refused(f"transformers cannot load the config: {first_line(error)}") from error
+    check_is_decoder(model)
     required = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
     stored = sum(math.prod(shape) for shape in shapes)
     # masks and tables of positions are not in the files, and small, except those of GPT-2 and its relatives
@@ -138,9 +140,9 @@ def _load(
         if isinstance(error, torch.OutOfMemoryError) or "memory" in str(error):
             raise
         raise refused(f"transformers cannot load the model: {first_line(error)}") from error
-    # transformers initializes missing weights randomly
-    if info["missing_keys"]:
-        raise refused(f"The files lack weights of the config's model: {_first_names(info['missing_keys'])}.")
+    # transformers initializes missing weights randomly; a pooler, which encoders have, reads hidden states only
+    if missing := [name for name in info["missing_keys"] if not name.startswith("pooler.")]:
+        raise refused(f"The files lack weights of the config's model: {_first_names(missing)}.")
     return model
 
 

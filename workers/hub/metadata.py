@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from huggingface_hub import ModelInfo
 
@@ -14,7 +15,7 @@ MAX_TAGS = 200
 MAX_TAG_CHARACTERS = 200
 MAX_BASES = 50  # that are read of one card
 RELATIONS = ("quantized", "finetune", "adapter", "merge")  # of a repo to its base
-_CARD_FIELDS = ("base_model", "base_model_relation", "license", "datasets", "language")
+_CARD_FIELDS = ("base_model", "base_model_relation", "license", "license_name", "datasets", "language")
 
 # per value
 _DTYPE_BITS = {
@@ -30,10 +31,10 @@ _UNKNOWN_DTYPE_BITS = 8
 
 def metadata(info: ModelInfo) -> Metadata:
     card = info.card_data
-    license = _only_value(card.get("license")) if card else None
+    license = _license(card or {})
     hub_id = getattr(info, "_id", None)
     return Metadata(
-        license=license if license and _storable(license) else None,
+        license=license,
         tags=_texts(info.tags),
         datasets=_texts(card.get("datasets") if card else None),
         languages=_texts(card.get("language") if card else None),
@@ -43,6 +44,14 @@ def metadata(info: ModelInfo) -> Metadata:
         hub_updated_at=info.last_modified,
         hub_id=hub_id if isinstance(hub_id, str) and _storable(hub_id) else None,
     )
+
+
+def _license(card: Any) -> str | None:
+    """The license of a card; the author's name for it if the Hub has none ("other")."""
+    license = _only_value(card.get("license"))
+    if license == "other":
+        license = _only_value(card.get("license_name")) or license
+    return license if license and _storable(license) else None
 
 
 def read_info(item: dict[str, object]) -> ModelInfo:

@@ -14,6 +14,12 @@ def test_card_fields_are_parsed():
     assert (entry.metadata.datasets, entry.metadata.languages) == (("a",), ("en",))
 
 
+def test_license_of_its_own_has_the_name_that_the_card_gives():
+    card = CARD | {"license": "other", "license_name": "llama3.2"}
+    assert parse_entry({**ITEM, "cardData": card}).metadata.license == "llama3.2"
+    assert parse_entry({**ITEM, "cardData": CARD | {"license": "other"}}).metadata.license == "other"
+
+
 @pytest.mark.parametrize("card", [None, [], "text", {}])
 def test_model_without_a_card_is_parsed(card: object):
     assert parse_entry({**ITEM, "cardData": card}).base is None

@@ -232,10 +232,10 @@ def _trained_rows(name: str, values: Tensor, config: Mapping[str, Any]) -> Train
         match = TRAINED_ROWS.fullmatch(name)
         lists = [tokens_of_part for part, tokens_of_part in tokens.items() if match and match[1].endswith(part)]
         tokens = lists[-1] if lists else None
-    valid = isinstance(tokens, list) and all(type(token) is int and token >= 0 for token in tokens)
-    if not valid or values.ndim != 2 or len(values) != len(tokens):
+    rows = [token for token in tokens if type(token) is int and token >= 0] if isinstance(tokens, list) else []
+    if rows != tokens or values.ndim != 2 or len(values) != len(rows):
         raise InvalidAdapterConfig(
             f"{name[:120]} is {list(values.shape)}, and the config has no list of as many tokens for it: "
             "trainable_token_indices must name the tokens of each embedding whose rows are in the file."
         )
-    return TrainedRows(tokens, values)
+    return TrainedRows(rows, values)

@@ -147,9 +147,9 @@ def _unknown_type(model: PreTrainedModel) -> Iterator[None]:
     """Within the context, PEFT does not know the model's type, and changes no names by its table of types: names are
     those of the model already, and PEFT takes any layer `gate_proj` for one of the experts.
     """
-    config = model.config
-    model.config = copy.copy(config)
-    model.config.model_type = UNKNOWN_TYPE
+    config, renamed = model.config, copy.copy(model.config)
+    setattr(renamed, "model_type", UNKNOWN_TYPE)  # noqa: B010  (a class variable in the annotations alone)
+    model.config = renamed
     try:
         yield
     finally:

@@ -160,8 +160,8 @@ class Fetcher:
             if current is None or current.submitted_base is None:
                 return finetune.base_claims
             submitted, same_commit = current.submitted_base, current.sha == sha
-        claim = {SUBMITTED: submitted}
-        return claim | finetune.base_claims if same_commit else finetune.base_claims | claim
+        claims = dict(finetune.base_claims)
+        return {SUBMITTED: submitted, **claims} if same_commit else {**claims, SUBMITTED: submitted}
 
     def resolve_base(self, repo: str, sha: str) -> ResolvedBase:
         """Resolve a base at the commit that indexed models were measured at. Raises `BaseUnresolved` if it is at

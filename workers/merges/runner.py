@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from sqlalchemy.orm import Session
-from torch import nn
+from transformers import PreTrainedModel
 
 from catalog.archives import repository as archives
 from catalog.arithmetic.additivity import residual
@@ -170,7 +170,7 @@ def check_mergeable(spec: MergeSpec, parts: Sequence[FineTune]) -> None:
     check_ranks(spec, {name: part.facts["ranks"] for name, part in zip(spec.weights, parts, strict=True)})
 
 
-def modules_of(name: str, part: FineTune, base: nn.Module) -> Modules:
+def modules_of(name: str, part: FineTune, base: PreTrainedModel) -> Modules:
     """The modules of a part, by their names in the causal LM, without those that AdaLoRA pruned to rank 0.
 
     Raises `MergeIncompatible` if no module is left, and `ShapeMismatch`.

@@ -236,7 +236,7 @@ class _Scales:
     def lora(self, name: str, pair: Mapping[str, Tensor], experts: int) -> LoraModule:
         """The pair of a parameter, or those of all its experts. Raises `InvalidAdapterConfig`."""
         rank = check_rank(self._ranks.value(name, self._config.get("r")))
-        alpha = check_alpha(name, self._alphas.value(name, self._config.get("lora_alpha", 8)))
+        alpha = check_alpha(name, self._alphas.value(name, self._config.get("lora_alpha")))
         a, b = check_pair(name, pair)
         if (a.ndim, b.ndim) != (2, 2) or not a.shape[0] == rank * experts == b.shape[1]:
             of_experts = f" for each of {experts} experts" if experts > 1 else ""

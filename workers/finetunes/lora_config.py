@@ -122,6 +122,11 @@ def _rank_error(name: str, a: torch.Tensor, b: torch.Tensor, rank: int) -> Inval
     shapes = f"{name[:120]} has an A of {list(a.shape)} and a B of {list(b.shape)}"
     if a.shape[0] != b.shape[1]:
         return InvalidAdapterConfig(f"{shapes}, which do not belong together: one of them may be {GATHER}")
+    if MIXTURE_MODULE.search(name) and a.shape[0] % rank == 0:
+        return InvalidAdapterConfig(
+            f"{shapes}, and the config gives it rank {rank}. If these are the factors of several experts, "
+            "target_parameters in adapter_config.json must name the parameter."
+        )
     return InvalidAdapterConfig(
         f"{shapes}, and the config gives it rank {rank} (8 if it has no `r`): set `r` or `rank_pattern` to the trained "
         "rank."

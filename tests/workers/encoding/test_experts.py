@@ -293,6 +293,7 @@ def test_layout_of_unsloth_is_refused_by_name(mixtures: Mixtures, tmp_path: Path
     [
         (None, {"r": 2}, InvalidAdapterConfig, f"rank 2 for each of {EXPERTS} experts"),
         (None, {"target_parameters": ["a"]}, InvalidAdapterConfig, "1 low-rank pairs of .* must name as many"),
+        (None, {"target_parameters": None}, InvalidAdapterConfig, "target_parameters .* must name the parameter"),
         (None, {"target_parameters": "a"}, InvalidAdapterConfig, "is not a list of names"),
         (rename("mlp.experts", "mlp.exports"), {}, ShapeMismatch, "no module layers.0.mlp.exports"),
         (lambda tensors: tensors.popitem(), {}, InvalidAdapterConfig, "is missing"),

@@ -94,6 +94,7 @@ def names_in_causal_lm(modules: Mapping[str, LoraModule], model: PreTrainedModel
     `InvalidAdapterConfig` as `fit` does.
     """
     names, renamed = ModuleNames(model), {}
+    names.find_all(modules)  # raises for two names of one module
     for name, lora in modules.items():
         if lora.a.ndim != 2:
             raise UnsupportedAdapter(f"{name[:120]} is a convolution, whose LoRA is not merged.")

@@ -179,6 +179,12 @@ def test_merges_get_the_names_of_the_causal_lm(encoder: Encoder, adapter: Path):
     assert set(names_in_causal_lm(read_finetune(adapter).modules, encoder.base.model)) == names
 
 
+def test_merges_refuse_two_names_of_one_module(encoder: Encoder, adapter: Path):
+    add_lora(adapter, **{"model.layers.0.self_attn.q_proj": torch.ones(4, 32)})
+    with pytest.raises(InvalidAdapterConfig, match="are both"):
+        names_in_causal_lm(read_finetune(adapter).modules, encoder.base.model)
+
+
 def test_layers_of_a_class_for_question_answering_are_refused_with_their_head(tmp_path: Path):
     base = make_text_base(tmp_path / "base", "llama")
     adapter = pico.make_adapter(tmp_path / "adapter")

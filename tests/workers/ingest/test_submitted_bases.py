@@ -12,6 +12,7 @@ from catalog.database import Database
 from catalog.index.follower import IndexFollower
 from catalog.jobs import submissions
 from catalog.jobs.repository import jobs
+from catalog.models import history
 from catalog.models.repository import models
 from catalog.search import service as search_service
 from catalog.search.service import SearchOptions
@@ -134,6 +135,8 @@ def test_model_moves_to_another_submitted_base(database: Database, pipeline: Pip
         with database.transaction() as session:
             encodings = vectors.list_encodings(session, models.get(session, NAME))
         assert {encoding.space.base_repo for encoding in encodings} == {base}
+    _, [revision] = history.list_revisions(database, NAME, before=None, limit=10)
+    assert {measurement.space.base_repo for measurement in revision.measurements} == {OTHER}
 
 
 @pytest.mark.parametrize(("first", "again"), [(OTHER, OTHER), (OTHER, None), ("pico/mirror", OTHER)])

@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 import redis
 from cryptography.fernet import Fernet
+from sqlalchemy import update
 from typer.testing import CliRunner
 
 from app import cli
@@ -22,7 +24,9 @@ from catalog.jobs.repository import attempts, jobs
 from catalog.models.repository import models
 from catalog.queue import ENCODE_QUEUE
 from catalog.settings import settings
-from catalog.tables import Job, JobState, Source
+from catalog.spaces import repository as spaces
+from catalog.spaces.repository import BaseMeasurement
+from catalog.tables import Job, JobState, Revision, Source
 from tests.support import catalog as entries
 from tests.support.cli import answer, failure, run
 from tests.support.ports import free_port
@@ -158,6 +162,24 @@ def test_add_waits_for_the_job_and_reports_its_state(url: str, database: Databas
     assert result.exit_code == exit_code
     [ended] = json.loads(result.stdout)["jobs"]
     assert (ended["id"], ended["state"]) == (worked.result(), state)
+
+
+@pytest.mark.usefixtures("fan")
+def test_low_confidence_neighbors_are_shown_on_request(url: str, database: Database):
+    with database.transaction() as session:
+        table = BaseMeasurement(np.zeros((5, 2), np.float32), 2.9)
+        spaces.store_base_measurement(session, entries.SPACE, entries.BASE, "b" * 40, table)
+    assert answer("neighbors", "fan/m0", "--api", url)["neighbors"] == []
+    assert len(answer("neighbors", "fan/m0", "--include-low-confidence", "--api", url)["neighbors"]) == 3
+
+
+def test_submitted_base_of_a_model_is_shown(url: str, database: Database):
+    entries.put(database, "owner/model", [1, 0])
+    with database.transaction() as session:
+        evidence = {"source": "alias", "claim": "submitted", "submitted_base": "o/mirror", "declared": None}
+        session.execute(update(Revision).values(base_evidence=evidence))
+    shown = run("show", "owner/model", "--api", url).stdout.split()
+    assert shown[shown.index("submitted") + 1] == "o/mirror"
 
 
 def test_same_target_twice_is_one_job(url: str):

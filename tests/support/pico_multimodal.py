@@ -47,6 +47,76 @@ def qwen2_vl() -> PreTrainedConfig:
     )
 
 
+def qwen2_5_vl() -> PreTrainedConfig:
+    return architectures.qwen2_5_vl.Qwen2_5_VLConfig(
+        text_config={**_TEXT, "rope_parameters": _ROTARY},
+        vision_config={
+            "depth": 2,
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_heads": 2,
+            "out_hidden_size": 32,
+            "fullatt_block_indexes": [1],
+        },
+        image_token_id=250,
+        video_token_id=251,
+        vision_start_token_id=252,
+        vision_end_token_id=253,
+    )
+
+
+def qwen3_vl() -> PreTrainedConfig:
+    return architectures.qwen3_vl.Qwen3VLConfig(
+        text_config={**_TEXT, "head_dim": 8, "rope_parameters": _ROTARY},
+        vision_config={
+            "depth": 2,
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_heads": 2,
+            "out_hidden_size": 32,
+            "deepstack_visual_indexes": [0],
+            "num_position_embeddings": 16,
+        },
+        image_token_id=250,
+        video_token_id=251,
+        vision_start_token_id=252,
+        vision_end_token_id=253,
+    )
+
+
+def internvl() -> PreTrainedConfig:
+    return architectures.internvl.InternVLConfig(
+        text_config={**_TEXT, "model_type": "qwen2"},
+        vision_config={**_VISION, "image_size": [28, 28], "patch_size": [14, 14]},
+        image_token_id=250,
+    )
+
+
+def mllama() -> PreTrainedConfig:
+    return architectures.mllama.MllamaConfig(
+        text_config={
+            **_TEXT,
+            "num_hidden_layers": 3,
+            "cross_attention_layers": [1],
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+        vision_config={
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_global_layers": 1,
+            "attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 14,
+            "intermediate_layers_indices": [0],
+            "vision_output_dim": 48,  # of a final state and one of the intermediate layers
+            "supported_aspect_ratios": [[1, 1]],
+            "max_num_tiles": 1,
+        },
+        image_token_index=250,
+    )
+
+
 def llava() -> PreTrainedConfig:
     return architectures.llava.LlavaConfig(
         text_config={**_TEXT, "model_type": "llama"},

@@ -30,7 +30,7 @@ from workers.finetunes.weight_files import local_headers, tensor_entries
 
 # multimodal classes first: the causal LM of a multimodal type may be its text model alone
 LM_CLASSES: tuple[Any, ...] = (AutoModelForMultimodalLM, AutoModelForImageTextToText, AutoModelForCausalLM)
-SMALL, LARGE = 1e-3, 1e9  # states that show the factor of logits and their bound
+SMALL, LARGE = 2.0**-10, 2.0**30  # states that show the factor of logits and their bound
 MAX_ERROR = 1e-5  # relative
 
 
@@ -62,12 +62,13 @@ def logit_factors(lm: PreTrainedModel, name: str) -> tuple[float, float | None] 
     None if they are not the head's product, times a factor, with a softcap.
     """
     # the class with the smallest head and a decoder that returns the states that it is given
-    probe, states = copy.copy(lm), _States()
-    probe._modules = {**lm._modules, lm.base_model_prefix: states}
+    body = next((part for part, module in lm.named_children() if isinstance(module, PreTrainedModel)), None)
+    if body is None or name not in lm._modules:
+        return None
+    probe, states = copy.copy(lm), _States(lm.get_submodule(body))
+    probe._modules = {**lm._modules, body: states}
     head = nn.Linear(1, 1, bias=False, dtype=torch.float64)
     nn.init.ones_(head.weight)
-    if name not in probe._modules:
-        return None
     probe._modules[name] = head
     values = torch.tensor([SMALL, 1.0, 10.0, -3.0, LARGE], dtype=torch.float64)
     states.hidden = values[:, None, None]
@@ -84,9 +85,17 @@ def logit_factors(lm: PreTrainedModel, name: str) -> tuple[float, float | None] 
 
 
 class _States(nn.Module):
-    """A decoder that returns `hidden`, (N, T, H), and nothing else."""
+    """A decoder that returns `hidden`, (N, T, H), and has the settings of `decoder`, as do its parts."""
 
     hidden: Tensor
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self._of = (decoder,)  # not a submodule
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.__dict__["_of"][0], name)
+        return self if isinstance(value, nn.Module) else value
 
     def forward(self, *args: object, **kwargs: object) -> _Output:
         return _Output(self.hidden)

@@ -31,7 +31,7 @@ from workers.process.scratch import scratch
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # what a config may ask for in relation to the tensors in its files, and in any case
 MIN_LAYERS = 4096
-MODULES_PER_TENSOR, MIN_MODULES = 32, 2**14  # modules and parameters; the classes of transformers have up to 7
+MODULES_PER_TENSOR, MIN_MODULES = 16, 2**14  # modules and parameters; the classes of transformers have up to 4
 FREE_PARAMETERS = 2**24
 # settings by which configs build lists; the numbers of all other modules are limited while they are built
 LAYER_COUNT = re.compile(r"(?<!per_)layers?$|^depths?$")

@@ -75,7 +75,7 @@ class FullPath:
             if not plan.head:
                 return trace
             head = load_head(view, model, self.base.device, InvalidModelConfig)
-            return replace(trace, head=head.truncate(self.base.vocabulary))
+            return replace(trace, head=head.truncate(self.base.head.vocabulary))
 
     def _placement(self, finetune: FineTune, offload: str) -> tuple[str, dict[str, Any]]:
         """The dtype, and the arguments that place the model on devices when `AutoModel` loads it."""

@@ -102,7 +102,7 @@ def tuned_head(parts: AdapterParts, finetune: FineTune, base: ResidentBase) -> H
         head_tensors["weight"] = parts.head_rows[-1].replaced(head_tensors.get("weight", base.head.weight))
     elif not head_tensors and (embedding := tied_embedding(parts, finetune.config, base.model)) is not None:
         head_tensors = {"weight": embedding}
-    head = replace(base.head, **head_tensors).truncate(base.vocabulary) if head_tensors else None
+    head = replace(base.head, **head_tensors).truncate(base.head.vocabulary) if head_tensors else None
     lora = fit_head(finetune.modules, base) if parts.plain_lora else None
     return head if lora is None else (head or base.head).with_lora(lora)
 

@@ -38,7 +38,7 @@ def tuned(finetune: FineTune, base: ResidentBase, guard: BaseGuard) -> Iterator[
             model = load_headless(view, config, base.dtype, InvalidModelConfig, device_map={"": base.device})
             if not _same_parameters(model, base.model):
                 raise ShapeMismatch(f"{finetune.name} does not have the parameters of its base.")
-            yield model, load_head(view, model, base.device, InvalidModelConfig).truncate(base.vocabulary)
+            yield model, load_head(view, model, base.device, InvalidModelConfig).truncate(base.head.vocabulary)
         return
     guard.arm()
     parts = sort_tensors(finetune, base.model)

@@ -10,7 +10,7 @@ import numpy as np
 import peft
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers import models as architectures
 
 from catalog.spaces.probes import ProbeSet
@@ -79,15 +79,23 @@ def norms(architecture: str) -> list[str]:
 
 def make_base(folder: Path, architecture: str, seed: int = 0) -> Path:
     """Write a base model to `folder`: config, safetensors and a byte tokenizer."""
-    torch.manual_seed(seed)
-    tokenizer = byte_tokenizer()
     config_class, options = ARCHITECTURES[architecture]
+    return write_base(folder, pico_config(config_class, **options), seed)
+
+
+def pico_config(config_class: type, **options: Any) -> PreTrainedConfig:
+    """A config of a class with the pico sizes, as far as the class has them."""
     sizes = {name: size for name, size in PICO_SIZES.items() if hasattr(config_class(), name)}
-    config = config_class(**{**sizes, "vocab_size": len(tokenizer), **options})
+    return config_class(**{**sizes, "vocab_size": len(byte_tokenizer()), **options})
+
+
+def write_base(folder: Path, config: PreTrainedConfig, seed: int = 0) -> Path:
+    """Write a base model of a config to `folder`, with random weights and a byte tokenizer."""
+    torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config)
     add_noise(model, seed, scale=0.1)  # biases and norms too, which are initialized to zeros and ones
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
     return folder
 
 

@@ -157,14 +157,12 @@ def replace_weights(parts: AdapterParts, model: nn.Module) -> None:
 
 
 def tied_embedding(parts: AdapterParts, config: Mapping[str, Any], model: PreTrainedModel) -> Tensor | None:
-    """The changed embedding if the output head is tied to it, with PEFT's rules.
+    """The changed embedding of an output head that is tied to it, with PEFT's rules.
 
     Trained rows and an enlarged vocabulary change a tied head; a copy made by `modules_to_save` does not.
     """
     name = next(name for name, module in model.named_modules() if module is model.get_input_embeddings())
     weight = f"{name}.weight"
-    if not model.config.get_text_config().tie_word_embeddings:
-        return None
     if weight in parts.rows:
         return _embeddings_with_rows(parts, model)[weight]
     copied = name.rpartition(".")[2] in (config.get("modules_to_save") or []) and not config.get("ensure_weight_tying")

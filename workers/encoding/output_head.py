@@ -23,7 +23,7 @@ class Head:
     """The map from hidden states after the final norm to logits, in float32.
 
     `scale` and `softcap` are applied to logits by some families (Cohere, Granite; Gemma 2, arXiv 2408.00118 section 2).
-    `lora` is an adapter's module for the head.
+    `lora` is an adapter's module for the head. `tied` is true if the weight is that of the input embedding.
     """
 
     weight: Tensor  # (V, H), in any dtype
@@ -31,6 +31,7 @@ class Head:
     scale: float = 1.0
     softcap: float | None = None
     lora: LoraModule | None = None
+    tied: bool = False
 
     @property
     def vocabulary(self) -> int:
@@ -84,8 +85,12 @@ def load_head(folder: Path, model: PreTrainedModel, device: str, refused: type[R
             f"There is no output head: the files lack {name}.weight, and the config does not tie it to the embedding. "
             "Features that read logits (delta_logits, delta_meaning) need it: save the whole causal LM."
         )
-    if weight is None:
-        weight = _embedding(folder, model)
+    if tied:
+        embedding = _embedding(folder, model)
+        # transformers does not tie weights of different values
+        tied = weight is None or torch.equal(weight.to(embedding), embedding)
+        weight = embedding if tied else weight
+    assert weight is not None
     if weight.shape[1] != config.hidden_size:
         raise refused(f"There is no output head for hidden states of {config.hidden_size} dimensions.")
     factors = logit_factors(lm, name) if lm else (1.0, None)
@@ -94,7 +99,7 @@ def load_head(folder: Path, model: PreTrainedModel, device: str, refused: type[R
             f"{model.config.model_type} models compute logits in a way that is not supported: measure hidden states."
         )
     bias = stored.get(f"{name}.bias")
-    return Head(weight.to(device), None if bias is None else bias.to(device), *factors)
+    return Head(weight.to(device), None if bias is None else bias.to(device), *factors, tied=tied)
 
 
 def input_embeddings(model: PreTrainedModel) -> Tensor:

@@ -100,8 +100,9 @@ def tuned_head(parts: AdapterParts, finetune: FineTune, base: ResidentBase) -> H
             raise ShapeMismatch(f"The output head's {name} is {list(tensor.shape)}; the base has {base.hidden_size}.")
     if parts.head_rows:
         head_tensors["weight"] = parts.head_rows[-1].replaced(head_tensors.get("weight", base.head.weight))
-    elif not head_tensors and (embedding := tied_embedding(parts, finetune.config, base.model)) is not None:
-        head_tensors = {"weight": embedding}
+    elif not head_tensors and base.head.tied:
+        embedding = tied_embedding(parts, finetune.config, base.model)
+        head_tensors = {} if embedding is None else {"weight": embedding}
     head = replace(base.head, **head_tensors).truncate(base.head.vocabulary) if head_tensors else None
     lora = fit_head(finetune.modules, base) if parts.plain_lora else None
     return head if lora is None else (head or base.head).with_lora(lora)

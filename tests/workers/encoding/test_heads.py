@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import peft
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoTokenizer
 
+from tests.support import pico_multimodal
 from tests.support.pico_adapters import KINDS, TASK, grow_vocabulary, publish
-from tests.support.pico_models import PROBES, add_noise, load, load_with, make_adapter, make_base, relative_error
+from tests.support.pico_models import (
+    PROBES,
+    add_noise,
+    load,
+    load_with,
+    make_adapter,
+    make_base,
+    pico_config,
+    relative_error,
+    write_base,
+)
 from workers.encoding.continuations import CONTINUATIONS
 from workers.encoding.encoder import Encoder
 from workers.encoding.resident_base import ResidentBase
@@ -68,6 +80,37 @@ def test_copied_embedding_does_not_change_a_tied_head(bases: dict[str, Path], tm
     config = peft.LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"], task_type=TASK)
     folder = make_adapter(bases["gemma2"], tmp_path, config)
     check_logits(bases["gemma2"], folder, load_with(bases["gemma2"], folder))
+
+
+@pytest.mark.parametrize("name", ["gemma3", pytest.param("qwen2_5_vl", marks=pytest.mark.exhaustive)])
+def test_trained_tokens_change_the_head_of_a_multimodal_base_if_it_is_tied(tmp_path: Path, name: str):
+    config = getattr(pico_multimodal, name)()
+    config.tie_word_embeddings = True
+    base = pico_multimodal.make_base(tmp_path / "base", config)
+    folder = pico_multimodal.make_adapter(base, tmp_path / "adapter", trainable_token_indices=[66, 70, 110])
+    untuned = pico_multimodal.load(base)
+    tuned = peft.PeftModel.from_pretrained(pico_multimodal.load(base), folder, torch_device="cpu")
+    expected = (logits(tuned, base) - logits(untuned, base)).mean(axis=0)
+    assert relative_error(encode(base, folder, "delta_logits"), expected) <= 1e-4
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("model_type", "settings"),
+    [
+        ("granite", {"logits_scaling": 8.0}),
+        ("cohere", {"logit_scale": 0.25}),
+        ("falcon_h1", {"lm_head_multiplier": 0.25, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8}),
+        ("hyperclovax", {"logits_scaling": 4.0}),
+        ("opt", {"ffn_dim": 64, "word_embed_proj_dim": 32}),
+    ],
+)
+def test_factors_of_logits_are_those_of_the_class(tmp_path: Path, model_type: str, settings: dict[str, Any]):
+    base = write_base(tmp_path / "base", pico_config(CONFIG_MAPPING[model_type], **settings))
+    model = load(base)
+    add_noise(model, seed=7, scale=0.05)
+    model.save_pretrained(tmp_path / "tuned")
+    check_logits(base, tmp_path / "tuned", load(tmp_path / "tuned"))
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma2"])

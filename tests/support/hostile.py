@@ -22,7 +22,7 @@ from tests.support.pico_adapters import publish
 from tests.support.pico_models import PROBES, make_base
 from workers.encoding.encoder import Encoder
 from workers.encoding.resident_base import ResidentBase
-from workers.finetunes.card import base_in_card, setting, split_front_matter, words
+from workers.finetunes.card import bases_in_card, setting, split_front_matter, words
 from workers.finetunes.peft_settings import known_settings
 from workers.finetunes.reading import read_finetune
 
@@ -114,7 +114,7 @@ def cards(folder: Path) -> dict[str, object]:
     outcomes = {name: read() for name, read in readers.items()}
     for name, front in FRONT_MATTER.items():
         readme.write_text(f"---\n{front}\n---\ntext")
-        outcomes[name] = base_in_card(readme)
+        outcomes[name] = list(bases_in_card(readme))
     return outcomes
 
 

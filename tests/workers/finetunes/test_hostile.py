@@ -31,10 +31,10 @@ EXPECTED = {
     "card_links": "end",
     "card_front_of_newlines": "",
     "card_setting_of_newlines": "",
-    "card_of_laughs": "owner/base",
-    "card_of_laughs_in_the_setting": None,
-    "card_of_brackets": "owner/base",
-    "card_of_brackets_in_the_setting": None,
+    "card_of_laughs": ["owner/base"],
+    "card_of_laughs_in_the_setting": [],
+    "card_of_brackets": ["owner/base"],
+    "card_of_brackets_in_the_setting": [],
 }
 
 

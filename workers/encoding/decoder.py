@@ -23,7 +23,7 @@ def check_is_decoder(model: PreTrainedModel) -> None:
     name, reason = model.config.model_type, None
     if model.main_input_name in MODALITIES:
         reason = f"is {MODALITIES[model.main_input_name]}, which does not read text alone"
-    elif getattr(model.config, "is_encoder_decoder", False):
+    elif getattr(model.config, "is_encoder_decoder", False) or _has_encoder(model):
         reason = "is an encoder-decoder: a prompt's last token is read by its encoder, both ways"
     elif name in PREFIX_LANGUAGE_MODELS:
         reason = "is a prefix language model: the tokens of a prompt attend to each other both ways"
@@ -43,10 +43,29 @@ def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
 
 
 def layer_count(model: PreTrainedModel) -> int:
-    """The number of the text decoder's layers."""
-    return int(model.config.get_text_config(decoder=True).num_hidden_layers)
+    """The number of the text decoder's layers. Raises `UnsupportedBase` if the config does not have it."""
+    config = model.config.get_text_config(decoder=True)
+    # LongCat counts its layers, and as hidden layers the two blocks of each, which share their hidden state
+    count = getattr(config, "num_layers", None) or getattr(config, "num_hidden_layers", None)
+    if not isinstance(count, int):
+        raise UnsupportedBase(f"The config of {model.config.model_type} has no number of layers. {WHAT_TO_DO}")
+    return count
+
+
+def _has_encoder(model: PreTrainedModel) -> bool:
+    """Whether a class has an encoder, of which the files and the config of a decoder alone say nothing."""
+    return all(isinstance(getattr(model, part, None), PreTrainedModel) for part in ("encoder", "decoder"))
 
 
 def main_stream(state: Tensor, model: PreTrainedModel) -> Tensor:
-    """A layer's state, (1, T, H). Gemma 3n has several streams, (S, 1, T, H), one of which its attention reads."""
-    return state[model.config.get_text_config().altup_active_idx] if state.ndim == 4 else state
+    """A layer's state, (1, T, H), where several streams run next to each other.
+
+    Gemma 3n has the streams (S, 1, T, H), one of which its attention reads. Those of hyper-connections (arXiv
+    2409.19606), (1, T, S, H) or (1, T, S * H), are averaged.
+    """
+    config = model.config.get_text_config(decoder=True)
+    if state.ndim == 4 and (active := getattr(config, "altup_active_idx", None)) is not None:
+        return state[active]
+    if state.ndim == 3 and state.shape[2] <= config.hidden_size:
+        return state
+    return state.flatten(2).unflatten(2, (-1, config.hidden_size)).mean(dim=2)

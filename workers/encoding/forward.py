@@ -143,6 +143,13 @@ class ForwardPass:
                 f"The {model_type} base computes NaN or infinity for a probe in this dtype. Use a worker with another "
                 "dtype, or check the base's files."
             )
+        widths = [state.shape[1] for state in (trace.middle, trace.final) if state is not None]
+        if trace.middle is not None and len(set(widths)) > 1:  # OPT-350m projects its last hidden states
+            raise UnsupportedBase(
+                f"The last hidden states of this {model_type} model have {widths[-1]:,} dimensions and those of its "
+                f"layers {widths[0]:,}, so delta_layers cannot combine them. Measure delta_activations alone: "
+                "DELTADEX_FEATURES=delta_activations."
+            )
         return trace
 
     def _check_causal(self, plan: TokenPlan, trace: Trace) -> None:

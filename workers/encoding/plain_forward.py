@@ -16,6 +16,8 @@ from workers.encoding.token_plan import PROMPT, TokenPlan
 from workers.encoding.trace import Trace
 from workers.process.cancellation import raise_if_cancelled
 
+PREFIXES_BY_CONFIG = ("gemma2", "gemma3_text", "gemma4")  # of which PEFT's types of models contain one
+
 
 @dataclass(frozen=True, eq=False)
 class VirtualTokens:
@@ -70,21 +72,33 @@ def _hidden_states(model: Any, ids: Tensor, virtual: VirtualTokens) -> tuple[Ten
         embedded = model.get_input_embeddings()(inputs.pop("input_ids"))
         inputs["inputs_embeds"] = torch.cat([virtual.embeddings[None].to(embedded.dtype), embedded], dim=1)
     if virtual.prefix is not None:
-        cache = DynamicCache(config=model.config.get_text_config(decoder=True))
-        for layer, (keys, values) in enumerate(virtual.prefix.to(model.dtype).unbind(0)):
-            cache.update(keys[None], values[None], layer)
-        inputs["past_key_values"] = cache
+        inputs["past_key_values"] = _cache(virtual.prefix.to(model.dtype), model)
     mask = torch.ones(1, virtual.count + len(ids), dtype=torch.long, device=ids.device)
     with torch.inference_mode():
-        output = model(**inputs, attention_mask=mask, use_cache=virtual.prefix is not None, output_hidden_states=True)
+        output = model(**inputs, attention_mask=mask, use_cache=False, output_hidden_states=True)
+    states = getattr(output, "hidden_states", None) or ()
     last = getattr(output, "last_hidden_state", None)
+    if last is None and states:  # a class with an output head (Llama 4)
+        last = states[-1]
     if last is None or last.ndim != 3 or last.shape[1] < len(ids):
         raise UnsupportedBase(
             f"{model.config.model_type} models give no hidden state for each token of a text, so they cannot be "
             f"measured. {WHAT_TO_DO}"
         )
-    states = getattr(output, "hidden_states", None) or ()
     return (*(main_stream(state, model)[:, -len(ids) :] for state in states[:-1]), last[:, -len(ids) :])
+
+
+def _cache(prefix: Tensor, model: Any) -> DynamicCache:
+    """The cache that PEFT passes for a prefix, (layers, 2, heads, V, D): it has the config's kinds of layers for Gemma
+    alone.
+    """
+    layers = [(keys[None], values[None]) for keys, values in prefix.unbind(0)]
+    if not any(name in model.config.model_type for name in PREFIXES_BY_CONFIG):
+        return DynamicCache(layers)
+    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+    for number, (keys, values) in enumerate(layers):
+        cache.update(keys, values, number)
+    return cache
 
 
 def _layer(states: tuple[Tensor, ...], layer: int, model: PreTrainedModel) -> Tensor:

@@ -112,8 +112,10 @@ def lora_settings(modules: Mapping[str, LoraModule]) -> dict[str, Any]:
 
 
 def feedforward_settings(factors: Mapping[str, Tensor | None]) -> dict[str, Any]:
-    """IA3 (arXiv 2205.05638 section 3.3): a factor (1, in) scales the input of a module, any other its output."""
-    inputs = [name for name, factor in factors.items() if factor is not None and factor.shape[:1] == (1,)]
+    """IA3 (arXiv 2205.05638 section 3.3): a factor (1, in) scales the input of a module, (out, 1) its output."""
+    inputs = [
+        name for name, factor in factors.items() if factor is not None and factor.ndim == 2 and factor.shape[1] > 1
+    ]
     return {"feedforward_modules": inputs}
 
 

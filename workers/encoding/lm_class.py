@@ -34,13 +34,23 @@ SMALL, LARGE = 2.0**-10, 2.0**30  # states that show the factor of logits and th
 MAX_ERROR = 1e-5  # relative
 
 
+def lm_auto_class(config: PreTrainedConfig) -> Any | None:
+    """The auto class of transformers that has a causal LM for a config; None if there is none."""
+    return next((auto for auto in LM_CLASSES if type(config) in auto._model_mapping), None)
+
+
 def causal_lm(config: PreTrainedConfig) -> PreTrainedModel | None:
     """The causal LM of a config, without weights; None if transformers has none."""
-    auto_class = next((auto for auto in LM_CLASSES if type(config) in auto._model_mapping), None)
+    auto_class = lm_auto_class(config)
     if auto_class is None:
         return None
     with torch.device("meta"):
         return auto_class.from_config(copy.deepcopy(config), attn_implementation="eager")
+
+
+def body_name(lm: PreTrainedModel) -> str | None:
+    """The name of the headless model in its causal LM; None if it is no module of its own."""
+    return next((name for name, module in lm.named_children() if isinstance(module, PreTrainedModel)), None)
 
 
 def head_name(lm: PreTrainedModel) -> str | None:
@@ -62,7 +72,7 @@ def logit_factors(lm: PreTrainedModel, name: str) -> tuple[float, float | None] 
     None if they are not the head's product, times a factor, with a softcap.
     """
     # the class with the smallest head and a decoder that returns the states that it is given
-    body = next((part for part, module in lm.named_children() if isinstance(module, PreTrainedModel)), None)
+    body = body_name(lm)
     if body is None or name not in lm._modules:
         return None
     probe, states = copy.copy(lm), _States(lm.get_submodule(body))

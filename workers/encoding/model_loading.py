@@ -6,7 +6,7 @@ import json
 import math
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 from catalog.errors import CatalogError, CorruptWeights, Refused
 from catalog.errors.root import first_line
 from workers.encoding.decoder import check_is_decoder
+from workers.encoding.lm_class import body_name, lm_auto_class
 from workers.finetunes.repo_files import WHOLE_MODEL
 from workers.finetunes.tensor_names import wrapper_patterns
 from workers.finetunes.weight_files import INDEX_FILE, local_headers, tensor_entries
@@ -105,7 +106,15 @@ def load_headless(
 
     Raises `CorruptWeights` and `refused`.
     """
-    model: Any = _load(AutoModel, view, config, dtype, refused, attn_implementation="eager", **placement)
+    options = {"attn_implementation": "eager", **placement}
+    model, missing = _load(AutoModel, view, config, dtype, refused, **options)
+    if missing and (auto_class := lm_auto_class(config)):
+        # some files are named for the causal LM alone (DeepSeek V4), or have tied weights as the head's only
+        whole, missing_in_whole = _load(auto_class, view, config, dtype, refused, **options)
+        body = body_name(whole)
+        if body and not missing_in_whole:
+            model, missing = whole.get_submodule(body), []
+    _refuse_missing(missing, refused)
     return model.requires_grad_(False).eval()
 
 
@@ -114,12 +123,15 @@ def load_whole(view: Path, config: PreTrainedConfig, dtype: str, refused: type[R
 
     Raises `CorruptWeights` and `refused`.
     """
-    return _load(AutoModelForCausalLM, view, config, dtype, refused)
+    model, missing = _load(AutoModelForCausalLM, view, config, dtype, refused)
+    _refuse_missing(missing, refused)
+    return model
 
 
 def _load(
     auto_class: Any, view: Path, config: PreTrainedConfig, dtype: str, refused: type[Refused], **options: Any
-) -> PreTrainedModel:
+) -> tuple[Any, list[str]]:
+    """The model, and the names of its weights that the files lack, which transformers initializes randomly."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # it warns about the missing output head
     try:
@@ -140,10 +152,16 @@ def _load(
         if isinstance(error, torch.OutOfMemoryError) or "memory" in str(error):
             raise
         raise refused(f"transformers cannot load the model: {first_line(error)}") from error
-    # transformers initializes missing weights randomly; a pooler, which encoders have, reads hidden states only
-    if missing := [name for name in info["missing_keys"] if not name.startswith("pooler.")]:
-        raise refused(f"The files lack weights of the config's model: {_first_names(missing)}.")
-    return model
+    # a pooler, which encoders have, reads hidden states only
+    return model, sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
+
+
+def _refuse_missing(names: Sequence[str], refused: type[Refused]) -> None:
+    if names:
+        raise refused(
+            f"The files lack weights of the config's model: {', '.join(names[:3])}. Save all weights with "
+            "`save_pretrained`, and the config with them."
+        )
 
 
 def _without_unsafe_settings(config: Any) -> Any:
@@ -194,7 +212,3 @@ def _limited_modules(limit: int, refused: type[Refused]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _first_names(names: Any) -> str:
-    return ", ".join(sorted(names)[:3])

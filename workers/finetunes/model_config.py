@@ -45,8 +45,8 @@ def without_leftovers(
     notes = []
     if code := refuse_code(config, name, RemoteCode):
         notes.append(f"{code} in config.json was not run: the model runs on the same type of transformers.")
-    packed = [tensor for tensor, entry in entries.items() if _is_quantized(tensor, entry)]
     method = quantization(config)
+    packed = [tensor for tensor, entry in entries.items() if _is_quantized(tensor, entry, said=method is not None)]
     if packed or method == _QUANTIZES_FLOATS:
         raise QuantizedWeights(
             f"{name} is quantized ({method or packed[0][:120]}), so its activations are not those of what was trained: "
@@ -96,11 +96,15 @@ def quantization(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _is_quantized(name: str, entry: TensorEntry) -> bool:
-    """Whether a tensor is a packed matrix or belongs to one. Integers are also in masks and positions of old files."""
+def _is_quantized(name: str, entry: TensorEntry, *, said: bool) -> bool:
+    """Whether a tensor is a packed matrix or belongs to one; `said` if the config says that the model is quantized.
+
+    Integers are also in masks and positions of old files, and floats in scales of other meanings.
+    """
+    belongs = bool(_QUANTIZED_PART.search(name))
     if entry.dtype in FLOAT_DTYPES:
-        return bool(_QUANTIZED_PART.search(name))
-    return name.endswith(".weight") or bool(_QUANTIZED_PART.search(name))
+        return belongs and said
+    return belongs or name.endswith(".weight") or (said and len(entry.shape) == 2)
 
 
 def _class_names(model_type: str) -> set[str]:

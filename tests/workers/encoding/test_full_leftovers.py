@@ -308,6 +308,14 @@ def test_stored_head_of_tied_weights_is_used_as_transformers_uses_it(tmp_path: P
     assert torch.equal(trace.head.weight, load(folder).get_output_embeddings().weight)
 
 
+@pytest.mark.exhaustive
+def test_tied_model_may_have_the_head_only(tmp_path: Path):
+    base = make_base(tmp_path / "base", "gemma2")
+    folder = save_tuned(base, tmp_path / "tuned")
+    rename_tensors(folder, lambda name: "lm_head.weight" if name == "model.embed_tokens.weight" else name)
+    check(Encoder(ResidentBase.load(base, "pico/base", "0"), PROBES), base, folder)
+
+
 # architecture
 
 

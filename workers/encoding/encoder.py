@@ -241,7 +241,7 @@ class Encoder:
                 return NonFiniteVector(f"The vector of {name} has NaN or infinity.")
             vectors[name] = vector.cpu().numpy()
         norms = {name: float(np.linalg.norm(vector)) for name, vector in vectors.items()}
-        return Encoding(vectors, norms, notes=trace.notes)
+        return Encoding(vectors, norms, notes=(*self.base.notes, *trace.notes))
 
     def _explained(self, results: Sequence[Encoding | CatalogError]) -> list[Encoding | CatalogError]:
         """The same results with explanations, computed together because each pass over the output head takes time."""

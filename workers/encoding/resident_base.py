@@ -21,7 +21,7 @@ from workers.encoding.output_head import Head, input_embeddings, load_head
 from workers.encoding.token_plan import TokenPlan
 from workers.finetunes.finetune import MAX_CONFIG_BYTES
 from workers.finetunes.json_file import read_object
-from workers.finetunes.model_config import refuse_code, refuse_quantized
+from workers.finetunes.model_config import code_notes, refuse_quantized
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ class ResidentBase:
     """A base model in memory: `AutoModel` (no output head), in evaluation mode, without gradients.
 
     `repo` and `sha` identify it in its spaces. In a reduced `dtype`, matrix products run in that dtype and the rest in
-    float32 (see `kernels`); on the plain path everything runs in it.
+    float32 (see `kernels`); on the plain path everything runs in it. `notes` are sentences for users about how its
+    files were read.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class ResidentBase:
     device: str
     forward: ForwardPass
     tokenizer: PreTrainedTokenizerBase
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, folder: Path, repo: str, sha: str, *, dtype: str = "float32", device: str = "cpu") -> ResidentBase:
@@ -54,7 +56,8 @@ class ResidentBase:
         if not list(folder.glob("*.safetensors")) or not (folder / "config.json").is_file():
             raise NoSupportedWeights(f"{folder.name} has no config.json with safetensors files.")
         forward = ForwardPass(_load_model(folder, dtype, device), DTYPES[dtype])
-        return cls(folder, repo, sha, dtype, device, forward, _load_tokenizer(folder))
+        notes = code_notes(_read_config(folder), repo, UnsupportedBase)
+        return cls(folder, repo, sha, dtype, device, forward, _load_tokenizer(folder), notes)
 
     def prove(self, plan: TokenPlan) -> Proof:
         """Decide by a measurement on which path this base runs, and switch to it. `plan` is that of `plan_proof`.
@@ -123,11 +126,15 @@ def _load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
 @contextmanager
 def _checked_view(folder: Path) -> Iterator[tuple[Path, PreTrainedConfig]]:
     """A clean view of the folder, and its config."""
-    content = read_object(folder / "config.json", UnsupportedBase, max_bytes=MAX_CONFIG_BYTES)
+    content = _read_config(folder)
     refuse_quantized(content, folder.name, UnsupportedBase, "the original: use the unquantized original as the base.")
-    refuse_code(content, folder.name, UnsupportedBase)
+    code_notes(content, folder.name, UnsupportedBase)
     with clean_view(folder, content) as view:
         yield view, load_config(view, UnsupportedBase)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    return read_object(folder / "config.json", UnsupportedBase, max_bytes=MAX_CONFIG_BYTES)
 
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

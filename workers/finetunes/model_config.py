@@ -42,9 +42,7 @@ def without_leftovers(
 
     Raises `RemoteCode` and `QuantizedWeights`.
     """
-    notes = []
-    if code := refuse_code(config, name, RemoteCode):
-        notes.append(f"{code} in config.json was not run: the model runs on the same type of transformers.")
+    notes = list(code_notes(config, name, RemoteCode))
     method = quantization(config)
     packed = [tensor for tensor, entry in entries.items() if _is_quantized(tensor, entry, said=method is not None)]
     if packed or method == _QUANTIZES_FLOATS:
@@ -57,24 +55,24 @@ def without_leftovers(
     return {key: value for key, value in config.items() if key not in CODE_SETTINGS}, tuple(notes)
 
 
-def refuse_code(config: Mapping[str, Any], name: str, error: type[Refused]) -> str | None:
-    """The code that a config asks for, if transformers has the same classes itself; None if it asks for none.
+def code_notes(config: Mapping[str, Any], name: str, error: type[Refused]) -> tuple[str, ...]:
+    """A note if a config asks for code from its repo of which transformers has the same classes itself.
 
     Raises `error` for a type or class that transformers does not have.
     """
-    auto_map, model_type = config.get("auto_map"), config.get("model_type")
+    auto_map, model_type = config.get("auto_map"), str(config.get("model_type"))
     if not auto_map and not config.get("trust_remote_code"):
-        return None
+        return ()
     classes = [str(auto_map[key]) for key in CODE_OF_MODELS if auto_map.get(key)] if isinstance(auto_map, dict) else []
-    own = _class_names(str(model_type))
+    own = _class_names(model_type)
     foreign = [path for path in classes if _normalized(path.rpartition(".")[2]) not in own]
     if not own or foreign:
-        what = foreign[0][:120] if foreign else f"a model of the type {str(model_type)[:40]!r}"
+        what = foreign[0][:120] if foreign else f"a model of the type {model_type[:40]!r}"
         raise error(
             f"config.json of {name} requires code from its repo ({what}); Deltadex never runs the code of a repo. "
             "Convert it to a class that transformers has, and remove auto_map from its config."
         )
-    return classes[0][:120] if classes else "trust_remote_code"
+    return (f"The code in the repo of {name} was not run: transformers has {model_type} models itself.",)
 
 
 def refuse_quantized(config: Mapping[str, Any], name: str, error: type[Refused], instead: str) -> None:

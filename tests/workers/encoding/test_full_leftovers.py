@@ -155,7 +155,9 @@ def test_code_of_a_class_that_transformers_has_is_not_run_and_noted(
 def test_base_with_code_of_a_class_that_transformers_has_is_loaded(base: Path, tuned: Path, tmp_path: Path):
     other = save_tuned(base, tmp_path / "other")
     byte_tokenizer().save_pretrained(configure(other, auto_map={"AutoModel": "modeling_llama.LlamaModel"}))
-    assert ResidentBase.load(other, "pico/llama", "0").layers == 2
+    encoder = Encoder(ResidentBase.load(other, "pico/llama", "0"), PROBES)
+    [note] = encode(encoder, tuned).notes
+    assert note == "The code in the repo of pico/llama was not run: transformers has llama models itself."
 
 
 def test_base_with_code_of_its_own_is_unsupported(base: Path, tmp_path: Path):

@@ -185,7 +185,6 @@ REFUSED: dict[str, str] = {
     "trocr": "TrOCRConfig",  # transformers has no class without the output head
     "reformer": "64 dimensions",  # two streams, which its reversible layers need
     "opt-350m": "16 dimensions",
-    "deepseek_v4": "lack weights",  # transformers does not read its own layout of them without the output head
 }
 NOT_MADE = (  # types of `CAUSAL` of which the installed transformers makes no tiny model that reads text
     "gemma3n",  # its vision tower needs timm

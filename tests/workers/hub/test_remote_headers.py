@@ -18,8 +18,11 @@ from catalog.jobs.submissions import submit_repo
 from catalog.models.repo_ref import RepoRef
 from catalog.tables import JobState
 from tests.support import pico
+from tests.support.hub_client import make_hub
 from tests.support.hub_server import HubServer, ScriptedHub
 from tests.support.pipeline import make_pipeline
+from workers.hub.client import DEFAULT_OPTIONS
+from workers.hub.remote_headers import remote_shapes
 from workers.ingest.claimer import BatchPolicy
 
 LARGE_WEIGHTS_BYTES = 4 * 2**20  # of weights that must not be downloaded
@@ -193,3 +196,18 @@ def test_base_that_does_not_fit_is_not_downloaded(scripted_hub: ScriptedHub, ing
     scripted_hub.publish("o/n", adapter({"base_model_name_or_path": "o/base"}, width=16))
     assert ingest("o/n") == (JobState.FAILED, "shape_mismatch")
     assert sum(scripted_hub.bytes_sent.values()) < 2 * MAX_SCREENING_BYTES
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_shapes_of_a_base_are_those_of_the_files_that_transformers_loads(
+    scripted_hub: ScriptedHub, tmp_path: Path, whole: bool
+):
+    stale = save({"model.layers.7.mlp.up_proj.weight": np.zeros((8, 8), np.float32)})
+    files = full_model(32) | {"model-00009-of-00009.safetensors": stale, "consolidated.safetensors": stale}
+    if whole:
+        files["model.safetensors"] = save({"model.norm.weight": np.zeros(32, np.float32)})
+    scripted_hub.publish("o/base", files)
+    hub = make_hub(scripted_hub.url, tmp_path)
+    names = {"model.norm.weight"} if whole else {f"model.layers.{layer}.self_attn.q_proj.weight" for layer in (0, 1)}
+    assert remote_shapes(hub, hub.resolve("o/base"), DEFAULT_OPTIONS).keys() == names
+    assert not scripted_hub.download_requests("model-00009-of-00009.safetensors")

@@ -130,6 +130,7 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "hunyuan_vl": {"text_config": {"rope_parameters": _ROPE | {"mrope_section": [1, 1, 1, 1]}}},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "lfm2_vl": {"text_config": {"layer_types": ["conv", "full_attention"], "block_multiple_of": 16}},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "mamba2": {"head_dim": 16},
     "paddleocr_vl": {"text_config": _MROPE},
@@ -197,8 +198,9 @@ _MULTIMODAL = (
     "aria aya_vision chameleon cohere2_vision cohere_compass cosmos3_edge cosmos3_omni deepseek_vl exaone4_5",
     "glm46v glm4v glm4v_moe glm_ocr glmga granite_docling hunyuan_vl hyperclovax_vision_v2 idefics2 idefics3",
     "inkling2 inkling_mm_model internvl kimi_k25 lfm2_vl lfm3_vl llava llava_next llava_next_video llava_onevision",
-    "mistral3 mistral4 qwen2_5_vl qwen2_vl qwen3_vl qwen3_vl_moe shieldgemma2 smolvlm step3p7 video_llama_3",
-    "video_llava vipllava",
+    "mistral3 mistral4 qwen2_5_vl qwen2_vl qwen3_vl qwen3_vl_moe smolvlm step3p7 video_llama_3",
+    "video_llava vipllava lighton_ocr minicpm_ocr minicpmv4_6 minicpmv4_7 minimax_m3_vl mistral_large4 muse_glimmer",
+    "ovis2 paddleocr_vl pp_chart2table qianfan_ocr",
 )
 MULTIMODAL = tuple(name for names in _MULTIMODAL for name in names.split())
 MEASURED = tuple(

@@ -23,6 +23,8 @@ from workers.finetunes.finetune import MAX_CONFIG_BYTES
 from workers.finetunes.json_file import read_object
 from workers.finetunes.model_config import code_notes, refuse_quantized
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+
 log = logging.getLogger(__name__)
 
 
@@ -141,4 +143,8 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizer backends raise various classes
-        raise UnsupportedBase(f"The tokenizer of {folder.name} cannot be loaded: {first_line(error)}") from error
+        if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+            reason = "it has no tokenizer file; add what the tokenizer's `save_pretrained` writes"
+        else:
+            reason = first_line(error)
+        raise UnsupportedBase(f"The tokenizer of {folder.name} cannot be loaded: {reason}.") from error

@@ -204,6 +204,15 @@ def test_weights_of_other_modules_are_ignored(encoder: Encoder, base: Path, tmp_
     check(encoder, base, folder)
 
 
+def test_shards_may_be_named_after_the_whole_model(encoder: Encoder, base: Path, tmp_path: Path):
+    folder = save_tuned(base, tmp_path / "tuned", shard="20KB")
+    for shard in sorted(folder.glob("model-*.safetensors")):
+        shard.rename(shard.with_name(shard.name.replace("model-", "model.safetensors-")))
+    names = {shard.name.replace("model.safetensors-", "model-"): shard.name for shard in folder.glob("*-*.safetensors")}
+    change_index(folder, lambda index: index.update({name: names[shard] for name, shard in index.items()}))
+    check(encoder, base, folder)
+
+
 def test_shard_with_other_tensors_than_the_index_names_is_corrupt(base: Path, tmp_path: Path):
     folder = save_tuned(base, tmp_path / "tuned", shard="20KB")
     first, second = sorted(folder.glob("model-*.safetensors"))[:2]

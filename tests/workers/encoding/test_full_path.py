@@ -318,3 +318,9 @@ def test_base_with_a_false_config_is_unsupported(base: Path, tmp_path: Path, set
     set_config(tmp_path / "base", **settings)
     with pytest.raises(UnsupportedBase):
         ResidentBase.load(tmp_path / "base", "pico/llama", "0")
+
+
+def test_base_without_a_tokenizer_is_unsupported_with_what_to_do(base: Path, tmp_path: Path):
+    shutil.copytree(base, tmp_path / "base", ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(UnsupportedBase, match=r"has no tokenizer file; add what .* writes"):
+        ResidentBase.load(tmp_path / "base", "pico/llama", "0")

@@ -83,7 +83,7 @@ class Encoder:
         With `prove_kinds`, the first fine-tune of each kind is compared with the plain path and PEFT's own layers.
 
         Raises `UnknownFeature`, `InvalidProbeSet`, `InvalidInput`, and `UnsupportedBase` if the base cannot be
-        measured.
+        measured, or if a feature needs an output head and the base has none.
         """
         self.base = base
         self.probes = probes
@@ -92,6 +92,8 @@ class Encoder:
         self._plan = self._plan_for(self.features)
         self._proof_plan = plan_proof(self._plan)
         self.proof = base.prove(self._proof_plan)
+        if self._plan.head:
+            base.require_head()
         self._kind_errors: dict[str, float] = {}
         self._prove_kinds = prove_kinds
         self._parts = list(self._plan.parts(PART_TOKENS))

@@ -69,6 +69,7 @@ class ResidentBase:
         proof = self.forward.prove(plan)
         if proof.path == PLAIN and not self.forward.is_plain:
             log.warning("%s runs on the plain path, which is slower: %s", self.repo, proof.reason)
+            self.__dict__.pop("_head", None)  # it may be the embedding of this model
             del self.forward  # its memory is needed to load the unmodified classes and dtypes
             model = _load_model(self.folder, self.dtype, self.device)
             self.forward = ForwardPass(model, DTYPES[self.dtype], plain=True)
@@ -98,6 +99,10 @@ class ResidentBase:
         if isinstance(self._head, UnsupportedBase):
             raise self._head
         return self._head
+
+    def require_head(self) -> None:
+        """Raises `UnsupportedBase` if there is no output head."""
+        _ = self.head
 
     @cached_property
     def _head(self) -> Head | UnsupportedBase:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from app.cli.archive_download import download_archive
-from app.cli.commands.ingest import submit
+from app.cli.commands.ingest import Options, submit
 from app.client import Client
 from app.deployment.embedded import EmbeddedServers
 from app.deployment.local import Deployment
@@ -209,7 +209,7 @@ def test_submission_of_an_indexed_commit_is_done_immediately(
 def test_local_folder_is_added_by_the_command_line(client: Client, tmp_path: Path) -> None:
     folder = pico.make_adapter(tmp_path / "private-tune", seed=7)
 
-    assert wait_for_job(client, submit(client, str(folder), is_folder=True))["state"] == "done"
+    assert wait_for_job(client, submit(client, str(folder), True, Options(None, None, None, {})))["state"] == "done"
     assert client.get("/v1/models/local/private-tune")["source"] == "folder"
 
 

@@ -51,7 +51,7 @@ def test_last_revision_of_a_page_is_compared_with_the_next_page(api: TestClient,
 
 def test_revisions_of_different_bases_are_not_compared(api: TestClient, database: Database):
     entries.put(database, "a/b", [1, 0], commit="one")
-    entries.put(database, "a/b", [1, 0], commit="two", space=OTHER)
+    entries.put(database, "a/b", [1, 0], commit="two", space=OTHER, base="other/base")
 
     assert history(api)[0]["measurements"][0]["cosine"] is None
 

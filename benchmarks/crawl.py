@@ -52,7 +52,7 @@ class Hub(HubLists):
     files: dict[str, bytes] = field(default_factory=dict)
     embedded: int = 0
 
-    def answer(self, path: str) -> tuple[int, dict[str, str], Any]:
+    def answer(self, path: str, token: str = "") -> tuple[int, dict[str, str], Any]:
         url_path = urlsplit(path).path
         if "/resolve/" in url_path:
             _, _, _, sha, file = url_path.strip("/").split("/", 4)
@@ -60,7 +60,7 @@ class Hub(HubLists):
         if "/revision/" in url_path:
             repo = self.repos[url_path.removeprefix("/api/models/").split("/revision/")[0]]
             return 200, {}, {**repo, "siblings": self._siblings(repo)}
-        return super().answer(path)
+        return super().answer(path, token)
 
     def _siblings(self, repo: dict[str, Any]) -> list[dict[str, Any]]:
         if int(repo["_id"], 16) >= self.embedded:
@@ -170,6 +170,7 @@ def run(repos: int, embed: int, kills: int) -> dict[str, Any]:
             REDIS_URL=servers.redis_url,
             DELTADEX_DATA_DIR=str(Path(name) / "data"),
             DELTADEX_CRAWL_QUEUE=str(10 * repos + 1_000),
+            DELTADEX_HUB_RATE="0",  # of the local server
             DELTADEX_HEARTBEAT_INTERVAL="0.5",
             DELTADEX_HEARTBEAT_TIMEOUT="3",
             DELTADEX_SWEEP_INTERVAL="1",

@@ -47,6 +47,7 @@ def conf(data_dir: Path, hub_server: HubServer, servers: EmbeddedServers) -> Ite
         "DELTADEX_HEARTBEAT_INTERVAL": "0.5",
         "DELTADEX_HEARTBEAT_TIMEOUT": "8",
         "DELTADEX_RETRY_BASE": "0.2",
+        "DELTADEX_HUB_RATE": "0",
     }
     # Celery reads the setting once per process, so it must read it before the variable is removed
     assert celery.conf.broker_url == settings().require_redis_url()

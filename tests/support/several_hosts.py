@@ -42,6 +42,7 @@ SETTINGS = {
     "DELTADEX_SWEEP_INTERVAL": "1",
     "DELTADEX_REDELIVER_AFTER": "2",
     "DELTADEX_HUB_TIMEOUT": "3",
+    "DELTADEX_HUB_RATE": "0",
 }
 
 Process = subprocess.Popen[bytes]

@@ -10,12 +10,13 @@ import copy
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
@@ -37,6 +38,23 @@ MAX_ERROR = 1e-5  # relative
 def lm_auto_class(config: PreTrainedConfig) -> Any | None:
     """The auto class of transformers that has a causal LM for a config; None if there is none."""
     return next((auto for auto in LM_CLASSES if type(config) in auto._model_mapping), None)
+
+
+def has_headless_class(config: PreTrainedConfig) -> bool:
+    """Whether `AutoModel` knows a config. Of a few types (PP-Chart2Table), transformers has the causal LM alone."""
+    return type(config) in AutoModel._model_mapping
+
+
+def headless(config: PreTrainedConfig) -> PreTrainedModel:
+    """The headless model of a config, without weights: that of `AutoModel`, or the body of the causal LM.
+
+    Raises `ValueError` and what the class raises for settings that it does not know.
+    """
+    lm = None if has_headless_class(config) else causal_lm(config)
+    if lm is not None and (body := body_name(lm)):
+        return cast(PreTrainedModel, lm.get_submodule(body))
+    with torch.device("meta"):
+        return AutoModel.from_config(config, trust_remote_code=False, attn_implementation="eager")
 
 
 def causal_lm(config: PreTrainedConfig) -> PreTrainedModel | None:

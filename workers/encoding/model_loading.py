@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from catalog.errors import CatalogError, CorruptWeights, Refused
 from catalog.errors.root import first_line
 from workers.encoding.decoder import check_is_decoder
-from workers.encoding.lm_class import body_name, lm_auto_class
+from workers.encoding.lm_class import body_name, has_headless_class, headless, lm_auto_class
 from workers.finetunes.repo_files import WHOLE_MODEL
 from workers.finetunes.tensor_names import wrapper_patterns
 from workers.finetunes.weight_files import INDEX_FILE, local_headers, tensor_entries
@@ -84,8 +84,8 @@ def outline(view: Path, refused: type[Refused]) -> PreTrainedModel:
         config = AutoConfig.from_pretrained(view, local_files_only=True, trust_remote_code=False)
         if not isinstance(config.get_text_config(decoder=True), PreTrainedConfig):
             raise refused(f"The config's text part is no config of {config.model_type} models.")
-        with torch.device("meta"), _limited_modules(max(MODULES_PER_TENSOR * len(shapes), MIN_MODULES), refused):
-            model = AutoModel.from_config(config, trust_remote_code=False, attn_implementation="eager")
+        with _limited_modules(max(MODULES_PER_TENSOR * len(shapes), MIN_MODULES), refused):
+            model = headless(config)
     except CatalogError:
         raise
     except Exception as error:  # validators of configs raise various classes
@@ -107,14 +107,17 @@ def load_headless(
     Raises `CorruptWeights` and `refused`.
     """
     options = {"attn_implementation": "eager", **placement}
-    model, missing = _load(AutoModel, view, config, dtype, refused, **options)
-    if missing and (auto_class := lm_auto_class(config)):
+    model, missing = None, list[str]()
+    if has_headless_class(config):
+        model, missing = _load(AutoModel, view, config, dtype, refused, **options)
+    if (model is None or missing) and (auto_class := lm_auto_class(config)):
         # some files are named for the causal LM alone (DeepSeek V4), or have tied weights as the head's only
         whole, missing_in_whole = _load(auto_class, view, config, dtype, refused, **options)
         body = body_name(whole)
-        if body and not missing_in_whole:
-            model, missing = whole.get_submodule(body), []
+        if body and (model is None or not missing_in_whole):
+            model, missing = whole.get_submodule(body), missing_in_whole
     _refuse_missing(missing, refused)
+    assert model is not None  # as in its outline
     return model.requires_grad_(False).eval()
 
 

@@ -125,6 +125,8 @@ class Hub:
         install_client(timeout, limits, token)
         # Xet has its own network code (without our limits) and a cache outside downloads_dir; HTTP serves every file
         constants.HF_HUB_DISABLE_XET = True
+        # the library would first ask the Hub by which names coding agents are known, to report the one that runs it
+        constants.HF_HUB_DISABLE_TELEMETRY = True
 
     def with_token(self, token: SecretStr) -> Hub:
         """The same Hub, downloads and limits with another token, which is stored only in the returned object."""

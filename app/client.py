@@ -89,8 +89,9 @@ class Client:
         text = json.dumps(members)  # NaN and infinities are sent too: the API rejects them with an explanation
         return self._call("POST", path, content=text, headers={"content-type": "application/json", **(headers or {})})
 
-    def delete(self, path: str) -> dict[str, Any]:
-        return self._call("DELETE", path)
+    def delete(self, path: str, headers: dict[str, str] | None = None, **params: object) -> dict[str, Any]:
+        query = {name: value for name, value in params.items() if value is not None}
+        return self._call("DELETE", path, params=query, headers=headers)
 
     def readiness(self) -> dict[str, Any]:
         """The checks of `/readyz`, even if it answers 503."""

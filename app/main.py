@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from app.api import limits, problems
 from app.api.auth.viewer import VaryByKeyMiddleware
+from app.api.blocks import routes as block_routes
 from app.api.clusters import routes as cluster_routes
 from app.api.crawls import routes as crawl_routes
 from app.api.jobs import admin_routes as job_admin_routes
@@ -26,6 +27,7 @@ from app.api.search import routes as search_routes
 from app.api.selections import routes as selection_routes
 from app.api.services.services import Services
 from app.api.shutdown import before_connections_close
+from app.api.spaces import routes as space_routes
 from app.api.tasks import routes as task_routes
 from app.api.vectors import routes as vector_routes
 from app.api.web import routes as web_routes
@@ -75,7 +77,7 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     for routes in (
         cluster_routes, map_routes, crawl_routes, reindex_routes, model_routes, search_routes, vector_routes,
         task_routes, selection_routes, merge_routes, job_event_routes, job_routes, job_admin_routes,
-        model_access_routes, stats, webhook_routes, health, metrics, web_routes,
+        model_access_routes, block_routes, space_routes, stats, webhook_routes, health, metrics, web_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)

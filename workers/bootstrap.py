@@ -29,6 +29,7 @@ from workers.ingest.fetcher import Fetcher
 from workers.ingest.job_runner import JobRunner
 from workers.ingest.pipeline import Pipeline
 from workers.maintenance.crawler import Crawler
+from workers.maintenance.file_remover import FileRemover
 from workers.maintenance.reindexer import Reindexer
 from workers.maintenance.subprocesses import CLUSTERS, INDEX, MAP, SubprocessRunner
 from workers.merges.runner import MergeRunner
@@ -72,6 +73,7 @@ class Runtime:
         self.reindexer = Reindexer(
             self.database, measured_spaces, max_queued=conf.crawl_queue, exact_bytes=conf.index_exact_bytes
         )
+        self.file_remover = FileRemover(self.database, conf.downloads_dir, conf.index_dir)
         self._pipeline: Pipeline | None = None
         self.orderly_stop = OrderlyStop(self._cancel_all, self.heartbeat.sign_off, self._activity)
 
@@ -82,10 +84,12 @@ class Runtime:
         self.heartbeat.start()
         self.crawler.start()
         self.reindexer.start()
+        self.file_remover.start()
 
     def stop(self) -> None:
         self.crawler.stop()
         self.reindexer.stop()
+        self.file_remover.stop()
         for builder in (self.indexes, self.clusters, self.maps):
             builder.stop()
         self.heartbeat.stop()
@@ -108,6 +112,7 @@ class Runtime:
             self._pipeline.stop()
         self.crawler.stop()
         self.reindexer.request_stop()
+        self.file_remover.request_stop()
         for builder in (self.indexes, self.clusters, self.maps):
             builder.request_stop()
 

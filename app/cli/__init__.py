@@ -20,6 +20,7 @@ from app.cli.commands import merges as merge_commands
 from app.cli.commands import models as model_commands
 from app.cli.commands import offline as offline_commands
 from app.cli.commands import reindexes as reindex_commands
+from app.cli.commands import removals as removal_commands
 from app.cli.commands import selections as selection_commands
 from app.cli.commands import tasks as task_commands
 from app.deployment.local import Deployment
@@ -59,7 +60,7 @@ for command in (
     ingest_commands.add, ingest_commands.status, model_commands.show, model_commands.neighbors, model_commands.search,
     model_commands.revisions, arithmetic_commands.compose, task_commands.task, selection_commands.select,
     merge_commands.merge, crawl_commands.crawl, reindex_commands.reindex, job_commands.cancel, job_commands.retry,
-    job_commands.workers, cluster_commands.cluster,
+    job_commands.workers, cluster_commands.cluster, removal_commands.remove,
 ):  # fmt: skip
     cli.command()(command)
 cli.command("map")(map_commands.draw_map)
@@ -72,6 +73,8 @@ for name, group in {
     "reindexes": reindex_commands.reindexes,
     "queue": job_commands.queue,
     "clusters": cluster_commands.clusters,
+    "block": removal_commands.block,
+    "spaces": removal_commands.spaces,
 }.items():
     cli.add_typer(group, name=name)
 for worker_command in (offline_commands.embed, offline_commands.evaluate):

@@ -14,7 +14,7 @@ from catalog.clusters.repository import runs as cluster_runs
 from catalog.clusters.repository.clusters import Centroids
 from catalog.models.repository import models
 from catalog.spaces import repository as spaces
-from catalog.tables import SpaceRow
+from catalog.tables import ClusterRun, SpaceRow
 
 
 @dataclass
@@ -30,11 +30,16 @@ class ClusterAssigner:
         """
         run, cluster_id = cluster_runs.find_current(session, space.id), None
         if run is not None:
-            if space.id not in self._centroids or self._centroids[space.id].run_id != run.id:
-                self._centroids[space.id] = clusters.get_centroids(session, run.id)
-            cluster_id = assign_to_run(session, self._centroids[space.id], model_id, vector)
+            cluster_id = assign_to_run(session, self._get_centroids(session, run), model_id, vector)
         if spaces.is_default_for_base(session, space):
             models.set_cluster(session, model_id, cluster_id)
+
+    def _get_centroids(self, session: Session, run: ClusterRun) -> Centroids:
+        """The centroids of a run. They are read again after a cluster without members was deleted."""
+        cached = self._centroids.get(run.space_id)
+        if cached is None or (cached.run_id, len(cached.cluster_ids)) != (run.id, run.clusters):
+            cached = self._centroids[run.space_id] = clusters.get_centroids(session, run.id)
+        return cached
 
 
 def assign_to_run(session: Session, centroids: Centroids, model_id: int, vector: np.ndarray | None) -> int | None:

@@ -221,8 +221,11 @@ def _store_members(session: Session, result: _Result, cluster_ids: list[int]) ->
     cosines = [None if np.isnan(cosine) else cosine for cosine in clustering.similarity.tolist()]
     cluster_members.store(session, result.run.id, result.model_ids, labels, cosines)
     centroids = clusters.get_centroids(session, result.run.id)
-    for change in feed.list_space_changes(session, {result.space.id: result.covered_seq}, MAX_ARRIVALS, public=True):
+    changes = feed.list_space_changes(session, {result.space.id: result.covered_seq}, MAX_ARRIVALS, public=True)
+    for change in changes:
         assign_to_run(session, centroids, change.model_id, change.vector)
+    gone = [change.model_id for change in changes if change.vector is None]
+    cluster_members.remove_from_all_runs(session, models.find_removed(session, gone))
 
 
 def _compare_with_previous(

@@ -8,14 +8,15 @@ CatalogError
 ├── NotFound                        unknown id or name
 │   ├── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
 │   ├── ReindexNotFound, TermNotFound, VectorNotFound, TaskNotFound, MergeNotFound, ArchiveNotFound
-│   └── SelectionNotFound
+│   └── SelectionNotFound, BlockNotFound
 ├── Conflict                        valid, but in conflict with the current state
 │   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning
 │   ├── AmbiguousTerm, ZeroVector, TooManyVectors, TaskNotFinished, ExamplesNotKept, MergeNotFinished
 │   ├── ClustersNotReady, MapNotReady, CrawlFinished, JobFinished, NotRetriable, HubTokenRequired
-│   └── ReindexActive, ReindexFinished, ReindexNotReady, ReindexIncomplete
+│   ├── ReindexActive, ReindexFinished, ReindexNotReady, ReindexIncomplete
+│   └── SpaceServing
 ├── Refused                         an ingest that cannot succeed; stored on the job, not retried
-│   ├── RepoNotFound, RevisionNotFound, GatedRepo
+│   ├── RepoNotFound, RevisionNotFound, GatedRepo, ModelBlocked
 │   ├── NoSupportedWeights, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
 │   ├── CorruptWeights, NonFiniteWeights, NonFiniteVector
 │   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantizedWeights
@@ -65,6 +66,7 @@ from catalog.errors.ingests import (
     InvalidAdapterConfig,
     InvalidModelConfig,
     MergeIncompatible,
+    ModelBlocked,
     NativeLibraryFailed,
     NoCandidates,
     NonFiniteVector,
@@ -90,6 +92,7 @@ from catalog.errors.requests import (
     AmbiguousTerm,
     ApiKeyRequired,
     ArchiveNotFound,
+    BlockNotFound,
     BodyTooLarge,
     ClusterNotFound,
     ClustersNotReady,
@@ -133,6 +136,7 @@ from catalog.errors.requests import (
     SpaceMismatch,
     SpaceNotFound,
     SpaceRequired,
+    SpaceServing,
     TaskNotFinished,
     TaskNotFound,
     TermNotFound,
@@ -154,6 +158,7 @@ __all__ = [
     "ArchiveNotFound",
     "BaseModelCorrupted",
     "BaseUnresolved",
+    "BlockNotFound",
     "BodyTooLarge",
     "CatalogError",
     "ClusterNotFound",
@@ -204,6 +209,7 @@ __all__ = [
     "MergeNotFound",
     "Misconfigured",
     "MissingExtra",
+    "ModelBlocked",
     "ModelNotFound",
     "NameTaken",
     "NativeLibraryFailed",
@@ -236,6 +242,7 @@ __all__ = [
     "SpaceMismatch",
     "SpaceNotFound",
     "SpaceRequired",
+    "SpaceServing",
     "TaskNotFinished",
     "TaskNotFound",
     "TermNotFound",

@@ -29,6 +29,12 @@ class GatedRepo(Refused):
     title = "Repo is gated"
 
 
+class ModelBlocked(Refused):
+    status = 403
+    code = "model_blocked"
+    title = "Model blocked"
+
+
 class NoSupportedWeights(Refused):
     code = "no_supported_weights"
     title = "No supported weights"

@@ -138,6 +138,11 @@ class ArchiveNotFound(NotFound):
     title = "Archive not found"
 
 
+class BlockNotFound(NotFound):
+    code = "block_not_found"
+    title = "Block not found"
+
+
 class SelectionNotFound(NotFound):
     code = "selection_not_found"
     title = "Selection not found"
@@ -167,6 +172,11 @@ class NoShift(Conflict):
 class SpaceRequired(Conflict):
     code = "space_required"
     title = "Space required"
+
+
+class SpaceServing(Conflict):
+    code = "space_serving"
+    title = "Space is serving"
 
 
 class SpaceMismatch(Conflict):

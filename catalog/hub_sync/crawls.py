@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from catalog.blocks import repository as blocks
 from catalog.database import Database
 from catalog.errors import CrawlFinished, InvalidInput
 from catalog.hub_sync.removals import follow_rename, remove_model
@@ -23,6 +24,7 @@ from catalog.jobs.repository import workers
 from catalog.jobs.submissions import enqueue
 from catalog.models.repo_ref import LOCAL_OWNER, RepoRef
 from catalog.models.repository import names
+from catalog.removals.service import erase
 from catalog.tables import Crawl, CrawlState, Model, Priority
 from catalog.vectors.repository import feed
 
@@ -84,12 +86,14 @@ class CrawlSource:
 class CrawlLimits:
     """Limits of one run: it queues at most `max_models` repos, and skips those with fewer than `min_downloads`.
 
-    A `dry_run` counts repos without queuing them. A recurring crawl starts again `every` seconds after each run.
+    A `dry_run` counts repos without queuing them. With `include_removed`, models that an admin removed are queued
+    again. A recurring crawl starts again `every` seconds after each run.
     """
 
     max_models: int | None = None
     min_downloads: int | None = None
     dry_run: bool = False
+    include_removed: bool = False
     every: int | None = None
 
 
@@ -124,6 +128,8 @@ def create(database: Database, source: CrawlSource, limits: CrawlLimits) -> Craw
     """Create a crawl; a worker picks it up. Raises `InvalidInput`."""
     if limits.dry_run and limits.every:
         raise InvalidInput("A dry run cannot recur. Leave out `every`.")
+    if limits.include_removed and limits.every:
+        raise InvalidInput("A recurring crawl cannot include removed models, because it would undo every removal.")
     ids = list(dict.fromkeys(source.ids)) if source.ids is not None else None
     with database.transaction() as session:
         return crawls.create(session, source=source.to_json(), ids=ids, **asdict(limits))
@@ -240,6 +246,9 @@ def _store_repos(session: Session, crawl: Crawl, repos: Sequence[ListedRepo]) ->
     accepted = [repo for repo in repos if _is_accepted(crawl, repo)]
     crawl.skipped += len(repos) - len(accepted)
     models = listings.find_models(session, [repo.repo_id for repo in accepted])
+    allowed = _without_blocked(session, crawl, accepted, models)
+    crawl.blocked += len(accepted) - len(allowed)
+    accepted = allowed
     new = [repo for repo in accepted if listings.is_new(repo, models.get(repo.repo_id))]
     remaining = len(new) + 1 if crawl.max_models is None else crawl.max_models - crawl.queued
     if remaining < len(new):
@@ -253,6 +262,21 @@ def _store_repos(session: Session, crawl: Crawl, repos: Sequence[ListedRepo]) ->
     crawl.size += sum(repo.size or 0 for repo in new)
     crawl.sized += sum(repo.size is not None for repo in new)
     return len(new) >= remaining
+
+
+def _without_blocked(
+    session: Session, crawl: Crawl, repos: Sequence[ListedRepo], models: Mapping[str, Model]
+) -> list[ListedRepo]:
+    """The repos without those that an admin removed, and those that a block applies to. Of the latter, models that were
+    indexed before, under another license, are removed.
+    """
+    block_list = blocks.load(session, [(repo.repo_id, repo.metadata.license) for repo in repos])
+    blocked = {repo.repo_id for repo in repos if block_list.find(repo.repo_id, repo.metadata.license)}
+    removed = {name for name, model in models.items() if model.removed_at is not None}
+    if (indexed := [models[name].id for name in blocked - removed if name in models]) and not crawl.dry_run:
+        erase(session, indexed)
+    excluded = blocked if crawl.include_removed else blocked | removed
+    return [repo for repo in repos if repo.repo_id not in excluded]
 
 
 def _apply_renames_and_removals(session: Session, repos: Sequence[ListedRepo]) -> None:

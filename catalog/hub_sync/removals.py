@@ -17,12 +17,12 @@ def remove_model(session: Session, model: Model) -> bool:
     are deleted. Its name and its revisions stay. False if it was removed before.
     """
     feed.lock_feed(session)
-    cancelled = jobs.cancel_for_model(session, model.id)
+    cancelled = jobs.cancel_for_models(session, [model.id])
     if model.state == ModelState.REMOVED and not cancelled:
         return False
     feed.remove(session, model.id)
-    cluster_members.remove_from_all_runs(session, model.id)
-    models.clear_metadata(session, model.id)
+    cluster_members.remove_from_all_runs(session, [model.id])
+    models.clear_metadata(session, [model.id])
     session.refresh(model)
     return True
 
@@ -31,10 +31,10 @@ def follow_rename(session: Session, model: Model, repo_id: str) -> None:
     """Rename a model to `repo_id`. It keeps its id and its history, and the former name refers to it.
 
     If there is a model with the new name already, it is deleted if nothing was stored for it; otherwise it stays, and
-    `model` is removed from the index.
+    `model` is removed from the index. A model that an admin removed stays removed under its new name.
     """
     feed.lock_feed(session)
-    existing = models.find(session, repo_id)
+    existing = models.find_public_row(session, repo_id)
     if existing is None:
         names.rename(session, model, repo_id)
         return
@@ -46,5 +46,5 @@ def follow_rename(session: Session, model: Model, repo_id: str) -> None:
     had_active_job = jobs.has_active(session, existing.id)
     names.delete_empty(session, existing)
     names.rename(session, model, repo_id)
-    if had_active_job:
+    if had_active_job and model.removed_at is None:
         enqueue(session, model, None, Priority.CRAWL)

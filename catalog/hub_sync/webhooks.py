@@ -12,6 +12,7 @@ from enum import StrEnum
 from sqlalchemy.orm import Session
 
 from catalog.auth.repository import access
+from catalog.blocks import repository as blocks
 from catalog.database import Database
 from catalog.errors import InvalidRepoId
 from catalog.hub_sync.removals import follow_rename, remove_model
@@ -60,6 +61,7 @@ class Outcome(StrEnum):
     QUEUED = "queued"
     REMOVED = "removed"
     RENAMED = "renamed"
+    BLOCKED = "blocked"  # an admin removed the model, or a block applies to it
     NOTHING = "nothing"
 
 
@@ -76,6 +78,8 @@ def receive(database: Database, event: HubEvent) -> tuple[Outcome, Job | None]:
             removed = model is not None and remove_model(session, model)
             return (Outcome.REMOVED if removed else Outcome.NOTHING), None
         renamed = model is not None and _rename(session, event, model)
+        if _is_blocked(session, event, model):
+            return Outcome.BLOCKED, None
         job = _push(session, event, models.find(session, _new_name(event)) if renamed else model)
     if job is not None:
         return Outcome.QUEUED, job
@@ -105,7 +109,7 @@ def _new_name(event: HubEvent) -> str:
 def _find_model(session: Session, event: HubEvent) -> Model | None:
     """The model by the Hub's id of the repo, or else by its name; by a former name unless another repo has it now."""
     by_id = models.find_by_hub_id(session, event.hub_id) if event.hub_id else None
-    if (model := by_id or models.find(session, event.repo_id)) is not None:
+    if (model := by_id or models.find_public_row(session, event.repo_id)) is not None:
         return model
     model = models.find_by_former_name(session, event.repo_id)
     return model if model and (model.hub_id is None or event.hub_id in (None, model.hub_id)) else None
@@ -119,6 +123,14 @@ def _rename(session: Session, event: HubEvent, model: Model) -> bool:
         return False
     follow_rename(session, model, name)
     return True
+
+
+def _is_blocked(session: Session, event: HubEvent, model: Model | None) -> bool:
+    """Whether an admin removed the model, or a block applies to its name or to the license that is known of it."""
+    if model is not None and model.removed_at is not None:
+        return True
+    name, license = _new_name(event), model.license if model else None
+    return blocks.load(session, [(name, license)]).find(name, license) is not None
 
 
 def _push(session: Session, event: HubEvent, model: Model | None) -> Job | None:

@@ -156,12 +156,14 @@ class IndexFollower:
                     session, {space_id: index.covered_seq for space_id, index in indexes.items()}, FEED_PAGE_SIZE
                 )
                 published = snapshots.list_newest(session, indexes)
+                dropped = set(indexes) - snapshots.existing_spaces(session, indexes)
                 for space_id, current in geometries.current_ids(session, indexes).items():
                     index = indexes[space_id]
                     index.geometries = refresh_geometries(session, index.geometries, current)
                 # read after the vectors and applied before them, so that no model is found before it can be filtered
                 changed = attributes.list_changes(session, self._attributes.seq, ATTRIBUTE_PAGE_SIZE)
             self._loaded.set()
+            self._evict(dropped)
             if changed:
                 self._attributes.apply(changed)
             if len(changed) < ATTRIBUTE_PAGE_SIZE:
@@ -194,6 +196,13 @@ class IndexFollower:
             if loaded.problems:
                 self._problems[space_id] = " ".join(loaded.problems)
         self._evict_least_used()
+
+    def _evict(self, dropped: set[int]) -> None:
+        """Evict the indexes of spaces that were dropped."""
+        with self._lock:
+            for space_id in dropped:
+                self._indexes.pop(space_id, None)
+                self._problems.pop(space_id, None)
 
     def _evict_least_used(self) -> None:
         with self._lock:

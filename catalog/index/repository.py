@@ -91,6 +91,11 @@ def last_generation(session: Session, space_id: int) -> int:
     return session.execute(statement).scalar_one()
 
 
+def existing_spaces(session: Session, space_ids: Collection[int]) -> set[int]:
+    """Those of the spaces that were not dropped."""
+    return set(session.scalars(select(SpaceRow.id).where(SpaceRow.id.in_(space_ids)))) if space_ids else set()
+
+
 def publish(session: Session, snapshot: IndexSnapshot) -> None:
     session.add(snapshot)
     session.flush()

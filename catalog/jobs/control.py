@@ -106,6 +106,8 @@ def _retry(session: Session, job_id: int, quota: Quota | None, viewer: Viewer, b
     if not jobs.requeue(session, job_id, quota.submitter if quota else None):
         if (task_id := jobs.find_task_without_examples(session, job_id)) is not None:
             raise NotRetriable(f"The examples of task {task_id} were deleted. Create a new task with `POST /v1/tasks`.")
+        if job.model.removed_at is not None:
+            raise NotRetriable(f"{job.model.repo_id} was removed. Submit it again with `POST /v1/models`.")
         reason = f"belongs to reindex {job.reindex_id}, which has ended" if job.reindex_id else f"is {job.state}"
         raise NotRetriable(f"Job {job_id} {reason}: there is nothing to retry.")
     if quota is not None:

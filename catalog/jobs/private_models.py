@@ -31,7 +31,7 @@ def withdraw_private_model(session: Session, model: Model) -> None:
     """Remove a private model from the index and revoke all access to it. The caller holds `feed.lock_feed`."""
     if model.state in access.STORED_STATES:
         feed.remove(session, model.id)
-        models.clear_metadata(session, model.id)
+        models.clear_metadata(session, [model.id])
         access.revoke(session, model.id)
 
 

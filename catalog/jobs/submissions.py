@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from catalog.auth.viewer import Viewer
+from catalog.blocks import repository as blocks
 from catalog.database import Database
 from catalog.errors import FolderUnreadable, InvalidRepoId, NameTaken
 from catalog.jobs.quotas import Quota
@@ -37,13 +38,16 @@ def enqueue(
 
     `base` is the base that the submission names, and `base_hint` a guess for a model without a revision. Without
     `notify`, the next sweep sends the notification. Crawls, webhooks and reindexes pass no quota: their jobs are not
-    counted. With a sealed `token`, only the submitter may see the job. Raises `TooManyJobs` if the quota is exceeded.
+    counted. With a sealed `token`, only the submitter may see the job. A model that an admin removed is an ordinary one
+    again, so crawls and webhooks check that first. Raises `TooManyJobs` if the quota is exceeded.
     """
     submitter = quota.submitter if quota else None
     viewer = submitter if token else None
     is_new = model.state == ModelState.PENDING and token is None  # no job of it has ended, so none is quarantined
     if not is_new and (quarantined := jobs.find_quarantined(session, model.id, viewer)) is not None:
         return quarantined, False
+    if model.removed_at is not None:
+        models.readmit(session, model)
     hint = base or (model.revision.base_repo if model.revision else base_hint)
     if token is not None and submitter is not None:
         job, created = jobs.submit_private(session, model, revision, hint, base=base, viewer=submitter, token=token)
@@ -86,7 +90,7 @@ def submit_repo(
     If the commit is already indexed, the job that measured it is returned (`done`); if a job for the same repo and
     revision is active or quarantined, that job is returned. Both must be of the same base, if one is given. With a
     token, only the submitter's own jobs are considered. Sends no request to the Hub. Raises `InvalidRepoId` for the
-    owner `local` and for a name that no base can have, and `TooManyJobs` if the quota is exceeded.
+    owner `local` and for a name that no base can have, `ModelBlocked`, and `TooManyJobs` if the quota is exceeded.
     """
     with database.transaction() as session:
         return enqueue_repo(session, ref, Priority.USER, quota, token, base)
@@ -107,6 +111,9 @@ def enqueue_repo(
             f"The owner {LOCAL_OWNER!r} is reserved for local folders: add one with `deltadex add FOLDER`."
         )
     existing = models.find_by_any_name(session, ref.repo_id)
+    blocks.check(session, ref.repo_id, existing.license if existing else None)
+    if existing is not None and existing.repo_id != ref.repo_id:
+        blocks.check(session, existing.repo_id)
     if token is not None:  # the worker finds out whether the token may read the repo
         model = models.get_or_create(session, existing.repo_id if existing else ref.repo_id, Source.HUB, private=True)
         return enqueue(session, model, ref.revision, priority, quota=quota, base=base, token=token)[0]
@@ -123,7 +130,7 @@ def submit_folder(database: Database, folder: Path, name: str | None = None, bas
     `base` is tried as its base model before those that its files name.
 
     Raises `FolderUnreadable` if it is not a folder, `InvalidRepoId` if its name or its base is not a valid model name,
-    and `NameTaken` if another folder has that name.
+    `ModelBlocked`, and `NameTaken` if another folder has that name.
     """
     check_base_id(base)
     folder = folder.expanduser().resolve()
@@ -137,7 +144,10 @@ def submit_folder(database: Database, folder: Path, name: str | None = None, bas
             f"{name!r} is not a valid model name: use letters, digits and . _ - only. Choose another name with --name."
         ) from error
     with database.transaction() as session:
+        blocks.check(session, ref.repo_id)
         model = models.get_or_create(session, ref.repo_id, Source.FOLDER, str(folder))
+        if model.removed_at is not None:
+            models.readmit(session, model, str(folder))
         if model.folder != str(folder):
             raise NameTaken(f"{ref.repo_id} is the folder {model.folder}. Choose another name with --name.")
         return enqueue(session, model, None, Priority.USER, base=base)[0]

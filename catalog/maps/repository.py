@@ -181,13 +181,13 @@ class Point:
 _POINTS = text("""
     SELECT models.id, models.repo_id, members.cluster_id
     FROM unnest(cast(:models AS bigint[])) AS requested (id)
-    JOIN models ON models.id = requested.id
+    JOIN models ON models.id = requested.id AND models.state <> 'removed'
     LEFT JOIN cluster_members AS members ON members.run_id = :run_id AND members.model_id = models.id
     ORDER BY models.repo_id COLLATE "C"
 """)
 
 
 def list_points(session: Session, model_ids: Sequence[int], run_id: int | None) -> list[Point]:
-    """The models that still exist, in the order of their names, with their clusters in a run."""
+    """The models that were not removed, in the order of their names, with their clusters in a run."""
     rows = session.execute(_POINTS, {"models": list(model_ids), "run_id": run_id})
     return [Point(*row) for row in rows]

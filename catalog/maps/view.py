@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from catalog.maps import repository as maps
 from catalog.maps.distortion import neighbor_counts
 from catalog.maps.placement import SEARCHED_NEIGHBORS, interpolate
 from catalog.maps.repository import MapVersion, Point
+from catalog.models.repository import models
 from catalog.spaces import repository as spaces
 from catalog.vectors.repository import feed
 from catalog.vectors.repository import stream as vector_stream
@@ -50,6 +52,20 @@ class LoadedMap:
     distortion: np.ndarray  # (n,) int64
     # models placed since, by id: the seq of the vector, and the coordinates (2,)
     arrivals: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
+
+    def without(self, model_ids: Sequence[int]) -> LoadedMap:
+        """The map without these models, whose names it must not show any more. The same object if it has none."""
+        kept = ~np.isin(self.model_ids, np.array(model_ids, np.int64))
+        if kept.all():
+            return self
+        return replace(
+            self,
+            model_ids=self.model_ids[kept],
+            repo_ids=[repo_id for repo_id, is_kept in zip(self.repo_ids, kept.tolist(), strict=True) if is_kept],
+            coordinates=self.coordinates[kept],
+            cluster=self.cluster[kept],
+            distortion=self.distortion[kept],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +116,8 @@ class MapCache:
             changes = feed.list_changed_models(session, version.space_id, version.covered_seq)
             present = {change.model_id for change in changes if not change.removed}
             points = maps.list_points(session, sorted(present), version.run_id)
+            gone = models.find_removed(session, [change.model_id for change in changes if change.removed])
+        layout = layout.without(gone)
         changed_ids = np.array([change.model_id for change in changes], np.int64)
         removed = np.flatnonzero(np.isin(layout.model_ids, changed_ids))
         coordinates = self._place_arrivals(layout, version, changes, removed)

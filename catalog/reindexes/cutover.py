@@ -77,6 +77,10 @@ def _roll_back(session: Session, row: Reindex, force: bool) -> Reindex:
     ]
     if any(pair.old is None or not pair.old.serving for pair in pairs):
         raise ReindexFinished(f"Another reindex has cut over since reindex {row.id}: roll that one back first.")
+    if any(
+        ids["old"] is not None and pair.new is None for ids, pair in zip(row.cutover_spaces or [], pairs, strict=True)
+    ):
+        raise ReindexFinished(f"A space that reindex {row.id} replaced was dropped, so it cannot serve again.")
     for pair in pairs:
         _backfill_since_cutover(session, pair, row)
     _check_lost_models(session, row, pairs, force)

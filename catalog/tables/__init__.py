@@ -3,6 +3,7 @@
 from catalog.tables import model_words as model_words
 from catalog.tables.archives import Archive, ArchivePiece
 from catalog.tables.base import Base, change_seq, claim_turn, cluster_number, one_of
+from catalog.tables.blocks import Block, BlockKind
 from catalog.tables.crawls import Crawl, CrawlState, FormerName
 from catalog.tables.derived import (
     Cluster,
@@ -42,6 +43,8 @@ __all__ = [
     "Base",
     "BaseActivations",
     "BaseProof",
+    "Block",
+    "BlockKind",
     "Cluster",
     "ClusterMember",
     "ClusterRun",

@@ -40,6 +40,7 @@ class Crawl(Base):
     dry_run: Mapped[bool]
     max_models: Mapped[int | None]  # to queue in one run
     min_downloads: Mapped[int | None]
+    include_removed: Mapped[bool] = mapped_column(server_default=text("false"))  # models that an admin removed, too
     every: Mapped[int | None]  # seconds between runs
     run: Mapped[int] = mapped_column(server_default=text("1"))
 
@@ -53,6 +54,7 @@ class Crawl(Base):
     gated: Mapped[int] = mapped_column(server_default=text("0"))  # of the queued repos
     unchanged: Mapped[int] = mapped_column(server_default=text("0"))
     skipped: Mapped[int] = mapped_column(server_default=text("0"))
+    blocked: Mapped[int] = mapped_column(server_default=text("0"))  # left out by a block, or removed by an admin
     size: Mapped[int] = mapped_column(server_default=text("0"))  # bytes, summed over the `sized` repos
     sized: Mapped[int] = mapped_column(server_default=text("0"))  # queued repos with a known size
 

@@ -30,7 +30,7 @@ class ModelState(StrEnum):
     INDEXED = "indexed"
     NO_SHIFT = "no_shift"  # measured, but all its norms are within the noise floor
     FAILED = "failed"
-    REMOVED = "removed"  # deleted or private on the Hub: only its name is kept, and no index contains it
+    REMOVED = "removed"  # deleted or private on the Hub, or removed by an admin: no index contains it
 
 
 class Source(StrEnum):
@@ -155,6 +155,7 @@ class Model(Base):
     hub_created_at: Mapped[datetime | None]
     hub_updated_at: Mapped[datetime | None]
     hub_id: Mapped[str | None] = mapped_column(index=True)  # the Hub's id of the repo, which survives a rename
+    removed_at: Mapped[datetime | None]  # by an admin or a block; then only a person's submission brings it back
     hub_sha: Mapped[str | None]  # the newest commit that a crawl or the webhook reported, measured or not
     cluster: Mapped[int | None]  # for the filters of searches, see catalog/clusters/service.py
     card: Mapped[str | None]  # the text of its card, at most `workers.finetunes.card.MAX_WORDS` characters
@@ -231,7 +232,8 @@ class Vector(Base):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id"))
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
-    revision_id: Mapped[int] = mapped_column(ForeignKey("revisions.id"), index=True)
+    # null: a tombstone of a model whose revisions were erased
+    revision_id: Mapped[int | None] = mapped_column(ForeignKey("revisions.id"), index=True)
     seq: Mapped[int] = mapped_column(unique=True)
     dimension: Mapped[int]
     data: Mapped[bytes] = mapped_column(LargeBinary)

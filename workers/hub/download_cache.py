@@ -130,6 +130,21 @@ def stored_files(root: Path) -> Iterator[StoredFile]:
             continue  # evicted or completed by another worker
 
 
+def delete_repo(root: Path, repo_id: str) -> bool:
+    """Delete the folder of a repo with all its files. False if they are in use."""
+    folder = root / repo_folder_name(repo_id=repo_id, repo_type="model")
+    if not folder.is_dir():
+        return True
+    lock = try_lock(folder / LOCK_NAME, exclusive=True)
+    if lock is None:
+        return False
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(lock)
+    return True
+
+
 def evict(root: Path, size: float) -> int:
     """Delete at least `size` bytes of files that are not in use, least recently used first; returns the bytes."""
     freed, repos = 0, set()

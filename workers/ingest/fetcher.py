@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from catalog.auth.hub_tokens import TokenBox
+from catalog.blocks import repository as blocks
 from catalog.database import Database
 from catalog.errors import (
     BaseUnresolved,
@@ -72,8 +73,8 @@ class Fetcher:
 
     def fetch(self, job: Job, worker_id: int, stop: Stop | None = None) -> Fetched | None:
         """Fetch the fine-tune of a job. Returns None if there is nothing to measure: then the job has ended
-        (`catalog.jobs.admission`). The caller releases the result's `locks`. Raises any `CatalogError`, and
-        `DownloadStopped` if `stop` returned true.
+        (`catalog.jobs.admission`). The caller releases the result's `locks`. Raises any `CatalogError`, `ModelBlocked`
+        before anything is downloaded, and `DownloadStopped` if `stop` returned true.
         """
         locks = FileLocks()
         try:
@@ -126,6 +127,7 @@ class Fetcher:
     ) -> Admission:
         spaces = self._measurement.spaces()
         with self._database.transaction() as session:
+            blocks.check(session, job.model.repo_id, metadata.license if metadata else None)
             return admit(session, job, worker_id, sha, spaces, visibility=visibility, metadata=metadata)
 
     def _resolve(

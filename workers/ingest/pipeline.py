@@ -14,12 +14,14 @@ from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session
 
+from catalog.blocks import repository as blocks
 from catalog.database import Database
-from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited, HubTokenInvalid
+from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited, HubTokenInvalid, ModelBlocked
 from catalog.jobs.repository import attempts, claims, recovery
 from catalog.jobs.submissions import follow_up
 from catalog.models.repository import models
 from catalog.queue import enqueue_after_commit
+from catalog.removals.service import erase
 from catalog.spaces import repository as spaces
 from catalog.tables import Job, JobState, Source
 from catalog.vectors.repository import feed
@@ -307,10 +309,30 @@ class Pipeline:
             feed.lock_feed(session)
             spaces.store_proof(session, resident.proof)
             for claimed, encoding in encoded:
+                if (blocked := self._find_block(session, claimed)) is not None:
+                    self._fail(session, claimed.job, blocked)
                 # nothing is stored for a job that this worker has lost
-                if attempts.finish(session, claimed.job.id, self._worker_id, claimed.fetched.sha):
+                elif attempts.finish(session, claimed.job.id, self._worker_id, claimed.fetched.sha):
                     self._writer.store(session, resident, claimed.fetched, encoding)
                     follow_up(session, claimed.job, claimed.fetched.sha)
+
+    def _find_block(self, session: Session, claimed: ClaimedJob) -> ModelBlocked | None:
+        """The error of a model that was blocked while it was measured."""
+        metadata = claimed.fetched.metadata
+        return blocks.find_error(session, claimed.job.model.repo_id, metadata.license if metadata else None)
+
+    def _fail(self, session: Session, job: Job, error: CatalogError) -> None:
+        """Fail a job. What was indexed of a model before it was blocked is removed."""
+        if isinstance(error, ModelBlocked):
+            feed.lock_feed(session)  # before any row of the job, in the same order as when vectors are stored
+        if not attempts.fail(session, job.id, self._worker_id, error):
+            return
+        models.mark_failed(session, [job.model_id])
+        if isinstance(error, ModelBlocked):
+            if models.find_current_revision(session, job.model_id) is not None:
+                erase(session, [job.model_id])
+        else:
+            follow_up(session, job, None)
 
     def _store_failure(self, job: Job, cause: BaseException) -> None:
         """Store an error on its job, and queue the job again if the error is transient."""
@@ -332,9 +354,8 @@ class Pipeline:
                 if retry:
                     delay = self._retries.delay(failures, error)
                     attempts.retry(session, job.id, self._worker_id, error, delay)
-                elif attempts.fail(session, job.id, self._worker_id, error):
-                    models.mark_failed(session, [job.model_id])
-                    follow_up(session, job, None)
+                else:
+                    self._fail(session, job, error)
 
         retry_while_database_down(store)
 

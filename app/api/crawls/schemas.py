@@ -34,6 +34,7 @@ class CrawlRequest(Strict):
     limit: int | None = Field(None, ge=1, lt=2**53, description="Maximum number of repos to queue in one run.")
     min_downloads: int | None = Field(None, ge=0, lt=2**53, description="Skip repos with fewer downloads per month.")
     dry_run: bool = Field(False, description="Only count repos and estimate the cost; queue and store nothing.")
+    include_removed: bool = Field(False, description="Queue models again that an admin removed, or a former block.")
     every_hours: float | None = Field(
         None, ge=1 / 60, le=24 * 366, description="Hours between the end of a run and the next."
     )
@@ -47,7 +48,7 @@ class CrawlRequest(Strict):
 
     def limits(self) -> crawl_service.CrawlLimits:
         every = round(self.every_hours * 3600) if self.every_hours else None
-        return crawl_service.CrawlLimits(self.limit, self.min_downloads, self.dry_run, every)
+        return crawl_service.CrawlLimits(self.limit, self.min_downloads, self.dry_run, self.include_removed, every)
 
 
 class Estimate(BaseModel):
@@ -69,6 +70,7 @@ class Crawl(BaseModel):
     ids: int | None = Field(description="Number of repos that are requested one by one; null for lists.")
     state: CrawlState
     dry_run: bool
+    include_removed: bool
     limit: int | None
     min_downloads: int | None
     every_hours: float | None
@@ -79,6 +81,7 @@ class Crawl(BaseModel):
     gated: int = Field(description="Of the queued repos, those that are gated: jobs need a token with access to them.")
     unchanged: int = Field(description="Repos whose commit is already indexed or queued.")
     skipped: int = Field(description="Repos left out: private, with too few downloads, or not parsable.")
+    blocked: int = Field(description="Repos left out: an admin removed them, or a block applies to them.")
     attempts: int = Field(description="Attempts at fetching the next page.")
     wait_until: datetime | None
     error: JobError | None

@@ -9,6 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.api import pagination
 from app.api import schemas as shared_schemas
+from app.api.auth.admin import ADMIN_ERRORS, admin
 from app.api.auth.submitter import QuotaDep, TokenDep
 from app.api.auth.viewer import ViewerDep
 from app.api.jobs import schemas as job_schemas
@@ -27,6 +28,7 @@ from catalog.errors import (
     InvalidHubToken,
     InvalidRepoId,
     InvalidRevision,
+    ModelBlocked,
     ModelNotFound,
     NoShift,
     NotIndexed,
@@ -38,6 +40,7 @@ from catalog.jobs import submissions
 from catalog.models import history
 from catalog.models import service as model_service
 from catalog.models.repo_ref import RepoRef
+from catalog.removals import service as removal_service
 from catalog.search import service as search_service
 from catalog.vectors import service as vector_service
 
@@ -58,6 +61,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
             InvalidHubToken,
             HubTokensDisabled,
             WeakKey,
+            ModelBlocked,
         ),
         200: {
             "model": job_schemas.Job,
@@ -99,6 +103,20 @@ def get_model(owner: OwnerName, name: ModelName, services: ServicesDep, viewer: 
     """Get a model: its metadata, current revision, base, and its measurement in each space."""
     repo_id = RepoRef(f"{owner}/{name}").repo_id
     return schemas.ModelDetail.with_measurements(*vector_service.list_measurements(services.database, repo_id, viewer))
+
+
+@router.delete(
+    "/{owner}/{name}",
+    tags=["admin"],
+    dependencies=[no_query, admin],
+    responses=problems(ModelNotFound, InvalidRepoId, *ADMIN_ERRORS),
+)
+def remove_model(owner: OwnerName, name: ModelName, services: ServicesDep) -> schemas.Removal:
+    """Remove a model with its revisions and vectors, its metadata and card, its former names and the access to it. Its
+    jobs are cancelled. Only a person who submits it again brings it back, no crawl and no webhook.
+    """
+    removal = removal_service.remove(services.database, RepoRef(f"{owner}/{name}").repo_id)
+    return schemas.Removal.model_validate(removal)
 
 
 @router.get("/{owner}/{name}/revisions", responses=problems(ModelNotFound, InvalidRepoId, InvalidCursor, WeakKey))

@@ -138,3 +138,14 @@ class ModelDetail(Model):
 class Models(BaseModel):
     models: list[Model]
     next_cursor: str | None
+
+
+class Removal(BaseModel):
+    """What was removed with a model."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    repo_id: str = Field(description="The current name of the model.")
+    revisions: int
+    vectors: int
+    jobs: list[int] = Field(description="Ids of the jobs that were cancelled.")

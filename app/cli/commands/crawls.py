@@ -38,6 +38,9 @@ def crawl(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only count repos and estimate the cost; queue nothing.")
     ] = False,
+    include_removed: Annotated[
+        bool, typer.Option("--include-removed", help="Queue models again that an admin removed.")
+    ] = False,
     every: Annotated[float | None, typer.Option(help="Start again this many hours after each run.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait until the crawl ends.")] = True,
     api: Api = None,
@@ -54,6 +57,7 @@ def crawl(
         "limit": limit,
         "min_downloads": min_downloads,
         "dry_run": dry_run,
+        "include_removed": include_removed or None,
         "every_hours": every,
     }
     with connect(api) as client:
@@ -86,9 +90,11 @@ def watch(client: Client, crawl: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(crawls: Iterable[dict[str, Any]]) -> Table:
-    table = table_of("crawl", "source", "state", "pages", "listed", "queued", "unchanged", "skipped", "error")
+    table = table_of(
+        "crawl", "source", "state", "pages", "listed", "queued", "unchanged", "skipped", "blocked", "error"
+    )
     for crawl in crawls:
-        counts = [str(crawl[name]) for name in ("pages", "listed", "queued", "unchanged", "skipped")]
+        counts = [str(crawl[name]) for name in ("pages", "listed", "queued", "unchanged", "skipped", "blocked")]
         name = f"{crawl['id']}" + (f" run {crawl['run']}" if crawl["every_hours"] else "")
         table.add_row(name, escape(_source(crawl)), state(crawl["state"]), *counts, error(crawl))
     return table

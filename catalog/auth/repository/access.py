@@ -22,14 +22,15 @@ STORED_STATES = (ModelState.INDEXED, ModelState.NO_SHIFT)
 
 
 def visible_models(viewer: Viewer) -> ColumnElement[bool]:
-    """Condition on `Model`: the viewer can see it."""
+    """Condition on `Model`: the viewer can see it. Nobody sees a model that an admin removed."""
+    public = ~Model.private & Model.removed_at.is_(None)
     if viewer == PUBLIC:
-        return ~Model.private
+        return public
     counterpart = aliased(Model)
     visible_private = select(counterpart.id).where(
         counterpart.repo_id == Model.repo_id, _is_visible_private(counterpart, viewer)
     )
-    return _is_visible_private(Model, viewer) | (~Model.private & ~visible_private.exists())
+    return _is_visible_private(Model, viewer) | (public & ~visible_private.exists())
 
 
 def visible_spaces(viewer: Viewer) -> ColumnElement[bool]:

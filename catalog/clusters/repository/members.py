@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,27 @@ _CLEAR_CLUSTERS = text("""
         SELECT clusters.cluster_id FROM clusters JOIN cluster_runs ON cluster_runs.id = clusters.run_id
         WHERE cluster_runs.space_id = :space_id
     ) AND NOT EXISTS (SELECT 1 FROM cluster_members WHERE run_id = :run_id AND model_id = models.id)
+""")
+_DECREASE_SIZES = text("""
+    UPDATE clusters SET size = greatest(size - leaving.count, 1)
+    FROM (
+        SELECT run_id, cluster_id, count(*) FROM cluster_members
+        WHERE model_id = ANY(:models) AND cluster_id IS NOT NULL AND NOT assigned_after_run GROUP BY run_id, cluster_id
+    ) AS leaving
+    WHERE clusters.run_id = leaving.run_id AND clusters.cluster_id = leaving.cluster_id
+""")
+_REPLACE_MEDOIDS = text("""
+    UPDATE clusters SET medoid_id = closest.model_id
+    FROM clusters AS led CROSS JOIN LATERAL (
+        SELECT model_id FROM cluster_members WHERE run_id = led.run_id AND cluster_id = led.cluster_id
+        ORDER BY similarity DESC, model_id LIMIT 1
+    ) AS closest
+    WHERE led.medoid_id = ANY(:models) AND clusters.run_id = led.run_id AND clusters.cluster_id = led.cluster_id
+""")
+_DELETE_EMPTY = text("""
+    WITH emptied AS (DELETE FROM clusters WHERE medoid_id = ANY(:models) RETURNING run_id)
+    UPDATE cluster_runs SET clusters = clusters - counted.count
+    FROM (SELECT run_id, count(*) FROM emptied GROUP BY run_id) AS counted WHERE cluster_runs.id = counted.run_id
 """)
 _MEMBER_TEXTS = text("""
     SELECT models.id, models.repo_id, models.tags, models.card, newest.norm, newest.explanation -> 'promoted' AS tokens
@@ -86,9 +108,20 @@ def remove(session: Session, run_id: int, model_id: int) -> None:
     session.execute(delete(ClusterMember).where(ClusterMember.run_id == run_id, ClusterMember.model_id == model_id))
 
 
-def remove_from_all_runs(session: Session, model_id: int) -> None:
-    """Remove a model from every run."""
-    session.execute(delete(ClusterMember).where(ClusterMember.model_id == model_id))
+def remove_from_all_runs(session: Session, model_ids: Sequence[int]) -> None:
+    """Remove models from every run. If one was the medoid of a cluster, the closest member that is left is; a cluster
+    without any is deleted.
+    """
+    parameters = {"models": list(model_ids)}
+    session.execute(_DECREASE_SIZES, parameters)
+    session.execute(delete(ClusterMember).where(ClusterMember.model_id.in_(model_ids)))
+    session.execute(_REPLACE_MEDOIDS, parameters)
+    session.execute(_DELETE_EMPTY, parameters)
+
+
+def clear_filters(session: Session, space_id: int) -> None:
+    """Make searches filter by no cluster of the space. The caller holds `feed.lock_feed`."""
+    session.execute(_CLEAR_CLUSTERS, {"run_id": 0, "space_id": space_id})
 
 
 def publish(session: Session, run_id: int, space_id: int) -> None:

@@ -15,7 +15,19 @@ from catalog.locks import Lock
 from catalog.tables import Crawl, CrawlState, Job, JobState
 
 ACTIVE = (CrawlState.QUEUED, CrawlState.RUNNING)
-_COUNTS = ("listing", "pages", "listed", "queued", "gated", "unchanged", "skipped", "size", "sized", "attempts")
+_COUNTS = (
+    "listing",
+    "pages",
+    "listed",
+    "queued",
+    "gated",
+    "unchanged",
+    "skipped",
+    "blocked",
+    "size",
+    "sized",
+    "attempts",
+)
 _RUN_COLUMNS = ("cursor", "wait_until", "error_code", "error_message", "started_at", "finished_at", "next_at")
 
 

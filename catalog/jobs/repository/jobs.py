@@ -213,9 +213,12 @@ def release_from_quarantine(session: Session, job_id: int, message: str) -> bool
 
 
 def _is_still_needed() -> ColumnElement[bool]:
-    """Whether the reindex of a job is active, if it has one, and its task still has its examples."""
+    """Whether the reindex of a job is active, if it has one, its task still has its examples, and no admin removed its
+    model.
+    """
     active = select(Reindex.id).where(Reindex.id == Job.reindex_id, Reindex.state.in_(ACTIVE_REINDEX))
-    return (Job.reindex_id.is_(None) | active.exists()) & ~_task_without_examples().exists()
+    removed = select(Model.id).where(Model.id == Job.model_id, Model.removed_at.is_not(None))
+    return (Job.reindex_id.is_(None) | active.exists()) & ~_task_without_examples().exists() & ~removed.exists()
 
 
 def _task_without_examples() -> Select[int]:
@@ -276,9 +279,9 @@ def lock_submitter(session: Session, submitter: str) -> None:
     locks.acquire(session, Lock.SUBMITTER_JOBS, submitter)
 
 
-def cancel_for_model(session: Session, model_id: int) -> list[int]:
-    """Cancel the queued and running jobs of a model. Returns the ids of the cancelled jobs."""
-    statement = select(Job.id).where(Job.model_id == model_id, Job.state.in_(ACTIVE))
+def cancel_for_models(session: Session, model_ids: Sequence[int]) -> list[int]:
+    """Cancel the queued and running jobs of models. Returns the ids of the cancelled jobs."""
+    statement = select(Job.id).where(Job.model_id.in_(model_ids), Job.state.in_(ACTIVE))
     return [job_id for job_id in session.scalars(statement).all() if cancel(session, job_id)]
 
 

@@ -87,6 +87,11 @@ def find(session: Session, repo_id: str, viewer: Viewer = PUBLIC) -> Model | Non
     return session.scalars(_select_by_name(repo_id).where(visible_models(viewer))).one_or_none()
 
 
+def find_public_row(session: Session, repo_id: str) -> Model | None:
+    """The public row with this current name, also if an admin removed the model, with its current revision."""
+    return session.scalars(_select_by_name(repo_id).where(~Model.private)).one_or_none()
+
+
 def find_by_former_name(session: Session, former: str, viewer: Viewer = PUBLIC) -> Model | None:
     """The model that had this name before it was renamed, with its current revision."""
     name = names.current_names(session, [former]).get(former)
@@ -169,8 +174,22 @@ def get_by_ids(session: Session, ids: Iterable[int], viewer: Viewer = PUBLIC) ->
     return {model.id: model for model in session.scalars(statement)}
 
 
+def find_removed(session: Session, ids: Sequence[int]) -> list[int]:
+    """Those of the models that were removed from the catalog."""
+    any_id = any_(literal(list(ids), ARRAY(BigInteger)))
+    return list(session.scalars(select(Model.id).where(Model.id == any_id, Model.state == ModelState.REMOVED)))
+
+
 def set_state(session: Session, model_id: int, state: ModelState) -> None:
-    session.execute(update(Model).where(Model.id == model_id).values(state=state))
+    """Set the state of a model whose vectors were stored. It is not removed any more, if it was."""
+    session.execute(update(Model).where(Model.id == model_id).values(state=state, removed_at=None))
+
+
+def readmit(session: Session, model: Model, folder: str | None = None) -> None:
+    """Make a model that an admin removed an ordinary one again, because a person asked for it."""
+    values = {"state": ModelState.PENDING, "removed_at": None, "folder": folder}
+    session.execute(update(Model).where(Model.id == model.id).values(**values))
+    session.refresh(model)
 
 
 def mark_failed(session: Session, model_ids: Sequence[int]) -> None:
@@ -218,12 +237,14 @@ def update_metadata(session: Session, model_id: int, metadata: Metadata) -> None
     session.execute(update(Model).where(Model.id == model_id).values(**metadata.columns(), seq=change_seq.next_value()))
 
 
-def clear_metadata(session: Session, model_id: int) -> None:
-    """Clear everything stored about a model except its names and ids. The caller holds `feed.lock_feed`."""
-    empty = Metadata().columns()
-    del empty["hub_id"]
-    values = {**empty, "card": None, "cluster": None, "hub_sha": None, "state": ModelState.REMOVED}
-    session.execute(update(Model).where(Model.id == model_id).values(**values, seq=change_seq.next_value()))
+def clear_metadata(session: Session, model_ids: Sequence[int], **values: Any) -> None:
+    """Clear everything stored about models except their names and ids, and set further `values`. The caller holds
+    `feed.lock_feed`.
+    """
+    values |= Metadata().columns() | {"card": None, "cluster": None, "hub_sha": None, "state": ModelState.REMOVED}
+    del values["hub_id"]
+    statement = update(Model).where(Model.id.in_(model_ids)).values(**values, seq=change_seq.next_value())
+    session.execute(statement)
 
 
 def set_hub_sha(session: Session, model_id: int, sha: str | None, hub_id: str | None = None) -> None:

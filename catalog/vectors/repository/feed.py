@@ -6,7 +6,7 @@ ascending order: a reader that asks for `seq > last` never misses a row that was
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +94,27 @@ def remove(session: Session, model_id: int) -> None:
     """Turn all vectors of a model into tombstones."""
     lock_feed(session)
     session.execute(update(Vector).where(Vector.model_id == model_id).values(seq=change_seq.next_value(), deleted=True))
+
+
+_ERASE_OLDER = text("""
+    DELETE FROM vectors WHERE model_id = ANY(:models) AND id <> ALL(ARRAY(
+        SELECT DISTINCT ON (model_id, space_id) id FROM vectors WHERE model_id = ANY(:models)
+        ORDER BY model_id, space_id, seq DESC
+    ))
+""")
+_ERASE_NEWEST = text("""
+    UPDATE vectors SET seq = nextval('change_seq'), deleted = true, revision_id = NULL, dimension = 0, data = '',
+        norm = 0, explanation = NULL
+    WHERE model_id = ANY(:models)
+""")
+
+
+def erase(session: Session, model_ids: Sequence[int]) -> None:
+    """Delete the vectors of models. One tombstone for each model and space stays, without any measurement, because
+    indexes learn from it that the model is gone. The caller holds `lock_feed`.
+    """
+    session.execute(_ERASE_OLDER, {"models": list(model_ids)})
+    session.execute(_ERASE_NEWEST, {"models": list(model_ids)})
 
 
 def remove_from_other_bases(session: Session, model_id: int, base_repo: str, base_sha: str | None = None) -> None:

@@ -34,9 +34,16 @@ EXPECTED = {
         "api_key_required",
         "invalid_hub_token",
         "hub_tokens_disabled",
+        "model_blocked",
     },
     ("get", "/v1/models"): {"invalid_cursor"},
     ("get", "/v1/models/{owner}/{name}"): {"model_not_found", "invalid_repo_id"},
+    ("delete", "/v1/models/{owner}/{name}"): ADMIN | {"model_not_found", "invalid_repo_id"},
+    ("post", "/v1/admin/blocks"): ADMIN | {"invalid_repo_id", "body_too_large"},
+    ("get", "/v1/admin/blocks"): ADMIN | {"invalid_cursor"},
+    ("delete", "/v1/admin/blocks/{block_id}"): ADMIN | {"block_not_found"},
+    ("get", "/v1/admin/spaces"): ADMIN,
+    ("delete", "/v1/admin/spaces/{key}"): ADMIN | {"space_not_found", "space_serving", "reindex_active"},
     ("get", "/v1/models/{owner}/{name}/neighbors"): SEARCH,
     ("post", "/v1/search"): SEARCH
     | EXPRESSION
@@ -246,7 +253,7 @@ def test_home_page_redirects_to_the_map(api: TestClient):
         ("GET", "/nothing/here", 404, "not_found"),
         ("GET", "/v1/models/only-one-part", 404, "not_found"),
         ("PUT", "/v1/models", 405, "method_not_allowed"),
-        ("DELETE", "/v1/models/a/b", 405, "method_not_allowed"),
+        ("PUT", "/v1/models/a/b", 405, "method_not_allowed"),
     ],
 )
 def test_unknown_route_returns_a_problem(api: TestClient, method: str, path: str, status: int, code: str):

@@ -1,0 +1,1 @@
+"""Spaces, for admins."""

@@ -1,0 +1,1 @@
+"""Blocks: owners, repos and licenses whose models are not indexed."""

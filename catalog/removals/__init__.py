@@ -1,0 +1,1 @@
+"""Removal of models by admins and blocks, and of spaces."""

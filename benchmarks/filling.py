@@ -33,7 +33,7 @@ _MODELS = text("""
 _REVISIONS = text("""
     INSERT INTO revisions (model_id, sha, current, kind, base_repo, base_sha, base_evidence)
     SELECT id, md5(repo_id) || '00000000', true, CASE WHEN id % 2 = 0 THEN 'lora' ELSE 'full' END, :base, :sha, '{}'
-    FROM models WHERE id BETWEEN :first AND :last RETURNING id
+    FROM models WHERE id BETWEEN :first AND :last ORDER BY id RETURNING id
 """)
 _VECTORS = """
     COPY vectors (space_id, model_id, revision_id, seq, dimension, data, norm, no_shift)

@@ -103,6 +103,35 @@ def test_downgrade_cancels_queued_jobs_that_name_a_base(engine: Engine, config: 
     assert states == ["queued", "cancelled"]
 
 
+def test_upgrade_to_removals_keeps_models_vectors_and_crawls(engine: Engine, config: Config):
+    command.upgrade(config, "0004")
+    with engine.begin() as connection:
+        for statement in (
+            "INSERT INTO models (repo_id, owner, source, state) VALUES ('o/n', 'o', 'hub', 'indexed')",
+            "INSERT INTO revisions (model_id, sha, current, kind, base_repo, base_sha, base_evidence)"
+            " SELECT id, 'a', true, 'lora', 'b', 'c', '{}' FROM models",
+            "INSERT INTO spaces (key, feature, layer, probe_set, dtype, encoder_version, dimension)"
+            " VALUES ('k', 'f', -1, 'p', 'float32', '1', 1)",
+            "INSERT INTO vectors (space_id, model_id, revision_id, seq, dimension, data, norm, no_shift)"
+            " SELECT spaces.id, model_id, revisions.id, 1, 1, '\\x00000000', 1, false FROM revisions, spaces",
+            "INSERT INTO crawls (source, dry_run, queued) VALUES ('{}', false, 7)",
+        ):
+            connection.execute(text(statement))
+
+    command.upgrade(config, "0005")
+
+    with engine.begin() as connection:
+        rows = connection.execute(text("SELECT removed_at, revision_id IS NULL FROM models JOIN vectors ON true"))
+        assert rows.one() == (None, False)
+        assert connection.execute(text("SELECT queued, blocked, include_removed FROM crawls")).one() == (7, 0, False)
+        connection.execute(text("UPDATE vectors SET revision_id = NULL, deleted = true"))
+
+    command.downgrade(config, "0004")
+
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM vectors")).scalar_one() == 0
+
+
 def test_alembic_detects_no_difference_from_the_orm(engine: Engine, config: Config):
     command.upgrade(config, "head")
 

@@ -49,6 +49,7 @@ REQUESTS: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/v1/models"): {"json": {"repo_id": SECRET}},
     ("get", "/v1/models"): {},
     ("get", "/v1/models/{owner}/{name}"): {},
+    ("delete", "/v1/models/{owner}/{name}"): {},
     ("get", "/v1/models/{owner}/{name}/neighbors"): {},
     ("get", "/v1/models/{owner}/{name}/revisions"): {},
     ("get", "/v1/models/{owner}/{name}/cluster"): {},

@@ -249,7 +249,7 @@ def _store_repos(session: Session, crawl: Crawl, repos: Sequence[ListedRepo]) ->
     allowed = _without_blocked(session, crawl, accepted, models)
     crawl.blocked += len(accepted) - len(allowed)
     accepted = allowed
-    new = [repo for repo in accepted if listings.is_new(repo, models.get(repo.repo_id))]
+    new = listings.select_new(session, accepted, models)
     remaining = len(new) + 1 if crawl.max_models is None else crawl.max_models - crawl.queued
     if remaining < len(new):
         accepted, new = accepted[: accepted.index(new[remaining])], new[:remaining]

@@ -15,7 +15,7 @@ from catalog.jobs.submissions import follow_up
 from catalog.models.repository import models
 from catalog.models.repository.models import Metadata
 from catalog.spaces.contract import Space, describe_contract
-from catalog.tables import ACTIVE_REINDEX, Job, ModelState, Reindex
+from catalog.tables import ACTIVE_REINDEX, Job, Model, ModelState, Reindex
 from catalog.vectors.repository import feed, vectors
 
 
@@ -47,6 +47,13 @@ class Admission:
         return self.outcome is Outcome.PROCEED
 
 
+def becomes_current(model: Model, *, is_head: bool) -> bool:
+    """Whether a measured revision becomes the model's current one: of a public repo only the head of its main branch,
+    since anyone may name a revision; of a private model, which only keys with access can submit, any.
+    """
+    return is_head or model.private
+
+
 def admit(
     session: Session,
     job: Job,
@@ -54,11 +61,13 @@ def admit(
     sha: str,
     contract: Sequence[Space],
     *,
+    is_head: bool = True,
     visibility: Visibility = Visibility.UNCHANGED,
     metadata: Metadata | None = None,
 ) -> Admission:
     """Decide whether a worker has to measure the commit `sha` in the spaces `contract` for its job, and end the job if
-    it does not. `metadata` is the Hub's current metadata of the repo.
+    it does not. `is_head`: the commit is the head of the repo's main branch, or the content of a folder. `metadata` is
+    the Hub's current metadata of the repo.
 
     For the job of a reindex, raises `EncoderContractMismatch`, and `RevisionNotFound` if the content of a folder has
     changed.
@@ -76,7 +85,7 @@ def admit(
         obsolete = _finish_if_obsolete(session, job, worker_id, sha, contract)
         return Admission(Outcome.OBSOLETE if obsolete else Outcome.PROCEED, job)
     done = visibility is not Visibility.UNDECIDED and _finish_if_measured(
-        session, job, worker_id, sha, contract, metadata
+        session, job, worker_id, sha, contract, becomes_current(job.model, is_head=is_head), metadata
     )
     return Admission(Outcome.DONE if done else Outcome.PROCEED, job)
 
@@ -118,24 +127,27 @@ def _finish_if_obsolete(session: Session, job: Job, worker_id: int, sha: str, co
 
 
 def _finish_if_measured(
-    session: Session, job: Job, worker_id: int, sha: str, contract: Sequence[Space], metadata: Metadata | None
+    session: Session,
+    job: Job,
+    worker_id: int,
+    sha: str,
+    contract: Sequence[Space],
+    current: bool,
+    metadata: Metadata | None,
 ) -> bool:
-    """Finish the job if its commit already has vectors under this contract, on the base that the job names; make that
-    commit current again.
+    """Finish the job if its commit already has vectors under this contract, on the base that the job names. A commit
+    that is to become `current` again is measured again, so that its state, card and clusters follow, too.
     """
     if job.model.state == ModelState.REMOVED:  # its metadata is cleared and its vectors are tombstones: measure again
         return False
     revision = vectors.find_embedded_revision(session, job.model_id, sha, contract, job.requested_base)
-    if revision is None:
+    if revision is None or (current and not revision.current):
         return False
     feed.lock_feed(session)
     if not attempts.finish(session, job.id, worker_id, sha):
         return True
     private_models.finish_private_job(session, job)
-    if metadata is not None:
+    if current and metadata is not None:
         models.update_metadata(session, job.model_id, metadata)
-    if not revision.current:
-        models.restore_revision(session, revision)
-        feed.republish(session, revision)
     follow_up(session, job, sha)
     return True

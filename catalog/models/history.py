@@ -1,4 +1,4 @@
-"""A model's revisions, with the norm of each and the cosine to the previous one."""
+"""A model's revisions, with the norm of each and the cosine to the previous one that was current."""
 
 from __future__ import annotations
 

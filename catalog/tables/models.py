@@ -26,7 +26,7 @@ from catalog.tables.base import Base, one_of
 
 
 class ModelState(StrEnum):
-    PENDING = "pending"  # submitted, no vector stored yet
+    PENDING = "pending"  # submitted, no revision of it is current yet
     INDEXED = "indexed"
     NO_SHIFT = "no_shift"  # measured, but all its norms are within the noise floor
     FAILED = "failed"
@@ -187,7 +187,9 @@ class ModelAccess(Base):
 
 
 class Revision(Base):
-    """One commit of a model, or the content hash of a folder. One revision of each model is current."""
+    """One commit of a model, or the content hash of a folder. One revision of each model is current, the others are its
+    history.
+    """
 
     __tablename__ = "revisions"
     __table_args__ = (
@@ -234,7 +236,7 @@ class Vector(Base):
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
     # null: a tombstone of a model whose revisions were erased
     revision_id: Mapped[int | None] = mapped_column(ForeignKey("revisions.id"), index=True)
-    seq: Mapped[int] = mapped_column(unique=True)
+    seq: Mapped[int] = mapped_column(unique=True)  # negative: not in the feed, of a revision that was never current
     dimension: Mapped[int]
     data: Mapped[bytes] = mapped_column(LargeBinary)
     norm: Mapped[float]

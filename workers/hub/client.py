@@ -21,6 +21,7 @@ from catalog.errors import (
     NoSupportedWeights,
     PickledWeights,
     Refused,
+    RevisionNotFound,
     TooManyFiles,
     UnsupportedBase,
 )
@@ -44,9 +45,10 @@ from workers.hub.service_token import sendable
 from workers.hub.session import hub_errors, install_client
 from workers.process.file_locks import FileLocks
 
-__all__ = ["FetchOptions", "Hub", "Progress", "RepoFile", "RepoSnapshot"]
+__all__ = ["MAIN_BRANCH", "FetchOptions", "Hub", "Progress", "RepoFile", "RepoSnapshot"]
 
 NO_METADATA = Metadata()
+MAIN_BRANCH = "main"
 
 MAX_LISTED_BRANCHES = 4  # a request for each
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -144,7 +146,7 @@ class Hub:
         """
         with hub_errors(repo_id, revision):
             validate_repo_id(repo_id)
-            url = f"{self._endpoint}/api/models/{repo_id}/revision/{quote(revision or 'main', safe='')}"
+            url = self._revision_url(repo_id, revision or MAIN_BRANCH)
             response = get_session().get(url, headers=build_hf_headers(token=self._token), params={"blobs": True})
             hf_raise_for_status(response)
             info = read_info(response.json())
@@ -158,6 +160,26 @@ class Hub:
         if not public and (guarded := guarded_file([file.path for file in files])) is not None:
             self._files.check_access(snapshot.repo_id, snapshot.sha, guarded)
         return snapshot
+
+    def find_head(self, repo_id: str) -> str | None:
+        """The newest commit of the main branch, in one request; None if the repo has no such branch.
+
+        Raises `RepoNotFound`, `GatedRepo`, `HubRateLimited`, `HubUnavailable`.
+        """
+        try:
+            with hub_errors(repo_id, MAIN_BRANCH):
+                response = get_session().get(
+                    self._revision_url(repo_id, MAIN_BRANCH),
+                    headers=build_hf_headers(token=self._token),
+                    params={"expand": "sha"},
+                )
+                hf_raise_for_status(response)
+                return read_info(response.json()).sha
+        except RevisionNotFound:
+            return None
+
+    def _revision_url(self, repo_id: str, revision: str) -> str:
+        return f"{self._endpoint}/api/models/{repo_id}/revision/{quote(revision, safe='')}"
 
     def choose(self, snapshot: RepoSnapshot) -> Choice:
         """The files of the fine-tune in `snapshot`, by the rules of `workers/finetunes/repo_files.py`.

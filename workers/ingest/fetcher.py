@@ -26,7 +26,7 @@ from workers.bases.resolver import BaseResolver, Claims, ResolvedBase
 from workers.finetunes.card import words_of_card
 from workers.finetunes.content import content_sha
 from workers.finetunes.reading import FineTune, find_finetune, read_finetune
-from workers.hub.client import FetchOptions, Hub, Progress, RepoSnapshot
+from workers.hub.client import MAIN_BRANCH, FetchOptions, Hub, Progress, RepoSnapshot
 from workers.hub.rate_limits import Stop
 from workers.hub.remote_headers import screen
 from workers.process.cancellation import is_cancelled, raise_if_cancelled
@@ -47,6 +47,7 @@ class Fetched:
     base: ResolvedBase
     metadata: Metadata | None = None  # None for a folder
     card: str | None = None  # the text of the model card
+    is_head: bool = True  # the head of the repo's main branch, or the content of a folder
     locks: FileLocks = field(default_factory=FileLocks)  # on the downloaded files, to be released once they are read
 
 
@@ -92,14 +93,15 @@ class Fetcher:
             return None
         finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
         base = self._resolve(finetune, sha, options, job)
-        return Fetched(job, sha, finetune, base, None, words_of_card(folder / "README.md"), locks)
+        return Fetched(job, sha, finetune, base, None, words_of_card(folder / "README.md"), locks=locks)
 
     def _fetch_repo(self, job: Job, worker_id: int, options: FetchOptions, locks: FileLocks) -> Fetched | None:
         job_hub = self._hub.with_token(self._tokens.open(job.token, job.viewer)) if job.viewer is not None else None
         hub = job_hub or self._hub
         snapshot = hub.resolve(job.model.repo_id, job.requested_revision)
         visibility = _visibility(snapshot, with_token=job_hub is not None)
-        admission = self._admit(job, worker_id, snapshot.sha, visibility, snapshot.metadata)
+        is_head = job.remeasures or _is_head(hub, snapshot, job.requested_revision)
+        admission = self._admit(job, worker_id, snapshot.sha, is_head, visibility, snapshot.metadata)
         if not admission.proceeds:
             return None
         # configs and safetensors headers are checked before the weights are downloaded
@@ -107,7 +109,9 @@ class Fetcher:
         screened = replace(screened, card_bases=snapshot.card_bases or screened.card_bases)
         base = self._resolve(screened, snapshot.sha, options, admission.job, job_hub)
         if visibility is Visibility.UNDECIDED and base.public:
-            admission = self._admit(admission.job, worker_id, snapshot.sha, Visibility.PUBLIC, snapshot.metadata)
+            admission = self._admit(
+                admission.job, worker_id, snapshot.sha, is_head, Visibility.PUBLIC, snapshot.metadata
+            )
             if not admission.proceeds:
                 return None
         folder = hub.fetch_finetune(
@@ -115,20 +119,23 @@ class Fetcher:
         )
         finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
         card = words_of_card(folder / "README.md")
-        return Fetched(admission.job, snapshot.sha, finetune, base, snapshot.metadata, card, locks)
+        return Fetched(admission.job, snapshot.sha, finetune, base, snapshot.metadata, card, is_head, locks)
 
     def _admit(
         self,
         job: Job,
         worker_id: int,
         sha: str,
+        is_head: bool = True,
         visibility: Visibility = Visibility.UNCHANGED,
         metadata: Metadata | None = None,
     ) -> Admission:
         spaces = self._measurement.spaces()
         with self._database.transaction() as session:
             blocks.check(session, job.model.repo_id, metadata.license if metadata else None)
-            return admit(session, job, worker_id, sha, spaces, visibility=visibility, metadata=metadata)
+            return admit(
+                session, job, worker_id, sha, spaces, is_head=is_head, visibility=visibility, metadata=metadata
+            )
 
     def _resolve(
         self, finetune: FineTune, sha: str, options: FetchOptions, job: Job, job_hub: Hub | None = None
@@ -231,3 +238,8 @@ def _visibility(snapshot: RepoSnapshot, *, with_token: bool) -> Visibility:
     if not with_token:
         return Visibility.UNCHANGED
     return Visibility.UNDECIDED if snapshot.public else Visibility.PRIVATE
+
+
+def _is_head(hub: Hub, snapshot: RepoSnapshot, revision: str | None) -> bool:
+    """Whether a snapshot is the head of the repo's main branch. Asks the Hub if another revision was requested."""
+    return revision in (None, MAIN_BRANCH) or hub.find_head(snapshot.repo_id) == snapshot.sha

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from catalog.clusters.assignment import ClusterAssigner
 from catalog.jobs import private_models
+from catalog.jobs.admission import becomes_current
 from catalog.models.repository import models
 from catalog.reindexes.repository import reindexes
 from catalog.spaces import repository as spaces
@@ -31,22 +33,20 @@ class EncodingWriter:
         self._cluster_assigner = ClusterAssigner()
 
     def store(self, session: Session, resident: Resident, fetched: Fetched, encoding: Encoding) -> None:
-        """Make the measured revision current and store its vectors in the write targets. For the job of a reindex, only
-        store vectors in the new spaces of the reindex: nothing else changes before the cutover.
+        """Make the measured revision current and store its vectors in the write targets. A revision that does not
+        become current is stored as history, and nothing else of its model changes. For the job of a reindex, only store
+        vectors in the new spaces of the reindex: nothing else changes before the cutover.
         """
         if fetched.job.remeasures:
             self._store_for_reindex(session, resident, fetched, encoding)
-            return
-        revision = models.make_current(
-            session,
-            fetched.job.model_id,
-            fetched.sha,
-            kind=fetched.finetune.kind,
-            base_repo=fetched.base.repo,
-            base_sha=fetched.base.sha,
-            evidence=fetched.base.evidence,
-            facts=fetched.finetune.facts | {"notes": [*fetched.base.notes, *fetched.finetune.notes, *encoding.notes]},
-        )
+        elif _becomes_current(session, fetched):
+            self._make_current(session, resident, fetched, encoding)
+        else:
+            self._store_past(session, resident, fetched, encoding)
+
+    def _make_current(self, session: Session, resident: Resident, fetched: Fetched, encoding: Encoding) -> None:
+        """The only way in which a revision becomes current."""
+        revision = models.make_current(session, fetched.job.model_id, fetched.sha, **_description(fetched, encoding))
         declared_sha = fetched.base.sha if fetched.base.at_revision else None
         feed.remove_from_other_bases(session, fetched.job.model_id, fetched.base.repo, declared_sha)
         if fetched.metadata is not None:
@@ -59,6 +59,18 @@ class EncodingWriter:
         shifted = self._store_vectors(session, resident, revision, encoding, write_target, private=private)
         private_models.finish_private_job(session, fetched.job)
         models.set_state(session, fetched.job.model_id, ModelState.INDEXED if shifted else ModelState.NO_SHIFT)
+
+    def _store_past(self, session: Session, resident: Resident, fetched: Fetched, encoding: Encoding) -> None:
+        revision = models.store_past_revision(
+            session, fetched.job.model_id, fetched.sha, **_description(fetched, encoding)
+        )
+        for feature, vector in encoding.vectors.items():
+            contract = resident.encoder.space(feature)
+            space = _write_target(session, fetched.base, contract, vector.size)
+            norm = encoding.norms[feature]
+            no_shift = norm <= resident.noise_floor[feature]
+            feed.store_outside(session, space, revision, vector, norm=norm, no_shift=no_shift)
+        private_models.finish_private_job(session, fetched.job)
 
     def _store_for_reindex(self, session: Session, resident: Resident, fetched: Fetched, encoding: Encoding) -> None:
         """Store vectors in the new spaces of a reindex. Nothing is stored if the reindex has ended, or if another
@@ -113,6 +125,25 @@ class EncodingWriter:
             if not private:  # private models are in no cluster, because clusters are public
                 self._cluster_assigner.assign(session, space, revision.model_id, None if no_shift else vector)
         return shifted
+
+
+def _becomes_current(session: Session, fetched: Fetched) -> bool:
+    """Whether the measured revision becomes current, or is it already: then it was measured again."""
+    if becomes_current(fetched.job.model, is_head=fetched.is_head):
+        return True
+    current = models.find_current_revision(session, fetched.job.model_id)
+    return current is not None and current.sha == fetched.sha
+
+
+def _description(fetched: Fetched, encoding: Encoding) -> dict[str, Any]:
+    """The columns of a measured revision."""
+    return {
+        "kind": fetched.finetune.kind,
+        "base_repo": fetched.base.repo,
+        "base_sha": fetched.base.sha,
+        "evidence": fetched.base.evidence,
+        "facts": fetched.finetune.facts | {"notes": [*fetched.base.notes, *fetched.finetune.notes, *encoding.notes]},
+    }
 
 
 def _write_target(session: Session, base: ResolvedBase, space: Space, dimension: int) -> SpaceRow:

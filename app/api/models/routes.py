@@ -77,6 +77,9 @@ async def submit_model(
     If its files name no base model that can be found, name one in `base`; it is used if its tensors fit. A commit that
     was measured on another base is measured again.
 
+    Only the newest commit of the main branch becomes the current revision of a public model; another `revision` is
+    stored as its history.
+
     A repo that is fetched with a Hub token and is not public is visible only to the API keys with access to it.
     """
     ref = RepoRef(submission.repo_id, submission.revision)
@@ -127,7 +130,7 @@ def list_revisions(
     services: ServicesDep,
     viewer: ViewerDep,
 ) -> revision_schemas.Revisions:
-    """List a model's measured revisions, newest first, each compared with the previous one."""
+    """List a model's measured revisions, newest first, each compared with the previous one that was current."""
     repo_id = RepoRef(f"{owner}/{name}").repo_id
     before = pagination.decode(query.cursor)
     model, page = history.list_revisions(services.database, repo_id, before=before, limit=query.limit, viewer=viewer)

@@ -16,7 +16,9 @@ from catalog.vectors.service import Measurement
 
 class Submission(Strict):
     repo_id: str = Field(max_length=200, examples=["HuggingFaceTB/SmolLM2-135M-Instruct-lora"])
-    revision: str | None = Field(None, max_length=255, description="Branch, tag or commit. Default: the main branch.")
+    revision: str | None = Field(
+        None, max_length=255, description="Branch, tag or commit, no pull request. Default: the main branch."
+    )
     base: str | None = Field(
         None, max_length=200,
         description="Repo id of the base model, tried before those that the repo's files name.",

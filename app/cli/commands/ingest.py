@@ -38,7 +38,10 @@ class Options:
 
 def add(
     targets: Annotated[list[str], typer.Argument(help="Repo ids (OWNER/NAME), or folders on this machine.")],
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repos.")] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(help="Branch, tag or commit of the repos. Of public ones, only main is searched."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name a single folder local/NAME.")] = None,
     base: Annotated[
         str | None, typer.Option(help="Base model (OWNER/NAME), tried before those that the files name.")

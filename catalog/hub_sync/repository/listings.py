@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import func, select, tuple_
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session, joinedload
 
 from catalog.models.repository.models import Metadata
-from catalog.tables import Model, ModelState, Source, change_seq
+from catalog.tables import Job, JobState, Model, ModelState, Source, change_seq
 
 _HUB_COLUMNS = (*Metadata().columns(), "hub_sha")
 
@@ -38,13 +38,47 @@ def find_models(session: Session, repo_ids: Sequence[str]) -> dict[str, Model]:
     return {model.repo_id: model for model in models}
 
 
-def is_new(repo: ListedRepo, model: Model | None) -> bool:
-    """Whether a repo has a commit that was neither measured nor queued before."""
+def select_new(session: Session, repos: Sequence[ListedRepo], models: Mapping[str, Model]) -> list[ListedRepo]:
+    """The repos whose newest commit has to be measured: those with a commit that was neither measured nor queued, and
+    those whose current revision is another commit, unless the last job for their main branch failed.
+    """
+    passed = [model.id for repo in repos if (model := models.get(repo.repo_id)) and _was_passed(repo, model)]
+    failed = _find_failed(session, passed) if passed else set()
+    return [repo for repo in repos if _is_new(repo, models.get(repo.repo_id), failed)]
+
+
+def _is_new(repo: ListedRepo, model: Model | None, failed: set[int]) -> bool:
     if model is None or model.state == ModelState.REMOVED:
         return True
     if repo.sha is None:  # some mirrors do not provide commits
         return model.hub_updated_at != repo.metadata.hub_updated_at
+    if _was_passed(repo, model):
+        return model.id not in failed
     return repo.sha not in (model.hub_sha, model.revision.sha if model.revision else None)
+
+
+def _was_passed(repo: ListedRepo, model: Model) -> bool:
+    """Whether a commit was reported before, and another revision is current all the same: its job failed, was cancelled
+    or is active, or the other revision was measured after it.
+    """
+    return (
+        repo.sha is not None
+        and repo.sha == model.hub_sha
+        and model.revision is not None
+        and (model.revision.sha != repo.sha)
+    )
+
+
+def _find_failed(session: Session, model_ids: Sequence[int]) -> set[int]:
+    """The models whose newest job for the main branch failed."""
+    newest = (
+        select(Job.model_id, Job.state)
+        .ext(distinct_on(Job.model_id))
+        .where(Job.model_id.in_(model_ids), Job.requested_revision.is_(None))
+        .order_by(Job.model_id, Job.id.desc())
+        .subquery()
+    )
+    return set(session.scalars(select(newest.c.model_id).where(newest.c.state == JobState.FAILED)))
 
 
 def store(session: Session, repos: Sequence[ListedRepo]) -> dict[str, Model]:

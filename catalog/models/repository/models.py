@@ -209,11 +209,32 @@ def make_current(
     evidence: dict,
     facts: dict | None = None,
 ) -> Revision:
-    """Create or update the revision `sha` of a model, and make it the current one."""
+    """Create or update the revision `sha` of a model, and make it the current one. The caller holds `feed.lock_feed`,
+    and stores the vectors, the state and the card of the revision in the same transaction.
+    """
     session.execute(update(Revision).where(Revision.model_id == model_id, Revision.current).values(current=False))
-    values = {"kind": kind, "base_repo": base_repo, "base_sha": base_sha, "base_evidence": evidence, "current": True}
-    values["facts"] = facts
     bump_seq(session, model_id)
+    values = {"kind": kind, "base_repo": base_repo, "base_sha": base_sha, "base_evidence": evidence, "facts": facts}
+    return _store_revision(session, model_id, sha, {**values, "current": True})
+
+
+def store_past_revision(
+    session: Session,
+    model_id: int,
+    sha: str,
+    *,
+    kind: str,
+    base_repo: str,
+    base_sha: str,
+    evidence: dict,
+    facts: dict | None = None,
+) -> Revision:
+    """Create or update the revision `sha` of a model, which is not its current one: part of its history."""
+    values = {"kind": kind, "base_repo": base_repo, "base_sha": base_sha, "base_evidence": evidence, "facts": facts}
+    return _store_revision(session, model_id, sha, {**values, "current": False})
+
+
+def _store_revision(session: Session, model_id: int, sha: str, values: dict[str, Any]) -> Revision:
     statement = insert(Revision).values(model_id=model_id, sha=sha, **values)
     statement = statement.on_conflict_do_update(index_elements=["model_id", "sha"], set_=values)
     return session.scalars(statement.returning(Revision), execution_options={"populate_existing": True}).one()
@@ -221,15 +242,6 @@ def make_current(
 
 def find_current_revision(session: Session, model_id: int) -> Revision | None:
     return session.scalars(select(Revision).where(Revision.model_id == model_id, Revision.current)).one_or_none()
-
-
-def restore_revision(session: Session, revision: Revision) -> None:
-    """Make a revision that was measured before the current one again."""
-    session.execute(
-        update(Revision).where(Revision.model_id == revision.model_id, Revision.current).values(current=False)
-    )
-    session.execute(update(Revision).where(Revision.id == revision.id).values(current=True))
-    bump_seq(session, revision.model_id)
 
 
 def update_metadata(session: Session, model_id: int, metadata: Metadata) -> None:

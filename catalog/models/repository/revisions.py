@@ -15,7 +15,9 @@ from catalog.tables import Revision, SpaceRow, Vector
 
 @dataclass(frozen=True)
 class Measurement:
-    """A revision's vector in a space and its norm, and those of the previous revision there. Vectors are float32."""
+    """A revision's vector in a space and its norm, and those of the previous revision there that was current. Vectors
+    are float32.
+    """
 
     space: SpaceRow
     norm: float
@@ -42,6 +44,7 @@ def list_measurements(session: Session, model_id: int, revision_ids: Sequence[in
             earlier.model_id == Vector.model_id,
             earlier.space_id == Vector.space_id,
             earlier.revision_id < Vector.revision_id,
+            earlier.seq > 0,  # it was current once
         )
         .order_by(earlier.revision_id.desc())
         .limit(1)

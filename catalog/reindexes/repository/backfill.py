@@ -32,7 +32,7 @@ def list_space_pairs(session: Session, reindex_id: int) -> list[SpacePair]:
 
 
 # from a page of the source's changes, copies the vectors of current revisions that the target lacks, except of models
-# for which the reindex found another base
+# for which the reindex found another base; a vector that is there precedes no vector of another revision any more
 _BACKFILL = text("""
     WITH page AS MATERIALIZED (
         SELECT * FROM vectors WHERE space_id = :source AND seq > :after ORDER BY seq LIMIT :limit
@@ -48,7 +48,9 @@ _BACKFILL = text("""
                 AND moved.revision_id = revisions.id AND (moved.base_repo, moved.base_sha)
                     <> (coalesce(:base_repo, moved.base_repo), coalesce(:base_sha, moved.base_sha))
         )
-        ON CONFLICT (space_id, revision_id) DO UPDATE SET seq = excluded.seq, deleted = false WHERE vectors.deleted
+        ON CONFLICT (space_id, revision_id) DO UPDATE SET seq = excluded.seq, deleted = false
+            WHERE vectors.deleted OR EXISTS (SELECT 1 FROM vectors AS newer WHERE newer.model_id = vectors.model_id
+                AND newer.space_id = vectors.space_id AND newer.seq > vectors.seq)
         RETURNING 1
     )
     SELECT (SELECT max(seq) FROM page), (SELECT count(*) FROM page), (SELECT count(*) FROM copied)

@@ -18,7 +18,6 @@ from sqlalchemy.orm import Session
 from catalog import locks
 from catalog.auth.repository.access import PUBLIC_VECTORS
 from catalog.locks import Lock
-from catalog.spaces import repository as spaces
 from catalog.tables import Revision, SpaceRow, Vector, change_seq
 
 _SPACE_CHANGES = """
@@ -64,36 +63,50 @@ def store(
     explanation: dict | None = None,
 ) -> int:
     """Store a revision's vector, and append it to the feed. The caller holds `lock_feed`. Returns the seq."""
-    values: dict[str, Any] = {
+    measured = _measurement(revision, vector, norm, no_shift, explanation)
+    values = {**measured, "deleted": False, "seq": session.execute(select(change_seq.next_value())).scalar_one()}
+    statement = insert(Vector).values(space_id=space.id, revision_id=revision.id, **values)
+    session.execute(statement.on_conflict_do_update(index_elements=["space_id", "revision_id"], set_=values))
+    return values["seq"]
+
+
+def store_outside(
+    session: Session,
+    space: SpaceRow,
+    revision: Revision,
+    vector: np.ndarray,
+    *,
+    norm: float,
+    no_shift: bool,
+    explanation: dict | None = None,
+) -> None:
+    """Store the vector of a revision that is not current, outside the feed: as a tombstone with a negative seq, before
+    every change, so that no reader takes it for the model's newest vector. One that is in the feed keeps its place.
+    """
+    values = _measurement(revision, vector, norm, no_shift, explanation)
+    outside = {"deleted": True, "seq": -change_seq.next_value()}
+    statement = insert(Vector).values(space_id=space.id, revision_id=revision.id, **values, **outside)
+    session.execute(statement.on_conflict_do_update(index_elements=["space_id", "revision_id"], set_=values))
+
+
+def _measurement(
+    revision: Revision, vector: np.ndarray, norm: float, no_shift: bool, explanation: dict | None
+) -> dict[str, Any]:
+    return {
         "model_id": revision.model_id,
         "dimension": vector.size,
         "data": vector.astype("<f4").tobytes(),
         "norm": norm,
         "no_shift": no_shift,
         "explanation": explanation,
-        "deleted": False,
-        "seq": session.execute(select(change_seq.next_value())).scalar_one(),
     }
-    statement = insert(Vector).values(space_id=space.id, revision_id=revision.id, **values)
-    session.execute(statement.on_conflict_do_update(index_elements=["space_id", "revision_id"], set_=values))
-    return values["seq"]
-
-
-def republish(session: Session, revision: Revision) -> None:
-    """Append the vectors of a revision on its base to the feed again, so that they replace those of the model's other
-    revisions, on any base.
-    """
-    lock_feed(session)
-    remove_from_other_bases(session, revision.model_id, revision.base_repo)
-    write_targets = select(SpaceRow.id).where(spaces.is_write_target(), SpaceRow.is_of_base(revision.base_repo))
-    statement = update(Vector).where(Vector.revision_id == revision.id, Vector.space_id.in_(write_targets))
-    session.execute(statement.values(seq=change_seq.next_value(), deleted=False))
 
 
 def remove(session: Session, model_id: int) -> None:
     """Turn all vectors of a model into tombstones."""
     lock_feed(session)
-    session.execute(update(Vector).where(Vector.model_id == model_id).values(seq=change_seq.next_value(), deleted=True))
+    in_feed = update(Vector).where(Vector.model_id == model_id, Vector.seq > 0)
+    session.execute(in_feed.values(seq=change_seq.next_value(), deleted=True))
 
 
 _ERASE_OLDER = text("""
@@ -179,4 +192,4 @@ def list_changed_models(session: Session, space_id: int, after: int) -> list[Mod
 
 def last_seq(session: Session) -> int:
     """The seq of the last change of any space; 0 without any."""
-    return session.execute(select(func.coalesce(func.max(Vector.seq), 0))).scalar_one()
+    return session.execute(select(func.coalesce(func.max(Vector.seq), 0)).where(Vector.seq > 0)).scalar_one()

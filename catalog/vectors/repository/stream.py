@@ -40,7 +40,7 @@ _NEWEST_OF_MODELS = """
 def last_seq_of_space(session: Session, space_id: int) -> int:
     """The seq of a space's last change, 0 without any. A stream that begins after this call contains that change."""
     return session.execute(
-        select(func.coalesce(func.max(Vector.seq), 0)).where(Vector.space_id == space_id)
+        select(func.coalesce(func.max(Vector.seq), 0)).where(Vector.space_id == space_id, Vector.seq > 0)
     ).scalar_one()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import update
 
 from catalog.auth.repository import access
 from catalog.auth.viewer import ADMIN
@@ -16,8 +16,7 @@ from catalog.jobs.repository import attempts, jobs
 from catalog.models.repository import models
 from catalog.reindexes import cutover
 from catalog.spaces.contract import Space
-from catalog.tables import Job, JobState, ModelState, Revision, Source, SpaceRow, Vector
-from catalog.vectors.repository import feed
+from catalog.tables import Job, JobState, ModelState, Revision, Source
 from tests.support import catalog as entries
 from tests.support.reindexes import contract, list_jobs, start_reindex
 
@@ -40,10 +39,11 @@ class Worker:
         commit: str = "one",
         visibility: Visibility = Visibility.UNCHANGED,
         space: Space = entries.SPACE,
+        is_head: bool = True,
     ) -> Admission:
         with self.database.transaction() as session:
             sha, measured = entries.sha(commit), contract(space)
-            return admit(session, job, self.id, sha, measured, visibility=visibility)
+            return admit(session, job, self.id, sha, measured, is_head=is_head, visibility=visibility)
 
 
 @pytest.fixture
@@ -74,11 +74,21 @@ def test_indexed_commit_finishes_its_job(database: Database, worker: Worker):
     assert (get_job(database, job.id).state, get_job(database, job.id).sha) == (JobState.DONE, entries.sha("one"))
 
 
-def test_earlier_indexed_commit_becomes_current_again(database: Database, worker: Worker):
+@pytest.mark.parametrize(("is_head", "outcome"), [(True, Outcome.PROCEED), (False, Outcome.DONE)])
+def test_earlier_commit_is_measured_again_only_if_it_is_the_head(
+    database: Database, worker: Worker, is_head: bool, outcome: Outcome
+):
     for commit in ("one", "two"):
         entries.put(database, REPO, [1, 2], commit=commit)
-    assert worker.admit(worker.claim(entries.put_job(database, REPO))).outcome == Outcome.DONE
-    assert current_sha(database) == entries.sha("one")
+    assert worker.admit(worker.claim(entries.put_job(database, REPO)), is_head=is_head).outcome == outcome
+    assert current_sha(database) == entries.sha("two")
+
+
+def test_every_commit_of_a_private_model_becomes_current(database: Database, worker: Worker):
+    for commit in ("one", "two"):
+        entries.put_private(database, REPO, [1, 2], OWNER, commit=commit)
+    job = worker.claim(entries.put_private_job(database, REPO, OWNER))
+    assert worker.admit(job, is_head=False).outcome == Outcome.PROCEED
 
 
 def test_commit_indexed_under_another_contract_proceeds(database: Database, worker: Worker):
@@ -115,20 +125,6 @@ def test_public_commit_on_another_base_proceeds_for_a_job_with_a_token(database:
         model = models.get_or_create(session, REPO, Source.HUB, private=True)
         job, _ = jobs.submit_private(session, model, None, base="o/other", viewer=OWNER, token=b"sealed")
     assert worker.admit(worker.claim(job), visibility=Visibility.UNDECIDED).proceeds
-
-
-def test_earlier_commit_on_another_base_replaces_the_current_one_everywhere(database: Database, worker: Worker):
-    other = dataclasses.replace(entries.SPACE, base_repo="o/other")
-    entries.put(database, REPO, [1, 2])
-    with database.transaction() as session:  # the next commit moved to another base
-        feed.remove_from_other_bases(session, models.get(session, REPO).id, "o/other")
-    entries.put(database, REPO, [3, 4], commit="two", space=other, base="o/other")
-
-    worker.admit(worker.claim(entries.put_job(database, REPO)))
-
-    with database.transaction() as session:
-        live = select(SpaceRow.base_repo).join(Vector, Vector.space_id == SpaceRow.id).where(~Vector.deleted)
-        assert list(session.scalars(live)) == [entries.BASE]
 
 
 def test_removed_model_proceeds_despite_stored_vectors(database: Database, worker: Worker):

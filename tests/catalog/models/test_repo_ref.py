@@ -32,9 +32,15 @@ def test_error_does_not_repeat_a_long_repo_id():
     assert len(str(raised.value)) < 400
 
 
-@pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/1", "feature/x+y", "a" * 40, "x" * 255])
+@pytest.mark.parametrize("revision", ["main", "v1.0", "feature/x+y", "a" * 40, "x" * 255])
 def test_branch_tag_or_commit_is_accepted(revision: str):
     assert RepoRef("a/b", revision).revision == revision
+
+
+@pytest.mark.parametrize("revision", ["refs/pr/1", "refs/heads/main"])
+def test_ref_is_no_revision(revision: str):
+    with pytest.raises(InvalidRevision, match="pull request"):
+        RepoRef("a/b", revision)
 
 
 @pytest.mark.parametrize("revision", ["", "/main", "../x", "a..b", "a b", "a\n", "-x", "a~1", "a:b", "a\0", "x" * 256])

@@ -22,7 +22,7 @@ from catalog.models.repository import models
 from catalog.queue import ENCODE_QUEUE
 from catalog.spaces import repository as spaces
 from catalog.spaces.probes import load_probes
-from catalog.tables import BaseProof, Job, JobState, ModelState, Priority
+from catalog.tables import BaseProof, Job, JobState, ModelState, Priority, SpaceRow, Vector
 from catalog.vectors.repository import feed, vectors
 from tests.support import pico
 from tests.support.pipeline import make_pipeline
@@ -159,6 +159,27 @@ def test_new_content_replaces_the_vector_and_old_content_restores_it(
     assert third.revision.sha == first.revision.sha
     assert (third.vector == first.vector).all()
     assert third.revision.current
+
+
+def test_way_back_to_a_revision_restores_its_state_card_and_base(
+    database: Database, pico_base: Path, tmp_path: Path
+) -> None:
+    bases = tmp_path / "bases"
+    shutil.copytree(pico_base, bases)
+    pico.make_base(bases / OTHER, seed=1)
+    pipeline = make_pipeline(database, bases, tmp_path)
+    folder = tmp_path / "one"
+    for scale, base in ((1.0, pico.BASE_ID), (0.0, OTHER), (1.0, pico.BASE_ID)):
+        shutil.rmtree(folder, ignore_errors=True)
+        pico.make_adapter(folder, scale=scale, base=base)
+        (folder / "README.md").write_text(f"On {base}.")
+        pipeline.ingest(submit_folder(database, folder).id)
+
+    with database.transaction() as session:
+        model = models.get(session, "local/one")
+        live = select(SpaceRow.base_repo).join(Vector, Vector.space_id == SpaceRow.id)
+        assert (model.state, model.card) == (ModelState.INDEXED, f"On {pico.BASE_ID}.")
+        assert set(session.scalars(live.where(~Vector.deleted, SpaceRow.base_repo.is_not(None)))) == {pico.BASE_ID}
 
 
 def test_unresolved_base_fails_with_its_own_code(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:

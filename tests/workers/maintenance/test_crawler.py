@@ -128,6 +128,25 @@ def test_second_crawl_queues_only_new_commits(database: Database, hub_lists: Hub
     assert (reload(database, second).queued, reload(database, second).unchanged) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("state", "queued"), [(JobState.DONE, True), (JobState.CANCELLED, True), (JobState.FAILED, False)]
+)
+def test_known_commit_that_is_not_current_is_queued_unless_its_job_failed(
+    database: Database, hub_lists: HubLists, crawler: Crawler, state: JobState, queued: bool
+):
+    hub_lists.add(repo_entry(1))
+    crawl_service.create(database, BASE, CrawlLimits())
+    run(crawler)
+    with database.transaction() as session:
+        session.execute(update(Job).values(state=state, finished_at=func.now()))
+    entries.put(database, "maker/m1", [1, 2], commit="of a branch")
+
+    crawl_service.create(database, BASE, CrawlLimits())
+    run(crawler)
+
+    assert queued_repos(database) == (["maker/m1"] if queued else [])
+
+
 def test_indexed_commit_is_not_queued(database: Database, hub_lists: HubLists, crawler: Crawler):
     entries.put(database, "maker/m1", [1, 2], commit="one")
     hub_lists.add(repo_entry(1, sha=entries.sha("one")))
@@ -405,13 +424,13 @@ def test_repo_listed_as_private_is_removed(database: Database, hub_lists: HubLis
 
 
 def test_rename_on_the_hub_is_followed(database: Database, hub_lists: HubLists, crawler: Crawler):
-    hub_lists.add(repo_entry(1))
+    hub_lists.add(repo_entry(1, sha=entries.sha("one")))
     crawl_service.create(database, BASE, CrawlLimits())
     run(crawler)
     end_jobs(database)
     model_id = entries.put(database, "maker/m1", [1, 2])
     del hub_lists.repos["maker/m1"]
-    hub_lists.add(repo_entry(1, id="maker/better"))
+    hub_lists.add(repo_entry(1, id="maker/better", sha=entries.sha("one")))
 
     crawl_service.create(database, BASE, CrawlLimits())
     run(crawler)

@@ -326,3 +326,23 @@ def test_new_space_has_the_activations_of_its_base(database: Database, worker: W
             for space in (new_space, spaces.to_space(stored.space))
         )
     assert (new.activations == old.activations).all()
+
+
+def test_way_back_to_a_revision_while_a_reindex_is_ready_reaches_its_new_space(
+    database: Database, worker: Worker, tmp_path: Path
+):
+    worker.add(*adapters(tmp_path, 4))
+    first = encoding_of(database, "local/m0")
+    reindex_id = create(database, EVERYTHING).id
+    assert worker.run(reindex_id).state == ReindexState.READY
+    for seed in (9, 0):
+        shutil.rmtree(tmp_path / "m0")
+        worker.add(pico.make_adapter(tmp_path / "m0", seed=seed))
+        while worker.reindexer.step():
+            pass
+
+    cutover.cut_over(database, reindex_id, exact_bytes=EXACT_BYTES)
+
+    after = encoding_of(database, "local/m0")
+    assert (after.space.edition, after.revision.sha, after.revision.current) == (reindex_id, first.revision.sha, True)
+    assert after.vector == pytest.approx(first.vector, rel=1e-3, abs=1e-5)

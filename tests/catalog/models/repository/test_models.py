@@ -87,22 +87,21 @@ def test_model_with_several_revisions_is_listed_once(database: Database):
     assert listed(database) == ["a/b"]
 
 
-def test_restored_revision_is_current(database: Database):
-    with database.transaction() as session:
-        first = entries.put_revision(session, "a/b", "one")
-        entries.put_revision(session, "a/b", "two")
-    with database.transaction() as session:
-        assert models.get(session, "a/b").revision.sha == entries.sha("two")
-        models.restore_revision(session, first)
-    with database.transaction() as session:
-        assert models.get(session, "a/b").revision.sha == entries.sha("one")
-
-
 def test_storing_a_commit_again_updates_the_revision(database: Database):
     with database.transaction() as session:
         first = entries.put_revision(session, "a/b", "one", base="base/old")
         again = entries.put_revision(session, "a/b", "one", base="base/new")
         assert (again.id, again.base_repo, again.current) == (first.id, "base/new", True)
+
+
+def test_past_revision_leaves_the_current_one(database: Database):
+    with database.transaction() as session:
+        entries.put_revision(session, "a/b", "one")
+        model, fields = models.get(session, "a/b"), {"kind": "lora", "base_sha": "b" * 40, "evidence": {}}
+        past = models.store_past_revision(session, model.id, entries.sha("two"), base_repo="base/other", **fields)
+        assert not past.current
+    with database.transaction() as session:
+        assert models.get(session, "a/b").revision.sha == entries.sha("one")
 
 
 def test_pending_model_is_marked_failed(database: Database):

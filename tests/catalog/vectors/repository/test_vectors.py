@@ -12,7 +12,9 @@ from sqlalchemy.orm import Session
 
 from catalog.database import Database
 from catalog.errors import ModelNotFound, NotIndexed, SpaceNotFound
+from catalog.models.repository import models
 from catalog.spaces import repository as spaces
+from catalog.tables import Source
 from catalog.vectors.repository import feed as vector_feed
 from catalog.vectors.repository import vectors
 from catalog.vectors.repository.feed import Change
@@ -92,26 +94,39 @@ def test_removed_model_leaves_tombstones(database: Database):
     assert feed(database) == after
 
 
-def test_republished_commit_replaces_later_commits(database: Database):
-    model_id = entries.put(database, "a/b", [1, 0], commit="one")
-    entries.put(database, "a/b", [0, 1], commit="two")
+def put_outside(database: Database, commit: str, vector: list[float]) -> None:
     with database.transaction() as session:
-        first = vectors.find_embedded_revision(session, model_id, entries.sha("one"), [SPACE])
-        vector_feed.republish(session, first)
-
-    assert [change.vector.tolist() for change in feed(database)] == [[0, 1], [1, 0]]
-    with database.transaction() as session:
-        assert vectors.get_encoding(session, "a/b", features=(FEATURE,)).vector.tolist() == [1, 0]
+        model = models.get_or_create(session, "a/b", Source.HUB)
+        fields = {"kind": "lora", "base_repo": SPACE.base_repo, "base_sha": "b" * 40, "evidence": {}}
+        revision = models.store_past_revision(session, model.id, entries.sha(commit), **fields)
+        space = spaces.ensure(session, SPACE, len(vector))
+        vector_feed.store_outside(session, space, revision, np.array(vector), norm=1.0, no_shift=False)
 
 
-def test_republished_tombstone_is_a_vector_again(database: Database):
-    model_id = entries.put(database, "a/b", [1, 0])
-    entries.remove(database, model_id)
-    with database.transaction() as session:
-        revision = vectors.find_embedded_revision(session, model_id, entries.sha("one"), [SPACE])
-        vector_feed.republish(session, revision)
+def test_vector_outside_the_feed_is_in_no_page_and_no_answer(database: Database):
+    put_outside(database, "branch", [5, 5])
+    assert feed(database) == []
+    with database.transaction() as session, pytest.raises(NotIndexed):
+        vectors.get_encoding(session, "a/b", features=(FEATURE,))
+
+    entries.put(database, "a/b", [1, 0])
+    put_outside(database, "other", [6, 6])
 
     assert [change.vector.tolist() for change in feed(database)] == [[1, 0]]
+    with database.transaction() as session:
+        assert vectors.get_encoding(session, "a/b", features=(FEATURE,)).vector.tolist() == [1, 0]
+        assert list(models.get(session, "a/b").revision.sha) == list(entries.sha("one"))
+
+
+def test_vector_outside_the_feed_does_not_move_one_that_is_in_it(database: Database):
+    for commit, vector in (("one", [1, 0]), ("two", [0, 1])):
+        entries.put(database, "a/b", vector, commit=commit)
+    before = [change.seq for change in feed(database)]
+
+    put_outside(database, "one", [2, 0])
+
+    assert [change.seq for change in feed(database)] == before
+    assert feed(database)[0].vector.tolist() == [2, 0]
 
 
 def test_last_seq_is_that_of_the_last_change(database: Database):

@@ -10,7 +10,7 @@ CatalogError
 │   ├── ReindexNotFound, TermNotFound, VectorNotFound, TaskNotFound, MergeNotFound, ArchiveNotFound
 │   └── SelectionNotFound, BlockNotFound
 ├── Conflict                        valid, but in conflict with the current state
-│   ├── NotIndexed, NoShift, SpaceRequired, SpaceMismatch, NameTaken, AlreadyRunning
+│   ├── NotIndexed, NoShift, SpaceRequired, BaseRequired, SpaceMismatch, NameTaken, AlreadyRunning
 │   ├── AmbiguousTerm, ZeroVector, TooManyVectors, TaskNotFinished, ExamplesNotKept, MergeNotFinished
 │   ├── ClustersNotReady, MapNotReady, CrawlFinished, JobFinished, NotRetriable, HubTokenRequired
 │   ├── ReindexActive, ReindexFinished, ReindexNotReady, ReindexIncomplete
@@ -92,6 +92,7 @@ from catalog.errors.requests import (
     AmbiguousTerm,
     ApiKeyRequired,
     ArchiveNotFound,
+    BaseRequired,
     BlockNotFound,
     BodyTooLarge,
     ClusterNotFound,
@@ -157,6 +158,7 @@ __all__ = [
     "ApiKeyRequired",
     "ArchiveNotFound",
     "BaseModelCorrupted",
+    "BaseRequired",
     "BaseUnresolved",
     "BlockNotFound",
     "BodyTooLarge",

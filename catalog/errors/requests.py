@@ -179,6 +179,11 @@ class SpaceServing(Conflict):
     title = "Space is serving"
 
 
+class BaseRequired(Conflict):
+    code = "base_required"
+    title = "Base model required"
+
+
 class SpaceMismatch(Conflict):
     code = "space_mismatch"
     title = "Vectors of different spaces"

@@ -9,7 +9,7 @@ from catalog.archives import repository as archives
 from catalog.archives.service import Download, download
 from catalog.auth.viewer import Viewer
 from catalog.database import Database
-from catalog.errors import ArchiveNotFound, TaskNotFinished
+from catalog.errors import ArchiveNotFound, BaseRequired, TaskNotFinished
 from catalog.jobs import submissions
 from catalog.jobs.quotas import Quota
 from catalog.spaces import repository as spaces
@@ -19,13 +19,16 @@ from catalog.tasks.examples import Example
 from catalog.tasks.training_config import TrainingConfig
 
 HOLDOUT_SHARE = 0.25  # of the examples, if models are verified
+MAX_BASES = 5  # of a task that names no base: a job for each, which trains five adapters and runs exclusively
+MAX_NAMED = 20  # bases in a message
 
 TaskWithJobs = tuple[Task, dict[int, Job]]  # the jobs by the ids of the task's runs
 
 
 @dataclass(frozen=True)
 class TaskRequest:
-    """A task to create on the base with this repo id, or on every base in the index, the smallest first. `verify` is
+    """A task to create on the base with this repo id, or on every base in the index (at most `MAX_BASES`), the smallest
+    first. `verify` is
     the number of models to score on the holdout.
     """
 
@@ -42,12 +45,15 @@ class TaskRequest:
 def create(database: Database, request: TaskRequest, quota: Quota, viewer: Viewer) -> TaskWithJobs:
     """Create a task and enqueue a job for each base. With an API key, the task is visible to its `viewer` alone.
 
-    Raises `NameTaken`, `TooManyJobs`, and `SpaceNotFound` if no model of the base is indexed.
+    Raises `NameTaken`, `TooManyJobs`, `SpaceNotFound` if no model of the base is indexed, and `BaseRequired` if no base
+    is named and more than `MAX_BASES` are in the index.
     """
     with database.transaction() as session:
+        bases = spaces.list_bases(session, request.base, viewer)
+        _check_count([repo for repo, _ in bases])
         task = tasks.create(
             session,
-            spaces.list_bases(session, request.base, viewer),
+            bases,
             name=request.name,
             viewer=viewer.submitter,
             examples=[asdict(example) for example in request.examples],
@@ -62,6 +68,15 @@ def create(database: Database, request: TaskRequest, quota: Quota, viewer: Viewe
             model = session.get_one(Model, run.model_id)
             submissions.enqueue_exclusive(session, model, run.base_repo, quota, viewer)
         return task, tasks.get_jobs(session, [task])
+
+
+def _check_count(bases: Sequence[str]) -> None:
+    if len(bases) > MAX_BASES:
+        more = f" and {len(bases) - MAX_NAMED} more" if len(bases) > MAX_NAMED else ""
+        raise BaseRequired(
+            f"There are fine-tunes of {len(bases):,} bases, and a task runs on at most {MAX_BASES} at once. "
+            f"Name one in `base`: {', '.join(bases[:MAX_NAMED])}{more}."
+        )
 
 
 def get(database: Database, task_id: int, viewer: Viewer) -> TaskWithJobs:

@@ -17,6 +17,7 @@ from app.api.services.services import ServicesDep
 from app.api.tasks import schemas
 from catalog.errors import (
     ArchiveNotFound,
+    BaseRequired,
     BodyTooLarge,
     IndexNotLoaded,
     InvalidCursor,
@@ -39,7 +40,9 @@ router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
     "",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
-    responses=problems(InvalidExamples, InvalidRepoId, NameTaken, SpaceNotFound, BodyTooLarge, TooManyJobs, WeakKey),
+    responses=problems(
+        InvalidExamples, InvalidRepoId, NameTaken, SpaceNotFound, BaseRequired, BodyTooLarge, TooManyJobs, WeakKey
+    ),
 )
 def create_task(
     request: schemas.TaskRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep

@@ -63,7 +63,11 @@ class TaskRequest(Strict):
         description=f"{MIN_EXAMPLES} to {MAX_EXAMPLES} examples, each `{{instruction, input?, output}}` or a chat "
         "`{messages: [...]}` that ends with a message of the assistant.",
     )
-    base: str | None = Field(None, max_length=200, description="Repo id. Default: every base in the index.")
+    base: str | None = Field(
+        None,
+        max_length=200,
+        description=f"Repo id. Default: every base in the index; required beyond {task_service.MAX_BASES} of them.",
+    )
     name: str | None = Field(None, max_length=96, pattern=NAME, description="Name of the task in expressions.")
     verify: int = Field(0, ge=0, le=20, description="Number of nearest models to score on a holdout of the examples.")
     seed: int = Field(0, ge=0, lt=2**31)

@@ -9,7 +9,7 @@ from sqlalchemy import func, update
 from catalog.arithmetic import service as arithmetic_service
 from catalog.auth.viewer import ADMIN, PUBLIC, Viewer
 from catalog.database import Database
-from catalog.errors import NameTaken, SpaceNotFound, TaskNotFinished, TaskNotFound, TooManyJobs
+from catalog.errors import BaseRequired, NameTaken, SpaceNotFound, TaskNotFinished, TaskNotFound, TooManyJobs
 from catalog.index.follower import IndexFollower
 from catalog.jobs.quotas import Quota
 from catalog.jobs.repository import jobs
@@ -52,6 +52,35 @@ def rank(database: Database, index: IndexFollower, task_id: int, viewer: Viewer 
         database, index, task_id, None, SearchOptions(PageOptions(k=3), include_low_confidence=True, viewer=viewer)
     )
     return answer
+
+
+def put_bases(database: Database, count: int) -> None:
+    for number in range(count):
+        entries.put(database, f"owner/m{number}", np.ones(2), space=replace(SPACE, base_repo=f"many/b{number:02}"))
+
+
+def test_task_over_more_bases_than_a_handful_requires_a_base(database: Database):
+    put_bases(database, task_service.MAX_BASES + 1)
+
+    with pytest.raises(BaseRequired, match=r"6 bases.*many/b00, many/b01, .*many/b05\."):
+        task_service.create(database, TaskRequest(EXAMPLES, name="law"), ANONYMOUS, PUBLIC)
+
+    with database.transaction() as session:
+        assert jobs.list_page(session) == []
+    task, _ = task_service.create(database, TaskRequest(EXAMPLES, "many/b03", "law"), ANONYMOUS, PUBLIC)
+    assert [run.base_repo for run in task.runs] == ["many/b03"]
+
+
+def test_task_runs_on_a_handful_of_bases(database: Database):
+    put_bases(database, task_service.MAX_BASES)
+    task, _ = task_service.create(database, TaskRequest(EXAMPLES), ANONYMOUS, PUBLIC)
+    assert len(task.runs) == task_service.MAX_BASES
+
+
+def test_message_names_the_first_of_many_bases(database: Database):
+    put_bases(database, task_service.MAX_NAMED + 3)
+    with pytest.raises(BaseRequired, match=r"23 bases.*many/b19 and 3 more\.$"):
+        task_service.create(database, TaskRequest(EXAMPLES), ANONYMOUS, PUBLIC)
 
 
 def test_create_enqueues_a_job_for_every_base_the_narrowest_first(catalog: Database):

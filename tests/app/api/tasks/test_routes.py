@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -184,3 +185,12 @@ def test_adapter_of_an_unfinished_task_returns_task_not_finished(models: Databas
     path = f"/v1/tasks/{create_task(api, keep_adapter=True)['id']}/adapter"
     assert documented_problem(api.get(path))["code"] == "task_not_finished"
     assert documented_problem(api.get(path, params={"base": "other/base"}))["code"] == "archive_not_found"
+
+
+def test_task_without_a_base_over_many_bases_returns_base_required(models: Database, api: TestClient):
+    for number in range(task_service.MAX_BASES):
+        entries.put(models, f"many/m{number}", [1, 2], space=replace(SPACE, base_repo=f"many/b{number}"))
+    response = api.post("/v1/tasks", json={"examples": ROWS})
+    problem = documented_problem(response)
+    assert problem["code"] == "base_required"
+    assert "many/b0" in problem["detail"]

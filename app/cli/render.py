@@ -90,11 +90,16 @@ def workers(rows: Iterable[dict[str, Any]]) -> Table:
     return table
 
 
+def _address(worker: dict[str, Any]) -> str:
+    """The host and process id of a worker, which only admins see, or else its id."""
+    return f"{worker['host']}:{worker['pid']}" if worker["host"] else f"worker {worker['id']}"
+
+
 def status(stats: dict[str, Any], readiness: dict[str, Any], recent: Iterable[dict[str, Any]]) -> RenderableType:
     summary = Table.grid(padding=(0, 2))
     for name, check in readiness["checks"].items():
         summary.add_row(name, "[green]ok[/]" if check["ok"] else "[red]failed[/]", check["detail"])
-    workers = ", ".join(f"{worker['host']}:{worker['pid']} ({worker['device']})" for worker in stats["workers"])
+    workers = ", ".join(f"{_address(worker)} ({worker['device']})" for worker in stats["workers"])
     summary.add_row("workers", str(len(stats["workers"])), workers or "no live worker: jobs wait")
     for kind in ("models", "jobs"):
         counts = "  ".join(f"{state(name)} {count}" for name, count in stats[kind].items() if count)

@@ -15,6 +15,7 @@ from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.schemas import Id, ModelName, OwnerName
 from app.api.services.services import ServicesDep
+from catalog.auth.viewer import ADMIN
 from catalog.clusters import service as cluster_service
 from catalog.errors import (
     BodyTooLarge,
@@ -38,9 +39,9 @@ def list_clusters(query: Annotated[shared_schemas.SpaceQuery, Query()], services
     return schemas.Clusters.from_run(cluster_service.list_clusters(services.database, query.space))
 
 
-@router.get("/clusters/runs", responses=problems(InvalidCursor, SpaceNotFound))
+@router.get("/clusters/runs", responses=problems(InvalidCursor, SpaceNotFound, WeakKey))
 def list_cluster_runs(
-    query: Annotated[schemas.ClusterRunsQuery, Query()], services: ServicesDep
+    query: Annotated[schemas.ClusterRunsQuery, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> schemas.ClusterRuns:
     """List all cluster runs, newest first: queued, running, done and failed ones."""
     runs = cluster_service.list_runs(
@@ -48,14 +49,14 @@ def list_cluster_runs(
     )
     next_cursor = pagination.next_cursor(runs, query.limit, lambda row: row[0].id)
     return schemas.ClusterRuns(
-        runs=[schemas.ClusterRun.from_row(run, space_key) for run, space_key in runs], next_cursor=next_cursor
+        runs=[schemas.ClusterRun.from_row(run, space_key, viewer) for run, space_key in runs], next_cursor=next_cursor
     )
 
 
-@router.get("/clusters/runs/{run_id}", dependencies=[no_query], responses=problems(RunNotFound))
-def get_cluster_run(run_id: Id, services: ServicesDep) -> schemas.ClusterRun:
+@router.get("/clusters/runs/{run_id}", dependencies=[no_query], responses=problems(RunNotFound, WeakKey))
+def get_cluster_run(run_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.ClusterRun:
     """Get a cluster run: its stage while it runs, its metrics once it is done."""
-    return schemas.ClusterRun.from_row(*cluster_service.get_run(services.database, run_id))
+    return schemas.ClusterRun.from_row(*cluster_service.get_run(services.database, run_id), viewer)
 
 
 @router.get("/clusters/runs/{run_id}/compare/{other_id}", dependencies=[no_query], responses=problems(RunNotFound))
@@ -122,4 +123,4 @@ def get_model_cluster(
 def request_cluster_run(request: schemas.ClusterRunRequest, services: ServicesDep) -> schemas.ClusterRun:
     """Enqueue a cluster run of a space. If one is already queued or running, that run is returned."""
     run, space = cluster_service.request_run(services.database, request.parameters(), request.space)
-    return schemas.ClusterRun.from_row(run, space.key)
+    return schemas.ClusterRun.from_row(run, space.key, ADMIN)

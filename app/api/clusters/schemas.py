@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from app.api.jobs.schemas import JobError
 from app.api.schemas import PageQuery, Space, SpaceName, Strict
 from catalog import tables
+from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.clusters import service as cluster_service
 from catalog.clusters.parameters import DIMENSIONS, Algorithm, Parameters
 from catalog.clusters.service import Assignment
@@ -75,8 +76,8 @@ class ClusterRun(BaseModel):
     finished_at: datetime | None
 
     @classmethod
-    def from_row(cls, run: tables.ClusterRun, space_key: str) -> Self:
-        error = JobError.from_columns(run.error_code, run.error_message)
+    def from_row(cls, run: tables.ClusterRun, space_key: str, viewer: Viewer = PUBLIC) -> Self:
+        error = JobError.from_columns(run.error_code, run.error_message, viewer)
         columns = {name: getattr(run, name) for name in cls.model_fields if name not in ("space", "error")}
         return cls(**columns, space=space_key, error=error)
 

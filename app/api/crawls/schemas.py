@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from app.api.jobs.schemas import JobError
 from app.api.schemas import FIRST_ERROR_ONLY, NO_NUL, Strict
 from catalog import tables
+from catalog.auth.viewer import ADMIN
 from catalog.hub_sync import crawls as crawl_service
 from catalog.tables import CrawlState
 
@@ -100,7 +101,7 @@ class Crawl(BaseModel):
             ids=len(crawl.ids) if crawl.ids is not None else None,
             limit=crawl.max_models,
             every_hours=crawl.every / 3600 if crawl.every else None,
-            error=JobError.from_columns(crawl.error_code, crawl.error_message),
+            error=JobError.from_columns(crawl.error_code, crawl.error_message, ADMIN),
             estimate=Estimate.from_result(estimate) if estimate is not None else None,
         )
 

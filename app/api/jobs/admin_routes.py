@@ -14,6 +14,7 @@ from app.api.problems import problems
 from app.api.schemas import Id
 from app.api.services.services import ServicesDep
 from app.api.settings import SettingsDep
+from catalog.auth.viewer import ADMIN
 from catalog.errors import BodyTooLarge, HubTokenRequired, JobNotFound, NotRetriable
 from catalog.jobs import control as job_control
 from catalog.jobs import service as job_service
@@ -71,4 +72,4 @@ def retry_failed_jobs(request: job_detail_schemas.RetryRequest, services: Servic
 )
 def retry_any_job(job_id: Id, services: ServicesDep) -> schemas.Job:
     """Retry a failed, cancelled or quarantined job."""
-    return schemas.Job.from_row(job_control.retry(services.database, job_id, by_admin=True))
+    return schemas.Job.from_row(job_control.retry(services.database, job_id, by_admin=True), ADMIN)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
+from app.api.internals import message_for
 from app.api.jobs.schemas import Job, JobError, Worker
 from app.api.schemas import NO_NUL, Strict
 from catalog import tables
+from catalog.auth.viewer import ADMIN, PUBLIC, Viewer
 from catalog.jobs.service import Event, QueueReport
 from catalog.tables import JobState
 
@@ -19,7 +21,7 @@ class Attempt(BaseModel):
 
     attempt: int
     worker_id: int | None
-    worker: str | None = Field(description="Host and process id.")
+    worker: str | None = Field(description="Host and process id; null for others than admins.")
     started_at: datetime | None
     ended_at: datetime
     state: JobState = Field(description="The state of the job when the attempt ended.")
@@ -29,15 +31,24 @@ class Attempt(BaseModel):
     code: str | None
     message: str | None
 
+    @classmethod
+    def from_entry(cls, entry: dict[str, Any], viewer: Viewer, folder: str | None) -> Self:
+        """An entry of a job's history."""
+        attempt = cls.model_validate(entry)
+        attempt.worker = attempt.worker if viewer.is_admin else None
+        if attempt.code is not None and attempt.message is not None:
+            attempt.message = message_for(viewer, attempt.code, attempt.message, folder)
+        return attempt
+
 
 class JobDetail(Job):
     worker_deaths: int = Field(description="How many workers died while they ran the job.")
     history: list[Attempt]
 
     @classmethod
-    def from_row(cls, job: tables.Job) -> Self:
-        history = [Attempt.model_validate(attempt) for attempt in job.history]
-        return cls(**Job.from_row(job).model_dump(), worker_deaths=job.worker_deaths, history=history)
+    def from_row(cls, job: tables.Job, viewer: Viewer = PUBLIC) -> Self:
+        history = [Attempt.from_entry(entry, viewer, job.model.folder) for entry in job.history]
+        return cls(**Job.from_row(job, viewer).model_dump(), worker_deaths=job.worker_deaths, history=history)
 
 
 class JobEvent(BaseModel):
@@ -52,19 +63,19 @@ class JobEvent(BaseModel):
     at: datetime
 
     @classmethod
-    def from_event(cls, event: Event) -> Self:
+    def from_event(cls, event: Event, viewer: Viewer = PUBLIC) -> Self:
         return cls(
             job=event.job_id,
             repo_id=event.repo_id,
             state=JobState(event.state),
             progress=event.progress,
             attempts=event.attempts,
-            error=JobError.from_columns(event.error_code, event.error_message),
+            error=JobError.from_columns(event.error_code, event.error_message, viewer),
             at=event.at,
         )
 
     @classmethod
-    def from_row(cls, job: tables.Job) -> Self:
+    def from_row(cls, job: tables.Job, viewer: Viewer = PUBLIC) -> Self:
         """The current values of a job, in the form of an event."""
         return cls(
             job=job.id,
@@ -72,7 +83,7 @@ class JobEvent(BaseModel):
             state=JobState(job.state),
             progress=job.progress,
             attempts=job.attempts,
-            error=JobError.from_columns(job.error_code, job.error_message),
+            error=JobError.from_columns(job.error_code, job.error_message, viewer, job.model.folder),
             at=job.updated_at,
         )
 
@@ -95,7 +106,7 @@ class WorkerDetail(Worker):
             activity=worker.status.get("activity"),
             bases=worker.status.get("bases", []),
             memory=worker.status.get("memory", {}),
-            jobs=[Job.from_row(job) for job in running if job.worker_id == worker.id],
+            jobs=[Job.from_row(job, ADMIN) for job in running if job.worker_id == worker.id],
         )
 
 

@@ -15,6 +15,7 @@ from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.schemas import Id
 from app.api.services.services import ServicesDep
+from catalog.auth.viewer import Viewer
 from catalog.errors import DatabaseUnavailable, InvalidCursor, JobNotFound, WeakKey
 from catalog.jobs import service as job_service
 from catalog.jobs.service import Event, EventCursor, EventSubscription
@@ -55,7 +56,7 @@ async def stream_all_events(
         yield opening
     try:
         async for event in services.events.follow(start.after, viewer=viewer):
-            yield _job_event(event)
+            yield _job_event(event, viewer)
     except DatabaseUnavailable:
         return  # the client reconnects with its Last-Event-ID
 
@@ -74,12 +75,12 @@ async def stream_job_events(
     for opening in _opening_events(start):
         yield opening
     if not start.resumed or is_finished(start.job):
-        yield _snapshot(start.job, start.now)
+        yield _snapshot(start.job, start.now, viewer)
     if is_finished(start.job):
         return
     try:
         async for event in services.events.follow(start.after, start.job.id, viewer=viewer):
-            yield _job_event(event)
+            yield _job_event(event, viewer)
             if event.cursor >= start.now and event.state in TERMINAL:  # after an earlier end, the job was retried
                 return
     except DatabaseUnavailable:
@@ -94,12 +95,14 @@ def _opening_events(start: EventSubscription) -> list[ServerSentEvent]:
     return opening
 
 
-def _job_event(event: Event) -> ServerSentEvent:
-    return ServerSentEvent(event="job", id=_event_id(event.cursor), data=job_detail_schemas.JobEvent.from_event(event))
+def _job_event(event: Event, viewer: Viewer) -> ServerSentEvent:
+    return ServerSentEvent(
+        event="job", id=_event_id(event.cursor), data=job_detail_schemas.JobEvent.from_event(event, viewer)
+    )
 
 
-def _snapshot(job: Job, now: EventCursor) -> ServerSentEvent:
-    return ServerSentEvent(event="job", id=_event_id(now), data=job_detail_schemas.JobEvent.from_row(job))
+def _snapshot(job: Job, now: EventCursor, viewer: Viewer) -> ServerSentEvent:
+    return ServerSentEvent(event="job", id=_event_id(now), data=job_detail_schemas.JobEvent.from_row(job, viewer))
 
 
 def _event_id(cursor: EventCursor) -> str:

@@ -37,19 +37,19 @@ def list_jobs(query: Annotated[schemas.JobsQuery, Query()], services: ServicesDe
     before = pagination.decode(query.cursor)
     jobs = job_service.list_page(services.database, state=query.state, before=before, limit=query.limit, viewer=viewer)
     next_cursor = pagination.next_cursor(jobs, query.limit, lambda job: job.id)
-    return schemas.Jobs(jobs=[schemas.Job.from_row(job) for job in jobs], next_cursor=next_cursor)
+    return schemas.Jobs(jobs=[schemas.Job.from_row(job, viewer) for job in jobs], next_cursor=next_cursor)
 
 
 @router.get("/{job_id}", dependencies=[no_query], responses=problems(JobNotFound, WeakKey))
 def get_job(job_id: Id, services: ServicesDep, viewer: ViewerDep) -> job_detail_schemas.JobDetail:
     """Get a job: its state, progress, error if it failed, and the history of its attempts."""
-    return job_detail_schemas.JobDetail.from_row(job_service.get(services.database, job_id, viewer))
+    return job_detail_schemas.JobDetail.from_row(job_service.get(services.database, job_id, viewer), viewer)
 
 
 @router.post("/{job_id}/cancel", dependencies=[no_query], responses=problems(JobNotFound, JobFinished, WeakKey))
 def cancel_job(job_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Job:
     """Cancel a queued or running job; no result of it is stored. A cancelled job is returned unchanged."""
-    return schemas.Job.from_row(job_control.cancel(services.database, job_id, viewer))
+    return schemas.Job.from_row(job_control.cancel(services.database, job_id, viewer), viewer)
 
 
 @router.post(
@@ -62,4 +62,4 @@ def retry_job(job_id: Id, services: ServicesDep, quota: QuotaDep, viewer: Viewer
     """Retry a failed or cancelled job. If another job for the same model and revision is active, that job is returned.
     A job that used a Hub token cannot be retried, because the token is not stored: submit the model again.
     """
-    return schemas.Job.from_row(job_control.retry(services.database, job_id, quota, viewer))
+    return schemas.Job.from_row(job_control.retry(services.database, job_id, quota, viewer), viewer)

@@ -7,8 +7,10 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 
+from app.api.internals import message_for
 from app.api.schemas import PageQuery
 from catalog import tables
+from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.tables import JobState
 
 PRIORITIES: tuple[Literal["user", "webhook", "crawl"], ...] = ("user", "webhook", "crawl")  # index: `Priority`
@@ -23,8 +25,10 @@ class JobError(BaseModel):
     message: str
 
     @classmethod
-    def from_columns(cls, code: str | None, message: str | None) -> Self | None:
-        return cls(code=code, message=message or "") if code else None
+    def from_columns(
+        cls, code: str | None, message: str | None, viewer: Viewer = PUBLIC, folder: str | None = None
+    ) -> Self | None:
+        return cls(code=code, message=message_for(viewer, code, message or "", folder)) if code else None
 
 
 class Job(BaseModel):
@@ -43,8 +47,8 @@ class Job(BaseModel):
     finished_at: datetime | None
 
     @classmethod
-    def from_row(cls, job: tables.Job) -> Self:
-        error = JobError.from_columns(job.error_code, job.error_message)
+    def from_row(cls, job: tables.Job, viewer: Viewer = PUBLIC) -> Self:
+        error = JobError.from_columns(job.error_code, job.error_message, viewer, job.model.folder)
         return cls(
             id=job.id,
             repo_id=job.model.repo_id,
@@ -69,8 +73,8 @@ class Jobs(BaseModel):
 
 class Worker(BaseModel):
     id: int
-    host: str
-    pid: int
+    host: str | None = Field(description="Null for others than admins.")
+    pid: int | None = Field(description="Null for others than admins.")
     device: str
     started_at: datetime
     heartbeat_at: datetime

@@ -69,19 +69,19 @@ def list_merges(query: Annotated[PageQuery, Query()], services: ServicesDep, vie
     """List merges, newest first."""
     rows = merge_service.list_page(services.database, viewer, before=pagination.decode(query.cursor), limit=query.limit)
     next_cursor = pagination.next_cursor(rows, query.limit, lambda row: row[0].id)
-    return schemas.Merges(merges=[schemas.Merge.from_row(*row) for row in rows], next_cursor=next_cursor)
+    return schemas.Merges(merges=[schemas.Merge.from_row(*row, viewer) for row in rows], next_cursor=next_cursor)
 
 
 @router.get("/{merge_id}", dependencies=[no_query], responses=problems(MergeNotFound, WeakKey))
 def get_merge(merge_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Merge:
     """Get a merge with the state of its job, and the comparison of its measured vector with the prediction."""
-    return schemas.Merge.from_row(*merge_service.get(services.database, merge_id, viewer))
+    return schemas.Merge.from_row(*merge_service.get(services.database, merge_id, viewer), viewer)
 
 
 @router.delete("/{merge_id}", dependencies=[no_query], responses=problems(MergeNotFound, WeakKey))
 def delete_merge(merge_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Merge:
     """Delete a merge with its job and its adapter, and return it."""
-    return schemas.Merge.from_row(*merge_service.delete(services.database, merge_id, viewer))
+    return schemas.Merge.from_row(*merge_service.delete(services.database, merge_id, viewer), viewer)
 
 
 @router.get(

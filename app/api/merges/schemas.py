@@ -14,7 +14,7 @@ from app.api.schemas import FIRST_ERROR_ONLY, Space, Strict
 from app.api.search.schemas import GeometryField, Neighbors
 from app.api.tasks.schemas import NAME
 from catalog import tables
-from catalog.auth.viewer import Viewer
+from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.geometry.transforms import GeometryChoice
 from catalog.merges import service as merge_service
 from catalog.merges.methods import DEFAULT_DENSITY, DEFAULT_METHOD, MAX_PARTS, MAX_RANK, MAX_WEIGHT, METHODS, MergeSpec
@@ -194,7 +194,7 @@ class Merge(BaseModel):
     created_at: datetime
 
     @classmethod
-    def from_row(cls, merge: tables.Merge, job: tables.Job) -> Self:
+    def from_row(cls, merge: tables.Merge, job: tables.Job, viewer: Viewer = PUBLIC) -> Self:
         plan, metrics = merge.plan, merge.metrics or {}
         names = [part["repo_id"] for part in merge.parts]
         cosines_to_parts = metrics.get("cosines_to_parts") or [None] * len(names)
@@ -216,7 +216,7 @@ class Merge(BaseModel):
             job=job.id,
             state=JobState(job.state),
             progress=job.progress,
-            error=JobError.from_columns(job.error_code, job.error_message),
+            error=JobError.from_columns(job.error_code, job.error_message, viewer),
             comparisons=comparisons if metrics else None,
             seconds=metrics.get("seconds"),
             bytes=metrics.get("bytes"),

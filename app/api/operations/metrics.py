@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from app.api.auth.admin import admin
 from app.api.services.services import ServicesDep
 from catalog.index.follower import IndexFollower
 
@@ -49,9 +50,9 @@ class IndexCollector(Collector):
             yield family
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@router.get("/metrics", response_class=PlainTextResponse, dependencies=[admin])
 def get_metrics(services: ServicesDep) -> Response:
-    """Expose the metrics of this process."""
+    """Expose the metrics of this process to admins: they count private models, too."""
     registry = CollectorRegistry()  # not the global one: two apps in one process must not share their metrics
     registry.register(IndexCollector(services.index))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from app.api.jobs.schemas import JobError
 from app.api.schemas import NO_NUL, Strict
 from catalog import tables
+from catalog.auth.viewer import ADMIN
 from catalog.reindexes import readiness
 from catalog.reindexes.service import ReindexSelection
 from catalog.tables import JobState, ReindexState
@@ -87,7 +88,7 @@ class Reindex(BaseModel):
         return cls(
             **columns,
             selection=selection,
-            error=JobError.from_columns(row.error_code, row.error_message),
+            error=JobError.from_columns(row.error_code, row.error_message, ADMIN),
             **{"jobs": None, "failures": None, "missing_artifacts": None} | progress,
         )
 

@@ -41,7 +41,9 @@ def create_selection(
     """Select adapters for a task, compose them, and measure the result. The selection belongs to the API key of the
     task, or else to that of the request.
     """
-    return schemas.Selection.from_row(*selection_service.create(services.database, request.to_request(), quota, viewer))
+    return schemas.Selection.from_row(
+        *selection_service.create(services.database, request.to_request(), quota, viewer), viewer
+    )
 
 
 @router.get("", responses=problems(InvalidCursor, WeakKey))
@@ -53,16 +55,18 @@ def list_selections(
         services.database, viewer, before=pagination.decode(query.cursor), limit=query.limit
     )
     next_cursor = pagination.next_cursor(rows, query.limit, lambda row: row[0].id)
-    return schemas.Selections(selections=[schemas.Selection.from_row(*row) for row in rows], next_cursor=next_cursor)
+    return schemas.Selections(
+        selections=[schemas.Selection.from_row(*row, viewer) for row in rows], next_cursor=next_cursor
+    )
 
 
 @router.get("/{selection_id}", dependencies=[no_query], responses=problems(SelectionNotFound, WeakKey))
 def get_selection(selection_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Selection:
     """Get a selection with the state of its job and its result."""
-    return schemas.Selection.from_row(*selection_service.get(services.database, selection_id, viewer))
+    return schemas.Selection.from_row(*selection_service.get(services.database, selection_id, viewer), viewer)
 
 
 @router.delete("/{selection_id}", dependencies=[no_query], responses=problems(SelectionNotFound, WeakKey))
 def delete_selection(selection_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Selection:
     """Delete a selection with its job, and return it."""
-    return schemas.Selection.from_row(*selection_service.delete(services.database, selection_id, viewer))
+    return schemas.Selection.from_row(*selection_service.delete(services.database, selection_id, viewer), viewer)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from app.api.jobs.schemas import JobError
 from app.api.schemas import FIRST_ERROR_ONLY, NO_NUL, Strict
 from catalog import tables
+from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.selections import service as selection_service
 from catalog.selections.strategies import DEFAULT_STRATEGY, Strategy
 from catalog.tables import JobState
@@ -91,7 +92,7 @@ class Selection(BaseModel):
     created_at: datetime
 
     @classmethod
-    def from_row(cls, selection: tables.Selection, job: tables.Job) -> Self:
+    def from_row(cls, selection: tables.Selection, job: tables.Job, viewer: Viewer = PUBLIC) -> Self:
         names = ("id", "count", "strategies", "seed", "budget", "metrics", "created_at")
         columns: dict[str, Any] = {name: getattr(selection, name) for name in names}
         return cls(
@@ -100,7 +101,7 @@ class Selection(BaseModel):
             job=job.id,
             state=JobState(job.state),
             progress=job.progress,
-            error=JobError.from_columns(job.error_code, job.error_message),
+            error=JobError.from_columns(job.error_code, job.error_message, viewer),
             **columns,
         )
 

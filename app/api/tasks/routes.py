@@ -50,7 +50,7 @@ def create_task(
     """Find the models that fit a task, given by examples. A task that is created with an API key is visible only to
     that key.
     """
-    return schemas.Task.from_row(*task_service.create(services.database, request.to_request(), quota, viewer))
+    return schemas.Task.from_row(*task_service.create(services.database, request.to_request(), quota, viewer), viewer)
 
 
 @router.get("", responses=problems(InvalidCursor, WeakKey))
@@ -58,19 +58,19 @@ def list_tasks(query: Annotated[PageQuery, Query()], services: ServicesDep, view
     """List tasks, newest first."""
     rows = task_service.list_page(services.database, viewer, before=pagination.decode(query.cursor), limit=query.limit)
     next_cursor = pagination.next_cursor(rows, query.limit, lambda row: row[0].id)
-    return schemas.Tasks(tasks=[schemas.Task.from_row(*row) for row in rows], next_cursor=next_cursor)
+    return schemas.Tasks(tasks=[schemas.Task.from_row(*row, viewer) for row in rows], next_cursor=next_cursor)
 
 
 @router.get("/{task_id}", dependencies=[no_query], responses=problems(TaskNotFound, WeakKey))
 def get_task(task_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Task:
     """Get a task with the state of its jobs, and the scores of the models that it was verified with."""
-    return schemas.Task.from_row(*task_service.get(services.database, task_id, viewer))
+    return schemas.Task.from_row(*task_service.get(services.database, task_id, viewer), viewer)
 
 
 @router.delete("/{task_id}", dependencies=[no_query], responses=problems(TaskNotFound, WeakKey))
 def delete_task(task_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Task:
     """Delete a task with its jobs, examples, vectors and selections, and return it."""
-    return schemas.Task.from_row(*task_service.delete(services.database, task_id, viewer))
+    return schemas.Task.from_row(*task_service.delete(services.database, task_id, viewer), viewer)
 
 
 @router.get(

@@ -14,7 +14,7 @@ from app.api.jobs.schemas import JobError
 from app.api.schemas import FIRST_ERROR_ONLY, NO_NUL, Space, Strict
 from app.api.search.schemas import Geometry, GeometryField, Neighbor
 from catalog import tables
-from catalog.auth.viewer import Viewer
+from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.database import storable
 from catalog.geometry.transforms import GeometryChoice
 from catalog.models.repo_ref import RepoRef
@@ -113,7 +113,7 @@ class TaskRun(BaseModel):
     nearest_beats_base: bool | None = Field(description="Whether the nearest model has a lower loss than the base.")
 
     @classmethod
-    def from_row(cls, run: tables.TaskRun, job: tables.Job) -> Self:
+    def from_row(cls, run: tables.TaskRun, job: tables.Job, viewer: Viewer) -> Self:
         metrics = run.metrics or {}
         names = ("seconds", "holdout_examples", "base_loss", "rank_correlation")
         fields = {name: metrics.get(name) for name in names}
@@ -124,7 +124,7 @@ class TaskRun(BaseModel):
             job=job.id,
             state=JobState(job.state),
             progress=job.progress,
-            error=JobError.from_columns(job.error_code, job.error_message),
+            error=JobError.from_columns(job.error_code, job.error_message, viewer),
             scores=scores,
             nearest_beats_base=_nearest_beats_base(scores, fields["base_loss"]),
             **fields,
@@ -144,10 +144,10 @@ class Task(BaseModel):
     created_at: datetime
 
     @classmethod
-    def from_row(cls, task: tables.Task, jobs: Mapping[int, tables.Job]) -> Self:
+    def from_row(cls, task: tables.Task, jobs: Mapping[int, tables.Job], viewer: Viewer = PUBLIC) -> Self:
         names = ("id", "name", "verify", "keep_adapter", "seed", "training_config", "created_at")
         columns = {name: getattr(task, name) for name in names}
-        runs = [TaskRun.from_row(run, jobs[run.id]) for run in task.runs]
+        runs = [TaskRun.from_row(run, jobs[run.id], viewer) for run in task.runs]
         return cls(examples=task.count, examples_kept=task.examples is not None, runs=runs, **columns)
 
 

@@ -79,6 +79,7 @@ EXPECTED = {
         "invalid_repo_id",
         "name_taken",
         "space_not_found",
+        "base_required",
         "body_too_large",
         "too_many_jobs",
     },

@@ -31,7 +31,7 @@ from catalog.tasks import repository as tasks
 from catalog.tasks import service as task_service
 from catalog.tasks.examples import parse_examples
 from tests.support import catalog as entries
-from tests.support.api import refresh
+from tests.support.api import as_admin, refresh
 from tests.support.clusters import cluster
 from tests.support.problem_documents import documented_problem, openapi
 
@@ -187,7 +187,7 @@ def test_no_route_reveals_private_models_to_others(catalog: Database, api: TestC
 
 def test_routes_outside_openapi_reveal_no_private_models(catalog: Database, api: TestClient):
     hide(catalog, api)
-    assert "hidden" not in api.get("/metrics").text
+    assert "hidden" not in api.get("/metrics", headers=as_admin(api)).text
     assert SECRET not in api.get("/map").text
 
 

@@ -9,13 +9,14 @@ from typing import Any, BinaryIO, Self
 
 import httpx
 
-from catalog.errors import CatalogError, NotRunning
+from catalog.errors import CatalogError, NotRunning, RateLimited
 
 ADMIN_KEY_HEADER = "X-Admin-Key"
 API_KEY_HEADER = "X-API-Key"
 TOKEN_HEADER = "X-Hub-Token"
 POLL_INTERVAL = 0.25  # seconds
 RECONNECT_INTERVAL = 1.0  # seconds
+MAX_RETRY_AFTER = 60.0  # seconds that a request waits after it exceeded the rate limit
 FINISHED = ("done", "failed", "cancelled")
 
 
@@ -32,7 +33,9 @@ class ApiProblem(CatalogError):
 
 
 class Client:
-    """Calls the API at `url`. Methods return the decoded JSON, and raise `ApiProblem` and `NotRunning`."""
+    """Calls the API at `url`. Methods return the decoded JSON, and raise `ApiProblem` and `NotRunning`. They wait if
+    the rate limit is exceeded.
+    """
 
     def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
         self.url = url
@@ -110,12 +113,16 @@ class Client:
             time.sleep(POLL_INTERVAL)
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        response = self._request(method, path, **options)
-        content = self._decoded(response)
-        if response.is_error:
-            wait = response.headers.get("Retry-After", "")
-            raise ApiProblem(content, float(wait) if wait.isdigit() else None)
-        return content
+        while True:
+            response = self._request(method, path, **options)
+            content = self._decoded(response)
+            if not response.is_error:
+                return content
+            header = response.headers.get("Retry-After", "")
+            retry_after = float(header) if header.isdigit() else None
+            if content.get("code") != RateLimited.code or retry_after is None:
+                raise ApiProblem(content, retry_after)
+            time.sleep(min(retry_after, MAX_RETRY_AFTER))
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:

@@ -9,7 +9,7 @@ from threading import Event, Thread
 
 from fastapi import FastAPI
 
-from app.api import limits, problems
+from app.api import limits, problems, rate_limits
 from app.api.auth.viewer import VaryByKeyMiddleware
 from app.api.blocks import routes as block_routes
 from app.api.clusters import routes as cluster_routes
@@ -56,11 +56,13 @@ def create_app(conf: Settings | None = None) -> FastAPI:
             name="maps",
             daemon=True,
         )
+        app.state.rate_limiter = rate_limiter = rate_limits.RateLimiter(conf.require_redis_url())
         index.start()
         map_refresh.start()
         with before_connections_close(services.events.end):
             async with services.events:
                 yield
+        await rate_limiter.close()
         stopping.set()
         map_refresh.join()
         index.stop()
@@ -82,6 +84,7 @@ def create_app(conf: Settings | None = None) -> FastAPI:
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(limits.BodyLimitMiddleware)
+    app.add_middleware(rate_limits.RateLimitMiddleware)
     app.add_middleware(VaryByKeyMiddleware)
 
     return app

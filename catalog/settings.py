@@ -60,6 +60,8 @@ class Settings(BaseSettings):
     max_attempts: int = Field(10, ge=1)
     max_worker_deaths: int = Field(2, ge=2)  # worker deaths before a job is quarantined
     max_active_jobs: int = Field(10_000, ge=1)  # per API key; all submissions without a key share one quota
+    # units of requests a minute per API key, or per address without one (`app.api.rate_limits`); 0: no limit
+    rate_limit: int = Field(6_000, ge=0)
     event_retention: float = 86_400.0  # seconds that job events are kept
     retry_base: float = 2.0  # seconds before the first retry; doubles with every retry
     heartbeat_interval: float = 5.0  # seconds

@@ -64,6 +64,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer
     ):
         patch.setenv("DATABASE_URL", running.database_url)
         patch.setenv("REDIS_URL", running.redis_url)
+        patch.setenv("DELTADEX_RATE_LIMIT", "0")  # all tests of a minute have the same address
         patch.setenv("DELTADEX_DATA_DIR", str(tmp_path_factory.mktemp("data")))
         settings.cache_clear()
         if external_database is None:

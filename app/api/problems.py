@@ -24,6 +24,7 @@ from catalog.errors import (
     InvalidExpression,
     InvalidInput,
     MergeNotFinished,
+    RateLimited,
     TaskNotFinished,
     TermNotFound,
     Unavailable,
@@ -68,7 +69,7 @@ class Problem(BaseModel):
 def problems(*errors: type[CatalogError]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI `responses` of a route that may raise these errors, besides the errors that any route may raise."""
     by_status: dict[int, list[type[CatalogError]]] = {}
-    common: tuple[type[CatalogError], ...] = (InvalidInput, CatalogError, DatabaseUnavailable)
+    common: tuple[type[CatalogError], ...] = (InvalidInput, RateLimited, CatalogError, DatabaseUnavailable)
     for error in (*errors, *common):
         by_status.setdefault(error.status, []).append(error)
     return {
@@ -82,14 +83,15 @@ def problems(*errors: type[CatalogError]) -> dict[int | str, dict[str, Any]]:
 
 def install(app: FastAPI) -> None:
     """Render every error of the app as a problem document, and add its schema to the OpenAPI document."""
-    app.add_exception_handler(CatalogError, _catalog_error)  # type: ignore[arg-type]
+    app.add_exception_handler(CatalogError, render_error)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, _unexpected)
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
 
 
-def _catalog_error(request: Request, error: CatalogError) -> JSONResponse:
+def render_error(request: Request, error: CatalogError) -> JSONResponse:
+    """The problem document of an error."""
     headers = {}
     if isinstance(error, Unavailable) and error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
@@ -108,7 +110,7 @@ def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
 
 def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     if error.status_code in _BODY_ERRORS:
-        return _catalog_error(request, _BODY_ERRORS[error.status_code])
+        return render_error(request, _BODY_ERRORS[error.status_code])
     status = HTTPStatus(error.status_code)
     detail = f"{request.method} {request.url.path}: {status.description or status.phrase}."
     headers = dict(error.headers or {})

@@ -29,7 +29,7 @@ CatalogError
 │   └── MissingExtra, ServerFailed
 └── Unavailable                     transient; an ingest is retried with backoff
     ├── HubUnavailable, HubRateLimited, HubTokenInvalid, DownloadStopped, DiskFull, OutOfMemory, WorkerLost
-    ├── BaseModelCorrupted, TooManyJobs, HubTokenUnreadable, EncoderContractMismatch
+    ├── BaseModelCorrupted, TooManyJobs, RateLimited, HubTokenUnreadable, EncoderContractMismatch
     └── DatabaseUnavailable, IndexNotLoaded, IndexDamaged, NotRunning
 """
 
@@ -49,6 +49,7 @@ from catalog.errors.conditions import (
     MissingExtra,
     NotRunning,
     OutOfMemory,
+    RateLimited,
     ServerFailed,
     TooManyJobs,
     Unavailable,
@@ -228,6 +229,7 @@ __all__ = [
     "PickledWeights",
     "QuantizedWeights",
     "Quarantined",
+    "RateLimited",
     "Refused",
     "ReindexActive",
     "ReindexFinished",

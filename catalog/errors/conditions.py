@@ -63,6 +63,12 @@ class TooManyJobs(Unavailable):
     title = "Too many active jobs"
 
 
+class RateLimited(Unavailable):
+    status = 429
+    code = "rate_limited"
+    title = "Too many requests"
+
+
 class DiskFull(Unavailable):
     code = "disk_full"
     title = "Disk full"

@@ -14,7 +14,7 @@ from app.deployment.embedded import EmbeddedServers
 from tests.support.outage import server_down
 from tests.support.problem_documents import documented_problem, openapi, problem
 
-ANYWHERE = {"invalid_input", "internal_error", "database_unavailable"}
+ANYWHERE = {"rate_limited", "invalid_input", "internal_error", "database_unavailable"}
 SEARCH = {"model_not_found", "space_not_found", "not_indexed", "no_shift", "invalid_repo_id", "index_not_loaded"}
 EXPRESSION = {
     "invalid_expression", "term_not_found", "task_not_finished", "merge_not_finished", "ambiguous_term", "zero_vector",

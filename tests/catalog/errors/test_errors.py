@@ -58,7 +58,7 @@ def test_statuses_are_http_error_statuses(error_class: type[CatalogError]):
         if issubclass(error_class, Unavailable)
         else range(400, 500)
     )
-    assert error_class.status in expected or error_class.code in ("hub_rate_limited", "too_many_jobs")
+    assert error_class.status in expected or error_class.code in ("hub_rate_limited", "too_many_jobs", "rate_limited")
 
 
 @pytest.mark.parametrize("error_class", CLASSES, ids=lambda error_class: error_class.__name__)

@@ -318,6 +318,7 @@ def measure(folder: Path, plan: Plan) -> dict[str, Any]:
             "REDIS_URL": servers.redis_url,
             "HF_ENDPOINT": hub.url,
             "DELTADEX_DATA_DIR": str(folder / "data"),
+            "DELTADEX_RATE_LIMIT": "0",
         }
         processes.migrate(servers.database_url)
         # short restart delays, because workers are killed on purpose

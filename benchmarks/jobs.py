@@ -143,7 +143,7 @@ def api_process() -> Iterator[str]:
 def run(jobs: int, rounds: int, posts: int, clients: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder, EmbeddedServers(Path(folder) / "servers") as servers:
         environment = {"DATABASE_URL": servers.database_url, "REDIS_URL": servers.redis_url}
-        os.environ.update(environment, DELTADEX_DATA_DIR=folder)
+        os.environ.update(environment, DELTADEX_DATA_DIR=folder, DELTADEX_RATE_LIMIT="0")
         processes.migrate(servers.database_url)
         database = Database(servers.database_url)
         fill(database, jobs)

@@ -140,7 +140,7 @@ def startup(catalog: Catalog) -> dict[str, Any]:
 
 def _start_api(catalog: Catalog, port: int) -> subprocess.Popen[bytes]:
     argv = in_this_environment((*api("127.0.0.1", port), "--log-level", "warning"))
-    return subprocess.Popen(argv, env=catalog.env)
+    return subprocess.Popen(argv, env={**catalog.env, "DELTADEX_RATE_LIMIT": "0"})
 
 
 def _wait_for_response(port: int) -> None:

@@ -19,7 +19,7 @@ from catalog.database import Database
 from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited, HubTokenInvalid, ModelBlocked
 from catalog.jobs.repository import attempts, claims, recovery
 from catalog.jobs.submissions import follow_up
-from catalog.models.repository import models
+from catalog.models.repository import models, revisions
 from catalog.queue import enqueue_after_commit
 from catalog.removals.service import erase
 from catalog.spaces import repository as spaces
@@ -329,7 +329,7 @@ class Pipeline:
             return
         models.mark_failed(session, [job.model_id])
         if isinstance(error, ModelBlocked):
-            if models.find_current_revision(session, job.model_id) is not None:
+            if revisions.list_page(session, job.model_id, before=None, limit=1):
                 erase(session, [job.model_id])
         else:
             follow_up(session, job, None)

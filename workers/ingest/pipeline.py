@@ -329,7 +329,8 @@ class Pipeline:
             return
         models.mark_failed(session, [job.model_id])
         if isinstance(error, ModelBlocked):
-            if revisions.list_page(session, job.model_id, before=None, limit=1):
+            # the license of an old commit says nothing about the head of main
+            if job.requested_revision is None and revisions.list_page(session, job.model_id, before=None, limit=1):
                 erase(session, [job.model_id])
         else:
             follow_up(session, job, None)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from catalog.database import Database
+from catalog.jobs.submissions import submit_repo
+from catalog.models.repo_ref import RepoRef
+from catalog.models.repository import revisions
 from catalog.models.repository.models import find_public_row
 from catalog.removals import blocks as block_service
 from catalog.removals import service as removal_service
 from catalog.tables import BlockKind, Job, JobState, Model, ModelState
 from catalog.vectors.repository import feed
-from tests.support.hub_server import ScriptedHub
+from tests.support.hub_server import Answer, ScriptedHub
 from tests.support.private_repos import Worker, make_worker, publish
 from workers.encoding.encoder import Encoder
 
@@ -122,3 +126,35 @@ def test_indexed_model_is_removed_when_a_job_finds_a_blocked_license(
 
     assert worker.find_model(repo) is None
     assert (row(database).state, row(database).revision) == (ModelState.REMOVED, None)
+
+
+def test_blocked_license_of_another_revision_removes_nothing(
+    worker: Worker, repo: str, database: Database, scripted_hub: ScriptedHub
+):
+    assert worker.submit_and_ingest(repo).state == JobState.DONE
+    block_service.add(database, BlockKind.LICENSE, "cc-by-nc-4.0")
+    old = {"id": repo, "sha": "6" * 40, "private": False, "gated": False, "cardData": {"license": "cc-by-nc-4.0"}}
+    scripted_hub.answer(f"/api/models/{repo}/revision/old", Answer(body=json.dumps(old | {"siblings": []}).encode()))
+
+    job = worker.ingest(submit_repo(database, RepoRef(repo, "old")))
+
+    assert outcome(job) == (JobState.FAILED, "model_blocked")
+    assert (row(database).state, row(database).license) == (ModelState.INDEXED, "other")
+
+
+def test_history_is_erased_when_a_job_finds_a_blocked_license(
+    worker: Worker, repo: str, database: Database, scripted_hub: ScriptedHub, tmp_path: Path
+):
+    scripted_hub.answer(
+        f"/api/models/{repo}/revision/main", Answer(body=json.dumps({"id": repo, "sha": "7" * 40}).encode())
+    )
+    assert worker.ingest(submit_repo(database, RepoRef(repo, "old"))).state == JobState.DONE
+    assert row(database).revision is None
+    block_service.add(database, BlockKind.LICENSE, "cc-by-nc-4.0")
+    main = {"id": repo, "sha": "7" * 40, "private": False, "gated": False, "cardData": {"license": "cc-by-nc-4.0"}}
+    scripted_hub.answer(f"/api/models/{repo}/revision/main", Answer(body=json.dumps(main).encode()))
+
+    assert outcome(worker.submit_and_ingest(repo)) == (JobState.FAILED, "model_blocked")
+
+    with database.transaction() as session:
+        assert revisions.list_page(session, row(database).id, before=None, limit=1) == []

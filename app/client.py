@@ -88,9 +88,20 @@ class Client:
             time.sleep(RECONNECT_INTERVAL)
 
     def post(self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> dict[str, Any]:
+        return self._send("POST", path, body, headers)
+
+    def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self._send("PUT", path, body)
+
+    def patch(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self._send("PATCH", path, body)
+
+    def _send(
+        self, method: str, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
+    ) -> dict[str, Any]:
         members = {name: value for name, value in body.items() if value is not None}
         text = json.dumps(members)  # NaN and infinities are sent too: the API rejects them with an explanation
-        return self._call("POST", path, content=text, headers={"content-type": "application/json", **(headers or {})})
+        return self._call(method, path, content=text, headers={"content-type": "application/json", **(headers or {})})
 
     def delete(self, path: str, headers: dict[str, str] | None = None, **params: object) -> dict[str, Any]:
         query = {name: value for name, value in params.items() if value is not None}

@@ -20,6 +20,7 @@ from app.api.jobs import routes as job_routes
 from app.api.maps import routes as map_routes
 from app.api.merges import routes as merge_routes
 from app.api.models import access_routes as model_access_routes
+from app.api.models import curation_routes as model_curation_routes
 from app.api.models import routes as model_routes
 from app.api.operations import health, metrics, stats
 from app.api.reindexes import routes as reindex_routes
@@ -79,7 +80,8 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     for routes in (
         cluster_routes, map_routes, crawl_routes, reindex_routes, model_routes, search_routes, vector_routes,
         task_routes, selection_routes, merge_routes, job_event_routes, job_routes, job_admin_routes,
-        model_access_routes, block_routes, space_routes, stats, webhook_routes, health, metrics, web_routes,
+        model_access_routes, model_curation_routes, block_routes, space_routes, stats, webhook_routes, health, metrics,
+        web_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)

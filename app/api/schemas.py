@@ -52,6 +52,13 @@ class Strict(BaseModel):
 NO_NUL = "^[^\\x00]*$"  # Postgres cannot store NUL characters
 
 
+MAX_TAGS = 20  # in one list
+
+TeamTags = Annotated[
+    list[Annotated[str, Field(max_length=100, pattern=NO_NUL)]], Field(max_length=MAX_TAGS), FIRST_ERROR_ONLY
+]
+
+
 class PageQuery(Strict):
     cursor: str | None = Field(None, max_length=200, description="`next_cursor` of the previous page.")
     limit: int = Field(50, ge=1, le=MAX_PAGE)

@@ -13,6 +13,7 @@ from app.cli import console
 from app.cli.commands import arithmetic as arithmetic_commands
 from app.cli.commands import clusters as cluster_commands
 from app.cli.commands import crawls as crawl_commands
+from app.cli.commands import curation as curation_commands
 from app.cli.commands import ingest as ingest_commands
 from app.cli.commands import jobs as job_commands
 from app.cli.commands import maps as map_commands
@@ -58,7 +59,8 @@ def up(
 
 for command in (
     ingest_commands.add, ingest_commands.status, model_commands.show, model_commands.neighbors, model_commands.search,
-    model_commands.revisions, arithmetic_commands.compose, task_commands.task, selection_commands.select,
+    model_commands.revisions, curation_commands.tag, curation_commands.untag, curation_commands.note,
+    curation_commands.alias, arithmetic_commands.compose, task_commands.task, selection_commands.select,
     merge_commands.merge, crawl_commands.crawl, reindex_commands.reindex, job_commands.cancel, job_commands.retry,
     job_commands.workers, cluster_commands.cluster, removal_commands.remove,
 ):  # fmt: skip
@@ -75,6 +77,7 @@ for name, group in {
     "clusters": cluster_commands.clusters,
     "block": removal_commands.block,
     "spaces": removal_commands.spaces,
+    "aliases": curation_commands.aliases,
 }.items():
     cli.add_typer(group, name=name)
 for worker_command in (offline_commands.embed, offline_commands.evaluate):

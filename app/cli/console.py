@@ -16,6 +16,10 @@ notes = Console(stderr=True)  # progress and hints; standard output holds only t
 
 Api = Annotated[str | None, typer.Option("--api", help="URL of the API. Default: the running `deltadex up`.")]
 
+TeamTag = Annotated[
+    list[str] | None, typer.Option(help="Only models with this team tag; repeatable: with all of them.")
+]
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

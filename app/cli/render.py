@@ -141,8 +141,21 @@ def neighbor_list(rows: Iterable[dict[str, Any]]) -> Table:
     return table
 
 
+def curation(said: dict[str, Any]) -> Table:
+    """What the team says about a model: one row for each tag, note and alias, with its author and date."""
+    table = table_of("team", "", "author", "written")
+    rows = [("alias", f"alias/{alias['alias']}", alias) for alias in said["aliases"]]
+    rows += [("tag", tag["tag"], tag) for tag in said["team_tags"]]
+    rows += [("note", said["note"]["text"], said["note"])] if said["note"] else []
+    for kind, text, written in rows:
+        table.add_row(kind, escape(text), written["author"], written["written_at"][:10])
+    return table
+
+
 def model(detail: dict[str, Any]) -> RenderableType:
-    """A model, with the norm of its vector in each space and the tokens that it makes more and less likely."""
+    """A model, with what the team says about it, the norm of its vector in each space, and the tokens that it makes
+    more and less likely.
+    """
     properties = Table.grid(padding=(0, 2))
     properties.add_row("model", f"{detail['repo_id']} {state(detail['state'])}")
     if revision := detail["revision"]:
@@ -166,7 +179,9 @@ def model(detail: dict[str, Any]) -> RenderableType:
         for side, title in (("promoted", "promotes"), ("suppressed", "suppresses")):
             if explanation:
                 tokens.add_row(title, _tokens(explanation[side]))
-    return Group(properties, norms, tokens)
+    said = detail["curation"]
+    team = [curation(said)] if said["team_tags"] or said["aliases"] or said["note"] else []
+    return Group(properties, *team, norms, tokens)
 
 
 def _add_base(properties: Table, base: dict[str, Any], proof: dict[str, Any] | None) -> None:

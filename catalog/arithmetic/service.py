@@ -89,7 +89,7 @@ def by_expression(
             unit_terms=query.unit_terms,
             viewer=options.viewer,
         )
-        excluded = models.list_ids(session, options.exclude) if options.exclude else []
+        excluded = models.list_ids(session, options.exclude, options.viewer) if options.exclude else []
         compared = _comparison_models(session, total, query.compare, options.viewer)
     if not query.include_terms:
         excluded += [term.resolved.model.id for term in total.terms if term.resolved.model]

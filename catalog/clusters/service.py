@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,16 +95,19 @@ def list_members(
     cluster_id: int,
     run_id: int | None = None,
     *,
+    team_tags: Sequence[str] = (),
     after: tuple[float, int] | None,
     limit: int,
 ) -> tuple[ClusterRun, list[tuple[ClusterMember, str]]]:
     """The run, and up to `limit` members of a cluster in it with their repo ids, the closest to the centroid first.
+    They have all of the team tags.
 
     Raises `ClusterNotFound`.
     """
     with database.transaction() as session:
         _, run, _ = clusters.get(session, cluster_id, run_id)
-        return run, cluster_members.list_page(session, run.id, cluster_id, after=after, limit=limit)
+        page = cluster_members.list_page(session, run.id, cluster_id, team_tags=team_tags, after=after, limit=limit)
+        return run, page
 
 
 def list_runs(

@@ -8,10 +8,11 @@ CatalogError
 ├── NotFound                        unknown id or name
 │   ├── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
 │   ├── ReindexNotFound, TermNotFound, VectorNotFound, TaskNotFound, MergeNotFound, ArchiveNotFound
-│   └── SelectionNotFound, BlockNotFound
+│   └── SelectionNotFound, BlockNotFound, AliasNotFound
 ├── Conflict                        valid, but in conflict with the current state
 │   ├── NotIndexed, NoShift, SpaceRequired, BaseRequired, SpaceMismatch, NameTaken, AlreadyRunning
-│   ├── AmbiguousTerm, ZeroVector, TooManyVectors, TaskNotFinished, ExamplesNotKept, MergeNotFinished
+│   ├── AmbiguousTerm, ZeroVector, TooManyVectors, TooManyTags, TooManyAliases, TaskNotFinished
+│   ├── ExamplesNotKept, MergeNotFinished
 │   ├── ClustersNotReady, MapNotReady, CrawlFinished, JobFinished, NotRetriable, HubTokenRequired
 │   ├── ReindexActive, ReindexFinished, ReindexNotReady, ReindexIncomplete
 │   └── SpaceServing
@@ -89,6 +90,7 @@ from catalog.errors.ingests import (
 from catalog.errors.requests import (
     AdminKeyRequired,
     AdminOnly,
+    AliasNotFound,
     AlreadyRunning,
     AmbiguousTerm,
     ApiKeyRequired,
@@ -142,6 +144,8 @@ from catalog.errors.requests import (
     TaskNotFinished,
     TaskNotFound,
     TermNotFound,
+    TooManyAliases,
+    TooManyTags,
     TooManyVectors,
     UnknownFeature,
     VectorNotFound,
@@ -154,6 +158,7 @@ from catalog.errors.root import CatalogError, first_line
 __all__ = [
     "AdminKeyRequired",
     "AdminOnly",
+    "AliasNotFound",
     "AlreadyRunning",
     "AmbiguousTerm",
     "ApiKeyRequired",
@@ -250,8 +255,10 @@ __all__ = [
     "TaskNotFinished",
     "TaskNotFound",
     "TermNotFound",
+    "TooManyAliases",
     "TooManyFiles",
     "TooManyJobs",
+    "TooManyTags",
     "TooManyVectors",
     "Unavailable",
     "UnknownFeature",

@@ -148,6 +148,11 @@ class SelectionNotFound(NotFound):
     title = "Selection not found"
 
 
+class AliasNotFound(NotFound):
+    code = "alias_not_found"
+    title = "Alias not found"
+
+
 class ReindexNotFound(NotFound):
     code = "reindex_not_found"
     title = "Reindex not found"
@@ -222,6 +227,16 @@ class MergeNotFinished(Conflict):
 class TooManyVectors(Conflict):
     code = "too_many_vectors"
     title = "Too many stored vectors"
+
+
+class TooManyTags(Conflict):
+    code = "too_many_tags"
+    title = "Too many team tags"
+
+
+class TooManyAliases(Conflict):
+    code = "too_many_aliases"
+    title = "Too many aliases"
 
 
 class AlreadyRunning(Conflict):

@@ -22,7 +22,7 @@ from catalog.hub_sync.repository import crawls, listings
 from catalog.hub_sync.repository.listings import ListedRepo
 from catalog.jobs.repository import workers
 from catalog.jobs.submissions import enqueue
-from catalog.models.repo_ref import LOCAL_OWNER, RepoRef
+from catalog.models.repo_ref import RESERVED_OWNERS, RepoRef
 from catalog.models.repository import names
 from catalog.removals.service import erase
 from catalog.tables import Crawl, CrawlState, Model, Priority
@@ -281,8 +281,10 @@ def _without_blocked(
 
 def _apply_renames_and_removals(session: Session, repos: Sequence[ListedRepo]) -> None:
     """Rename the models of renamed repos, and remove those of repos that are private now."""
-    names.release_aliases(session, [repo.repo_id for repo in repos])
-    by_hub_id = {repo.metadata.hub_id: repo.repo_id for repo in repos if repo.metadata.hub_id}
+    names.release_former_names(session, [repo.repo_id for repo in repos])
+    by_hub_id = {
+        repo.metadata.hub_id: repo.repo_id for repo in repos if repo.metadata.hub_id and _is_free(repo.repo_id)
+    }
     for model, repo_id in names.list_renamed(session, by_hub_id):
         follow_rename(session, model, repo_id)
     for model in listings.find_models(session, [repo.repo_id for repo in repos if repo.hidden]).values():
@@ -291,7 +293,12 @@ def _apply_renames_and_removals(session: Session, repos: Sequence[ListedRepo]) -
 
 def _is_accepted(crawl: Crawl, repo: ListedRepo) -> bool:
     popular = crawl.min_downloads is None or (repo.metadata.downloads or 0) >= crawl.min_downloads
-    return popular and not repo.hidden and RepoRef(repo.repo_id).owner != LOCAL_OWNER
+    return popular and not repo.hidden and _is_free(repo.repo_id)
+
+
+def _is_free(repo_id: str) -> bool:
+    """Whether the name cannot be confused with that of a local folder or an alias."""
+    return repo_id.split("/", maxsplit=1)[0] not in RESERVED_OWNERS
 
 
 def _enqueue(session: Session, model: Model, repo: ListedRepo, index: int) -> bool:

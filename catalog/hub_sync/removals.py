@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from catalog.clusters.repository import members as cluster_members
 from catalog.jobs.repository import jobs
 from catalog.jobs.submissions import enqueue
-from catalog.models.repository import models, names
+from catalog.models.repository import curation, models, names
 from catalog.tables import Model, ModelState, Priority
 from catalog.vectors.repository import feed
 
@@ -31,7 +31,8 @@ def follow_rename(session: Session, model: Model, repo_id: str) -> None:
     """Rename a model to `repo_id`. It keeps its id and its history, and the former name refers to it.
 
     If there is a model with the new name already, it is deleted if nothing was stored for it; otherwise it stays, and
-    `model` is removed from the index. A model that an admin removed stays removed under its new name.
+    `model` is removed from the index. The one that keeps the name gets the tags, notes and aliases of both. A model
+    that an admin removed stays removed under its new name.
     """
     feed.lock_feed(session)
     existing = models.find_public_row(session, repo_id)
@@ -41,9 +42,12 @@ def follow_rename(session: Session, model: Model, repo_id: str) -> None:
     if existing.revision is not None:
         former = model.repo_id
         remove_model(session, model)
-        names.add_alias(session, former, existing.id)
+        names.add_former_name(session, former, existing.id)
+        curation.move(session, model.id, existing.id)
+        models.bump_seq(session, existing.id)
         return
     had_active_job = jobs.has_active(session, existing.id)
+    curation.move(session, existing.id, model.id)
     names.delete_empty(session, existing)
     names.rename(session, model, repo_id)
     if had_active_job and model.removed_at is None:

@@ -19,7 +19,7 @@ from catalog.hub_sync.removals import follow_rename, remove_model
 from catalog.jobs import private_models
 from catalog.jobs.repository import jobs
 from catalog.jobs.submissions import enqueue
-from catalog.models.repo_ref import LOCAL_OWNER, RepoRef
+from catalog.models.repo_ref import RESERVED_OWNERS, RepoRef
 from catalog.models.repository import models, names
 from catalog.tables import Job, Model, ModelState, Priority, Source
 from catalog.vectors.repository import feed
@@ -96,7 +96,7 @@ def _delete_private(session: Session, event: HubEvent) -> None:
 def _is_model(repo_id: str) -> bool:
     """Whether this can be the name of a fine-tune. The Hub's oldest models have no owner; they are base models."""
     try:
-        return RepoRef(repo_id).owner != LOCAL_OWNER
+        return RepoRef(repo_id).owner not in RESERVED_OWNERS
     except InvalidRepoId:
         return False
 
@@ -111,7 +111,7 @@ def _find_model(session: Session, event: HubEvent) -> Model | None:
     by_id = models.find_by_hub_id(session, event.hub_id) if event.hub_id else None
     if (model := by_id or models.find_public_row(session, event.repo_id)) is not None:
         return model
-    model = models.find_by_former_name(session, event.repo_id)
+    model = models.find_by_other_name(session, event.repo_id)
     return model if model and (model.hub_id is None or event.hub_id in (None, model.hub_id)) else None
 
 
@@ -143,7 +143,7 @@ def _push(session: Session, event: HubEvent, model: Model | None) -> Job | None:
     if model is not None and model.state != ModelState.REMOVED and event.head_sha in known_shas:
         return None
     if model is None:
-        names.release_aliases(session, [_new_name(event)])
+        names.release_former_names(session, [_new_name(event)])
         model = models.get_or_create(session, _new_name(event), Source.HUB)
     models.set_hub_sha(session, model.id, event.head_sha, event.hub_id)
     job, created = enqueue(session, model, None, Priority.WEBHOOK, notify=not event.created)

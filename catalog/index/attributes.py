@@ -25,7 +25,7 @@ class AttributeColumns:
         self._size = 0  # the greatest model id plus one
         self._texts = {name: TextColumn() for name in ("owner", "base", "kind", "license")}
         self._numbers = {name: NumberColumn() for name in ("downloads", "likes", "updated", "cluster")}
-        self._tags = TagColumn()
+        self._tags, self._team_tags = TagColumn(), TagColumn()
         self._private = PrivateModels()
         self._masks: OrderedDict[tuple[Filters, Viewer], np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
@@ -40,6 +40,7 @@ class AttributeColumns:
             for name, numbers in self._numbers.items():
                 numbers.set(model_ids, [getattr(change, name) for change in newest])
             self._tags.set(model_ids, [sorted(set(change.tags)) for change in newest])
+            self._team_tags.set(model_ids, [change.team_tags for change in newest])
             self._private.update(newest)
             self._size = max(self._size, int(model_ids.max()) + 1)
             self._masks.clear()
@@ -81,4 +82,6 @@ class AttributeColumns:
                 passing &= self._numbers[name].at_least(minimum, size)
         if filters.tags:
             passing &= self._tags.all_of(filters.tags, size)
+        if filters.team_tags:
+            passing &= self._team_tags.all_of(filters.team_tags, size)
         return passing

@@ -9,8 +9,8 @@ from datetime import datetime
 @dataclass(frozen=True)
 class Filters:
     """Conditions on models, all of which must hold; an empty one holds for every model. A model passes if it has any of
-    the bases, owners, kinds, licenses and clusters, and every one of the tags. A number or date that is unknown does
-    not reach any minimum.
+    the bases, owners, kinds, licenses and clusters, and every one of the tags and team tags. A number or date that is
+    unknown does not reach any minimum.
     """
 
     bases: tuple[str, ...] = ()
@@ -19,6 +19,7 @@ class Filters:
     kinds: tuple[str, ...] = ()
     licenses: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    team_tags: tuple[str, ...] = ()
     clusters: tuple[int, ...] = ()
     min_downloads: int | None = None
     min_likes: int | None = None

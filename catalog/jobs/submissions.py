@@ -12,7 +12,7 @@ from catalog.database import Database
 from catalog.errors import FolderUnreadable, InvalidRepoId, NameTaken
 from catalog.jobs.quotas import Quota
 from catalog.jobs.repository import jobs
-from catalog.models.repo_ref import LOCAL_OWNER, RepoRef, check_base_id
+from catalog.models.repo_ref import ALIAS_OWNER, LOCAL_OWNER, RepoRef, check_base_id
 from catalog.models.repository import models
 from catalog.queue import enqueue_after_commit
 from catalog.tables import TERMINAL, Job, Model, ModelState, Priority, Source
@@ -110,6 +110,8 @@ def enqueue_repo(
         raise InvalidRepoId(
             f"The owner {LOCAL_OWNER!r} is reserved for local folders: add one with `deltadex add FOLDER`."
         )
+    if ref.owner == ALIAS_OWNER:
+        raise InvalidRepoId(f"{ref.repo_id} is an alias. Submit the model by the name that it has on the Hub.")
     existing = models.find_by_any_name(session, ref.repo_id)
     blocks.check(session, ref.repo_id, existing.license if existing else None)
     if existing is not None and existing.repo_id != ref.repo_id:

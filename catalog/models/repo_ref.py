@@ -12,6 +12,8 @@ _REVISION = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._/+-]{0,254})")
 _SHA = re.compile(r"[0-9a-f]{40}")
 _BASE_ID = re.compile(rf"(?:{REPO_ID_PART}/)?{REPO_ID_PART}")  # the oldest models on the Hub have no owner: gpt2
 LOCAL_OWNER = "local"  # of folders added on the command line; not an owner on the Hub
+ALIAS_OWNER = "alias"  # `alias/NAME` is the model that a team calls NAME
+RESERVED_OWNERS = (LOCAL_OWNER, ALIAS_OWNER)  # repos of the Hub with such an owner are not indexed
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class RepoRef:
         parts = self.repo_id.split("/")
         if len(parts) != 2 or not all(re.fullmatch(REPO_ID_PART, part) and ".." not in part for part in parts):
             raise InvalidRepoId(
-                f"{self.repo_id[:200]!r} is not a repo id. Use OWNER/NAME, with letters, digits and . _ - only."
+                f"{self.repo_id[:200]!r} is not a repo id. Use OWNER/NAME, with letters, digits and . _ - only, or "
+                f"{ALIAS_OWNER}/NAME for an alias."
             )
         if self.revision is not None and self.revision.startswith("refs/"):
             raise InvalidRevision(

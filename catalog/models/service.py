@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+from sqlalchemy.orm import Session
 
 from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.database import Database
-from catalog.models.repository import models
+from catalog.models.curation import CuratedModel
+from catalog.models.repository import curation, models
 from catalog.tables import Model, ModelState
 from catalog.tables.model_words import query as words_query
 
@@ -21,11 +24,11 @@ class ModelFilter:
     owner: str | None = None
     state: ModelState | None = None
     words: str | None = None
+    team_tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class ListedModel:
-    model: Model
+class ListedModel(CuratedModel):
     position: Position  # the `after` of the next page
 
 
@@ -33,20 +36,24 @@ def list_page(
     database: Database, filters: ModelFilter, *, after: Position | None, limit: int, viewer: Viewer = PUBLIC
 ) -> list[ListedModel]:
     """Up to `limit` models after a position: best match first if there are `words`, else oldest first."""
-    base, owner, state = filters.base, filters.owner, filters.state
-    if filters.words is None:
-        assert after is None or isinstance(after, int)
-        with database.transaction() as session:
-            page = models.list_page(
-                session, base=base, owner=owner, state=state, after=after or 0, limit=limit, viewer=viewer
-            )
-        return [ListedModel(model, model.id) for model in page]
-    assert after is None or isinstance(after, tuple)
-    words = words_query(filters.words)
-    if words is None:
-        return []
     with database.transaction() as session:
-        matches = models.search_text(
-            session, words, base=base, owner=owner, state=state, after=after, limit=limit, viewer=viewer
-        )
-    return [ListedModel(model, (rank, model.id)) for model, rank in matches]
+        page = _list_models(session, filters, after, limit, viewer)
+        curations = curation.get_by_ids(session, [model.id for model, _ in page])
+    return [ListedModel(model, curations[model.id], position) for model, position in page]
+
+
+def _list_models(
+    session: Session, filters: ModelFilter, after: Position | None, limit: int, viewer: Viewer
+) -> list[tuple[Model, Position]]:
+    conditions = asdict(filters)
+    words = conditions.pop("words")
+    if words is None:
+        assert after is None or isinstance(after, int)
+        page = models.list_page(session, **conditions, after=after or 0, limit=limit, viewer=viewer)
+        return [(model, model.id) for model in page]
+    assert after is None or isinstance(after, tuple)
+    query = words_query(words)
+    if query is None:
+        return []
+    matches = models.search_text(session, query, **conditions, after=after, limit=limit, viewer=viewer)
+    return [(model, (rank, model.id)) for model, rank in matches]

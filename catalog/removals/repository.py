@@ -12,6 +12,7 @@ from catalog.errors import SpaceNotFound
 from catalog.models.repository import names
 from catalog.tables import (
     ACTIVE_REINDEX,
+    Alias,
     Archive,
     Block,
     FormerName,
@@ -22,6 +23,8 @@ from catalog.tables import (
     Source,
     SpaceRow,
     StoredVector,
+    TeamNote,
+    TeamTag,
     Vector,
 )
 
@@ -55,8 +58,10 @@ def count_vectors(session: Session, model_ids: Sequence[int]) -> int:
 
 
 def delete_rows(session: Session, model_ids: Sequence[int]) -> None:
-    """Delete the revisions of models, whose vectors were erased, their archives, former names and access to them."""
-    for table in (Revision, Archive, FormerName, ModelAccess):
+    """Delete the revisions of models, whose vectors were erased, their archives, former names and access to them, and
+    what a team says about them.
+    """
+    for table in (Revision, Archive, FormerName, ModelAccess, TeamTag, TeamNote, Alias):
         session.execute(delete(table).where(table.model_id.in_(model_ids)))
 
 

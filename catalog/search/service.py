@@ -137,7 +137,7 @@ def by_models(
     """
     with database.transaction() as session:
         encodings = vectors.get_encodings(session, repo_ids, space_key=options.space_key, viewer=options.viewer)
-        excluded = models.list_ids(session, options.exclude) if options.exclude else []
+        excluded = models.list_ids(session, options.exclude, options.viewer) if options.exclude else []
     queries: list[_Query | CatalogError] = []
     for repo_id in repo_ids:
         encoding = encodings[repo_id]
@@ -158,7 +158,7 @@ def by_vector(
     with database.transaction() as session:
         space = resolve_space(session, options.space_key, len(vector), options.viewer)
         noise_floor = spaces.max_noise_floor(session, space.id)
-        excluded = models.list_ids(session, options.exclude) if options.exclude else []
+        excluded = models.list_ids(session, options.exclude, options.viewer) if options.exclude else []
     return by_space_vector(database, index, space, np.array(vector, dtype=np.float64), noise_floor, options, excluded)
 
 

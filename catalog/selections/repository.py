@@ -15,7 +15,7 @@ from catalog.auth.repository import owned_rows
 from catalog.auth.viewer import ADMIN, Viewer
 from catalog.errors import SelectionNotFound
 from catalog.models.repository import models
-from catalog.tables import Job, Model, ModelState, Revision, Selection, Source
+from catalog.tables import Job, Model, ModelState, Revision, Selection, Source, TeamTag
 
 KIND = "lora"  # the only kind of adapter whose deltas can be summed
 
@@ -71,14 +71,15 @@ def delete(session: Session, selection: Selection) -> None:
     session.execute(sql_delete(Model).where(Model.id == selection.model_id))
 
 
-def selectable_ids(session: Session, base_repo: str) -> np.ndarray:
-    """The ids (m,) of the public plain LoRA adapters of a base, ascending."""
+def selectable_ids(session: Session, base_repo: str, team_tags: Sequence[str] = ()) -> np.ndarray:
+    """The ids (m,) of the public plain LoRA adapters of a base that have all of the team tags, ascending."""
     statement = (
         select(Model.id)
         .join(Revision, (Revision.model_id == Model.id) & Revision.current)
         .where(
             Revision.base_repo == base_repo, Revision.kind == KIND, Model.state == ModelState.INDEXED, ~Model.private
         )
+        .where(*TeamTag.on_model(team_tags))
         .order_by(Model.id)
     )
     return np.array(session.scalars(statement).all(), np.int64)

@@ -28,7 +28,7 @@ from catalog.vectors.repository import stream as vector_stream
 class SelectionRequest:
     """A request to select `count` adapters by each strategy for a task, given by id or name, on a base (None: the first
     base on which the task is done). `seed` draws the examples that weights are chosen by. At most `budget` weightings
-    are tried for each set.
+    are tried for each set. Every adapter must have all of the `team_tags`.
     """
 
     task: str
@@ -37,6 +37,7 @@ class SelectionRequest:
     strategies: Sequence[Strategy] = (DEFAULT_STRATEGY,)
     seed: int = 0
     budget: int = 40
+    team_tags: Sequence[str] = ()
 
 
 SelectionWithJob = tuple[Selection, Job]
@@ -69,6 +70,7 @@ def create(database: Database, request: SelectionRequest, quota: Quota, viewer: 
             strategies=[str(strategy) for strategy in dict.fromkeys(request.strategies)],
             seed=request.seed,
             budget=request.budget,
+            team_tags=list(dict.fromkeys(request.team_tags)),
         )
         model = session.get_one(Model, selection.model_id)
         return selection, submissions.enqueue_exclusive(session, model, run.base_repo, quota, owner)
@@ -98,9 +100,13 @@ def delete(database: Database, selection_id: int, viewer: Viewer) -> SelectionWi
         return selection, job
 
 
-def list_candidates(session: Session, base_repo: str, space: SpaceRow, vector: np.ndarray) -> Candidates:
-    """The models of a base that may be selected, by raw cosine to a vector (d,) of the space."""
-    selectable = selections.selectable_ids(session, base_repo)
+def list_candidates(
+    session: Session, base_repo: str, space: SpaceRow, vector: np.ndarray, team_tags: Sequence[str] = ()
+) -> Candidates:
+    """The models of a base that may be selected and have all of the team tags, by raw cosine to a vector (d,) of the
+    space.
+    """
+    selectable = selections.selectable_ids(session, base_repo, team_tags)
     ids, cosines = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     for block_ids, vectors in vector_stream.stream(session, space.id, space.dimension, public=True):
         is_selectable = np.isin(block_ids, selectable)

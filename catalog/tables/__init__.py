@@ -5,6 +5,7 @@ from catalog.tables.archives import Archive, ArchivePiece
 from catalog.tables.base import Base, change_seq, claim_turn, cluster_number, one_of
 from catalog.tables.blocks import Block, BlockKind
 from catalog.tables.crawls import Crawl, CrawlState, FormerName
+from catalog.tables.curation import ADMIN_AUTHOR, Alias, TeamNote, TeamTag
 from catalog.tables.derived import (
     Cluster,
     ClusterMember,
@@ -36,8 +37,10 @@ from catalog.tables.tasks import Task, TaskRun, TaskVector
 __all__ = [
     "ACTIVE",
     "ACTIVE_REINDEX",
+    "ADMIN_AUTHOR",
     "RUNNING",
     "TERMINAL",
+    "Alias",
     "Archive",
     "ArchivePiece",
     "Base",
@@ -78,6 +81,8 @@ __all__ = [
     "Task",
     "TaskRun",
     "TaskVector",
+    "TeamNote",
+    "TeamTag",
     "Vector",
     "VectorOrigin",
     "Worker",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Identity, func
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import ForeignKey, Identity, Text, func, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from catalog.tables.base import Base
@@ -26,6 +26,7 @@ class Selection(Base):
     count: Mapped[int]  # adapters in a set
     strategies: Mapped[list[str]] = mapped_column(JSONB)  # `catalog.selections.strategies.Strategy`
     seed: Mapped[int]  # draws the examples that weights are chosen by
+    team_tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))  # of every member
     budget: Mapped[int]  # maximum number of weightings that are tried for a set
     metrics: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # `workers.selections.results`
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

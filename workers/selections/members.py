@@ -88,4 +88,7 @@ class MemberLoader:
     def _reason(self) -> str:
         if self.left_out:
             return f"{len(self.left_out)} of the selected models cannot be loaded: add or refresh models of this base."
-        return "No public plain LoRA adapter of this base is indexed: add some, or create the task on another base."
+        return (
+            "No public plain LoRA adapter of this base is indexed that has all team tags of the selection: add or tag "
+            "some, or create the task on another base."
+        )

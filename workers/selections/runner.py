@@ -47,7 +47,9 @@ class SelectionRunner(JobRunner):
             task = tasks.get(session, selection.task_id)
             run = next(run for run in task.runs if run.id == selection.run_id)
             space, vectors = select_preferred(tasks.get_vectors(session, run.id))
-            candidates = selection_service.list_candidates(session, run.base_repo, space, vectors[0])
+            candidates = selection_service.list_candidates(
+                session, run.base_repo, space, vectors[0], selection.team_tags
+            )
         if task.examples is None:
             raise ExamplesDeleted(
                 f"The examples of task {task.id} have been deleted: create it again with `keep_examples`."

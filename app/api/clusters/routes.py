@@ -86,7 +86,9 @@ def list_cluster_members(
 ) -> schemas.ClusterMembers:
     """List the members of a cluster, the closest to its centroid first."""
     after = pagination.decode_scored(query.cursor)
-    run, rows = cluster_service.list_members(services.database, cluster_id, query.run, after=after, limit=query.limit)
+    run, rows = cluster_service.list_members(
+        services.database, cluster_id, query.run, team_tags=query.team_tag, after=after, limit=query.limit
+    )
     next_cursor = pagination.next_cursor(rows, query.limit, lambda row: (row[0].similarity or 0.0, row[0].model_id))
     return schemas.ClusterMembers(
         run=run.id,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field
 
 from app.api.jobs.schemas import JobError
-from app.api.schemas import PageQuery, Space, SpaceName, Strict
+from app.api.schemas import PageQuery, Space, SpaceName, Strict, TeamTags
 from catalog import tables
 from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.clusters import service as cluster_service
@@ -31,6 +31,7 @@ class ClusterRunQuery(Strict):
 
 class ClusterMembersQuery(PageQuery):
     run: RunId = None
+    team_tag: TeamTags = Field([], description="Only models with all of these team tags.")
 
 
 class ClusterRunRequest(Strict):

@@ -98,7 +98,7 @@ def list_models(
     after = pagination.decode_scored(query.cursor) if query.q is not None else pagination.decode(query.cursor)
     page = model_service.list_page(services.database, query.filters(), after=after, limit=query.limit, viewer=viewer)
     next_cursor = pagination.next_cursor(page, query.limit, lambda listed: listed.position)
-    return schemas.Models(models=[schemas.Model.from_row(listed.model) for listed in page], next_cursor=next_cursor)
+    return schemas.Models(models=[schemas.Model.from_curated(listed) for listed in page], next_cursor=next_cursor)
 
 
 @router.get("/{owner}/{name}", dependencies=[no_query], responses=problems(ModelNotFound, InvalidRepoId, WeakKey))

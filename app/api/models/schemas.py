@@ -7,8 +7,10 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.schemas import NO_NUL, PageQuery, Space, Strict
+from app.api.models.curation_schemas import Curation
+from app.api.schemas import NO_NUL, PageQuery, Space, Strict, TeamTags
 from catalog import tables
+from catalog.models.curation import CuratedModel
 from catalog.models.service import ModelFilter
 from catalog.tables import ModelState
 from catalog.vectors.service import Measurement
@@ -29,13 +31,14 @@ class ModelsQuery(PageQuery):
     base: str | None = Field(None, max_length=200, pattern=NO_NUL, description="Repo id of the base model.")
     owner: str | None = Field(None, max_length=100, pattern=NO_NUL)
     state: ModelState | None = None
+    team_tag: TeamTags = Field([], description="Only models with all of these team tags.")
     q: str | None = Field(
         None, min_length=1, max_length=200, pattern=NO_NUL,
         description="Words that names, tags or cards must contain; the last one as a prefix. Best match first.",
     )  # fmt: skip
 
     def filters(self) -> ModelFilter:
-        return ModelFilter(self.base, self.owner, self.state, self.q)
+        return ModelFilter(self.base, self.owner, self.state, self.q, tuple(self.team_tag))
 
 
 class BaseModelRef(BaseModel):
@@ -80,11 +83,13 @@ class Model(BaseModel):
     state: ModelState
     revision: Revision | None
     metadata: Metadata
+    curation: Curation
     created_at: datetime
     updated_at: datetime
 
     @classmethod
-    def from_row(cls, model: tables.Model) -> Self:
+    def from_curated(cls, curated: CuratedModel) -> Self:
+        model = curated.model
         return cls(
             repo_id=model.repo_id,
             source="hub" if model.source == tables.Source.HUB else "folder",
@@ -92,6 +97,7 @@ class Model(BaseModel):
             state=ModelState(model.state),
             revision=Revision.from_row(model.revision) if model.revision else None,
             metadata=Metadata.model_validate(model),
+            curation=Curation.from_curated(curated),
             created_at=model.created_at,
             updated_at=model.updated_at,
         )
@@ -126,12 +132,12 @@ class ModelDetail(Model):
 
     @classmethod
     def with_measurements(
-        cls, model: tables.Model, measurements: list[Measurement], proof: tables.BaseProof | None
+        cls, curated: CuratedModel, measurements: list[Measurement], proof: tables.BaseProof | None
     ) -> Self:
         items = [ModelMeasurement.model_validate(measurement, from_attributes=True) for measurement in measurements]
         return cls(
-            **Model.from_row(model).model_dump(),
-            card=model.card,
+            **Model.from_curated(curated).model_dump(),
+            card=curated.model.card,
             measurements=items,
             base_proof=None if proof is None else BaseProof.model_validate(proof),
         )

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
-from app.api.schemas import FIRST_ERROR_ONLY, MAX_DIMENSION, Space, SpaceName, Strict
+from app.api.schemas import FIRST_ERROR_ONLY, MAX_DIMENSION, Space, SpaceName, Strict, TeamTags
 from catalog.arithmetic.service import ExpressionQuery
 from catalog.auth.viewer import Viewer
 from catalog.errors import CatalogError
@@ -45,7 +45,8 @@ class SearchFields(Strict):
     owner: Names = Field([], description="Only models of any of these owners.")
     kind: Names = Field([], description="Only models of any of these kinds, such as `lora`.")
     license: Names = Field([], description="Only models under any of these licenses.")
-    tag: Names = Field([], description="Only models with all of these tags.")
+    tag: Names = Field([], description="Only models with all of these tags of the Hub.")
+    team_tag: TeamTags = Field([], description="Only models with all of these team tags.")
     cluster: Ids = Field([], description="Only models in any of these clusters.")
     min_downloads: int | None = Field(None, ge=0, lt=2**53)
     min_likes: int | None = Field(None, ge=0, lt=2**53)
@@ -82,6 +83,7 @@ class SearchFields(Strict):
                 kinds=tuple(self.kind),
                 licenses=tuple(self.license),
                 tags=tuple(self.tag),
+                team_tags=tuple(self.team_tag),
                 clusters=tuple(self.cluster),
                 min_downloads=self.min_downloads,
                 min_likes=self.min_likes,

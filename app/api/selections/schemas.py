@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, Field
 
 from app.api.jobs.schemas import JobError
-from app.api.schemas import FIRST_ERROR_ONLY, NO_NUL, Strict
+from app.api.schemas import FIRST_ERROR_ONLY, NO_NUL, Strict, TeamTags
 from catalog import tables
 from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.selections import service as selection_service
@@ -33,9 +33,11 @@ class SelectionRequest(Strict):
     seed: int = Field(0, ge=0, lt=2**31, description="Random seed of the examples that weights are chosen by.")
     budget: int = Field(40, ge=12, le=200, description="Maximum number of weightings that are tried for a set.")
 
+    team_tags: TeamTags = Field([], description="Only adapters with all of these team tags.")
+
     def to_request(self) -> selection_service.SelectionRequest:
         return selection_service.SelectionRequest(
-            str(self.task), self.base, self.count, self.strategies, self.seed, self.budget
+            str(self.task), self.base, self.count, self.strategies, self.seed, self.budget, self.team_tags
         )
 
 
@@ -66,7 +68,7 @@ class LeftOut(BaseModel):
 
 class Metrics(BaseModel):
     seconds: float
-    candidates: int = Field(description="Public plain LoRA adapters of the base.")
+    candidates: int = Field(description="Public plain LoRA adapters of the base with all of the team tags.")
     left_out: list[LeftOut] = Field(description="Candidates that were selected and could not be loaded.")
     examples: int = Field(description="Number of examples outside the holdout; weights are chosen by a sample of them.")
     holdout_examples: int
@@ -84,6 +86,7 @@ class Selection(BaseModel):
     strategies: list[Strategy]
     seed: int
     budget: int
+    team_tags: list[str]
     job: int
     state: JobState
     progress: float
@@ -93,7 +96,7 @@ class Selection(BaseModel):
 
     @classmethod
     def from_row(cls, selection: tables.Selection, job: tables.Job, viewer: Viewer = PUBLIC) -> Self:
-        names = ("id", "count", "strategies", "seed", "budget", "metrics", "created_at")
+        names = ("id", "count", "strategies", "seed", "budget", "team_tags", "metrics", "created_at")
         columns: dict[str, Any] = {name: getattr(selection, name) for name in names}
         return cls(
             task=selection.task_id,

@@ -9,28 +9,34 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.cli import render
-from app.cli.console import Api, AsJson, connect, notes, out, print_json
+from app.cli.console import Api, AsJson, TeamTag, connect, notes, out, print_json
 from app.cli.render import state, table_of
 from catalog.geometry.transforms import GeometryChoice
 from catalog.models.repo_ref import RepoRef
 
 
 def search(
-    words: Annotated[list[str], typer.Argument(help="Words in names, tags or cards; the last one as a prefix.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(help="Words in names, tags or cards; the last one as a prefix. Default: all models."),
+    ] = None,
     base: Annotated[str | None, typer.Option(help="Only fine-tunes of this base model.")] = None,
     owner: Annotated[str | None, typer.Option(help="Only models of this owner.")] = None,
+    team_tag: TeamTag = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="Number of results.")] = 20,
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search models by their names, tags and cards."""
+    """Search models by their names, tags and cards, or list those with a team tag."""
     with connect(api) as client:
-        page = client.get("/v1/models", q=" ".join(words), base=base, owner=owner, limit=limit)
+        page = client.get(
+            "/v1/models", q=" ".join(words or []) or None, base=base, owner=owner, team_tag=team_tag, limit=limit
+        )
     print_json(page) if as_json else out.print(_models_table(page["models"]))
 
 
 def revisions(
-    repo_id: Annotated[str, typer.Argument(help="A model; local/NAME for a folder.")],
+    repo_id: Annotated[str, typer.Argument(help="A model; local/NAME for a folder, alias/NAME.")],
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
@@ -42,12 +48,14 @@ def revisions(
 
 
 def _models_table(models: list[dict[str, Any]]) -> Table:
-    table = table_of("model", "state", "base", "downloads", "tags")
+    table = table_of("model", "state", "base", "downloads", "tags", "team tags")
     for model in models:
         metadata = model["metadata"]
         base = model["revision"]["base"]["repo_id"] if model["revision"] else ""
+        tags = escape(" ".join(metadata["tags"][:8]))
+        team_tags = escape(", ".join(tag["tag"] for tag in model["curation"]["team_tags"]))
         downloads = "" if metadata["downloads"] is None else str(metadata["downloads"])
-        table.add_row(model["repo_id"], state(model["state"]), base, downloads, escape(" ".join(metadata["tags"][:8])))
+        table.add_row(model["repo_id"], state(model["state"]), base, downloads, tags, team_tags)
     return table
 
 
@@ -69,7 +77,7 @@ def _number(value: float | None) -> str:
 
 
 def neighbors(
-    repo_id: Annotated[str, typer.Argument(help="An indexed model; local/NAME for a folder.")],
+    repo_id: Annotated[str, typer.Argument(help="An indexed model; local/NAME for a folder, alias/NAME.")],
     k: Annotated[int, typer.Option("-k", min=1, help="Number of results.")] = 10,
     min_similarity: Annotated[float, typer.Option(min=-1, max=1, help="Leave out models with a smaller cosine.")] = -1,
     space: Annotated[str | None, typer.Option(help="Key or feature of a space, such as meaning.")] = None,
@@ -77,6 +85,7 @@ def neighbors(
         GeometryChoice, typer.Option(help="Compare in the default geometry of the feature, or raw vectors.")
     ] = GeometryChoice.DEFAULT,
     base: Annotated[list[str] | None, typer.Option(help="Only fine-tunes of this base; repeatable.")] = None,
+    team_tag: TeamTag = None,
     include_low_confidence: Annotated[
         bool, typer.Option("--include-low-confidence", help="Show the nearest models even if none is confident.")
     ] = False,
@@ -91,6 +100,7 @@ def neighbors(
         "space": space,
         "geometry": geometry,
         "base": base,
+        "team_tag": team_tag,
         "include_low_confidence": include_low_confidence or None,
     }
     with connect(api) as client:
@@ -101,11 +111,11 @@ def neighbors(
 
 
 def show(
-    repo_id: Annotated[str, typer.Argument(help="A model; local/NAME for a folder.")],
+    repo_id: Annotated[str, typer.Argument(help="A model; local/NAME for a folder, alias/NAME.")],
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a model: its base and how that was determined, its norms, and the tokens that it promotes."""
+    """Show a model: its base and how that was determined, what the team says, its norms, and the tokens it promotes."""
     repo_id = RepoRef(repo_id).repo_id
     with connect(api) as client:
         model = client.get(f"/v1/models/{repo_id}")

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from app.cli.console import Api, AsJson, connect, out, print_json
+from app.cli.console import Api, AsJson, TeamTag, connect, out, print_json
 from app.cli.listing import group_with_list
 from app.cli.render import error, state, table_of
 from app.cli.waiting import wait_for_jobs
@@ -35,6 +35,7 @@ def select(
     budget: Annotated[
         int, typer.Option(min=12, max=200, help="Maximum number of weightings that are tried for a set.")
     ] = 40,
+    team_tag: TeamTag = None,
     wait: Annotated[bool, typer.Option(help="Wait until the selection is done.")] = True,
     api: Api = None,
     as_json: AsJson = False,
@@ -47,6 +48,7 @@ def select(
         "strategies": [str(name) for name in strategy or [DEFAULT_STRATEGY]],
         "seed": seed,
         "budget": budget,
+        "team_tags": team_tag,
     }
     with connect(api) as client:
         selection = client.post(SELECTIONS, body)

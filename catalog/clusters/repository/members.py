@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
-from catalog.tables import Cluster, ClusterMember, ClusterRun, Model, SpaceRow
+from catalog.tables import Cluster, ClusterMember, ClusterRun, Model, SpaceRow, TeamTag
 
 _STORE = text("""
     INSERT INTO cluster_members (run_id, model_id, cluster_id, similarity)
@@ -158,13 +158,22 @@ def count_overlaps(session: Session, run_id: int, other_id: int) -> list[tuple[i
 
 
 def list_page(
-    session: Session, run_id: int, cluster_id: int, *, after: tuple[float, int] | None = None, limit: int
+    session: Session,
+    run_id: int,
+    cluster_id: int,
+    *,
+    team_tags: Sequence[str] = (),
+    after: tuple[float, int] | None = None,
+    limit: int,
 ) -> list[tuple[ClusterMember, str]]:
-    """Up to `limit` members with their repo ids, the closest to the centroid first, after a (similarity, model id)."""
+    """Up to `limit` members that have all of the team tags, with their repo ids, the closest to the centroid first,
+    after a (similarity, model id).
+    """
     statement = (
         select(ClusterMember, Model.repo_id)
         .join(Model, Model.id == ClusterMember.model_id)
         .where(ClusterMember.run_id == run_id, ClusterMember.cluster_id == cluster_id)
+        .where(*TeamTag.on_model(team_tags))
         .order_by(ClusterMember.similarity.desc(), ClusterMember.model_id)
         .limit(limit)
     )

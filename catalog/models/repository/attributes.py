@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Double, Text, case, cast, func, select
@@ -9,7 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, aliased
 
 from catalog.auth.repository.access import STORED_STATES
-from catalog.tables import Model, ModelAccess, Revision
+from catalog.tables import Model, ModelAccess, Revision, TeamTag
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,14 @@ class Attributes:
     cluster: int | None
     viewers: list[str] | None = None
     public_counterpart: int | None = None
+    team_tags: Sequence[str] = ()
 
 
 def list_changes(session: Session, after: int, limit: int) -> list[Attributes]:
     """Up to `limit` models that changed after the sequence number `after`, ordered by `seq`."""
     counterpart = aliased(Model)
     viewers = select(func.array_agg(ModelAccess.submitter)).where(ModelAccess.model_id == Model.id).scalar_subquery()
+    team_tags = select(func.array_agg(TeamTag.tag)).where(TeamTag.model_id == Model.id).scalar_subquery()
     statement = (
         select(
             Model.seq,
@@ -54,6 +57,7 @@ def list_changes(session: Session, after: int, limit: int) -> list[Attributes]:
             Model.cluster,
             case((Model.private, func.coalesce(viewers, cast([], ARRAY(Text))))),  # no subquery for public ones
             counterpart.id,
+            func.coalesce(team_tags, cast([], ARRAY(Text))),
         )
         .outerjoin(Revision, (Revision.model_id == Model.id) & Revision.current)
         .outerjoin(

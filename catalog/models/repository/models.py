@@ -29,7 +29,7 @@ from catalog.auth.repository.access import visible_models
 from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.errors import ModelNotFound
 from catalog.models.repository import names
-from catalog.tables import Job, Model, ModelState, Revision, Source, Vector, change_seq
+from catalog.tables import Job, Model, ModelState, Revision, Source, TeamTag, Vector, change_seq
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ def find_by_any_name(session: Session, repo_id: str) -> Model | None:
 
 
 def get(session: Session, repo_id: str, viewer: Viewer = PUBLIC) -> Model:
-    """The model with this current or former name, with its current revision. Raises `ModelNotFound`."""
-    model = find(session, repo_id, viewer) or find_by_former_name(session, repo_id, viewer)
+    """The model with this current name, former name or alias, with its current revision. Raises `ModelNotFound`."""
+    model = find(session, repo_id, viewer) or find_by_other_name(session, repo_id, viewer)
     if model is None:
         raise ModelNotFound(f"{repo_id} is not in this catalog. Submit it with POST /v1/models or `deltadex add`.")
     return model
@@ -92,9 +92,9 @@ def find_public_row(session: Session, repo_id: str) -> Model | None:
     return session.scalars(_select_by_name(repo_id).where(~Model.private)).one_or_none()
 
 
-def find_by_former_name(session: Session, former: str, viewer: Viewer = PUBLIC) -> Model | None:
-    """The model that had this name before it was renamed, with its current revision."""
-    name = names.current_names(session, [former]).get(former)
+def find_by_other_name(session: Session, other: str, viewer: Viewer = PUBLIC) -> Model | None:
+    """The model that had this name before it was renamed, or has it as an alias, with its current revision."""
+    name = names.current_names(session, [other], viewer).get(other)
     return find(session, name, viewer) if name is not None else None
 
 
@@ -114,6 +114,7 @@ def list_page(
     base: str | None = None,
     owner: str | None = None,
     state: ModelState | None = None,
+    team_tags: Sequence[str] = (),
     after: int = 0,
     limit: int = 50,
     viewer: Viewer = PUBLIC,
@@ -123,7 +124,7 @@ def list_page(
         select(Model)
         .outerjoin(Model.revision)
         .options(contains_eager(Model.revision))
-        .where(Model.id > after, visible_models(viewer), *filter_conditions(base, owner, state))
+        .where(Model.id > after, visible_models(viewer), *filter_conditions(base, owner, state, team_tags))
         .order_by(Model.id)
         .limit(limit)
     )
@@ -137,6 +138,7 @@ def search_text(
     base: str | None = None,
     owner: str | None = None,
     state: ModelState | None = None,
+    team_tags: Sequence[str] = (),
     after: tuple[float, int] | None = None,
     limit: int = 50,
     viewer: Viewer = PUBLIC,
@@ -150,7 +152,11 @@ def search_text(
         select(Model, rank)
         .outerjoin(Model.revision)
         .options(contains_eager(Model.revision))
-        .where(Model.words.bool_op("@@")(tsquery), visible_models(viewer), *filter_conditions(base, owner, state))
+        .where(
+            Model.words.bool_op("@@")(tsquery),
+            visible_models(viewer),
+            *filter_conditions(base, owner, state, team_tags),
+        )
         .order_by(rank.desc(), Model.id)
         .limit(limit)
     )
@@ -161,10 +167,12 @@ def search_text(
     return [(model, score) for model, score in session.execute(statement)]
 
 
-def filter_conditions(base: str | None, owner: str | None, state: ModelState | None) -> list[ColumnElement[bool]]:
+def filter_conditions(
+    base: str | None, owner: str | None, state: ModelState | None, team_tags: Sequence[str] = ()
+) -> list[ColumnElement[bool]]:
     """Conditions on a statement that joins models with their current revisions."""
     filters = ((Revision.base_repo, base), (Model.owner, owner), (Model.state, state))
-    return [column == value for column, value in filters if value is not None]
+    return [*(column == value for column, value in filters if value is not None), *TeamTag.on_model(team_tags)]
 
 
 def get_by_ids(session: Session, ids: Iterable[int], viewer: Viewer = PUBLIC) -> dict[int, Model]:
@@ -285,9 +293,10 @@ def bump_seq(session: Session, model_id: int) -> None:
     session.execute(update(Model).where(Model.id == model_id).values(seq=change_seq.next_value()))
 
 
-def list_ids(session: Session, repo_ids: Iterable[str]) -> list[int]:
-    """The ids of the models with these names. Names that no model has are skipped."""
-    return list(session.scalars(select(Model.id).where(Model.repo_id.in_(list(repo_ids)))))
+def list_ids(session: Session, repo_ids: Sequence[str], viewer: Viewer = PUBLIC) -> list[int]:
+    """The ids of the models with these current names, former names or aliases. Names that no model has are skipped."""
+    current = names.current_names(session, repo_ids, viewer)
+    return list(session.scalars(select(Model.id).where(Model.repo_id.in_([*repo_ids, *current.values()]))))
 
 
 def list_bases(session: Session, model_ids: Sequence[int]) -> list[str]:

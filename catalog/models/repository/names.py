@@ -1,4 +1,4 @@
-"""Renames on the Hub, and the former names of models."""
+"""Renames on the Hub, and the other names of models: former ones and aliases."""
 
 from __future__ import annotations
 
@@ -8,13 +8,26 @@ from sqlalchemy import ScalarSelect, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from catalog.auth.viewer import PUBLIC, Viewer
+from catalog.models.repo_ref import ALIAS_OWNER
+from catalog.models.repository import aliases
 from catalog.tables import FormerName, Model, change_seq
 
+ALIAS_PREFIX = f"{ALIAS_OWNER}/"
 
-def current_names(session: Session, repo_ids: Sequence[str]) -> dict[str, str]:
-    """The current names of the models that formerly had these names, by former name."""
+
+def current_names(session: Session, repo_ids: Sequence[str], viewer: Viewer = PUBLIC) -> dict[str, str]:
+    """The current names of the models that formerly had these names, or have them as aliases (`alias/NAME`) that the
+    viewer knows, by these names.
+    """
     statement = select(FormerName.repo_id, Model.repo_id).join(Model, Model.id == FormerName.model_id)
-    return {former: name for former, name in session.execute(statement.where(FormerName.repo_id.in_(repo_ids)))}
+    current = {former: name for former, name in session.execute(statement.where(FormerName.repo_id.in_(repo_ids)))}
+    alias_names = [repo_id.removeprefix(ALIAS_PREFIX) for repo_id in repo_ids if repo_id.startswith(ALIAS_PREFIX)]
+    if alias_names:
+        current |= {
+            ALIAS_PREFIX + name: target for name, target in aliases.targets(session, alias_names, viewer).items()
+        }
+    return current
 
 
 def current_name_query(former: str) -> ScalarSelect[str]:
@@ -40,17 +53,17 @@ def rename(session: Session, model: Model, repo_id: str) -> None:
     values = {"repo_id": repo_id, "owner": repo_id.split("/", maxsplit=1)[0], "seq": change_seq.next_value()}
     session.execute(update(Model).where(Model.id == model.id).values(**values))
     session.refresh(model)
-    release_aliases(session, [repo_id])
-    add_alias(session, former, model.id)
+    release_former_names(session, [repo_id])
+    add_former_name(session, former, model.id)
 
 
-def add_alias(session: Session, former: str, model_id: int) -> None:
+def add_former_name(session: Session, former: str, model_id: int) -> None:
     """Make a former name refer to a model."""
     statement = insert(FormerName).values(repo_id=former, model_id=model_id)
     session.execute(statement.on_conflict_do_update(index_elements=["repo_id"], set_={"model_id": model_id}))
 
 
-def release_aliases(session: Session, repo_ids: Sequence[str]) -> None:
+def release_former_names(session: Session, repo_ids: Sequence[str]) -> None:
     """Stop these names from referring to renamed models, because other repos have them now."""
     session.execute(delete(FormerName).where(FormerName.repo_id.in_(repo_ids)))
 

@@ -76,7 +76,7 @@ def get_encodings(
     query = _EncodingQuery(features, space_key, viewer)
     encodings = _find_encodings(session, repo_ids, query)
     unknown = [repo_id for repo_id, encoding in encodings.items() if isinstance(encoding, ModelNotFound)]
-    renamed = names.current_names(session, unknown) if unknown else {}
+    renamed = names.current_names(session, unknown, viewer) if unknown else {}
     if renamed:
         by_current_name = _find_encodings(session, list(renamed.values()), query)
         encodings |= {former: by_current_name[current] for former, current in renamed.items()}

@@ -25,6 +25,7 @@ MERGE = {
     "body_too_large",
 }  # fmt: skip
 ADMIN = {"admin_only", "admin_key_required"}
+CURATION = {"api_key_required", "model_not_found", "invalid_repo_id"}
 EXPECTED = {
     ("post", "/v1/models"): {
         "invalid_repo_id",
@@ -39,6 +40,12 @@ EXPECTED = {
     ("get", "/v1/models"): {"invalid_cursor"},
     ("get", "/v1/models/{owner}/{name}"): {"model_not_found", "invalid_repo_id"},
     ("delete", "/v1/models/{owner}/{name}"): ADMIN | {"model_not_found", "invalid_repo_id"},
+    ("patch", "/v1/models/{owner}/{name}/team-tags"): CURATION | {"invalid_name", "too_many_tags", "body_too_large"},
+    ("put", "/v1/models/{owner}/{name}/note"): CURATION | {"body_too_large"},
+    ("delete", "/v1/models/{owner}/{name}/note"): CURATION,
+    ("get", "/v1/aliases"): {"invalid_cursor"},
+    ("put", "/v1/aliases/{alias}"): CURATION | {"invalid_name", "too_many_aliases", "body_too_large"},
+    ("delete", "/v1/aliases/{alias}"): {"api_key_required", "alias_not_found", "invalid_name"},
     ("post", "/v1/admin/blocks"): ADMIN | {"invalid_repo_id", "body_too_large"},
     ("get", "/v1/admin/blocks"): ADMIN | {"invalid_cursor"},
     ("delete", "/v1/admin/blocks/{block_id}"): ADMIN | {"block_not_found"},

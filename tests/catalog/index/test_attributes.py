@@ -19,9 +19,10 @@ def columns() -> AttributeColumns:
     columns = AttributeColumns()
     columns.apply([
         BASIC,
-        dataclasses.replace(BASIC, seq=2, model_id=2, owner="bob", kind="full", license="apache-2.0", downloads=500),
+        dataclasses.replace(BASIC, seq=2, model_id=2, owner="bob", kind="full", license="apache-2.0", downloads=500,
+            team_tags=["prod", "reviewed by legal"]),
         dataclasses.replace(BASIC, seq=3, model_id=4, base="base/two", tags=["x", "y"], updated=2e9, cluster=8),
-        Attributes(5, 6, "ann", None, None, None, [], None, None, None, None),
+        Attributes(5, 6, "ann", None, None, None, [], None, None, None, None, team_tags=["prod"]),
     ])  # fmt: skip
     return columns
 
@@ -37,6 +38,9 @@ def columns() -> AttributeColumns:
         (Filters(licenses=("apache-2.0", "gemma")), [2]),
         (Filters(tags=("x",)), [1, 2, 4]),
         (Filters(tags=("x", "y")), [4]),
+        (Filters(team_tags=("prod",)), [2, 6]),
+        (Filters(team_tags=("prod", "reviewed by legal")), [2]),
+        (Filters(team_tags=("x",)), []),
         (Filters(clusters=(8, 9)), [4]),
         (Filters(min_downloads=11), [2]),
         (Filters(min_downloads=0), [1, 2, 4]),

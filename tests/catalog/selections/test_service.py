@@ -11,6 +11,7 @@ from catalog.database import Database
 from catalog.errors import ExamplesNotKept, SelectionNotFound, TaskNotFinished, TaskNotFound, TooManyJobs
 from catalog.jobs.quotas import Quota
 from catalog.jobs.repository import jobs
+from catalog.models import curation
 from catalog.models.repository import models
 from catalog.selections import repository as selections
 from catalog.selections import service as selection_service
@@ -157,6 +158,16 @@ def test_candidates_are_the_public_adapters_of_the_base_nearest_first(catalog: D
     assert [rows[model_id].repo_id for model_id in candidates.ids.tolist()] == ["owner/law", "owner/math", "owner/code"]
     np.testing.assert_allclose(candidates.cosines, np.array([1, 0.5, 0.1]) / np.linalg.norm([1, 0.5, 0.1]), rtol=1e-5)
     np.testing.assert_allclose(candidates.pool, np.eye(3), atol=1e-6)
+
+
+def test_candidates_have_all_team_tags_of_the_selection(catalog: Database):
+    curation.change_tags(catalog, "owner/math", add=["prod", "legal"], remove=[], viewer=ADMIN)
+    curation.change_tags(catalog, "owner/law", add=["prod"], remove=[], viewer=ADMIN)
+    with catalog.transaction() as session:
+        space = spaces.get(session, SPACE.key)
+        candidates = selection_service.list_candidates(session, BASE, space, np.ones(3), ["prod", "legal"])
+        rows = models.get_by_ids(session, candidates.ids.tolist())
+    assert [row.repo_id for row in rows.values()] == ["owner/math"]
 
 
 def test_there_may_be_no_candidates(database: Database):

@@ -23,6 +23,7 @@ from catalog.database import Database
 from catalog.jobs.quotas import Quota
 from catalog.merges import service as merge_service
 from catalog.merges.methods import MergeSpec
+from catalog.models import curation
 from catalog.selections import service as selection_service
 from catalog.settings import Settings, settings
 from catalog.spaces import repository as spaces
@@ -53,6 +54,12 @@ REQUESTS: dict[tuple[str, str], dict[str, Any]] = {
     ("get", "/v1/models/{owner}/{name}/neighbors"): {},
     ("get", "/v1/models/{owner}/{name}/revisions"): {},
     ("get", "/v1/models/{owner}/{name}/cluster"): {},
+    ("patch", "/v1/models/{owner}/{name}/team-tags"): {"json": {"add": ["seen"]}},
+    ("put", "/v1/models/{owner}/{name}/note"): {"json": {"text": "seen"}},
+    ("delete", "/v1/models/{owner}/{name}/note"): {},
+    ("get", "/v1/aliases"): {},
+    ("put", "/v1/aliases/{alias}"): {"json": {"repo_id": "open/m1"}},
+    ("delete", "/v1/aliases/{alias}"): {},
     ("post", "/v1/search"): {"json": {"vector": [1, 0, 0], "k": 3, "group_above": 0.99, "exclude": [SECRET]}},
     ("post", "/v1/search/batch"): {"json": {"repo_ids": [SECRET, "open/m1"], "k": 3, "include_low_confidence": True}},
     ("post", "/v1/vectors"): {"json": {"name": "mine", "expression": f"{SECRET} + open/m1"}},
@@ -105,6 +112,7 @@ PATH_PARAMS = {
     "task_id": "1",
     "selection_id": "1",
     "merge_id": "1",
+    "alias": "hidden",
 }
 
 
@@ -147,6 +155,8 @@ def hide(database: Database, api: TestClient) -> None:
     arithmetic_service.store_vector(
         database, PATH_PARAMS["name"], [1.0, 0.0, 0.0], space_key=entries.SPACE.key, note=None, viewer=Viewer(ME)
     )
+    curation.set_alias(database, PATH_PARAMS["alias"], SECRET, Viewer(ME))
+    curation.change_tags(database, SECRET, add=["hidden"], remove=[], viewer=Viewer(ME))
     refresh(api)
 
 
@@ -155,7 +165,7 @@ def responses(api: TestClient, method: str, path: str, **request: Any) -> list[t
     results = []
     for headers in ({}, YOUR_HEADERS):
         response = api.request(method, path.format(**PATH_PARAMS), headers=headers, **request)
-        volatile = r'"(covered_seq|created_at|updated_at|id)":("[^"]*"|\d+)'
+        volatile = r'"(covered_seq|created_at|updated_at|written_at|id)":("[^"]*"|\d+)'
         text = re.sub(volatile, "", response.text)
         # the last bits of a cosine depend on which rows are compared together
         rounded = re.sub(r"\d+\.\d{5,}", lambda number: f"{float(number[0]):.5f}", text)

@@ -50,6 +50,12 @@ def test_the_default_is_one_set_by_one_strategy(api: TestClient, task: dict[str,
     assert create(api, "mine")["strategies"] == ["diverse"]
 
 
+def test_a_selection_shows_the_team_tags_that_it_requires(api: TestClient, task: dict[str, Any]):
+    created = create(api, "mine", team_tags=["prod", "prod", "legal"])
+    assert created["team_tags"] == ["prod", "legal"]
+    assert api.get(f"/v1/selections/{created['id']}").json()["team_tags"] == ["prod", "legal"]
+
+
 def test_a_task_can_be_given_by_its_number(api: TestClient, task: dict[str, Any]):
     for name in (task["id"], str(task["id"])):
         assert create(api, name)["task"] == task["id"]

@@ -5,8 +5,10 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from catalog.auth.repository import access
+from catalog.auth.viewer import ADMIN
 from catalog.database import Database
 from catalog.jobs.repository import attempts, claims, jobs
+from catalog.models import curation
 from catalog.models.repository import models
 from catalog.tables import JobState, Model, ModelState
 from tests.support import catalog as entries
@@ -142,6 +144,7 @@ def test_push_of_an_indexed_commit_is_ignored(hub: TestClient, database: Databas
         push(repo={"type": "dataset"}),
         push(repo={"name": "gpt2"}),
         push(repo={"name": "local/mine"}),
+        push(repo={"name": "alias/prod"}),
         payload("create", "discussion", head=None),
         payload("create", "repo", head=None),
         payload("update", "repo.config", head=None),
@@ -223,6 +226,61 @@ def test_renamed_model_is_found_by_both_names(hub: TestClient, database: Databas
         assert [neighbor["repo_id"] for neighbor in neighbors] == ["owner/other"]
     with database.transaction() as session:
         assert models.get(session, "owner/model").id == model_id
+
+
+def test_tags_notes_and_aliases_follow_a_rename(hub: TestClient, database: Database):
+    entries.put(database, "owner/model", [1, 2])
+    curate(database, "owner/model", "main", "prod")
+
+    assert deliver(hub, MOVED) == "renamed"
+
+    assert curated(hub, "alias/main") == ("owner/better", ["prod"], "about prod")
+
+
+@pytest.mark.parametrize("is_indexed", [True, False], ids=["indexed", "pending"])
+def test_model_that_keeps_the_name_gets_the_tags_of_both(hub: TestClient, database: Database, is_indexed: bool):
+    entries.put(database, "owner/model", [1, 2])
+    curate(database, "owner/model", "main", "prod")
+    if is_indexed:
+        entries.put(database, "owner/better", [2, 1])
+    else:
+        entries.put_model(database, "owner/better")
+    curate(database, "owner/better", "second", "candidate", "prod")
+
+    assert deliver(hub, MOVED) == "renamed"
+    refresh(hub)
+
+    note = "about candidate" if is_indexed else "about prod"
+    for name in ("owner/better", "alias/main", "alias/second"):
+        assert curated(hub, name) == ("owner/better", ["candidate", "prod"], note)
+    entries.put(database, "owner/other", [1, 1])
+    refresh(hub)
+    found = hub.get("/v1/models/owner/other/neighbors?team_tag=prod&team_tag=candidate").json()["neighbors"]
+    assert [neighbor["repo_id"] for neighbor in found] == ["owner/better"]
+
+
+def test_repo_cannot_be_renamed_to_an_alias(hub: TestClient, database: Database):
+    entries.put(database, "owner/model", [1, 2])
+    entries.put(database, "owner/other", [1, 2])
+    curation.set_alias(database, "prod", "owner/other", ADMIN)
+
+    assert deliver(hub, payload("move", "repo", movedTo={"name": "alias/prod"})) != "renamed"
+
+    assert hub.get("/v1/models/alias/prod").json()["repo_id"] == "owner/other"
+    assert hub.get("/v1/models/owner/model").status_code == 200
+
+
+def curate(database: Database, repo_id: str, alias: str, *tags: str) -> None:
+    curation.change_tags(database, repo_id, add=tags, remove=[], viewer=ADMIN)
+    curation.set_note(database, repo_id, f"about {tags[0]}", ADMIN)
+    curation.set_alias(database, alias, repo_id, ADMIN)
+
+
+def curated(hub: TestClient, name: str) -> tuple[str, list[str], str]:
+    """The current name of a model, its team tags and its note."""
+    model = hub.get(f"/v1/models/{name}").json()
+    said = model["curation"]
+    return model["repo_id"], [tag["tag"] for tag in said["team_tags"]], said["note"]["text"]
 
 
 def test_repeated_rename_is_ignored(hub: TestClient, database: Database):

@@ -4,7 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from catalog.auth.viewer import ADMIN
 from catalog.database import Database
+from catalog.models import curation
 from catalog.models.repository import attributes, models
 from catalog.models.repository.attributes import Attributes
 from catalog.models.repository.models import Metadata
@@ -44,6 +46,26 @@ def test_new_metadata_puts_the_model_into_the_feed_again(database: Database):
     [after] = changes(database, before.seq)
     assert (after.license, after.tags, after.downloads, after.likes) == ("mit", ["peft", "code"], 12, 3)
     assert after.updated == pytest.approx(METADATA.hub_updated_at.timestamp())
+
+
+def test_team_tags_are_in_the_feed_and_survive_new_metadata(database: Database):
+    model_id = entries.put(database, "ann/one", [1, 0])
+    [before] = changes(database)
+    assert before.team_tags == []
+    curation.change_tags(database, "ann/one", add=["prod", "ours"], remove=[], viewer=ADMIN)
+    [tagged] = changes(database, before.seq)
+    assert sorted(tagged.team_tags) == ["ours", "prod"]
+    describe(database, model_id, METADATA)
+    [after] = changes(database, tagged.seq)
+    assert (after.tags, sorted(after.team_tags)) == (["peft", "code"], ["ours", "prod"])
+
+
+def test_unchanged_team_tags_are_no_change_in_the_feed(database: Database):
+    entries.put(database, "ann/one", [1, 0])
+    curation.change_tags(database, "ann/one", add=["prod"], remove=[], viewer=ADMIN)
+    [tagged] = changes(database)
+    curation.change_tags(database, "ann/one", add=["prod"], remove=["none"], viewer=ADMIN)
+    assert changes(database, tagged.seq) == []
 
 
 def test_change_of_base_is_in_the_feed(database: Database):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, Self
 
 import httpx
 
 from catalog.errors import CatalogError, NotRunning, RateLimited
 
-ADMIN_KEY_HEADER = "X-Admin-Key"
 API_KEY_HEADER = "X-API-Key"
 TOKEN_HEADER = "X-Hub-Token"
 POLL_INTERVAL = 0.25  # seconds
@@ -33,13 +32,13 @@ class ApiProblem(CatalogError):
 
 
 class Client:
-    """Calls the API at `url`. Methods return the decoded JSON, and raise `ApiProblem` and `NotRunning`. They wait if
-    the rate limit is exceeded.
+    """Calls the API at `url` with an API key, if one is given. Methods return the decoded JSON, and raise `ApiProblem`
+    and `NotRunning`. They wait if the rate limit is exceeded.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, url: str, key: str | None = None) -> None:
         self.url = url
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=30)
+        self._http = httpx.Client(base_url=url, headers={API_KEY_HEADER: key} if key else None, timeout=30)
 
     def __enter__(self) -> Self:
         return self

@@ -10,13 +10,18 @@ from threading import Event, Thread
 from fastapi import FastAPI
 
 from app.api import limits, problems, rate_limits
-from app.api.auth.viewer import VaryByKeyMiddleware
+from app.api.audit import routes as audit_routes
+from app.api.auth.audit import AuditMiddleware
+from app.api.auth.caller import authorized
+from app.api.auth.origins import OriginMiddleware
+from app.api.auth.vary import VaryByKeyMiddleware
 from app.api.blocks import routes as block_routes
 from app.api.clusters import routes as cluster_routes
 from app.api.crawls import routes as crawl_routes
 from app.api.jobs import admin_routes as job_admin_routes
 from app.api.jobs import event_routes as job_event_routes
 from app.api.jobs import routes as job_routes
+from app.api.keys import routes as key_routes
 from app.api.maps import routes as map_routes
 from app.api.merges import routes as merge_routes
 from app.api.models import access_routes as model_access_routes
@@ -33,12 +38,20 @@ from app.api.tasks import routes as task_routes
 from app.api.vectors import routes as vector_routes
 from app.api.web import routes as web_routes
 from app.api.webhooks import routes as webhook_routes
+from catalog.auth import keys
 from catalog.auth.hub_tokens import TokenBox
+from catalog.auth.viewer import MIN_KEY_LENGTH
 from catalog.database import Database
+from catalog.errors import Misconfigured
 from catalog.index.follower import IndexFollower
 from catalog.settings import Settings, settings
 
 MAP_REFRESH_FACTOR = 5  # polls of the change feed per refresh of the default map
+
+NO_KEY = (
+    f"There is no API key. Set ADMIN_API_KEY to a secret of at least {MIN_KEY_LENGTH} characters, for example from "
+    "`openssl rand -hex 16`, and start again. `deltadex up` creates one by itself."
+)
 
 
 def create_app(conf: Settings | None = None) -> FastAPI:
@@ -48,6 +61,9 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = Database(conf.require_database_url())
+        if conf.admin_api_key is None and not keys.any_usable(database):
+            database.close()
+            raise Misconfigured(NO_KEY)
         index = IndexFollower(database, conf.feed_interval, conf.index_dir, memory=conf.index_memory)
         app.state.services = services = Services.create(database, index)
         stopping = Event()
@@ -74,19 +90,22 @@ def create_app(conf: Settings | None = None) -> FastAPI:
         version=version("deltadex"),
         description="The index of what fine-tuned language models have learned.",
         lifespan=lifespan,
+        dependencies=[authorized],
     )
     app.state.settings = conf
     app.state.tokens = TokenBox(conf.token_key, conf.token_max_age)
     for routes in (
         cluster_routes, map_routes, crawl_routes, reindex_routes, model_routes, search_routes, vector_routes,
         task_routes, selection_routes, merge_routes, job_event_routes, job_routes, job_admin_routes,
-        model_access_routes, model_curation_routes, block_routes, space_routes, stats, webhook_routes, health, metrics,
-        web_routes,
+        model_access_routes, model_curation_routes, key_routes, audit_routes, block_routes, space_routes, stats,
+        webhook_routes, health, metrics, web_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(limits.BodyLimitMiddleware)
+    app.add_middleware(AuditMiddleware)
     app.add_middleware(rate_limits.RateLimitMiddleware)
     app.add_middleware(VaryByKeyMiddleware)
+    app.add_middleware(OriginMiddleware, allowed={*conf.allowed_hosts, conf.host})
 
     return app

@@ -126,7 +126,10 @@ def measure(bases: Path) -> dict[str, Any]:
             os.environ.pop(name, None)
         os.environ["DELTADEX_DATA_DIR"] = str(data)
         settings.cache_clear()
-        with Deployment(with_free_port(settings())) as deployment, Client(deployment.url) as client:
+        with (
+            Deployment(with_free_port(settings())) as deployment,
+            Client(deployment.url, deployment.admin_key) as client,
+        ):
             pool, mixtures = embed_examples(client)
             rows: list[dict[str, Any]] = []
             for space in client.get("/v1/spaces")["spaces"]:

@@ -42,6 +42,7 @@ from catalog.errors import DatabaseUnavailable
 from catalog.index.follower import IndexFollower
 from tests.support import pico
 from tests.support.hub_server import Answer, ScriptedHub, free_port
+from tests.support.keys import ADMIN_KEY, AS_ADMIN
 
 TIMEOUT = 1_800.0  # seconds
 POLL_INTERVAL = 0.05  # seconds
@@ -57,6 +58,7 @@ SETTINGS = {
     "DELTADEX_HEARTBEAT_TIMEOUT": "4",
     "DELTADEX_SWEEP_INTERVAL": "1",
     "DELTADEX_REDELIVER_AFTER": "2",
+    "ADMIN_API_KEY": ADMIN_KEY,
 }
 
 
@@ -160,7 +162,7 @@ class Run:
 
         def submit() -> None:
             try:
-                with httpx.Client(base_url=self._url, timeout=30) as http:
+                with httpx.Client(base_url=self._url, headers=AS_ADMIN, timeout=30) as http:
                     for number in range(self.plan.jobs):
                         self.wait_until(lambda: self.count("state = 'queued'") < MAX_QUEUED)
                         self.wait_until(partial(self._post, http, repo_id_of(number)))

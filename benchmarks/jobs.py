@@ -35,6 +35,7 @@ from app.deployment.embedded import EmbeddedServers
 from catalog.database import Database
 from catalog.jobs.repository import claims, workers
 from catalog.queue import ENCODE_QUEUE
+from tests.support.keys import ADMIN_KEY, add_key
 
 BATCH = 8
 PORT = 18_641
@@ -107,9 +108,13 @@ def measure_write(database: Database, rounds: int) -> list[float]:
     return [_milliseconds(write) for _ in range(rounds)]
 
 
+def key_of(client: int) -> str:
+    return f"the key of client {client}"
+
+
 def measure_posts(url: str, posts: int, clients: int) -> list[float]:
     def submit(client: int) -> list[float]:
-        with httpx.Client(base_url=url, headers={"X-API-Key": f"a long key of client {client}"}) as http:
+        with httpx.Client(base_url=url, headers={"X-API-Key": key_of(client)}) as http:
 
             def post(number: int) -> None:
                 repo_id = f"new/of-{clients}-{client}-{number}"
@@ -143,10 +148,12 @@ def api_process() -> Iterator[str]:
 def run(jobs: int, rounds: int, posts: int, clients: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder, EmbeddedServers(Path(folder) / "servers") as servers:
         environment = {"DATABASE_URL": servers.database_url, "REDIS_URL": servers.redis_url}
-        os.environ.update(environment, DELTADEX_DATA_DIR=folder, DELTADEX_RATE_LIMIT="0")
+        os.environ.update(environment, DELTADEX_DATA_DIR=folder, DELTADEX_RATE_LIMIT="0", ADMIN_API_KEY=ADMIN_KEY)
         processes.migrate(servers.database_url)
         database = Database(servers.database_url)
         fill(database, jobs)
+        for client in range(clients):
+            add_key(database, key_of(client))
         with api_process() as url:
             sequential, concurrent = measure_posts(url, posts, 1), measure_posts(url, posts, clients)
         claim_times, statement_times = measure_claims(database, rounds), measure_statement(database, rounds)

@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     # units of requests a minute per API key, or per address without one (`app.api.rate_limits`); 0: no limit
     rate_limit: int = Field(6_000, ge=0)
     event_retention: float = 86_400.0  # seconds that job events are kept
+    audit_retention: float = Field(7_776_000.0, gt=0)  # seconds that acts are kept in the audit log
     retry_base: float = 2.0  # seconds before the first retry; doubles with every retry
     heartbeat_interval: float = 5.0  # seconds
     heartbeat_timeout: float = 30.0  # seconds without a heartbeat until a worker counts as dead
@@ -75,9 +76,12 @@ class Settings(BaseSettings):
 
     api_key: SecretStr | None = None  # sent by the command line
     user_token: SecretStr | None = None  # Hub token that the command line sends with submissions
-    # None: only requests from loopback may use the admin routes
+    # the key of the first admin, who creates the others
     admin_api_key: SecretStr | None = Field(None, validation_alias="ADMIN_API_KEY")
     webhook_secret: SecretStr | None = None  # sent by the Hub with each event; None: webhooks are rejected
+    anonymous_reading: bool = True  # requests without an API key may read what is public
+    # names under which the API answers, besides `localhost` and addresses; `*`: all
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     crawl_queue: int = Field(1_000, ge=100)  # queued jobs at which crawls pause
     refresh_debounce: float = 30.0  # seconds without new vectors before clusters and map are recomputed
     refresh_share: float = 0.02  # share of a space's models that must have changed before that
@@ -100,10 +104,10 @@ class Settings(BaseSettings):
             raise Misconfigured(f"{name} has {length} characters and needs at least {MIN_KEY_LENGTH}. {KEY_ADVICE}")
         return secret
 
-    @field_validator("features", mode="before")
+    @field_validator("features", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
     @property
     def bases_dir(self) -> Path:
@@ -125,6 +129,21 @@ class Settings(BaseSettings):
         because workers check only once per heartbeat interval.
         """
         return max(self.heartbeat_timeout - self.heartbeat_interval, self.heartbeat_timeout / 2)
+
+    @property
+    def admin_key_file(self) -> Path:
+        """The admin key that `deltadex up` creates if ADMIN_API_KEY is not set; readable by its user alone."""
+        return self.data_dir / "admin.key"
+
+    def cli_key(self) -> str | None:
+        """The API key that the command line sends: DELTADEX_API_KEY, ADMIN_API_KEY, or that of `deltadex up` here."""
+        for key in (self.api_key, self.admin_api_key):
+            if key is not None:
+                return key.get_secret_value()
+        try:
+            return self.admin_key_file.read_text().strip() or None
+        except OSError:
+            return None
 
     @property
     def run_file(self) -> Path:

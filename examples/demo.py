@@ -63,7 +63,10 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit after the table")
     check = parser.parse_args().check
     try:
-        with Deployment(with_free_port(settings())) as deployment, Client(deployment.url) as client:
+        with (
+            Deployment(with_free_port(settings())) as deployment,
+            Client(deployment.url, deployment.admin_key) as client,
+        ):
             passed = run(client)
             console.out.print(f"API      {deployment.url}\nOpenAPI  {deployment.url}/docs")
             if not check:

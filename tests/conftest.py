@@ -34,6 +34,7 @@ from tests.support.hub_server import (
     hub_server,  # noqa: F401  (fixtures)
     scripted_hub,  # noqa: F401  (fixtures)
 )
+from tests.support.keys import ADMIN_KEY
 from tests.support.ports import free_port
 from workers.encoding import encoder
 from workers.encoding.continuations import CONTINUATIONS, Continuations
@@ -66,6 +67,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer
         patch.setenv("REDIS_URL", running.redis_url)
         patch.setenv("DELTADEX_RATE_LIMIT", "0")  # all tests of a minute have the same address
         patch.setenv("DELTADEX_DATA_DIR", str(tmp_path_factory.mktemp("data")))
+        patch.setenv("ADMIN_API_KEY", ADMIN_KEY)
         settings.cache_clear()
         if external_database is None:
             _disable_durability(running.database_url)

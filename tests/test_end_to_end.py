@@ -70,7 +70,7 @@ def deployment(conf: Settings) -> Iterator[Deployment]:
 
 @pytest.fixture
 def client(deployment: Deployment) -> Iterator[Client]:
-    with Client(deployment.url) as client:
+    with Client(deployment.url, deployment.admin_key) as client:
         yield client
 
 

@@ -30,13 +30,14 @@ from catalog.settings import Settings, settings
 from catalog.tables import Base
 from tests.support import pico
 from tests.support.hub_server import Answer, ScriptedHub
+from tests.support.keys import add_key
 from tests.support.ports import free_port
 from tests.support.servers import EXTERNAL
 from tests.support.waiting import wait_until
 
 TOKEN = "hf_recognizableTokenOfAUser"
 ENCODINGS = [TOKEN.encode(), TOKEN.encode().hex().encode(), base64.b64encode(TOKEN.encode()).rstrip(b"=")[:-1]]
-KEY = {"X-API-Key": "a long key of one user"}
+KEY = "a long key of one user"
 
 
 def contains_token(content: bytes) -> bool:
@@ -84,7 +85,7 @@ def make_settings(
         "HF_ENDPOINT": scripted_hub.url,
         "DELTADEX_DATA_DIR": str(data),
         "DELTADEX_PORT": str(free_port()),
-        "DELTADEX_API_KEY": KEY["X-API-Key"],
+        "DELTADEX_API_KEY": KEY,
         "DELTADEX_SWEEP_INTERVAL": "0.5",
         "DELTADEX_RETRY_BASE": "0.1",
         "DELTADEX_MAX_ATTEMPTS": "2",
@@ -167,6 +168,7 @@ def test_token_is_found_nowhere_after_jobs_of_every_outcome(conf: Settings, scri
             name: add(f"o/{name}", deployment.url) for name in ("fine", "refused", "gated", "away", "odd", "broken")
         }
         with Client(deployment.url, KEY) as client:
+            add_key(Database(deployment.servers.database_url), KEY)
             responses = json.dumps([client.get(f"/v1/jobs/{job['id']}") for job in jobs.values()])
         tables, broker = dump_tables(deployment.servers.database_url), dump_broker(deployment.servers.redis_url)
         command_log.close()

@@ -76,6 +76,7 @@ def run_sweep() -> None:
         redeliver_after=conf.redeliver_after,
         max_worker_deaths=conf.max_worker_deaths,
         event_retention=conf.event_retention,
+        audit_retention=conf.audit_retention,
         token_max_age=conf.token_max_age,
     )
     if result.released or result.enqueued:

@@ -20,13 +20,21 @@ from catalog.errors import (
     AmbiguousTerm,
     BodyTooLarge,
     CatalogError,
+    CrossSite,
     DatabaseUnavailable,
+    HostNotAllowed,
     InvalidExpression,
     InvalidInput,
+    KeyExpired,
+    KeyRequired,
+    KeyRevoked,
+    KeyUnknown,
     MergeNotFinished,
     RateLimited,
+    RoleRequired,
     TaskNotFinished,
     TermNotFound,
+    Unauthorized,
     Unavailable,
     ZeroVector,
 )
@@ -37,6 +45,9 @@ MAX_TEXT = 300  # characters of a field's name or message; a name may be as long
 
 # raised when an expression is evaluated
 EXPRESSION_ERRORS = (InvalidExpression, TermNotFound, TaskNotFinished, MergeNotFinished, AmbiguousTerm, ZeroVector)
+
+# raised before a route runs
+ACCESS_ERRORS = (KeyRequired, KeyUnknown, KeyExpired, KeyRevoked, RoleRequired, HostNotAllowed, CrossSite)
 
 # errors of the framework about the body, by status
 _BODY_ERRORS = {
@@ -69,7 +80,9 @@ class Problem(BaseModel):
 def problems(*errors: type[CatalogError]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI `responses` of a route that may raise these errors, besides the errors that any route may raise."""
     by_status: dict[int, list[type[CatalogError]]] = {}
-    common: tuple[type[CatalogError], ...] = (InvalidInput, RateLimited, CatalogError, DatabaseUnavailable)
+    common: tuple[type[CatalogError], ...] = (
+        InvalidInput, RateLimited, CatalogError, DatabaseUnavailable, *ACCESS_ERRORS,
+    )  # fmt: skip
     for error in (*errors, *common):
         by_status.setdefault(error.status, []).append(error)
     return {
@@ -92,7 +105,7 @@ def install(app: FastAPI) -> None:
 
 def render_error(request: Request, error: CatalogError) -> JSONResponse:
     """The problem document of an error."""
-    headers = {}
+    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
     if isinstance(error, Unavailable) and error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     members: dict[str, Any] = dict(zip(("position", "length"), error.span, strict=True)) if error.span else {}

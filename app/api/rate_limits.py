@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from limits import RateLimitItemPerMinute
@@ -26,6 +26,7 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import render_error
+from catalog.auth.keys import Caller
 from catalog.auth.viewer import hash_key
 from catalog.errors import RateLimited
 from catalog.settings import Settings
@@ -36,6 +37,7 @@ KEY_PREFIX = "deltadex:rate_limits"  # of the keys in Redis
 POLICY = "default"  # the name of the policy in the headers
 REDIS_TIMEOUT = 0.5  # seconds that a request waits for Redis
 OUTAGE_PAUSE = 5.0  # seconds in which Redis is not asked again after it did not answer
+MAX_ACCEPTED = 100_000  # keys
 IPV6_PREFIX = 64  # bits that a network has at least, so that one client can use all addresses with them
 
 DEFAULT_COST = 1  # units
@@ -62,8 +64,6 @@ COSTS: dict[tuple[str, str], int] = {
 }
 _PATTERNS = [(method, compile_path(path)[0], cost) for (method, path), cost in COSTS.items()]
 
-Identify = Callable[[Scope], str]
-
 log = logging.getLogger(__name__)
 
 
@@ -72,16 +72,17 @@ def cost_of(method: str, path: str) -> int:
     return next((cost for name, pattern, cost in _PATTERNS if name == method and pattern.match(path)), DEFAULT_COST)
 
 
-def identify(scope: Scope) -> str:
-    """Who a request counts for: the hash of its API key, or else the address of its client.
+def identify(scope: Scope, accepted: Container[str]) -> str:
+    """Who a request counts for: the hash of its API key if it is one of the `accepted`, or else the address of its
+    client, so that nobody gets more units by sending another invented key each time.
 
-    An IPv6 address counts as its /64. The address is that of the
-    connection: uvicorn replaces it by the one that a proxy forwards only for the proxies of `--forwarded-allow-ips`.
+    An IPv6 address counts as its /64. The address is that of the connection: uvicorn replaces it by the one that a
+    proxy forwards only for the proxies of `--forwarded-allow-ips`.
     """
     headers = Headers(scope=scope)
     scheme, _, bearer = headers.get("Authorization", "").partition(" ")
     key = headers.get(KEY_HEADER) or (bearer.strip() if scheme.lower() == "bearer" else "")
-    return f"key:{hash_key(key)}" if key else f"address:{_network(scope)}"
+    return f"key:{hashed}" if key and (hashed := hash_key(key)) in accepted else f"address:{_network(scope)}"
 
 
 def _network(scope: Scope) -> str:
@@ -165,14 +166,16 @@ class RateLimiter:
 class RateLimitMiddleware:
     """Counts each request for its caller, and refuses those of a caller who has no units left in this minute."""
 
-    def __init__(self, app: ASGIApp, identify: Identify = identify) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._identify = identify
+        self._accepted: set[str] = set()  # hashes of keys that this process has accepted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})  # in which a route leaves its caller
         usage = await self._count(scope) if scope["type"] == "http" else None
         if usage is None:
             await self._app(scope, receive, send)
+            self._remember(scope["state"].get("caller"))
             return
 
         async def send_with_headers(message: Message) -> None:
@@ -189,6 +192,13 @@ class RateLimitMiddleware:
             await render_error(Request(scope), error)(scope, receive, send_with_headers)
         else:
             await self._app(scope, receive, send_with_headers)
+            self._remember(scope["state"].get("caller"))
+
+    def _remember(self, caller: Caller | None) -> None:
+        if caller is not None and caller.viewer.submitter is not None:
+            if len(self._accepted) >= MAX_ACCEPTED:
+                self._accepted.clear()
+            self._accepted.add(caller.viewer.submitter)
 
     async def _count(self, scope: Scope) -> Usage | None:
         """None if the request is not limited."""
@@ -199,4 +209,4 @@ class RateLimitMiddleware:
         if limiter is None or settings.rate_limit == 0 or cost == 0:
             return None
         # a low limit must not forbid an expensive route
-        return await limiter.count(self._identify(scope), min(cost, settings.rate_limit), settings.rate_limit)
+        return await limiter.count(identify(scope, self._accepted), min(cost, settings.rate_limit), settings.rate_limit)

@@ -11,11 +11,13 @@ from rich.markup import escape
 
 from app.cli import console
 from app.cli.commands import arithmetic as arithmetic_commands
+from app.cli.commands import audit as audit_commands
 from app.cli.commands import clusters as cluster_commands
 from app.cli.commands import crawls as crawl_commands
 from app.cli.commands import curation as curation_commands
 from app.cli.commands import ingest as ingest_commands
 from app.cli.commands import jobs as job_commands
+from app.cli.commands import keys as key_commands
 from app.cli.commands import maps as map_commands
 from app.cli.commands import merges as merge_commands
 from app.cli.commands import models as model_commands
@@ -62,7 +64,7 @@ for command in (
     model_commands.revisions, curation_commands.tag, curation_commands.untag, curation_commands.note,
     curation_commands.alias, arithmetic_commands.compose, task_commands.task, selection_commands.select,
     merge_commands.merge, crawl_commands.crawl, reindex_commands.reindex, job_commands.cancel, job_commands.retry,
-    job_commands.workers, cluster_commands.cluster, removal_commands.remove,
+    job_commands.workers, cluster_commands.cluster, audit_commands.audit, removal_commands.remove,
 ):  # fmt: skip
     cli.command()(command)
 cli.command("map")(map_commands.draw_map)
@@ -74,6 +76,7 @@ for name, group in {
     "crawls": crawl_commands.crawls,
     "reindexes": reindex_commands.reindexes,
     "queue": job_commands.queue,
+    "keys": key_commands.keys,
     "clusters": cluster_commands.clusters,
     "block": removal_commands.block,
     "spaces": removal_commands.spaces,

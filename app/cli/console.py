@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from app.client import ADMIN_KEY_HEADER, API_KEY_HEADER, Client
+from app.client import Client
 from catalog.settings import settings
 
 out = Console()
@@ -24,14 +24,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def connect(api: str | None) -> Client:
-    key = settings().api_key
-    return Client(api or settings().api_url(), {API_KEY_HEADER: key.get_secret_value()} if key else None)
-
-
-def admin_headers() -> dict[str, str]:
-    """The header with ADMIN_API_KEY, if it is set."""
-    key = settings().admin_api_key
-    return {ADMIN_KEY_HEADER: key.get_secret_value()} if key else {}
+    return Client(api or settings().api_url(), settings().cli_key())
 
 
 def print_json(content: object) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import RenderableType
 
-from app.cli.console import Api, AsJson, admin_headers, connect, notes, out, print_json
+from app.cli.console import Api, AsJson, connect, notes, out, print_json
 from app.client import Client
 
 PAGE_SIZE = 200  # rows, the most that the API returns at once
@@ -16,7 +16,7 @@ DEFAULT_LIMIT = 50  # rows
 
 
 def group_with_list(
-    path: str, table: Callable[[Iterable[dict[str, Any]]], RenderableType], *, help: str, as_admin: bool = False
+    path: str, table: Callable[[Iterable[dict[str, Any]]], RenderableType], *, help: str
 ) -> typer.Typer:
     """A command group that, without a subcommand, prints the list that the API returns at a path. The list is in the
     field that is named like the last part of the path.
@@ -34,7 +34,7 @@ def group_with_list(
         if context.invoked_subcommand is not None:
             return
         with connect(api) as client:
-            rows, has_more = list_rows(client, path, field, limit, admin_headers() if as_admin else None)
+            rows, has_more = list_rows(client, path, field, limit)
         if as_json:
             print_json({field: rows, "has_more": has_more})
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import sys
 import time
@@ -28,7 +29,7 @@ START_LIMIT = 60  # seconds until the API is ready
 
 
 class Deployment:
-    """A context manager that runs Deltadex; `url` is the address of the API.
+    """A context manager that runs Deltadex; `url` is the address of the API, and `admin_key` the key of an admin.
 
     Leaving the block takes at most ten seconds. Messages on standard error say which process is still stopping, and a
     second Ctrl-C or SIGTERM has no further effect.
@@ -49,12 +50,14 @@ class Deployment:
             servers = EmbeddedServers(conf.data_dir, conf.database_url, conf.redis_url)
             self.servers = stack.enter_context(servers)
             processes.migrate(servers.database_url)
+            self.admin_key = _admin_key(conf)
             env = {
                 **os.environ,
                 "DATABASE_URL": servers.database_url,
                 "REDIS_URL": servers.redis_url,
                 "DELTADEX_DATA_DIR": str(conf.data_dir.resolve()),
                 "DELTADEX_TOKEN_KEY": _token_key(conf),
+                "ADMIN_API_KEY": self.admin_key,
             }
             stack.callback(conf.run_file.unlink, missing_ok=True)
             addresses = {"database_url": servers.database_url, "redis_url": servers.redis_url, "api_url": self.url}
@@ -125,7 +128,16 @@ def _token_key(conf: Settings) -> str:
     return key_file.read_text().strip()
 
 
+def _admin_key(conf: Settings) -> str:
+    """The key of the first admin: from the settings, or generated once for this data directory."""
+    if conf.admin_api_key is not None:
+        return conf.admin_api_key.get_secret_value()
+    if not conf.admin_key_file.exists():
+        _write_private(conf.admin_key_file, secrets.token_urlsafe(24))
+    return conf.admin_key_file.read_text().strip()
+
+
 def _write_private(path: os.PathLike[str], content: str) -> None:
-    """Write a file that only this user can read: addresses may contain passwords."""
+    """Write a file that only this user can read: it holds keys, or addresses with passwords."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(content)

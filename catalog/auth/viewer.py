@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from catalog.errors import WeakKey
-
-MIN_KEY_LENGTH = 20  # characters of an API key, an admin key or a webhook secret
+MIN_KEY_LENGTH = 20  # characters of ADMIN_API_KEY and the webhook secret
 KEY_ADVICE = "Use a long random one, for example from `openssl rand -hex 16`."
 
 
@@ -16,16 +14,9 @@ def hash_key(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def check_key(key: str) -> str:
-    """Return the API key. Raises `WeakKey` if it is short enough to be guessed."""
-    if len(key) < MIN_KEY_LENGTH:
-        raise WeakKey(f"An API key needs at least {MIN_KEY_LENGTH} characters; this one has {len(key)}. {KEY_ADVICE}")
-    return key
-
-
 @dataclass(frozen=True)
 class Viewer:
-    """The public, the holder of an API key (`submitter` is its hash), or an admin, who can see everything."""
+    """The public, or the holder of an API key (`submitter` is its hash). An admin can see everything."""
 
     submitter: str | None = None
     is_admin: bool = False
@@ -37,6 +28,10 @@ class Viewer:
     def can_see(self, owner: str | None) -> bool:
         """Whether this viewer can see a row that belongs to the submitter `owner` (None: to the public)."""
         return owner is None or self.is_admin or owner == self.submitter
+
+    def can_change(self, owner: str | None) -> bool:
+        """Whether this viewer can change a row of the submitter `owner` (None: of no key, so only admins can)."""
+        return self.is_admin or (owner is not None and owner == self.submitter)
 
 
 PUBLIC = Viewer()

@@ -4,11 +4,11 @@ CatalogError
 ├── InvalidInput                    the request or an input file is malformed
 │   ├── InvalidRepoId, InvalidRevision, InvalidCursor, InvalidVector, InvalidProbeSet
 │   ├── InvalidExpression, InvalidName, UnknownFeature, InvalidLabels, InvalidExamples
-│   └── InvalidHubToken, WeakKey, BodyTooLarge
+│   └── InvalidHubToken, BodyTooLarge
 ├── NotFound                        unknown id or name
 │   ├── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
 │   ├── ReindexNotFound, TermNotFound, VectorNotFound, TaskNotFound, MergeNotFound, ArchiveNotFound
-│   └── SelectionNotFound, BlockNotFound, AliasNotFound
+│   └── SelectionNotFound, BlockNotFound, AliasNotFound, KeyNotFound
 ├── Conflict                        valid, but in conflict with the current state
 │   ├── NotIndexed, NoShift, SpaceRequired, BaseRequired, SpaceMismatch, NameTaken, AlreadyRunning
 │   ├── AmbiguousTerm, ZeroVector, TooManyVectors, TooManyTags, TooManyAliases, TaskNotFinished
@@ -25,7 +25,10 @@ CatalogError
 │   ├── ShapeMismatch, BaseUnresolved, UnsupportedBase, NativeLibraryFailed
 │   └── Quarantined, ExamplesDeleted, HubTokenExpired, HubTokenRejected
 ├── Forbidden                       the caller lacks permission
-│   └── AdminOnly, AdminKeyRequired, ApiKeyRequired, HubTokensDisabled, WebhookDisabled, InvalidWebhookSecret
+│   ├── RoleRequired, NotYours, HostNotAllowed, CrossSite
+│   └── HubTokensDisabled, WebhookDisabled, InvalidWebhookSecret
+├── Unauthorized                    the API key is missing or not accepted
+│   └── KeyRequired, KeyUnknown, KeyExpired, KeyRevoked
 ├── Misconfigured                   the settings cannot be applied on this machine
 │   └── MissingExtra, ServerFailed
 └── Unavailable                     transient; an ingest is retried with backoff
@@ -88,12 +91,9 @@ from catalog.errors.ingests import (
     UnsupportedBase,
 )
 from catalog.errors.requests import (
-    AdminKeyRequired,
-    AdminOnly,
     AliasNotFound,
     AlreadyRunning,
     AmbiguousTerm,
-    ApiKeyRequired,
     ArchiveNotFound,
     BaseRequired,
     BlockNotFound,
@@ -103,8 +103,10 @@ from catalog.errors.requests import (
     Conflict,
     CrawlFinished,
     CrawlNotFound,
+    CrossSite,
     ExamplesNotKept,
     Forbidden,
+    HostNotAllowed,
     HubTokenRequired,
     HubTokensDisabled,
     InvalidCursor,
@@ -121,6 +123,11 @@ from catalog.errors.requests import (
     InvalidWebhookSecret,
     JobFinished,
     JobNotFound,
+    KeyExpired,
+    KeyNotFound,
+    KeyRequired,
+    KeyRevoked,
+    KeyUnknown,
     MapNotReady,
     MergeNotFinished,
     MergeNotFound,
@@ -130,11 +137,13 @@ from catalog.errors.requests import (
     NotFound,
     NotIndexed,
     NotRetriable,
+    NotYours,
     ReindexActive,
     ReindexFinished,
     ReindexIncomplete,
     ReindexNotFound,
     ReindexNotReady,
+    RoleRequired,
     RunNotFound,
     SelectionNotFound,
     SpaceMismatch,
@@ -147,21 +156,18 @@ from catalog.errors.requests import (
     TooManyAliases,
     TooManyTags,
     TooManyVectors,
+    Unauthorized,
     UnknownFeature,
     VectorNotFound,
-    WeakKey,
     WebhookDisabled,
     ZeroVector,
 )
 from catalog.errors.root import CatalogError, first_line
 
 __all__ = [
-    "AdminKeyRequired",
-    "AdminOnly",
     "AliasNotFound",
     "AlreadyRunning",
     "AmbiguousTerm",
-    "ApiKeyRequired",
     "ArchiveNotFound",
     "BaseModelCorrupted",
     "BaseRequired",
@@ -175,6 +181,7 @@ __all__ = [
     "CorruptWeights",
     "CrawlFinished",
     "CrawlNotFound",
+    "CrossSite",
     "DatabaseUnavailable",
     "DiskFull",
     "DownloadStopped",
@@ -185,6 +192,7 @@ __all__ = [
     "FolderUnreadable",
     "Forbidden",
     "GatedRepo",
+    "HostNotAllowed",
     "HubRateLimited",
     "HubTokenExpired",
     "HubTokenInvalid",
@@ -211,6 +219,11 @@ __all__ = [
     "InvalidWebhookSecret",
     "JobFinished",
     "JobNotFound",
+    "KeyExpired",
+    "KeyNotFound",
+    "KeyRequired",
+    "KeyRevoked",
+    "KeyUnknown",
     "MapNotReady",
     "MergeIncompatible",
     "MergeNotFinished",
@@ -230,6 +243,7 @@ __all__ = [
     "NotIndexed",
     "NotRetriable",
     "NotRunning",
+    "NotYours",
     "OutOfMemory",
     "PickledWeights",
     "QuantizedWeights",
@@ -244,6 +258,7 @@ __all__ = [
     "RemoteCode",
     "RepoNotFound",
     "RevisionNotFound",
+    "RoleRequired",
     "RunNotFound",
     "SelectionNotFound",
     "ServerFailed",
@@ -260,13 +275,13 @@ __all__ = [
     "TooManyJobs",
     "TooManyTags",
     "TooManyVectors",
+    "Unauthorized",
     "Unavailable",
     "UnknownFeature",
     "UnsafePath",
     "UnsupportedAdapter",
     "UnsupportedBase",
     "VectorNotFound",
-    "WeakKey",
     "WebhookDisabled",
     "WorkerLost",
     "ZeroVector",

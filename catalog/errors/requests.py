@@ -66,11 +66,6 @@ class InvalidHubToken(InvalidInput):
     title = "Invalid Hub token"
 
 
-class WeakKey(InvalidInput):
-    code = "weak_key"
-    title = "API key too short"
-
-
 class BodyTooLarge(InvalidInput):
     status = 413
     code = "body_too_large"
@@ -151,6 +146,11 @@ class SelectionNotFound(NotFound):
 class AliasNotFound(NotFound):
     code = "alias_not_found"
     title = "Alias not found"
+
+
+class KeyNotFound(NotFound):
+    code = "key_not_found"
+    title = "API key not found"
 
 
 class ReindexNotFound(NotFound):
@@ -300,21 +300,52 @@ class Forbidden(CatalogError):
     title = "Forbidden"
 
 
-class AdminOnly(Forbidden):
-    code = "admin_only"
-    title = "For admins only"
+class RoleRequired(Forbidden):
+    code = "role_required"
+    title = "Key with another role required"
 
 
-class AdminKeyRequired(Forbidden):
+class NotYours(Forbidden):
+    code = "not_yours"
+    title = "Belongs to another key"
+
+
+class HostNotAllowed(Forbidden):
+    code = "host_not_allowed"
+    title = "Host not allowed"
+
+
+class CrossSite(Forbidden):
+    code = "cross_site"
+    title = "Request of another site"
+
+
+class Unauthorized(CatalogError):
+    """The request has no API key, or one that is not accepted."""
+
     status = 401
-    code = "admin_key_required"
-    title = "Admin key required"
+    code = "unauthorized"
+    title = "Not authorized"
 
 
-class ApiKeyRequired(Forbidden):
-    status = 401
-    code = "api_key_required"
+class KeyRequired(Unauthorized):
+    code = "key_required"
     title = "API key required"
+
+
+class KeyUnknown(Unauthorized):
+    code = "key_unknown"
+    title = "Unknown API key"
+
+
+class KeyExpired(Unauthorized):
+    code = "key_expired"
+    title = "API key expired"
+
+
+class KeyRevoked(Unauthorized):
+    code = "key_revoked"
+    title = "API key revoked"
 
 
 class HubTokensDisabled(Forbidden):

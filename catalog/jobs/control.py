@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from catalog.auth.viewer import ADMIN, PUBLIC, Viewer
+from catalog.auth.viewer import ADMIN, Viewer
 from catalog.database import Database
-from catalog.errors import HubTokenRequired, JobFinished, NotRetriable, Quarantined
+from catalog.errors import HubTokenRequired, JobFinished, NotRetriable, NotYours, Quarantined
 from catalog.jobs.quotas import Quota
 from catalog.jobs.repository import claims, jobs, queues
 from catalog.jobs.repository.queues import QueueReport
@@ -18,14 +18,15 @@ SUBMIT_AGAIN = "The job used a Hub token, which is not stored. Submit the model 
 MAX_RETRIED_PER_TRANSACTION = 1_000  # jobs
 
 
-def cancel(database: Database, job_id: int, viewer: Viewer = PUBLIC) -> Job:
+def cancel(database: Database, job_id: int, viewer: Viewer = ADMIN) -> Job:
     """Cancel a queued or running job, and return it; from then on no worker can store a result for it. A job that is
     already cancelled is returned unchanged.
 
-    Raises `JobNotFound`, and `JobFinished` if the job is done or failed.
+    Raises `JobNotFound`, `NotYours` unless the viewer submitted the job or is an admin, and `JobFinished` if the job is
+    done or failed.
     """
     with database.transaction() as session:
-        jobs.get(session, job_id, viewer)
+        _check_owner(jobs.get(session, job_id, viewer), viewer)
         cancelled = jobs.cancel(session, job_id)
         job = jobs.get(session, job_id, viewer)
     if not cancelled and job.state != JobState.CANCELLED:
@@ -34,13 +35,14 @@ def cancel(database: Database, job_id: int, viewer: Viewer = PUBLIC) -> Job:
 
 
 def retry(
-    database: Database, job_id: int, quota: Quota | None = None, viewer: Viewer = PUBLIC, *, by_admin: bool = False
+    database: Database, job_id: int, quota: Quota | None = None, viewer: Viewer = ADMIN, *, by_admin: bool = False
 ) -> Job:
     """Queue a failed or cancelled job again as if it were new, with the base that it names. If another job for the same
     model, revision and base is active, that job is returned instead.
 
-    Raises `JobNotFound`, `NotRetriable` if the job is done, `Quarantined` unless `by_admin`, `HubTokenRequired` if the
-    job came with a Hub token (an admin's retry releases such a job from quarantine), and `TooManyJobs`.
+    Raises `JobNotFound`, `NotYours` unless the viewer submitted the job or is an admin, `NotRetriable` if the job is
+    done, `Quarantined` unless `by_admin`, `HubTokenRequired` if the job came with a Hub token (an admin's retry
+    releases such a job from quarantine), and `TooManyJobs`.
     """
     while True:
         try:
@@ -91,6 +93,7 @@ def get_queue(database: Database, name: str) -> QueueReport:
 
 def _retry(session: Session, job_id: int, quota: Quota | None, viewer: Viewer, by_admin: bool) -> Job:
     job = jobs.get(session, job_id, viewer)
+    _check_owner(job, viewer)
     if job.token_at is not None:
         return _retry_private(session, job, viewer, by_admin)
     quarantined = jobs.find_quarantined(session, job.model_id, job.viewer)
@@ -114,6 +117,12 @@ def _retry(session: Session, job_id: int, quota: Quota | None, viewer: Viewer, b
         quota.check(session)
     enqueue_after_commit(session, job_id)
     return jobs.get(session, job_id, viewer)
+
+
+def _check_owner(job: Job, viewer: Viewer) -> None:
+    if not viewer.can_change(job.submitter):
+        whose = "with another API key" if job.submitter else "by a crawl, a webhook, a reindex or an admin"
+        raise NotYours(f"Job {job.id} was submitted {whose}. Ask an admin to change it.")
 
 
 def _retry_private(session: Session, job: Job, viewer: Viewer, by_admin: bool) -> Job:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
-from catalog.auth.repository import access
+from catalog.auth.repository import access, keys
 from catalog.auth.viewer import ADMIN
 from catalog.database import Database
 from catalog.errors import ModelNotFound
 from catalog.jobs.repository import jobs
 from catalog.models.repository import models
-from catalog.tables import Job, Model, ModelAccess, Source
+from catalog.tables import ApiKey, Job, Model, ModelAccess, Source
 from catalog.vectors.repository import feed
 
 
@@ -48,28 +48,31 @@ def reassign_job(session: Session, job: Job, worker_id: int, *, private: bool) -
     return jobs.get(session, job.id, ADMIN)
 
 
-def grant_access(database: Database, repo_id: str, submitter: str) -> Sequence[ModelAccess]:
-    """Grant a submitter access to a private model. Returns all access to it. Raises `ModelNotFound`."""
-    with database.transaction() as session:
-        feed.lock_feed(session)
-        model = _get_private_model(session, repo_id)
-        access.grant(session, model.id, submitter, by_admin=True)
-        return access.list_access(session, model.id)
+def grant_access(database: Database, repo_id: str, prefix: str) -> Sequence[tuple[ModelAccess, ApiKey | None]]:
+    """Grant the API key with a prefix access to a private model. Returns all access to it.
 
-
-def revoke_access(database: Database, repo_id: str, submitter: str) -> Sequence[ModelAccess]:
-    """Revoke a submitter's access to a private model; a later job of that submitter that reads the repo grants it
-    again. Returns the remaining access. Raises `ModelNotFound`.
+    Raises `ModelNotFound` and `KeyNotFound`.
     """
     with database.transaction() as session:
         feed.lock_feed(session)
         model = _get_private_model(session, repo_id)
-        access.revoke(session, model.id, submitter)
+        access.grant(session, model.id, keys.get(session, prefix).hash, by_admin=True)
         return access.list_access(session, model.id)
 
 
-def list_access(database: Database, repo_id: str) -> Sequence[ModelAccess]:
-    """List who has access to a private model. Raises `ModelNotFound`."""
+def revoke_access(database: Database, repo_id: str, prefix: str) -> Sequence[tuple[ModelAccess, ApiKey | None]]:
+    """Revoke an API key's access to a private model; a later job of that key that reads the repo grants it again.
+    Returns the remaining access. Raises `ModelNotFound` and `KeyNotFound`.
+    """
+    with database.transaction() as session:
+        feed.lock_feed(session)
+        model = _get_private_model(session, repo_id)
+        access.revoke(session, model.id, keys.get(session, prefix).hash)
+        return access.list_access(session, model.id)
+
+
+def list_access(database: Database, repo_id: str) -> Sequence[tuple[ModelAccess, ApiKey | None]]:
+    """Which API keys have access to a private model. Raises `ModelNotFound`."""
     with database.transaction() as session:
         return access.list_access(session, _get_private_model(session, repo_id).id)
 

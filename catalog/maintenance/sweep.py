@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from catalog.audit import repository as audit
 from catalog.auth.hub_tokens import DAY, token_expired
 from catalog.database import Database
 from catalog.jobs.recovery import MAX_MESSAGES_PER_SWEEP, recover
@@ -30,10 +31,11 @@ def sweep(
     redeliver_after: float,
     max_worker_deaths: int,
     event_retention: float,
+    audit_retention: float = 90 * DAY,
     token_max_age: float = DAY,
 ) -> SweepResult:
-    """Recover the jobs of dead workers, send lost notifications again, and delete expired events, task examples and
-    Hub tokens. All times in seconds. Safe to run in several processes at once.
+    """Recover the jobs of dead workers, send lost notifications again, and delete expired events, audit entries, task
+    examples and Hub tokens. All times in seconds. Safe to run in several processes at once.
     """
     recovered = recover(database, requeue_after=requeue_after, max_worker_deaths=max_worker_deaths)
     enqueued: list[int] = []
@@ -46,4 +48,5 @@ def sweep(
             enqueue_after_commit(session, job_id)
         tasks.delete_examples(session)
         job_events.delete_expired(session, event_retention, MAX_EVENTS_DELETED_PER_SWEEP)
+        audit.delete_expired(session, audit_retention, MAX_EVENTS_DELETED_PER_SWEEP)
     return SweepResult(recovered.released, enqueued)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from catalog import locks
 from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.database import Database, storable
-from catalog.errors import ApiKeyRequired, InvalidName, InvalidRepoId
+from catalog.errors import InvalidName, InvalidRepoId, KeyRequired
 from catalog.locks import Lock
 from catalog.models.repo_ref import ALIAS_OWNER, RepoRef
 from catalog.models.repository import aliases, curation, models
@@ -33,7 +33,7 @@ def change_tags(
 ) -> CuratedModel:
     """Remove team tags from a model, then add others.
 
-    Raises `ApiKeyRequired`, `InvalidName`, `ModelNotFound`, `TooManyTags`.
+    Raises `KeyRequired`, `InvalidName`, `ModelNotFound`, `TooManyTags`.
     """
     for tag in add:
         _check_tag(tag)
@@ -48,7 +48,7 @@ def change_tags(
 
 
 def set_note(database: Database, repo_id: str, text: str, viewer: Viewer) -> CuratedModel:
-    """Set the note on a model, in place of an earlier one. Raises `ApiKeyRequired`, `ModelNotFound`."""
+    """Set the note on a model, in place of an earlier one. Raises `KeyRequired`, `ModelNotFound`."""
     return _change(
         database,
         repo_id,
@@ -58,14 +58,14 @@ def set_note(database: Database, repo_id: str, text: str, viewer: Viewer) -> Cur
 
 
 def delete_note(database: Database, repo_id: str, viewer: Viewer) -> CuratedModel:
-    """Delete the note on a model, if it has one. Raises `ApiKeyRequired`, `ModelNotFound`."""
+    """Delete the note on a model, if it has one. Raises `KeyRequired`, `ModelNotFound`."""
     return _change(database, repo_id, viewer, lambda session, model, _author: curation.delete_note(session, model.id))
 
 
 def set_alias(database: Database, name: str, repo_id: str, viewer: Viewer) -> tuple[Alias, Model]:
     """Make an alias refer to a model, in place of the model that it referred to for the viewer, in one transaction.
 
-    Raises `ApiKeyRequired`, `InvalidName`, `ModelNotFound`, `TooManyAliases`.
+    Raises `KeyRequired`, `InvalidName`, `ModelNotFound`, `TooManyAliases`.
     """
     _check_alias(name)
     author = _author(viewer)
@@ -78,7 +78,7 @@ def set_alias(database: Database, name: str, repo_id: str, viewer: Viewer) -> tu
 def delete_alias(database: Database, name: str, viewer: Viewer) -> tuple[Alias, Model]:
     """Delete an alias that the viewer knows, and return it with its model.
 
-    Raises `ApiKeyRequired`, `InvalidName`, `AliasNotFound`.
+    Raises `KeyRequired`, `InvalidName`, `AliasNotFound`.
     """
     _check_alias(name)
     _author(viewer)
@@ -107,14 +107,11 @@ def _change(
 
 
 def _author(viewer: Viewer) -> str:
-    """The author of what a viewer writes. Raises `ApiKeyRequired` for the public."""
+    """The author of what a viewer writes. Raises `KeyRequired` for the public."""
     if viewer.is_admin:
         return ADMIN_AUTHOR
     if viewer.submitter is None:
-        raise ApiKeyRequired(
-            "Tags, notes and aliases have an author. Send an API key in the header X-API-Key; the command line sends "
-            "DELTADEX_API_KEY."
-        )
+        raise KeyRequired("Tags, notes and aliases have an author. Send an API key in the header X-API-Key.")
     return viewer.submitter
 
 

@@ -2,6 +2,7 @@
 
 from catalog.tables import model_words as model_words
 from catalog.tables.archives import Archive, ArchivePiece
+from catalog.tables.audit import AuditEntry
 from catalog.tables.base import Base, change_seq, claim_turn, cluster_number, one_of
 from catalog.tables.blocks import Block, BlockKind
 from catalog.tables.crawls import Crawl, CrawlState, FormerName
@@ -17,6 +18,7 @@ from catalog.tables.derived import (
     RunState,
 )
 from catalog.tables.jobs import ACTIVE, RUNNING, TERMINAL, Job, JobEvent, JobState, PausedQueue, Priority, Worker
+from catalog.tables.keys import ApiKey, Role
 from catalog.tables.merges import Merge, MergeVector
 from catalog.tables.models import (
     BaseActivations,
@@ -41,8 +43,10 @@ __all__ = [
     "RUNNING",
     "TERMINAL",
     "Alias",
+    "ApiKey",
     "Archive",
     "ArchivePiece",
+    "AuditEntry",
     "Base",
     "BaseActivations",
     "BaseProof",
@@ -72,6 +76,7 @@ __all__ = [
     "ReindexMove",
     "ReindexState",
     "Revision",
+    "Role",
     "RunState",
     "Selection",
     "Source",

@@ -13,6 +13,7 @@ from app.main import create_app
 from catalog.database import Database
 from catalog.settings import settings
 from tests.support.api import url  # noqa: F401  (a fixture)
+from tests.support.keys import AS_ADMIN
 from tests.support.waiting import wait_until
 
 
@@ -24,9 +25,9 @@ def application(servers: EmbeddedServers) -> FastAPI:
 
 @pytest.fixture
 def api(application: FastAPI, database: Database) -> Iterator[TestClient]:
-    """A client of the app. The app reads the change feed when it starts, and when a test calls `refresh`."""
+    """An admin's client of the app. The app reads the change feed when it starts, and when a test calls `refresh`."""
     conf = application.state.settings
-    with TestClient(application) as client:
+    with TestClient(application, "http://localhost", headers=AS_ADMIN) as client:
         wait_until(lambda: client.app.state.services.index.loaded, "the change feed is read")
         yield client
     application.state.settings = conf  # tests may replace them

@@ -19,6 +19,7 @@ from catalog.database import Database
 from catalog.errors import DatabaseUnavailable
 from catalog.settings import settings
 from tests.support import catalog as entries
+from tests.support.keys import AS_ADMIN
 from tests.support.outage import missing_table
 from tests.support.problem_documents import documented_problem
 from tests.support.waiting import wait_until
@@ -103,7 +104,8 @@ def test_background_threads_survive_any_error(
 ):
     entries.put(database, "a/one", [1, 0])
     entries.put(database, "a/two", [1, 1])
-    with TestClient(create_app(settings().model_copy(update={"feed_interval": 0.01}))) as api:
+    conf = settings().model_copy(update={"feed_interval": 0.01})
+    with TestClient(create_app(conf), "http://localhost", headers=AS_ADMIN) as api:
         wait_for_neighbors(api, "a/one", ["a/two"])
         with missing_table(database, table):
             wait_until(lambda: message in caplog.text, "the thread has failed once")

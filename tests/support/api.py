@@ -6,20 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 from fastapi.testclient import TestClient
-from pydantic import SecretStr
 
 from app.main import create_app
 from catalog.database import Database
 from catalog.settings import settings
 from tests.support.serving import serving
-
-ADMIN_KEY = "the API key of an admin"
-
-
-def as_admin(api: TestClient) -> dict[str, str]:
-    """The headers of an admin, whose key is set."""
-    api.app.state.settings = api.app.state.settings.model_copy(update={"admin_api_key": SecretStr(ADMIN_KEY)})
-    return {"X-Admin-Key": ADMIN_KEY}
 
 
 def refresh(api: TestClient) -> None:

@@ -29,6 +29,7 @@ from catalog.errors import DatabaseUnavailable
 from catalog.vectors.repository import feed
 from tests.support import pico
 from tests.support.hub_server import ScriptedHub
+from tests.support.keys import ADMIN_KEY, AS_ADMIN
 from tests.support.waiting import wait_until
 
 POSTGRES, REDIS, HUB, API, WORKER_ONE, WORKER_TWO = (f"10.77.0.{number}" for number in range(1, 7))
@@ -43,6 +44,7 @@ SETTINGS = {
     "DELTADEX_REDELIVER_AFTER": "2",
     "DELTADEX_HUB_TIMEOUT": "3",
     "DELTADEX_HUB_RATE": "0",
+    "ADMIN_API_KEY": ADMIN_KEY,
 }
 
 Process = subprocess.Popen[bytes]
@@ -55,7 +57,9 @@ class Hosts:
     hub: ScriptedHub
     database: Database
     pids: dict[str, int] = field(default_factory=dict)
-    http: httpx.Client = field(default_factory=lambda: httpx.Client(base_url=f"http://{API}:8000", trust_env=False))
+    http: httpx.Client = field(
+        default_factory=lambda: httpx.Client(base_url=f"http://{API}:8000", headers=AS_ADMIN, trust_env=False)
+    )
 
     def publish(self, name: str, seed: int, folder: Path) -> None:
         self.hub.publish(name, files_of(pico.make_adapter(folder / name, seed=seed)))

@@ -8,8 +8,7 @@ from fastapi import APIRouter, Query, status
 
 from app.api import pagination
 from app.api import schemas as shared_schemas
-from app.api.auth.admin import ADMIN_ERRORS, admin
-from app.api.auth.viewer import ViewerDep
+from app.api.auth.caller import ViewerDep
 from app.api.clusters import schemas
 from app.api.limits import no_query
 from app.api.problems import problems
@@ -26,7 +25,6 @@ from catalog.errors import (
     ModelNotFound,
     RunNotFound,
     SpaceNotFound,
-    WeakKey,
 )
 from catalog.models.repo_ref import RepoRef
 
@@ -39,7 +37,7 @@ def list_clusters(query: Annotated[shared_schemas.SpaceQuery, Query()], services
     return schemas.Clusters.from_run(cluster_service.list_clusters(services.database, query.space))
 
 
-@router.get("/clusters/runs", responses=problems(InvalidCursor, SpaceNotFound, WeakKey))
+@router.get("/clusters/runs", responses=problems(InvalidCursor, SpaceNotFound))
 def list_cluster_runs(
     query: Annotated[schemas.ClusterRunsQuery, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> schemas.ClusterRuns:
@@ -53,7 +51,7 @@ def list_cluster_runs(
     )
 
 
-@router.get("/clusters/runs/{run_id}", dependencies=[no_query], responses=problems(RunNotFound, WeakKey))
+@router.get("/clusters/runs/{run_id}", dependencies=[no_query], responses=problems(RunNotFound))
 def get_cluster_run(run_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.ClusterRun:
     """Get a cluster run: its stage while it runs, its metrics once it is done."""
     return schemas.ClusterRun.from_row(*cluster_service.get_run(services.database, run_id), viewer)
@@ -100,7 +98,7 @@ def list_cluster_members(
 @router.get(
     "/models/{owner}/{name}/cluster",
     tags=["models"],
-    responses=problems(ModelNotFound, InvalidRepoId, ClustersNotReady, SpaceNotFound, WeakKey),
+    responses=problems(ModelNotFound, InvalidRepoId, ClustersNotReady, SpaceNotFound),
 )
 def get_model_cluster(
     owner: OwnerName,
@@ -119,8 +117,8 @@ def get_model_cluster(
     "/admin/clusters/runs",
     tags=["admin"],
     status_code=status.HTTP_202_ACCEPTED,
-    dependencies=[no_query, admin],
-    responses=problems(SpaceNotFound, BodyTooLarge, *ADMIN_ERRORS),
+    dependencies=[no_query],
+    responses=problems(SpaceNotFound, BodyTooLarge),
 )
 def request_cluster_run(request: schemas.ClusterRunRequest, services: ServicesDep) -> schemas.ClusterRun:
     """Enqueue a cluster run of a space. If one is already queued or running, that run is returned."""

@@ -7,7 +7,6 @@ from typing import Annotated
 from fastapi import APIRouter, Query, status
 
 from app.api import pagination
-from app.api.auth.admin import ADMIN_ERRORS, admin
 from app.api.crawls import schemas
 from app.api.limits import no_query
 from app.api.problems import problems
@@ -23,21 +22,24 @@ from catalog.errors import (
 )
 from catalog.hub_sync import crawls as crawl_service
 
-router = APIRouter(prefix="/v1/admin/crawls", tags=["admin"], dependencies=[admin])
+router = APIRouter(
+    prefix="/v1/admin/crawls",
+    tags=["admin"],
+)
 
 
 @router.post(
     "",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
-    responses=problems(InvalidRepoId, BodyTooLarge, *ADMIN_ERRORS),
+    responses=problems(InvalidRepoId, BodyTooLarge),
 )
 def create_crawl(request: schemas.CrawlRequest, services: ServicesDep) -> schemas.Crawl:
     """Create a crawl, which queues the new and changed repos in a list of the Hub."""
     return schemas.Crawl.from_row(crawl_service.create(services.database, request.source(), request.limits()))
 
 
-@router.get("", responses=problems(InvalidCursor, *ADMIN_ERRORS))
+@router.get("", responses=problems(InvalidCursor))
 def list_crawls(query: Annotated[PageQuery, Query()], services: ServicesDep) -> schemas.Crawls:
     """List all crawls, newest first."""
     crawls = crawl_service.list_page(services.database, before=pagination.decode(query.cursor), limit=query.limit)
@@ -45,31 +47,25 @@ def list_crawls(query: Annotated[PageQuery, Query()], services: ServicesDep) -> 
     return schemas.Crawls(crawls=[schemas.Crawl.from_row(crawl) for crawl in crawls], next_cursor=next_cursor)
 
 
-@router.get("/{crawl_id}", dependencies=[no_query], responses=problems(CrawlNotFound, *ADMIN_ERRORS))
+@router.get("/{crawl_id}", dependencies=[no_query], responses=problems(CrawlNotFound))
 def get_crawl(crawl_id: Id, services: ServicesDep, settings: SettingsDep) -> schemas.Crawl:
     """Get a crawl, its progress and its estimated cost."""
     return schemas.Crawl.from_row(*crawl_service.get(services.database, crawl_id, settings.heartbeat_timeout))
 
 
-@router.post(
-    "/{crawl_id}/pause", dependencies=[no_query], responses=problems(CrawlNotFound, CrawlFinished, *ADMIN_ERRORS)
-)
+@router.post("/{crawl_id}/pause", dependencies=[no_query], responses=problems(CrawlNotFound, CrawlFinished))
 def pause_crawl(crawl_id: Id, services: ServicesDep) -> schemas.Crawl:
     """Pause a crawl after the last stored page. Queued jobs stay queued."""
     return schemas.Crawl.from_row(crawl_service.pause(services.database, crawl_id))
 
 
-@router.post(
-    "/{crawl_id}/resume", dependencies=[no_query], responses=problems(CrawlNotFound, CrawlFinished, *ADMIN_ERRORS)
-)
+@router.post("/{crawl_id}/resume", dependencies=[no_query], responses=problems(CrawlNotFound, CrawlFinished))
 def resume_crawl(crawl_id: Id, services: ServicesDep) -> schemas.Crawl:
     """Continue a paused or failed crawl where it stopped."""
     return schemas.Crawl.from_row(crawl_service.resume(services.database, crawl_id))
 
 
-@router.post(
-    "/{crawl_id}/cancel", dependencies=[no_query], responses=problems(CrawlNotFound, CrawlFinished, *ADMIN_ERRORS)
-)
+@router.post("/{crawl_id}/cancel", dependencies=[no_query], responses=problems(CrawlNotFound, CrawlFinished))
 def cancel_crawl(crawl_id: Id, services: ServicesDep) -> schemas.Crawl:
     """Cancel a crawl and its recurrence. Queued jobs stay queued."""
     return schemas.Crawl.from_row(crawl_service.cancel(services.database, crawl_id))

@@ -9,14 +9,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from app.api.auth.viewer import ViewerDep
+from app.api.auth.caller import ViewerDep
 from app.api.jobs import detail_schemas as job_detail_schemas
 from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.schemas import Id
 from app.api.services.services import ServicesDep
 from catalog.auth.viewer import Viewer
-from catalog.errors import DatabaseUnavailable, InvalidCursor, JobNotFound, WeakKey
+from catalog.errors import DatabaseUnavailable, InvalidCursor, JobNotFound
 from catalog.jobs import service as job_service
 from catalog.jobs.service import Event, EventCursor, EventSubscription
 from catalog.jobs.submissions import is_finished
@@ -41,9 +41,7 @@ def _subscribe_to_job(
     return job_service.subscribe_to_job(services.database, job_id, _parse_cursor(last_event_id), viewer)
 
 
-@router.get(
-    "/events", dependencies=[no_query], responses=problems(InvalidCursor, WeakKey), response_class=EventSourceResponse
-)
+@router.get("/events", dependencies=[no_query], responses=problems(InvalidCursor), response_class=EventSourceResponse)
 async def stream_all_events(
     start: Annotated[EventSubscription, Depends(_subscribe)], services: ServicesDep, viewer: ViewerDep
 ) -> AsyncIterator[ServerSentEvent]:
@@ -64,7 +62,7 @@ async def stream_all_events(
 @router.get(
     "/{job_id}/events",
     dependencies=[no_query],
-    responses=problems(InvalidCursor, JobNotFound, WeakKey),
+    responses=problems(InvalidCursor, JobNotFound),
     response_class=EventSourceResponse,
 )
 async def stream_job_events(

@@ -7,8 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, status
 
 from app.api import pagination
-from app.api.auth.submitter import QuotaDep
-from app.api.auth.viewer import ViewerDep
+from app.api.auth.caller import QuotaDep, ViewerDep
 from app.api.jobs import detail_schemas as job_detail_schemas
 from app.api.jobs import schemas
 from app.api.limits import no_query
@@ -21,9 +20,9 @@ from catalog.errors import (
     JobFinished,
     JobNotFound,
     NotRetriable,
+    NotYours,
     Quarantined,
     TooManyJobs,
-    WeakKey,
 )
 from catalog.jobs import control as job_control
 from catalog.jobs import service as job_service
@@ -31,7 +30,7 @@ from catalog.jobs import service as job_service
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
-@router.get("", responses=problems(InvalidCursor, WeakKey))
+@router.get("", responses=problems(InvalidCursor))
 def list_jobs(query: Annotated[schemas.JobsQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Jobs:
     """List jobs, newest first."""
     before = pagination.decode(query.cursor)
@@ -40,13 +39,13 @@ def list_jobs(query: Annotated[schemas.JobsQuery, Query()], services: ServicesDe
     return schemas.Jobs(jobs=[schemas.Job.from_row(job, viewer) for job in jobs], next_cursor=next_cursor)
 
 
-@router.get("/{job_id}", dependencies=[no_query], responses=problems(JobNotFound, WeakKey))
+@router.get("/{job_id}", dependencies=[no_query], responses=problems(JobNotFound))
 def get_job(job_id: Id, services: ServicesDep, viewer: ViewerDep) -> job_detail_schemas.JobDetail:
     """Get a job: its state, progress, error if it failed, and the history of its attempts."""
     return job_detail_schemas.JobDetail.from_row(job_service.get(services.database, job_id, viewer), viewer)
 
 
-@router.post("/{job_id}/cancel", dependencies=[no_query], responses=problems(JobNotFound, JobFinished, WeakKey))
+@router.post("/{job_id}/cancel", dependencies=[no_query], responses=problems(JobNotFound, JobFinished, NotYours))
 def cancel_job(job_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Job:
     """Cancel a queued or running job; no result of it is stored. A cancelled job is returned unchanged."""
     return schemas.Job.from_row(job_control.cancel(services.database, job_id, viewer), viewer)
@@ -56,7 +55,7 @@ def cancel_job(job_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.
     "/{job_id}/retry",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
-    responses=problems(JobNotFound, NotRetriable, Quarantined, HubTokenRequired, TooManyJobs, WeakKey),
+    responses=problems(JobNotFound, NotRetriable, NotYours, Quarantined, HubTokenRequired, TooManyJobs),
 )
 def retry_job(job_id: Id, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep) -> schemas.Job:
     """Retry a failed or cancelled job. If another job for the same model and revision is active, that job is returned.

@@ -8,8 +8,7 @@ from fastapi import APIRouter, Query, status
 from fastapi.responses import StreamingResponse
 
 from app.api import pagination, zip_response
-from app.api.auth.submitter import QuotaDep
-from app.api.auth.viewer import ViewerDep
+from app.api.auth.caller import QuotaDep, ViewerDep
 from app.api.limits import no_query
 from app.api.merges import schemas
 from app.api.problems import problems
@@ -29,7 +28,6 @@ from catalog.errors import (
     NotIndexed,
     SpaceMismatch,
     TooManyJobs,
-    WeakKey,
     ZeroVector,
 )
 from catalog.merges import service as merge_service
@@ -42,7 +40,7 @@ PLAN_ERRORS = (InvalidRepoId, ModelNotFound, NotIndexed, MergeIncompatible, Spac
     "",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
-    responses=problems(*PLAN_ERRORS, NameTaken, TooManyJobs, WeakKey),
+    responses=problems(*PLAN_ERRORS, NameTaken, TooManyJobs),
 )
 def create_merge(
     request: schemas.MergeRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep
@@ -56,7 +54,7 @@ def create_merge(
 @router.post(
     "/plan",
     dependencies=[no_query],
-    responses=problems(*PLAN_ERRORS, IndexNotLoaded, WeakKey),
+    responses=problems(*PLAN_ERRORS, IndexNotLoaded),
 )
 def plan_merge(request: schemas.PlanRequest, services: ServicesDep, viewer: ViewerDep) -> schemas.MergePlan:
     """Plan a merge without running it: whether the parts can be merged, the prediction, its neighbors, and warnings."""
@@ -64,7 +62,7 @@ def plan_merge(request: schemas.PlanRequest, services: ServicesDep, viewer: View
     return schemas.MergePlan.from_preview(preview)
 
 
-@router.get("", responses=problems(InvalidCursor, WeakKey))
+@router.get("", responses=problems(InvalidCursor))
 def list_merges(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Merges:
     """List merges, newest first."""
     rows = merge_service.list_page(services.database, viewer, before=pagination.decode(query.cursor), limit=query.limit)
@@ -72,13 +70,13 @@ def list_merges(query: Annotated[PageQuery, Query()], services: ServicesDep, vie
     return schemas.Merges(merges=[schemas.Merge.from_row(*row, viewer) for row in rows], next_cursor=next_cursor)
 
 
-@router.get("/{merge_id}", dependencies=[no_query], responses=problems(MergeNotFound, WeakKey))
+@router.get("/{merge_id}", dependencies=[no_query], responses=problems(MergeNotFound))
 def get_merge(merge_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Merge:
     """Get a merge with the state of its job, and the comparison of its measured vector with the prediction."""
     return schemas.Merge.from_row(*merge_service.get(services.database, merge_id, viewer), viewer)
 
 
-@router.delete("/{merge_id}", dependencies=[no_query], responses=problems(MergeNotFound, WeakKey))
+@router.delete("/{merge_id}", dependencies=[no_query], responses=problems(MergeNotFound))
 def delete_merge(merge_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Merge:
     """Delete a merge with its job and its adapter, and return it."""
     return schemas.Merge.from_row(*merge_service.delete(services.database, merge_id, viewer), viewer)
@@ -88,7 +86,7 @@ def delete_merge(merge_id: Id, services: ServicesDep, viewer: ViewerDep) -> sche
     "/{merge_id}/adapter",
     dependencies=[no_query],
     response_class=StreamingResponse,
-    responses=problems(MergeNotFound, MergeNotFinished, ArchiveNotFound, WeakKey) | zip_response.ZIP_RESPONSES,
+    responses=problems(MergeNotFound, MergeNotFinished, ArchiveNotFound) | zip_response.ZIP_RESPONSES,
 )
 def download_merge_adapter(merge_id: Id, services: ServicesDep, viewer: ViewerDep) -> StreamingResponse:
     """Download the merged adapter as a zip file with weights, config, model card and a config for mergekit. PEFT loads
@@ -97,7 +95,7 @@ def download_merge_adapter(merge_id: Id, services: ServicesDep, viewer: ViewerDe
     return zip_response.zip_response(merge_service.get_adapter(services.database, merge_id, viewer))
 
 
-@router.get("/{merge_id}/neighbors", responses=problems(MergeNotFound, IndexNotLoaded, WeakKey))
+@router.get("/{merge_id}/neighbors", responses=problems(MergeNotFound, IndexNotLoaded))
 def get_merge_neighbors(
     merge_id: Id, query: Annotated[schemas.MergeNeighborsQuery, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> schemas.MergeNeighbors:

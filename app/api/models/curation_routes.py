@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from app.api import pagination
-from app.api.auth.viewer import ViewerDep
+from app.api.auth.caller import ViewerDep
 from app.api.limits import no_query
 from app.api.models import curation_schemas as schemas
 from app.api.problems import problems
@@ -15,7 +15,6 @@ from app.api.schemas import ModelName, OwnerName, PageQuery
 from app.api.services.services import ServicesDep
 from catalog.errors import (
     AliasNotFound,
-    ApiKeyRequired,
     BodyTooLarge,
     InvalidCursor,
     InvalidName,
@@ -23,13 +22,12 @@ from catalog.errors import (
     ModelNotFound,
     TooManyAliases,
     TooManyTags,
-    WeakKey,
 )
 from catalog.models import curation as curation_service
 from catalog.models.repo_ref import RepoRef
 
 router = APIRouter(prefix="/v1", tags=["curation"])
-_WRITE_FAILURES = (ApiKeyRequired, WeakKey, ModelNotFound, InvalidRepoId)
+_WRITE_FAILURES = (ModelNotFound, InvalidRepoId)
 
 AliasName = Annotated[str, Path(max_length=200)]
 
@@ -67,7 +65,7 @@ def delete_note(owner: OwnerName, name: ModelName, services: ServicesDep, viewer
     return schemas.Curation.from_curated(curation_service.delete_note(services.database, repo_id, viewer))
 
 
-@router.get("/aliases", responses=problems(InvalidCursor, WeakKey))
+@router.get("/aliases", responses=problems(InvalidCursor))
 def list_aliases(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Aliases:
     """List the aliases of models, oldest first."""
     rows = curation_service.list_aliases(
@@ -94,7 +92,7 @@ def set_alias(alias: AliasName, target: schemas.AliasTarget, services: ServicesD
 @router.delete(
     "/aliases/{alias}",
     dependencies=[no_query],
-    responses=problems(ApiKeyRequired, WeakKey, AliasNotFound, InvalidName),
+    responses=problems(AliasNotFound, InvalidName),
 )
 def delete_alias(alias: AliasName, services: ServicesDep, viewer: ViewerDep) -> schemas.Alias:
     """Delete an alias, and return it. The model stays."""

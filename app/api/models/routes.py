@@ -9,9 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.api import pagination
 from app.api import schemas as shared_schemas
-from app.api.auth.admin import ADMIN_ERRORS, admin
-from app.api.auth.submitter import QuotaDep, TokenDep
-from app.api.auth.viewer import ViewerDep
+from app.api.auth.caller import QuotaDep, TokenDep, ViewerDep
 from app.api.jobs import schemas as job_schemas
 from app.api.limits import no_query
 from app.api.models import revision_schemas, schemas
@@ -20,7 +18,6 @@ from app.api.schemas import ModelName, OwnerName
 from app.api.search.schemas import Neighbors, NeighborsQuery
 from app.api.services.services import ServicesDep
 from catalog.errors import (
-    ApiKeyRequired,
     BodyTooLarge,
     HubTokensDisabled,
     IndexNotLoaded,
@@ -34,7 +31,6 @@ from catalog.errors import (
     NotIndexed,
     SpaceNotFound,
     TooManyJobs,
-    WeakKey,
 )
 from catalog.jobs import submissions
 from catalog.models import history
@@ -57,10 +53,8 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
             InvalidRevision,
             BodyTooLarge,
             TooManyJobs,
-            ApiKeyRequired,
             InvalidHubToken,
             HubTokensDisabled,
-            WeakKey,
             ModelBlocked,
         ),
         200: {
@@ -90,7 +84,7 @@ async def submit_model(
     return job_schemas.Job.from_row(job)
 
 
-@router.get("", responses=problems(InvalidCursor, WeakKey))
+@router.get("", responses=problems(InvalidCursor))
 def list_models(
     query: Annotated[schemas.ModelsQuery, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> schemas.Models:
@@ -101,7 +95,7 @@ def list_models(
     return schemas.Models(models=[schemas.Model.from_curated(listed) for listed in page], next_cursor=next_cursor)
 
 
-@router.get("/{owner}/{name}", dependencies=[no_query], responses=problems(ModelNotFound, InvalidRepoId, WeakKey))
+@router.get("/{owner}/{name}", dependencies=[no_query], responses=problems(ModelNotFound, InvalidRepoId))
 def get_model(owner: OwnerName, name: ModelName, services: ServicesDep, viewer: ViewerDep) -> schemas.ModelDetail:
     """Get a model: its metadata, current revision, base, and its measurement in each space."""
     repo_id = RepoRef(f"{owner}/{name}").repo_id
@@ -111,8 +105,8 @@ def get_model(owner: OwnerName, name: ModelName, services: ServicesDep, viewer: 
 @router.delete(
     "/{owner}/{name}",
     tags=["admin"],
-    dependencies=[no_query, admin],
-    responses=problems(ModelNotFound, InvalidRepoId, *ADMIN_ERRORS),
+    dependencies=[no_query],
+    responses=problems(ModelNotFound, InvalidRepoId),
 )
 def remove_model(owner: OwnerName, name: ModelName, services: ServicesDep) -> schemas.Removal:
     """Remove a model with its revisions and vectors, its metadata and card, its former names and the access to it. Its
@@ -122,7 +116,7 @@ def remove_model(owner: OwnerName, name: ModelName, services: ServicesDep) -> sc
     return schemas.Removal.model_validate(removal)
 
 
-@router.get("/{owner}/{name}/revisions", responses=problems(ModelNotFound, InvalidRepoId, InvalidCursor, WeakKey))
+@router.get("/{owner}/{name}/revisions", responses=problems(ModelNotFound, InvalidRepoId, InvalidCursor))
 def list_revisions(
     owner: OwnerName,
     name: ModelName,
@@ -140,7 +134,7 @@ def list_revisions(
 
 @router.get(
     "/{owner}/{name}/neighbors",
-    responses=problems(ModelNotFound, InvalidRepoId, NotIndexed, NoShift, SpaceNotFound, IndexNotLoaded, WeakKey),
+    responses=problems(ModelNotFound, InvalidRepoId, NotIndexed, NoShift, SpaceNotFound, IndexNotLoaded),
 )
 def get_model_neighbors(
     owner: OwnerName,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response, status
 
-from app.api.auth.viewer import ViewerDep
+from app.api.auth.caller import ViewerDep
 from app.api.limits import no_query
 from app.api.operations import schemas
 from app.api.problems import problems
 from app.api.services.services import Services, ServicesDep
 from app.api.settings import SettingsDep
 from catalog.auth.viewer import Viewer
-from catalog.errors import DatabaseUnavailable, HubTokenInvalid, WeakKey
+from catalog.errors import DatabaseUnavailable, HubTokenInvalid
 from catalog.index import service as index_service
 from catalog.jobs import service as job_service
 from catalog.queue import broker_answers
@@ -29,7 +29,7 @@ def check_liveness() -> dict[str, str]:
 @router.get(
     "/readyz",
     dependencies=[no_query],
-    responses={**problems(WeakKey), 503: {"model": schemas.Readiness, "description": "A dependency is not ready."}},
+    responses={**problems(), 503: {"model": schemas.Readiness, "description": "A dependency is not ready."}},
 )
 def check_readiness(
     services: ServicesDep, settings: SettingsDep, viewer: ViewerDep, response: Response

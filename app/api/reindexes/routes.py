@@ -7,7 +7,6 @@ from typing import Annotated
 from fastapi import APIRouter, Query, status
 
 from app.api import pagination
-from app.api.auth.admin import ADMIN_ERRORS, admin
 from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.reindexes import schemas
@@ -28,21 +27,24 @@ from catalog.errors import (
 from catalog.reindexes import cutover, readiness
 from catalog.reindexes import service as reindex_service
 
-router = APIRouter(prefix="/v1/admin/reindexes", tags=["admin"], dependencies=[admin])
+router = APIRouter(
+    prefix="/v1/admin/reindexes",
+    tags=["admin"],
+)
 
 
 @router.post(
     "",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
-    responses=problems(SpaceNotFound, InvalidRepoId, ReindexActive, BodyTooLarge, *ADMIN_ERRORS),
+    responses=problems(SpaceNotFound, InvalidRepoId, ReindexActive, BodyTooLarge),
 )
 def create_reindex(request: schemas.ReindexRequest, services: ServicesDep) -> schemas.Reindex:
     """Measure models again, into new spaces beside the serving ones. One reindex may be active at a time."""
     return schemas.Reindex.from_row(reindex_service.create(services.database, request.selection()))
 
 
-@router.get("", responses=problems(InvalidCursor, *ADMIN_ERRORS))
+@router.get("", responses=problems(InvalidCursor))
 def list_reindexes(query: Annotated[PageQuery, Query()], services: ServicesDep) -> schemas.Reindexes:
     """List all reindexes, newest first."""
     rows = reindex_service.list_page(services.database, before=pagination.decode(query.cursor), limit=query.limit)
@@ -50,14 +52,14 @@ def list_reindexes(query: Annotated[PageQuery, Query()], services: ServicesDep) 
     return schemas.Reindexes(reindexes=[schemas.Reindex.from_row(row) for row in rows], next_cursor=next_cursor)
 
 
-@router.get("/{reindex_id}", dependencies=[no_query], responses=problems(ReindexNotFound, *ADMIN_ERRORS))
+@router.get("/{reindex_id}", dependencies=[no_query], responses=problems(ReindexNotFound))
 def get_reindex(reindex_id: Id, services: ServicesDep, settings: SettingsDep) -> schemas.Reindex:
     """Get a reindex with its progress: its jobs by state, its failures, and its missing artifacts."""
     progress = readiness.get_progress(services.database, reindex_id, settings.index_exact_bytes)
     return schemas.Reindex.with_progress(progress)
 
 
-@router.get("/{reindex_id}/drift", dependencies=[no_query], responses=problems(ReindexNotFound, *ADMIN_ERRORS))
+@router.get("/{reindex_id}/drift", dependencies=[no_query], responses=problems(ReindexNotFound))
 def get_drift(reindex_id: Id, services: ServicesDep) -> schemas.DriftReport:
     """Report how neighbors change and which models would be lost. Until the reindex is ready, the report covers the
     models that have been measured so far.
@@ -70,7 +72,7 @@ def get_drift(reindex_id: Id, services: ServicesDep) -> schemas.DriftReport:
     "/{reindex_id}/cutover",
     dependencies=[no_query],
     responses=problems(
-        ReindexNotFound, ReindexFinished, ReindexNotReady, ReindexIncomplete, BodyTooLarge, *ADMIN_ERRORS
+        ReindexNotFound, ReindexFinished, ReindexNotReady, ReindexIncomplete, BodyTooLarge
     ),
 )  # fmt: skip
 def cut_over_reindex(
@@ -85,7 +87,7 @@ def cut_over_reindex(
 @router.post(
     "/{reindex_id}/rollback",
     dependencies=[no_query],
-    responses=problems(ReindexNotFound, ReindexFinished, ReindexIncomplete, BodyTooLarge, *ADMIN_ERRORS),
+    responses=problems(ReindexNotFound, ReindexFinished, ReindexIncomplete, BodyTooLarge),
 )
 def roll_back_reindex(reindex_id: Id, request: schemas.Force, services: ServicesDep) -> schemas.Reindex:
     """After the cutover, make the old spaces serve again. Before it, discard the new vectors."""
@@ -95,7 +97,7 @@ def roll_back_reindex(reindex_id: Id, request: schemas.Force, services: Services
 @router.post(
     "/{reindex_id}/cancel",
     dependencies=[no_query],
-    responses=problems(ReindexNotFound, ReindexFinished, *ADMIN_ERRORS),
+    responses=problems(ReindexNotFound, ReindexFinished),
 )
 def cancel_reindex(reindex_id: Id, services: ServicesDep) -> schemas.Reindex:
     """Cancel a reindex before its cutover: its jobs are cancelled, and the new vectors are discarded."""

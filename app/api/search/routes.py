@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from app.api import schemas
-from app.api.auth.viewer import ViewerDep
+from app.api.auth.caller import ViewerDep
 from app.api.limits import no_query
 from app.api.problems import EXPRESSION_ERRORS, problems
 from app.api.search.expression_schemas import ExpressionNeighbors
@@ -23,7 +23,6 @@ from catalog.errors import (
     SpaceMismatch,
     SpaceNotFound,
     SpaceRequired,
-    WeakKey,
 )
 from catalog.models.repo_ref import RepoRef
 from catalog.search import service as search_service
@@ -37,7 +36,7 @@ router = APIRouter(prefix="/v1", tags=["search"])
     dependencies=[no_query],
     responses=problems(
         ModelNotFound, SpaceNotFound, NotIndexed, NoShift, SpaceRequired, SpaceMismatch, InvalidRepoId, InvalidVector,
-        *EXPRESSION_ERRORS, IndexNotLoaded, BodyTooLarge, WeakKey,
+        *EXPRESSION_ERRORS, IndexNotLoaded, BodyTooLarge,
     ),
 )  # fmt: skip
 def search(query: SearchQuery, services: ServicesDep, viewer: ViewerDep) -> ExpressionNeighbors | Neighbors:
@@ -52,7 +51,7 @@ def search(query: SearchQuery, services: ServicesDep, viewer: ViewerDep) -> Expr
 @router.post(
     "/search/batch",
     dependencies=[no_query],
-    responses=problems(SpaceNotFound, InvalidRepoId, IndexNotLoaded, BodyTooLarge, WeakKey),
+    responses=problems(SpaceNotFound, InvalidRepoId, IndexNotLoaded, BodyTooLarge),
 )
 def search_batch(query: BatchQuery, services: ServicesDep, viewer: ViewerDep) -> BatchAnswers:
     """Find the models nearest to each of several indexed models. An error for one of them does not stop the others."""
@@ -64,7 +63,7 @@ def search_batch(query: BatchQuery, services: ServicesDep, viewer: ViewerDep) ->
     )
 
 
-@router.get("/spaces", dependencies=[no_query], responses=problems(WeakKey))
+@router.get("/spaces", dependencies=[no_query], responses=problems())
 def list_spaces(services: ServicesDep, viewer: ViewerDep) -> schemas.Spaces:
     """List the spaces that have vectors, newest first."""
     return schemas.Spaces(

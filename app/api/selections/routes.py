@@ -7,8 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, status
 
 from app.api import pagination
-from app.api.auth.submitter import QuotaDep
-from app.api.auth.viewer import ViewerDep
+from app.api.auth.caller import QuotaDep, ViewerDep
 from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.schemas import Id, PageQuery
@@ -22,7 +21,6 @@ from catalog.errors import (
     TaskNotFinished,
     TaskNotFound,
     TooManyJobs,
-    WeakKey,
 )
 from catalog.selections import service as selection_service
 
@@ -33,7 +31,7 @@ router = APIRouter(prefix="/v1/selections", tags=["selections"])
     "",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
-    responses=problems(TaskNotFound, TaskNotFinished, ExamplesNotKept, BodyTooLarge, TooManyJobs, WeakKey),
+    responses=problems(TaskNotFound, TaskNotFinished, ExamplesNotKept, BodyTooLarge, TooManyJobs),
 )
 def create_selection(
     request: schemas.SelectionRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep
@@ -46,7 +44,7 @@ def create_selection(
     )
 
 
-@router.get("", responses=problems(InvalidCursor, WeakKey))
+@router.get("", responses=problems(InvalidCursor))
 def list_selections(
     query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> schemas.Selections:
@@ -60,13 +58,13 @@ def list_selections(
     )
 
 
-@router.get("/{selection_id}", dependencies=[no_query], responses=problems(SelectionNotFound, WeakKey))
+@router.get("/{selection_id}", dependencies=[no_query], responses=problems(SelectionNotFound))
 def get_selection(selection_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Selection:
     """Get a selection with the state of its job and its result."""
     return schemas.Selection.from_row(*selection_service.get(services.database, selection_id, viewer), viewer)
 
 
-@router.delete("/{selection_id}", dependencies=[no_query], responses=problems(SelectionNotFound, WeakKey))
+@router.delete("/{selection_id}", dependencies=[no_query], responses=problems(SelectionNotFound))
 def delete_selection(selection_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Selection:
     """Delete a selection with its job, and return it."""
     return schemas.Selection.from_row(*selection_service.delete(services.database, selection_id, viewer), viewer)

@@ -8,8 +8,7 @@ from fastapi import APIRouter, Query, status
 from fastapi.responses import StreamingResponse
 
 from app.api import pagination, zip_response
-from app.api.auth.submitter import QuotaDep
-from app.api.auth.viewer import ViewerDep
+from app.api.auth.caller import QuotaDep, ViewerDep
 from app.api.limits import no_query
 from app.api.problems import problems
 from app.api.schemas import Id, PageQuery
@@ -28,7 +27,6 @@ from catalog.errors import (
     TaskNotFinished,
     TaskNotFound,
     TooManyJobs,
-    WeakKey,
 )
 from catalog.tasks import ranking as task_ranking
 from catalog.tasks import service as task_service
@@ -41,7 +39,7 @@ router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
     responses=problems(
-        InvalidExamples, InvalidRepoId, NameTaken, SpaceNotFound, BaseRequired, BodyTooLarge, TooManyJobs, WeakKey
+        InvalidExamples, InvalidRepoId, NameTaken, SpaceNotFound, BaseRequired, BodyTooLarge, TooManyJobs
     ),
 )
 def create_task(
@@ -53,7 +51,7 @@ def create_task(
     return schemas.Task.from_row(*task_service.create(services.database, request.to_request(), quota, viewer), viewer)
 
 
-@router.get("", responses=problems(InvalidCursor, WeakKey))
+@router.get("", responses=problems(InvalidCursor))
 def list_tasks(query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep) -> schemas.Tasks:
     """List tasks, newest first."""
     rows = task_service.list_page(services.database, viewer, before=pagination.decode(query.cursor), limit=query.limit)
@@ -61,13 +59,13 @@ def list_tasks(query: Annotated[PageQuery, Query()], services: ServicesDep, view
     return schemas.Tasks(tasks=[schemas.Task.from_row(*row, viewer) for row in rows], next_cursor=next_cursor)
 
 
-@router.get("/{task_id}", dependencies=[no_query], responses=problems(TaskNotFound, WeakKey))
+@router.get("/{task_id}", dependencies=[no_query], responses=problems(TaskNotFound))
 def get_task(task_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Task:
     """Get a task with the state of its jobs, and the scores of the models that it was verified with."""
     return schemas.Task.from_row(*task_service.get(services.database, task_id, viewer), viewer)
 
 
-@router.delete("/{task_id}", dependencies=[no_query], responses=problems(TaskNotFound, WeakKey))
+@router.delete("/{task_id}", dependencies=[no_query], responses=problems(TaskNotFound))
 def delete_task(task_id: Id, services: ServicesDep, viewer: ViewerDep) -> schemas.Task:
     """Delete a task with its jobs, examples, vectors and selections, and return it."""
     return schemas.Task.from_row(*task_service.delete(services.database, task_id, viewer), viewer)
@@ -76,7 +74,7 @@ def delete_task(task_id: Id, services: ServicesDep, viewer: ViewerDep) -> schema
 @router.get(
     "/{task_id}/adapter",
     response_class=StreamingResponse,
-    responses=problems(TaskNotFound, TaskNotFinished, ArchiveNotFound, WeakKey) | zip_response.ZIP_RESPONSES,
+    responses=problems(TaskNotFound, TaskNotFinished, ArchiveNotFound) | zip_response.ZIP_RESPONSES,
 )
 def download_task_adapter(
     task_id: Id, query: Annotated[schemas.AdapterQuery, Query()], services: ServicesDep, viewer: ViewerDep
@@ -89,7 +87,7 @@ def download_task_adapter(
 
 @router.get(
     "/{task_id}/neighbors",
-    responses=problems(TaskNotFound, TaskNotFinished, IndexNotLoaded, WeakKey),
+    responses=problems(TaskNotFound, TaskNotFinished, IndexNotLoaded),
 )
 def get_task_neighbors(
     task_id: Id, query: Annotated[schemas.TaskNeighborsQuery, Query()], services: ServicesDep, viewer: ViewerDep

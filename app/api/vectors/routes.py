@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, status
 
 from app.api import pagination
-from app.api.auth.viewer import ViewerDep
+from app.api.auth.caller import ViewerDep
 from app.api.limits import no_query
 from app.api.problems import EXPRESSION_ERRORS, problems
 from app.api.schemas import PageQuery
@@ -27,7 +27,6 @@ from catalog.errors import (
     SpaceRequired,
     TooManyVectors,
     VectorNotFound,
-    WeakKey,
 )
 
 router = APIRouter(prefix="/v1/vectors", tags=["vectors"])
@@ -41,7 +40,7 @@ Name = Annotated[str, Path(max_length=200)]
     responses=problems(
         InvalidName, NameTaken, TooManyVectors, InvalidVector, *EXPRESSION_ERRORS, NotIndexed,
         NoShift, SpaceNotFound, SpaceMismatch, SpaceRequired,
-        BodyTooLarge, WeakKey,
+        BodyTooLarge,
     ),
 )  # fmt: skip
 def store_vector(new: schemas.NewVector, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVector:
@@ -60,7 +59,7 @@ def store_vector(new: schemas.NewVector, services: ServicesDep, viewer: ViewerDe
     return schemas.StoredVector.from_row(stored, space)
 
 
-@router.get("", responses=problems(InvalidCursor, WeakKey))
+@router.get("", responses=problems(InvalidCursor))
 def list_vectors(
     query: Annotated[PageQuery, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> schemas.StoredVectors:
@@ -73,13 +72,13 @@ def list_vectors(
     )
 
 
-@router.get("/{name}", dependencies=[no_query], responses=problems(VectorNotFound, WeakKey))
+@router.get("/{name}", dependencies=[no_query], responses=problems(VectorNotFound))
 def get_vector(name: Name, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVectorWithNumbers:
     """Get a stored vector with its numbers."""
     return schemas.StoredVectorWithNumbers.from_row(*arithmetic_service.get(services.database, name, viewer))
 
 
-@router.delete("/{name}", dependencies=[no_query], responses=problems(VectorNotFound, WeakKey))
+@router.delete("/{name}", dependencies=[no_query], responses=problems(VectorNotFound))
 def delete_vector(name: Name, services: ServicesDep, viewer: ViewerDep) -> schemas.StoredVector:
     """Delete a stored vector and return it. Stored expressions that used it keep their values."""
     return schemas.StoredVector.from_row(*arithmetic_service.delete(services.database, name, viewer))

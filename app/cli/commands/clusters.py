@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from app.cli.console import Api, AsJson, admin_headers, connect, notes, out, print_json
+from app.cli.console import Api, AsJson, connect, notes, out, print_json
 from app.cli.render import table_of
 from app.client import POLL_INTERVAL, Client
 
@@ -43,11 +43,11 @@ def fit(
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Cluster a space again. Exits with 1 if the run fails. Sends ADMIN_API_KEY if it is set."""
+    """Cluster a space again. Exits with 1 if the run fails. Needs the key of an admin."""
     body: dict[str, Any] = {"algorithm": algorithm, "clusters": count, "min_cluster_size": min_cluster_size}
     with connect(api) as client:
         body |= {"min_samples": min_samples, "space": space}
-        run = client.post("/v1/admin/clusters/runs", body, admin_headers())
+        run = client.post("/v1/admin/clusters/runs", body)
         if wait:
             run = wait_for_run(client, run)
     print_json(run) if as_json else out.print(_run_table([run]))

@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from app.cli.console import Api, AsJson, admin_headers, connect, notes, out, print_json
+from app.cli.console import Api, AsJson, connect, notes, out, print_json
 from app.cli.listing import group_with_list
 from app.cli.render import error, state, table_of
 from app.client import POLL_INTERVAL, Client
@@ -46,7 +46,7 @@ def crawl(
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Queue the repos in a list of the Hub. Exits with 1 if the crawl fails. Sends ADMIN_API_KEY if it is set."""
+    """Queue the repos in a list of the Hub. Exits with 1 if the crawl fails. Needs the key of an admin."""
     body: dict[str, Any] = {
         "base": base,
         "relations": relation or None,
@@ -61,7 +61,7 @@ def crawl(
         "every_hours": every,
     }
     with connect(api) as client:
-        crawl = client.post(CRAWLS, body, admin_headers())
+        crawl = client.post(CRAWLS, body)
         if wait:
             crawl = watch(client, crawl)
     print_json(crawl) if as_json else out.print(_table([crawl]), _summary(crawl))
@@ -83,10 +83,10 @@ def watch(client: Client, crawl: dict[str, Any]) -> dict[str, Any]:
     with notes.status("crawl: queued") as status:
         while crawl["state"] in ("queued", "running"):
             time.sleep(POLL_INTERVAL)
-            crawl = client.get(path, headers=admin_headers())
+            crawl = client.get(path)
             reason = f", waiting: {crawl['error']['code']}" if crawl["error"] else ""
             status.update(f"crawl {crawl['id']}: {crawl['listed']} listed, {crawl['queued']} queued{reason}")
-    return client.get(path, headers=admin_headers())
+    return client.get(path)
 
 
 def _table(crawls: Iterable[dict[str, Any]]) -> Table:
@@ -100,16 +100,14 @@ def _table(crawls: Iterable[dict[str, Any]]) -> Table:
     return table
 
 
-crawls = group_with_list(
-    CRAWLS, _table, help="List crawls of the Hub; show, pause, resume or cancel one.", as_admin=True
-)
+crawls = group_with_list(CRAWLS, _table, help="List crawls of the Hub; show, pause, resume or cancel one.")
 
 
 @crawls.command()
 def show(crawl_id: CrawlId, api: Api = None, as_json: AsJson = False) -> None:
     """Show a crawl and its estimated cost."""
     with connect(api) as client:
-        crawl = client.get(f"{CRAWLS}/{crawl_id}", headers=admin_headers())
+        crawl = client.get(f"{CRAWLS}/{crawl_id}")
     print_json(crawl) if as_json else out.print(_table([crawl]), _summary(crawl))
 
 
@@ -133,7 +131,7 @@ def cancel(crawl_id: CrawlId, api: Api = None, as_json: AsJson = False) -> None:
 
 def _post(action: str, crawl_id: int, api: str | None, as_json: bool) -> None:
     with connect(api) as client:
-        crawl = client.post(f"{CRAWLS}/{crawl_id}/{action}", {}, admin_headers())
+        crawl = client.post(f"{CRAWLS}/{crawl_id}/{action}", {})
     print_json(crawl) if as_json else out.print(_table([crawl]))
 
 

@@ -8,12 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from app.cli import render
-from app.cli.console import Api, AsJson, admin_headers, connect, notes, out, print_json
+from app.cli.console import Api, AsJson, connect, notes, out, print_json
 from app.client import POLL_INTERVAL, Client
 
-queue = typer.Typer(
-    help="List, pause, drain and resume queues. Sends ADMIN_API_KEY if it is set.", no_args_is_help=True
-)
+queue = typer.Typer(help="List, pause, drain and resume queues. Needs the key of an admin.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="encode: jobs. maintenance: indexes, clusters, maps.")]
 
 
@@ -41,17 +39,17 @@ def retry(
         raise typer.BadParameter("pass either job ids or --code")
     with connect(api) as client:
         if code is not None:
-            result = client.post("/v1/admin/jobs/retry", {"code": code}, admin_headers())
+            result = client.post("/v1/admin/jobs/retry", {"code": code})
             print_json(result) if as_json else out.print(f"{result['retried']} jobs are queued again")
             return
-        path, headers = ("/v1/admin/jobs", admin_headers()) if admin else ("/v1/jobs", None)
-        _print_jobs([client.post(f"{path}/{job_id}/retry", {}, headers) for job_id in jobs or ()], as_json)
+        path = "/v1/admin/jobs" if admin else "/v1/jobs"
+        _print_jobs([client.post(f"{path}/{job_id}/retry", {}) for job_id in jobs or ()], as_json)
 
 
 def workers(api: Api = None, as_json: AsJson = False) -> None:
-    """Show the live workers: device, resident bases, memory, activity and jobs. Sends ADMIN_API_KEY if it is set."""
+    """Show the live workers: device, resident bases, memory, activity and jobs. Needs the key of an admin."""
     with connect(api) as client:
-        page = client.get("/v1/admin/workers", headers=admin_headers())
+        page = client.get("/v1/admin/workers")
     print_json(page) if as_json else out.print(render.workers(page["workers"]))
 
 
@@ -59,7 +57,7 @@ def workers(api: Api = None, as_json: AsJson = False) -> None:
 def list_(api: Api = None, as_json: AsJson = False) -> None:
     """Show the queues: whether they are paused, and how many jobs are queued and running."""
     with connect(api) as client:
-        page = client.get("/v1/admin/queues", headers=admin_headers())
+        page = client.get("/v1/admin/queues")
     print_json(page) if as_json else out.print(render.queues(page["queues"]))
 
 
@@ -79,7 +77,7 @@ def drain(name: Name = "encode", api: Api = None, as_json: AsJson = False) -> No
             while not report["drained"]:
                 status.update(f"draining: {report['running']} running")
                 time.sleep(POLL_INTERVAL)
-                queues = client.get("/v1/admin/queues", headers=admin_headers())["queues"]
+                queues = client.get("/v1/admin/queues")["queues"]
                 report = next(queue for queue in queues if queue["name"] == name)
                 if not report["paused"]:
                     raise typer.BadParameter("the queue was resumed before it was drained; drain it again")
@@ -94,7 +92,7 @@ def resume(name: Name = "encode", api: Api = None, as_json: AsJson = False) -> N
 
 
 def _change(client: Client, name: str, action: str) -> dict[str, Any]:
-    return client.post(f"/v1/admin/queues/{name}/{action}", {}, admin_headers())
+    return client.post(f"/v1/admin/queues/{name}/{action}", {})
 
 
 def _print_queue(report: dict[str, Any], as_json: bool) -> None:

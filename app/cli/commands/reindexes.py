@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from app.cli.console import Api, AsJson, admin_headers, connect, notes, out, print_json
+from app.cli.console import Api, AsJson, connect, notes, out, print_json
 from app.cli.listing import group_with_list
 from app.cli.render import error, progress_bar, state, table_of
 from app.client import POLL_INTERVAL, Client
@@ -39,10 +39,10 @@ def reindex(
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure models again, into new spaces. Exits with 1 if the reindex fails. Sends ADMIN_API_KEY if it is set."""
+    """Measure models again, into new spaces. Exits with 1 if the reindex fails. Needs the key of an admin."""
     body = {"all": everything, "base": base, "space": space, "state": in_state, "outdated": outdated}
     with connect(api) as client:
-        row = client.post(REINDEXES, body, admin_headers())
+        row = client.post(REINDEXES, body)
         if wait:
             row = watch(client, row["id"])
             _show(client, row, as_json)
@@ -57,7 +57,7 @@ def watch(client: Client, reindex_id: int) -> dict[str, Any]:
     with progress_bar(notes) as bar:
         task = bar.add_task("waiting for a worker", total=None)
         while True:
-            row = client.get(f"{REINDEXES}/{reindex_id}", headers=admin_headers())
+            row = client.get(f"{REINDEXES}/{reindex_id}")
             finished = sum(row["jobs"][name] for name in ("done", "failed", "cancelled"))
             if row["total"] is not None:
                 bar.update(task, total=row["total"], completed=finished, description=_describe_stage(row))
@@ -82,16 +82,14 @@ def _table(rows: Iterable[dict[str, Any]]) -> Table:
     return table
 
 
-reindexes = group_with_list(
-    REINDEXES, _table, help="List reindexes; show, cut over, roll back or cancel one.", as_admin=True
-)
+reindexes = group_with_list(REINDEXES, _table, help="List reindexes; show, cut over, roll back or cancel one.")
 
 
 @reindexes.command()
 def show(reindex_id: ReindexId, api: Api = None, as_json: AsJson = False) -> None:
     """Show a reindex: its progress, its failures, and how neighbors change."""
     with connect(api) as client:
-        _show(client, client.get(f"{REINDEXES}/{reindex_id}", headers=admin_headers()), as_json)
+        _show(client, client.get(f"{REINDEXES}/{reindex_id}"), as_json)
 
 
 @reindexes.command()
@@ -114,12 +112,12 @@ def cancel(reindex_id: ReindexId, api: Api = None, as_json: AsJson = False) -> N
 
 def _post(action: str, reindex_id: int, body: dict[str, Any], api: str | None, as_json: bool) -> None:
     with connect(api) as client:
-        row = client.post(f"{REINDEXES}/{reindex_id}/{action}", body, admin_headers())
+        row = client.post(f"{REINDEXES}/{reindex_id}/{action}", body)
     print_json(row) if as_json else out.print(_table([row]))
 
 
 def _show(client: Client, row: dict[str, Any], as_json: bool) -> None:
-    drift = client.get(f"{REINDEXES}/{row['id']}/drift", headers=admin_headers())
+    drift = client.get(f"{REINDEXES}/{row['id']}/drift")
     if as_json:
         print_json({**row, "drift": drift})
         return

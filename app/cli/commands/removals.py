@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from app.cli.console import Api, AsJson, admin_headers, connect, out, print_json
+from app.cli.console import Api, AsJson, connect, out, print_json
 from app.cli.listing import DEFAULT_LIMIT, list_rows
 from app.cli.render import table_of
 from catalog.models.repo_ref import RepoRef
@@ -29,7 +29,7 @@ def remove(
     """Remove models with everything that was measured of them. Sends ADMIN_API_KEY if it is set."""
     names = [RepoRef(repo_id).repo_id for repo_id in repo_ids]
     with connect(api) as client:
-        removed = [client.delete(f"/v1/models/{name}", admin_headers()) for name in names]
+        removed = [client.delete(f"/v1/models/{name}") for name in names]
     if as_json:
         print_json({"removed": removed})
         return
@@ -54,7 +54,7 @@ def add(
         raise typer.BadParameter("pass exactly one of --owner, --repo and --license")
     body = {"owner": owner, "repo": repo, "license": license, "reason": reason}
     with connect(api) as client:
-        added = client.post(BLOCKS, body, admin_headers())
+        added = client.post(BLOCKS, body)
     if as_json:
         print_json(added)
     else:
@@ -69,7 +69,7 @@ def list_(
 ) -> None:
     """List the blocks, newest first."""
     with connect(api) as client:
-        rows, has_more = list_rows(client, BLOCKS, "blocks", limit, admin_headers())
+        rows, has_more = list_rows(client, BLOCKS, "blocks", limit)
     print_json({"blocks": rows, "has_more": has_more}) if as_json else out.print(_block_table(rows))
 
 
@@ -81,7 +81,7 @@ def remove_block(
 ) -> None:
     """Remove a block. Its models stay removed until they are submitted again."""
     with connect(api) as client:
-        removed = client.delete(f"{BLOCKS}/{block_id}", admin_headers())
+        removed = client.delete(f"{BLOCKS}/{block_id}")
     print_json(removed) if as_json else out.print(_block_table([removed]))
 
 
@@ -99,7 +99,7 @@ def list_spaces(context: typer.Context, api: Api = None, as_json: AsJson = False
     if context.invoked_subcommand is not None:
         return
     with connect(api) as client:
-        answer = client.get(SPACES, headers=admin_headers())
+        answer = client.get(SPACES)
     print_json(answer) if as_json else out.print(_space_table(answer["spaces"]))
 
 
@@ -112,7 +112,7 @@ def drop(
 ) -> None:
     """Drop a space with its vectors, index, clusters, map and geometries."""
     with connect(api) as client:
-        dropped = client.delete(f"{SPACES}/{key}", admin_headers(), force=force or None)
+        dropped = client.delete(f"{SPACES}/{key}", force=force or None)
     if as_json:
         print_json(dropped)
         return

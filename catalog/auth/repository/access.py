@@ -6,14 +6,12 @@ the private row see it instead of the public one; all others see the public row,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from sqlalchemy import ColumnElement, delete, false, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
 from catalog.auth.viewer import PUBLIC, Viewer
-from catalog.tables import Model, ModelAccess, ModelState, SpaceRow, Vector, change_seq
+from catalog.tables import ApiKey, Model, ModelAccess, ModelState, SpaceRow, Vector, change_seq
 
 # for textual SQL over `vectors`: leaves out private models
 PUBLIC_VECTORS = "NOT EXISTS (SELECT 1 FROM models WHERE models.id = vectors.model_id AND models.private)"
@@ -70,10 +68,11 @@ def revoke(session: Session, model_id: int, submitter: str | None = None) -> Non
     _bump_seq(session, model_id)
 
 
-def list_access(session: Session, model_id: int) -> Sequence[ModelAccess]:
-    """Who has access to a private model, oldest grant first."""
-    statement = select(ModelAccess).where(ModelAccess.model_id == model_id)
-    return session.scalars(statement.order_by(ModelAccess.created_at, ModelAccess.submitter)).all()
+def list_access(session: Session, model_id: int) -> list[tuple[ModelAccess, ApiKey | None]]:
+    """Which API keys have access to a private model, oldest grant first; None for ADMIN_API_KEY."""
+    statement = select(ModelAccess, ApiKey).outerjoin(ApiKey, ApiKey.hash == ModelAccess.submitter)
+    ordered = statement.where(ModelAccess.model_id == model_id).order_by(ModelAccess.created_at, ModelAccess.submitter)
+    return [(access, key) for access, key in session.execute(ordered)]
 
 
 def _bump_seq(session: Session, model_id: int) -> None:

@@ -19,16 +19,16 @@ from catalog.jobs.repository import attempts, workers
 from catalog.jobs.submissions import submit_folder
 from catalog.tables import ClusterRun, IndexSnapshot
 from tests.support import catalog as entries
-from tests.support.api import ADMIN_KEY, as_admin
+from tests.support.keys import AS_ADMIN
 
-AS_ADMIN = {"X-Admin-Key": ADMIN_KEY}
 SECRETS = ("gpu-7", "4711", "/secret/place", "SELECT")  # a host, a process id, a path, SQL
 UNEXPECTED_REPR = "ProgrammingError('SELECT secret FROM models at /secret/place/x on gpu-7')"
 
 
 @pytest.fixture
 def api(api: TestClient) -> TestClient:
-    as_admin(api)
+    """The API, whose client sends no key by itself."""
+    del api.headers["X-API-Key"]
     return api
 
 

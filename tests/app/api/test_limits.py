@@ -18,6 +18,7 @@ from app.api.problems import MAX_FIELDS, MAX_TEXT
 from app.main import create_app
 from catalog.database import Database
 from catalog.settings import settings
+from tests.support.keys import ADMIN_KEY, AS_ADMIN
 from tests.support.problem_documents import documented_problem, openapi
 
 BOUNDED_BY_FORMAT = {"date-time"}  # their parsers reject long texts
@@ -166,16 +167,13 @@ def test_body_over_the_limit_of_its_route_is_rejected(counted: tuple[TestClient,
 # bodies full of errors
 
 
-ADMIN_KEY = "a secret of the admins"
-
-
 class CountingApp:
     """An API, and the number of validation errors of each rejected request."""
 
     def __init__(self) -> None:
         self.errors: list[int] = []
-        secrets = {"admin_api_key": SecretStr(ADMIN_KEY), "webhook_secret": SecretStr(ADMIN_KEY)}
-        self.app = create_app(settings().model_copy(update={"feed_interval": 3600, **secrets}))
+        secret = {"webhook_secret": SecretStr(ADMIN_KEY)}
+        self.app = create_app(settings().model_copy(update={"feed_interval": 3600, **secret}))
         render: Any = self.app.exception_handlers[RequestValidationError]
 
         def count(request: Request, error: RequestValidationError) -> Any:
@@ -188,7 +186,7 @@ class CountingApp:
 @pytest.fixture(scope="module")
 def counted(servers: object) -> Iterator[tuple[TestClient, list[int]]]:
     counting = CountingApp()
-    with TestClient(counting.app, headers={"X-Admin-Key": ADMIN_KEY, "X-Webhook-Secret": ADMIN_KEY}) as client:
+    with TestClient(counting.app, "http://localhost", headers={**AS_ADMIN, "X-Webhook-Secret": ADMIN_KEY}) as client:
         yield client, counting.errors
 
 

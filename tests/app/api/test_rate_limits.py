@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import redis
 from fastapi.testclient import TestClient
-from pydantic import SecretStr
 
 from app.api import rate_limits
 from app.api.rate_limits import COSTS, DEFAULT_COST, KEY_PREFIX, WINDOW, cost_of, identify
@@ -20,6 +19,7 @@ from catalog.auth.viewer import hash_key
 from catalog.database import Database
 from catalog.errors import RateLimited
 from catalog.settings import settings
+from tests.support.keys import ADMIN_KEY, add_key
 from tests.support.outage import server_down
 from tests.support.problem_documents import documented_problem, openapi
 from tests.support.serving import serving
@@ -30,8 +30,13 @@ MY_KEY, YOUR_KEY = "a long key of my own", "a long key of your own"
 
 
 @pytest.fixture
-def api(api: TestClient, servers: EmbeddedServers) -> TestClient:
-    """An API with a limit, at the beginning of a window in which nothing was counted."""
+def api(api: TestClient, servers: EmbeddedServers, database: Database) -> TestClient:
+    """An API with a limit, at the beginning of a window in which nothing was counted. It has accepted the keys."""
+    for key in (MY_KEY, YOUR_KEY):
+        add_key(database, key)
+    limit(api, 0)
+    for key in (ADMIN_KEY, MY_KEY, YOUR_KEY):
+        assert api.get("/v1/jobs", headers={"X-API-Key": key}).status_code == 200
     limit(api, LIMIT)
     with redis.Redis.from_url(servers.redis_url) as server:
         for key in server.scan_iter(f"{KEY_PREFIX}*"):
@@ -98,9 +103,17 @@ def test_keys_are_counted_apart(api: TestClient):
     for _ in range(LIMIT):
         api.get("/v1/jobs", headers={"X-API-Key": MY_KEY})
     assert api.get("/v1/jobs", headers={"X-API-Key": MY_KEY}).status_code == 429
-    assert api.get("/v1/jobs", headers={"Authorization": f"Bearer {MY_KEY}"}).status_code == 429
+    assert api.get("/v1/jobs", headers={"X-API-Key": "", "Authorization": f"Bearer {MY_KEY}"}).status_code == 429
     assert api.get("/v1/jobs", headers={"X-API-Key": YOUR_KEY}).status_code == 200
     assert api.get("/v1/jobs").status_code == 200
+
+
+def test_invented_keys_count_for_the_address(api: TestClient):
+    codes = [api.get("/v1/jobs", headers={"X-API-Key": f"invented {number}"}).status_code for number in range(LIMIT)]
+    assert codes == [401] * LIMIT
+    assert api.get("/v1/jobs", headers={"X-API-Key": "another one"}).status_code == 429
+    assert api.get("/v1/jobs", headers={"X-API-Key": ""}).status_code == 429
+    assert api.get("/v1/jobs", headers={"X-API-Key": MY_KEY}).status_code == 200
 
 
 def test_units_are_back_in_the_next_window(api: TestClient):
@@ -192,26 +205,27 @@ def scope(host: str | None, **headers: str) -> dict[str, Any]:
         (None, {}, "address:unknown"),
         ("203.0.113.9", {"X_Forwarded_For": "198.51.100.1", "Forwarded": "for=198.51.100.1"}, "address:203.0.113.9"),
         ("203.0.113.9", {"Authorization": "Basic abc"}, "address:203.0.113.9"),
+        ("203.0.113.9", {"X_API_Key": YOUR_KEY}, "address:203.0.113.9"),
         ("203.0.113.9", {"X_API_Key": MY_KEY}, f"key:{hash_key(MY_KEY)}"),
         ("203.0.113.9", {"Authorization": f"bearer  {MY_KEY}"}, f"key:{hash_key(MY_KEY)}"),
     ],
 )
 def test_caller_is_the_key_or_else_the_network_of_the_connection(host: str, headers: dict[str, str], caller: str):
-    assert identify(scope(host, **headers)) == caller
+    assert identify(scope(host, **headers), {hash_key(MY_KEY)}) == caller
 
 
 def test_command_line_waits_for_the_next_window(database: Database, monkeypatch: pytest.MonkeyPatch):
     from app.main import create_app
 
     waits: list[float] = []
-    conf = settings().model_copy(update={"rate_limit": 1, "api_key": SecretStr(MY_KEY)})
+    conf = settings().model_copy(update={"rate_limit": 1})
     app = create_app(conf)
 
     def wait(seconds: float) -> None:
         waits.append(seconds)
         app.state.settings = settings()
 
-    with serving(app) as address, Client(address) as client:
+    with serving(app) as address, Client(address, ADMIN_KEY) as client:
         client.get("/v1/jobs")
         monkeypatch.setattr("app.client.time.sleep", wait)
         assert client.get("/v1/jobs")["jobs"] == []

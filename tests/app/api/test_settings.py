@@ -6,21 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 from fastapi.testclient import TestClient
-from pydantic import SecretStr
 
 from app.main import create_app
 from catalog.database import Database
 from catalog.settings import settings
 from tests.support import catalog as entries
-
-ADMIN_KEY = "open sesame for admins"
+from tests.support.keys import AS_ADMIN
 
 
 @pytest.fixture
 def zero_timeout_api(database: Database) -> Iterator[TestClient]:
     """An admin's client of an app whose heartbeat timeout is 0, so that every worker counts as dead."""
-    conf = settings().model_copy(update={"heartbeat_timeout": 0.0, "admin_api_key": SecretStr(ADMIN_KEY)})
-    with TestClient(create_app(conf), headers={"X-Admin-Key": ADMIN_KEY}) as client:
+    conf = settings().model_copy(update={"heartbeat_timeout": 0.0})
+    with TestClient(create_app(conf), "http://localhost", headers=AS_ADMIN) as client:
         yield client
 
 

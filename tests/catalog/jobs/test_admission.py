@@ -169,7 +169,7 @@ def test_indexed_private_model_is_shared_with_the_next_reader(database: Database
     job = worker.claim(entries.put_private_job(database, REPO, OWNER))
     assert worker.admit(job, visibility=Visibility.PRIVATE).outcome == Outcome.DONE
     with database.transaction() as session:
-        assert {entry.submitter for entry in access.list_access(session, model_id)} == {"your key", OWNER}
+        assert {entry.submitter for entry, _ in access.list_access(session, model_id)} == {"your key", OWNER}
 
 
 def test_lost_job_with_a_token_is_reported_as_lost(database: Database, worker: Worker):

@@ -137,7 +137,7 @@ def test_retry_returns_the_active_job_of_the_same_base(database: Database):
 
 def test_retry_counts_against_the_quota_of_its_submitter(database: Database, worker: int):
     job_id = put_failed(database, worker)
-    quota = Quota.from_key("key", 1)
+    quota = Quota("key", 1)
     submit_repo(database, RepoRef("owner/other"), quota)
     with pytest.raises(TooManyJobs):
         job_control.retry(database, job_id, quota)

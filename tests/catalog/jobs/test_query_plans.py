@@ -51,11 +51,9 @@ def claim_batches(session: Session) -> None:
 
 
 HOT: dict[str, Callable[[Session], object]] = {
-    "submit": lambda session: enqueue_repo(
-        session, RepoRef("new/model"), Priority.USER, Quota.from_key(None, JOBS * 2)
-    ),
+    "submit": lambda session: enqueue_repo(session, RepoRef("new/model"), Priority.USER, Quota("anonymous", JOBS * 2)),
     "submit at the limit": lambda session: jobs.count_active(session, "anonymous", 10_001),
-    "submit again": lambda session: enqueue_repo(session, RepoRef("owner/m7"), Priority.USER, Quota.from_key(None, 10)),
+    "submit again": lambda session: enqueue_repo(session, RepoRef("owner/m7"), Priority.USER, Quota("anonymous", 10)),
     "submit what is indexed": lambda session: jobs.find_latest_done(session, 7, "sha"),
     "claim": claim_batches,
     "is due": lambda session: claims.is_due(session, 7),

@@ -25,7 +25,7 @@ from tests.support import pico
 from tests.support.hub_server import Answer, ScriptedHub
 from tests.support.private_repos import GATED, PRIVATE, Worker, make_worker, publish
 
-OWNER_QUOTA, OTHER_QUOTA = Quota.from_key("my key", 100), Quota.from_key("your key", 100)
+OWNER_QUOTA, OTHER_QUOTA = Quota("my key", 100), Quota("your key", 100)
 OWNER, OTHER = Viewer(OWNER_QUOTA.submitter), Viewer(OTHER_QUOTA.submitter)
 
 

@@ -1,142 +1,207 @@
-"""Weak API keys are rejected, and empty secrets count as not set."""
+"""API keys: shown once, stored hashed, revocable, and what belongs to one stays its own."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from app.main import create_app
-from catalog.auth.viewer import MIN_KEY_LENGTH, hash_key
+from catalog.auth.viewer import hash_key
 from catalog.database import Database
+from catalog.errors import Misconfigured
 from catalog.settings import Settings, settings
+from catalog.tables import Role
 from tests.support import catalog as entries
-from tests.support.problem_documents import documented_problem, openapi
+from tests.support.keys import ADMIN_KEY, AS_ADMIN, add_key
+from tests.support.problem_documents import documented_problem
 
-SHORT = "s" * (MIN_KEY_LENGTH - 1)
-LONG = "l" * MIN_KEY_LENGTH
-ADMIN_KEY = "a" * MIN_KEY_LENGTH
-SECRET = "hidden-owner/hidden-name"
-REMOTE = ("203.0.113.9", 5555)  # not this machine
-KEY_ROUTES = [
-    (method, path)
-    for path, methods in openapi()["paths"].items()
-    for method, route in methods.items()
-    if any("SubmitterKey" in scheme for scheme in route.get("security", ()))
-]
+KEYS = "/v1/admin/keys"
 
 
-@contextmanager
-def remote_client(conf: Settings) -> Iterator[TestClient]:
-    with TestClient(create_app(conf.model_copy(update={"feed_interval": 3600})), client=REMOTE) as client:
-        yield client
+def create(api: TestClient, **fields: object) -> dict:
+    response = api.post(KEYS, json={"name": "a team", **fields})
+    assert response.status_code == 201
+    return response.json()
 
 
-def test_most_routes_use_api_keys():
-    assert {("post", "/v1/models"), ("post", "/v1/vectors"), ("get", "/v1/jobs/events")} < set(KEY_ROUTES)
+def as_key(key: str) -> dict[str, str]:
+    return {"X-API-Key": key}
 
 
-@pytest.mark.parametrize(("method", "path"), KEY_ROUTES)
-def test_short_api_key_returns_weak_key(api: TestClient, method: str, path: str):
-    response = api.request(method, re.sub(r"\{\w+\}", "1", path), headers={"X-API-Key": SHORT})
-    problem = documented_problem(response)
-    assert (response.status_code, problem["code"]) == (422, "weak_key")
-    assert f"at least {MIN_KEY_LENGTH} characters" in problem["detail"]
-    assert SHORT not in response.text
+def test_key_is_shown_once_and_stored_as_its_hash(api: TestClient, database: Database):
+    created = create(api, role="submitter")
+    assert created["key"].startswith(f"{created['prefix']}_")
+    assert len(created["key"]) > len(created["prefix"]) + 30
+    [listed] = api.get(KEYS).json()["keys"]
+    assert "key" not in listed
+    assert listed == {name: value for name, value in created.items() if name != "key"}
+    with database.transaction() as session:
+        stored = session.execute(text("SELECT api_keys::text FROM api_keys")).scalar_one()
+    assert hash_key(created["key"]) in stored
+    assert created["key"] not in stored
 
 
-def test_hub_token_with_a_short_key_is_rejected(api: TestClient):
-    headers = {"X-API-Key": SHORT, "X-Hub-Token": "hf_me"}
-    response = api.post("/v1/models", json={"repo_id": SECRET}, headers=headers)
-    assert documented_problem(response)["code"] == "weak_key"
-    assert api.get("/v1/jobs").json()["jobs"] == []
+def test_keys_are_different(api: TestClient):
+    assert len({create(api)["key"] for _ in range(3)}) == 3
 
 
-def test_key_of_minimum_length_is_accepted(api: TestClient):
-    response = api.post("/v1/models", json={"repo_id": "a/b"}, headers={"X-API-Key": LONG})
-    assert response.status_code == 202
+def test_default_role_is_reader(api: TestClient):
+    headers = as_key(create(api)["key"])
+    assert api.get("/v1/models", headers=headers).status_code == 200
+    response = api.post("/v1/models", json={"repo_id": "a/b"}, headers=headers)
+    assert (response.status_code, documented_problem(response)["code"]) == (403, "role_required")
 
 
-def test_empty_key_is_ignored(api: TestClient):
-    assert api.get("/v1/models", headers={"X-API-Key": ""}).status_code == 200
+def test_revoked_key_is_refused_from_the_next_request_on(api: TestClient):
+    created = create(api, role="submitter")
+    headers = as_key(created["key"])
+    assert api.post("/v1/models", json={"repo_id": "a/b"}, headers=headers).status_code == 202
+    revoked = api.delete(f"{KEYS}/{created['prefix']}").json()
+    response = api.get("/v1/models", headers=headers)
+    assert (response.status_code, documented_problem(response)["code"]) == (401, "key_revoked")
+    assert api.delete(f"{KEYS}/{created['prefix']}").json()["revoked_at"] == revoked["revoked_at"]
 
 
-@pytest.fixture
-def admin_api(api: TestClient, database: Database) -> TestClient:
-    """An admin's client of an API with a private model."""
-    entries.put_private(database, SECRET, [1, 0, 0], hash_key(LONG))
-    api.app.state.settings = api.app.state.settings.model_copy(update={"admin_api_key": SecretStr(ADMIN_KEY)})
-    api.headers["X-Admin-Key"] = ADMIN_KEY
-    return api
+def test_key_expires(api: TestClient, database: Database):
+    created = create(api, role="submitter", days=1)
+    left = datetime.fromisoformat(created["expires_at"]) - datetime.now(UTC)
+    assert timedelta(hours=23) < left <= timedelta(days=1)
+    add_key(database, "an old key", expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    response = api.get("/v1/models", headers=as_key("an old key"))
+    assert (response.status_code, documented_problem(response)["code"]) == (401, "key_expired")
 
 
-def test_granting_access_to_a_short_key_is_rejected(admin_api: TestClient):
-    path = f"/v1/admin/models/{SECRET}/access"
-    before = admin_api.get(path).json()
-    response = admin_api.put(path, json={"key": SHORT})
-    assert documented_problem(response)["code"] == "weak_key"
-    assert admin_api.get(path).json() == before
+def test_last_use_is_recorded_to_the_minute(api: TestClient, database: Database):
+    key = create(api)["key"]
+    assert api.get(KEYS).json()["keys"][0]["last_used_at"] is None
+    api.get("/v1/models", headers=as_key(key))
+    first = api.get(KEYS).json()["keys"][0]["last_used_at"]
+    assert first is not None
+    api.get("/v1/models", headers=as_key(key))
+    assert api.get(KEYS).json()["keys"][0]["last_used_at"] == first
+    with database.transaction() as session:
+        session.execute(text("UPDATE api_keys SET last_used_at = now() - interval '2 minutes'"))
+    api.get("/v1/models", headers=as_key(key))
+    assert api.get(KEYS).json()["keys"][0]["last_used_at"] >= first
 
 
-def test_access_of_a_short_key_can_be_revoked(admin_api: TestClient):
-    path = f"/v1/admin/models/{SECRET}/access"
-    admin_api.put(path, json={"submitter": hash_key(SHORT)})
-    remaining = admin_api.request("DELETE", path, json={"key": SHORT}).json()["access"]
-    assert [access["submitter"] for access in remaining] == [hash_key(LONG)]
+def test_key_has_its_own_quota(api: TestClient):
+    headers = as_key(create(api, role="submitter", max_active_jobs=1)["key"])
+    assert api.post("/v1/models", json={"repo_id": "a/one"}, headers=headers).status_code == 202
+    response = api.post("/v1/models", json={"repo_id": "a/two"}, headers=headers)
+    assert (response.status_code, documented_problem(response)["code"]) == (429, "too_many_jobs")
+    assert api.post("/v1/models", json={"repo_id": "a/two"}).status_code == 202  # the admin's
 
 
-def test_short_key_is_rejected_even_if_its_hash_has_access(admin_api: TestClient):
-    admin_api.put(f"/v1/admin/models/{SECRET}/access", json={"submitter": hash_key(SHORT)})
-    del admin_api.headers["X-Admin-Key"]
-    response = admin_api.get(f"/v1/models/{SECRET}", headers={"X-API-Key": SHORT})
-    assert documented_problem(response)["code"] == "weak_key"
+def test_key_of_another_admin_creates_keys_in_its_name(api: TestClient):
+    admin = create(api, name="operations", role="admin")
+    other = api.post(KEYS, json={"name": "x"}, headers=as_key(admin["key"])).json()
+    assert (admin["created_by"], other["created_by"]) == ("ADMIN_API_KEY", f"operations ({admin['prefix']})")
 
 
-def from_environment(value: str) -> Callable[[pytest.MonkeyPatch], Settings]:
-    def read(monkeypatch: pytest.MonkeyPatch) -> Settings:
-        monkeypatch.setenv("ADMIN_API_KEY", value)
-        return Settings()
-
-    return read
-
-
-def set_afterwards(_: pytest.MonkeyPatch) -> Settings:
-    return settings().model_copy(update={"admin_api_key": SecretStr("")})
+@pytest.mark.parametrize(
+    "fields", [{"name": ""}, {"name": "x" * 101}, {"role": "root"}, {"days": 0}, {"days": 1e9}, {"max_active_jobs": -1}]
+)
+def test_invalid_keys_are_rejected(api: TestClient, fields: dict):
+    response = api.post(KEYS, json={"name": "a team", **fields})
+    assert (response.status_code, documented_problem(response)["code"]) == (422, "invalid_input")
+    assert api.get(KEYS).json()["keys"] == []
 
 
-@pytest.mark.parametrize("headers", [{}, {"X-Admin-Key": ""}, {"X-Admin-Key": " "}])
-@pytest.mark.parametrize("read", [from_environment(""), from_environment(" \n"), set_afterwards])
-def test_empty_admin_key_grants_no_admin_access(
-    database: Database, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], read: Callable
-):
-    entries.put_private(database, SECRET, [1, 0, 0], hash_key(LONG))
-    with remote_client(read(monkeypatch)) as api:
-        response = api.get("/v1/admin/queues", headers=headers)
-        assert documented_problem(response)["code"] in ("admin_only", "admin_key_required")
-        assert api.get("/v1/models", headers=headers).json()["models"] == []
+def test_unknown_key_cannot_be_revoked(api: TestClient):
+    response = api.delete(f"{KEYS}/ddx_00000000")
+    assert (response.status_code, documented_problem(response)["code"]) == (404, "key_not_found")
 
 
-def test_trailing_newline_of_the_admin_key_is_stripped(database: Database, monkeypatch: pytest.MonkeyPatch):
-    with remote_client(from_environment(f"{ADMIN_KEY}\n")(monkeypatch)) as api:
-        assert api.get("/v1/admin/queues", headers={"X-Admin-Key": ADMIN_KEY}).status_code == 200
+def test_keys_are_listed_in_pages(api: TestClient):
+    prefixes = [create(api)["prefix"] for _ in range(3)]
+    first = api.get(KEYS, params={"limit": 2}).json()
+    second = api.get(KEYS, params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    assert [key["prefix"] for key in first["keys"] + second["keys"]] == prefixes[::-1]
+    assert second["next_cursor"] is None
 
 
-def test_empty_webhook_secret_disables_the_webhook(database: Database, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("DELTADEX_WEBHOOK_SECRET", "")
-    with remote_client(Settings()) as api:
-        repo = {"type": "model", "name": "a/b", "private": False}
-        delivery = {"event": {"action": "update", "scope": "repo"}, "repo": repo}
-        response = api.post("/v1/webhooks/hub", json=delivery, headers={"X-Webhook-Secret": ""})
-        assert documented_problem(response)["code"] == "webhook_disabled"
+def test_unknown_key_is_not_repeated(api: TestClient):
+    response = api.get("/v1/models", headers=as_key("a secret of a stranger"))
+    assert (response.status_code, documented_problem(response)["code"]) == (401, "key_unknown")
+    assert "stranger" not in response.text
 
 
-def test_empty_token_key_disables_hub_tokens(database: Database, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("DELTADEX_TOKEN_KEY", "  ")
-    with remote_client(Settings()) as api:
-        headers = {"X-API-Key": LONG, "X-Hub-Token": "hf_me"}
-        response = api.post("/v1/models", json={"repo_id": "a/b"}, headers=headers)
-        assert documented_problem(response)["code"] == "hub_tokens_disabled"
+def test_checks_of_load_balancers_ignore_keys(api: TestClient):
+    assert api.get("/healthz", headers=as_key("a key that nobody created")).status_code == 200
+
+
+def test_responses_depend_on_the_key_headers(api: TestClient):
+    for path in ("/v1/models", "/v1/nothing"):
+        assert {"X-API-Key", "Authorization"} <= set(api.get(path).headers["Vary"].split(", "))
+
+
+# what belongs to a key
+
+
+def test_what_an_admin_creates_with_a_key_belongs_to_that_key(api: TestClient, database: Database):
+    entries.put(database, "a/b", [1.0, 0.0, 0.0])
+    add_key(database, "key of a team")
+    space = api.get("/v1/spaces").json()["spaces"][0]["key"]
+    assert api.post("/v1/vectors", json={"name": "mine", "space": space, "vector": [1, 0, 0]}).status_code == 201
+    assert [row["name"] for row in api.get("/v1/vectors").json()["vectors"]] == ["mine"]
+    assert api.get("/v1/vectors", headers=as_key("key of a team")).json()["vectors"] == []
+    assert api.get("/v1/vectors", headers={"X-API-Key": ""}).json()["vectors"] == []
+
+
+def test_jobs_are_cancelled_and_retried_by_their_key_and_by_admins(api: TestClient, database: Database):
+    for key in ("key of one", "key of two"):
+        add_key(database, key)
+    one, two = as_key("key of one"), as_key("key of two")
+    job = api.post("/v1/models", json={"repo_id": "a/b"}, headers=one).json()["id"]
+    for action in ("cancel", "retry"):
+        response = api.post(f"/v1/jobs/{job}/{action}", headers=two)
+        assert (response.status_code, documented_problem(response)["code"]) == (403, "not_yours")
+    assert api.post(f"/v1/jobs/{job}/cancel", headers=one).json()["state"] == "cancelled"
+    assert api.post(f"/v1/jobs/{job}/retry", headers=one).json()["state"] == "queued"
+    assert api.post(f"/v1/jobs/{job}/cancel").json()["state"] == "cancelled"
+
+
+def test_jobs_of_crawls_belong_to_admins(api: TestClient, database: Database):
+    add_key(database, "key of one")
+    job = entries.put_job(database, "a/b").id
+    response = api.post(f"/v1/jobs/{job}/cancel", headers=as_key("key of one"))
+    assert (response.status_code, documented_problem(response)["code"]) == (403, "not_yours")
+    assert api.post(f"/v1/jobs/{job}/cancel").json()["state"] == "cancelled"
+
+
+# the first key
+
+
+def test_api_without_any_key_does_not_start(database: Database):
+    conf = settings().model_copy(update={"admin_api_key": None, "feed_interval": 3600})
+    with pytest.raises(Misconfigured, match="Set ADMIN_API_KEY to a secret"), TestClient(create_app(conf)):
+        pass
+
+
+def test_api_with_a_stored_key_starts(database: Database):
+    add_key(database, "key of an admin", Role.ADMIN)
+    conf = settings().model_copy(update={"admin_api_key": None, "feed_interval": 3600})
+    with TestClient(create_app(conf), "http://localhost") as client:
+        assert client.get(KEYS, headers=as_key("key of an admin")).status_code == 200
+        assert client.get(KEYS, headers=AS_ADMIN).json()["code"] == "key_unknown"
+
+
+@pytest.mark.parametrize("value", ["", "   "])
+def test_empty_admin_key_is_no_key(monkeypatch: pytest.MonkeyPatch, value: str):
+    monkeypatch.setenv("ADMIN_API_KEY", value)
+    assert Settings().admin_api_key is None
+
+
+def test_short_admin_key_is_rejected():
+    with pytest.raises(Misconfigured, match="ADMIN_API_KEY has 5 characters"):
+        Settings(admin_api_key=SecretStr("short"))
+
+
+def test_admin_key_of_the_settings_is_not_listed(api: TestClient):
+    assert api.get(KEYS).json()["keys"] == []
+    assert ADMIN_KEY not in api.get(KEYS).text

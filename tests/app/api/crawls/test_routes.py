@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import pytest
 from fastapi.testclient import TestClient
-from pydantic import SecretStr
 from sqlalchemy import func, update
 
 from catalog.database import Database
@@ -15,16 +14,6 @@ from tests.support.problem_documents import documented_problem
 
 CRAWLS = "/v1/admin/crawls"
 
-ADMIN_KEY = "open sesame for admins"
-
-
-@pytest.fixture
-def admin(api: TestClient) -> TestClient:
-    """An admin's client of an API with an admin key."""
-    api.app.state.settings = api.app.state.settings.model_copy(update={"admin_api_key": SecretStr(ADMIN_KEY)})
-    api.headers["X-Admin-Key"] = ADMIN_KEY
-    return api
-
 
 def create_crawl(api: TestClient, **body: object) -> dict:
     response = api.post(CRAWLS, json=body)
@@ -32,17 +21,17 @@ def create_crawl(api: TestClient, **body: object) -> dict:
     return response.json()
 
 
-def test_new_crawl_is_queued(admin: TestClient):
-    crawl = create_crawl(admin, base="org/base", limit=10, min_downloads=5, every_hours=6)
+def test_new_crawl_is_queued(api: TestClient):
+    crawl = create_crawl(api, base="org/base", limit=10, min_downloads=5, every_hours=6)
 
     assert (crawl["state"], crawl["limit"], crawl["min_downloads"], crawl["every_hours"]) == ("queued", 10, 5, 6)
     assert crawl["source"] == {"base": "org/base", "relations": ["adapter", "finetune"]}
-    shown = admin.get(f"{CRAWLS}/{crawl['id']}").json()
+    shown = api.get(f"{CRAWLS}/{crawl['id']}").json()
     assert shown == crawl | {"estimate": {"bytes": None, "hours": 0, "measured": False, "workers": 1}}
 
 
-def test_ids_are_counted_not_returned(admin: TestClient):
-    assert create_crawl(admin, ids=["a/b", "c/d", "a/b"])["ids"] == 2
+def test_ids_are_counted_not_returned(api: TestClient):
+    assert create_crawl(api, ids=["a/b", "c/d", "a/b"])["ids"] == 2
 
 
 @pytest.mark.parametrize(
@@ -60,70 +49,59 @@ def test_ids_are_counted_not_returned(admin: TestClient):
         ({"base": "a/b", "relations": ["merge"]}, "invalid_input"),
     ],
 )
-def test_invalid_crawl_is_rejected(admin: TestClient, body: dict, code: str):
-    assert documented_problem(admin.post(CRAWLS, json=body))["code"] == code
+def test_invalid_crawl_is_rejected(api: TestClient, body: dict, code: str):
+    assert documented_problem(api.post(CRAWLS, json=body))["code"] == code
 
 
-def test_crawls_are_listed_newest_first_in_pages(admin: TestClient):
-    crawl_ids = [create_crawl(admin, owner=f"o{number}")["id"] for number in range(3)]
+def test_crawls_are_listed_newest_first_in_pages(api: TestClient):
+    crawl_ids = [create_crawl(api, owner=f"o{number}")["id"] for number in range(3)]
 
-    first = admin.get(CRAWLS, params={"limit": 2}).json()
-    second = admin.get(CRAWLS, params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    first = api.get(CRAWLS, params={"limit": 2}).json()
+    second = api.get(CRAWLS, params={"limit": 2, "cursor": first["next_cursor"]}).json()
 
     assert [crawl["id"] for page in (first, second) for crawl in page["crawls"]] == crawl_ids[::-1]
 
 
-def test_pause_resume_and_cancel(admin: TestClient):
-    crawl = create_crawl(admin, owner="x")
+def test_pause_resume_and_cancel(api: TestClient):
+    crawl = create_crawl(api, owner="x")
 
-    states = [
-        admin.post(f"{CRAWLS}/{crawl['id']}/{action}").json()["state"] for action in ("pause", "resume", "cancel")
-    ]
+    states = [api.post(f"{CRAWLS}/{crawl['id']}/{action}").json()["state"] for action in ("pause", "resume", "cancel")]
 
     assert states == ["paused", "queued", "cancelled"]
 
 
 @pytest.mark.parametrize("action", ["pause", "resume"])
-def test_cancelled_crawl_cannot_be_paused_or_resumed(admin: TestClient, action: str):
-    crawl = create_crawl(admin, owner="x")
-    admin.post(f"{CRAWLS}/{crawl['id']}/cancel")
+def test_cancelled_crawl_cannot_be_paused_or_resumed(api: TestClient, action: str):
+    crawl = create_crawl(api, owner="x")
+    api.post(f"{CRAWLS}/{crawl['id']}/cancel")
 
-    assert documented_problem(admin.post(f"{CRAWLS}/{crawl['id']}/{action}"))["code"] == "crawl_finished"
+    assert documented_problem(api.post(f"{CRAWLS}/{crawl['id']}/{action}"))["code"] == "crawl_finished"
 
 
-def test_finished_crawl_cannot_be_cancelled(admin: TestClient, database: Database):
-    crawl = create_crawl(admin, owner="x")
+def test_finished_crawl_cannot_be_cancelled(api: TestClient, database: Database):
+    crawl = create_crawl(api, owner="x")
     with database.transaction() as session:
         crawls.get(session, crawl["id"]).state = CrawlState.DONE
 
-    assert documented_problem(admin.post(f"{CRAWLS}/{crawl['id']}/cancel"))["code"] == "crawl_finished"
+    assert documented_problem(api.post(f"{CRAWLS}/{crawl['id']}/cancel"))["code"] == "crawl_finished"
 
 
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", ""), ("POST", "/pause"), ("POST", "/resume"), ("POST", "/cancel")]
 )
-def test_unknown_crawl_returns_404(admin: TestClient, method: str, path: str):
-    assert documented_problem(admin.request(method, f"{CRAWLS}/7{path}"))["code"] == "crawl_not_found"
+def test_unknown_crawl_returns_404(api: TestClient, method: str, path: str):
+    assert documented_problem(api.request(method, f"{CRAWLS}/7{path}"))["code"] == "crawl_not_found"
 
 
-@pytest.mark.parametrize(
-    ("method", "path"), [("POST", ""), ("GET", ""), ("GET", "/1"), ("POST", "/1/pause"), ("POST", "/1/cancel")]
-)
-def test_crawl_routes_require_the_admin_key(admin: TestClient, method: str, path: str):
-    admin.headers["X-Admin-Key"] = "wrong"
-    response = admin.request(method, f"{CRAWLS}{path}", json={"owner": "x"} if (method, path) == ("POST", "") else None)
-    assert documented_problem(response)["code"] == "admin_key_required"
-
-
-def test_estimate_uses_the_pace_of_finished_jobs(admin: TestClient, database: Database):
-    crawl = create_crawl(admin, owner="x", dry_run=True)
+def test_estimate_uses_the_pace_of_finished_jobs(api: TestClient, database: Database):
+    crawl = create_crawl(api, owner="x", dry_run=True)
     worker = entries.put_worker(database)
     with database.transaction() as session:
         row = crawls.get(session, crawl["id"])
         row.queued, row.sized, row.size = 7_200, 72, 720
     finish_jobs(database, worker, jobs=4, seconds=2)  # two per second
 
-    estimate = admin.get(f"{CRAWLS}/{crawl['id']}").json()["estimate"]
+    estimate = api.get(f"{CRAWLS}/{crawl['id']}").json()["estimate"]
 
     assert estimate == {"bytes": 72_000, "hours": pytest.approx(1), "measured": True, "workers": 1}
 

@@ -21,6 +21,7 @@ from catalog.jobs import control as job_control
 from catalog.jobs.repository import attempts
 from catalog.tables import JobState
 from tests.support import catalog as entries
+from tests.support.keys import add_key
 from tests.support.ports import free_port
 from tests.support.problem_documents import documented_problem
 
@@ -78,6 +79,8 @@ def run_job(database: Database, job_id: int, worker: int) -> None:
 
 
 def test_events_of_a_private_job_go_only_to_its_submitter(url: str, database: Database):
+    for key in (KEY, OTHER_KEY):
+        add_key(database, key)
     with open_stream(url) as anonymous, open_stream(url, key=OTHER_KEY) as other, open_stream(url, key=KEY) as owner:
         private = entries.put_private_job(database, "a/hidden", hash_key(KEY))
         public = entries.put_job(database, "a/shown")

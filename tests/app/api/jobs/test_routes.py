@@ -7,7 +7,7 @@ from catalog.database import Database
 from catalog.errors import CorruptWeights, Quarantined
 from catalog.jobs.repository import attempts
 from tests.support import catalog as entries
-from tests.support.api import as_admin
+from tests.support.keys import AS_ADMIN
 from tests.support.problem_documents import documented_problem
 
 
@@ -87,7 +87,7 @@ def test_failed_job_is_retried(api: TestClient, job_ids: list[int]):
 
 
 def test_job_shows_the_history_of_its_attempts(api: TestClient, job_ids: list[int]):
-    [attempt] = api.get(f"/v1/jobs/{job_ids[1]}", headers=as_admin(api)).json()["history"]
+    [attempt] = api.get(f"/v1/jobs/{job_ids[1]}", headers=AS_ADMIN).json()["history"]
     assert (attempt["attempt"], attempt["worker"], attempt["state"]) == (1, "here:1", "fetching")
     assert (attempt["outcome"], attempt["code"], attempt["concurrent_jobs"]) == ("failed", "corrupt_weights", 1)
 

@@ -11,10 +11,19 @@ from catalog.jobs.repository import jobs
 from tests.support import catalog as entries
 from tests.support.api import refresh
 from tests.support.catalog import SPACE
+from tests.support.keys import AS_ANYBODY, add_key
 from tests.support.merge_requests import METRICS, finish_merge
 from tests.support.problem_documents import documented_problem
 
-MINE = {"X-API-Key": "the key of a single user"}
+KEY = "the key of a single user"
+MINE = {"X-API-Key": KEY}
+
+
+@pytest.fixture(autouse=True)
+def own_key(database: Database) -> None:
+    add_key(database, KEY)
+
+
 PARTS = ["owner/law", "owner/math"]
 
 
@@ -135,4 +144,4 @@ def test_deleted_merge_returns_404(models: Database, api: TestClient):
 def test_merge_of_a_key_returns_404_without_that_key(models: Database, api: TestClient):
     merge = create_merge(api, MINE)
     for path in (f"/v1/merges/{merge['id']}", f"/v1/jobs/{merge['job']}"):
-        assert [api.get(path, headers=headers).status_code for headers in ({}, MINE)] == [404, 200]
+        assert [api.get(path, headers=headers).status_code for headers in (AS_ANYBODY, MINE)] == [404, 200]

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from pydantic import SecretStr
 
 from catalog.auth.viewer import hash_key
 from catalog.database import Database
@@ -13,22 +12,27 @@ from catalog.models.repository import models
 from catalog.models.repository.aliases import MAX_ALIASES
 from catalog.models.repository.models import Metadata
 from catalog.removals import service as removals
-from catalog.settings import settings
 from catalog.vectors.repository import feed
 from tests.support import catalog as entries
 from tests.support.api import refresh
 from tests.support.clusters import cluster
+from tests.support.keys import AS_ADMIN, add_key
 from tests.support.problem_documents import documented_problem
 
-MY_KEY, YOUR_KEY, ADMIN_KEY = "a long key of my own", "a long key of your own", "a long key of the admins"
+MY_KEY, YOUR_KEY = "a long key of my own", "a long key of your own"
 ME, YOU = hash_key(MY_KEY), hash_key(YOUR_KEY)
-MINE, YOURS, ADMINS = {"X-API-Key": MY_KEY}, {"X-API-Key": YOUR_KEY}, {"X-Admin-Key": ADMIN_KEY}
+MINE, YOURS, ADMINS = {"X-API-Key": MY_KEY}, {"X-API-Key": YOUR_KEY}, AS_ADMIN
 SECRET = "hidden/model"
 
 
 @pytest.fixture
 def pool(database: Database, api: TestClient) -> Database:
-    """Four public models whose vectors spread from one axis to the other."""
+    """Four public models whose vectors spread from one axis to the other, and the keys of two submitters. The client
+    sends no key by itself.
+    """
+    for key in (MY_KEY, YOUR_KEY):
+        add_key(database, key)
+    del api.headers["X-API-Key"]
     for number in range(4):
         entries.put(database, f"open/m{number}", [4 - number, number])
     refresh(api)
@@ -312,7 +316,7 @@ def test_writing_requires_an_api_key(pool: Database, api: TestClient, request_: 
     set_alias(api, "main", "open/m2")
     before = [curation(api, f"open/m{number}") for number in range(4)]
     response = write(api, request_, "open/m1")
-    assert (response.status_code, documented_problem(response)["code"]) == (401, "api_key_required")
+    assert (response.status_code, documented_problem(response)["code"]) == (401, "key_required")
     assert [curation(api, f"open/m{number}") for number in range(4)] == before
 
 
@@ -380,7 +384,6 @@ def test_private_alias_is_shared_by_all_with_access(secret: Database, api: TestC
 
 
 def test_admin_writes_as_admin_and_leaves_aliases_of_users(secret: Database, api: TestClient):
-    api.app.state.settings = settings().model_copy(update={"admin_api_key": SecretStr(ADMIN_KEY)})
     set_alias(api, "main", SECRET)
     created = set_alias(api, "main", "open/m1", headers=ADMINS)
     assert created["author"] == "admin"

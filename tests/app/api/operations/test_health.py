@@ -11,7 +11,7 @@ from catalog.index.follower import IndexFollower
 from catalog.jobs.repository import workers
 from catalog.tables import IndexSnapshot
 from tests.support import catalog as entries
-from tests.support.api import as_admin
+from tests.support.keys import AS_ADMIN
 from tests.support.outage import server_down
 
 
@@ -71,7 +71,7 @@ def test_damaged_segment_and_failed_build_are_reported_but_ready(api: TestClient
 
     assert len(api.get("/v1/models/a/one/neighbors").json()["neighbors"]) == 1
     assert missing_checks(api) == []
-    detail = api.get("/readyz", headers=as_admin(api)).json()["checks"]["index"]["detail"]
+    detail = api.get("/readyz", headers=AS_ADMIN).json()["checks"]["index"]["detail"]
     assert "space 1: 1 cannot be read" in detail
     assert "disk_full: no room" in detail
 
@@ -81,7 +81,7 @@ def test_invalid_token_of_a_worker_is_reported_but_ready(api: TestClient, databa
         worker_id = workers.register(session, "gpu-1", 7, "cpu")
         workers.record_heartbeat(session, worker_id, {"hub_token_invalid": True})
     assert missing_checks(api) == ["hub_token"]
-    detail = api.get("/readyz", headers=as_admin(api)).json()["checks"]["hub_token"]["detail"]
+    detail = api.get("/readyz", headers=AS_ADMIN).json()["checks"]["hub_token"]["detail"]
     assert detail.startswith("hub_token_invalid: ")
     assert "gpu-1:7" in detail
 

@@ -6,12 +6,12 @@ from fastapi.testclient import TestClient
 
 from catalog.database import Database
 from tests.support import catalog as entries
-from tests.support.api import as_admin
+from tests.support.keys import AS_ADMIN
 
 
 def metrics(api: TestClient) -> dict[str, float]:
     """All samples; asserts that they are in the Prometheus text format."""
-    response = api.get("/metrics", headers=as_admin(api))
+    response = api.get("/metrics", headers=AS_ADMIN)
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
     lines = response.text.splitlines()
     assert all(re.fullmatch(r'# (HELP|TYPE) \w+ .+|\w+(\{\w+="\w+"\})? [\d.]+(e\+\d+)?', line) for line in lines)

@@ -5,7 +5,7 @@ from fastapi.testclient import TestClient
 from catalog.database import Database
 from catalog.jobs.repository import workers
 from tests.support import catalog as entries
-from tests.support.api import as_admin
+from tests.support.keys import AS_ADMIN
 from tests.support.problem_documents import documented_problem
 
 
@@ -28,7 +28,7 @@ def test_only_live_workers_are_listed(api: TestClient, database: Database):
     alive, stopped = entries.put_worker(database), entries.put_worker(database)
     with database.transaction() as session:
         workers.mark_stopped(session, stopped)
-    [worker] = api.get("/v1/stats", headers=as_admin(api)).json()["workers"]
+    [worker] = api.get("/v1/stats", headers=AS_ADMIN).json()["workers"]
     assert (worker["id"], worker["host"], worker["device"]) == (alive, "here", "cpu")
 
 

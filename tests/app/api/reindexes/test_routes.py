@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from pydantic import SecretStr
 
 from catalog.database import Database
 from catalog.errors import RepoNotFound
@@ -19,16 +18,6 @@ from tests.support.problem_documents import documented_problem
 from tests.support.reindexes import end_job, list_jobs, make_ready, measure_job, start_reindex
 
 REINDEXES = "/v1/admin/reindexes"
-
-SESAME = "open sesame for admins"
-
-
-@pytest.fixture
-def admin(api: TestClient) -> TestClient:
-    """An API with an admin key, and a client that sends it."""
-    api.app.state.settings = api.app.state.settings.model_copy(update={"admin_api_key": SecretStr(SESAME)})
-    api.headers["X-Admin-Key"] = SESAME
-    return api
 
 
 def put(database: Database) -> None:
@@ -59,12 +48,12 @@ def ready(database: Database, space=SPACE, failing: bool = False) -> int:
         ({"outdated": True}, {"outdated": True}),
     ],
 )
-def test_new_reindex_waits_for_a_worker(admin: TestClient, body: dict, selection: dict):
-    response = admin.post("/v1/admin/reindexes", json=body)
+def test_new_reindex_waits_for_a_worker(api: TestClient, body: dict, selection: dict):
+    response = api.post("/v1/admin/reindexes", json=body)
     assert response.status_code == 202
     created = response.json()
     assert (created["selection"], created["state"], created["stage"]) == (selection, "running", "queueing")
-    shown = admin.get(f"{REINDEXES}/{created['id']}").json()
+    shown = api.get(f"{REINDEXES}/{created['id']}").json()
     assert shown == created | {"jobs": dict.fromkeys(JobState, 0), "failures": [], "missing_artifacts": []}
 
 
@@ -80,101 +69,95 @@ def test_new_reindex_waits_for_a_worker(admin: TestClient, body: dict, selection
     ],
     ids=str,
 )
-def test_invalid_selection_is_rejected(admin: TestClient, body: dict, status: int, code: str):
-    response = admin.post("/v1/admin/reindexes", json=body)
+def test_invalid_selection_is_rejected(api: TestClient, body: dict, status: int, code: str):
+    response = api.post("/v1/admin/reindexes", json=body)
     assert (response.status_code, documented_problem(response)["code"]) == (status, code)
 
 
-def test_second_active_reindex_returns_409(admin: TestClient):
-    admin.post("/v1/admin/reindexes", json={"all": True})
-    response = admin.post("/v1/admin/reindexes", json={"all": True})
+def test_second_active_reindex_returns_409(api: TestClient):
+    api.post("/v1/admin/reindexes", json={"all": True})
+    response = api.post("/v1/admin/reindexes", json={"all": True})
     assert (response.status_code, documented_problem(response)["code"]) == (409, "reindex_active")
 
 
-def test_reindex_shows_its_progress_and_failures(admin: TestClient, database: Database):
+def test_reindex_shows_its_progress_and_failures(api: TestClient, database: Database):
     reindex_id = ready(database, failing=True)
-    reindex = admin.get(f"{REINDEXES}/{reindex_id}").json()
+    reindex = api.get(f"{REINDEXES}/{reindex_id}").json()
     assert (reindex["state"], reindex["total"], reindex["queued"], reindex["backfilled"]) == ("ready", 3, 3, 1)
     assert (reindex["jobs"]["done"], reindex["jobs"]["failed"]) == (2, 1)
     assert reindex["failures"] == [{"code": "repo_not_found", "count": 1, "repo_ids": ["a/m0"]}]
     assert reindex["contract"][0]["encoder_version"] == "1"
 
 
-def test_drift_is_reported_per_space(admin: TestClient, database: Database):
-    report = admin.get(f"{REINDEXES}/{ready(database)}/drift").json()
+def test_drift_is_reported_per_space(api: TestClient, database: Database):
+    report = api.get(f"{REINDEXES}/{ready(database)}/drift").json()
     [pair] = report["spaces"]
     assert (report["final"], pair["old"], pair["lost_models"]) == (True, SPACE.key, {"count": 0, "repo_ids": []})
     assert (pair["drift"]["models"], len(pair["drift"]["histogram"])) == (3, 10)
 
 
-def test_cutover_moves_searches_to_the_new_space_and_rollback_moves_them_back(admin: TestClient, database: Database):
+def test_cutover_moves_searches_to_the_new_space_and_rollback_moves_them_back(api: TestClient, database: Database):
     reindex_id = ready(database)
     new_key = dataclasses.replace(SPACE, edition=reindex_id).key
 
     def searched_key() -> str:
-        refresh(admin)
-        response = admin.get("/v1/models/a/m1/neighbors?k=1").json()
+        refresh(api)
+        response = api.get("/v1/models/a/m1/neighbors?k=1").json()
         assert len(response["neighbors"]) == 1
         return response["space"]["key"]
 
     assert searched_key() == SPACE.key
-    assert admin.post(f"{REINDEXES}/{reindex_id}/cutover", json={}).json()["state"] == "cut_over"
+    assert api.post(f"{REINDEXES}/{reindex_id}/cutover", json={}).json()["state"] == "cut_over"
     assert searched_key() == new_key
-    assert [space["serving"] for space in admin.get("/v1/spaces").json()["spaces"]] == [True, False]
-    assert admin.post(f"{REINDEXES}/{reindex_id}/rollback", json={}).json()["state"] == "rolled_back"
+    assert [space["serving"] for space in api.get("/v1/spaces").json()["spaces"]] == [True, False]
+    assert api.post(f"{REINDEXES}/{reindex_id}/rollback", json={}).json()["state"] == "rolled_back"
     assert searched_key() == SPACE.key
 
 
-def test_model_shows_its_embedding_in_the_serving_space(admin: TestClient, database: Database):
+def test_model_shows_its_embedding_in_the_serving_space(api: TestClient, database: Database):
     reindex_id = ready(database)
     measurement = BaseMeasurement(np.zeros((1, 2), np.float32), 0.1)
     with database.transaction() as session:
         for space in (SPACE, dataclasses.replace(SPACE, edition=reindex_id)):
             spaces.store_base_measurement(session, space, SPACE.base_repo, SPACE.base_sha, measurement)
-    keys = [measurement["space"]["key"] for measurement in admin.get("/v1/models/a/m1").json()["measurements"]]
+    keys = [measurement["space"]["key"] for measurement in api.get("/v1/models/a/m1").json()["measurements"]]
     assert keys == [SPACE.key]
 
 
-def test_cutover_that_would_lose_models_returns_409_without_force(admin: TestClient, database: Database):
+def test_cutover_that_would_lose_models_returns_409_without_force(api: TestClient, database: Database):
     newer = dataclasses.replace(SPACE, encoder_version="2")
     reindex_id = ready(database, newer, failing=True)
-    response = admin.post(f"{REINDEXES}/{reindex_id}/cutover", json={})
+    response = api.post(f"{REINDEXES}/{reindex_id}/cutover", json={})
     assert (response.status_code, documented_problem(response)["code"]) == (409, "reindex_incomplete")
     assert "a/m0" in response.json()["detail"]
-    assert admin.post(f"{REINDEXES}/{reindex_id}/cutover", json={"force": True}).json()["state"] == "cut_over"
+    assert api.post(f"{REINDEXES}/{reindex_id}/cutover", json={"force": True}).json()["state"] == "cut_over"
 
 
-def test_cutover_while_models_are_measured_returns_409(admin: TestClient, database: Database):
+def test_cutover_while_models_are_measured_returns_409(api: TestClient, database: Database):
     put(database)
-    response = admin.post(f"{REINDEXES}/{start_reindex(database)}/cutover", json={"force": True})
+    response = api.post(f"{REINDEXES}/{start_reindex(database)}/cutover", json={"force": True})
     assert (response.status_code, documented_problem(response)["code"]) == (409, "reindex_not_ready")
 
 
-def test_cancelled_reindex_is_finished(admin: TestClient, database: Database):
+def test_cancelled_reindex_is_finished(api: TestClient, database: Database):
     reindex_id = ready(database)
-    cancelled = admin.post(f"{REINDEXES}/{reindex_id}/cancel").json()
+    cancelled = api.post(f"{REINDEXES}/{reindex_id}/cancel").json()
     assert (cancelled["state"], cancelled["stage"]) == ("cancelled", "discarding")
     for action in ("cancel", "rollback", "cutover"):
-        response = admin.post(f"{REINDEXES}/{reindex_id}/{action}", json={})
+        response = api.post(f"{REINDEXES}/{reindex_id}/{action}", json={})
         assert (response.status_code, documented_problem(response)["code"]) == (409, "reindex_finished")
 
 
-def test_reindexes_are_listed_in_pages(admin: TestClient, database: Database):
+def test_reindexes_are_listed_in_pages(api: TestClient, database: Database):
     for _ in range(3):
-        number = admin.post("/v1/admin/reindexes", json={"all": True}).json()["id"]
-        admin.post(f"{REINDEXES}/{number}/cancel")
-    first = admin.get(f"{REINDEXES}?limit=2").json()
-    rest = admin.get(f"{REINDEXES}?limit=2&cursor={first['next_cursor']}").json()
+        number = api.post("/v1/admin/reindexes", json={"all": True}).json()["id"]
+        api.post(f"{REINDEXES}/{number}/cancel")
+    first = api.get(f"{REINDEXES}?limit=2").json()
+    rest = api.get(f"{REINDEXES}?limit=2&cursor={first['next_cursor']}").json()
     assert [reindex["id"] for page in (first, rest) for reindex in page["reindexes"]] == [3, 2, 1]
 
 
 @pytest.mark.parametrize("path", ["", "/drift"])
-def test_unknown_reindex_returns_404(admin: TestClient, path: str):
-    response = admin.get(f"{REINDEXES}/7{path}")
+def test_unknown_reindex_returns_404(api: TestClient, path: str):
+    response = api.get(f"{REINDEXES}/7{path}")
     assert (response.status_code, documented_problem(response)["code"]) == (404, "reindex_not_found")
-
-
-def test_reindexes_are_for_admins(admin: TestClient):
-    del admin.headers["X-Admin-Key"]
-    for response in (admin.post("/v1/admin/reindexes", json={"all": True}), admin.get(REINDEXES)):
-        assert (response.status_code, documented_problem(response)["code"]) == (401, "admin_key_required")

@@ -8,12 +8,19 @@ from fastapi.testclient import TestClient
 from catalog.database import Database
 from tests.support import catalog as entries
 from tests.support.catalog import SPACE
+from tests.support.keys import AS_ANYBODY, add_key
 from tests.support.problem_documents import documented_problem
 from tests.support.selection_requests import METRICS, finish
 from tests.support.task_requests import create_task as ask_task
 from tests.support.task_requests import finish_task
 
-MINE = {"X-API-Key": "the API key of one user"}
+KEY = "the API key of one user"
+MINE = {"X-API-Key": KEY}
+
+
+@pytest.fixture(autouse=True)
+def own_key(database: Database) -> None:
+    add_key(database, KEY)
 
 
 @pytest.fixture
@@ -24,7 +31,8 @@ def models(database: Database) -> Database:
 
 @pytest.fixture
 def task(models: Database, api: TestClient) -> dict[str, Any]:
-    """One that is done."""
+    """One that is done, of the key of these tests. From then on the client sends it."""
+    api.headers.update(MINE)
     asked = ask_task(api, name="mine", keep_examples=True)
     finish_task(models, asked, [[1, 0.3, 0]])
     return asked
@@ -99,14 +107,14 @@ def test_a_deleted_selection_is_not_found(api: TestClient, task: dict[str, Any])
 
 
 def test_a_selection_is_visible_only_to_the_key_that_created_it(api: TestClient, task: dict[str, Any]):
-    created = create(api, "mine", MINE)
+    created = create(api, "mine")
     for url in (f"/v1/selections/{created['id']}", f"/v1/jobs/{created['job']}"):
-        assert [api.get(url, headers=headers).status_code for headers in ({}, MINE)] == [404, 200]
+        assert [api.get(url, headers=headers).status_code for headers in (AS_ANYBODY, MINE)] == [404, 200]
 
 
-def test_the_key_that_created_it_may_retry_the_job(api: TestClient, task: dict[str, Any]):
-    job = f"/v1/jobs/{create(api, 'mine', MINE)['job']}"
-    assert api.post(f"{job}/retry", headers=MINE).json()["state"] == "queued"
-    assert api.post(f"{job}/cancel", headers=MINE).json()["state"] == "cancelled"
-    assert api.post(f"{job}/retry").status_code == 404
-    assert api.post(f"{job}/retry", headers=MINE).json()["state"] == "queued"
+def test_the_key_that_created_it_may_retry_the_job(api: TestClient, database: Database, task: dict[str, Any]):
+    add_key(database, "the key of another user")
+    job = f"/v1/jobs/{create(api, 'mine')['job']}"
+    assert api.post(f"{job}/cancel").json()["state"] == "cancelled"
+    assert api.post(f"{job}/retry", headers={"X-API-Key": "the key of another user"}).status_code == 404
+    assert api.post(f"{job}/retry").json()["state"] == "queued"

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from catalog.archives import repository as archives
-from catalog.auth.viewer import PUBLIC
+from catalog.auth.viewer import ADMIN
 from catalog.database import Database
 from catalog.errors import ArchiveNotFound
 from catalog.jobs.repository import jobs
@@ -20,10 +20,17 @@ from catalog.vectors.repository import feed
 from tests.support import catalog as entries
 from tests.support.api import refresh
 from tests.support.catalog import SPACE
+from tests.support.keys import AS_ANYBODY, add_key
 from tests.support.problem_documents import documented_problem
 from tests.support.task_requests import METRICS, ROWS, create_task, finish_task
 
-MINE = {"X-API-Key": "the key of a single user"}
+KEY = "the key of a single user"
+MINE = {"X-API-Key": KEY}
+
+
+@pytest.fixture(autouse=True)
+def own_key(database: Database) -> None:
+    add_key(database, KEY)
 
 
 @pytest.fixture
@@ -140,9 +147,9 @@ def test_deleted_task_returns_404(models: Database, api: TestClient):
 def test_task_of_a_key_returns_404_without_that_key(models: Database, api: TestClient):
     task = create_task(api, MINE)
     path = f"/v1/tasks/{task['id']}"
-    assert [api.get(path, headers=headers).status_code for headers in ({}, MINE)] == [404, 200]
+    assert [api.get(path, headers=headers).status_code for headers in (AS_ANYBODY, MINE)] == [404, 200]
     job = f"/v1/jobs/{task['runs'][0]['job']}"
-    assert [api.get(job, headers=headers).status_code for headers in ({}, MINE)] == [404, 200]
+    assert [api.get(job, headers=headers).status_code for headers in (AS_ANYBODY, MINE)] == [404, 200]
 
 
 def store_adapter(database: Database, task: dict[str, Any], content: bytes) -> None:
@@ -169,9 +176,9 @@ def test_download_of_an_adapter_deleted_meanwhile_ends_with_an_error(
     monkeypatch.setattr(archives, "PIECE_SIZE", 3)
     task = create_task(api, keep_adapter=True)
     store_adapter(models, task, b"eight by")
-    pieces = task_service.get_adapter(models, task["id"], None, PUBLIC).pieces
+    pieces = task_service.get_adapter(models, task["id"], None, ADMIN).pieces
     assert next(pieces) == b"eig"
-    task_service.delete(models, task["id"], PUBLIC)
+    task_service.delete(models, task["id"], ADMIN)
     with pytest.raises(ArchiveNotFound):
         next(pieces)
 

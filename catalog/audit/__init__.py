@@ -1,0 +1,1 @@
+"""The audit log: each act that changes something."""

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from catalog.tables.base import Base
 from catalog.tables.models import Model
 
-ADMIN_AUTHOR = "admin"  # the author of what an admin without an API key wrote
+ADMIN_AUTHOR = "admin"  # the author of what the service itself wrote
 
 
 class TeamTag(Base):

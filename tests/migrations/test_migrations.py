@@ -11,9 +11,11 @@ from sqlalchemy import Engine, create_engine, insert, inspect, make_url, text
 from sqlalchemy.exc import IntegrityError
 
 from app.deployment.embedded import EmbeddedServers
+from catalog.auth import keys
+from catalog.auth.viewer import hash_key
 from catalog.database import Database
 from catalog.spaces import repository as spaces
-from catalog.tables import Base, BaseActivations, StoredVector, Vector
+from catalog.tables import Base, BaseActivations, Role, StoredVector, Vector
 from tests.support.catalog import SPACE, put_revision
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -101,6 +103,31 @@ def test_downgrade_cancels_queued_jobs_that_name_a_base(engine: Engine, config: 
     with engine.connect() as connection:
         states = connection.execute(text("SELECT state FROM jobs ORDER BY id")).scalars().all()
     assert states == ["queued", "cancelled"]
+
+
+def test_keys_that_users_chose_become_keys_of_submitters(engine: Engine, config: Config):
+    mine, yours = hash_key("a key that I chose"), hash_key("a key that you chose")
+    command.upgrade(config, "0006")
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO models (repo_id, owner, source) VALUES ('o/n', 'o', 'hub')"))
+        for submitter in (mine, "anonymous"):
+            connection.execute(
+                text(f"INSERT INTO jobs (model_id, state, submitter) SELECT id, 'done', '{submitter}' FROM models")
+            )
+        for owner in (mine, yours):
+            connection.execute(text(f"INSERT INTO model_access (model_id, submitter) SELECT id, '{owner}' FROM models"))
+
+    command.upgrade(config, "head")
+
+    database = Database(engine.url.render_as_string(hide_password=False))
+    caller = keys.authenticate(database, "a key that I chose", None)
+    with database.transaction() as session:
+        rows = session.execute(text("SELECT hash, role FROM api_keys")).all()
+        jobs = session.execute(text("SELECT count(*) FROM jobs")).scalar_one()
+    database.close()
+    assert (caller.role, caller.viewer.submitter) == (Role.SUBMITTER, mine)
+    assert {tuple(row) for row in rows} == {(mine, "submitter"), (yours, "submitter")}
+    assert jobs == 2
 
 
 def test_upgrade_to_removals_keeps_models_vectors_and_crawls(engine: Engine, config: Config):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 import time
 from contextlib import suppress
@@ -16,6 +17,8 @@ from rich.progress import Progress
 from app.cli import render
 from app.cli.console import Api, AsJson, connect, notes, out, print_json
 from app.client import FINISHED, TOKEN_HEADER, ApiProblem, Client
+from catalog.audit import service as audit_service
+from catalog.audit.service import Act
 from catalog.auth.hub_tokens import parse_token
 from catalog.database import Database
 from catalog.errors import TooManyJobs
@@ -110,6 +113,7 @@ def submit(client: Client, target: str, is_folder: bool, options: Options) -> di
     database = Database(settings().require_database_url())
     try:
         job = submissions.submit_folder(database, Path(target), options.name, options.base)
+        audit_service.record(database, Act(f"user {getpass.getuser()}", "deltadex add", job.model.repo_id))
     finally:
         database.close()
     return client.get(f"/v1/jobs/{job.id}")

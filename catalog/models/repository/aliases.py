@@ -86,4 +86,4 @@ def _known_private(viewer: Viewer) -> ColumnElement[bool]:
     if viewer == PUBLIC:
         return false()
     known = Alias.private & visible_models(viewer)
-    return known & (Alias.author == ADMIN_AUTHOR) if viewer.is_admin else known
+    return known & (Alias.author == (viewer.submitter or ADMIN_AUTHOR)) if viewer.is_admin else known

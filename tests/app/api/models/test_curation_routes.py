@@ -16,7 +16,7 @@ from catalog.vectors.repository import feed
 from tests.support import catalog as entries
 from tests.support.api import refresh
 from tests.support.clusters import cluster
-from tests.support.keys import AS_ADMIN, add_key
+from tests.support.keys import ADMIN_KEY, AS_ADMIN, add_key
 from tests.support.problem_documents import documented_problem
 
 MY_KEY, YOUR_KEY = "a long key of my own", "a long key of your own"
@@ -383,10 +383,10 @@ def test_private_alias_is_shared_by_all_with_access(secret: Database, api: TestC
     assert resolved(api, "main", YOURS) == SECRET
 
 
-def test_admin_writes_as_admin_and_leaves_aliases_of_users(secret: Database, api: TestClient):
+def test_admin_writes_with_a_key_and_leaves_aliases_of_users(secret: Database, api: TestClient):
     set_alias(api, "main", SECRET)
     created = set_alias(api, "main", "open/m1", headers=ADMINS)
-    assert created["author"] == "admin"
+    assert created["author"] == hash_key(ADMIN_KEY)[:12]
     assert (resolved(api, "main", ADMINS), resolved(api, "main", MINE)) == ("open/m1", SECRET)
-    assert tag(api, SECRET, "prod", headers=ADMINS)["team_tags"][0]["author"] == "admin"
+    assert tag(api, SECRET, "prod", headers=ADMINS)["team_tags"][0]["author"] == hash_key(ADMIN_KEY)[:12]
     assert texts(curation(api, SECRET, MINE)) == ["prod"]

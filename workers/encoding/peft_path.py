@@ -25,6 +25,7 @@ from catalog.errors.root import first_line
 from workers.encoding.adapter_parts import AdapterParts, replace_weights, sort_tensors, tied_embedding
 from workers.encoding.guard import BaseGuard, restored
 from workers.encoding.lora_path import applied, fit, fit_head
+from workers.encoding.module_names import TRY_OTHER_BASE
 from workers.encoding.output_head import Head
 from workers.encoding.parameter_lora import changed_parameters
 from workers.encoding.resident_base import ResidentBase
@@ -97,7 +98,9 @@ def tuned_head(parts: AdapterParts, finetune: FineTune, base: ResidentBase) -> H
     head_tensors: dict[str, Any] = {name: tensor.to(base.device) for name, tensor in parts.head.items()}
     for name, tensor in head_tensors.items():
         if list(tensor.shape[1:]) != ([base.hidden_size] if name == "weight" else []):
-            raise ShapeMismatch(f"The output head's {name} is {list(tensor.shape)}; the base has {base.hidden_size}.")
+            raise ShapeMismatch(
+                f"The output head's {name} is {list(tensor.shape)}; the base has {base.hidden_size}. {TRY_OTHER_BASE}"
+            )
     if parts.head_rows:
         head_tensors["weight"] = parts.head_rows[-1].replaced(head_tensors.get("weight", base.head.weight))
     elif not head_tensors and base.head.tied:
@@ -180,5 +183,6 @@ def _check_vocabulary(model: PreTrainedModel, plan: TokenPlan) -> None:
     size = embeddings.weight.shape[0]
     if size <= int(plan.ids.max()):
         raise ShapeMismatch(
-            f"The fine-tune's vocabulary of {size:,} entries is too small for the tokens of the probes."
+            f"The fine-tune's vocabulary of {size:,} entries is too small for the tokens of the probes. "
+            f"{TRY_OTHER_BASE}"
         )

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from catalog.errors import InvalidModelConfig
 from workers.finetunes.finetune import MAX_CONFIG_BYTES, FineTune
+from workers.finetunes.gathering import empty_tensor, refuse_flattened
 from workers.finetunes.json_file import read_object
 from workers.finetunes.lora_config import PEFT_PREFIX
 from workers.finetunes.model_config import without_leftovers
 from workers.finetunes.tensor_names import clean_names
-from workers.finetunes.weight_files import ReadHeader, read_headers, tensor_entries
+from workers.finetunes.weight_files import Header, ReadHeader, read_headers, tensor_entries
 
 CONFIG_FILE = "config.json"
 UNMERGED_PARTS = (".lora_A.", ".lora_B.", ".lora_embedding_", ".lora_magnitude_vector", ".base_layer.")
@@ -23,6 +24,7 @@ def read_model(folder: Path, names: Sequence[str], card_bases: tuple[str, ...], 
     if not isinstance(config.get("model_type"), str):
         raise InvalidModelConfig(f"{CONFIG_FILE} of {folder.name} has no model_type.")
     entries = tensor_entries(read_headers(folder, names, read_header))
+    _refuse_parts(entries)
     _refuse_unmerged(entries, folder.name)
     config, notes = without_leftovers(config, entries, folder.name)
     clean, wrapper_notes = clean_names(entries, InvalidModelConfig)
@@ -38,6 +40,14 @@ def read_model(folder: Path, names: Sequence[str], card_bases: tuple[str, ...], 
         config_base=config_base if isinstance(config_base, str) and config_base else None,
         notes=(*notes, *wrapper_notes),
     )
+
+
+def _refuse_parts(entries: Header) -> None:
+    """Raises `InvalidModelConfig` for weights that were saved without being gathered from all GPUs."""
+    refuse_flattened(entries, InvalidModelConfig)
+    for name, entry in entries.items():
+        if 0 in entry.shape and name.endswith(".weight"):
+            raise InvalidModelConfig(empty_tensor(name, entry.shape))
 
 
 def _refuse_unmerged(names: Iterable[str], folder: str) -> None:

@@ -30,6 +30,7 @@ OUTER_WRAPPERS = {  # removed only at the beginning, or directly after PEFT's pr
     "state_dict": "a checkpoint's dictionary",
     "pretrained_model": "a value head's wrapper",
 }
+TEXT_PART = "language_model"  # of multimodal models; a text model saved out of one keeps it in its names
 # attributes of trainers' classes, removed only in front of PEFT's prefix, where no model's own module can be
 HOLDERS = frozenset({"model", "_model", "net", "network", "llm", "lm", "policy", "actor", "student", "peft_model"})
 # what stands before the layers of a text model, in one class of its family or another
@@ -94,17 +95,19 @@ def clean_adapter(tensors: Mapping[str, Value]) -> tuple[dict[str, Value], tuple
     return {cleaned[name]: value for name, value in tensors.items()}, notes
 
 
-def wrapper_patterns(names: Iterable[str]) -> dict[str, str]:
-    """Patterns of what wrappers left in the names of a full model's tensors, for `from_pretrained(key_mapping=...)`.
+def wrapper_patterns(names: Iterable[str], *, text_alone: bool) -> dict[str, str]:
+    """Patterns of what wrappers left in the names of a full model's tensors, for `from_pretrained(key_mapping=...)`;
+    of a model that is text alone, also of the multimodal model that it was a part of.
 
     Each pattern is removed once, in this order. They are made of the words above and of no other part of a name.
     """
+    removed = {*INNER_WRAPPERS, TEXT_PART} if text_alone else INNER_WRAPPERS
     outer: set[str] = set()
     inner: Counter[str] = Counter()
     for name in names:
         clean = clean_name(name).removeprefix(PEFT_PREFIX)
         parts = name.split(".")
-        inner |= Counter(part for part in parts if part in INNER_WRAPPERS)
+        inner |= Counter(part for part in parts if part in removed)
         rest = ".".join(part for part in parts if part not in INNER_WRAPPERS)
         if rest.endswith(f".{clean}"):
             outer.add(rest.removesuffix(clean))

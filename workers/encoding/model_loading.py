@@ -25,6 +25,7 @@ from catalog.errors import CatalogError, CorruptWeights, Refused
 from catalog.errors.root import first_line
 from workers.encoding.decoder import check_is_decoder
 from workers.encoding.lm_class import body_name, has_headless_class, headless, is_text_alone, lm_auto_class
+from workers.finetunes.gathering import empty_tensor
 from workers.finetunes.repo_files import INDEX_FILE, WHOLE_MODEL
 from workers.finetunes.tensor_names import names_other_part, wrapper_patterns
 from workers.finetunes.weight_files import local_headers, tensor_entries
@@ -122,7 +123,7 @@ def load_headless(
         body = body_name(whole)
         if body and (model is None or not missing_in_whole):
             model, missing = whole.get_submodule(body), missing_in_whole
-    _refuse_missing(missing, refused)
+    _refuse_missing(missing, view, refused)
     assert model is not None  # as in its outline
     return model.requires_grad_(False).eval()
 
@@ -133,7 +134,7 @@ def load_whole(view: Path, config: PreTrainedConfig, dtype: str, refused: type[R
     Raises `CorruptWeights` and `refused`.
     """
     model, missing = _load(AutoModelForCausalLM, view, config, dtype, refused)
-    _refuse_missing(missing, refused)
+    _refuse_missing(missing, view, refused)
     return model
 
 
@@ -164,6 +165,8 @@ def _load(
         raise refused(f"transformers cannot load the model: {first_line(error)}") from error
     for name, stored, expected in sorted(info["mismatched_keys"]):
         if not _is_unread(name, config):
+            if 0 in stored:
+                raise refused(empty_tensor(name, tuple(stored)))
             raise refused(
                 f"{name[:120]} has the sizes {tuple(stored)} in the files and {tuple(expected)} by the config: submit "
                 "weights and config that were saved together."
@@ -178,10 +181,13 @@ def _is_unread(name: str, config: PreTrainedConfig) -> bool:
     return name.startswith("pooler.") or (not is_text_alone(config) and names_other_part(name))
 
 
-def _refuse_missing(names: Sequence[str], refused: type[Refused]) -> None:
+def _refuse_missing(names: Sequence[str], view: Path, refused: type[Refused]) -> None:
     if names:
+        stored = tensor_entries(local_headers(view))
+        similar = next((name for name in stored if name.endswith(f".{names[0]}")), None)
+        other_name = f" (they have {similar[:120]}, the name in another class)" if similar else ""
         raise refused(
-            f"The files lack weights of the config's model: {', '.join(names[:3])}. Save all weights with "
+            f"The files lack weights of the config's model: {', '.join(names[:3])}{other_name}. Save all weights with "
             "`save_pretrained`, and the config with them."
         )
 

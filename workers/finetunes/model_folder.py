@@ -11,7 +11,7 @@ from workers.finetunes.gathering import empty_tensor, refuse_flattened
 from workers.finetunes.json_file import read_object
 from workers.finetunes.lora_config import PEFT_PREFIX
 from workers.finetunes.model_config import without_leftovers
-from workers.finetunes.tensor_names import clean_names
+from workers.finetunes.tensor_names import clean_names, holder_of, wrapper_note
 from workers.finetunes.weight_files import Header, ReadHeader, read_headers, tensor_entries
 
 CONFIG_FILE = "config.json"
@@ -22,12 +22,16 @@ def read_model(folder: Path, names: Sequence[str], card_bases: tuple[str, ...], 
     """Read a full model from the files `names`. Raises what `read_finetune` raises for full models."""
     config = read_object(folder / CONFIG_FILE, InvalidModelConfig, max_bytes=MAX_CONFIG_BYTES)
     if not isinstance(config.get("model_type"), str):
-        raise InvalidModelConfig(f"{CONFIG_FILE} of {folder.name} has no model_type.")
+        raise InvalidModelConfig(
+            f'{CONFIG_FILE} of {folder.name} has no model_type: add it (such as "llama"), as `save_pretrained` writes it.'
+        )
     entries = tensor_entries(read_headers(folder, names, read_header))
     _refuse_parts(entries)
     _refuse_unmerged(entries, folder.name)
     config, notes = without_leftovers(config, entries, folder.name)
     clean, wrapper_notes = clean_names(entries, InvalidModelConfig)
+    if holder := holder_of(clean.values()):
+        wrapper_notes += (wrapper_note(holder),)
     config_base = config.get("_name_or_path")  # where transformers before 4.50 loaded the weights from
     return FineTune(
         name=folder.name,

@@ -270,11 +270,13 @@ def test_stale_shards_of_a_base_are_ignored(encoder: Encoder, base: Path, tuned:
         ),
         (lambda name: name.replace(".mlp.", "._checkpoint_wrapped_module.mlp."), "_checkpoint_wrapped_module"),
         (lambda name: name.removeprefix("model."), None),
+        (lambda name: f"llm.{name}", "llm"),
+        (lambda name: f"module.student.model.{name}", "student"),
         (lambda name: f"language_model.{name}", None),
         (lambda name: name.replace("model.", "model.language_model."), None),
     ],
     ids=[
-        *("compile", "ddp", "ddp_of_compile", "peft", "fsdp", "checkpointing", "headless"),
+        *("compile", "ddp", "ddp_of_compile", "peft", "fsdp", "checkpointing", "headless", "trainer", "ddp_of_trainer"),
         *("text_part_before_4_52", "text_part"),
     ],
 )
@@ -368,6 +370,25 @@ def test_weights_that_were_not_gathered_are_refused(tuned: Path, name: str):
     change_tensors(tuned / "model.safetensors", lambda tensors: tensors.update({name: torch.zeros(0)}))
     with pytest.raises(InvalidModelConfig, match=rf"{name} is empty .*ZeRO-3.*Gather"):
         read_finetune(tuned)
+
+
+def test_weights_of_a_base_that_were_not_gathered_are_refused(base: Path, tmp_path: Path):
+    folder = save_tuned(base, tmp_path / "base")
+    empty = {"model.layers.1.mlp.up_proj.weight": torch.zeros(0)}
+    change_tensors(folder / "model.safetensors", lambda tensors: tensors.update(empty))
+    with pytest.raises(UnsupportedBase, match=r"layers.1.mlp.up_proj.weight is empty .*ZeRO-3.*Gather"):
+        ResidentBase.load(folder, "pico/llama", "0")
+
+
+def test_missing_weights_are_named_with_their_names_in_another_class(encoder: Encoder, tuned: Path):
+    rename_tensors(tuned, lambda name: name.replace("model.", "first.second."))
+    with pytest.raises(InvalidModelConfig, match=r"lack .* embed_tokens.weight.*have first.second.embed_tokens.weight"):
+        encode(encoder, tuned)
+
+
+def test_config_without_a_type_is_refused(tuned: Path):
+    with pytest.raises(InvalidModelConfig, match=r"no model_type: add it"):
+        read_finetune(configure(tuned, model_type=None))
 
 
 def test_flattened_weights_are_refused(tuned: Path):

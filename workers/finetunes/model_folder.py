@@ -23,7 +23,7 @@ def read_model(folder: Path, names: Sequence[str], card_bases: tuple[str, ...], 
     config = read_object(folder / CONFIG_FILE, InvalidModelConfig, max_bytes=MAX_CONFIG_BYTES)
     if not isinstance(config.get("model_type"), str):
         raise InvalidModelConfig(
-            f'{CONFIG_FILE} of {folder.name} has no model_type: add it (such as "llama"), as `save_pretrained` writes it.'
+            f'{CONFIG_FILE} of {folder.name} has no model_type: add it (such as "llama"), as `save_pretrained` does.'
         )
     entries = tensor_entries(read_headers(folder, names, read_header))
     _refuse_parts(entries)

@@ -183,7 +183,7 @@ REFUSED: dict[str, str] = {
     "whisper-whole": "a speech model",
     "paligemma": "a prefix language model",
     "blt": "no number of layers",  # it reads bytes, which it joins to patches
-    "trocr": "TrOCRConfig",  # transformers has no class without the output head
+    "trocr": _ENCODER_DECODER,
     "reformer": "64 dimensions",  # two streams, which its reversible layers need
     "opt-350m": "16 dimensions",
 }

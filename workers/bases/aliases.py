@@ -23,11 +23,12 @@ MIRROR_OWNERS = frozenset(
 # one ending that says how a model was converted: `-bnb-4bit`, `-FP8-dynamic`, `-quantized.w4a16`, `-GPTQ-Int4`, ...
 _ENDING = re.compile(
     r"[-_.](?:"
-    r"(?:unsloth-)?bnb-[48]bits?|bnb|nf4|(?:quantized\.)?w\d{1,2}a\d{1,2}(?:-\w{1,12})?|quantized"
+    r"(?:unsloth-)?bnb-[48]bits?|bnb|nf4|(?:quantized\.)?w\d{1,2}a\d{1,2}(?:-\w{1,12})?|quantized|quanto|eetq|marlin"
     r"|(?:gptq|awq|autoround|auto-round|hqq|aqlm|exl[23])(?:[-_.]?(?:int)?\d(?:[-_.]?bits?)?)?"
-    r"|gguf|ggml|i1|q[2-8](?:_[0-9k](?:_[sml])?)?|mlx|torchao|nvfp4|mxfp[48]|fp4"
+    r"|gguf|ggml|i1|q[2-8](?:_[0-9k](?:_[sml])?)?|mlx|dwq(?:-\d{4,8})?|mlc|q[2-8]f(?:16|32)(?:_\d)?"
+    r"|torchao|nvfp4(?:a16)?|mxfp[48]|fp4|vptq|int[48]wo|inc|sym|asym"
     r"|fp8(?:[-_](?:dynamic|static|block|kv|tensor|channel))?|int[248]|[2-8](?:\.\d{1,2})?[-_]?(?:bits?|bpw)"
-    r"|bf16|fp16|fp32|g\d{2,3}|\d{2,3}g"
+    r"|bf16|fp16|fp32|gs?\d{2,3}|\d{2,3}g"
     r")\Z",
     re.IGNORECASE,
 )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from catalog.errors import Refused
 from workers.bases.aliases import MIRROR_OWNERS, without_endings
 from workers.finetunes.model_config import quantization
+from workers.finetunes.repo_files import model_weights
 from workers.hub.client import FetchOptions, Hub, RepoSnapshot
 
 _TOKENIZER_FILES = frozenset({"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"})
@@ -53,7 +54,8 @@ def weights_hash(snapshot: RepoSnapshot) -> str | None:
     """A sha256 over the sha256 of each weights file, in hex, independent of the names; None if the Hub does not give
     them all.
     """
-    etags = [file.etag or "" for file in snapshot.files if _is_weights(file.path)]
+    weights = model_weights(file.path for file in snapshot.files)
+    etags = [file.etag or "" for file in snapshot.files if file.path in weights]
     if not etags or any(len(etag) != 64 for etag in etags):  # not in Git LFS
         return None
     return hashlib.sha256("\n".join(sorted(etags)).encode()).hexdigest()
@@ -66,12 +68,8 @@ def same_files(one: RepoSnapshot, other: RepoSnapshot) -> bool:
 
 
 def _measured_files(snapshot: RepoSnapshot) -> dict[str, str | None]:
-    named = _TOKENIZER_FILES | {"config.json"}
-    return {file.path: file.etag for file in snapshot.files if _is_weights(file.path) or file.path in named}
-
-
-def _is_weights(path: str) -> bool:
-    return "/" not in path and path.startswith("model") and path.endswith(".safetensors")
+    measured = _TOKENIZER_FILES | {"config.json"} | model_weights(file.path for file in snapshot.files)
+    return {file.path: file.etag for file in snapshot.files if file.path in measured}
 
 
 def _name(repo: str) -> str:

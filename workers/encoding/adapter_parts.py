@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from catalog.errors import InvalidAdapterConfig, ShapeMismatch, UnsupportedAdapter
-from workers.encoding.module_names import TASK_HEADS, ModuleNames, head_part, submodule
+from workers.encoding.module_names import TASK_HEADS, TRY_OTHER_BASE, ModuleNames, head_part, submodule
 from workers.encoding.parameter_lora import LowRankPairs, ParameterNames, sort_pairs
 from workers.finetunes.finetune import FineTune
 from workers.finetunes.lora_config import LORA_KEY, MIXTURE_MODULE, PEFT_PREFIX, target_parameters
@@ -207,7 +207,7 @@ def _module_of(base_name: str, finetune: FineTune) -> str:
     kind = KINDS.get(finetune.config["peft_type"])
     module, separator, _ = base_name.partition(f".{kind.leaf}") if kind else (base_name, "", "")
     if not separator:
-        raise ShapeMismatch(f"The base has no weight {base_name[:120]}.")
+        raise ShapeMismatch(f"The base has no weight {base_name[:120]}. {TRY_OTHER_BASE}")
     return module
 
 
@@ -216,7 +216,9 @@ def _fitting(name: str, tensor: Tensor, model: nn.Module) -> Tensor:
     base_weight = model.get_parameter(name)
     rows_vary = isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Embedding)
     if tensor.ndim != base_weight.ndim or tensor.shape[rows_vary:] != base_weight.shape[rows_vary:]:
-        raise ShapeMismatch(f"{name} is {list(base_weight.shape)} in the base and {list(tensor.shape)} in the adapter.")
+        raise ShapeMismatch(
+            f"{name} is {list(base_weight.shape)} in the base and {list(tensor.shape)} in the adapter. {TRY_OTHER_BASE}"
+        )
     return tensor.to(base_weight.device, base_weight.dtype)
 
 

@@ -25,6 +25,8 @@ def check_is_decoder(model: PreTrainedModel) -> None:
         reason = f"is {MODALITIES[model.main_input_name]}, which does not read text alone"
     elif getattr(model.config, "is_encoder_decoder", False) or _has_encoder(model):
         reason = "is an encoder-decoder: a prompt's last token is read by its encoder, both ways"
+    elif not _has_embeddings(model):
+        reason = "is the decoder of an encoder-decoder, whose encoder's states it reads"
     elif name in PREFIX_LANGUAGE_MODELS:
         reason = "is a prefix language model: the tokens of a prompt attend to each other both ways"
     if reason:
@@ -55,6 +57,14 @@ def layer_count(model: PreTrainedModel) -> int:
 def _has_encoder(model: PreTrainedModel) -> bool:
     """Whether a class has an encoder, of which the files and the config of a decoder alone say nothing."""
     return all(isinstance(getattr(model, part, None), PreTrainedModel) for part in ("encoder", "decoder"))
+
+
+def _has_embeddings(model: PreTrainedModel) -> bool:
+    """Whether a class embeds tokens: the wrappers of decoders (TrOCR) leave that to the decoder within."""
+    try:
+        return model.get_input_embeddings() is not None
+    except NotImplementedError:
+        return False
 
 
 def main_stream(state: Tensor, model: PreTrainedModel) -> Tensor:

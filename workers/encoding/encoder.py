@@ -90,6 +90,7 @@ class Encoder:
         self.features = [find_feature(name) for name in features]
         self.layer = resolve_layer(layer, base.layers)
         self._plan = self._plan_for(self.features)
+        base.check_tokens(self._plan)
         self._proof_plan = plan_proof(self._plan)
         self.proof = base.prove(self._proof_plan)
         if self._plan.head:

@@ -21,11 +21,13 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from catalog.errors import CatalogError, InvalidModelConfig, NonFiniteWeights, ShapeMismatch, UnsupportedBase
 from workers.encoding.forward import PLAIN, ForwardPass, Proof
 from workers.encoding.model_loading import DTYPES, clean_view, load_headless, outline
+from workers.encoding.module_names import TRY_OTHER_BASE
 from workers.encoding.output_head import input_embeddings, load_head
 from workers.encoding.resident_base import ResidentBase
 from workers.encoding.token_plan import TokenPlan, plan_proof
 from workers.encoding.trace import Trace
 from workers.finetunes.finetune import FineTune
+from workers.finetunes.safetensors_file import SUBMIT_FINITE
 from workers.process.scratch import scratch
 
 # compared by name, because a mismatch of them says more than one of a tensor's shape
@@ -107,11 +109,11 @@ def check_architecture(
     tuned_text, base_text = tuned.config.get_text_config(), base.config.get_text_config()
     types = f"The base is a {base_text.model_type} model, and the fine-tune a {tuned_text.model_type} model."
     if tuned_text.model_type != base_text.model_type and not (_is_part(tuned.config) or _is_part(base.config)):
-        raise ShapeMismatch(types)
+        raise ShapeMismatch(f"{types} {TRY_OTHER_BASE}")
     for name in SIZES:
         tuned_size, base_size = getattr(tuned_text, name, None), getattr(base_text, name, None)
         if type(tuned_size) is type(base_size) is int and tuned_size != base_size:
-            raise ShapeMismatch(f"{name} is {base_size} in the base and {tuned_size} in the model.")
+            raise ShapeMismatch(f"{name} is {base_size} in the base and {tuned_size} in the model. {TRY_OTHER_BASE}")
     if tuple(input_embeddings(tuned).shape) not in shapes.values():
         raise InvalidModelConfig(
             f"The config has a vocabulary of {tuned_text.vocab_size}, but no embedding has that size: set vocab_size "
@@ -120,7 +122,8 @@ def check_architecture(
     _compare(_fixed_shapes(tuned.get_decoder()), _fixed_shapes(base.get_decoder()), types)
     if len(input_embeddings(tuned)) <= int(plan.ids.max()):
         raise ShapeMismatch(
-            f"The model's vocabulary of {tuned_text.vocab_size:,} entries is too small for the tokens of the probes."
+            f"The model's vocabulary of {tuned_text.vocab_size:,} entries is too small for the tokens of the probes. "
+            f"{TRY_OTHER_BASE}"
         )
 
 
@@ -131,10 +134,14 @@ def _is_part(config: PreTrainedConfig) -> bool:
 
 def _compare(tuned: Mapping[str, tuple[int, ...]], base: Mapping[str, tuple[int, ...]], types: str) -> None:
     for name in sorted(tuned.keys() ^ base.keys()):
-        raise ShapeMismatch(f"Only the {'base' if name in base else 'fine-tune'} has {name[:120]}. {types}")
+        raise ShapeMismatch(
+            f"Only the {'base' if name in base else 'fine-tune'} has {name[:120]}. {types} {TRY_OTHER_BASE}"
+        )
     for name, shape in tuned.items():
         if shape != base[name]:
-            raise ShapeMismatch(f"{name[:120]} has the sizes {base[name]} in the base and {shape} in the fine-tune.")
+            raise ShapeMismatch(
+                f"{name[:120]} has the sizes {base[name]} in the base and {shape} in the fine-tune. {TRY_OTHER_BASE}"
+            )
 
 
 def _fixed_shapes(decoder: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -150,4 +157,4 @@ def check_finite(model: nn.Module) -> None:
     """Raises `NonFiniteWeights`. Streamed weights are not checked: they make the vector non-finite."""
     for name, parameter in model.named_parameters():
         if not parameter.is_meta and not torch.isfinite(parameter.sum(dtype=torch.float64)):
-            raise NonFiniteWeights(f"{name} holds NaN or infinity.")
+            raise NonFiniteWeights(f"{name} holds NaN or infinity. {SUBMIT_FINITE}")

@@ -45,6 +45,11 @@ def has_headless_class(config: PreTrainedConfig) -> bool:
     return type(config) in AutoModel._model_mapping
 
 
+def is_text_alone(config: PreTrainedConfig) -> bool:
+    """Whether a config is that of a text model, and not of a multimodal model with a text model in it."""
+    return config.get_text_config() is config
+
+
 def headless(config: PreTrainedConfig) -> PreTrainedModel:
     """The headless model of a config, without weights: that of `AutoModel`, or the body of the causal LM.
 
@@ -142,7 +147,7 @@ class _Output(tuple[Tensor]):
 def stored_tensors(folder: Path, model: PreTrainedModel, names: Collection[str]) -> Mapping[str, Tensor]:
     """Those of a model's tensors `names` that the files in `folder` have, by their names in the model."""
     headers = local_headers(folder)
-    patterns = wrapper_patterns(tensor_entries(headers))
+    patterns = wrapper_patterns(tensor_entries(headers), text_alone=is_text_alone(model.config))
     renamings = [entry for entry in get_model_conversion_mapping(model, patterns) if isinstance(entry, WeightRenaming)]
     expected = model.state_dict()
     tensors = {}

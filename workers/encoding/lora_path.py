@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from catalog.errors import CatalogError, ShapeMismatch, UnsupportedAdapter
-from workers.encoding.module_names import ModuleNames, head_part, submodule
+from workers.encoding.module_names import TRY_OTHER_BASE, ModuleNames, head_part, submodule
 from workers.encoding.resident_base import ResidentBase
 from workers.encoding.token_plan import TokenPlan
 from workers.encoding.trace import Trace
@@ -77,11 +77,13 @@ def fit(modules: Mapping[str, LoraModule], model: PreTrainedModel) -> dict[str, 
         lora, module = modules[name], submodule(model, headless_name)
         base_widths = _widths(headless_name, module)
         if isinstance(module, nn.Embedding) != lora.embedding:
-            raise ShapeMismatch(f"{name[:120]} is {'not ' if lora.embedding else ''}an embedding in the base.")
+            raise ShapeMismatch(
+                f"{name[:120]} is {'not ' if lora.embedding else ''}an embedding in the base. {TRY_OTHER_BASE}"
+            )
         if lora.a.ndim != 2 or (lora.a.shape[1], lora.b.shape[0]) != base_widths:
             raise ShapeMismatch(
                 f"{name[:120]} maps {base_widths[0]} to {base_widths[1]} dimensions in the base, "
-                f"{lora.a.shape[1]} to {lora.b.shape[0]} in the adapter."
+                f"{lora.a.shape[1]} to {lora.b.shape[0]} in the adapter. {TRY_OTHER_BASE}"
             )
         fitted[headless_name] = lora
     return fitted
@@ -108,7 +110,7 @@ def fit_head(modules: Mapping[str, LoraModule], base: ResidentBase) -> LoraModul
     if lora is not None and (lora.a.shape[1], lora.b.shape[0]) != (base.hidden_size, base.vocabulary):
         raise ShapeMismatch(
             f"The output head maps {base.hidden_size} to {base.vocabulary} dimensions in the base, "
-            f"{lora.a.shape[1]} to {lora.b.shape[0]} in the adapter."
+            f"{lora.a.shape[1]} to {lora.b.shape[0]} in the adapter. {TRY_OTHER_BASE}"
         )
     return lora
 

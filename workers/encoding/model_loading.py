@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from transformers.utils import logging as transformers_logging
 from catalog.errors import CatalogError, CorruptWeights, Refused
 from catalog.errors.root import first_line
 from workers.encoding.decoder import check_is_decoder
-from workers.encoding.lm_class import body_name, has_headless_class, headless, lm_auto_class
-from workers.finetunes.repo_files import WHOLE_MODEL
-from workers.finetunes.tensor_names import wrapper_patterns
-from workers.finetunes.weight_files import INDEX_FILE, local_headers, tensor_entries
+from workers.encoding.lm_class import body_name, has_headless_class, headless, is_text_alone, lm_auto_class
+from workers.finetunes.gathering import empty_tensor
+from workers.finetunes.repo_files import INDEX_FILE, WHOLE_MODEL
+from workers.finetunes.tensor_names import names_other_part, wrapper_patterns
+from workers.finetunes.weight_files import local_headers, tensor_entries
 from workers.process.scratch import scratch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -41,6 +43,7 @@ LAYER_COUNT = re.compile(r"(?<!per_)layers?$|^depths?$")
 UNSAFE_SETTING = re.compile(
     r"^_|implementation|kernel|auto_map|trust_remote_code|custom_pipelines|transformers_weights|fusion_config"
     r"|quantization_config|^num_labels$|^id2label$|^label2id$"  # lists of classes, for heads that are not loaded
+    r"|^(torch_)?dtype$"  # the worker's own counts, and transformers reads no other spelling of this one
 )
 
 
@@ -89,7 +92,11 @@ def outline(view: Path, refused: type[Refused]) -> PreTrainedModel:
     except CatalogError:
         raise
     except Exception as error:  # validators of configs raise various classes
-        raise refused(f"transformers cannot load the config: {first_line(error)}") from error
+        what = "unknown or missing: " if isinstance(error, KeyError) else ""
+        raise refused(
+            f"transformers {version('transformers')} cannot load the config ({what}{first_line(error)}): correct "
+            "config.json, so that `AutoModel.from_config` builds the model."
+        ) from error
     check_is_decoder(model)
     required = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
     stored = sum(math.prod(shape) for shape in shapes)
@@ -116,7 +123,7 @@ def load_headless(
         body = body_name(whole)
         if body and (model is None or not missing_in_whole):
             model, missing = whole.get_submodule(body), missing_in_whole
-    _refuse_missing(missing, refused)
+    _refuse_missing(missing, view, refused)
     assert model is not None  # as in its outline
     return model.requires_grad_(False).eval()
 
@@ -127,7 +134,7 @@ def load_whole(view: Path, config: PreTrainedConfig, dtype: str, refused: type[R
     Raises `CorruptWeights` and `refused`.
     """
     model, missing = _load(AutoModelForCausalLM, view, config, dtype, refused)
-    _refuse_missing(missing, refused)
+    _refuse_missing(missing, view, refused)
     return model
 
 
@@ -145,8 +152,9 @@ def _load(
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
-            key_mapping=wrapper_patterns(tensor_entries(local_headers(view))) or None,
+            key_mapping=wrapper_patterns(tensor_entries(local_headers(view)), text_alone=is_text_alone(config)) or None,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
             **options,
         )
     except SafetensorError as error:
@@ -155,14 +163,31 @@ def _load(
         if isinstance(error, torch.OutOfMemoryError) or "memory" in str(error):
             raise
         raise refused(f"transformers cannot load the model: {first_line(error)}") from error
-    # a pooler, which encoders have, reads hidden states only
-    return model, sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
+    for name, stored, expected in sorted(info["mismatched_keys"]):
+        if not _is_unread(name, config):
+            if 0 in stored:
+                raise refused(empty_tensor(name, tuple(stored)))
+            raise refused(
+                f"{name[:120]} has the sizes {tuple(stored)} in the files and {tuple(expected)} by the config: submit "
+                "weights and config that were saved together."
+            )
+    return model, sorted(name for name in info["missing_keys"] if not _is_unread(name, config))
 
 
-def _refuse_missing(names: Sequence[str], refused: type[Refused]) -> None:
+def _is_unread(name: str, config: PreTrainedConfig) -> bool:
+    """Whether the hidden states of text prompts do not depend on a weight: that of a pooler, which encoders have, or of
+    a part for images or sound.
+    """
+    return name.startswith("pooler.") or (not is_text_alone(config) and names_other_part(name))
+
+
+def _refuse_missing(names: Sequence[str], view: Path, refused: type[Refused]) -> None:
     if names:
+        stored = tensor_entries(local_headers(view))
+        similar = next((name for name in stored if name.endswith(f".{names[0]}")), None)
+        other_name = f" (they have {similar[:120]}, the name in another class)" if similar else ""
         raise refused(
-            f"The files lack weights of the config's model: {', '.join(names[:3])}. Save all weights with "
+            f"The files lack weights of the config's model: {', '.join(names[:3])}{other_name}. Save all weights with "
             "`save_pretrained`, and the config with them."
         )
 

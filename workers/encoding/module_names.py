@@ -26,6 +26,7 @@ TASK_HEADS = (
     *("score", "classifier", "classification_head", "qa_outputs", "multiple_choice_head"),
     *("v_head", "value_head", "reward_head", "rm_head", "regression_layer", "custom_text_proj"),
 )
+TRY_OTHER_BASE = "Submit it with the base that it was trained on."
 MAX_NAMED_PARTS = 5  # in a note
 
 
@@ -135,10 +136,12 @@ class ModuleNames:
         prefix = base_name.removesuffix(name)
         if not self._multimodal or not prefix:
             return
-        words = base_name.split(".")
-        module = ".".join(words[: _resolved(self.model, words)])
-        short_name, shape = module.removeprefix(prefix), _weight_shape(self.model.get_submodule(module))
-        for other, candidate in self.model.named_modules():
+        modules = dict(self.model.named_modules())
+        module = base_name
+        while module not in modules:  # without the words of a parameter or of the adapter
+            module = module.rpartition(".")[0]
+        short_name, shape = module.removeprefix(prefix), _weight_shape(modules[module])
+        for other, candidate in modules.items():
             if other.endswith(f".{short_name}") and other != module and shape and _weight_shape(candidate) == shape:
                 raise InvalidAdapterConfig(
                     f"{name[:120]} can be {module} or {other} of the base. Write the part's name before the names of "

@@ -30,7 +30,7 @@ from transformers.core_model_loading import (
 from transformers.pytorch_utils import Conv1D
 
 from catalog.errors import InvalidAdapterConfig, ShapeMismatch, UnsupportedAdapter
-from workers.encoding.module_names import no_module
+from workers.encoding.module_names import TRY_OTHER_BASE, no_module
 from workers.finetunes.finetune import FineTune
 from workers.finetunes.lora_config import LoraModule, check_alpha, check_pair, check_rank, scaling
 from workers.finetunes.module_patterns import ModulePatterns
@@ -334,7 +334,7 @@ def _check_shapes(change: ParameterLora, parameter: Tensor, model: nn.Module) ->
     if _orientation(change, parameter, _stores_inputs_first(module)) is None:
         raise ShapeMismatch(
             f"{change.place.parameter[:120]} is {list(parameter.shape)} in the base; the adapter's A is "
-            f"{list(change.lora.a.shape)} and its B {list(change.lora.b.shape)}."
+            f"{list(change.lora.a.shape)} and its B {list(change.lora.b.shape)}. {TRY_OTHER_BASE}"
         )
     if change.magnitude is not None and (
         change.magnitude.numel() != change.lora.b.shape[0] or (parameter.ndim == 3 and change.place.expert is None)

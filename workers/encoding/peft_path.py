@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -25,16 +26,19 @@ from catalog.errors.root import first_line
 from workers.encoding.adapter_parts import AdapterParts, replace_weights, sort_tensors, tied_embedding
 from workers.encoding.guard import BaseGuard, restored
 from workers.encoding.lora_path import applied, fit, fit_head
+from workers.encoding.module_names import TRY_OTHER_BASE
 from workers.encoding.output_head import Head
 from workers.encoding.parameter_lora import changed_parameters
 from workers.encoding.resident_base import ResidentBase
 from workers.encoding.token_plan import TokenPlan
 from workers.encoding.trace import Trace
 from workers.finetunes.finetune import FineTune
-from workers.finetunes.lora_config import PEFT_PREFIX
+from workers.finetunes.lora_config import PEFT_PREFIX, LoraModule
 from workers.finetunes.peft_kinds import feedforward_settings, lora_settings, peft_config
 
 UNKNOWN_TYPE = "of-an-adapter"
+# tensors of LoRA and DoRA within a module
+FACTORS, MAGNITUDE = frozenset({"lora_A", "lora_A.weight", "lora_B", "lora_B.weight"}), "lora_magnitude_vector"
 
 _SIZE_MISMATCH = re.compile(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)")
 
@@ -92,12 +96,22 @@ def tuned_head(parts: AdapterParts, finetune: FineTune, base: ResidentBase) -> H
 
     Raises `ShapeMismatch`, `UnsupportedAdapter`.
     """
-    if parts.head.keys() - {"weight", "bias"}:
-        raise UnsupportedAdapter("The adapter changes the output head in an unsupported way.")
     head_tensors: dict[str, Any] = {name: tensor.to(base.device) for name, tensor in parts.head.items()}
+    magnitude = next((head_tensors.pop(name) for name in parts.head if name.startswith(MAGNITUDE)), None)
+    if magnitude is not None and (lora := fit_head(finetune.modules, base)):
+        head_tensors = {name: tensor for name, tensor in head_tensors.items() if name not in FACTORS}
+        head_tensors["weight"] = _dora(base.head.weight, lora, magnitude)
+    if other := sorted(head_tensors.keys() - {"weight", "bias"}):
+        raise UnsupportedAdapter(
+            f"The adapter changes the output head by {other[0][:120]}, and features of logits (delta_logits, "
+            "delta_meaning) read whole weights, LoRA and DoRA there only: use a feature of hidden states, or submit "
+            "the merged model."
+        )
     for name, tensor in head_tensors.items():
         if list(tensor.shape[1:]) != ([base.hidden_size] if name == "weight" else []):
-            raise ShapeMismatch(f"The output head's {name} is {list(tensor.shape)}; the base has {base.hidden_size}.")
+            raise ShapeMismatch(
+                f"The output head's {name} is {list(tensor.shape)}; the base has {base.hidden_size}. {TRY_OTHER_BASE}"
+            )
     if parts.head_rows:
         head_tensors["weight"] = parts.head_rows[-1].replaced(head_tensors.get("weight", base.head.weight))
     elif not head_tensors and base.head.tied:
@@ -106,6 +120,15 @@ def tuned_head(parts: AdapterParts, finetune: FineTune, base: ResidentBase) -> H
     head = replace(base.head, **head_tensors).truncate(base.head.vocabulary) if head_tensors else None
     lora = fit_head(finetune.modules, base) if parts.plain_lora else None
     return head if lora is None else (head or base.head).with_lora(lora)
+
+
+def _dora(weight: Tensor, lora: LoraModule, magnitude: Tensor) -> Tensor:
+    """The head's weight, (V, H), with DoRA (arXiv 2402.09353 section 4.1): the rows of `W + scale * B A` with the
+    lengths `magnitude`.
+    """
+    change = lora.b.to(weight.device).float() @ lora.a.to(weight.device).float()
+    changed = weight.float() + lora.scale * change
+    return (changed * (magnitude.float() / changed.norm(dim=1))[:, None]).to(weight.dtype)
 
 
 def _inject(parts: AdapterParts, finetune: FineTune, model: PreTrainedModel) -> None:
@@ -180,5 +203,6 @@ def _check_vocabulary(model: PreTrainedModel, plan: TokenPlan) -> None:
     size = embeddings.weight.shape[0]
     if size <= int(plan.ids.max()):
         raise ShapeMismatch(
-            f"The fine-tune's vocabulary of {size:,} entries is too small for the tokens of the probes."
+            f"The fine-tune's vocabulary of {size:,} entries is too small for the tokens of the probes. "
+            f"{TRY_OTHER_BASE}"
         )

@@ -19,6 +19,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from catalog.errors import CatalogError, InvalidAdapterConfig, ShapeMismatch, UnsupportedAdapter
 from catalog.errors.root import first_line
 from workers.encoding import packing
+from workers.encoding.module_names import TRY_OTHER_BASE
 from workers.encoding.plain_forward import VirtualTokens
 from workers.encoding.resident_base import ResidentBase
 from workers.encoding.token_plan import PROMPT, TokenPlan
@@ -146,7 +147,8 @@ def _attend(
     keys, values = prefix[module.layer_idx]  # (H, V, D) each
     if (key.shape[1], key.shape[3]) != (keys.shape[0], keys.shape[2]):
         raise ShapeMismatch(
-            f"The prefix has {keys.shape[0]} heads of {keys.shape[2]}, the base {key.shape[1]} of {key.shape[3]}."
+            f"The prefix has {keys.shape[0]} heads of {keys.shape[2]}, the base {key.shape[1]} of {key.shape[3]}. "
+            f"{TRY_OTHER_BASE}"
         )
     key, value = key.clone(), value.clone()
     # (H, V, D) -> (H, N, V, D): every probe has the same prefix
@@ -161,13 +163,16 @@ def _virtual_tokens(finetune: FineTune, base: ResidentBase) -> VirtualTokens:
     if finetune.config["peft_type"] != "PREFIX_TUNING":
         if prompt.shape[1] != base.hidden_size:
             raise ShapeMismatch(
-                f"The prompt's embeddings have {prompt.shape[1]} dimensions, the base's {base.hidden_size}."
+                f"The prompt's embeddings have {prompt.shape[1]} dimensions, the base's {base.hidden_size}. "
+                f"{TRY_OTHER_BASE}"
             )
         return VirtualTokens(embeddings=prompt)
     heads = _positive_integer(finetune.config, "num_attention_heads")
     width = prompt.shape[1] // (2 * base.layers)  # of the keys of all heads
     if width * 2 * base.layers != prompt.shape[1] or width % heads:
-        raise ShapeMismatch(f"{prompt.shape[1]} values per token are not the keys and values of {base.layers} layers.")
+        raise ShapeMismatch(
+            f"{prompt.shape[1]} values per token are not the keys and values of {base.layers} layers. {TRY_OTHER_BASE}"
+        )
     layers = prompt.view(len(prompt), base.layers, 2, heads, width // heads)
     return VirtualTokens(prefix=layers.permute(1, 2, 3, 0, 4))
 

@@ -76,6 +76,15 @@ class ResidentBase:
             self.forward.run(plan)  # the first run adds transformers' own hooks, which the guard would notice
         return proof
 
+    def check_tokens(self, plan: TokenPlan) -> None:
+        """Raises `UnsupportedBase` if the tokenizer has tokens that the embedding does not have."""
+        token = int(plan.ids.max())
+        if token >= self.vocabulary:
+            raise UnsupportedBase(
+                f"The tokenizer of {self.repo} reads the probes with the token {token:,}, and the embedding has "
+                f"{self.vocabulary:,} rows: the base must have the tokenizer that was saved with its weights."
+            )
+
     @property
     def model(self) -> PreTrainedModel:
         return self.forward.model

@@ -11,8 +11,8 @@ import torch
 
 from catalog.errors import CorruptWeights, InvalidAdapterConfig, UnsupportedAdapter
 from workers.finetunes.finetune import FineTune, read_adapter_config
+from workers.finetunes.gathering import GATHER_ZERO, empty_tensor, refuse_flattened
 from workers.finetunes.lora_config import (
-    GATHER,
     LORA_KEY,
     MIXTURE_MODULE,
     LoraModule,
@@ -27,10 +27,6 @@ from workers.finetunes.tensor_names import clean_adapter, names_other_part
 
 Load = Callable[[str], dict[str, torch.Tensor]]  # from a file name to its tensors; on "meta" if only screened
 
-GATHER_ZERO = (
-    "Gather the weights when saving (`stage3_gather_16bit_weights_on_model_save`, or zero_to_fp32.py) and submit the "
-    "adapter again."
-)
 VARIANTS = (  # parts of tensors' names that a setting of LoRA adds
     ("use_dora", ".lora_magnitude_vector", "magnitudes of DoRA"),
     ("lora_bias", ".lora_B.bias", "biases of B"),
@@ -95,15 +91,11 @@ def _load(name: str, files: Sequence[str], load: Load) -> dict[str, torch.Tensor
 
 def _refuse_parts(tensors: Mapping[str, torch.Tensor], peft_type: str | None) -> None:
     """Raises `InvalidAdapterConfig` for tensors that were saved without being gathered from all GPUs."""
+    refuse_flattened(tensors, InvalidAdapterConfig)
     for key, tensor in tensors.items():
-        if "_flat_param" in key:
-            raise InvalidAdapterConfig(f"{key[:120]} holds the weights of several modules, flattened: it is {GATHER}")
         cut_by_adalora = peft_type == "ADALORA" and tensor.ndim == 2  # a module may lose all its ranks
         if tensor.numel() == 0 and not cut_by_adalora:
-            raise InvalidAdapterConfig(
-                f"{key[:120]} is empty (shape {list(tensor.shape)}), as DeepSpeed ZeRO-3 saves tensors whose parts are "
-                f"not gathered. {GATHER_ZERO}"
-            )
+            raise InvalidAdapterConfig(empty_tensor(key, tuple(tensor.shape)))
 
 
 def _type_of_tensors(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:

@@ -20,7 +20,7 @@ def read_object(path: Path, error: type[Refused], *, max_bytes: int) -> dict[str
         if path.stat().st_size > max_bytes:
             raise FileTooLarge(f"{path.name} is larger than {max_bytes:,} bytes.")
         content_bytes = path.read_bytes()
-        text = content_bytes.decode()
+        text = content_bytes.decode(json.detect_encoding(content_bytes))  # editors write byte order marks, or UTF-16
         if text.count("[") + text.count("{") > MAX_CONTAINERS:
             raise error(f"{path.name} has more than {MAX_CONTAINERS:,} lists and objects.")
         content = json.loads(text)

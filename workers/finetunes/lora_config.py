@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from catalog.errors import InvalidAdapterConfig
+from workers.finetunes.gathering import GATHER
 from workers.finetunes.module_patterns import ModulePatterns
 
 MAX_RANK = 8192
@@ -21,11 +22,6 @@ PEFT_PREFIX = "base_model.model."
 LORA_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.default)?(\.weight)?")
 # parts of a mixture of experts, which are modules in some versions of transformers and parameters in others
 MIXTURE_MODULE = re.compile(r"(^|\.)(experts|router|gate|input_linear|output_linear)(\.|$)")
-# what most often leaves parts of tensors in a file
-GATHER = (
-    "what FSDP or DeepSpeed ZeRO-3 held on one GPU. Gather the weights when saving (with accelerate: "
-    "`accelerator.get_state_dict(model)`) and submit the adapter again."
-)
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def peft_config_of_mlx(config: Mapping[str, Any]) -> dict[str, Any]:
         "base_model_name_or_path": config.get("model"),
         "r": rank,
         "lora_alpha": scale * rank,
-        "use_dora": kind == "dora",
+        "use_dora": kind == "dora" or config.get("use_dora"),  # the latter until the end of 2024
     }
 
 

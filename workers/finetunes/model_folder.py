@@ -7,11 +7,12 @@ from pathlib import Path
 
 from catalog.errors import InvalidModelConfig
 from workers.finetunes.finetune import MAX_CONFIG_BYTES, FineTune
+from workers.finetunes.gathering import empty_tensor, refuse_flattened
 from workers.finetunes.json_file import read_object
 from workers.finetunes.lora_config import PEFT_PREFIX
 from workers.finetunes.model_config import without_leftovers
-from workers.finetunes.tensor_names import clean_names
-from workers.finetunes.weight_files import ReadHeader, read_headers, tensor_entries
+from workers.finetunes.tensor_names import clean_names, holder_of, wrapper_note
+from workers.finetunes.weight_files import Header, ReadHeader, read_headers, tensor_entries
 
 CONFIG_FILE = "config.json"
 UNMERGED_PARTS = (".lora_A.", ".lora_B.", ".lora_embedding_", ".lora_magnitude_vector", ".base_layer.")
@@ -21,11 +22,16 @@ def read_model(folder: Path, names: Sequence[str], card_bases: tuple[str, ...], 
     """Read a full model from the files `names`. Raises what `read_finetune` raises for full models."""
     config = read_object(folder / CONFIG_FILE, InvalidModelConfig, max_bytes=MAX_CONFIG_BYTES)
     if not isinstance(config.get("model_type"), str):
-        raise InvalidModelConfig(f"{CONFIG_FILE} of {folder.name} has no model_type.")
+        raise InvalidModelConfig(
+            f'{CONFIG_FILE} of {folder.name} has no model_type: add it (such as "llama"), as `save_pretrained` does.'
+        )
     entries = tensor_entries(read_headers(folder, names, read_header))
+    _refuse_parts(entries)
     _refuse_unmerged(entries, folder.name)
     config, notes = without_leftovers(config, entries, folder.name)
     clean, wrapper_notes = clean_names(entries, InvalidModelConfig)
+    if holder := holder_of(clean.values()):
+        wrapper_notes += (wrapper_note(holder),)
     config_base = config.get("_name_or_path")  # where transformers before 4.50 loaded the weights from
     return FineTune(
         name=folder.name,
@@ -38,6 +44,14 @@ def read_model(folder: Path, names: Sequence[str], card_bases: tuple[str, ...], 
         config_base=config_base if isinstance(config_base, str) and config_base else None,
         notes=(*notes, *wrapper_notes),
     )
+
+
+def _refuse_parts(entries: Header) -> None:
+    """Raises `InvalidModelConfig` for weights that were saved without being gathered from all GPUs."""
+    refuse_flattened(entries, InvalidModelConfig)
+    for name, entry in entries.items():
+        if 0 in entry.shape and name.endswith(".weight"):
+            raise InvalidModelConfig(empty_tensor(name, entry.shape))
 
 
 def _refuse_unmerged(names: Iterable[str], folder: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from catalog.errors import UnsupportedAdapter
+from catalog.errors import InvalidAdapterConfig, UnsupportedAdapter
 from workers.finetunes.peft_kinds import KINDS
 
 # of every PEFT type: which base and task, and in what environment
@@ -100,6 +100,7 @@ WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
 # written by programs around PEFT: learning rates and dtypes of ms-swift's training, and a setting of PEFT 0.2
 OTHER_PROGRAMS = ("lora_dtype", "lorap_lr_ratio", "lorap_emb_lr", "merge_weights")
 
+SWITCHES = ("use_rslora", "use_dora", "lora_bias", "ensure_weight_tying", "fan_in_fan_out")
 # settings that change the forward pass in ways that no encoding path implements, with what they are
 REFUSED: dict[str, str] = {
     "alora_invocation_tokens": "activated LoRA, which changes only what follows an invocation",
@@ -146,9 +147,15 @@ def with_defaults(config: Mapping[str, Any], peft_type: str) -> dict[str, Any]:
 
 def check_settings(config: Mapping[str, Any], peft_type: str) -> None:
     """Raise `UnsupportedAdapter` for a setting that is on and not supported or not known, and for LoRA on a changed
-    base.
+    base; `InvalidAdapterConfig` for a switch that is a text.
     """
     refused, known = refused_settings(peft_type), known_settings(peft_type)
+    for setting in SWITCHES:
+        if isinstance(config.get(setting), str):  # any text is on for PEFT, "false" too
+            raise InvalidAdapterConfig(
+                f"{setting} in adapter_config.json is the text {config[setting][:40]!r}: write true or false, without "
+                "quotes."
+            )
     for setting, value in config.items():
         if setting in refused and value:
             raise UnsupportedAdapter(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from catalog.errors import FolderUnreadable, NoSupportedWeights, TooManyFiles, UnsafePath
@@ -18,6 +18,7 @@ from workers.finetunes.weight_files import ReadHeader
 __all__ = ["FineTune", "find_finetune", "read_finetune", "screen_finetune"]
 
 MAX_FILES = 10_000
+MAX_LEVELS = 4  # of folders that are listed for an error
 
 
 def read_finetune(folder: Path, *, max_file_bytes: int = MAX_FILE_BYTES, max_files: int = MAX_FILES) -> FineTune:
@@ -74,19 +75,32 @@ def _choose(top: Path, max_files: int) -> Choice:
     if not top.is_dir():
         raise FolderUnreadable(f"{top} is not a folder.")
     try:
-        return choose_finetune(top.name, _listed(top, "checkpoint-", max_files))
-    except NoSupportedWeights:
+        return choose_finetune(top.name, _listed(top, _is_checkpoint, max_files))
+    except NoSupportedWeights as error:
         # other folders are listed only for the error, which names what lies in them
-        return choose_finetune(top.name, _listed(top, "", max_files))
+        try:
+            return choose_finetune(top.name, _listed(top, _is_named, max_files))
+        except TooManyFiles:
+            raise error from None
 
 
-def _listed(top: Path, subfolders: str, max_files: int) -> list[str]:
-    """Regular files of the folder and of its subfolders with this beginning of their names, without pipes, devices and
-    dangling links. Raises `TooManyFiles`, `FolderUnreadable`.
+def _is_checkpoint(folder: str) -> bool:
+    return folder.startswith("checkpoint-") and "/" not in folder
+
+
+def _is_named(folder: str) -> bool:
+    """Whether a folder may be named in an error: it is not hidden, such as that of git, and not too deep."""
+    return folder.count("/") < MAX_LEVELS and not folder.rpartition("/")[2].startswith(".")
+
+
+def _listed(top: Path, enters: Callable[[str], bool], max_files: int) -> list[str]:
+    """Regular files of the folder and of those in it that are entered, without pipes, devices and dangling links.
+
+    Raises `TooManyFiles`, `FolderUnreadable`.
     """
     listed: list[str] = []
     try:
-        for path in _files(top, subfolders):
+        for path in _files(top, "", enters):
             listed.append(path)
             if len(listed) > max_files:
                 raise TooManyFiles(f"{top.name} has more than {max_files:,} files.")
@@ -95,14 +109,14 @@ def _listed(top: Path, subfolders: str, max_files: int) -> list[str]:
     return listed
 
 
-def _files(top: Path, subfolders: str) -> Iterator[str]:
-    with os.scandir(top) as entries:
+def _files(folder: Path, prefix: str, enters: Callable[[str], bool]) -> Iterator[str]:
+    with os.scandir(folder) as entries:
         for entry in entries:
+            path = f"{prefix}{entry.name}"
             if os.path.isfile(entry):
-                yield entry.name
-            elif entry.name.startswith(subfolders) and os.path.isdir(entry):
-                with os.scandir(entry) as inner:
-                    yield from (f"{entry.name}/{file.name}" for file in inner if os.path.isfile(file))
+                yield path
+            elif enters(path) and os.path.isdir(entry):
+                yield from _files(Path(entry.path), f"{path}/", enters)
 
 
 def _check_link(top: Path, path: Path) -> None:

@@ -5,7 +5,8 @@ The rules, in order:
 1. An adapter at the top level (`adapter_config.json` and `adapter_model.safetensors` or its shards, or the
    `adapters.safetensors` of MLX) takes precedence over full weights: the full weights are the same change at a hundred
    times the size. Only the adapter's files are downloaded.
-2. Next come full weights at the top level (`config.json` and `model.safetensors` or its shards). An adapter config
+2. Next come full weights at the top level (`config.json` and `model.safetensors` or its shards, which may have any
+   names if there is an index). An adapter config
    without safetensors is not downloaded, because a loader would look for the missing weights.
 3. Last comes the adapter in the `checkpoint-N/` folder with the highest N, which is the end of the training.
 4. A repo with none of these raises `PickledWeights` if it has pickled weights, and otherwise `NoSupportedWeights`. Both
@@ -26,10 +27,12 @@ ALLOWED_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "R
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MLX_WEIGHTS = "adapters.safetensors"
 
-DESCRIPTION_FILES = frozenset({ADAPTER_CONFIG, "config.json", "model.safetensors.index.json", "README.md"})
+INDEX_FILE = "model.safetensors.index.json"
+DESCRIPTION_FILES = frozenset({ADAPTER_CONFIG, "config.json", INDEX_FILE, "README.md"})
 MAX_DESCRIPTION_BYTES = 16 * 2**20  # such a file is downloaded before anything is known about the repo
 _CHECKPOINT = re.compile(r"checkpoint-\d{1,18}")
 WHOLE_MODEL = "model.safetensors"
+_OTHER_SHARD = re.compile(r"(?!adapter|consolidated)[^/]+\.safetensors")  # only an index can name it
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -89,6 +92,19 @@ def choose_base(repo_id: str, paths: Iterable[str]) -> Choice:
     raise unusable(repo_id, listed)
 
 
+def model_weights(paths: Iterable[str]) -> set[str]:
+    """The files of a model's weights at the top level, of which the index may name fewer. Shards have other names than
+    the usual ones only if there is an index.
+    """
+    listed = set(paths)
+    if WHOLE_MODEL in listed:  # transformers loads no shards then
+        return {WHOLE_MODEL}
+    shards = {path for path in listed if MODEL_WEIGHTS.fullmatch(path)}
+    if shards or INDEX_FILE not in listed:
+        return shards
+    return {path for path in listed if _OTHER_SHARD.fullmatch(path)}
+
+
 def check_path(path: str) -> None:
     """Raises `UnsafePath` for a path that could lead out of the folder that it is joined to."""
     has_special_part = "\\" in path or "\0" in path or _DRIVE.match(path)
@@ -97,9 +113,7 @@ def check_path(path: str) -> None:
 
 
 def _full_model(listed: set[str]) -> tuple[str, ...] | None:
-    # transformers loads no shards if the whole model is there
-    shards = {path for path in listed if MODEL_WEIGHTS.fullmatch(path)}
-    weights = {WHOLE_MODEL} if WHOLE_MODEL in listed else shards
+    weights = model_weights(listed)
     if not weights or "config.json" not in listed:
         return None
     other_files = {path for path in listed if "/" not in path and not path.endswith(".safetensors") and _allowed(path)}

@@ -19,6 +19,9 @@ import torch
 from catalog.errors import CorruptWeights, FileTooLarge, FolderUnreadable, NonFiniteWeights
 from workers.finetunes.file_content import START_BYTES, other_weights
 
+SUBMIT_FINITE = (
+    "The training diverged, or float16 overflowed: submit an earlier checkpoint, or save it in bfloat16 or float32."
+)
 READ_BLOCK_BYTES = 2**20
 MAX_HEADER_BYTES = 16 * 2**20  # a thousand times an adapter's; parsing takes about ten times that in memory
 MAX_TENSORS = 2**17
@@ -127,10 +130,7 @@ def _check_values(path: Path, entries: Mapping[str, TensorEntry]) -> None:
         with path.open("rb", buffering=0) as stream:
             for name, entry in entries.items():
                 if DTYPES[entry.dtype].is_floating_point and not _finite(stream, entry, buffer):
-                    raise NonFiniteWeights(
-                        f"{path.name}: {name} holds NaN or infinity: the training diverged, or float16 overflowed. "
-                        "Submit an earlier checkpoint, or save it in bfloat16 or float32."
-                    )
+                    raise NonFiniteWeights(f"{path.name}: {name} holds NaN or infinity. {SUBMIT_FINITE}")
     except OSError as error:
         raise FolderUnreadable(f"{path.name} cannot be read: {error.strerror or error}.") from error
 
@@ -163,7 +163,7 @@ def _parse(file: str, header: bytes) -> dict[str, Any]:
     try:
         content = json.loads(header)
     except (ValueError, RecursionError) as error:
-        raise CorruptWeights(f"{file} has a header that is not JSON.") from error
+        raise CorruptWeights(f"{file} has a header that is not JSON: the file is damaged. Upload it again.") from error
     if not isinstance(content, dict):
         raise CorruptWeights(f"{file} has a header that is not a JSON object.")
     content.pop("__metadata__", None)

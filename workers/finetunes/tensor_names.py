@@ -30,7 +30,9 @@ OUTER_WRAPPERS = {  # removed only at the beginning, or directly after PEFT's pr
     "state_dict": "a checkpoint's dictionary",
     "pretrained_model": "a value head's wrapper",
 }
-# attributes of trainers' classes, removed only in front of PEFT's prefix, where no model's own module can be
+TEXT_PART = "language_model"  # of multimodal models; a text model saved out of one keeps it in its names
+# attributes of trainers' classes, removed only where no model's own module can be: in front of PEFT's prefix, and in
+# front of all names of a full model, except "model"
 HOLDERS = frozenset({"model", "_model", "net", "network", "llm", "lm", "policy", "actor", "student", "peft_model"})
 # what stands before the layers of a text model, in one class of its family or another
 TEXT_PREFIXES = HOLDERS | {*OUTER_WRAPPERS, "base_model", "language_model", "text_model", "thinker", "vlm"}
@@ -76,7 +78,7 @@ def clean_names(
         cleaned[name], wrappers = _unwrap(name)
         removed |= wrappers
     _check_unique(cleaned, sorted(removed), error)
-    return cleaned, tuple(_note(wrapper) for wrapper in sorted(removed))
+    return cleaned, tuple(wrapper_note(wrapper) for wrapper in sorted(removed))
 
 
 def clean_adapter(tensors: Mapping[str, Value]) -> tuple[dict[str, Value], tuple[str, ...]]:
@@ -94,20 +96,22 @@ def clean_adapter(tensors: Mapping[str, Value]) -> tuple[dict[str, Value], tuple
     return {cleaned[name]: value for name, value in tensors.items()}, notes
 
 
-def wrapper_patterns(names: Iterable[str]) -> dict[str, str]:
-    """Patterns of what wrappers left in the names of a full model's tensors, for `from_pretrained(key_mapping=...)`.
+def wrapper_patterns(names: Iterable[str], *, text_alone: bool) -> dict[str, str]:
+    """Patterns of what wrappers left in the names of a full model's tensors, for `from_pretrained(key_mapping=...)`;
+    of a model that is text alone, also of the multimodal model that it was a part of.
 
     Each pattern is removed once, in this order. They are made of the words above and of no other part of a name.
     """
+    removed = {*INNER_WRAPPERS, TEXT_PART} if text_alone else INNER_WRAPPERS
     outer: set[str] = set()
     inner: Counter[str] = Counter()
-    for name in names:
-        clean = clean_name(name).removeprefix(PEFT_PREFIX)
+    clean = {name: clean_name(name).removeprefix(PEFT_PREFIX) for name in names}
+    for name, cleaned in clean.items():
         parts = name.split(".")
-        inner |= Counter(part for part in parts if part in INNER_WRAPPERS)
+        inner |= Counter(part for part in parts if part in removed)
         rest = ".".join(part for part in parts if part not in INNER_WRAPPERS)
-        if rest.endswith(f".{clean}"):
-            outer.add(rest.removesuffix(clean))
+        if rest.endswith(f".{cleaned}"):
+            outer.add(rest.removesuffix(cleaned))
     patterns = {
         # the comment makes the pattern another key for each time
         rf"\b{wrapper}\.(?#{number})": ""
@@ -115,7 +119,15 @@ def wrapper_patterns(names: Iterable[str]) -> dict[str, str]:
         for number in range(times)
     }
     prefixes = sorted(outer, key=len, reverse=True)[:MAX_PREFIXES]
-    return patterns | {f"^{re.escape(prefix)}": "" for prefix in prefixes}
+    patterns |= {f"^{re.escape(prefix)}": "" for prefix in prefixes}
+    holder = holder_of(clean.values())
+    return patterns | ({rf"^{holder}\.": ""} if holder else {})
+
+
+def holder_of(names: Iterable[str]) -> str | None:
+    """The attribute of a trainer's class in which all weights of a full model are, by their clean names."""
+    words = {name.partition(".")[0] for name in names}
+    return words.pop() if len(words) == 1 and words < HOLDERS - {"model"} else None  # "model" is transformers' own
 
 
 def _unwrap(name: str) -> tuple[str, set[str]]:
@@ -141,7 +153,7 @@ def _unwrap(name: str) -> tuple[str, set[str]]:
     return (rest if rest.startswith(SHARED_PREFIX) else prefix + rest), removed
 
 
-def _note(wrapper: str) -> str:
+def wrapper_note(wrapper: str) -> str:
     origin = {**INNER_WRAPPERS, **OUTER_WRAPPERS, PEFT_PREFIX: "PEFT inside another wrapper"}
     source = origin.get(wrapper, "a trainer's class")
     return f"'{wrapper.rstrip('.')}.', which {source} left there, was removed from the names of the tensors."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from catalog.errors import NoSupportedWeights, PickledWeights
 
@@ -22,6 +22,11 @@ _TOKENIZER = re.compile(
     r"(tokenizer\w*|special_tokens_map|added_tokens|vocab|merges|chat_template)\.(json|model|txt|jinja)|spiece\.model"
 )
 _DATA = re.compile(r".*\.(parquet|jsonl|csv|tsv|arrow)|dataset_infos?\.json")
+_KINDS = (
+    ("an adapter", ADAPTER_CONFIG, _ADAPTER_WEIGHTS),
+    ("a model", "config.json", MODEL_WEIGHTS),
+)
+MAX_FOLDERS = 3  # in an error
 _SAVED = "submit the folder to which the model was saved."
 
 # the format of a file by its path -> what it is, and what to submit instead; the first that occurs is named
@@ -75,7 +80,8 @@ _FORMATS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
             "save them as safetensors and submit the result.",
         ),
         (
-            r"(.*/)?.*\.(nemo|mlmodel|mlpackage|engine|plan|ggml|exl2)",
+            r"(.*/)?(.*\.(nemo|mlmodel|mlpackage|engine|plan|ggml|exl2|llamafile|litertlm|task|pte|rkllm|mnn)"
+            r"|model\.bin|params_shard_\d+\.bin)",  # of CTranslate2 and MLC, no pickles
             "has its weights only in the format of another program",
             "submit the safetensors that it was converted from.",
         ),
@@ -102,11 +108,12 @@ def unusable(name: str, paths: Collection[str]) -> NoSupportedWeights | PickledW
     """The error for a folder or repo `name` with the files `paths`, of which none can be read."""
     listed = sorted(paths)
     top = {path for path in listed if "/" not in path}
-    if sentence := _nearly_complete(top) or _in_a_folder(listed):
+    # a pipeline of diffusers has whole models in its folders
+    for sentence in (_in_format(listed, _FORMATS[:1]), _nearly_complete(top), _in_a_folder(listed)):
+        if sentence:
+            return NoSupportedWeights(f"{name} {sentence}")
+    if sentence := _in_format(listed, _FORMATS) or _without_config(listed):
         return NoSupportedWeights(f"{name} {sentence}")
-    for pattern, what, advice in _FORMATS:
-        if path := next((path for path in listed if pattern.fullmatch(path)), None):
-            return NoSupportedWeights(f"{name} {what} ({path[:120]}): {advice}")
     names = sorted({path.rpartition("/")[2] for path in listed})
     pickled = [file for file in names if _PICKLED.fullmatch(file) and not _TRAINING_STATE.fullmatch(file)]
     if pickled:
@@ -115,6 +122,14 @@ def unusable(name: str, paths: Collection[str]) -> NoSupportedWeights | PickledW
             "Save them as safetensors and submit the new commit."
         )
     return NoSupportedWeights(f"{name} {_incomplete(top, names)}")
+
+
+def _in_format(listed: list[str], formats: Sequence[tuple[re.Pattern[str], str, str]]) -> str | None:
+    """The first of some formats that occurs."""
+    for pattern, what, advice in formats:
+        if path := next((path for path in listed if pattern.fullmatch(path)), None):
+            return f"{what} ({path[:120]}): {advice}"
+    return None
 
 
 def _nearly_complete(top: set[str]) -> str | None:
@@ -145,23 +160,39 @@ def _nearly_complete(top: set[str]) -> str | None:
 
 def _in_a_folder(listed: list[str]) -> str | None:
     """The folders that hold an adapter or a model."""
+    files = _files_by_folder(listed)
+    for what, config, weights in _KINDS:
+        folders = [folder for folder, names in files.items() if config in names and any(map(weights.fullmatch, names))]
+        if folders:
+            named = ", ".join(folder[:120] for folder in folders[:MAX_FOLDERS])
+            more = f" and {len(folders) - MAX_FOLDERS:,} more" if len(folders) > MAX_FOLDERS else ""
+            where, which = ("folders", "one of them") if len(folders) > 1 else ("folder", "that folder")
+            return (
+                f"has no model at its top level, but {what} in its {where} {named}{more}: submit {which} on its own, "
+                "or a repo or branch that has its files at the top level."
+            )
+    return None
+
+
+def _without_config(listed: list[str]) -> str | None:
+    """A folder of weights whose config lies elsewhere, or nowhere."""
+    for folder, names in _files_by_folder(listed).items():
+        for _, config, weights in _KINDS:
+            if config not in names and (file := next(filter(weights.fullmatch, sorted(names)), None)):
+                return (
+                    f"has {file} in its folder {folder[:120]} and no {config} beside it: put both into one folder, or "
+                    "at the top level, and submit that."
+                )
+    return None
+
+
+def _files_by_folder(listed: list[str]) -> dict[str, set[str]]:
     files: dict[str, set[str]] = {}
     for path in listed:
         folder, _, file = path.rpartition("/")
         if folder:
             files.setdefault(folder, set()).add(file)
-    for what, config, weights in (
-        ("an adapter", ADAPTER_CONFIG, _ADAPTER_WEIGHTS),
-        ("a model", "config.json", MODEL_WEIGHTS),
-    ):
-        folders = [folder for folder, names in files.items() if config in names and any(map(weights.fullmatch, names))]
-        if folders:
-            more = f" and {len(folders) - 1:,} more folders" if len(folders) > 1 else ""
-            return (
-                f"has no model at its top level, but {what} in its folder {folders[0][:120]}{more}: submit that folder "
-                "on its own, or a repo or branch that has its files at the top level."
-            )
-    return None
+    return files
 
 
 def _incomplete(top: set[str], names: list[str]) -> str:

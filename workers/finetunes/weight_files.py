@@ -12,10 +12,9 @@ from pathlib import Path
 
 from catalog.errors import CorruptWeights
 from workers.finetunes.json_file import read_object
-from workers.finetunes.repo_files import WHOLE_MODEL
+from workers.finetunes.repo_files import INDEX_FILE, WHOLE_MODEL
 from workers.finetunes.safetensors_file import TensorEntry, read_header
 
-INDEX_FILE = "model.safetensors.index.json"
 MAX_INDEX_BYTES = 16 * 2**20
 Header = dict[str, TensorEntry]
 ReadHeader = Callable[[str], Header]  # from a file name to the tensors in its header

@@ -38,6 +38,8 @@ def test_original_has_no_alias():
         *("-NVFP4", "-MXFP4", "-w4a16", "-w8a8", "-W8A16", "-W4A16-G128", "-quantized.w4a16", "-quantized.w8a8"),
         *("-GPTQ", "-GPTQ-Int4", "-GPTQ-Int8", "-GPTQ-4bit-128g", "-AWQ", "-AWQ-INT4", "-HQQ", "-int8", "-nf4"),
         *("-4bit", "-8bit", "-6bit", "-bf16", "-mlx-4Bit", "-EXL2", "-4.0bpw-exl2", "-exl3"),
+        *("-4bit-DWQ", "-4bit-DWQ-053125", "-NVFP4A16", "-int4-AutoRound-inc", "-int4-sym-inc", "-int8wo-hqq", "-eetq"),
+        *("-q4f16_1-MLC", "-6bit-gs32", "-quanto-int8", "-vptq-4bit", "-gptq-marlin"),
         *("-GGUF", "-Q4_K_M-GGUF", "-i1-GGUF"),
     ],
 )

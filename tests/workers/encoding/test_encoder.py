@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from catalog.errors import InvalidInput, UnknownFeature
+from catalog.errors import InvalidInput, UnknownFeature, UnsupportedBase
 from catalog.spaces.probes import ProbeSet
 from tests.support import pico
+from tests.support.pico import byte_tokenizer
 from tests.support.pico_models import PROBES, load, load_with
 from workers.encoding.continuations import CONTINUATIONS
 from workers.encoding.encoder import ENCODER_VERSION, Encoder, Encoding, resolve_layer
@@ -59,6 +61,13 @@ def test_space_of_delta_meaning_has_no_base_and_names_its_continuations(base: Re
     space = Encoder(base, PROBES).space("delta_meaning")
     assert (space.base_repo, space.base_sha) == (None, None)
     assert space.encoder_version == f"{ENCODER_VERSION}+{CONTINUATIONS.name}"
+
+
+def test_tokens_that_the_embedding_lacks_are_refused(base: ResidentBase):
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens(PROBES.prompts[0])
+    with pytest.raises(UnsupportedBase, match=r"token \d+, and the embedding has \d+ rows: the base must have"):
+        Encoder(replace(base, tokenizer=tokenizer), PROBES)
 
 
 def test_unknown_feature_is_rejected(base: ResidentBase):

@@ -213,6 +213,17 @@ def test_shards_may_be_named_after_the_whole_model(encoder: Encoder, base: Path,
     check(encoder, base, folder)
 
 
+@pytest.mark.parametrize("name", ["pytorch_model-{}.safetensors", "layers_{}.safetensors"])
+def test_shards_may_have_any_names_that_the_index_has(encoder: Encoder, base: Path, tmp_path: Path, name: str):
+    folder = save_tuned(base, tmp_path / "tuned", shard="20KB")
+    names = {shard.name: name.format(shard.name.split("-")[1]) for shard in folder.glob("model-*.safetensors")}
+    for shard, new_name in names.items():
+        (folder / shard).rename(folder / new_name)
+    change_index(folder, lambda index: index.update({tensor: names[shard] for tensor, shard in index.items()}))
+    save_file(load_file(base / "model.safetensors"), folder / "consolidated.safetensors")
+    check(encoder, base, folder)
+
+
 def test_shard_with_other_tensors_than_the_index_names_is_corrupt(base: Path, tmp_path: Path):
     folder = save_tuned(base, tmp_path / "tuned", shard="20KB")
     first, second = sorted(folder.glob("model-*.safetensors"))[:2]
@@ -259,8 +270,15 @@ def test_stale_shards_of_a_base_are_ignored(encoder: Encoder, base: Path, tuned:
         ),
         (lambda name: name.replace(".mlp.", "._checkpoint_wrapped_module.mlp."), "_checkpoint_wrapped_module"),
         (lambda name: name.removeprefix("model."), None),
+        (lambda name: f"llm.{name}", "llm"),
+        (lambda name: f"module.student.model.{name}", "student"),
+        (lambda name: f"language_model.{name}", None),
+        (lambda name: name.replace("model.", "model.language_model."), None),
     ],
-    ids=["compile", "ddp", "ddp_of_compile", "peft", "fsdp", "checkpointing", "headless"],
+    ids=[
+        *("compile", "ddp", "ddp_of_compile", "peft", "fsdp", "checkpointing", "headless", "trainer", "ddp_of_trainer"),
+        *("text_part_before_4_52", "text_part"),
+    ],
 )
 def test_wrappers_in_names_are_removed(
     encoder: Encoder, tuned: Path, change: Callable, wrapper: str | None, memory: int | None
@@ -338,6 +356,65 @@ def test_other_sizes_are_named(encoder: Encoder, tmp_path: Path):
         ShapeMismatch, match=r"mlp.gate_proj.weight has the sizes \(64, 32\) in the base and \(48, 32\)"
     ):
         encode(encoder, folder)
+
+
+def test_weights_of_other_sizes_than_the_config_has_are_named(encoder: Encoder, tuned: Path):
+    change_tensors(tuned / "model.safetensors", lambda tensors: _narrow(tensors, 48))
+    words = r"layers.0.mlp.down_proj.weight has the sizes \(32, 48\) in the files and \(32, 64\) by the config: submit"
+    with pytest.raises(InvalidModelConfig, match=words):
+        encode(encoder, tuned)
+
+
+@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight"])
+def test_weights_that_were_not_gathered_are_refused(tuned: Path, name: str):
+    change_tensors(tuned / "model.safetensors", lambda tensors: tensors.update({name: torch.zeros(0)}))
+    with pytest.raises(InvalidModelConfig, match=rf"{name} is empty .*ZeRO-3.*Gather"):
+        read_finetune(tuned)
+
+
+def test_weights_of_a_base_that_were_not_gathered_are_refused(base: Path, tmp_path: Path):
+    folder = save_tuned(base, tmp_path / "base")
+    empty = {"model.layers.1.mlp.up_proj.weight": torch.zeros(0)}
+    change_tensors(folder / "model.safetensors", lambda tensors: tensors.update(empty))
+    with pytest.raises(UnsupportedBase, match=r"layers.1.mlp.up_proj.weight is empty .*ZeRO-3.*Gather"):
+        ResidentBase.load(folder, "pico/llama", "0")
+
+
+def test_missing_weights_are_named_with_their_names_in_another_class(encoder: Encoder, tuned: Path):
+    rename_tensors(tuned, lambda name: name.replace("model.", "first.second."))
+    with pytest.raises(InvalidModelConfig, match=r"lack .* embed_tokens.weight.*have first.second.embed_tokens.weight"):
+        encode(encoder, tuned)
+
+
+def test_config_without_a_type_is_refused(tuned: Path):
+    with pytest.raises(InvalidModelConfig, match=r"no model_type: add it"):
+        read_finetune(configure(tuned, model_type=None))
+
+
+def test_flattened_weights_are_refused(tuned: Path):
+    save_file({"_fsdp_wrapped_module._flat_param": torch.ones(64)}, tuned / "model.safetensors")
+    with pytest.raises(InvalidModelConfig, match=r"flattened.*FSDP.*Gather"):
+        read_finetune(tuned)
+
+
+@pytest.mark.parametrize("dtype", ["torch.bfloat16", "auto", "float7"])
+def test_dtype_of_the_config_is_not_read(encoder: Encoder, base: Path, tuned: Path, dtype: str):
+    check(encoder, base, configure(tuned, dtype=dtype, torch_dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"hidden_size": "32"}, "Field 'hidden_size' expected int, got str"),
+        ({"layer_types": ["full_attention"]}, "must be equal to the number of `layer_types`"),
+        ({"hidden_act": "silu2"}, "unknown or missing: 'silu2'"),
+        ({"pad_token_id": 10_000}, "Padding_idx must be within"),
+        ({"model_type": "my_llama"}, "`my_llama`"),
+    ],
+)
+def test_invalid_setting_is_named(encoder: Encoder, tuned: Path, settings: dict[str, object], words: str):
+    with pytest.raises(InvalidModelConfig, match=rf"{words}.*: correct config.json"):
+        encode(encoder, configure(tuned, **settings))
 
 
 def _narrow(tensors: dict[str, torch.Tensor], width: int) -> None:

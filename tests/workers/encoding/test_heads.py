@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoTokenizer
 
+from catalog.errors import UnsupportedAdapter
 from tests.support import pico_multimodal
 from tests.support.pico_adapters import KINDS, TASK, grow_vocabulary, publish
 from tests.support.pico_models import (
@@ -67,6 +68,20 @@ def test_delta_logits_of_adapters(bases: dict[str, Path], tmp_path: Path, archit
     base = bases[architecture]
     folder = publish(base, tmp_path, architecture, kind)
     check_logits(base, folder, load_with(base, folder, KINDS[kind].prepare))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2"])
+def test_delta_logits_of_dora_on_the_head(bases: dict[str, Path], tmp_path: Path, architecture: str):
+    config = peft.LoraConfig(r=4, target_modules=["lm_head", "q_proj"], use_dora=True, task_type=TASK)
+    folder = make_adapter(bases[architecture], tmp_path, config)
+    check_logits(bases[architecture], folder, load_with(bases[architecture], folder))
+
+
+def test_other_changes_of_the_head_are_refused_by_name(bases: dict[str, Path], tmp_path: Path):
+    config = peft.LoraConfig(r=4, target_modules=["lm_head", "q_proj"], lora_bias=True, task_type=TASK)
+    folder = make_adapter(bases["llama"], tmp_path, config)
+    with pytest.raises(UnsupportedAdapter, match=r"output head by lora_\S+, .*use a feature of hidden states"):
+        encode(bases["llama"], folder, "delta_logits")
 
 
 @pytest.mark.parametrize("targets", [["lm_head", "q_proj"], ["lm_head"]])

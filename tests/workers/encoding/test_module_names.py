@@ -71,6 +71,14 @@ def test_text_layers_have_one_meaning_in_every_layout(
     assert compare(read_finetune(adapter).shapes, weight_shapes(base)).problems == ()
 
 
+@pytest.mark.parametrize("layout", ["language_model.model.", "model.", ""])
+def test_whole_weights_have_one_meaning_in_every_layout(encoder: Encoder, base: Path, tmp_path: Path, layout: str):
+    adapter = make_adapter(base, tmp_path / "adapter", modules_to_save=["embed_tokens", "norm"])
+    expected = reference(base, adapter)
+    rename(adapter, lambda name: name.replace("model.model.language_model.", f"model.{layout}"))
+    assert relative_error(encode(encoder, adapter).vectors[FEATURE], expected) <= 1e-4
+
+
 def test_names_of_today_are_not_noted(encoder: Encoder, adapter: Path):
     assert encode(encoder, adapter).notes == ()
 

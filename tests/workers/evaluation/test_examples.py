@@ -29,7 +29,7 @@ REFERENCE = ROOT.parent / "shared" / "reference"
 
 pytestmark = [
     pytest.mark.skipif(not BASE.is_dir(), reason="the base of the demo is missing; `make setup` fetches it"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
 ]
 
 

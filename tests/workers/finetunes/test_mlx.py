@@ -57,8 +57,15 @@ def merge(model: PreTrainedModel, tensors: dict[str, torch.Tensor], magnitudes: 
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("dora", [False, True])
-def test_vector_is_that_of_the_merged_weights(tmp_path: Path, dora: bool):
+@pytest.mark.parametrize(
+    ("dora", "settings"),
+    [
+        (False, {"fine_tune_type": "lora"}),
+        (True, {"fine_tune_type": "dora"}),
+        (True, {"fine_tune_type": None, "use_dora": True}),  # until the end of 2024
+    ],
+)
+def test_vector_is_that_of_the_merged_weights(tmp_path: Path, dora: bool, settings: dict[str, Any]):
     base = make_base(tmp_path / "base", "llama")
     tensors = mlx_tensors()
     magnitudes = {}
@@ -70,7 +77,7 @@ def test_vector_is_that_of_the_merged_weights(tmp_path: Path, dora: bool):
         }
     merge(model, tensors, magnitudes)
     stored = tensors | {f"{name}.m": magnitude for name, magnitude in magnitudes.items()}
-    folder = write(tmp_path / "mlx", stored, fine_tune_type="dora" if dora else "lora")
+    folder = write(tmp_path / "mlx", stored, **settings)
     encoder = Encoder(ResidentBase.load(base, "pico/llama", "0"), PROBES, ["delta_activations"])
     (encoding,) = encoder.encode([read_finetune(folder)])
     assert isinstance(encoding, Encoding), encoding

@@ -102,6 +102,12 @@ def test_settings_of_ms_swift_have_no_effect():
     check_settings({"lora_dtype": "bf16", "lorap_lr_ratio": 16.0, "lorap_emb_lr": 1e-6}, "LORA")
 
 
+@pytest.mark.parametrize("text", ["true", "false", ""])
+def test_switch_that_is_a_text_is_invalid(text: str):
+    with pytest.raises(InvalidAdapterConfig, match=f"use_rslora .* is the text '{text}': write true or false"):
+        check_settings({"use_rslora": text}, "LORA")
+
+
 # initializations
 
 

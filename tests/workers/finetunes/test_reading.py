@@ -237,6 +237,13 @@ def test_config_that_is_not_an_object_is_invalid(tmp_path: Path, content: str):
         read_finetune(tmp_path)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_config_may_have_the_encoding_of_an_editor(tmp_path: Path, encoding: str):
+    path = pico.make_adapter(tmp_path) / "adapter_config.json"
+    path.write_text(path.read_text(), encoding=encoding)
+    assert read_finetune(tmp_path).kind == "lora"
+
+
 @pytest.mark.parametrize("levels", [65, 900])
 def test_deeply_nested_config_is_invalid(tmp_path: Path, levels: int):
     (pico.make_adapter(tmp_path) / "adapter_config.json").write_text('{"r":' * levels + "4" + "}" * levels)

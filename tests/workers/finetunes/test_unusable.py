@@ -30,10 +30,23 @@ LISTINGS = {
     ),
     "adapters_in_folders": (
         [f"{folder}/{name}" for folder in "abc" for name in (CONFIG, WEIGHTS)],
-        "in its folder a and 2 more folders",
+        "an adapter in its folders a, b, c: submit one of them",
     ),
+    "adapters_in_many_folders": (
+        [f"{folder}/{name}" for folder in "abcde" for name in (CONFIG, WEIGHTS)],
+        "in its folders a, b, c and 2 more: submit one of them",
+    ),
+    "weights_and_config_in_two_folders": (
+        [CONFIG, f"checkpoint-9/{WEIGHTS}"],
+        f"{WEIGHTS} in its folder checkpoint-9 and no {CONFIG} beside it: put both",
+    ),
+    "model_without_config_in_a_folder": (["fp16/model.safetensors"], "folder fp16 and no config.json beside it: put"),
     "model_in_a_folder": (["fp16/config.json", "fp16/model.safetensors"], "a model in its folder fp16: submit"),
     "diffusers": (["model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors"], "diffusers"),
+    "text_encoder_of_diffusers": (
+        ["model_index.json", "text_encoder/config.json", "text_encoder/model.safetensors"],
+        "diffusers.*only language models",
+    ),
     "lora_of_diffusers": (["pytorch_lora_weights.safetensors"], "diffusers.*only language models"),
     "deepspeed": (
         ["latest", "zero_to_fp32.py", "global_step9/zero_pp_rank_0_mp_rank_00_optim_states.pt"],
@@ -47,6 +60,8 @@ LISTINGS = {
     "flax": (["flax_model.msgpack", "config.json"], "Flax.*from_flax=True"),
     "old_mlx": (["adapters.npz", CONFIG], "NumPy.*as safetensors"),
     "nemo": (["model.nemo"], "another program.*submit the safetensors"),
+    "ctranslate2": (["model.bin", "config.json"], "another program.*submit the safetensors"),
+    "mlc": (["params_shard_0.bin", "mlc-chat-config.json"], "another program.*submit the safetensors"),
     "checkpoints_of_mlx": (["0000100_adapters.safetensors", CONFIG], "numbered checkpoints of MLX.*copy"),
     "consolidated": (["consolidated.safetensors", "params.json"], "Mistral.*format of transformers"),
     "sentence_transformers": (["modules.json", "1_Pooling/config.json"], "sentence-transformers.*submit"),
@@ -84,7 +99,21 @@ def test_long_names_are_cut():
     assert len(str(error.value)) < 400
 
 
-def test_subfolder_of_a_local_folder_is_named(tmp_path: Path):
-    pico.make_adapter(tmp_path / "final")
-    with pytest.raises(NoSupportedWeights, match="an adapter in its folder final: submit that folder"):
+@pytest.mark.parametrize("folder", ["final", "outputs/run/checkpoint-100"])
+def test_subfolder_of_a_local_folder_is_named(tmp_path: Path, folder: str):
+    pico.make_adapter(tmp_path / folder)
+    with pytest.raises(NoSupportedWeights, match=f"an adapter in its folder {folder}: submit that folder"):
         read_finetune(tmp_path)
+
+
+def test_hidden_folders_are_not_named(tmp_path: Path):
+    pico.make_adapter(tmp_path / ".git" / "modules")
+    with pytest.raises(NoSupportedWeights, match="no weights yet"):
+        read_finetune(tmp_path)
+
+
+def test_folder_with_too_many_files_in_its_folders_is_described_by_the_upper_ones(tmp_path: Path):
+    pico.make_adapter(tmp_path / "deep" / "folder")
+    (tmp_path / "README.md").touch()
+    with pytest.raises(NoSupportedWeights, match="no weights yet"):
+        read_finetune(tmp_path, max_files=2)

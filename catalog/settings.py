@@ -135,11 +135,15 @@ class Settings(BaseSettings):
         """The admin key that `deltadex up` creates if ADMIN_API_KEY is not set; readable by its user alone."""
         return self.data_dir / "admin.key"
 
-    def cli_key(self) -> str | None:
-        """The API key that the command line sends: DELTADEX_API_KEY, ADMIN_API_KEY, or that of `deltadex up` here."""
+    def cli_key(self, api_url: str) -> str | None:
+        """The API key that the command line sends to an API: DELTADEX_API_KEY, ADMIN_API_KEY, or, to the API of this
+        data directory alone, the key that `deltadex up` made in it.
+        """
         for key in (self.api_key, self.admin_api_key):
             if key is not None:
                 return key.get_secret_value()
+        if api_url.rstrip("/") != self.api_url():
+            return None
         try:
             return self.admin_key_file.read_text().strip() or None
         except OSError:

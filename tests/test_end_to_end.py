@@ -13,7 +13,7 @@ import pytest
 
 from app.cli.archive_download import download_archive
 from app.cli.commands.ingest import Options, submit
-from app.client import Client
+from app.client import ApiProblem, Client
 from app.deployment.embedded import EmbeddedServers
 from app.deployment.local import Deployment
 from catalog.errors import CatalogError
@@ -54,6 +54,7 @@ def conf(data_dir: Path, hub_server: HubServer, servers: EmbeddedServers) -> Ite
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
+        patch.delenv("ADMIN_API_KEY")
         if not EXTERNAL:  # a complete `deltadex up`, with its own servers
             patch.delenv("DATABASE_URL")
             patch.delenv("REDIS_URL")
@@ -80,6 +81,26 @@ def wait_for_job(client: Client, job: dict[str, Any]) -> dict[str, Any]:
 
 def submit_and_wait(client: Client, repo_id: str) -> dict[str, Any]:
     return wait_for_job(client, client.post("/v1/models", {"repo_id": repo_id}))
+
+
+def test_admin_key_is_made_for_the_user_of_the_data_directory_alone(deployment: Deployment, data_dir: Path):
+    file = data_dir / "admin.key"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.read_text() == deployment.admin_key
+    with Client(deployment.url) as anonymous:
+        assert anonymous.get("/v1/models")["models"] is not None
+        with pytest.raises(ApiProblem) as refused:
+            anonymous.post("/v1/models", {"repo_id": "a/b"})
+        assert refused.value.code == "key_required"
+    # the command line sends the key of its data directory, and to no other API
+    assert settings().cli_key(deployment.url) == deployment.admin_key
+    assert settings().cli_key("http://127.0.0.1:1") is None
+
+
+def test_only_the_api_has_the_admin_key_in_its_environment(deployment: Deployment):
+    pids = {name: child._process.pid for name, child in deployment.supervisor._children.items()}
+    holders = {name for name, pid in pids.items() if b"ADMIN_API_KEY=" in Path(f"/proc/{pid}/environ").read_bytes()}
+    assert holders == {"api"}
 
 
 def neighbors(client: Client, repo_id: str) -> list[dict[str, Any]]:

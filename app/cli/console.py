@@ -24,7 +24,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def connect(api: str | None) -> Client:
-    return Client(api or settings().api_url(), settings().cli_key())
+    url = api or settings().api_url()
+    return Client(url, settings().cli_key(url))
 
 
 def print_json(content: object) -> None:

@@ -57,8 +57,8 @@ class Deployment:
                 "REDIS_URL": servers.redis_url,
                 "DELTADEX_DATA_DIR": str(conf.data_dir.resolve()),
                 "DELTADEX_TOKEN_KEY": _token_key(conf),
-                "ADMIN_API_KEY": self.admin_key,
             }
+            env.pop("ADMIN_API_KEY", None)  # for the API alone
             stack.callback(conf.run_file.unlink, missing_ok=True)
             addresses = {"database_url": servers.database_url, "redis_url": servers.redis_url, "api_url": self.url}
             _write_private(conf.run_file, json.dumps({**addresses, "pid": os.getpid()}))
@@ -66,7 +66,8 @@ class Deployment:
                 conf.data_dir / "logs", env, check=servers.ensure_running, report_waiting=self._report_waiting
             )
             self.supervisor = stack.enter_context(supervisor)
-            self.supervisor.start("api", processes.in_this_environment(processes.api(conf.host, conf.port)))
+            api = processes.in_this_environment(processes.api(conf.host, conf.port))
+            self.supervisor.start("api", api, {"ADMIN_API_KEY": self.admin_key})
             self.supervisor.start("worker", processes.in_this_environment(processes.WORKER))
             self.supervisor.start("beat", processes.in_this_environment(processes.BEAT))
             self._wait_until_ready()

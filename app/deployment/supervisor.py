@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -57,9 +58,10 @@ class Supervisor:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep_running, name="supervisor", daemon=True)
 
-    def start(self, name: str, argv: Sequence[str]) -> None:
-        """Start the command and keep it running; returns immediately."""
-        child = Child(argv, self._log_dir / f"{name}.log", self._env, **self._delays)
+    def start(self, name: str, argv: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
+        """Start the command and keep it running; returns immediately. Only its environment has the `variables`."""
+        env = {**(os.environ if self._env is None else self._env), **variables} if variables else self._env
+        child = Child(argv, self._log_dir / f"{name}.log", env, **self._delays)
         # replaced, not changed: the other thread may be iterating over it
         self._children = {**self._children, name: child}
 

@@ -16,7 +16,7 @@ from catalog.errors import DatabaseUnavailable
 from catalog.tables import Role
 
 MAX_BODY = 2**16  # bytes of a response that are read for its target
-NAMES = ("repo_id", "prefix", "name", "id")  # fields of a response that name what it is about, best first
+NAMES = ("repo_id", "prefix", "name", "value", "id")  # fields of a response that name what it is about, best first
 READING = ("GET", "HEAD", "OPTIONS")
 WEBHOOK = "the Hub's webhook"
 
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 
 class AuditMiddleware:
-    """Stores an act after its response was sent. Reading and searching are no acts; refused keys have no actor, and
-    are not recorded.
+    """Stores an act after its response was sent. Reading and searching are no acts; requests whose key or secret was
+    refused have no actor, and are not recorded.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -58,7 +58,7 @@ def _act(scope: Scope, status: int, body: bytes) -> Act | None:
     if route is None or caller is None:
         return None
     required = required_role(scope["method"], route.path)
-    if required is Role.READER or (caller.is_anonymous and required is not None):
+    if required is Role.READER or (caller.is_anonymous and (required is not None or status >= 400)):
         return None
     content = _decoded(body)
     target = "/".join(map(str, scope.get("path_params", {}).values())) or next(

@@ -17,8 +17,8 @@ from catalog.models.repo_ref import RepoRef
 BLOCKS = "/v1/admin/blocks"
 SPACES = "/v1/admin/spaces"
 
-block = typer.Typer(help="Block owners, repos and licenses. Sends ADMIN_API_KEY if it is set.", no_args_is_help=True)
-spaces = typer.Typer(help="List all spaces; drop one. Sends ADMIN_API_KEY if it is set.", invoke_without_command=True)
+block = typer.Typer(help="Block owners, repos and licenses. Needs the key of an admin.", no_args_is_help=True)
+spaces = typer.Typer(help="List all spaces; drop one. Needs the key of an admin.", invoke_without_command=True)
 
 
 def remove(
@@ -26,7 +26,7 @@ def remove(
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove models with everything that was measured of them. Sends ADMIN_API_KEY if it is set."""
+    """Remove models with everything that was measured of them. Needs the key of an admin."""
     names = [RepoRef(repo_id).repo_id for repo_id in repo_ids]
     with connect(api) as client:
         removed = [client.delete(f"/v1/models/{name}") for name in names]

@@ -106,6 +106,6 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     app.add_middleware(AuditMiddleware)
     app.add_middleware(rate_limits.RateLimitMiddleware)
     app.add_middleware(VaryByKeyMiddleware)
-    app.add_middleware(OriginMiddleware, allowed={*conf.allowed_hosts, conf.host})
+    app.add_middleware(OriginMiddleware, allowed={*(conf.allowed_hosts or ()), conf.host})
 
     return app

@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = None  # sent by the Hub with each event; None: webhooks are rejected
     anonymous_reading: bool = True  # requests without an API key may read what is public
     # names under which the API answers, besides `localhost` and addresses; `*`: all
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    allowed_hosts: Annotated[tuple[str, ...] | None, NoDecode] = None
     crawl_queue: int = Field(1_000, ge=100)  # queued jobs at which crawls pause
     refresh_debounce: float = 30.0  # seconds without new vectors before clusters and map are recomputed
     refresh_share: float = 0.02  # share of a space's models that must have changed before that

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from catalog.auth.viewer import Viewer
 from catalog.blocks import repository as blocks
 from catalog.database import Database
-from catalog.errors import FolderUnreadable, InvalidRepoId, NameTaken
+from catalog.errors import FolderUnreadable, InvalidRepoId, InvalidRevision, NameTaken
 from catalog.jobs.quotas import Quota
 from catalog.jobs.repository import jobs
 from catalog.models.repo_ref import ALIAS_OWNER, LOCAL_OWNER, RepoRef, check_base_id
@@ -106,6 +106,11 @@ def enqueue_repo(
 ) -> Job:
     """`submit_repo` in the caller's transaction. The notification is sent after the commit."""
     check_base_id(base)
+    if (ref.revision or "").startswith("refs/"):
+        raise InvalidRevision(
+            f"{ref.revision!r} is a ref such as a pull request, which anyone can open. Name a branch, tag or commit "
+            "of the repo."
+        )
     if ref.owner == LOCAL_OWNER:
         raise InvalidRepoId(
             f"The owner {LOCAL_OWNER!r} is reserved for local folders: add one with `deltadex add FOLDER`."

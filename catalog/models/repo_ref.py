@@ -33,11 +33,6 @@ class RepoRef:
                 f"{self.repo_id[:200]!r} is not a repo id. Use OWNER/NAME, with letters, digits and . _ - only, or "
                 f"{ALIAS_OWNER}/NAME for an alias."
             )
-        if self.revision is not None and self.revision.startswith("refs/"):
-            raise InvalidRevision(
-                f"{self.revision[:200]!r} is a ref such as a pull request, which anyone can open. "
-                "Name a branch, tag or commit of the repo."
-            )
         if self.revision is not None and (not _REVISION.fullmatch(self.revision) or ".." in self.revision):
             raise InvalidRevision(
                 f"{self.revision[:200]!r} is not a branch, tag or commit. Use letters, digits and . _ - / + only."

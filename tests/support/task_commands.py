@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from catalog.auth.viewer import PUBLIC
+from catalog.auth.viewer import ADMIN
 from catalog.database import Database
 from catalog.tasks import service as task_service
 from tests.support.task_requests import finish_task
@@ -12,7 +12,7 @@ from tests.support.waiting import wait_until
 def finish_next_task(database: Database) -> None:
     """Wait until a task is created, and finish its only job."""
     [(task, jobs)] = wait_until(
-        lambda: task_service.list_page(database, PUBLIC, before=None, limit=1), "the task is created"
+        lambda: task_service.list_page(database, ADMIN, before=None, limit=1), "the task is created"
     )
     [job] = jobs.values()
     finish_task(

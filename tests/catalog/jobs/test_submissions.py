@@ -9,7 +9,7 @@ import redis
 
 from app.deployment.embedded import EmbeddedServers
 from catalog.database import Database
-from catalog.errors import FolderUnreadable, InvalidRepoId, NameTaken
+from catalog.errors import FolderUnreadable, InvalidRepoId, InvalidRevision, NameTaken
 from catalog.jobs.quotas import Quota
 from catalog.jobs.repository import attempts
 from catalog.jobs.submissions import is_finished, submit_folder, submit_repo
@@ -33,6 +33,13 @@ def finish(database: Database, job: Job, commit: str) -> None:
     entries.put(database, job.model.repo_id, [1, 2], commit=commit)
     with database.transaction() as session:
         assert attempts.finish(session, job.id, worker, entries.sha(commit))
+
+
+@pytest.mark.parametrize("revision", ["refs/pr/1", "refs/heads/main"])
+def test_ref_is_refused(database: Database, revision: str):
+    """Anyone can open a pull request on a repo of others."""
+    with pytest.raises(InvalidRevision, match="pull request"):
+        submit_repo(database, RepoRef("a/b", revision))
 
 
 def test_submitted_repo_is_queued_with_one_message(database: Database, broker: redis.Redis):

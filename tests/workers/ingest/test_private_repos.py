@@ -23,6 +23,7 @@ from catalog.tables import Job, JobState, ModelState
 from catalog.vectors.repository import feed, vectors
 from tests.support import pico
 from tests.support.hub_server import Answer, ScriptedHub
+from tests.support.keys import add_key
 from tests.support.private_repos import GATED, PRIVATE, Worker, make_worker, publish
 
 OWNER_QUOTA, OTHER_QUOTA = Quota("my key", 100), Quota("your key", 100)
@@ -232,19 +233,19 @@ def test_newer_private_commit_replaces_the_public_one_only_for_its_submitter(
 
 
 def test_admin_grants_and_revokes_access(worker: Worker, repo: str):
+    other = add_key(worker.database, "the key of another user")
+    viewer = Viewer(other.hash)
     worker.submit_and_ingest(repo, OWNER_QUOTA, "mine")
-    assert [entry.by_admin for entry in private_models.grant_access(worker.database, repo, OTHER_QUOTA.submitter)] == [
-        False,
-        True,
-    ]
-    assert worker.find_model(repo, OTHER) is not None
+    granted = private_models.grant_access(worker.database, repo, other.prefix)
+    assert [entry.by_admin for entry, _ in granted] == [False, True]
+    assert worker.find_model(repo, viewer) is not None
 
-    private_models.revoke_access(worker.database, repo, OTHER_QUOTA.submitter)
+    private_models.revoke_access(worker.database, repo, other.prefix)
 
-    assert worker.find_model(repo, OTHER) is None
+    assert worker.find_model(repo, viewer) is None
     assert worker.find_model(repo, OWNER) is not None
     with pytest.raises(ModelNotFound):
-        private_models.grant_access(worker.database, "o/other", OTHER_QUOTA.submitter)
+        private_models.grant_access(worker.database, "o/other", other.prefix)
 
 
 def test_retry_of_a_private_job_requires_the_token_again(worker: Worker, repo: str):

@@ -14,6 +14,7 @@ from catalog.models.repository import models
 from catalog.models.repository.models import Metadata
 from catalog.tables import Crawl
 from tests.support import catalog as entries
+from tests.support.keys import AS_ADMIN
 from tests.support.problem_documents import documented_problem
 
 BLOCKS = "/v1/admin/blocks"
@@ -21,7 +22,7 @@ BLOCKS = "/v1/admin/blocks"
 
 @pytest.fixture
 def client(url: str, database: Database):
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, headers=AS_ADMIN, timeout=60) as client:
         yield client
 
 

@@ -288,7 +288,7 @@ def test_model_has_a_limited_number_of_aliases(pool: Database, api: TestClient):
 
 def test_alias_is_no_repo_of_the_hub(pool: Database, api: TestClient):
     set_alias(api, "main", "open/m1")
-    response = api.post("/v1/models", json={"repo_id": "alias/main"})
+    response = api.post("/v1/models", json={"repo_id": "alias/main"}, headers=MINE)
     assert documented_problem(response)["code"] == "invalid_repo_id"
     assert "alias" in response.json()["detail"]
 

@@ -9,11 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi.testclient import TestClient
-from pydantic import SecretStr
 from sqlalchemy import func, select
 
-from app.main import create_app
 from catalog.auth.viewer import hash_key
 from catalog.database import Database
 from catalog.hub_sync import crawls as crawl_service
@@ -25,11 +22,11 @@ from catalog.hub_sync.webhooks import HubEvent
 from catalog.jobs.repository import jobs
 from catalog.maps.runner import MapRunner
 from catalog.models.repository import models
-from catalog.settings import settings
 from catalog.tables import Archive, JobState, Model, ModelAccess, ModelState, Revision, Vector
 from tests.support import catalog as entries
 from tests.support.clusters import cluster, fill
 from tests.support.hub_lists import HubLists, repo_entry
+from tests.support.keys import AS_ADMIN, add_key
 from tests.support.problem_documents import documented_problem
 from workers.hub.listing import HubListing
 from workers.maintenance.crawler import Crawler
@@ -41,10 +38,11 @@ KEY = "a long key of a submitter"
 @pytest.fixture
 def client(database: Database, tmp_path: Path, url: str) -> Iterator[httpx.Client]:
     """A client of a listening API, with three clusters of six models on a map."""
+    add_key(database, KEY)
     fill(database, models_per_topic=6)
     cluster(database, tmp_path)
     MapRunner(database, tmp_path).run(1)
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, headers=AS_ADMIN, timeout=60) as client:
         wait_within(60, lambda: client.get(f"/v1/models/{LAW[0]}/neighbors").status_code == 200)
         yield client
 
@@ -272,11 +270,3 @@ def test_submission_by_a_person_brings_a_removed_model_back(client: httpx.Client
     assert (model["state"], model["revision"]) == ("pending", None)
     entries.put(database, LAW[0], [1.0] * 16, commit="new")
     wait_within(60, lambda: LAW[0] in neighbors(client, LAW[1]))
-
-
-def test_only_admins_remove_models(database: Database):
-    entries.put(database, "owner/model", [1, 2])
-    conf = settings().model_copy(update={"feed_interval": 3600, "admin_api_key": SecretStr("a key of the admins")})
-    with TestClient(create_app(conf)) as api:
-        assert documented_problem(api.delete("/v1/models/owner/model"))["code"] == "admin_key_required"
-        assert api.get("/v1/models/owner/model").status_code == 200

@@ -14,6 +14,7 @@ from catalog.maps.runner import MapRunner
 from tests.support import catalog as entries
 from tests.support.catalog import SPACE
 from tests.support.clusters import cluster, cluster_filters, fill, vector
+from tests.support.keys import AS_ADMIN
 from tests.support.problem_documents import documented_problem
 from tests.support.reindexes import start_reindex
 from tests.support.waiting import wait_until
@@ -29,7 +30,7 @@ def client(database: Database, tmp_path: Path, url: str) -> Iterator[httpx.Clien
     cluster(database, tmp_path)
     MapRunner(database, tmp_path).run(1)
     entries.put(database, "owner/tiny-law-0", vector(0), space=FORMER)
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, headers=AS_ADMIN, timeout=60) as client:
         yield client
 
 

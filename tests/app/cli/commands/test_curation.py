@@ -7,16 +7,19 @@ import pytest
 from catalog.auth.viewer import hash_key
 from catalog.database import Database
 from catalog.settings import settings
+from catalog.tables import Role
 from tests.support import catalog as entries
 from tests.support.cli import answer, failure, run
+from tests.support.keys import add_key
 from tests.support.waiting import wait_until
 
 KEY = "an API key of a team"
 
 
 @pytest.fixture
-def key(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def key(url: str, database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of an API, and the key of the team in the settings of the command line."""
+    add_key(database, KEY)
     monkeypatch.setenv("DELTADEX_API_KEY", KEY)
     settings.cache_clear()
     yield url
@@ -81,8 +84,11 @@ def test_show_prints_what_the_team_says(team: str):
     assert "alias/main" in run("aliases", "--api", team).stdout
 
 
-def test_writing_without_a_key_says_how_to_send_one(url: str, database: Database):
+def test_writing_with_the_key_of_a_reader_is_refused(url: str, database: Database, monkeypatch: pytest.MonkeyPatch):
     entries.put(database, "open/m1", [1, 0])
-    error = failure("tag", "open/m1", "prod", "--api", url)
-    assert error.code == "api_key_required"
-    assert "DELTADEX_API_KEY" in str(error)
+    add_key(database, "key of a reader", Role.READER)
+    monkeypatch.setenv("DELTADEX_API_KEY", "key of a reader")
+    settings.cache_clear()
+    assert failure("tag", "open/m1", "prod", "--api", url).code == "role_required"
+    monkeypatch.undo()
+    settings.cache_clear()

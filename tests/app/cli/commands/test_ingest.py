@@ -29,6 +29,7 @@ from catalog.spaces.repository import BaseMeasurement
 from catalog.tables import Job, JobState, Revision, Source
 from tests.support import catalog as entries
 from tests.support.cli import answer, failure, run
+from tests.support.keys import add_key
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
@@ -349,6 +350,7 @@ def url_with_tokens(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequ
     monkeypatch.setenv("DELTADEX_TOKEN_KEY", Fernet.generate_key().decode())
     monkeypatch.setenv("DELTADEX_API_KEY", "a long key of my own")
     settings.cache_clear()
+    add_key(request.getfixturevalue("database"), "a long key of my own")
     yield request.getfixturevalue("url")
     settings.cache_clear()
 

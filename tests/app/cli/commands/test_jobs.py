@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from app.cli.commands import ingest as ingest_commands
+from catalog.auth.viewer import hash_key
 from catalog.database import Database
 from catalog.errors import HubUnavailable, JobFinished
 from catalog.jobs import control as job_control
@@ -15,6 +16,7 @@ from catalog.jobs.repository import attempts, jobs
 from catalog.settings import settings
 from tests.support import catalog as entries
 from tests.support.cli import answer, failure, run
+from tests.support.keys import add_key
 from tests.support.waiting import LIMIT
 
 
@@ -100,8 +102,9 @@ def test_status_shows_the_history_of_a_job(url: str, database: Database):
 
 
 @pytest.fixture
-def api_key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def api_key(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Sets an API key."""
+    add_key(database, "an API key of a submitter")
     monkeypatch.setenv("DELTADEX_API_KEY", "an API key of a submitter")
     settings.cache_clear()
     yield
@@ -112,7 +115,7 @@ def api_key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_api_key_of_the_settings_is_sent(url: str, database: Database, api_key: None):
     [job] = answer("add", "owner/model", "--no-wait", "--api", url)["jobs"]
     with database.transaction() as session:
-        assert len(jobs.get(session, job["id"]).submitter) == 64
+        assert jobs.get(session, job["id"]).submitter == hash_key("an API key of a submitter")
 
 
 def test_queues_are_printed_as_a_table(url: str):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catalog.auth.viewer import PUBLIC
+from catalog.auth.viewer import ADMIN
 from catalog.database import Database
 from catalog.merges import service as merge_service
 from tests.support import catalog as entries
@@ -37,7 +37,7 @@ def archive() -> bytes:
 def finish_next_merge(database: Database) -> None:
     """Wait for a merge, and finish its job."""
     [(merge, job)] = wait_until(
-        lambda: merge_service.list_page(database, PUBLIC, before=None, limit=1), "the merge is created"
+        lambda: merge_service.list_page(database, ADMIN, before=None, limit=1), "the merge is created"
     )
     finish_merge(database, {"id": merge.id, "job": job.id}, [1, 0.9, 0.1], archive())
 

@@ -8,7 +8,7 @@ import pytest
 
 from app.cli.commands.selections import _expression
 from catalog.arithmetic.expressions import parse
-from catalog.auth.viewer import PUBLIC
+from catalog.auth.viewer import ADMIN
 from catalog.database import Database
 from catalog.selections import service as selection_service
 from tests.support import catalog as entries
@@ -36,7 +36,7 @@ def task(url: str, models: Database, tmp_path: Path) -> None:
 def work(database: Database) -> None:
     """Wait for a selection, and finish it as a worker does."""
     found = wait_until(
-        lambda: selection_service.list_page(database, PUBLIC, before=None, limit=1), "a selection is created"
+        lambda: selection_service.list_page(database, ADMIN, before=None, limit=1), "a selection is created"
     )
     [(selection, job)] = found
     finish(database, {"id": selection.id, "job": job.id})

@@ -326,7 +326,7 @@ FOLDERS: dict[str, BadInput] = {
     "entry_that_is_a_word": BadInput(header(lambda entries: entries.update(word="word")), "corrupt_weights"),
     "truncated": BadInput(truncate, "corrupt_weights", "is truncated.*Upload it again"),
     # values
-    "nan": BadInput(tensors(set_value(Q, float("nan"))), "non_finite_weights", "NaN or infinity: .*Submit an earlier"),
+    "nan": BadInput(tensors(set_value(Q, float("nan"))), "non_finite_weights", "NaN or infinity\\..*submit an earlier"),
     "infinity": BadInput(tensors(set_value(V, float("inf"))), "non_finite_weights"),
     "vector_beyond_float32": BadInput(tensors(set_value(V, 3e38)), "non_finite_vector"),
     "matrices_of_integers": BadInput(

@@ -60,7 +60,7 @@ class Supervisor:
 
     def start(self, name: str, argv: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
         """Start the command and keep it running; returns immediately. Only its environment has the `variables`."""
-        env = {**(os.environ if self._env is None else self._env), **variables} if variables else self._env
+        env = {**os.environ, **(self._env or {}), **variables} if variables else self._env
         child = Child(argv, self._log_dir / f"{name}.log", env, **self._delays)
         # replaced, not changed: the other thread may be iterating over it
         self._children = {**self._children, name: child}

@@ -164,11 +164,13 @@ def test_token_is_found_nowhere_after_jobs_of_every_outcome(conf: Settings, scri
 
     with Deployment(conf) as deployment:
         command_log = CommandLog(deployment.servers.redis_url)
+        database = Database(deployment.servers.database_url)
+        add_key(database, KEY)
+        database.close()
         jobs = {
             name: add(f"o/{name}", deployment.url) for name in ("fine", "refused", "gated", "away", "odd", "broken")
         }
         with Client(deployment.url, KEY) as client:
-            add_key(Database(deployment.servers.database_url), KEY)
             responses = json.dumps([client.get(f"/v1/jobs/{job['id']}") for job in jobs.values()])
         tables, broker = dump_tables(deployment.servers.database_url), dump_broker(deployment.servers.redis_url)
         command_log.close()

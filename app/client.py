@@ -46,9 +46,9 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def get(self, path: str, *, headers: dict[str, str] | None = None, **params: object) -> dict[str, Any]:
+    def get(self, path: str, **params: object) -> dict[str, Any]:
         query = {name: value for name, value in params.items() if value is not None}
-        return self._call("GET", path, params=query, headers=headers)
+        return self._call("GET", path, params=query)
 
     def download(self, path: str, file: BinaryIO, **params: str | None) -> None:
         """Download a path to a file. Raises `ApiProblem` if the download is incomplete, and `NotRunning`."""
@@ -102,9 +102,9 @@ class Client:
         text = json.dumps(members)  # NaN and infinities are sent too: the API rejects them with an explanation
         return self._call(method, path, content=text, headers={"content-type": "application/json", **(headers or {})})
 
-    def delete(self, path: str, headers: dict[str, str] | None = None, **params: object) -> dict[str, Any]:
+    def delete(self, path: str, **params: object) -> dict[str, Any]:
         query = {name: value for name, value in params.items() if value is not None}
-        return self._call("DELETE", path, params=query, headers=headers)
+        return self._call("DELETE", path, params=query)
 
     def readiness(self) -> dict[str, Any]:
         """The checks of `/readyz`, even if it answers 503."""

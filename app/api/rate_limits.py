@@ -25,6 +25,7 @@ from starlette.requests import Request
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.auth.caller import KEY_HEADER
 from app.api.problems import render_error
 from catalog.auth.keys import Caller
 from catalog.auth.viewer import hash_key
@@ -32,7 +33,6 @@ from catalog.errors import RateLimited
 from catalog.settings import Settings
 
 WINDOW = 60  # seconds
-KEY_HEADER = "X-API-Key"
 KEY_PREFIX = "deltadex:rate_limits"  # of the keys in Redis
 POLICY = "default"  # the name of the policy in the headers
 REDIS_TIMEOUT = 0.5  # seconds that a request waits for Redis

@@ -45,14 +45,12 @@ def group_with_list(
     return group
 
 
-def list_rows(
-    client: Client, path: str, field: str, limit: int, headers: dict[str, str] | None = None
-) -> tuple[list[dict[str, Any]], bool]:
+def list_rows(client: Client, path: str, field: str, limit: int) -> tuple[list[dict[str, Any]], bool]:
     """Up to `limit` rows of the list at a path, from as many pages as it takes, and whether there are more."""
     rows: list[dict[str, Any]] = []
     cursor = None
     while len(rows) <= limit:  # one more row than is shown tells whether there are more
-        page = client.get(path, limit=min(limit + 1 - len(rows), PAGE_SIZE), cursor=cursor, headers=headers)
+        page = client.get(path, limit=min(limit + 1 - len(rows), PAGE_SIZE), cursor=cursor)
         rows += page[field]
         cursor = page["next_cursor"]
         if cursor is None:

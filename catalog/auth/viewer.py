@@ -21,10 +21,6 @@ class Viewer:
     submitter: str | None = None
     is_admin: bool = False
 
-    @classmethod
-    def from_key(cls, key: str | None) -> Viewer:
-        return cls(hash_key(key)) if key else PUBLIC
-
     def can_see(self, owner: str | None) -> bool:
         """Whether this viewer can see a row that belongs to the submitter `owner` (None: to the public)."""
         return owner is None or self.is_admin or owner == self.submitter

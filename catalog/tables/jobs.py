@@ -116,7 +116,7 @@ class Job(Base):
     viewer: Mapped[str | None]  # the only submitter that may see the job; null: public
     token: Mapped[bytes | None] = mapped_column(LargeBinary)  # the submitter's Hub token, sealed; deleted at the end
     token_at: Mapped[datetime | None]  # when the token was submitted
-    submitter: Mapped[str | None]  # whose quota the job counts toward: `anonymous` or a key's hash; null: no quota
+    submitter: Mapped[str | None]  # the hash of the key whose quota the job counts toward; null: no quota
     exclusive: Mapped[bool] = mapped_column(server_default=text("false"))  # runs with nothing else on its worker
     reindex_id: Mapped[int | None] = mapped_column(ForeignKey("reindexes.id", ondelete="SET NULL"))
     attempts: Mapped[int] = mapped_column(server_default=text("0"))

@@ -29,9 +29,8 @@ def sha(text: str) -> str:
 
 def put_revision(session: Session, repo_id: str, commit: str = "one", base: str = BASE) -> Revision:
     model = models.get_or_create(session, repo_id, Source.HUB)
-    return models.make_current(
-        session, model.id, sha(commit), kind="lora", base_repo=base, base_sha="b" * 40, evidence={"declared": base}
-    )
+    fields = {"kind": "lora", "base_repo": base, "base_sha": "b" * 40, "evidence": {"declared": base}}
+    return models.store_revision(session, model.id, sha(commit), current=True, **fields)
 
 
 def put(
@@ -69,7 +68,7 @@ def put_private(
         feed.lock_feed(session)
         model = models.get_or_create(session, repo_id, Source.HUB, private=True)
         fields = {"kind": "lora", "base_repo": space.base_repo, "base_sha": "b" * 40, "evidence": {}}
-        revision = models.make_current(session, model.id, sha(commit), **fields)
+        revision = models.store_revision(session, model.id, sha(commit), current=True, **fields)
         row = spaces.ensure(session, space, values.size)
         feed.store(session, row, revision, values, norm=float(np.linalg.norm(values)), no_shift=False)
         models.set_state(session, model.id, ModelState.INDEXED)

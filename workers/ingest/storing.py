@@ -46,7 +46,8 @@ class EncodingWriter:
 
     def _make_current(self, session: Session, resident: Resident, fetched: Fetched, encoding: Encoding) -> None:
         """The only way in which a revision becomes current."""
-        revision = models.make_current(session, fetched.job.model_id, fetched.sha, **_description(fetched, encoding))
+        description = _description(fetched, encoding)
+        revision = models.store_revision(session, fetched.job.model_id, fetched.sha, current=True, **description)
         declared_sha = fetched.base.sha if fetched.base.at_revision else None
         feed.remove_from_other_bases(session, fetched.job.model_id, fetched.base.repo, declared_sha)
         if fetched.metadata is not None:
@@ -61,9 +62,8 @@ class EncodingWriter:
         models.set_state(session, fetched.job.model_id, ModelState.INDEXED if shifted else ModelState.NO_SHIFT)
 
     def _store_past(self, session: Session, resident: Resident, fetched: Fetched, encoding: Encoding) -> None:
-        revision = models.store_past_revision(
-            session, fetched.job.model_id, fetched.sha, **_description(fetched, encoding)
-        )
+        description = _description(fetched, encoding)
+        revision = models.store_revision(session, fetched.job.model_id, fetched.sha, current=False, **description)
         for feature, vector in encoding.vectors.items():
             contract = resident.encoder.space(feature)
             space = _write_target(session, fetched.base, contract, vector.size)

@@ -15,10 +15,7 @@ from app.api.services.services import ServicesDep
 from catalog.errors import BlockNotFound, BodyTooLarge, InvalidCursor, InvalidRepoId
 from catalog.removals import blocks as block_service
 
-router = APIRouter(
-    prefix="/v1/admin/blocks",
-    tags=["admin"],
-)
+router = APIRouter(prefix="/v1/admin/blocks", tags=["admin"])
 
 
 @router.post(

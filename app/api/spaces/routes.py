@@ -13,10 +13,7 @@ from app.api.spaces import schemas
 from catalog.errors import ReindexActive, SpaceNotFound, SpaceServing
 from catalog.removals import spaces as space_service
 
-router = APIRouter(
-    prefix="/v1/admin/spaces",
-    tags=["admin"],
-)
+router = APIRouter(prefix="/v1/admin/spaces", tags=["admin"])
 SpaceKey = Annotated[str, Path(pattern="^[0-9a-f]{8,64}$", description="Key of a space, or at least 8 digits of it.")]
 
 

@@ -206,43 +206,28 @@ def mark_failed(session: Session, model_ids: Sequence[int]) -> None:
     session.execute(update(Model).where(pending).values(state=ModelState.FAILED))
 
 
-def make_current(
+def store_revision(
     session: Session,
     model_id: int,
     sha: str,
     *,
+    current: bool,
     kind: str,
     base_repo: str,
     base_sha: str,
     evidence: dict,
     facts: dict | None = None,
 ) -> Revision:
-    """Create or update the revision `sha` of a model, and make it the current one. The caller holds `feed.lock_feed`,
-    and stores the vectors, the state and the card of the revision in the same transaction.
+    """Create or update the revision `sha` of a model: as the current one, or as part of its history.
+
+    For a current one, the caller holds `feed.lock_feed`, and stores the vectors, the state and the card of the revision
+    in the same transaction.
     """
-    session.execute(update(Revision).where(Revision.model_id == model_id, Revision.current).values(current=False))
-    bump_seq(session, model_id)
+    if current:
+        session.execute(update(Revision).where(Revision.model_id == model_id, Revision.current).values(current=False))
+        bump_seq(session, model_id)
     values = {"kind": kind, "base_repo": base_repo, "base_sha": base_sha, "base_evidence": evidence, "facts": facts}
-    return _store_revision(session, model_id, sha, {**values, "current": True})
-
-
-def store_past_revision(
-    session: Session,
-    model_id: int,
-    sha: str,
-    *,
-    kind: str,
-    base_repo: str,
-    base_sha: str,
-    evidence: dict,
-    facts: dict | None = None,
-) -> Revision:
-    """Create or update the revision `sha` of a model, which is not its current one: part of its history."""
-    values = {"kind": kind, "base_repo": base_repo, "base_sha": base_sha, "base_evidence": evidence, "facts": facts}
-    return _store_revision(session, model_id, sha, {**values, "current": False})
-
-
-def _store_revision(session: Session, model_id: int, sha: str, values: dict[str, Any]) -> Revision:
+    values["current"] = current
     statement = insert(Revision).values(model_id=model_id, sha=sha, **values)
     statement = statement.on_conflict_do_update(index_elements=["model_id", "sha"], set_=values)
     return session.scalars(statement.returning(Revision), execution_options={"populate_existing": True}).one()

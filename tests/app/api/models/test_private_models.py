@@ -19,6 +19,7 @@ from app.main import create_app
 from catalog.arithmetic import service as arithmetic_service
 from catalog.auth.hub_tokens import TokenBox
 from catalog.auth.viewer import ADMIN, Viewer, hash_key
+from catalog.auth.viewer import PUBLIC as PUBLIC_VIEWER
 from catalog.database import Database
 from catalog.jobs.quotas import Quota
 from catalog.merges import service as merge_service
@@ -389,7 +390,8 @@ def test_app_with_an_invalid_token_key_does_not_start():
     assert "swordfish" not in str(raised.value)
 
 
-def test_viewer_is_identified_by_the_hash_of_its_key():
-    assert Viewer.from_key(MY_KEY) == Viewer(ME)
+def test_row_of_a_key_is_seen_by_that_key_and_by_admins():
+    assert Viewer(ME).can_see(ME)
     assert ADMIN.can_see(ME)
-    assert not Viewer.from_key("").can_see(ME)
+    assert not Viewer(hash_key(YOUR_KEY)).can_see(ME)
+    assert not PUBLIC_VIEWER.can_see(ME)

@@ -98,7 +98,9 @@ def test_past_revision_leaves_the_current_one(database: Database):
     with database.transaction() as session:
         entries.put_revision(session, "a/b", "one")
         model, fields = models.get(session, "a/b"), {"kind": "lora", "base_sha": "b" * 40, "evidence": {}}
-        past = models.store_past_revision(session, model.id, entries.sha("two"), base_repo="base/other", **fields)
+        past = models.store_revision(
+            session, model.id, entries.sha("two"), current=False, base_repo="base/other", **fields
+        )
         assert not past.current
     with database.transaction() as session:
         assert models.get(session, "a/b").revision.sha == entries.sha("one")

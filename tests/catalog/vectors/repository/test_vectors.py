@@ -98,7 +98,7 @@ def put_outside(database: Database, commit: str, vector: list[float]) -> None:
     with database.transaction() as session:
         model = models.get_or_create(session, "a/b", Source.HUB)
         fields = {"kind": "lora", "base_repo": SPACE.base_repo, "base_sha": "b" * 40, "evidence": {}}
-        revision = models.store_past_revision(session, model.id, entries.sha(commit), **fields)
+        revision = models.store_revision(session, model.id, entries.sha(commit), current=False, **fields)
         space = spaces.ensure(session, SPACE, len(vector))
         vector_feed.store_outside(session, space, revision, np.array(vector), norm=1.0, no_shift=False)
 

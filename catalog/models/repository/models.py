@@ -226,8 +226,8 @@ def store_revision(
     if current:
         session.execute(update(Revision).where(Revision.model_id == model_id, Revision.current).values(current=False))
         bump_seq(session, model_id)
-    values = {"kind": kind, "base_repo": base_repo, "base_sha": base_sha, "base_evidence": evidence, "facts": facts}
-    values["current"] = current
+    values: dict[str, Any] = {"kind": kind, "base_repo": base_repo, "base_sha": base_sha, "current": current}
+    values |= {"base_evidence": evidence, "facts": facts}
     statement = insert(Revision).values(model_id=model_id, sha=sha, **values)
     statement = statement.on_conflict_do_update(index_elements=["model_id", "sha"], set_=values)
     return session.scalars(statement.returning(Revision), execution_options={"populate_existing": True}).one()

@@ -20,6 +20,7 @@ from catalog.errors import CatalogError
 from catalog.settings import Settings, settings
 
 POOL = Path(__file__).parent / "pool"
+DEFAULTS = ingest_commands.Options()
 NEIGHBORS = 2  # each domain has three adapters
 
 
@@ -31,7 +32,7 @@ def domain(name: str) -> str:
 def run(client: Client) -> bool:
     """Index the pool and print its neighbors. Returns whether every nearest neighbor is in the domain of its model."""
     folders = sorted(folder for folder in POOL.iterdir() if folder.is_dir())
-    jobs = [ingest_commands.submit(client, str(folder), is_folder=True) for folder in folders]
+    jobs = [ingest_commands.submit(client, str(folder), True, DEFAULTS) for folder in folders]
     with render.progress_bar(console.notes) as bar:
         jobs = ingest_commands.watch(client, jobs, bar)
     failed = [job for job in jobs if job["state"] != "done"]

@@ -6,7 +6,7 @@ import getpass
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,10 +33,10 @@ MAX_WAIT = 5.0  # seconds between attempts while the quota is used up
 class Options:
     """How all targets of one command are submitted. A `name` is that of a single folder; `headers` hold a Hub token."""
 
-    revision: str | None
-    base: str | None
-    name: str | None
-    headers: dict[str, str]
+    revision: str | None = None
+    base: str | None = None
+    name: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 def add(

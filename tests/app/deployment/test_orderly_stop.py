@@ -34,7 +34,8 @@ def data(pico_base: Path) -> Iterator[Path]:
 
 def deltadex(data: Path, *words: str) -> subprocess.Popen[str]:
     """Start the CLI with the embedded servers of a data directory, not with those of the tests."""
-    env = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
+    others = ("DATABASE_URL", "REDIS_URL", "ADMIN_API_KEY")
+    env = {name: value for name, value in os.environ.items() if name not in others}
     env |= {"DELTADEX_DATA_DIR": str(data), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", "from app.cli import main; main()", *words]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -48,6 +49,7 @@ def deltadex_up(data: Path) -> Iterator[tuple[subprocess.Popen[str], Client]]:
             with Client(f"http://127.0.0.1:{port}") as client:
                 wait_until(lambda: process.poll() is not None or is_ready(client), "the API is ready", limit=100)
                 assert process.poll() is None, process.stderr.read()
+            with Client(f"http://127.0.0.1:{port}", (data / "admin.key").read_text().strip()) as client:
                 yield process, client
         finally:
             process.kill()

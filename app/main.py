@@ -9,7 +9,7 @@ from threading import Event, Thread
 
 from fastapi import FastAPI
 
-from app.api import limits, problems, rate_limits
+from app.api import limits, openapi, problems, rate_limits
 from app.api.audit import routes as audit_routes
 from app.api.auth.audit import AuditMiddleware
 from app.api.auth.caller import authorized
@@ -102,6 +102,7 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)
+    openapi.install(app)
     app.add_middleware(limits.BodyLimitMiddleware)
     app.add_middleware(AuditMiddleware)
     app.add_middleware(rate_limits.RateLimitMiddleware)

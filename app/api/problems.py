@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from catalog.errors import (
     AmbiguousTerm,
@@ -95,12 +94,11 @@ def problems(*errors: type[CatalogError]) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI) -> None:
-    """Render every error of the app as a problem document, and add its schema to the OpenAPI document."""
+    """Render every error of the app as a problem document."""
     app.add_exception_handler(CatalogError, render_error)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, _unexpected)
-    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
 
 
 def render_error(request: Request, error: CatalogError) -> JSONResponse:
@@ -127,6 +125,8 @@ def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     status = HTTPStatus(error.status_code)
     detail = f"{request.method} {request.url.path}: {status.description or status.phrase}."
     headers = dict(error.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _allowed_methods(request.app, request.url.path)):
+        headers["Allow"] = ", ".join(methods)  # the framework names only those of the first route with this path
     return _render(request, status, status.name.lower(), status.phrase, detail, headers=headers)
 
 
@@ -136,17 +136,14 @@ def _unexpected(request: Request, error: Exception) -> JSONResponse:
     return _render(request, CatalogError.status, CatalogError.code, CatalogError.title, detail)
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    if app.openapi_schema is None:
-        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        definition = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        components = schema.setdefault("components", {}).setdefault("schemas", {})
-        components.update(definition.pop("$defs", {}))
-        components["Problem"] = definition
-        for unused in ("HTTPValidationError", "ValidationError"):
-            components.pop(unused, None)
-        app.openapi_schema = schema
-    return app.openapi_schema
+def _allowed_methods(app: FastAPI, path: str) -> list[str]:
+    """The documented methods of a path. If several templates match it, that with the fewest parameters counts, as it
+    does for requests.
+    """
+    paths = app.openapi()["paths"]
+    matching = [template for template in paths if compile_path(template)[0].match(path)]
+    template = min(matching, key=lambda template: template.count("{"), default=None)
+    return sorted(method.upper() for method in paths[template]) if template is not None else []
 
 
 def _render(

@@ -11,6 +11,7 @@ import httpx
 from app.api import pagination
 from catalog.database import Database
 from catalog.maps.runner import MapRunner
+from catalog.queue import ENCODE_QUEUE, MAINTENANCE_QUEUE
 from catalog.tables import Role
 from tests.support import catalog as entries
 from tests.support import clusters
@@ -47,6 +48,8 @@ def fill(database: Database, http: httpx.Client) -> dict[str, list[Any]]:
     """
     for block in http.get("/v1/admin/blocks", params={"limit": 200}).json()["blocks"]:
         http.delete(f"/v1/admin/blocks/{block['id']}")
+    for queue in (ENCODE_QUEUE, MAINTENANCE_QUEUE):
+        http.post(f"/v1/admin/queues/{queue}/resume")
     clusters.fill(database, models_per_topic=6)
     for number, repo_id in enumerate(MODELS):
         entries.put(database, repo_id, clusters.vector(0, number), space=entries.MEANING, no_shift=number == 5)

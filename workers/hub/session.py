@@ -207,7 +207,7 @@ def hub_errors(repo_id: str, revision: str | None = None) -> Iterator[None]:
         if error.errno is not None:
             raise
         raise _translated(error, repo_id, revision) from error
-    except (httpx2.HTTPError, ValueError, TypeError, KeyError) as error:
+    except (httpx2.HTTPError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise _translated(error, repo_id, revision) from error
 
 

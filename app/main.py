@@ -22,6 +22,7 @@ from app.api.jobs import admin_routes as job_admin_routes
 from app.api.jobs import event_routes as job_event_routes
 from app.api.jobs import routes as job_routes
 from app.api.keys import routes as key_routes
+from app.api.maintenance import routes as maintenance_routes
 from app.api.maps import routes as map_routes
 from app.api.merges import routes as merge_routes
 from app.api.models import access_routes as model_access_routes
@@ -98,7 +99,7 @@ def create_app(conf: Settings | None = None) -> FastAPI:
         cluster_routes, map_routes, crawl_routes, reindex_routes, model_routes, search_routes, vector_routes,
         task_routes, selection_routes, merge_routes, job_event_routes, job_routes, job_admin_routes,
         model_access_routes, model_curation_routes, key_routes, audit_routes, block_routes, space_routes, stats,
-        webhook_routes, health, metrics, web_routes,
+        webhook_routes, maintenance_routes, health, metrics, web_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)

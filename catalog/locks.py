@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from sqlalchemy import Boolean, ColumnElement, Integer, cast, func, literal, select
+from sqlalchemy import Boolean, ColumnElement, Connection, Integer, cast, func, literal, select
 from sqlalchemy.orm import Session
 
 
@@ -22,9 +22,10 @@ class Lock(IntEnum):
     INDEX = 7  # building an index; key: the space's id
     CLUSTERS = 8  # computing clusters; key: the space's id
     MAP = 9  # computing a map; key: the space's id
+    MIGRATIONS = 10  # changing the schema
 
 
-def acquire(session: Session, lock: Lock, key: int | str = 0) -> None:
+def acquire(session: Session | Connection, lock: Lock, key: int | str = 0) -> None:
     """Acquire the lock, waiting for it."""
     session.execute(select(func.pg_advisory_xact_lock(*_lock_ids(lock, key))))
 

@@ -24,6 +24,10 @@ MAP_BUILD = "map.build"
 ENCODE_QUEUE = "encode"
 MAINTENANCE_QUEUE = "maintenance"
 
+# No more notifications than this wait in Redis, whose memory they would fill while no worker receives any. A worker
+# that receives one goes on until no job is due, so a few are enough.
+MAX_WAITING = 100
+
 log = logging.getLogger(__name__)
 
 
@@ -67,9 +71,15 @@ celery.add_defaults(_configuration)
 
 
 def enqueue(job_id: int) -> None:
-    """Notify a worker of a job. A broker that is down is not an error: the sweep sends the message later."""
+    """Notify a worker of a job, unless `MAX_WAITING` notifications wait already. A broker that is down is not an error:
+    the sweep sends the message later.
+    """
     try:
-        celery.send_task(INGEST, args=[job_id], queue=ENCODE_QUEUE, ignore_result=True, retry=False)
+        with celery.producer_or_acquire() as producer:
+            if producer.channel.client.llen(ENCODE_QUEUE) < MAX_WAITING:
+                celery.send_task(
+                    INGEST, args=[job_id], queue=ENCODE_QUEUE, ignore_result=True, retry=False, producer=producer
+                )
     except (OperationalError, RedisError, OSError) as error:
         log.warning("job %s could not be enqueued; the next sweep will try again: %s", job_id, error)
 

@@ -64,6 +64,13 @@ class Settings(BaseSettings):
     rate_limit: int = Field(6_000, ge=0)
     event_retention: float = 86_400.0  # seconds that job events are kept
     audit_retention: float = Field(7_776_000.0, gt=0)  # seconds that acts are kept in the audit log
+    job_retention: float = Field(7_776_000.0, gt=0)  # seconds that ended jobs are kept
+    result_retention: float = Field(7_776_000.0, gt=0)  # seconds that tasks, merges and selections are kept
+    archive_retention: float = Field(2_592_000.0, gt=0)  # seconds that the adapters of tasks and merges are kept
+    worker_retention: float = Field(604_800.0, gt=0)  # seconds that the rows of dead workers are kept
+    archive_bytes: int = Field(100 * 2**30, ge=0)  # bytes of all archives; 0: no limit
+    archive_bytes_per_key: int = Field(20 * 2**30, ge=0)  # 0: no limit
+    max_results: int = Field(10_000, ge=1)  # tasks, merges and selections per API key
     retry_base: float = 2.0  # seconds before the first retry; doubles with every retry
     heartbeat_interval: float = 5.0  # seconds
     heartbeat_timeout: float = 30.0  # seconds without a heartbeat until a worker counts as dead

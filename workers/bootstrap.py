@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from catalog.archives.limits import NO_LIMITS, ArchiveLimits
 from catalog.auth.hub_tokens import TokenBox
 from catalog.database import Database
 from catalog.errors import InvalidInput
@@ -31,6 +32,7 @@ from workers.ingest.pipeline import Pipeline
 from workers.maintenance.crawler import Crawler
 from workers.maintenance.file_remover import FileRemover
 from workers.maintenance.reindexer import Reindexer
+from workers.maintenance.retention import RetentionSweeper
 from workers.maintenance.subprocesses import CLUSTERS, INDEX, MAP, SubprocessRunner
 from workers.merges.runner import MergeRunner
 from workers.process import scratch
@@ -74,6 +76,7 @@ class Runtime:
             self.database, measured_spaces, max_queued=conf.crawl_queue, exact_bytes=conf.index_exact_bytes
         )
         self.file_remover = FileRemover(self.database, conf.downloads_dir, conf.index_dir)
+        self.retention = RetentionSweeper(self.database, conf)
         self._pipeline: Pipeline | None = None
         self.orderly_stop = OrderlyStop(self._cancel_all, self.heartbeat.sign_off, self._activity)
 
@@ -85,11 +88,13 @@ class Runtime:
         self.crawler.start()
         self.reindexer.start()
         self.file_remover.start()
+        self.retention.start()
 
     def stop(self) -> None:
         self.crawler.stop()
         self.reindexer.stop()
         self.file_remover.stop()
+        self.retention.stop()
         for builder in (self.indexes, self.clusters, self.maps):
             builder.stop()
         self.heartbeat.stop()
@@ -113,6 +118,7 @@ class Runtime:
         self.crawler.stop()
         self.reindexer.request_stop()
         self.file_remover.request_stop()
+        self.retention.request_stop()
         for builder in (self.indexes, self.clusters, self.maps):
             builder.request_stop()
 
@@ -168,16 +174,23 @@ class Runtime:
         bases = ResidentBases(self.database, measurement, conf.base_memory)
         retries = RetryPolicy(conf.max_attempts, conf.retry_base, conf.max_worker_deaths)
         batching = BatchPolicy(size=conf.batch, max_wait=conf.base_max_wait)
-        runners = job_runners(self.database, bases, fetcher, worker_id)
+        archive_limits = ArchiveLimits(conf.archive_bytes_per_key, conf.archive_bytes)
+        runners = job_runners(self.database, bases, fetcher, worker_id, archive_limits)
         return Pipeline(self.database, fetcher, bases, worker_id, runners=runners, batching=batching, retries=retries)
 
 
-def job_runners(database: Database, bases: ResidentBases, fetcher: Fetcher, worker_id: int) -> dict[Source, JobRunner]:
+def job_runners(
+    database: Database,
+    bases: ResidentBases,
+    fetcher: Fetcher,
+    worker_id: int,
+    archive_limits: ArchiveLimits = NO_LIMITS,
+) -> dict[Source, JobRunner]:
     """The runners of exclusive jobs, by the source of the job's model."""
     return {
-        Source.EXAMPLES: TaskRunner(database, bases, fetcher, worker_id),
+        Source.EXAMPLES: TaskRunner(database, bases, fetcher, worker_id, archive_limits=archive_limits),
         Source.SELECTION: SelectionRunner(database, bases, fetcher, worker_id),
-        Source.MERGE: MergeRunner(database, bases, fetcher, worker_id),
+        Source.MERGE: MergeRunner(database, bases, fetcher, worker_id, archive_limits=archive_limits),
     }
 
 

@@ -18,6 +18,7 @@ from app.cli.commands import curation as curation_commands
 from app.cli.commands import ingest as ingest_commands
 from app.cli.commands import jobs as job_commands
 from app.cli.commands import keys as key_commands
+from app.cli.commands import maintenance as maintenance_commands
 from app.cli.commands import maps as map_commands
 from app.cli.commands import merges as merge_commands
 from app.cli.commands import models as model_commands
@@ -65,6 +66,7 @@ for command in (
     curation_commands.alias, arithmetic_commands.compose, task_commands.task, selection_commands.select,
     merge_commands.merge, crawl_commands.crawl, reindex_commands.reindex, job_commands.cancel, job_commands.retry,
     job_commands.workers, cluster_commands.cluster, audit_commands.audit, removal_commands.remove,
+    maintenance_commands.sweep,
 ):  # fmt: skip
     cli.command()(command)
 cli.command("map")(map_commands.draw_map)

@@ -61,6 +61,8 @@ def history(job: dict[str, Any]) -> Table:
     """The ended attempts at a job."""
     table = table_of("attempt", "worker", "ended", "state", "concurrent jobs", "outcome", "error")
     for attempt in job["history"]:
+        if attempt["left_out"]:
+            table.add_row(f"... {attempt['left_out']} more")
         row = (
             str(attempt["attempt"]),
             attempt["worker"] or "",

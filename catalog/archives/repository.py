@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable
 from typing import BinaryIO
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from catalog.tables import Archive, ArchivePiece
+from catalog.archives.limits import NO_LIMITS, ArchiveLimits
+from catalog.tables import Archive, ArchivePiece, Job
 
 PIECE_SIZE = 4 * 2**20  # bytes
 
 
-def store(session: Session, model_id: int, file: BinaryIO) -> Archive:
-    """Store the rest of a file as the model's archive, replacing an earlier one."""
+def store(
+    session: Session, model_id: int, file: BinaryIO, *, viewer: str | None = None, limits: ArchiveLimits = NO_LIMITS
+) -> Archive:
+    """Store the rest of a file as the model's archive, replacing an earlier one. Raises `ArchiveQuotaExceeded` if the
+    archives of its `viewer`, or all archives, would exceed the limits with it.
+    """
     session.execute(delete(Archive).where(Archive.model_id == model_id))
+    start = file.tell()
+    check(session, limits, viewer, file.seek(0, io.SEEK_END) - start)
+    file.seek(start)
     archive = Archive(model_id=model_id, size=0, sha256="")
     session.add(archive)
     session.flush()
@@ -29,6 +38,24 @@ def store(session: Session, model_id: int, file: BinaryIO) -> Archive:
     archive.sha256 = digest.hexdigest()
     session.flush()
     return archive
+
+
+def check(session: Session, limits: ArchiveLimits, viewer: str | None, size: int = 1) -> None:
+    """Raise `ArchiveQuotaExceeded` unless an archive of `size` bytes may be stored for a viewer (the hash of an API
+    key). Archives that are stored at the same moment do not count.
+    """
+    if limits.total:
+        limits.check_total(size + _sum_sizes(session))
+    if limits.per_key and viewer is not None:
+        limits.check_key(size + _sum_sizes(session, viewer))
+
+
+def _sum_sizes(session: Session, viewer: str | None = None) -> int:
+    """The bytes of all archives, or of those that belong to a viewer."""
+    statement = select(func.coalesce(func.sum(Archive.size), 0))
+    if viewer is not None:  # a hidden model has one job, which belongs to the same viewer
+        statement = statement.join(Job, Job.model_id == Archive.model_id).where(Job.viewer == viewer)
+    return int(session.execute(statement).scalar_one())
 
 
 def get_by_models(session: Session, model_ids: Iterable[int]) -> dict[int, Archive]:

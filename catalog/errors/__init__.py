@@ -12,12 +12,12 @@ CatalogError
 ├── Conflict                        valid, but in conflict with the current state
 │   ├── NotIndexed, NoShift, SpaceRequired, BaseRequired, SpaceMismatch, NameTaken, AlreadyRunning
 │   ├── AmbiguousTerm, ZeroVector, TooManyVectors, TooManyTags, TooManyAliases, TaskNotFinished
-│   ├── ExamplesNotKept, MergeNotFinished
+│   ├── ExamplesNotKept, MergeNotFinished, TooManyResults
 │   ├── ClustersNotReady, MapNotReady, CrawlFinished, JobFinished, NotRetriable, HubTokenRequired
 │   ├── ReindexActive, ReindexFinished, ReindexNotReady, ReindexIncomplete
 │   └── SpaceServing
 ├── Refused                         an ingest that cannot succeed; stored on the job, not retried
-│   ├── RepoNotFound, RevisionNotFound, GatedRepo, ModelBlocked
+│   ├── RepoNotFound, RevisionNotFound, GatedRepo, ModelBlocked, ArchiveQuotaExceeded
 │   ├── NoSupportedWeights, PickledWeights, RemoteCode, UnsafePath, TooManyFiles, FileTooLarge, FolderUnreadable
 │   ├── CorruptWeights, NonFiniteWeights, NonFiniteVector
 │   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantizedWeights
@@ -60,6 +60,7 @@ from catalog.errors.conditions import (
     WorkerLost,
 )
 from catalog.errors.ingests import (
+    ArchiveQuotaExceeded,
     BaseUnresolved,
     CorruptWeights,
     ExamplesDeleted,
@@ -154,6 +155,7 @@ from catalog.errors.requests import (
     TaskNotFound,
     TermNotFound,
     TooManyAliases,
+    TooManyResults,
     TooManyTags,
     TooManyVectors,
     Unauthorized,
@@ -169,6 +171,7 @@ __all__ = [
     "AlreadyRunning",
     "AmbiguousTerm",
     "ArchiveNotFound",
+    "ArchiveQuotaExceeded",
     "BaseModelCorrupted",
     "BaseRequired",
     "BaseUnresolved",
@@ -273,6 +276,7 @@ __all__ = [
     "TooManyAliases",
     "TooManyFiles",
     "TooManyJobs",
+    "TooManyResults",
     "TooManyTags",
     "TooManyVectors",
     "Unauthorized",

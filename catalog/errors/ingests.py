@@ -29,6 +29,12 @@ class GatedRepo(Refused):
     title = "Repo is gated"
 
 
+class ArchiveQuotaExceeded(Refused):
+    status = 409
+    code = "archive_quota_exceeded"
+    title = "Archive quota exceeded"
+
+
 class ModelBlocked(Refused):
     status = 403
     code = "model_blocked"

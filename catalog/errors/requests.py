@@ -229,6 +229,11 @@ class TooManyVectors(Conflict):
     title = "Too many stored vectors"
 
 
+class TooManyResults(Conflict):
+    code = "too_many_results"
+    title = "Too many tasks, merges and selections"
+
+
 class TooManyTags(Conflict):
     code = "too_many_tags"
     title = "Too many team tags"

@@ -1,4 +1,4 @@
-"""Limits on the number of active jobs of each submitter."""
+"""Limits on what each submitter has: active jobs, the results of jobs, and archives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from catalog.errors import TooManyJobs
+from catalog.archives import repository as archives
+from catalog.archives.limits import NO_LIMITS, ArchiveLimits
+from catalog.auth.repository import owned_rows
+from catalog.errors import TooManyJobs, TooManyResults
 from catalog.jobs.repository import jobs
 
 RETRY_AFTER = 30.0  # seconds
@@ -15,10 +18,14 @@ MAX_UNCOMMITTED = 100  # concurrent submissions that have counted the jobs but n
 
 @dataclass(frozen=True)
 class Quota:
-    """A submitter (the hash of its API key), and the maximum number of its active jobs."""
+    """A submitter (the hash of its API key), and the maximum number of its active jobs, and of its tasks, merges and
+    selections together (None: any number). `archives` limits the bytes of the adapters that it keeps.
+    """
 
     submitter: str
     limit: int
+    max_results: int | None = None
+    archives: ArchiveLimits = NO_LIMITS
 
     def check(self, session: Session) -> None:
         """Raise `TooManyJobs`, which rolls the transaction back, if the job that was just created exceeds the limit.
@@ -33,3 +40,17 @@ class Quota:
             raise TooManyJobs(
                 f"This API key has {self.limit:,} active jobs, its limit. Wait until some finish.", RETRY_AFTER
             )
+
+    def check_results(self, session: Session) -> None:
+        """Raise `TooManyResults`, which rolls the transaction back, if the task, merge or selection that was just
+        created exceeds the limit. Requests of the same moment do not see each other's.
+        """
+        if self.max_results is not None and owned_rows.count(session, self.submitter) > self.max_results:
+            raise TooManyResults(
+                f"This API key has {self.max_results:,} tasks, merges and selections, its limit "
+                "(DELTADEX_MAX_RESULTS). Delete some that are not needed."
+            )
+
+    def check_archives(self, session: Session) -> None:
+        """Raise `ArchiveQuotaExceeded` if the submitter may not store another archive."""
+        archives.check(session, self.archives, self.submitter)

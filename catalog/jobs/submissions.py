@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from catalog.auth.viewer import Viewer
@@ -64,8 +65,9 @@ def enqueue(
 
 def enqueue_exclusive(session: Session, model: Model, base: str, quota: Quota, viewer: Viewer) -> Job:
     """Create a job that runs exclusively, on the hidden model of a task, selection or merge. With a viewer, only that
-    viewer may see the job. Raises `TooManyJobs`.
+    viewer may see the job. Raises `TooManyJobs`, `TooManyResults`.
     """
+    quota.check_results(session)
     job = jobs.submit_exclusive(session, model, base, submitter=quota.submitter, viewer=viewer.submitter)
     quota.check(session)
     enqueue_after_commit(session, job.id)
@@ -92,8 +94,12 @@ def submit_repo(
     token, only the submitter's own jobs are considered. Sends no request to the Hub. Raises `InvalidRepoId` for the
     owner `local` and for a name that no base can have, `ModelBlocked`, and `TooManyJobs` if the quota is exceeded.
     """
-    with database.transaction() as session:
-        return enqueue_repo(session, ref, Priority.USER, quota, token, base)
+    try:
+        with database.transaction() as session:
+            return enqueue_repo(session, ref, Priority.USER, quota, token, base)
+    except IntegrityError:  # the retention has just deleted the model, which was never measured
+        with database.transaction() as session:
+            return enqueue_repo(session, ref, Priority.USER, quota, token, base)
 
 
 def enqueue_repo(

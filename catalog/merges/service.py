@@ -59,9 +59,10 @@ def preview(database: Database, index: IndexFollower, spec: MergeSpec, options: 
 def create(database: Database, spec: MergeSpec, name: str | None, quota: Quota, viewer: Viewer) -> MergeWithJob:
     """Create a merge and enqueue its job. With an API key, the merge is visible to its `viewer` alone.
 
-    Raises what `plans.create` raises, `NameTaken`, `TooManyJobs`.
+    Raises what `plans.create` raises, `NameTaken`, `TooManyJobs`, `TooManyResults`, `ArchiveQuotaExceeded`.
     """
     with database.transaction() as session:
+        quota.check_archives(session)
         plan = plans.create(session, spec, viewer)
         revision = plan.parts[0].revision
         merge = merges.create(

@@ -47,7 +47,7 @@ def create(database: Database, request: SelectionRequest, quota: Quota, viewer: 
     """Create a selection and enqueue its job. It belongs to the owner of the task or else to the `viewer`; it is public
     if neither has an API key.
 
-    Raises `TaskNotFound`, `TaskNotFinished`, `ExamplesNotKept`, `TooManyJobs`.
+    Raises `TaskNotFound`, `TaskNotFinished`, `ExamplesNotKept`, `TooManyJobs`, `TooManyResults`.
     """
     with database.transaction() as session:
         task = tasks.find(session, request.task, viewer)

@@ -111,7 +111,7 @@ class Cluster(Base):
     run_id: Mapped[int] = mapped_column(ForeignKey("cluster_runs.id", ondelete="CASCADE"), primary_key=True)
     cluster_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     name: Mapped[str]
-    medoid_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"))
+    medoid_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"), index=True)
     size: Mapped[int]
     cohesion: Mapped[float]  # mean cosine of the members to the centroid
     radius: Mapped[float]

@@ -125,7 +125,7 @@ class Job(Base):
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     base_hint: Mapped[str | None]  # jobs of the same base are claimed together
-    worker_id: Mapped[int | None] = mapped_column(ForeignKey("workers.id"))
+    worker_id: Mapped[int | None] = mapped_column(ForeignKey("workers.id", ondelete="SET NULL"), index=True)
     available_at: Mapped[datetime] = mapped_column(server_default=func.now())
     enqueued_at: Mapped[datetime] = mapped_column(server_default=func.now())
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -13,7 +13,7 @@ from catalog.errors import ArchiveNotFound, BaseRequired, TaskNotFinished
 from catalog.jobs import submissions
 from catalog.jobs.quotas import Quota
 from catalog.spaces import repository as spaces
-from catalog.tables import Job, Model, Task
+from catalog.tables import Job, JobState, Model, Task
 from catalog.tasks import repository as tasks
 from catalog.tasks.examples import Example
 from catalog.tasks.training_config import TrainingConfig
@@ -45,12 +45,14 @@ class TaskRequest:
 def create(database: Database, request: TaskRequest, quota: Quota, viewer: Viewer) -> TaskWithJobs:
     """Create a task and enqueue a job for each base. With an API key, the task is visible to its `viewer` alone.
 
-    Raises `NameTaken`, `TooManyJobs`, `SpaceNotFound` if no model of the base is indexed, and `BaseRequired` if no base
-    is named and more than `MAX_BASES` are in the index.
+    Raises `NameTaken`, `TooManyJobs`, `TooManyResults`, `ArchiveQuotaExceeded`, `SpaceNotFound` if no model of the base
+    is indexed, and `BaseRequired` if no base is named and more than `MAX_BASES` are in the index.
     """
     with database.transaction() as session:
         bases = spaces.list_bases(session, request.base, viewer)
         _check_count([repo for repo, _ in bases])
+        if request.keep_adapter:
+            quota.check_archives(session)
         task = tasks.create(
             session,
             bases,
@@ -110,10 +112,12 @@ def delete(database: Database, task_id: int, viewer: Viewer) -> TaskWithJobs:
 def get_adapter(database: Database, task_id: int, base: str | None, viewer: Viewer) -> Download:
     """The adapter trained on all examples of a task, on a base or on the first base that has one.
 
-    Raises `TaskNotFound`, `TaskNotFinished`, and `ArchiveNotFound` if the task was created without `keep_adapter`.
+    Raises `TaskNotFound`, `TaskNotFinished`, and `ArchiveNotFound` if the task was created without `keep_adapter`, or
+    its adapters are no longer stored.
     """
     with database.transaction() as session:
         task = tasks.get(session, task_id, viewer)
+        jobs = tasks.get_jobs(session, [task])
         bases = {run.model_id: run.base_repo for run in task.runs if base in (None, run.base_repo)}
         stored = archives.get_by_models(session, bases)
     if not task.keep_adapter or not bases:
@@ -125,4 +129,6 @@ def get_adapter(database: Database, task_id: int, base: str | None, viewer: View
         if model_id in stored:
             name = f"task-{task.name or task.id}-{base_repo.replace('/', '-')}.zip"
             return download(database, stored[model_id], name)
+    if all(job.state == JobState.DONE for job in jobs.values() if job.model_id in bases):
+        raise ArchiveNotFound(f"The adapters of task {task_id} are no longer stored. Create the task again.")
     raise TaskNotFinished(f"Task {task_id} has no adapter yet: GET /v1/tasks/{task_id} shows the state of its jobs.")

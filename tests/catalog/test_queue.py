@@ -10,7 +10,7 @@ import redis
 
 from app.deployment.embedded import EmbeddedServers
 from catalog.database import Database
-from catalog.queue import ENCODE_QUEUE, INGEST, broker_answers, celery, enqueue, enqueue_after_commit
+from catalog.queue import ENCODE_QUEUE, INGEST, MAX_WAITING, broker_answers, celery, enqueue, enqueue_after_commit
 from tests.support.outage import server_down
 
 
@@ -33,6 +33,17 @@ def test_job_is_enqueued_after_the_commit(broker: redis.Redis, database: Databas
         enqueue_after_commit(session, 7)
         assert broker.llen(ENCODE_QUEUE) == 0
     assert broker.llen(ENCODE_QUEUE) == 1
+
+
+def test_message_is_sent_only_if_few_wait(broker: redis.Redis):
+    for number in range(MAX_WAITING + 5):
+        enqueue(number)
+    assert broker.llen(ENCODE_QUEUE) == MAX_WAITING
+
+    broker.lpop(ENCODE_QUEUE)  # a worker receives one
+    enqueue(7)
+
+    assert broker.llen(ENCODE_QUEUE) == MAX_WAITING
 
 
 def test_rolled_back_transaction_enqueues_nothing(broker: redis.Redis, database: Database):

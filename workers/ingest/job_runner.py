@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from catalog.archives.limits import NO_LIMITS, ArchiveLimits
 from catalog.database import Database
 from catalog.jobs.repository import attempts
 from catalog.tables import Job, JobState
@@ -44,6 +45,7 @@ class JobRunner(ABC):
     fetcher: Fetcher
     worker_id: int
     reporter: Reporter = field(default=report_progress, kw_only=True)
+    archive_limits: ArchiveLimits = field(default=NO_LIMITS, kw_only=True)
 
     @abstractmethod
     def run(self, job: Job) -> None:

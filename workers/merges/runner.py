@@ -54,6 +54,7 @@ class MergeRunner(JobRunner):
     def run(self, job: Job) -> None:
         with self.database.transaction() as session:
             merge = merges.get_by_model(session, job.model_id)
+            archives.check(session, self.archive_limits, job.viewer)
         weights = {part["repo_id"]: part["weight"] for part in merge.parts}
         spec = MergeSpec(weights, merge.method, **merge.settings)
         report = self._reporter_for(job)
@@ -123,7 +124,7 @@ class MergeRunner(JobRunner):
             metrics |= compare_with_plan(session, merge, measured)
             merges.store(session, merge.id, measured, metrics)
             archive.seek(0)  # an earlier attempt may have read it
-            archives.store(session, job.model_id, archive)
+            archives.store(session, job.model_id, archive, viewer=job.viewer, limits=self.archive_limits)
 
 
 def compare_with_plan(session: Session, merge: Merge, measured: Mapping[int, np.ndarray]) -> dict[str, Any]:

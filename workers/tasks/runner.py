@@ -59,6 +59,8 @@ class TaskRunner(JobRunner):
         start = time.monotonic()
         with self.database.transaction() as session:
             task, run = tasks.get_by_model(session, job.model_id)
+            if task.keep_adapter:
+                archives.check(session, self.archive_limits, job.viewer)
         if task.examples is None:
             raise ExamplesDeleted(
                 f"The examples of task {task.id} have been deleted. Create the task again with POST /v1/tasks."
@@ -128,7 +130,7 @@ class TaskRunner(JobRunner):
             tasks.store(session, run.id, vectors, metrics)
             if adapter is not None:
                 with packed(adapter) as file:
-                    archives.store(session, job.model_id, file)
+                    archives.store(session, job.model_id, file, viewer=job.viewer, limits=self.archive_limits)
             tasks.delete_examples(session)
 
 

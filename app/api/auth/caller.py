@@ -10,6 +10,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from app.api.auth.roles import required_role
 from app.api.settings import SettingsDep
+from catalog.archives.limits import ArchiveLimits
 from catalog.auth import keys
 from catalog.auth.hub_tokens import TokenBox, parse_token
 from catalog.auth.keys import Caller
@@ -80,7 +81,8 @@ ViewerDep = Annotated[Viewer, Depends(_viewer)]
 async def _quota(settings: SettingsDep, caller: CallerDep) -> Quota:
     assert caller.viewer.submitter is not None  # only routes for submitters have a quota
     limit = settings.max_active_jobs if caller.max_active_jobs is None else caller.max_active_jobs
-    return Quota(caller.viewer.submitter, limit)
+    archives = ArchiveLimits(settings.archive_bytes_per_key, settings.archive_bytes)
+    return Quota(caller.viewer.submitter, limit, settings.max_results, archives)
 
 
 QuotaDep = Annotated[Quota, Depends(_quota)]

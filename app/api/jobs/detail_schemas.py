@@ -30,6 +30,7 @@ class Attempt(BaseModel):
     outcome: Literal["done", "failed", "cancelled", "released", "worker died"]
     code: str | None
     message: str | None
+    left_out: int = Field(0, description="How many attempts before this one are not shown: of many, the middle ones.")
 
     @classmethod
     def from_entry(cls, entry: dict[str, Any], viewer: Viewer, folder: str | None) -> Self:

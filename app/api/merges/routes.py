@@ -16,6 +16,7 @@ from app.api.schemas import Id, PageQuery
 from app.api.services.services import ServicesDep
 from catalog.errors import (
     ArchiveNotFound,
+    ArchiveQuotaExceeded,
     BodyTooLarge,
     IndexNotLoaded,
     InvalidCursor,
@@ -28,6 +29,7 @@ from catalog.errors import (
     NotIndexed,
     SpaceMismatch,
     TooManyJobs,
+    TooManyResults,
     ZeroVector,
 )
 from catalog.merges import service as merge_service
@@ -40,7 +42,7 @@ PLAN_ERRORS = (InvalidRepoId, ModelNotFound, NotIndexed, MergeIncompatible, Spac
     "",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
-    responses=problems(*PLAN_ERRORS, NameTaken, TooManyJobs),
+    responses=problems(*PLAN_ERRORS, NameTaken, TooManyJobs, TooManyResults, ArchiveQuotaExceeded),
 )
 def create_merge(
     request: schemas.MergeRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep

@@ -21,6 +21,7 @@ from catalog.errors import (
     TaskNotFinished,
     TaskNotFound,
     TooManyJobs,
+    TooManyResults,
 )
 from catalog.selections import service as selection_service
 
@@ -31,7 +32,7 @@ router = APIRouter(prefix="/v1/selections", tags=["selections"])
     "",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
-    responses=problems(TaskNotFound, TaskNotFinished, ExamplesNotKept, BodyTooLarge, TooManyJobs),
+    responses=problems(TaskNotFound, TaskNotFinished, ExamplesNotKept, BodyTooLarge, TooManyJobs, TooManyResults),
 )
 def create_selection(
     request: schemas.SelectionRequest, services: ServicesDep, quota: QuotaDep, viewer: ViewerDep

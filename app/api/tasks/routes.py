@@ -16,6 +16,7 @@ from app.api.services.services import ServicesDep
 from app.api.tasks import schemas
 from catalog.errors import (
     ArchiveNotFound,
+    ArchiveQuotaExceeded,
     BaseRequired,
     BodyTooLarge,
     IndexNotLoaded,
@@ -27,6 +28,7 @@ from catalog.errors import (
     TaskNotFinished,
     TaskNotFound,
     TooManyJobs,
+    TooManyResults,
 )
 from catalog.tasks import ranking as task_ranking
 from catalog.tasks import service as task_service
@@ -39,7 +41,15 @@ router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[no_query],
     responses=problems(
-        InvalidExamples, InvalidRepoId, NameTaken, SpaceNotFound, BaseRequired, BodyTooLarge, TooManyJobs
+        InvalidExamples,
+        InvalidRepoId,
+        NameTaken,
+        SpaceNotFound,
+        BaseRequired,
+        BodyTooLarge,
+        TooManyJobs,
+        TooManyResults,
+        ArchiveQuotaExceeded,
     ),
 )
 def create_task(

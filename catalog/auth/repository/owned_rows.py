@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, or_, select, true
+from sqlalchemy import ColumnElement, func, or_, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from catalog.auth.viewer import Viewer
@@ -29,6 +29,12 @@ def list_names(session: Session, table: type[Named], viewer: Viewer, limit: int)
     statement = select(table.name).where(table.name.is_not(None), visible_to(table.viewer, viewer))
     names = session.scalars(statement.order_by(table.id.desc()).limit(limit))
     return [name for name in names if name is not None]
+
+
+def count(session: Session, owner: str) -> int:
+    """The number of tasks, selections and merges that belong to a submitter."""
+    counts = [select(func.count()).where(table.viewer == owner).scalar_subquery() for table in (Merge, Selection, Task)]
+    return sum(session.execute(select(*counts)).one())
 
 
 def visible_to(owners: InstrumentedAttribute[str | None], viewer: Viewer) -> ColumnElement[bool]:

@@ -1,17 +1,21 @@
-"""Progress and ends of attempts. Every end appends an entry to the job's history."""
+"""Progress and ends of attempts. Every end appends an entry to the job's history, which keeps the first and the last
+entries.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Update, func, null, select, update
+from sqlalchemy import ColumnElement, Update, case, func, literal_column, null, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, aliased
 
 from catalog.database import ErrorRecord, seconds
 from catalog.errors import CatalogError
 from catalog.tables import RUNNING, Job, JobState, Worker
+
+FIRST_KEPT, LAST_KEPT = 3, 20  # entries of a history: some errors, such as rate limits, are retried without end
 
 # set on every job that ends: its Hub token is deleted
 ENDING_VALUES: dict[str, Any] = {"finished_at": func.now(), "token": None}
@@ -128,7 +132,21 @@ def with_attempt(outcome: str, error: CatalogError | None = None) -> ColumnEleme
         *("code", record.code if record else null()),
         *("message", record.message if record else null()),
     )
-    return Job.history.op("||", return_type=JSONB())(func.jsonb_build_array(entry))
+    history = case((func.jsonb_array_length(Job.history) >= FIRST_KEPT + LAST_KEPT, _SHORTENED), else_=Job.history)
+    return history.op("||", return_type=JSONB())(func.jsonb_build_array(entry))
+
+
+# A history with room for one more entry: the middle is left out, and `left_out` of the entry after the gap counts it.
+_SHORTENED: ColumnElement[Any] = literal_column(
+    f"""(
+    SELECT jsonb_path_query_array(jobs.history, '$[0 to {FIRST_KEPT - 1}]') || jsonb_set(
+        newest, '{{0,left_out}}', to_jsonb(
+            coalesce(cast(jobs.history #>> '{{{FIRST_KEPT},left_out}}' AS bigint), 0)
+            + jsonb_array_length(jobs.history) - {FIRST_KEPT + LAST_KEPT - 1}
+        )
+    ) FROM jsonb_path_query_array(jobs.history, '$[last - {LAST_KEPT - 2} to last]') AS newest)""",
+    JSONB(),
+)
 
 
 def _running(job_ids: Sequence[int], worker_id: int) -> Update:

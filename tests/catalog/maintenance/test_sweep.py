@@ -15,7 +15,7 @@ from catalog.jobs.submissions import submit_repo
 from catalog.maintenance.sweep import SweepResult, sweep
 from catalog.models.repo_ref import RepoRef
 from catalog.models.repository import models
-from catalog.queue import ENCODE_QUEUE
+from catalog.queue import ENCODE_QUEUE, MAX_WAITING
 from catalog.tables import JobState, ModelState
 from tests.support import catalog as entries
 from tests.support.outage import server_down
@@ -147,6 +147,16 @@ def test_messages_per_sweep_are_limited(database: Database):
     rest = sweep(database, requeue_after=30, redeliver_after=1000, max_worker_deaths=2, event_retention=1000).enqueued
     assert (len(first), len(rest)) == (MAX_MESSAGES_PER_SWEEP, 3)
     assert not set(first) & set(rest)
+
+
+def test_messages_do_not_pile_up_while_no_worker_receives_them(database: Database, broker: redis.Redis):
+    for number in range(200):
+        entries.put_job(database, f"a/m{number}")
+    for _ in range(120):
+        with database.transaction() as session:
+            session.execute(text("UPDATE jobs SET enqueued_at = enqueued_at - interval '5 seconds'"))
+        sweep(database, requeue_after=25, redeliver_after=30, max_worker_deaths=2, event_retention=86_400)
+    assert broker.llen(ENCODE_QUEUE) == MAX_WAITING
 
 
 def test_sweep_requeues_jobs_while_the_broker_is_down(database: Database, servers: EmbeddedServers):

@@ -42,17 +42,25 @@ from app.api.webhooks import routes as webhook_routes
 from catalog.auth import keys
 from catalog.auth.hub_tokens import TokenBox
 from catalog.auth.viewer import MIN_KEY_LENGTH
-from catalog.database import Database
+from catalog.database import Database, Limits
 from catalog.errors import Misconfigured
 from catalog.index.follower import IndexFollower
 from catalog.settings import Settings, settings
 
 MAP_REFRESH_FACTOR = 5  # polls of the change feed per refresh of the default map
+REQUEST_CONNECTIONS = 30  # to Postgres, at most; fewer than threads, because many requests need none for most of a time
+BACKGROUND_CONNECTIONS = 10  # for the change feed, loads of indexes, job events and the readiness check
+CONNECTION_TIMEOUT = 3.0  # seconds that a request waits for a connection
 
 NO_KEY = (
     f"There is no API key. Set ADMIN_API_KEY to a secret of at least {MIN_KEY_LENGTH} characters, for example from "
     "`openssl rand -hex 16`, and start again. `deltadex up` creates one by itself."
 )
+
+
+def request_limits(conf: Settings) -> Limits:
+    """The limits of the connections that requests use."""
+    return Limits(REQUEST_CONNECTIONS, CONNECTION_TIMEOUT, conf.statement_timeout, conf.lock_timeout)
 
 
 def create_app(conf: Settings | None = None) -> FastAPI:
@@ -61,12 +69,13 @@ def create_app(conf: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        database = Database(conf.require_database_url())
+        database = Database(conf.require_database_url(), request_limits(conf))
         if conf.admin_api_key is None and not keys.any_usable(database):
             database.close()
             raise Misconfigured(NO_KEY)
-        index = IndexFollower(database, conf.feed_interval, conf.index_dir, memory=conf.index_memory)
-        app.state.services = services = Services.create(database, index)
+        background = Database(conf.require_database_url(), Limits(BACKGROUND_CONNECTIONS))
+        index = IndexFollower(background, conf.feed_interval, conf.index_dir, memory=conf.index_memory, reader=database)
+        app.state.services = services = Services.create(database, background, index, conf.heartbeat_timeout)
         stopping = Event()
         map_refresh = Thread(
             target=services.refresh_default_map,
@@ -76,6 +85,7 @@ def create_app(conf: Settings | None = None) -> FastAPI:
         )
         app.state.rate_limiter = rate_limiter = rate_limits.RateLimiter(conf.require_redis_url())
         index.start()
+        services.readiness.start()
         map_refresh.start()
         with before_connections_close(services.events.end):
             async with services.events:
@@ -83,7 +93,9 @@ def create_app(conf: Settings | None = None) -> FastAPI:
         await rate_limiter.close()
         stopping.set()
         map_refresh.join()
+        services.readiness.stop()
         index.stop()
+        background.close()
         database.close()
 
     app = FastAPI(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVarTuple
 
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.errors import LockNotAvailable, QueryCanceled, ReadOnlySqlTransaction
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -26,11 +26,13 @@ from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from catalog.errors import CatalogError, DatabaseUnavailable
+from catalog.errors import CatalogError, DatabaseBusy, DatabaseUnavailable
 
 Columns = TypeVarTuple("Columns")
 
 CONNECT_TIMEOUT = 5  # seconds
+KEPT_CONNECTIONS = 10  # at most, of a pool that is not in use
+BUSY_RETRY_AFTER = 2.0  # seconds after which a client should try again
 MAX_ERROR_MESSAGE = 4_000  # characters that are stored
 
 # A client that loses its network within a transaction holds its locks until Postgres notices, which takes hours with
@@ -39,18 +41,33 @@ _KEEPALIVE = {"idle": 10, "interval": 5, "count": 3}  # seconds, seconds, probes
 _TCP_TIMEOUT = 25_000  # milliseconds
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a pool: its connections, the seconds that a transaction waits for one of them, and the seconds that a
+    statement may run and that it may wait for a lock (0: no limit).
+    """
+
+    connections: int = 40
+    connection_timeout: float = 30.0
+    statement_timeout: float = 0.0
+    lock_timeout: float = 0.0
+
+
 class Database:
     """A connection pool to Postgres, shared by the threads of a process."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, limits: Limits = Limits()) -> None:
         self.url = url
+        self._limits = limits
+        kept = min(limits.connections, KEPT_CONNECTIONS)
         # the pre-ping lets the pool survive a restart of the server
         self.engine = create_engine(
             url,
             pool_pre_ping=True,
-            pool_size=10,
-            max_overflow=30,  # as many as the API has threads
-            connect_args=_connect_args(url),
+            pool_size=kept,
+            max_overflow=limits.connections - kept,
+            pool_timeout=limits.connection_timeout,
+            connect_args=_connect_args(url, limits),
             json_serializer=lambda value: json.dumps(_storable_json(value), ensure_ascii=False),
             hide_parameters=True,  # errors are logged, and parameters may contain users' examples
         )
@@ -58,13 +75,17 @@ class Database:
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")  # the same pool
 
     @contextmanager
-    def transaction(self) -> Iterator[Session]:
-        """A session that commits when the block ends and rolls back when it raises.
+    def transaction(self, *, timeouts: bool = True) -> Iterator[Session]:
+        """A session that commits when the block ends and rolls back when it raises. Without `timeouts`, its statements
+        may run and wait for locks as long as they need.
 
         Callbacks registered with `after_commit` run only after the commit has succeeded. Raises `DatabaseUnavailable`
-        if the server cannot be reached, disconnects, or is read-only during a failover.
+        if the server cannot be reached, disconnects, or is read-only during a failover, and `DatabaseBusy` at a limit.
         """
         with _reachable(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+            if not timeouts and (self._limits.statement_timeout or self._limits.lock_timeout):
+                session.execute(text("SET LOCAL statement_timeout = 0"))
+                session.execute(text("SET LOCAL lock_timeout = 0"))
             yield session
         for callback in session.info.pop(_AFTER_COMMIT, []):
             callback()
@@ -72,7 +93,7 @@ class Database:
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:
         """A connection in autocommit mode, for a single read: it needs half the round trips of a transaction. Raises
-        `DatabaseUnavailable`.
+        `DatabaseUnavailable` and `DatabaseBusy`.
         """
         with _reachable(), self._autocommit.connect() as connection:
             yield connection
@@ -86,14 +107,17 @@ class Database:
         self.engine.dispose()
 
 
-def _connect_args(url: str) -> dict[str, Any]:
+def _connect_args(url: str, limits: Limits) -> dict[str, Any]:
     """Keepalive settings for both ends of a connection: as libpq parameters for the client, as `options` for the
-    server. `options` given in the URL take precedence.
+    server, with its time limits. `options` given in the URL take precedence.
     """
     server_settings = {
         **{f"tcp_keepalives_{name}": value for name, value in _KEEPALIVE.items()},
         "tcp_user_timeout": _TCP_TIMEOUT,
     }
+    for name in ("statement_timeout", "lock_timeout"):
+        if limit := getattr(limits, name):
+            server_settings[name] = round(1000 * limit)
     url_options = make_url(url).query.get("options", "")
     options = [*(f"-c {name}={value}" for name, value in server_settings.items()), str(url_options)]
     return {
@@ -108,12 +132,23 @@ def _connect_args(url: str) -> dict[str, Any]:
 def _reachable() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeout) as error:
-        raise DatabaseUnavailable("Postgres is unreachable or overloaded. Try again.") from error
+    except PoolTimeout as error:
+        raise DatabaseBusy("All connections to Postgres are in use. Try again.", BUSY_RETRY_AFTER) from error
+    except (OperationalError, InterfaceError) as error:
+        raise unavailable(error.orig) from error
     except InternalError as error:
         if not isinstance(error.orig, ReadOnlySqlTransaction):
             raise
         raise DatabaseUnavailable("Postgres is read-only at the moment. Try again.") from error
+
+
+def unavailable(error: BaseException | None) -> DatabaseUnavailable:
+    """What an error of the driver, of a kind that is no mistake of the statement, says about Postgres."""
+    if isinstance(error, QueryCanceled):
+        return DatabaseBusy("Postgres needed too long for this request. Try again, or ask for less.", BUSY_RETRY_AFTER)
+    if isinstance(error, LockNotAvailable):
+        return DatabaseBusy("Another request holds what this one has to change. Try again.", BUSY_RETRY_AFTER)
+    return DatabaseUnavailable("Postgres is unreachable or overloaded. Try again.")
 
 
 def _disconnect_from_former_primary(context: ExceptionContext) -> None:

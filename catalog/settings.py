@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     max_active_jobs: int = Field(10_000, ge=1)  # per API key; all submissions without a key share one quota
     # units of requests a minute per API key, or per address without one (`app.api.rate_limits`); 0: no limit
     rate_limit: int = Field(6_000, ge=0)
+    concurrent_requests: int = Field(4, ge=1)  # costly requests that run at once, per API key or address
+    statement_timeout: float = Field(10.0, ge=0)  # seconds that a statement of the API may run; 0: no limit
+    lock_timeout: float = Field(3.0, ge=0)  # seconds that it may wait for a lock; 0: no limit
     event_retention: float = 86_400.0  # seconds that job events are kept
     audit_retention: float = Field(7_776_000.0, gt=0)  # seconds that acts are kept in the audit log
     job_retention: float = Field(7_776_000.0, gt=0)  # seconds that ended jobs are kept

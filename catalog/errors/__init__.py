@@ -33,12 +33,14 @@ CatalogError
 │   └── MissingExtra, ServerFailed
 └── Unavailable                     transient; an ingest is retried with backoff
     ├── HubUnavailable, HubRateLimited, HubTokenInvalid, DownloadStopped, DiskFull, OutOfMemory, WorkerLost
-    ├── BaseModelCorrupted, TooManyJobs, RateLimited, HubTokenUnreadable, EncoderContractMismatch
-    └── DatabaseUnavailable, IndexNotLoaded, IndexDamaged, NotRunning
+    ├── BaseModelCorrupted, TooManyJobs, RateLimited, TooManyAtOnce, HubTokenUnreadable, EncoderContractMismatch
+    ├── DatabaseUnavailable, IndexNotLoaded, IndexDamaged, SearchBusy, NotRunning
+    └── DatabaseBusy                a kind of DatabaseUnavailable
 """
 
 from catalog.errors.conditions import (
     BaseModelCorrupted,
+    DatabaseBusy,
     DatabaseUnavailable,
     DiskFull,
     DownloadStopped,
@@ -54,7 +56,9 @@ from catalog.errors.conditions import (
     NotRunning,
     OutOfMemory,
     RateLimited,
+    SearchBusy,
     ServerFailed,
+    TooManyAtOnce,
     TooManyJobs,
     Unavailable,
     WorkerLost,
@@ -185,6 +189,7 @@ __all__ = [
     "CrawlFinished",
     "CrawlNotFound",
     "CrossSite",
+    "DatabaseBusy",
     "DatabaseUnavailable",
     "DiskFull",
     "DownloadStopped",
@@ -263,6 +268,7 @@ __all__ = [
     "RevisionNotFound",
     "RoleRequired",
     "RunNotFound",
+    "SearchBusy",
     "SelectionNotFound",
     "ServerFailed",
     "ShapeMismatch",
@@ -274,6 +280,7 @@ __all__ = [
     "TaskNotFound",
     "TermNotFound",
     "TooManyAliases",
+    "TooManyAtOnce",
     "TooManyFiles",
     "TooManyJobs",
     "TooManyResults",

@@ -99,6 +99,24 @@ class DatabaseUnavailable(Unavailable):
     title = "Database unavailable"
 
 
+class DatabaseBusy(DatabaseUnavailable):
+    """A statement ran or waited for too long, or no connection was free in time."""
+
+    code = "database_busy"
+    title = "Database busy"
+
+
+class SearchBusy(Unavailable):
+    code = "search_busy"
+    title = "Too many large searches"
+
+
+class TooManyAtOnce(Unavailable):
+    status = 429
+    code = "too_many_at_once"
+    title = "Too many requests at once"
+
+
 class IndexNotLoaded(Unavailable):
     code = "index_not_loaded"
     title = "Index not loaded"

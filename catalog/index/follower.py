@@ -58,17 +58,24 @@ class IndexFollower:
     index; other threads load indexes and open segments, which takes longer. The first search in a space loads its
     index. When more than `memory` bytes are loaded, the least recently used index is evicted.
 
-    While the database is unreachable, searches are answered from the changes that were read before.
+    While the database is unreachable, searches are answered from the changes that were read before. Searches read the
+    vectors of main segments from `reader`, by default the same database.
     """
 
     def __init__(
-        self, database: Database, interval: float, folder: Path | None = None, *, memory: int = DEFAULT_MEMORY
+        self,
+        database: Database,
+        interval: float,
+        folder: Path | None = None,
+        *,
+        memory: int = DEFAULT_MEMORY,
+        reader: Database | None = None,
     ) -> None:
         self._database = database
         self._interval = interval
         self._synced = False  # whether the last sync succeeded
         self._memory = memory
-        self._loader = IndexLoader(database, folder)
+        self._loader = IndexLoader(database, folder, reader)
         self._indexes: OrderedDict[int, SpaceIndex] = OrderedDict()  # the most recently used last
         self._loading: dict[int, Future[SpaceIndex]] = {}
         self._attempted: dict[int, int] = {}  # the generation that is being opened or could not be opened

@@ -47,10 +47,13 @@ def refresh_geometries(
 
 
 class IndexLoader:
-    """Loads indexes, without keeping them. `folder` None: this machine has no main segments."""
+    """Loads indexes, without keeping them. `folder` None: this machine has no main segments. `reader`: the pool from
+    which searches read vectors; None: `database`.
+    """
 
-    def __init__(self, database: Database, folder: Path | None) -> None:
+    def __init__(self, database: Database, folder: Path | None, reader: Database | None = None) -> None:
         self._database = database
+        self._reader = reader or database
         self._folder = folder
         self.damaged_segments = 0
 
@@ -87,7 +90,7 @@ class IndexLoader:
 
     def _source(self, space_id: int, dimension: int) -> VectorSource:
         def newest(model_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            with self._database.autocommit() as connection:
+            with self._reader.autocommit() as connection:
                 return vector_stream.newest_vectors(connection, space_id, dimension, model_ids)
 
         return newest

@@ -19,6 +19,7 @@ from catalog.index.row_bitmap import RowBitmap
 from catalog.index.segment import NO_HITS, SegmentHits, SortedIds
 from catalog.vectors.numeric import inner_products, normalize, norms
 
+BLOCK_BYTES = 16 * 2**20  # of vectors that are read and scored at once
 MAX_SELECTIVE_SHARE = 0.9  # a filter that passes more than this share of the rows is searched like no filter
 
 VectorSource = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -48,6 +49,10 @@ class MappedSegment:
 
     def __len__(self) -> int:
         return self.manifest.vectors
+
+    @property
+    def dimension(self) -> int:
+        return self.manifest.dimension
 
     @property
     def memory(self) -> int:
@@ -103,13 +108,23 @@ class MappedSegment:
         return self._lists.search_lists(reduced, self._lists.candidate_count(k), nearest[:count], cosines[:count], rows)
 
     def _score(self, query: np.ndarray, rows: np.ndarray, k: int, *, exact: bool = False) -> SegmentHits:
-        """The k of these rows (m,) whose vectors have the greatest cosines to a normalized query (d,)."""
+        """The k of these rows (m,) whose vectors have the greatest cosines to a normalized query (d,).
+
+        The vectors are read in blocks, and only those of the best so far are kept.
+        """
         if not len(rows):
             return NO_HITS
-        model_ids, vectors = self._source(self.model_ids[rows])
-        rows, cosines = self.rows_of(model_ids), inner_products(vectors, query) / norms(vectors)
-        order = np.lexsort((rows, -cosines))[:k]
-        return SegmentHits(rows[order], cosines[order], exact)
+        best_rows, best_cosines = np.empty(0, np.int64), np.empty(0, np.float32)
+        best_vectors = np.empty((0, self.manifest.dimension), np.float32)
+        block = max(1, BLOCK_BYTES // (4 * self.manifest.dimension))
+        for start in range(0, len(rows), block):
+            model_ids, vectors = self._source(self.model_ids[rows[start : start + block]])
+            scored_rows = np.concatenate([best_rows, self.rows_of(model_ids)])
+            cosines = np.concatenate([best_cosines, inner_products(vectors, query) / norms(vectors)])
+            order = np.lexsort((scored_rows, -cosines))[:k]
+            best_rows, best_cosines = scored_rows[order], cosines[order]
+            best_vectors = _select(best_vectors, normalize(vectors), order)
+        return SegmentHits(best_rows, best_cosines, exact, best_vectors)
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """As `Segment.vectors`; zeros for models that no longer have a vector. Raises `DatabaseUnavailable`."""
@@ -121,3 +136,14 @@ class MappedSegment:
 
     def _probes(self, k: int) -> int:
         return next((tuned.probes for tuned in self.manifest.tuned if k <= tuned.k), self.manifest.lists)
+
+
+def _select(before: np.ndarray, added: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """The rows at the indices `order` (k,) of two arrays (n, d) and (m, d), one after the other, without a copy of both
+    together.
+    """
+    selected = np.empty((len(order), before.shape[1]), before.dtype)
+    from_before = order < len(before)
+    selected[from_before] = before[order[from_before]]
+    selected[~from_before] = added[order[~from_before] - len(before)]
+    return selected

@@ -14,11 +14,14 @@ from catalog.vectors.numeric import normalize
 
 @dataclass(frozen=True)
 class SegmentHits:
-    """Rows of a segment (k,) int64 and their cosines (k,) float32, best first. `exact`: no nearer row is missing."""
+    """Rows of a segment (k,) int64 and their cosines (k,) float32, best first. `exact`: no nearer row is missing.
+    `vectors`: their normalized vectors float32 (k, d), if the search had to read them from Postgres.
+    """
 
     rows: np.ndarray
     cosines: np.ndarray
     exact: bool = True
+    vectors: np.ndarray | None = None
 
 
 NO_HITS = SegmentHits(np.empty(0, np.int64), np.empty(0, np.float32))
@@ -30,6 +33,10 @@ class Segment(Protocol):
     model_ids: np.ndarray
 
     def __len__(self) -> int: ...
+
+    @property
+    def dimension(self) -> int:
+        """d"""
 
     @property
     def memory(self) -> int:
@@ -57,6 +64,10 @@ class FlatSegment:
 
     def __len__(self) -> int:
         return len(self.model_ids)
+
+    @property
+    def dimension(self) -> int:
+        return self._index.d
 
     @property
     def memory(self) -> int:

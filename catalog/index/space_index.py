@@ -31,14 +31,14 @@ class SearchHits:
     covered_seq: int
     generation: int = 0
     exact: bool = True
-    _locations: tuple[tuple[Segment, np.ndarray, np.ndarray], ...] = ()  # segment, its rows, their indices in the hits
+    _locations: tuple[_Location, ...] = ()
 
     def vectors(self) -> np.ndarray:
-        """The normalized vectors float32 (k, d) of the hits."""
-        blocks = [segment.vectors(rows) for segment, rows, _ in self._locations]
-        vectors = np.empty((len(self.model_ids), blocks[0].shape[1] if blocks else 0), np.float32)
-        for (_, _, indices), block in zip(self._locations, blocks, strict=True):
-            vectors[indices] = block
+        """The normalized vectors float32 (k, d) of the hits. Those that the search has read are not read again."""
+        dimension = self._locations[0].segment.dimension if self._locations else 0
+        vectors = np.empty((len(self.model_ids), dimension), np.float32)
+        for location in self._locations:
+            vectors[location.indices] = location.read()
         return vectors
 
     def select(self, indices: np.ndarray, cosines: np.ndarray) -> SearchHits:
@@ -46,20 +46,38 @@ class SearchHits:
         new_index = np.full(len(self.model_ids), -1)
         new_index[indices] = np.arange(len(indices))
         locations = []
-        for segment, rows, old_indices in self._locations:
-            moved = new_index[old_indices]
+        for location in self._locations:
+            moved = new_index[location.indices]
             if (moved >= 0).any():
-                locations.append((segment, rows[moved >= 0], moved[moved >= 0]))
+                locations.append(location.select(moved >= 0, moved[moved >= 0]))
         return replace(self, model_ids=self.model_ids[indices], cosines=cosines, _locations=tuple(locations))
+
+
+@dataclass(frozen=True)
+class _Location:
+    """Where hits are: a segment, its rows, their indices in the hits, and their vectors if the search has read them."""
+
+    segment: Segment
+    rows: np.ndarray
+    indices: np.ndarray
+    vectors: np.ndarray | None = None
+
+    def read(self) -> np.ndarray:
+        return self.segment.vectors(self.rows) if self.vectors is None else self.vectors
+
+    def select(self, kept: np.ndarray, indices: np.ndarray) -> _Location:
+        """The rows for which `kept` is true, at other indices."""
+        vectors = self.vectors if self.vectors is None or kept.all() else self.vectors[kept]
+        return _Location(self.segment, self.rows[kept], indices, vectors)
 
 
 def concatenate(searches: Sequence[SearchHits]) -> SearchHits:
     """The hits of one or more searches of one index, one after the other; not sorted by cosine."""
     starts = np.cumsum([0, *(len(hits.model_ids) for hits in searches)])
     locations = [
-        (segment, rows, indices + start)
+        replace(location, indices=location.indices + start)
         for hits, start in zip(searches, starts[:-1], strict=True)
-        for segment, rows, indices in hits._locations
+        for location in hits._locations
     ]
     return SearchHits(
         np.concatenate([hits.model_ids for hits in searches]),
@@ -275,24 +293,19 @@ def _merge(view: _View, hits: Sequence[SegmentHits], k: int, min_similarity: flo
     """The k best of the hits in each segment of the view."""
     segments = [live.segment for live in view.segments]
     generation = view.main.segment.manifest.generation if view.main else 0  # type: ignore[attr-defined]
-    exact = all(segment_hits.exact for segment_hits in hits)
     if not segments:
         return SearchHits(np.empty(0, np.int64), np.empty(0, np.float32), view.covered_seq)
     model_ids = np.concatenate(
         [segment.model_ids[segment_hits.rows] for segment, segment_hits in zip(segments, hits, strict=True)]
     )
     cosines = np.clip(np.concatenate([segment_hits.cosines for segment_hits in hits]), -1, 1)  # rounding may exceed 1
-    origin = np.repeat(np.arange(len(hits)), [len(segment_hits.rows) for segment_hits in hits])
-    rows = np.concatenate([segment_hits.rows for segment_hits in hits])
+    starts = np.cumsum([0, *(len(segment_hits.rows) for segment_hits in hits)])
+    locations = tuple(
+        _Location(segment, segment_hits.rows, start + np.arange(len(segment_hits.rows)), segment_hits.vectors)
+        for segment, segment_hits, start in zip(segments, hits, starts[:-1], strict=True)
+    )
+    exact = all(segment_hits.exact for segment_hits in hits)
+    merged = SearchHits(model_ids, cosines, view.covered_seq, generation, exact, locations)
     best = np.argsort(-cosines, kind="stable")[:k]
     best = best[cosines[best] >= min_similarity]
-    origin, rows = origin[best], rows[best]
-    indices = [(segment, np.flatnonzero(origin == number)) for number, segment in enumerate(segments)]
-    return SearchHits(
-        model_ids[best],
-        cosines[best],
-        view.covered_seq,
-        generation,
-        exact,
-        tuple((segment, rows[hit_indices], hit_indices) for segment, hit_indices in indices if len(hit_indices)),
-    )
+    return merged.select(best, cosines[best])

@@ -112,7 +112,7 @@ class MapCache:
 
     def _create_view(self, version: MapVersion, previous: MapView | None) -> MapView:
         layout = self._layout(version, previous)
-        with self.database.transaction() as session:
+        with self.database.transaction(timeouts=False) as session:
             changes = feed.list_changed_models(session, version.space_id, version.covered_seq)
             present = {change.model_id for change in changes if not change.removed}
             points = maps.list_points(session, sorted(present), version.run_id)
@@ -140,7 +140,7 @@ class MapCache:
         return previous.layout
 
     def _load(self, version: MapVersion) -> LoadedMap:
-        with self.database.transaction() as session:
+        with self.database.transaction(timeouts=False) as session:
             row = maps.get(session, version.map_id)
             data = maps.decode(row)
             points = maps.list_points(session, data.model_ids.tolist(), version.run_id)

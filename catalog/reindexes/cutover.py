@@ -29,7 +29,7 @@ def cut_over(database: Database, reindex_id: int, *, force: bool = False, exact_
         _check_ready(session, reindexes.get(session, reindex_id), force, exact_bytes)
     while backfill_spaces(database, reindex_id):  # most of the new vectors, in transactions that let others write
         pass
-    with database.transaction() as session:
+    with database.transaction(timeouts=False) as session:
         feed.lock_feed(session)
         row = reindexes.get(session, reindex_id, lock=True)
         _check_ready(session, row, force, exact_bytes)
@@ -61,7 +61,7 @@ def roll_back(database: Database, reindex_id: int, *, force: bool = False) -> Re
     would be lost, which `force` allows. Raises `ReindexNotFound`, `ReindexFinished` if another reindex has cut over
     since, and `ReindexIncomplete`.
     """
-    with database.transaction() as session:
+    with database.transaction(timeouts=False) as session:
         if reindexes.get(session, reindex_id).state == ReindexState.CUT_OVER:
             feed.lock_feed(session)
             return _roll_back(session, reindexes.get(session, reindex_id, lock=True), force)

@@ -167,7 +167,7 @@ def get_drift_report(database: Database, reindex_id: int) -> tuple[bool, list[di
     """Whether the drift report is final, and the report: the stored one of a reindex that became ready, or else one of
     the models that have been measured so far. Raises `ReindexNotFound`.
     """
-    with database.transaction() as session:
+    with database.transaction(timeouts=False) as session:
         row = reindexes.get(session, reindex_id)
         if row.report is not None:
             return True, row.report
@@ -199,7 +199,7 @@ class Progress:
 
 def get_progress(database: Database, reindex_id: int, exact_bytes: int) -> Progress:
     """A reindex and its progress. Raises `ReindexNotFound`."""
-    with database.transaction() as session:
+    with database.transaction(timeouts=False) as session:
         row = reindexes.get(session, reindex_id)
         return Progress(
             row,

@@ -141,7 +141,7 @@ def backfill_spaces(database: Database, reindex_id: int) -> bool:
     """Copy a page of vectors that the new spaces lack and other spaces of the same contract have. Their models were not
     selected, failed, or were added since. False if there are none, so the artifacts of the new spaces can be built.
     """
-    with database.transaction() as session:
+    with database.transaction(timeouts=False) as session:
         feed.lock_feed(session)  # before any row of a model, in the order of every writer of vectors
         row = reindexes.get(session, reindex_id, lock=True)
         pairs = backfill.list_space_pairs(session, reindex_id)

@@ -29,12 +29,12 @@ def add(database: Database, kind: BlockKind, value: str, reason: str | None = No
     """
     if kind is BlockKind.REPO:
         RepoRef(value)
-    with database.transaction() as session:
+    with database.transaction(timeouts=False) as session:
         feed.lock_feed(session)  # what is stored later is checked against the block
         block = blocks.create(session, kind, value, reason)
     removed = 0
     while True:
-        with database.transaction() as session:
+        with database.transaction(timeouts=False) as session:
             feed.lock_feed(session)
             page = [model.id for model in removals.list_by_block(session, block, MODELS_PER_TRANSACTION)]
             if not page:

@@ -33,7 +33,7 @@ def remove(database: Database, repo_id: str) -> Removal:
     """Remove a model, public and private, with everything that was measured and stored about it. Raises
     `ModelNotFound`.
     """
-    with database.transaction() as session:
+    with database.transaction(timeouts=False) as session:
         feed.lock_feed(session)
         rows = removals.list_by_name(session, repo_id)
         if not rows:

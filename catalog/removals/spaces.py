@@ -30,7 +30,7 @@ class DroppedSpace:
 
 def list_spaces(database: Database) -> list[tuple[SpaceRow, int]]:
     """All spaces, newest first, each with the number of its vectors."""
-    with database.transaction() as session:
+    with database.transaction(timeouts=False) as session:
         return removals.list_spaces(session)
 
 
@@ -43,7 +43,7 @@ def drop(database: Database, key: str, *, force: bool = False) -> DroppedSpace:
     """
     vectors = 0
     while True:
-        with database.transaction() as session:
+        with database.transaction(timeouts=False) as session:
             feed.lock_feed(session)  # no vector is stored in the space until the commit
             space = removals.get_space(session, key)
             _check(session, space, force)

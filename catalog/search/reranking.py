@@ -9,13 +9,14 @@ import numpy as np
 
 from catalog.geometry.transforms import Geometry
 from catalog.index.space_index import SearchHits, SpaceIndex, concatenate
+from catalog.search import pools
 from catalog.search.diversity import mmr_order, representatives
 from catalog.vectors.numeric import inner_products, normalize, norms
 
 POOL_FACTOR = 4  # candidates for each neighbor of a diversified page, or of a page in a geometry
 MIN_DIVERSE_POOL = 64  # candidates of a diversified page
-MAX_POOL = 4_096  # candidates among which near-duplicates are grouped
 MIN_CANDIDATES = 256  # candidates of a page in a geometry
+BLOCK_BYTES = 4 * 2**20  # of vectors that are transformed at once
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class PageOptions:
     min_similarity: float = -1
     diversity: float = 0
     group_above: float | None = None
+
+    @property
+    def needs_vectors(self) -> bool:
+        """Whether the neighbors are compared with one another."""
+        return self.diversity > 0 or self.group_above is not None
 
 
 @dataclass(frozen=True)
@@ -63,22 +69,27 @@ def rank(
     page: PageOptions,
     candidates: CandidateFilter,
     geometry: Geometry | PerBaseGeometry | None = None,
+    searches: int = 1,
 ) -> tuple[list[RankedModel], SearchHits]:
     """The ranked models of a page, and the hits from which they were ranked. With a geometry, all cosines to the query
-    are taken in it.
+    are taken in it. `searches` is the number of searches of the request, which share its candidates. The page has fewer
+    models than `k` if `pools.largest_pool` is less.
 
-    Raises what `SpaceIndex.search` raises.
+    Raises `SearchBusy` and what `SpaceIndex.search` raises.
     """
-    groups = page.k if not page.diversity else max(POOL_FACTOR * page.k, MIN_DIVERSE_POOL)
-    pool = groups if page.group_above is None else 2 * groups + 16
-    while True:
-        hits = nearest(index, vector, pool, page.min_similarity, candidates, geometry)
-        leaders = _leaders(hits, page, groups, geometry)
-        enough = len(np.unique(leaders)) >= groups or len(hits.model_ids) < pool
-        if enough or pool >= MAX_POOL:
-            break
-        pool = min(4 * pool, MAX_POOL)
-    return _ranked_models(hits, leaders, page, geometry), hits
+    limit = pools.largest_pool(index.dimension, searches)
+    groups = min(page.k if not page.diversity else max(POOL_FACTOR * page.k, MIN_DIVERSE_POOL), limit)
+    pool = groups if page.group_above is None else min(2 * groups + 16, limit)
+    most = min(pool if geometry is None else _candidate_count(pool), limit) if page.group_above is None else limit
+    with pools.slot(most, index.dimension):
+        while True:
+            hits = nearest(index, vector, pool, page.min_similarity, candidates, geometry, limit)
+            vectors = _comparison_vectors(hits, geometry) if page.needs_vectors else None
+            leaders = _leaders(hits, vectors, page, groups)
+            enough = len(np.unique(leaders)) >= groups or len(hits.model_ids) < pool
+            if enough or pool >= limit:
+                return _ranked_models(hits, vectors, leaders, page), hits
+            pool = min(4 * pool, limit)
 
 
 def nearest(
@@ -88,19 +99,22 @@ def nearest(
     min_similarity: float,
     candidates: CandidateFilter,
     geometry: Geometry | PerBaseGeometry | None,
+    max_candidates: int,
 ) -> SearchHits:
     """The k nearest models with a cosine of at least `min_similarity`. With a geometry, the nearest by raw cosine are
-    candidates whose cosines are computed again in it. This is exact if the candidates are all models that may be found.
+    at most `max_candidates` candidates whose cosines are computed again in it. This is exact if the candidates are all
+    models that may be found. Bases that are searched separately share the candidates.
     """
     if geometry is None:
         return index.search(
             vector, k, exclude=candidates.exclude, allowed=candidates.allowed, min_similarity=min_similarity
         )
-    pool = max(MIN_CANDIDATES, POOL_FACTOR * k)
+    pool = min(_candidate_count(k), max_candidates)
     query = index.query(vector)
     if isinstance(geometry, PerBaseGeometry):
         image = geometry.query_geometry.apply(query[None])[0]
         bases = geometry.bases if image.any() else ()  # an image of zeros: the query is the average of its base
+        pool = max(1, min(pool, max_candidates // max(1, len(bases))))
         searches = [
             _rescore(index, base.preimage_direction(image), image, base, pool, replace(candidates, allowed=allowed))
             for base, allowed in bases
@@ -129,9 +143,22 @@ def _rescore(
     hits = index.search(direction, pool, exclude=candidates.exclude, allowed=candidates.allowed)
     if not len(hits.model_ids):
         return hits
-    images = geometry.apply(hits.vectors())
-    cosines = np.clip(inner_products(images, image) / (norms(images) * norms(image)), -1, 1)
+    vectors, block = hits.vectors(), max(1, BLOCK_BYTES // (4 * index.dimension))
+    cosines = np.concatenate(
+        [_image_cosines(geometry, vectors[start : start + block], image) for start in range(0, len(vectors), block)]
+    )
     return replace(hits, cosines=cosines, exact=hits.exact and len(hits.model_ids) < pool)
+
+
+def _image_cosines(geometry: Geometry, vectors: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """The cosines (n,) of the images of vectors (n, d) to an image."""
+    images = geometry.apply(vectors)
+    return np.clip(inner_products(images, image) / (norms(images) * norms(image)), -1, 1)
+
+
+def _candidate_count(k: int) -> int:
+    """The number of candidates of a page of k models in a geometry, if there is no other limit."""
+    return max(MIN_CANDIDATES, POOL_FACTOR * k)
 
 
 def _comparison_vectors(hits: SearchHits, geometry: Geometry | PerBaseGeometry | None) -> np.ndarray:
@@ -145,22 +172,19 @@ def _comparison_vectors(hits: SearchHits, geometry: Geometry | PerBaseGeometry |
     return vectors
 
 
-def _leaders(
-    hits: SearchHits, page: PageOptions, groups: int, geometry: Geometry | PerBaseGeometry | None
-) -> np.ndarray:
+def _leaders(hits: SearchHits, vectors: np.ndarray | None, page: PageOptions, groups: int) -> np.ndarray:
     """The index in the hits of the representative of each hit; itself if near-duplicates are not grouped."""
-    if page.group_above is None:
+    if page.group_above is None or vectors is None:
         return np.arange(len(hits.model_ids))
-    return representatives(_comparison_vectors(hits, geometry), page.group_above, groups)
+    return representatives(vectors, page.group_above, groups)
 
 
 def _ranked_models(
-    hits: SearchHits, leaders: np.ndarray, page: PageOptions, geometry: Geometry | PerBaseGeometry | None
+    hits: SearchHits, vectors: np.ndarray | None, leaders: np.ndarray, page: PageOptions
 ) -> list[RankedModel]:
     order = np.unique(leaders)  # hits are sorted by cosine, and so are these
-    if page.diversity and len(order):
-        vectors = _comparison_vectors(hits, geometry)[order]
-        order = order[mmr_order(hits.cosines[order], vectors, page.k, page.diversity)]
+    if page.diversity and vectors is not None and len(order):
+        order = order[mmr_order(hits.cosines[order], vectors[order], page.k, page.diversity)]
     duplicates: dict[int, list[int]] = {}
     for index, leader in enumerate(leaders.tolist()):
         if index != leader:

@@ -16,7 +16,7 @@ from catalog.geometry.repository import GeometryKey, StoredGeometry
 from catalog.geometry.transforms import MIN_MODELS, GeometryChoice, default_kind
 from catalog.index.filters import NO_FILTERS, Filters
 from catalog.index.follower import IndexFollower
-from catalog.index.space_index import SearchHits, SpaceIndex
+from catalog.index.space_index import SpaceIndex
 from catalog.models.repository import models
 from catalog.search.confidence import chance_similarity, noise_similarity
 from catalog.search.cross_base import CrossBaseQuery, cross_base_query
@@ -207,7 +207,8 @@ def _answers(
 ) -> list[SearchAnswer | CatalogError]:
     """Run all searches, then load the models of all answers in one statement."""
     drafts: list[_UnnamedAnswer | CatalogError] = [
-        query if isinstance(query, CatalogError) else _search(index, query, excluded, options) for query in queries
+        query if isinstance(query, CatalogError) else _search(index, query, excluded, options, len(queries))
+        for query in queries
     ]
     model_ids = {model_id for draft in drafts if isinstance(draft, _UnnamedAnswer) for model_id in draft.model_ids()}
     with database.transaction() as session:
@@ -222,7 +223,9 @@ class _UnnamedAnswer:
     space: SpaceRow
     fitted: StoredGeometry | None
     ranked: list[RankedModel]
-    hits: SearchHits
+    covered_seq: int
+    generation: int
+    exact: bool
     confidence: Confidence
     not_compared: int
 
@@ -252,15 +255,18 @@ class _UnnamedAnswer:
             space=self.space,
             fitted=self.fitted,
             neighbors=neighbors,
-            covered_seq=self.hits.covered_seq,
-            generation=self.hits.generation,
-            exact=self.hits.exact,
+            covered_seq=self.covered_seq,
+            generation=self.generation,
+            exact=self.exact,
             confidence=self.confidence,
             not_compared=self.not_compared,
         )
 
 
-def _search(index: IndexFollower, query: _Query, excluded: Sequence[int], options: SearchOptions) -> _UnnamedAnswer:
+def _search(
+    index: IndexFollower, query: _Query, excluded: Sequence[int], options: SearchOptions, searches: int
+) -> _UnnamedAnswer:
+    """The answer to one of the `searches` of a request."""
     filters, exclude = options.filters, list(excluded)
     if query.model is not None:
         exclude.append(query.model.id)
@@ -277,13 +283,21 @@ def _search(index: IndexFollower, query: _Query, excluded: Sequence[int], option
     else:
         comparison = _default_geometry(query.space, space)
     candidates = CandidateFilter(exclude, allowed)
-    ranked, hits = rank(space, query.vector, options.page, candidates, comparison.geometry if comparison else None)
+    geometry = comparison.geometry if comparison else None
+    ranked, hits = rank(space, query.vector, options.page, candidates, geometry, searches)
     confidence = _confidence(query, space, ranked, candidates, comparison, space.count(visible))
     if confidence.confident is False and not options.include_low_confidence:
         ranked = []
-    if isinstance(comparison, CrossBaseQuery):
-        return _UnnamedAnswer(query.space, comparison.fitted, ranked, hits, confidence, comparison.not_compared)
-    return _UnnamedAnswer(query.space, comparison, ranked, hits, confidence, not_compared=0)
+    return _UnnamedAnswer(
+        query.space,
+        comparison.fitted if isinstance(comparison, CrossBaseQuery) else comparison,
+        ranked,
+        hits.covered_seq,
+        hits.generation,
+        hits.exact,
+        confidence,
+        comparison.not_compared if isinstance(comparison, CrossBaseQuery) else 0,
+    )
 
 
 def _default_geometry(row: SpaceRow, index: SpaceIndex) -> StoredGeometry | None:

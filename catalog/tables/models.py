@@ -137,6 +137,7 @@ class Model(Base):
         Index(None, "owner", "id"),
         Index(None, "state", "id"),
         Index(None, "words", postgresql_using="gin"),
+        Index(None, "datasets", postgresql_using="gin"),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)

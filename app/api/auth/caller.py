@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Annotated
 
+from anyio import CapacityLimiter, move_on_after, to_thread
+from anyio.lowlevel import RunVar
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
@@ -19,6 +24,8 @@ from catalog.errors import CatalogError, KeyRequired, RoleRequired
 from catalog.jobs.quotas import Quota
 from catalog.tables import Role
 
+OPEN_ROUTE_TIMEOUT = 0.05  # seconds that a route that is open to everybody waits for the caller of a key
+OPEN_ROUTE_THREADS = 4
 KEY_HEADER = "X-API-Key"
 TOKEN_HEADER = "X-Hub-Token"
 _key_header = APIKeyHeader(name=KEY_HEADER, auto_error=False, description="A key from `deltadex keys add`.")
@@ -40,21 +47,18 @@ async def _caller(
     """The caller, with the role that the route requires. Every route depends on this.
 
     Raises `KeyUnknown`, `KeyRevoked`, `KeyExpired`, `KeyRequired` and `RoleRequired`. On a route that is open to
-    everybody, a key that is not accepted counts as none.
+    everybody, a key that is not accepted, or not within `OPEN_ROUTE_TIMEOUT`, counts as none.
     """
     required = required_role(request.method, request.scope["route"].path)
     anonymous = Caller("anonymous", Role.READER if settings.anonymous_reading else None)
     key = key or (bearer.credentials if bearer else None)
+    authenticate = partial(keys.authenticate, request.app.state.services.database, key or "", settings.admin_api_key)
     if not key:
         caller = anonymous
+    elif required is not None:
+        caller = await run_in_threadpool(authenticate)
     else:
-        database = request.app.state.services.database
-        try:
-            caller = await run_in_threadpool(keys.authenticate, database, key, settings.admin_api_key)
-        except CatalogError:
-            if required is not None:
-                raise
-            caller = anonymous
+        caller = await _within_timeout(authenticate) or anonymous
     request.state.caller = caller  # for the audit log
     if required is None or (caller.role is not None and caller.role.includes(required)):
         return caller
@@ -65,6 +69,22 @@ async def _caller(
     raise RoleRequired(
         f"{caller.name} has the role {caller.role}, and this request needs {required}. Ask an admin for such a key."
     )
+
+
+_open_route_threads: RunVar[CapacityLimiter] = RunVar("open_route_threads")
+
+
+async def _within_timeout(authenticate: Callable[[], Caller]) -> Caller | None:
+    """The caller, found in a thread that no other request uses; None if the key is not accepted in time. A health check
+    must answer while all threads are busy.
+    """
+    try:
+        threads = _open_route_threads.get()
+    except LookupError:
+        _open_route_threads.set(threads := CapacityLimiter(OPEN_ROUTE_THREADS))
+    with move_on_after(OPEN_ROUTE_TIMEOUT), suppress(CatalogError):
+        return await to_thread.run_sync(authenticate, limiter=threads, abandon_on_cancel=True)
+    return None
 
 
 CallerDep = Annotated[Caller, Depends(_caller)]

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 
 from app.api.services.event_stream import EventStream
 from app.api.services.map_body import MapBodies
+from app.api.services.readiness import Readiness
 from catalog.database import Database
 from catalog.errors import CatalogError
 from catalog.index.follower import IndexFollower
@@ -21,15 +22,27 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Services:
+    """`database` is for requests. What runs in the background has a pool of its own, so that neither waits for the
+    other's connections.
+    """
+
     database: Database
     index: IndexFollower
     map_cache: MapCache
     map_bodies: MapBodies
     events: EventStream
+    readiness: Readiness
 
     @classmethod
-    def create(cls, database: Database, index: IndexFollower) -> Self:
-        return cls(database, index, MapCache(database, index), MapBodies(), EventStream(database))
+    def create(cls, database: Database, background: Database, index: IndexFollower, heartbeat_timeout: float) -> Self:
+        return cls(
+            database,
+            index,
+            MapCache(database, index),
+            MapBodies(),
+            EventStream(background),
+            Readiness(background, index, heartbeat_timeout),
+        )
 
     def map_body(self, version: MapVersion) -> bytes:
         """The map in this version, as gzipped JSON. Raises `IndexNotLoaded`."""

@@ -31,6 +31,8 @@ from catalog.errors import ModelNotFound
 from catalog.models.repository import names
 from catalog.tables import Job, Model, ModelState, Revision, Source, TeamTag, Vector, change_seq
 
+MAX_RANKED = 1_000  # matches of a text search that are ranked
+
 
 @dataclass(frozen=True)
 class Metadata:
@@ -145,23 +147,33 @@ def search_text(
 ) -> list[tuple[Model, float]]:
     """Up to `limit` models whose name, tags or card match a `tsquery` (`catalog.tables.model_words.query`), with their
     ranks, best first, after the given (rank, id). Removed models are left out unless `state` is their state.
+
+    Only the newest `MAX_RANKED` matches are ranked, because ranking reads the words of each.
     """
     tsquery = func.to_tsquery(cast("simple", REGCONFIG), query)
     rank = cast(func.ts_rank(Model.words, tsquery), Double)
-    statement = (
-        select(Model, rank)
+    matches = (
+        select(Model.id)
         .outerjoin(Model.revision)
-        .options(contains_eager(Model.revision))
         .where(
             Model.words.bool_op("@@")(tsquery),
             visible_models(viewer),
             *filter_conditions(base, owner, state, team_tags),
         )
+        .order_by(Model.id.desc())
+        .limit(MAX_RANKED)
+    )
+    if state is None:
+        matches = matches.where(Model.state != ModelState.REMOVED)
+    newest = matches.subquery()
+    statement = (
+        select(Model, rank)
+        .join(newest, newest.c.id == Model.id)
+        .outerjoin(Model.revision)
+        .options(contains_eager(Model.revision))
         .order_by(rank.desc(), Model.id)
         .limit(limit)
     )
-    if state is None:
-        statement = statement.where(Model.state != ModelState.REMOVED)
     if after is not None:
         statement = statement.where((rank < after[0]) | ((rank == after[0]) & (Model.id > after[1])))
     return [(model, score) for model, score in session.execute(statement)]

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.orm import Session
 
 from catalog.auth.repository.access import PUBLIC_VECTORS
-from catalog.errors import DatabaseUnavailable
+from catalog.database import unavailable
 from catalog.tables import Vector
 
 BLOCK_BYTES = 2**20
@@ -80,7 +80,7 @@ def _driver(connection: Connection) -> Iterator[psycopg.Connection[Any]]:
     try:
         yield cast(psycopg.Connection[Any], connection.connection.driver_connection)
     except psycopg.OperationalError as error:  # SQLAlchemy does not translate this driver error
-        raise DatabaseUnavailable("The connection to Postgres was lost while reading vectors.") from error
+        raise unavailable(error) from error
 
 
 def _visibility(public: bool) -> str:

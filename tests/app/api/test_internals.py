@@ -114,6 +114,7 @@ def test_problems_of_the_index_and_names_of_workers_in_readyz_are_shown_to_admin
         snapshots.publish(session, IndexSnapshot(space_id=1, generation=1, **row))
         snapshots.postpone(session, 1, 60, str(ErrorRecord("internal_error", UNEXPECTED_REPR)))
     api.get("/v1/models/a/b/neighbors")  # loads the space
+    api.app.state.services.readiness.check()
 
     public, admin = api.get("/readyz"), api.get("/readyz", headers=AS_ADMIN)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from fastapi.testclient import TestClient
 
@@ -308,7 +310,7 @@ def test_k_and_min_similarity_limit_neighbors(api: TestClient, fan: list[str], q
 
 def test_neighbors_return_503_until_the_index_is_loaded(api: TestClient, database: Database, fan: list[str]):
     services = api.app.state.services
-    api.app.state.services = type(services).create(database, IndexFollower(database, interval=1))  # not loaded
+    api.app.state.services = replace(services, index=IndexFollower(database, interval=1))  # not loaded
     response = api.get("/v1/models/fan/m0/neighbors")
     assert response.status_code == 503
     assert documented_problem(response)["code"] == "index_not_loaded"

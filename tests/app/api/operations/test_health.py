@@ -17,6 +17,7 @@ from tests.support.outage import server_down
 
 def missing_checks(api: TestClient) -> list[str]:
     """The checks that `/readyz` reports as missing; asserts that status and body agree with them."""
+    api.app.state.services.readiness.check()
     response = api.get("/readyz")
     content = response.json()
     needed = set(content["failed_checks"]) - {"hub_token"}
@@ -37,8 +38,8 @@ def test_ready_when_database_broker_and_index_are(api: TestClient):
 
 
 def test_index_that_is_not_loaded_is_reported_missing(api: TestClient, database: Database):
-    services = api.app.state.services
-    api.app.state.services = type(services).create(database, IndexFollower(database, interval=1))  # nothing loaded yet
+    index = IndexFollower(database, interval=1)  # nothing loaded yet
+    api.app.state.services = type(api.app.state.services).create(database, database, index, heartbeat_timeout=30)
     assert missing_checks(api) == ["index"]
 
 

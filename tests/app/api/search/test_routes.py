@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
@@ -132,7 +133,7 @@ def test_vector_with_many_errors_gets_a_short_answer(api: TestClient):
 
 def test_search_before_the_index_is_loaded_returns_503(api: TestClient, database: Database):
     services = api.app.state.services
-    api.app.state.services = type(services).create(database, IndexFollower(database, interval=1))  # not loaded
+    api.app.state.services = replace(services, index=IndexFollower(database, interval=1))  # not loaded
     response = api.post("/v1/search", json={"vector": [1, 0]})
     assert response.status_code == 503
     assert documented_problem(response)["code"] == "index_not_loaded"

@@ -29,6 +29,7 @@ from app.api.models import access_routes as model_access_routes
 from app.api.models import curation_routes as model_curation_routes
 from app.api.models import routes as model_routes
 from app.api.operations import health, metrics, stats
+from app.api.quarantine import routes as quarantine_routes
 from app.api.reindexes import routes as reindex_routes
 from app.api.search import routes as search_routes
 from app.api.selections import routes as selection_routes
@@ -110,8 +111,8 @@ def create_app(conf: Settings | None = None) -> FastAPI:
     for routes in (
         cluster_routes, map_routes, crawl_routes, reindex_routes, model_routes, search_routes, vector_routes,
         task_routes, selection_routes, merge_routes, job_event_routes, job_routes, job_admin_routes,
-        model_access_routes, model_curation_routes, key_routes, audit_routes, block_routes, space_routes, stats,
-        webhook_routes, maintenance_routes, health, metrics, web_routes,
+        model_access_routes, model_curation_routes, key_routes, audit_routes, block_routes, space_routes,
+        quarantine_routes, stats, webhook_routes, maintenance_routes, health, metrics, web_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)

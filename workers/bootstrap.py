@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -14,6 +15,7 @@ from catalog.database import Database
 from catalog.errors import InvalidInput
 from catalog.jobs.recovery import recover
 from catalog.jobs.repository import queues
+from catalog.quarantine.service import check_base
 from catalog.queue import MAINTENANCE_QUEUE
 from catalog.settings import Settings
 from catalog.spaces import repository as spaces
@@ -166,12 +168,19 @@ class Runtime:
         fetcher = Fetcher(
             self.database,
             hub,
-            BaseResolver(hub, conf.bases_dir, self._aliases, self._pinned, self._base_with_weights),
+            BaseResolver(
+                hub,
+                conf.bases_dir,
+                self._aliases,
+                self._pinned,
+                self._base_with_weights,
+                check=partial(check_base, self.database),
+            ),
             measurement,
             max_file_bytes=conf.max_file_bytes,
             tokens=self._tokens,
         )
-        bases = ResidentBases(self.database, measurement, conf.base_memory)
+        bases = ResidentBases(self.database, measurement, conf.base_memory, worker_id)
         retries = RetryPolicy(conf.max_attempts, conf.retry_base, conf.max_worker_deaths)
         batching = BatchPolicy(size=conf.batch, max_wait=conf.base_max_wait)
         archive_limits = ArchiveLimits(conf.archive_bytes_per_key, conf.archive_bytes)

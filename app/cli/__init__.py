@@ -23,6 +23,7 @@ from app.cli.commands import maps as map_commands
 from app.cli.commands import merges as merge_commands
 from app.cli.commands import models as model_commands
 from app.cli.commands import offline as offline_commands
+from app.cli.commands import quarantine as quarantine_commands
 from app.cli.commands import reindexes as reindex_commands
 from app.cli.commands import removals as removal_commands
 from app.cli.commands import selections as selection_commands
@@ -81,6 +82,7 @@ for name, group in {
     "keys": key_commands.keys,
     "clusters": cluster_commands.clusters,
     "block": removal_commands.block,
+    "quarantine": quarantine_commands.quarantine,
     "spaces": removal_commands.spaces,
     "aliases": curation_commands.aliases,
 }.items():

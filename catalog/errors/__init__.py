@@ -8,7 +8,7 @@ CatalogError
 ├── NotFound                        unknown id or name
 │   ├── ModelNotFound, JobNotFound, SpaceNotFound, ClusterNotFound, RunNotFound, CrawlNotFound
 │   ├── ReindexNotFound, TermNotFound, VectorNotFound, TaskNotFound, MergeNotFound, ArchiveNotFound
-│   └── SelectionNotFound, BlockNotFound, AliasNotFound, KeyNotFound
+│   └── SelectionNotFound, BlockNotFound, QuarantineNotFound, AliasNotFound, KeyNotFound
 ├── Conflict                        valid, but in conflict with the current state
 │   ├── NotIndexed, NoShift, SpaceRequired, BaseRequired, SpaceMismatch, NameTaken, AlreadyRunning
 │   ├── AmbiguousTerm, ZeroVector, TooManyVectors, TooManyTags, TooManyAliases, TaskNotFinished
@@ -23,7 +23,7 @@ CatalogError
 │   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantizedWeights
 │   ├── MergeIncompatible, NoCandidates
 │   ├── ShapeMismatch, BaseUnresolved, UnsupportedBase, NativeLibraryFailed
-│   └── Quarantined, ExamplesDeleted, HubTokenExpired, HubTokenRejected
+│   └── Quarantined, BaseQuarantined, ExamplesDeleted, HubTokenExpired, HubTokenRejected
 ├── Forbidden                       the caller lacks permission
 │   ├── RoleRequired, NotYours, HostNotAllowed, CrossSite
 │   └── HubTokensDisabled, WebhookDisabled, InvalidWebhookSecret
@@ -65,6 +65,7 @@ from catalog.errors.conditions import (
 )
 from catalog.errors.ingests import (
     ArchiveQuotaExceeded,
+    BaseQuarantined,
     BaseUnresolved,
     CorruptWeights,
     ExamplesDeleted,
@@ -85,6 +86,8 @@ from catalog.errors.ingests import (
     PickledWeights,
     QuantizedWeights,
     Quarantined,
+    ReaderEnded,
+    ReaderTimedOut,
     Refused,
     RemoteCode,
     RepoNotFound,
@@ -143,6 +146,7 @@ from catalog.errors.requests import (
     NotIndexed,
     NotRetriable,
     NotYours,
+    QuarantineNotFound,
     ReindexActive,
     ReindexFinished,
     ReindexIncomplete,
@@ -177,6 +181,7 @@ __all__ = [
     "ArchiveNotFound",
     "ArchiveQuotaExceeded",
     "BaseModelCorrupted",
+    "BaseQuarantined",
     "BaseRequired",
     "BaseUnresolved",
     "BlockNotFound",
@@ -255,8 +260,11 @@ __all__ = [
     "OutOfMemory",
     "PickledWeights",
     "QuantizedWeights",
+    "QuarantineNotFound",
     "Quarantined",
     "RateLimited",
+    "ReaderEnded",
+    "ReaderTimedOut",
     "Refused",
     "ReindexActive",
     "ReindexFinished",

@@ -138,6 +138,24 @@ class NativeLibraryFailed(Refused):
     title = "Native library failed"
 
 
+class ReaderEnded(Refused):
+    """A process that read untrusted files of `repo` was ended. `base` is the repo and commit of a base if its files
+    alone were read; `counted` is set once the end is counted against it or the job's repo.
+    """
+
+    base: tuple[str, str] | None = None
+    counted = False
+
+    def __init__(self, message: str, repo: str = "") -> None:
+        super().__init__(message)
+        self.repo = repo
+
+
+class ReaderTimedOut(ReaderEnded):
+    code = "reader_timed_out"
+    title = "Reading took too long"
+
+
 class HubTokenExpired(Refused):
     code = "hub_token_expired"
     title = "Hub token expired"
@@ -152,6 +170,12 @@ class Quarantined(Refused):
     status = 409
     code = "quarantined"
     title = "Quarantined"
+
+
+class BaseQuarantined(Refused):
+    status = 409
+    code = "base_quarantined"
+    title = "Base model quarantined"
 
 
 class ExamplesDeleted(Refused):

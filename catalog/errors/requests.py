@@ -138,6 +138,11 @@ class BlockNotFound(NotFound):
     title = "Block not found"
 
 
+class QuarantineNotFound(NotFound):
+    code = "quarantine_not_found"
+    title = "Quarantine not found"
+
+
 class SelectionNotFound(NotFound):
     code = "selection_not_found"
     title = "Selection not found"

@@ -14,6 +14,8 @@ from catalog.jobs.repository import attempts, jobs
 from catalog.jobs.submissions import follow_up
 from catalog.models.repository import models
 from catalog.models.repository.models import Metadata
+from catalog.quarantine import repository as quarantine
+from catalog.quarantine.repository import QuarantineKey
 from catalog.spaces.contract import Space, describe_contract
 from catalog.tables import ACTIVE_REINDEX, Job, Model, ModelState, Reindex
 from catalog.vectors.repository import feed, vectors
@@ -69,9 +71,27 @@ def admit(
     it does not. `is_head`: the commit is the head of the repo's main branch, or the content of a folder. `metadata` is
     the Hub's current metadata of the repo.
 
-    For the job of a reindex, raises `EncoderContractMismatch`, and `RevisionNotFound` if the content of a folder has
-    changed.
+    Raises `Quarantined` if it proceeds and the commit is quarantined. For the job of a reindex, raises
+    `EncoderContractMismatch`, and `RevisionNotFound` if the content of a folder has changed.
     """
+    admission = _decide(session, job, worker_id, sha, contract, is_head, visibility, metadata)
+    if admission.proceeds:
+        key = QuarantineKey.of_repo(job.model.repo_id, sha, job.requested_base)
+        quarantine.check(session, key, job.model.repo_id)
+        attempts.record_sha(session, job.id, worker_id, sha)
+    return admission
+
+
+def _decide(
+    session: Session,
+    job: Job,
+    worker_id: int,
+    sha: str,
+    contract: Sequence[Space],
+    is_head: bool,
+    visibility: Visibility,
+    metadata: Metadata | None,
+) -> Admission:
     if visibility is not Visibility.UNCHANGED:
         feed.lock_feed(session)  # before any row of the model, in the same order as when vectors are stored
         if visibility is not Visibility.PUBLIC and _finish_if_public(session, job, worker_id, sha, contract):

@@ -7,10 +7,12 @@ from sqlalchemy.orm import Session
 
 from catalog.auth.viewer import ADMIN, Viewer
 from catalog.database import Database
-from catalog.errors import HubTokenRequired, JobFinished, NotRetriable, NotYours, Quarantined
+from catalog.errors import HubTokenRequired, JobFinished, NotRetriable, NotYours
 from catalog.jobs.quotas import Quota
 from catalog.jobs.repository import claims, jobs, queues
 from catalog.jobs.repository.queues import QueueReport
+from catalog.quarantine import repository as quarantine
+from catalog.quarantine.repository import QuarantineKey
 from catalog.queue import ENCODE_QUEUE, enqueue_after_commit
 from catalog.tables import ACTIVE, Job, JobState
 
@@ -96,12 +98,10 @@ def _retry(session: Session, job_id: int, quota: Quota | None, viewer: Viewer, b
     _check_owner(job, viewer)
     if job.token_at is not None:
         return _retry_private(session, job, viewer, by_admin)
-    quarantined = jobs.find_quarantined(session, job.model_id, job.viewer)
-    if quarantined is not None and not by_admin:
-        raise Quarantined(
-            f"Job {quarantined.id} of {job.model.repo_id} is quarantined because workers died while they ran it. "
-            "Only an admin can retry it."
-        )
+    if by_admin:
+        quarantine.lift(session, QuarantineKey.of_job(job))
+    else:
+        quarantine.check(session, QuarantineKey.of_job(job), job.model.repo_id)
     if (
         active := jobs.find_active(session, job.model_id, job.requested_revision, job.reindex_id, job.requested_base)
     ) is not None:
@@ -127,6 +127,7 @@ def _check_owner(job: Job, viewer: Viewer) -> None:
 
 def _retry_private(session: Session, job: Job, viewer: Viewer, by_admin: bool) -> Job:
     if by_admin and jobs.release_from_quarantine(session, job.id, SUBMIT_AGAIN):
+        quarantine.lift(session, QuarantineKey.of_job(job))
         return jobs.get(session, job.id, viewer)
     if job.state in ACTIVE:
         return job

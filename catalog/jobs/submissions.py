@@ -15,6 +15,8 @@ from catalog.jobs.quotas import Quota
 from catalog.jobs.repository import jobs
 from catalog.models.repo_ref import ALIAS_OWNER, LOCAL_OWNER, RepoRef, check_base_id
 from catalog.models.repository import models
+from catalog.quarantine import repository as quarantine
+from catalog.quarantine.repository import QuarantineKey
 from catalog.queue import enqueue_after_commit
 from catalog.tables import TERMINAL, Job, Model, ModelState, Priority, Source
 from catalog.vectors.repository import vectors
@@ -34,8 +36,9 @@ def enqueue(
     reindex_id: int | None = None,
 ) -> tuple[Job, bool]:
     """Return the active job for the model, the revision and the base (any, if `base` is None), created if there is
-    none, and whether it was created. Every job that measures a model is created here. For a quarantined model, the
-    quarantined job is returned.
+    none, and whether it was created. Every job that measures a model is created here. If the revision is a
+    quarantined commit, or the repo is quarantined at every commit, the quarantined job is returned. Otherwise the
+    worker finds out the commit, and fails the job if that is quarantined.
 
     `base` is the base that the submission names, and `base_hint` a guess for a model without a revision. Without
     `notify`, the next sweep sends the notification. Crawls, webhooks and reindexes pass no quota: their jobs are not
@@ -45,7 +48,7 @@ def enqueue(
     submitter = quota.submitter if quota else None
     viewer = submitter if token else None
     is_new = model.state == ModelState.PENDING and token is None  # no job of it has ended, so none is quarantined
-    if not is_new and (quarantined := jobs.find_quarantined(session, model.id, viewer)) is not None:
+    if not is_new and (quarantined := _find_quarantined(session, model, revision, base, viewer)) is not None:
         return quarantined, False
     if model.removed_at is not None:
         models.readmit(session, model)
@@ -61,6 +64,15 @@ def enqueue(
     if created and notify:
         enqueue_after_commit(session, job.id)
     return job, created
+
+
+def _find_quarantined(
+    session: Session, model: Model, revision: str | None, base: str | None, viewer: str | None
+) -> Job | None:
+    """The quarantined job that answers a submission."""
+    if quarantine.find(session, QuarantineKey.of_repo(model.repo_id, revision, base)) is None:
+        return None
+    return jobs.find_quarantined(session, model.id, viewer)
 
 
 def enqueue_exclusive(session: Session, model: Model, base: str, quota: Quota, viewer: Viewer) -> Job:

@@ -31,6 +31,7 @@ from catalog.tables.models import (
     SpaceRow,
     Vector,
 )
+from catalog.tables.quarantine import QuarantineEntry, QuarantineKind
 from catalog.tables.reindexes import ACTIVE_REINDEX, Reindex, ReindexMove, ReindexState, Stage
 from catalog.tables.selections import Selection
 from catalog.tables.stored import StoredVector, VectorOrigin
@@ -72,6 +73,8 @@ __all__ = [
     "ModelState",
     "PausedQueue",
     "Priority",
+    "QuarantineEntry",
+    "QuarantineKind",
     "Reindex",
     "ReindexMove",
     "ReindexState",

@@ -63,6 +63,8 @@ class Worker(Base):
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
     stopped_at: Mapped[datetime | None]
     status: Mapped[dict] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))  # as of the last heartbeat
+    loading_repo: Mapped[str | None]  # the base that it is loading into memory, and its commit
+    loading_sha: Mapped[str | None]
 
 
 class Job(Base):
@@ -109,7 +111,7 @@ class Job(Base):
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"))
     requested_revision: Mapped[str | None]
     requested_base: Mapped[str | None]  # the base model that the submission named
-    sha: Mapped[str | None]
+    sha: Mapped[str | None]  # the commit that it measures, once that is known
     state: Mapped[str] = mapped_column(server_default=JobState.QUEUED)
     progress: Mapped[float] = mapped_column(server_default=text("0"))
     priority: Mapped[int] = mapped_column(server_default=text("0"))  # a `Priority`

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from catalog.auth.hub_tokens import TokenBox
 from catalog.database import Database
 from catalog.jobs.repository import workers
+from catalog.quarantine.service import check_base
 from catalog.spaces.probes import load_probes
 from catalog.tables import Source
 from workers.bases.residents import MeasurementSettings, ResidentBases
@@ -66,9 +68,9 @@ def assemble(
     limits = {"max_file_bytes": max_file_bytes, "max_repo_files": max_repo_files}
     hub = Hub(endpoint, hub_token, downloads, timeout=timeout, **limits)
     measurement = measurement or MeasurementSettings(load_probes())
-    resolver = BaseResolver(hub, bases_dir, aliases)
+    resolver = BaseResolver(hub, bases_dir, aliases, check=partial(check_base, database))
     fetcher = fetcher_class(database, hub, resolver, measurement, max_file_bytes=max_file_bytes, tokens=tokens)
-    bases = ResidentBases(database, measurement, budget)
+    bases = ResidentBases(database, measurement, budget, worker_id)
     pipeline = Pipeline(
         database,
         fetcher,

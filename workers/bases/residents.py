@@ -5,17 +5,23 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
 
 from catalog.database import Database
+from catalog.errors import DatabaseUnavailable
+from catalog.jobs.repository import workers
+from catalog.quarantine import repository as quarantine
+from catalog.quarantine.repository import QuarantineKey
 from catalog.spaces import repository as spaces
 from catalog.spaces.contract import Space
 from catalog.spaces.probes import ProbeSet
 from catalog.spaces.repository import BaseMeasurement
 from catalog.tables import BaseProof
+from workers.bases.blame import reading_base
 from workers.bases.resolver import ResolvedBase
 from workers.encoding.encoder import Encoder, feature_space
 from workers.encoding.features import find_feature
@@ -69,12 +75,13 @@ class Resident:
 
 
 class ResidentBases:
-    """The most recently used bases, as many as fit into `budget` bytes and at least one."""
+    """The most recently used bases of a worker, as many as fit into `budget` bytes and at least one."""
 
-    def __init__(self, database: Database, measurement: MeasurementSettings, budget: int) -> None:
+    def __init__(self, database: Database, measurement: MeasurementSettings, budget: int, worker_id: int) -> None:
         self.measurement = measurement
         self._database = database
         self._budget = budget
+        self._worker_id = worker_id
         self._resident: OrderedDict[tuple[str, str], Resident] = OrderedDict()
 
     @property
@@ -99,11 +106,24 @@ class ResidentBases:
             log.warning("the base %s was modified by an adapter: loading it again", base.repo)
             del self._resident[key]
         if key not in self._resident:
-            self._evict_for(self._bytes_of(base))
-            log.info("loading %s@%s", base.repo, base.sha[:12])
-            self._resident[key] = self._load(base)
+            with self._noted_loading(base):
+                self._evict_for(self._bytes_of(base))
+                log.info("loading %s@%s", base.repo, base.sha[:12])
+                self._resident[key] = self._load(base)
         self._resident.move_to_end(key)
         return self._resident[key]
+
+    @contextmanager
+    def _noted_loading(self, base: ResolvedBase) -> Iterator[None]:
+        """Note on the worker's row what it loads: if it dies within the context, the base is to blame and not a job."""
+        with self._database.transaction() as session:
+            workers.start_loading(session, self._worker_id, base.repo, base.sha)
+        try:
+            with reading_base(base.repo, base.sha):
+                yield
+        finally:
+            with suppress(DatabaseUnavailable), self._database.transaction() as session:
+                workers.stop_loading(session, [self._worker_id])
 
     def _load(self, base: ResolvedBase) -> Resident:
         measurement = self.measurement
@@ -115,6 +135,7 @@ class ResidentBases:
         resident = Resident(encoder, floors, loaded.nbytes)
         with self._database.transaction() as session:
             spaces.store_proof(session, resident.proof)
+            quarantine.forget(session, QuarantineKey.of_base(base.repo, base.sha))
         return resident
 
     def _stored_measurements(self, encoder: Encoder, base: ResolvedBase) -> dict[str, BaseMeasurement] | None:

@@ -14,6 +14,7 @@ from typing import Any
 from catalog.errors import BaseUnresolved, FolderUnreadable, Refused, ShapeMismatch, UnsupportedBase
 from catalog.spaces.contract import Space
 from workers.bases.aliases import AliasTable
+from workers.bases.blame import NOT_TRIED_ELSEWHERE, reading_base
 from workers.bases.hub_bases import HubBase, HubBases, PinnedCommit, bases_of
 from workers.bases.lineage import Lineage
 from workers.bases.mirrors import is_conversion, is_copy, weights_hash
@@ -102,7 +103,8 @@ class BaseResolver:
 
     `pinned_commit` returns the commit at which a base of the Hub is used (None: its newest), so that models that
     arrive after a new commit of their base stay comparable with earlier ones. `find_by_weights` returns the repo of
-    a base that is in use and has these weights (`weights_hash`).
+    a base that is in use and has these weights (`weights_hash`). `check` raises `BaseQuarantined` for the repo and
+    commit of a base that must not be read.
     """
 
     def __init__(
@@ -112,11 +114,13 @@ class BaseResolver:
         aliases: Mapping[str, str] | None = None,
         pinned_commit: PinnedCommit = lambda _: None,
         find_by_weights: Callable[[str], str | None] = lambda _: None,
+        check: Callable[[str, str], None] = lambda _repo, _sha: None,
     ) -> None:
         self._hub_bases = HubBases(hub, pinned_commit)
         self._bases_dir = bases_dir
         self._aliases = AliasTable(aliases or {})
         self._find_by_weights = find_by_weights
+        self._check = check
 
     def resolve(
         self,
@@ -203,8 +207,13 @@ class BaseResolver:
         if not (folder / "config.json").is_file():
             return None
         try:
-            _refuse_quantized(read_base_config(folder, candidate.repo), candidate.repo)
-            base = self._accepted(candidate, "folder", candidate.repo, self._content_sha(folder), folder, search)
+            sha = self._content_sha(folder)
+            self._check(candidate.repo, sha)
+            with reading_base(candidate.repo, sha):
+                _refuse_quantized(read_base_config(folder, candidate.repo), candidate.repo)
+                base = self._accepted(candidate, "folder", candidate.repo, sha, folder, search)
+        except NOT_TRIED_ELSEWHERE:
+            raise
         except Refused as error:
             search.refuse(candidate, error)
             return None
@@ -221,14 +230,18 @@ class BaseResolver:
             return None  # already tried, and it takes precedence
         try:
             located = self._locate(candidate, search)
-            if base := self._original_of(located, candidate, search):
-                return base
             hub, snapshot = located.hub, located.snapshot
-            _refuse_quantized(hub.base_config(snapshot, search.options), snapshot.repo_id)
-            if search.shapes:  # compares headers before the weights are downloaded
-                _check_fit(compare(search.shapes, remote_shapes(hub, snapshot, search.options)), snapshot.repo_id)
-            folder = hub.fetch_base(snapshot, search.options)
-            base = self._accepted(candidate, "hub", snapshot.repo_id, snapshot.sha, folder, search)
+            self._check(snapshot.repo_id, snapshot.sha)
+            with reading_base(snapshot.repo_id, snapshot.sha):
+                if base := self._original_of(located, candidate, search):
+                    return base
+                _refuse_quantized(hub.base_config(snapshot, search.options), snapshot.repo_id)
+                if search.shapes:  # compares headers before the weights are downloaded
+                    _check_fit(compare(search.shapes, remote_shapes(hub, snapshot, search.options)), snapshot.repo_id)
+                folder = hub.fetch_base(snapshot, search.options)
+                base = self._accepted(candidate, "hub", snapshot.repo_id, snapshot.sha, folder, search)
+        except NOT_TRIED_ELSEWHERE:
+            raise
         except Refused as error:
             search.refuse(candidate, error)
             return None

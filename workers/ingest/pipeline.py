@@ -16,10 +16,12 @@ from sqlalchemy.orm import Session
 
 from catalog.blocks import repository as blocks
 from catalog.database import Database
-from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited, HubTokenInvalid, ModelBlocked
+from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited, HubTokenInvalid, ModelBlocked, ReaderEnded
 from catalog.jobs.repository import attempts, claims, recovery
 from catalog.jobs.submissions import follow_up
 from catalog.models.repository import models, revisions
+from catalog.quarantine import repository as quarantine
+from catalog.quarantine.repository import QuarantineKey
 from catalog.queue import enqueue_after_commit
 from catalog.removals.service import erase
 from catalog.spaces import repository as spaces
@@ -32,6 +34,7 @@ from workers.finetunes.reading import FineTune
 from workers.ingest.claimer import BatchPolicy, Claimer
 from workers.ingest.fetcher import FETCH_SHARE, Fetched, Fetcher
 from workers.ingest.job_runner import JobRunner
+from workers.ingest.reader_ends import count_reader_end
 from workers.ingest.storing import EncodingWriter
 from workers.process.cancellation import Cancelled, cancel_scope
 from workers.process.claim_monitor import Claim, ClaimMonitor
@@ -314,6 +317,8 @@ class Pipeline:
                 # nothing is stored for a job that this worker has lost
                 elif attempts.finish(session, claimed.job.id, self._worker_id, claimed.fetched.sha):
                     self._writer.store(session, resident, claimed.fetched, encoding)
+                    repo_id, base = claimed.job.model.repo_id, claimed.job.requested_base
+                    quarantine.forget(session, QuarantineKey.of_repo(repo_id, claimed.fetched.sha, base))
                     follow_up(session, claimed.job, claimed.fetched.sha)
 
     def _find_block(self, session: Session, claimed: ClaimedJob) -> ModelBlocked | None:
@@ -344,6 +349,9 @@ class Pipeline:
         if isinstance(error, HubTokenInvalid):  # logged once, by the session
             retry_while_database_down(lambda: self._hold(job, error))
             return
+        if isinstance(error, ReaderEnded):
+            limit = self._retries.max_worker_deaths
+            retry_while_database_down(lambda: count_reader_end(self._database, job, error, limit))
         is_rate_limited = isinstance(error, HubRateLimited)
         failures = failures_before(job) + 1
         retry = is_transient and (is_rate_limited or failures < self._retries.max_attempts)

@@ -36,7 +36,7 @@ class Job(BaseModel):
     repo_id: str
     revision: str | None = Field(description="The requested revision; null for the default branch.")
     base: str | None = Field(description="The base model that the submission named.")
-    sha: str | None = Field(description="The commit that was measured.")
+    sha: str | None = Field(description="The commit that the job measures; null until it is known.")
     state: JobState
     priority: Literal["user", "webhook", "crawl"]
     progress: float = Field(ge=0, le=1)

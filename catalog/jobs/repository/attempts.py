@@ -29,6 +29,11 @@ def update_progress(
     return list(session.execute(statement.returning(Job.id)).scalars())
 
 
+def record_sha(session: Session, job_id: int, worker_id: int, sha: str) -> None:
+    """Record the commit that a running job measures."""
+    session.execute(_running([job_id], worker_id).values(sha=sha))
+
+
 def finish(session: Session, job_id: int, worker_id: int, sha: str | None) -> bool:
     """Mark a job done. False if the worker no longer has the claim; then it must not store the job's result."""
     values = {"state": JobState.DONE, "progress": 1, "sha": sha, **ENDING_VALUES}
@@ -92,19 +97,17 @@ REQUEUE_VALUES = {
 }
 
 
-def release_after_death(session: Session, worker_ids: Sequence[int]) -> list[int]:
-    """Requeue the running jobs of dead workers as suspects: each of them may have killed its worker."""
+def release_after_death(session: Session, worker_ids: Sequence[int], deaths: int = 1) -> list[int]:
+    """Requeue the running jobs of dead workers, and count `deaths` for each: it may have killed its worker."""
     statement = _running_on(worker_ids).values(
-        **REQUEUE_VALUES, worker_deaths=Job.worker_deaths + 1, history=with_attempt("worker died")
+        **REQUEUE_VALUES, worker_deaths=Job.worker_deaths + deaths, history=with_attempt("worker died")
     )
     return list(session.execute(statement.returning(Job.id)).scalars())
 
 
-def quarantine(
-    session: Session, worker_ids: Sequence[int], worker_deaths: int, error: CatalogError
-) -> list[tuple[int, int]]:
+def quarantine(session: Session, worker_ids: Sequence[int], worker_deaths: int, error: CatalogError) -> list[Job]:
     """Fail the jobs that ran exclusively on a dead worker and have now been with `worker_deaths` dead workers. Returns
-    pairs of job id and model id.
+    them.
     """
     other = aliased(Job)
     concurrent = select(other.id).where(other.worker_id == Job.worker_id, other.state.in_(RUNNING), other.id != Job.id)
@@ -116,7 +119,8 @@ def quarantine(
         **ENDING_VALUES,
         **ErrorRecord.from_error(error).columns(),
     )
-    return [(job_id, model_id) for job_id, model_id in session.execute(statement.returning(Job.id, Job.model_id))]
+    failed = session.scalars(statement.returning(Job.id)).all()
+    return list(session.scalars(select(Job).where(Job.id.in_(failed)), execution_options={"populate_existing": True}))
 
 
 def with_attempt(outcome: str, error: CatalogError | None = None) -> ColumnElement[Any]:

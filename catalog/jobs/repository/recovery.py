@@ -9,10 +9,15 @@ from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session
 
 from catalog.database import ErrorRecord, seconds
-from catalog.errors import CatalogError, Quarantined
+from catalog.errors import CatalogError, Quarantined, WorkerLost
 from catalog.jobs.repository import attempts, workers
 from catalog.models.repository import models
+from catalog.quarantine import repository as quarantine
+from catalog.quarantine.repository import QuarantineKey
 from catalog.tables import RUNNING, Job, JobState, Worker
+
+WORKER_DEATH = WorkerLost("The worker died while it ran the job.")
+LOADING_DEATH = WorkerLost("The worker died while it loaded the base.")
 
 
 @dataclass(frozen=True)
@@ -40,15 +45,26 @@ def count_deaths(session: Session, worker_ids: Sequence[int], max_worker_deaths:
     """Requeue the jobs of workers that died, or that ended with an error that cannot be attributed to one job.
 
     Each job becomes a suspect and runs exclusively from then on. A job that was with `max_worker_deaths` dead workers,
-    and ran exclusively on the last of them, is quarantined.
+    and ran exclusively on the last of them, fails, and its repo is quarantined. The death of a worker while it loaded
+    a base counts against that base instead.
     """
+    loading = workers.stop_loading(session, worker_ids)
+    for death in loading:
+        key = QuarantineKey.of_base(death.base_repo, death.base_sha)
+        quarantine.count(session, key, LOADING_DEATH, max_worker_deaths, alone=death.alone)
+    innocent = [death.worker_id for death in loading if death.alone]  # with one job each, which ran none of its files
+    released = attempts.release_after_death(session, innocent, deaths=0)
+    others = [worker_id for worker_id in worker_ids if worker_id not in innocent]
     error = Quarantined(
         f"{max_worker_deaths} workers died while they ran this job, and the last of them ran nothing else; see its "
         "history. Only an admin can retry it."
     )
-    quarantined = attempts.quarantine(session, worker_ids, max_worker_deaths, error)
-    models.mark_failed(session, [model_id for _, model_id in quarantined])
-    return RecoveredJobs(attempts.release_after_death(session, worker_ids), [job_id for job_id, _ in quarantined])
+    quarantined = attempts.quarantine(session, others, max_worker_deaths, error)
+    for job in quarantined:
+        quarantine.count(session, QuarantineKey.of_job(job), WORKER_DEATH, max_worker_deaths, ends=job.worker_deaths)
+    models.mark_failed(session, [job.model_id for job in quarantined])
+    released += attempts.release_after_death(session, others)
+    return RecoveredJobs(released, [job.id for job in quarantined])
 
 
 def delete_expired_tokens(session: Session, max_age: float, error: CatalogError) -> list[int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, select, update
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from catalog.database import seconds
 from catalog.jobs.processes import has_ended
-from catalog.tables import Worker
+from catalog.tables import RUNNING, Job, Worker
 
 
 def register(session: Session, host: str, pid: int, device: str, process: str | None = None) -> int:
@@ -47,3 +48,32 @@ def list_alive(session: Session, heartbeat_timeout: float) -> list[Worker]:
     recent = func.now() - Worker.heartbeat_at <= seconds(heartbeat_timeout)
     workers = session.scalars(select(Worker).where(Worker.stopped_at.is_(None), recent).order_by(Worker.id))
     return [worker for worker in workers if worker.process is None or not has_ended(worker.process)]
+
+
+@dataclass(frozen=True)
+class LoadingDeath:
+    """A worker that died while it loaded a base, and whether nothing else ran: it had a single job."""
+
+    worker_id: int
+    base_repo: str
+    base_sha: str
+    alone: bool
+
+
+def start_loading(session: Session, worker_id: int, base_repo: str, base_sha: str) -> None:
+    """Note that a worker is loading a base, whose files are to blame if it dies now."""
+    statement = update(Worker).where(Worker.id == worker_id)
+    session.execute(statement.values(loading_repo=base_repo, loading_sha=base_sha))
+
+
+def stop_loading(session: Session, worker_ids: Sequence[int]) -> list[LoadingDeath]:
+    """Note that workers are loading no base. Returns what they were loading."""
+    loading = select(Worker).where(Worker.id.in_(worker_ids), Worker.loading_repo.is_not(None)).with_for_update()
+    workers = session.scalars(loading, execution_options={"populate_existing": True}).all()
+    deaths = []
+    for worker in workers:
+        running = select(func.count()).where(Job.worker_id == worker.id, Job.state.in_(RUNNING))
+        alone = session.execute(running).scalar_one() == 1
+        deaths.append(LoadingDeath(worker.id, worker.loading_repo or "", worker.loading_sha or "", alone))
+        worker.loading_repo = worker.loading_sha = None
+    return deaths

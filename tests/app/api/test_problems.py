@@ -50,6 +50,8 @@ EXPECTED = {
     ("post", "/v1/admin/blocks"): {"invalid_repo_id", "body_too_large"},
     ("get", "/v1/admin/blocks"): {"invalid_cursor"},
     ("delete", "/v1/admin/blocks/{block_id}"): {"block_not_found"},
+    ("get", "/v1/admin/quarantine"): {"invalid_cursor"},
+    ("delete", "/v1/admin/quarantine/{entry_id}"): {"quarantine_not_found"},
     ("get", "/v1/admin/spaces"): set(),
     ("delete", "/v1/admin/spaces/{key}"): {"space_not_found", "space_serving", "reindex_active"},
     ("get", "/v1/models/{owner}/{name}/neighbors"): SEARCH,

@@ -22,6 +22,7 @@ from catalog.models.repo_ref import RepoRef
 from catalog.models.repository import models
 from catalog.tables import Job, JobState
 from tests.support import catalog as entries
+from tests.support.quarantine import put_quarantine
 
 
 @pytest.fixture
@@ -50,6 +51,7 @@ def put_quarantined(database: Database, worker: int) -> int:
     job_id = put_failed(database, worker, error=Quarantined)
     with database.transaction() as session:
         session.execute(text("UPDATE jobs SET worker_deaths = 2"))
+        put_quarantine(session, "owner/model")
         models.mark_failed(session, [jobs.get(session, job_id).model_id])
     return job_id
 
@@ -207,6 +209,7 @@ def test_quarantined_job_with_a_token_can_be_submitted_again_after_release(datab
     with database.transaction() as session:
         values = {"state": JobState.FAILED, "error_code": Quarantined.code, "token": None}
         session.execute(update(Job).where(Job.id == job.id).values(**values))
+        put_quarantine(session, "owner/model")
     assert submit_repo(database, RepoRef("owner/model"), quota, b"sealed").id == job.id
     other = submit_repo(database, RepoRef("owner/model"), Quota("you", 10), b"sealed")
     assert other.id != job.id

@@ -26,6 +26,7 @@ from catalog.reindexes.service import ReindexSelection
 from catalog.tables import JobState, ModelState, Priority, ReindexState, Stage
 from tests.support import catalog as entries
 from tests.support.catalog import SPACE, sha
+from tests.support.quarantine import put_quarantine
 from tests.support.reindexes import (
     end_job,
     get_reindex,
@@ -155,6 +156,7 @@ def test_quarantined_model_is_skipped(database: Database):
     entries.claim(database, job.id, worker)
     with database.transaction() as session:
         attempts.fail(session, job.id, worker, Quarantined("It killed workers."))
+        put_quarantine(session, "a/one")
 
     reindex_id = start_reindex(database)
 

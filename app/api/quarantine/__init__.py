@@ -1,0 +1,1 @@
+"""Quarantined repos and bases."""

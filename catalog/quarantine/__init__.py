@@ -1,0 +1,1 @@
+"""Quarantine: repos and bases whose files ended processes of this server."""

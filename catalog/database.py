@@ -72,7 +72,17 @@ class Database:
             hide_parameters=True,  # errors are logged, and parameters may contain users' examples
         )
         event.listen(self.engine, "handle_error", _disconnect_from_former_primary)
+        self._snapshot = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")  # the same pool
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """A session for reading, without time limits: all its statements see the catalog as it was at the first one.
+        Raises `DatabaseUnavailable` and `DatabaseBusy`.
+        """
+        with _reachable(), Session(self._snapshot, expire_on_commit=False) as session, session.begin():
+            self._lift_limits(session)
+            yield session
 
     @contextmanager
     def transaction(self, *, timeouts: bool = True) -> Iterator[Session]:
@@ -83,9 +93,8 @@ class Database:
         if the server cannot be reached, disconnects, or is read-only during a failover, and `DatabaseBusy` at a limit.
         """
         with _reachable(), Session(self.engine, expire_on_commit=False) as session, session.begin():
-            if not timeouts and (self._limits.statement_timeout or self._limits.lock_timeout):
-                session.execute(text("SET LOCAL statement_timeout = 0"))
-                session.execute(text("SET LOCAL lock_timeout = 0"))
+            if not timeouts:
+                self._lift_limits(session)
             yield session
         for callback in session.info.pop(_AFTER_COMMIT, []):
             callback()
@@ -97,6 +106,11 @@ class Database:
         """
         with _reachable(), self._autocommit.connect() as connection:
             yield connection
+
+    def _lift_limits(self, session: Session) -> None:
+        if self._limits.statement_timeout or self._limits.lock_timeout:
+            session.execute(text("SET LOCAL statement_timeout = 0"))
+            session.execute(text("SET LOCAL lock_timeout = 0"))
 
     def ping(self) -> None:
         """Raise `DatabaseUnavailable` if the server does not answer."""

@@ -12,8 +12,6 @@ from catalog.clusters.repository import clusters
 from catalog.clusters.repository import members as cluster_members
 from catalog.clusters.repository import runs as cluster_runs
 from catalog.clusters.repository.clusters import Centroids
-from catalog.models.repository import models
-from catalog.spaces import repository as spaces
 from catalog.tables import ClusterRun, SpaceRow
 
 
@@ -26,13 +24,11 @@ class ClusterAssigner:
     def assign(self, session: Session, space: SpaceRow, model_id: int, vector: np.ndarray | None) -> None:
         """Assign a model by its vector (d,), or remove it from its cluster if the vector is None (no shift).
 
-        The caller holds `feed.lock_feed`.
+        The caller holds `feed.lock_feed`, and bumps the model's `seq` in the same transaction.
         """
-        run, cluster_id = cluster_runs.find_current(session, space.id), None
+        run = cluster_runs.find_current(session, space.id)
         if run is not None:
-            cluster_id = assign_to_run(session, self._get_centroids(session, run), model_id, vector)
-        if spaces.is_default_for_base(session, space):
-            models.set_cluster(session, model_id, cluster_id)
+            assign_to_run(session, self._get_centroids(session, run), model_id, vector)
 
     def _get_centroids(self, session: Session, run: ClusterRun) -> Centroids:
         """The centroids of a run. They are read again after a cluster without members was deleted."""
@@ -42,13 +38,12 @@ class ClusterAssigner:
         return cached
 
 
-def assign_to_run(session: Session, centroids: Centroids, model_id: int, vector: np.ndarray | None) -> int | None:
-    """Assign a model to the nearest cluster of a run. Returns the id of the cluster, or None."""
+def assign_to_run(session: Session, centroids: Centroids, model_id: int, vector: np.ndarray | None) -> None:
+    """Assign a model to the nearest cluster of a run, or remove it from the run if the vector is None."""
     if vector is None:
         cluster_members.remove(session, centroids.run_id, model_id)
-        return None
+        return
     radius = out_of_sample_radius(centroids.radius, centroids.sizes)
     nearest = nearest_cluster(vector, centroids.centroids, radius)
     cluster_id, cosine = (centroids.cluster_ids[nearest[0]], nearest[1]) if nearest else (None, None)
     cluster_members.assign(session, centroids.run_id, model_id, cluster_id, cosine)
-    return cluster_id

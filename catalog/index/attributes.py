@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from catalog.auth.viewer import PUBLIC, Viewer
-from catalog.index.columns import NumberColumn, TagColumn, TextColumn
+from catalog.index.columns import ClusterColumn, NumberColumn, TagColumn, TextColumn
 from catalog.index.filters import NO_FILTERS, Filters
 from catalog.index.private import PrivateModels
 from catalog.models.repository.attributes import Attributes
@@ -24,11 +24,23 @@ class AttributeColumns:
         self.seq = 0  # of the last change that was applied
         self._size = 0  # the greatest model id plus one
         self._texts = {name: TextColumn() for name in ("owner", "base", "kind", "license")}
-        self._numbers = {name: NumberColumn() for name in ("downloads", "likes", "updated", "cluster")}
+        self._numbers = {name: NumberColumn() for name in ("downloads", "likes", "updated")}
+        self._clusters = ClusterColumn()
+        self.runs: frozenset[int] = frozenset()  # the cluster runs that models are filtered by
         self._tags, self._team_tags = TagColumn(), TagColumn()
         self._private = PrivateModels()
         self._masks: OrderedDict[tuple[Filters, Viewer], np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
+
+    def show_runs(self, runs: Iterable[int], members: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> None:
+        """Filter by the clusters of these runs from now on. `members` has the models and clusters of each new one."""
+        with self._lock:
+            for run in self.runs.difference(runs):
+                self._clusters.hide(run)
+            for run in sorted(members):
+                self._clusters.show(run, *members[run])
+            self.runs = frozenset(runs)
+            self._masks.clear()
 
     def apply(self, changes: Sequence[Attributes]) -> None:
         """Apply the next changes, in the order of the feed."""
@@ -39,6 +51,7 @@ class AttributeColumns:
                 texts.set(model_ids, [getattr(change, name) for change in newest])
             for name, numbers in self._numbers.items():
                 numbers.set(model_ids, [getattr(change, name) for change in newest])
+            self._clusters.set(model_ids, [change.run for change in newest], [change.cluster for change in newest])
             self._tags.set(model_ids, [sorted(set(change.tags)) for change in newest])
             self._team_tags.set(model_ids, [change.team_tags for change in newest])
             self._private.update(newest)
@@ -75,7 +88,7 @@ class AttributeColumns:
         if filters.not_owners:
             passing &= ~self._texts["owner"].any_of(filters.not_owners, size)
         if filters.clusters:
-            passing &= self._numbers["cluster"].any_of(filters.clusters, size)
+            passing &= self._clusters.any_of(filters.clusters, size)
         since = filters.updated_since.timestamp() if filters.updated_since else None
         for name, minimum in (("downloads", filters.min_downloads), ("likes", filters.min_likes), ("updated", since)):
             if minimum is not None:

@@ -75,7 +75,7 @@ class IndexBuilder:
     def _build(self, space: SpaceRow) -> int | None:
         started = time.monotonic()
         with index_manifest.build_folder(self.folder / space.key) as work:
-            with self.database.transaction() as session:
+            with self.database.snapshot() as session:
                 covered_seq = vector_stream.last_seq_of_space(session, space.id)
                 loaded = _load(session, space, work)
             if loaded is None:
@@ -125,23 +125,21 @@ class IndexBuilder:
 
 def _load(session: Session, space: SpaceRow, work: Path) -> tuple[np.ndarray, np.ndarray] | None:
     """The model ids (n,) and normalized vectors (n, d) of a space, or None if there are fewer than two. The vectors are
-    mapped from an unnamed temporary file.
+    mapped from an unnamed temporary file. The session is a `Database.snapshot`.
     """
     count = vector_stream.count(session, space.id, space.dimension)
     if count < 2:
         return None
-    capacity = count + count // 100 + 1_000  # vectors may be added between the count and the stream
-    model_ids, filled = np.empty(capacity, np.int64), 0
+    model_ids, filled = np.empty(count, np.int64), 0
     with tempfile.TemporaryFile(dir=work) as file:
         # a full disk raises here; a write to the mapping would end the process with a signal
-        os.posix_fallocate(file.fileno(), 0, 4 * space.dimension * capacity)
-        vectors = np.memmap(file, np.float32, "r+", shape=(capacity, space.dimension))
+        os.posix_fallocate(file.fileno(), 0, 4 * space.dimension * count)
+        vectors = np.memmap(file, np.float32, "r+", shape=(count, space.dimension))
     for ids, block in _throttled(vector_stream.stream(session, space.id, space.dimension)):
-        size = min(len(ids), capacity - filled)  # searches take the rest from the feed
-        model_ids[filled : filled + size] = ids[:size]
-        vectors[filled : filled + size] = normalize(block[:size])
-        filled += size
-    return model_ids[:filled].copy(), np.asarray(vectors)[:filled]
+        model_ids[filled : filled + len(ids)] = ids
+        vectors[filled : filled + len(ids)] = normalize(block)
+        filled += len(ids)
+    return model_ids, np.asarray(vectors)
 
 
 def _throttled(blocks: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

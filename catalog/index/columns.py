@@ -54,6 +54,43 @@ class TextColumn:
         return mask
 
 
+class ClusterColumn:
+    """The cluster of each model, or none, in the runs that searches filter by. A model is in one of the runs."""
+
+    def __init__(self) -> None:
+        self._clusters = np.empty(0, np.int64)
+        self._runs = np.empty(0, np.int64)
+
+    def set(self, model_ids: np.ndarray, runs: Sequence[int | None], clusters: Sequence[int | None]) -> None:
+        """Set the clusters of models (n,), and the runs that assigned them."""
+        self._grow(model_ids)
+        self._runs[model_ids] = [-1 if run is None else run for run in runs]
+        self._clusters[model_ids] = [-1 if cluster is None else cluster for cluster in clusters]
+
+    def show(self, run: int, model_ids: np.ndarray, clusters: np.ndarray) -> None:
+        """Set the clusters (n,) of all models (n,) of a run."""
+        if len(model_ids):
+            self._grow(model_ids)
+            self._runs[model_ids], self._clusters[model_ids] = run, clusters
+
+    def hide(self, run: int) -> None:
+        """Remove the models of a run from their clusters."""
+        members = self._runs == run
+        self._runs[members] = self._clusters[members] = -1
+
+    def any_of(self, clusters: Iterable[int], size: int) -> np.ndarray:
+        """Bool (size,): whether the model is in one of the clusters."""
+        mask = np.zeros(size, dtype=bool)
+        known = self._clusters[:size]
+        for cluster in clusters:
+            mask[: len(known)] |= known == cluster
+        return mask
+
+    def _grow(self, model_ids: np.ndarray) -> None:
+        size = int(model_ids.max()) + 1
+        self._clusters, self._runs = grow(self._clusters, size, -1), grow(self._runs, size, -1)
+
+
 class NumberColumn:
     """One number or NaN for each model."""
 
@@ -67,10 +104,6 @@ class NumberColumn:
     def at_least(self, number: float, size: int) -> np.ndarray:
         """Bool (size,): whether the model's number is at least this; false for NaN."""
         return self._values[:size] >= number
-
-    def any_of(self, numbers: Sequence[float], size: int) -> np.ndarray:
-        """Bool (size,): whether the model has one of the numbers."""
-        return np.isin(self._values[:size], numbers)
 
 
 class TagColumn:

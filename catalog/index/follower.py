@@ -25,6 +25,7 @@ from catalog.index.loader import FEED_PAGE_SIZE, IndexLoader, LoadedIndex, refre
 from catalog.index.mapped_segment import MappedSegment
 from catalog.index.space_index import SpaceIndex
 from catalog.models.repository import attributes
+from catalog.spaces import repository as spaces
 from catalog.tables import IndexSnapshot
 from catalog.threads.periodic_thread import PeriodicThread
 from catalog.vectors.repository import feed
@@ -168,9 +169,14 @@ class IndexFollower:
                     index = indexes[space_id]
                     index.geometries = refresh_geometries(session, index.geometries, current)
                 # read after the vectors and applied before them, so that no model is found before it can be filtered
-                changed = attributes.list_changes(session, self._attributes.seq, ATTRIBUTE_PAGE_SIZE)
+                runs = spaces.list_filter_runs(session)
+                new_runs = set(runs) - self._attributes.runs
+                members = {run: attributes.list_members(session, run) for run in new_runs}
+                changed = attributes.list_changes(session, self._attributes.seq, ATTRIBUTE_PAGE_SIZE, runs)
             self._loaded.set()
             self._evict(dropped)
+            if self._attributes.runs != set(runs):
+                self._attributes.show_runs(runs, members)
             if changed:
                 self._attributes.apply(changed)
             if len(changed) < ATTRIBUTE_PAGE_SIZE:

@@ -52,7 +52,7 @@ class MapRunner:
 
     def _build(self, space: SpaceRow) -> int:
         started = time.monotonic()
-        with self.database.transaction() as session:
+        with self.database.snapshot() as session:
             previous = maps.find_newest(session, space.id)
             covered_seq = vector_stream.last_seq_of_space(session, space.id)
             model_ids, unit = load_unit_vectors(session, space, self.folder)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
-from catalog.clusters.repository import members as cluster_members
-from catalog.clusters.repository import runs as cluster_runs
 from catalog.database import NOW, Database
 from catalog.errors import ReindexFinished, ReindexIncomplete, ReindexNotReady
 from catalog.reindexes.readiness import missing_artifacts
@@ -134,16 +132,13 @@ def _check_lost_models(session: Session, row: Reindex, pairs: Sequence[SpacePair
 
 
 def _serve(session: Session, row: Reindex, pairs: Sequence[SpacePair]) -> None:
+    """Make the new spaces serve. Searches filter by their current cluster runs from then on."""
     for pair in pairs:
         backfill.serve(session, pair)
     both = [space.id for pair in pairs for space in (pair.old, pair.new) if space is not None]
     backfill.swap_bases(session, row.id, both)
     new_spaces = [pair.new for pair in pairs if pair.new is not None]
     backfill.update_model_states(session, [space.id for space in new_spaces])
-    for space in new_spaces:
-        run = cluster_runs.find_current(session, space.id)
-        if run is not None and spaces.is_default_for_base(session, space):
-            cluster_members.publish(session, run.id, space.id)
 
 
 def _discard(database: Database, reindex_id: int, state: ReindexState) -> Reindex:

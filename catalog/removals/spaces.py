@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from catalog.clusters.repository import members as cluster_members
 from catalog.database import Database
 from catalog.errors import ReindexActive, SpaceServing
 from catalog.removals import repository as removals
@@ -52,7 +51,6 @@ def drop(database: Database, key: str, *, force: bool = False) -> DroppedSpace:
             if rows == VECTORS_PER_TRANSACTION:
                 continue
             stored = removals.count_stored_vectors(session, space.id)
-            cluster_members.clear_filters(session, space.id)
             removals.delete_space(session, space)
             return DroppedSpace(space, vectors, stored, removals.reset_models_without_vectors(session))
 

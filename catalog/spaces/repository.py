@@ -13,7 +13,7 @@ from catalog.auth.repository.access import visible_spaces
 from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.errors import SpaceNotFound
 from catalog.spaces.contract import PREFERRED_FEATURES, Space, features_named, preference_rank
-from catalog.tables import BaseActivations, BaseProof, SpaceRow
+from catalog.tables import BaseActivations, BaseProof, ClusterRun, SpaceRow
 
 
 @dataclass(frozen=True)
@@ -170,12 +170,18 @@ def get_default(session: Session) -> SpaceRow:
     return row
 
 
-def is_default_for_base(session: Session, space: SpaceRow) -> bool:
-    """Whether a space is the one that `get_default` would choose among those of its base."""
-    statement = select(SpaceRow.id).where(
-        SpaceRow.serving, SpaceRow.feature.in_(PREFERRED_FEATURES), SpaceRow.base_repo == space.base_repo
+def list_filter_runs(session: Session) -> list[int]:
+    """The cluster runs that searches filter by, oldest first: for each base, the current run of the space that
+    `get_default` would choose among those of the base.
+    """
+    default_spaces = (
+        select(SpaceRow.id)
+        .ext(distinct_on(SpaceRow.base_repo))
+        .where(SpaceRow.serving, SpaceRow.feature.in_(PREFERRED_FEATURES))
+        .order_by(SpaceRow.base_repo, preference, SpaceRow.id.desc())
     )
-    return session.scalars(statement.order_by(preference, SpaceRow.id.desc()).limit(1)).one_or_none() == space.id
+    statement = select(ClusterRun.id).where(ClusterRun.current, ClusterRun.space_id.in_(default_spaces))
+    return list(session.scalars(statement.order_by(ClusterRun.id)))
 
 
 def list_visible(session: Session, viewer: Viewer = PUBLIC) -> list[SpaceRow]:

@@ -158,12 +158,12 @@ class Model(Base):
     hub_id: Mapped[str | None] = mapped_column(index=True)  # the Hub's id of the repo, which survives a rename
     removed_at: Mapped[datetime | None]  # by an admin or a block; then only a person's submission brings it back
     hub_sha: Mapped[str | None]  # the newest commit that a crawl or the webhook reported, measured or not
-    cluster: Mapped[int | None]  # for the filters of searches, see catalog/clusters/service.py
     card: Mapped[str | None]  # the text of its card, at most `workers.finetunes.card.MAX_WORDS` characters
     words: Mapped[str] = mapped_column(
         TSVECTOR, Computed("model_words(repo_id, tags, card)", persisted=True), deferred=True
     )  # for text search, see catalog/tables/model_words.py
-    seq: Mapped[int | None] = mapped_column(unique=True)
+    # not unique: an update of a unique column would lock the row against the foreign key of a new job
+    seq: Mapped[int | None] = mapped_column(index=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
 

@@ -19,8 +19,8 @@ MAX_IN_MEMORY = 256 * 2**20  # bytes of float32 vectors; larger spaces are kept 
 def load_unit_vectors(session: Session, space: SpaceRow, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """The ids (n,) of the public models of a space, and their unit vectors (n, d).
 
-    The vectors are float32 in memory, or float16 mapped from an unnamed temporary file in `folder`. Vectors that are
-    stored during the call may be missing.
+    The vectors are float32 in memory, or float16 mapped from an unnamed temporary file in `folder`. The session is a
+    `Database.snapshot`, so that its count and its vectors are of one moment.
     """
     count = vector_stream.count(session, space.id, space.dimension, public=True)
     model_ids, filled = np.empty(count, np.int64), 0
@@ -33,8 +33,7 @@ def load_unit_vectors(session: Session, space: SpaceRow, folder: Path) -> tuple[
             os.posix_fallocate(file.fileno(), 0, 2 * count * space.dimension)
             unit = np.asarray(np.memmap(file, np.float16, "r+", shape=(count, space.dimension)))
     for ids, block in vector_stream.stream(session, space.id, space.dimension, public=True):
-        size = min(len(ids), count - filled)
-        model_ids[filled : filled + size] = ids[:size]
-        unit[filled : filled + size] = normalize(block[:size])
-        filled += size
-    return model_ids[:filled], unit[:filled]
+        model_ids[filled : filled + len(ids)] = ids
+        unit[filled : filled + len(ids)] = normalize(block)
+        filled += len(ids)
+    return model_ids, unit

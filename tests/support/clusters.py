@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import text
 
 from catalog.clusters import service as cluster_service
 from catalog.clusters.parameters import Parameters
 from catalog.clusters.runner import ClusterRunner
 from catalog.database import Database
+from catalog.models.repository import attributes, models
+from catalog.spaces import repository as spaces
 from tests.support import catalog as entries
 
 DIMENSION = 16
@@ -38,7 +39,8 @@ def cluster(database: Database, folder: Path, **parameters: object) -> int:
 
 
 def cluster_filters(database: Database) -> dict[str, int | None]:
-    """The value of the cluster filter of each model, by repo id."""
+    """The cluster that searches find each model by, by repo id."""
     with database.transaction() as session:
-        rows = session.execute(text("SELECT repo_id, cluster FROM models ORDER BY id"))
-        return {name: cluster for name, cluster in rows}
+        changes = attributes.list_changes(session, 0, 10_000, spaces.list_filter_runs(session))
+        rows = models.get_by_ids(session, [change.model_id for change in changes])
+        return {rows[change.model_id].repo_id: change.cluster for change in changes}

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from catalog.clusters.assignment import ClusterAssigner
+from catalog.clusters.repository import members as cluster_members
 from catalog.jobs import private_models
 from catalog.jobs.admission import becomes_current
 from catalog.models.repository import models
@@ -50,6 +51,7 @@ class EncodingWriter:
         revision = models.store_revision(session, fetched.job.model_id, fetched.sha, current=True, **description)
         declared_sha = fetched.base.sha if fetched.base.at_revision else None
         feed.remove_from_other_bases(session, fetched.job.model_id, fetched.base.repo, declared_sha)
+        cluster_members.remove_from_other_bases(session, fetched.job.model_id, fetched.base.repo)
         if fetched.metadata is not None:
             models.update_metadata(session, fetched.job.model_id, fetched.metadata)
         if fetched.card is not None:

@@ -143,12 +143,30 @@ def list_current_names(session: Session) -> list[str]:
     return list(session.scalars(statement.distinct()))
 
 
-def delete_all_but_newest(session: Session, space_id: int, keep: int) -> None:
-    """Delete the clusters and members of all but the `keep` newest runs. The rows of the runs stay, with their
-    metrics.
-    """
+_DELETE_MEMBERS = text("""
+    DELETE FROM cluster_members WHERE (run_id, model_id) IN (
+        SELECT run_id, model_id FROM cluster_members WHERE run_id = :run_id ORDER BY model_id LIMIT :limit
+    )
+""")
+
+
+def list_obsolete(session: Session, space_id: int, keep: int) -> list[int]:
+    """The runs that have clusters and ended before the `keep` newest that are done, or failed."""
     done = select(ClusterRun.id).where(ClusterRun.space_id == space_id, ClusterRun.state == RunState.DONE)
-    run_ids = list(session.scalars(done.order_by(ClusterRun.id.desc()).offset(keep)))
-    if run_ids:
-        session.execute(text("DELETE FROM cluster_members WHERE run_id = ANY(:runs)"), {"runs": run_ids})
-        session.execute(delete(Cluster).where(Cluster.run_id.in_(run_ids)))
+    kept = done.order_by(ClusterRun.id.desc()).limit(keep)
+    ended = ClusterRun.state.in_((RunState.DONE, RunState.FAILED)) & ClusterRun.id.not_in(kept)
+    has_clusters = select(Cluster.cluster_id).where(Cluster.run_id == ClusterRun.id).exists()
+    has_members = select(ClusterMember.model_id).where(ClusterMember.run_id == ClusterRun.id).exists()
+    statement = select(ClusterRun.id).where(ClusterRun.space_id == space_id, ended, has_clusters | has_members)
+    return list(session.scalars(statement.order_by(ClusterRun.id)))
+
+
+def delete_page(session: Session, run_id: int, limit: int) -> bool:
+    """Delete up to `limit` members of a run, and its clusters with the last of them. The row of the run stays, with its
+    metrics. True if there may be more.
+    """
+    deleted = session.execute(_DELETE_MEMBERS, {"run_id": run_id, "limit": limit}).rowcount  # type: ignore[attr-defined]
+    if deleted == limit:
+        return True
+    session.execute(delete(Cluster).where(Cluster.run_id == run_id))
+    return False

@@ -10,45 +10,36 @@ from sqlalchemy import delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
-from catalog.tables import Cluster, ClusterMember, ClusterRun, Model, SpaceRow, TeamTag
+from catalog.tables import Cluster, ClusterMember, ClusterRun, Model, RunState, SpaceRow, TeamTag
 
 _STORE = text("""
     INSERT INTO cluster_members (run_id, model_id, cluster_id, similarity)
     SELECT :run_id, * FROM unnest(cast(:models AS bigint[]), cast(:clusters AS bigint[]), cast(:cosines AS float8[]))
 """)
 
-# the new seq makes followers of the feed read the attributes of these models again
-_SET_CLUSTERS = text("""
-    UPDATE models SET cluster = members.cluster_id, seq = nextval('change_seq')
-    FROM cluster_members AS members
-    WHERE members.run_id = :run_id AND members.model_id = models.id
-        AND models.cluster IS DISTINCT FROM members.cluster_id
-""")
-_CLEAR_CLUSTERS = text("""
-    UPDATE models SET cluster = NULL, seq = nextval('change_seq')
-    WHERE cluster IN (
-        SELECT clusters.cluster_id FROM clusters JOIN cluster_runs ON cluster_runs.id = clusters.run_id
-        WHERE cluster_runs.space_id = :space_id
-    ) AND NOT EXISTS (SELECT 1 FROM cluster_members WHERE run_id = :run_id AND model_id = models.id)
-""")
-_DECREASE_SIZES = text("""
+# models of these runs are removed one by one; a run that is being published removes them when it is current
+_DONE = f"(SELECT id FROM cluster_runs WHERE state = '{RunState.DONE}')"
+_DECREASE_SIZES = text(f"""
     UPDATE clusters SET size = greatest(size - leaving.count, 1)
     FROM (
         SELECT run_id, cluster_id, count(*) FROM cluster_members
-        WHERE model_id = ANY(:models) AND cluster_id IS NOT NULL AND NOT assigned_after_run GROUP BY run_id, cluster_id
+        WHERE model_id = ANY(:models) AND cluster_id IS NOT NULL AND NOT assigned_after_run AND run_id IN {_DONE}
+        GROUP BY run_id, cluster_id
     ) AS leaving
     WHERE clusters.run_id = leaving.run_id AND clusters.cluster_id = leaving.cluster_id
 """)
-_REPLACE_MEDOIDS = text("""
+_REMOVE = text(f"DELETE FROM cluster_members WHERE model_id = ANY(:models) AND run_id IN {_DONE}")
+_REPLACE_MEDOIDS = text(f"""
     UPDATE clusters SET medoid_id = closest.model_id
     FROM clusters AS led CROSS JOIN LATERAL (
         SELECT model_id FROM cluster_members WHERE run_id = led.run_id AND cluster_id = led.cluster_id
         ORDER BY similarity DESC, model_id LIMIT 1
     ) AS closest
-    WHERE led.medoid_id = ANY(:models) AND clusters.run_id = led.run_id AND clusters.cluster_id = led.cluster_id
+    WHERE led.medoid_id = ANY(:models) AND led.run_id IN {_DONE}
+        AND clusters.run_id = led.run_id AND clusters.cluster_id = led.cluster_id
 """)
-_DELETE_EMPTY = text("""
-    WITH emptied AS (DELETE FROM clusters WHERE medoid_id = ANY(:models) RETURNING run_id)
+_DELETE_EMPTY = text(f"""
+    WITH emptied AS (DELETE FROM clusters WHERE medoid_id = ANY(:models) AND run_id IN {_DONE} RETURNING run_id)
     UPDATE cluster_runs SET clusters = clusters - counted.count
     FROM (SELECT run_id, count(*) FROM emptied GROUP BY run_id) AS counted WHERE cluster_runs.id = counted.run_id
 """)
@@ -109,25 +100,25 @@ def remove(session: Session, run_id: int, model_id: int) -> None:
 
 
 def remove_from_all_runs(session: Session, model_ids: Sequence[int]) -> None:
-    """Remove models from every run. If one was the medoid of a cluster, the closest member that is left is; a cluster
-    without any is deleted.
+    """Remove models from every run that is done. If one was the medoid of a cluster, the closest member that is left
+    is; a cluster without any is deleted.
     """
     parameters = {"models": list(model_ids)}
     session.execute(_DECREASE_SIZES, parameters)
-    session.execute(delete(ClusterMember).where(ClusterMember.model_id.in_(model_ids)))
+    session.execute(_REMOVE, parameters)
     session.execute(_REPLACE_MEDOIDS, parameters)
     session.execute(_DELETE_EMPTY, parameters)
 
 
-def clear_filters(session: Session, space_id: int) -> None:
-    """Make searches filter by no cluster of the space. The caller holds `feed.lock_feed`."""
-    session.execute(_CLEAR_CLUSTERS, {"run_id": 0, "space_id": space_id})
-
-
-def publish(session: Session, run_id: int, space_id: int) -> None:
-    """Make searches filter by the clusters of this run. The caller holds `feed.lock_feed`."""
-    session.execute(_SET_CLUSTERS, {"run_id": run_id})
-    session.execute(_CLEAR_CLUSTERS, {"run_id": run_id, "space_id": space_id})
+def remove_from_other_bases(session: Session, model_id: int, base_repo: str) -> None:
+    """Remove a model from the current runs of the spaces of all bases but one."""
+    other_runs = (
+        select(ClusterRun.id)
+        .join(SpaceRow, SpaceRow.id == ClusterRun.space_id)
+        .where(ClusterRun.current, SpaceRow.base_repo != base_repo)
+    )
+    membership = (ClusterMember.model_id == model_id) & ClusterMember.run_id.in_(other_runs)
+    session.execute(delete(ClusterMember).where(membership))
 
 
 def get_member_texts(session: Session, space_id: int, model_ids: list[int]) -> dict[int, MemberText]:

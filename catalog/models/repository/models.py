@@ -258,7 +258,7 @@ def clear_metadata(session: Session, model_ids: Sequence[int], **values: Any) ->
     """Clear everything stored about models except their names and ids, and set further `values`. The caller holds
     `feed.lock_feed`.
     """
-    values |= Metadata().columns() | {"card": None, "cluster": None, "hub_sha": None, "state": ModelState.REMOVED}
+    values |= Metadata().columns() | {"card": None, "hub_sha": None, "state": ModelState.REMOVED}
     del values["hub_id"]
     statement = update(Model).where(Model.id.in_(model_ids)).values(**values, seq=change_seq.next_value())
     session.execute(statement)
@@ -273,11 +273,6 @@ def set_hub_sha(session: Session, model_id: int, sha: str | None, hub_id: str | 
 def latest_known_sha(session: Session, model_id: int) -> str | None:
     """The newest commit that a crawl or the webhook reported."""
     return session.execute(select(Model.hub_sha).where(Model.id == model_id)).scalar_one_or_none()
-
-
-def set_cluster(session: Session, model_id: int, cluster: int | None) -> None:
-    """Store the cluster that searches filter by. The caller bumps the model's `seq` in the same transaction."""
-    session.execute(update(Model).where(Model.id == model_id).values(cluster=cluster))
 
 
 def set_card(session: Session, model_id: int, words: str | None) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from catalog.clusters import assignment
+from catalog.clusters import assignment, publishing
 from catalog.clusters import runner as cluster_runner
 from catalog.clusters import service as cluster_service
 from catalog.clusters.parameters import Parameters
@@ -17,7 +17,7 @@ from catalog.errors import ClusterNotFound, ClustersNotReady
 from catalog.geometry import repository as geometries
 from catalog.geometry import transforms
 from catalog.geometry.repository import GeometryKey
-from catalog.models.repository import attributes, models
+from catalog.models.repository import models
 from catalog.spaces import repository as spaces
 from catalog.tables import RunState, SpaceRow
 from catalog.vectors import unit_vectors
@@ -29,18 +29,6 @@ from tests.support.clusters import TOPICS, cluster, cluster_filters, fill, vecto
 
 def ids_by_name(database: Database) -> dict[str, int]:
     return {cluster.name: cluster.cluster_id for cluster, _ in cluster_service.list_clusters(database).clusters}
-
-
-def last_seq(database: Database) -> int:
-    with database.transaction() as session:
-        return session.execute(text("SELECT max(seq) FROM models")).scalar_one()
-
-
-def changed_models(database: Database, after: int) -> set[str]:
-    """The models whose attributes a follower of the feed reads again after this change."""
-    with database.transaction() as session:
-        model_ids = [change.model_id for change in attributes.list_changes(session, after, 1000)]
-        return {model.repo_id for model in models.get_by_ids(session, model_ids).values()}
 
 
 def store(
@@ -71,27 +59,24 @@ def test_run_stores_named_clusters(database: Database, tmp_path: Path):
         assert f"-{row.name}-" in medoid
 
 
-def test_run_updates_the_attributes_that_searches_filter_by(database: Database, tmp_path: Path):
+def test_searches_filter_by_the_clusters_of_the_run(database: Database, tmp_path: Path):
     fill(database)
-    before = last_seq(database)
     cluster(database, tmp_path)
 
     cluster_ids = ids_by_name(database)
     expected = {f"owner/tiny-{name}-{n}": cluster_ids[name] for name in TOPICS for n in range(4)}
     assert cluster_filters(database) == expected
-    assert changed_models(database, before) == set(cluster_filters(database))
 
 
-def test_second_run_keeps_ids_and_names_and_changes_no_attributes(database: Database, tmp_path: Path):
+def test_second_run_keeps_ids_and_names(database: Database, tmp_path: Path):
     fill(database)
     first = cluster(database, tmp_path)
-    cluster_ids, before = ids_by_name(database), last_seq(database)
+    cluster_ids = ids_by_name(database)
     second = cluster(database, tmp_path)
 
     run = cluster_service.list_clusters(database).run
     assert (run.id, run.stability, run.compared_with) == (second, 1, first)
     assert ids_by_name(database) == cluster_ids
-    assert changed_models(database, before) == set()
 
 
 def test_runs_are_compared_over_their_shared_models(database: Database, tmp_path: Path):
@@ -225,7 +210,7 @@ def test_run_fails_after_its_process_died_too_often(database: Database, tmp_path
 def test_old_runs_keep_their_metrics_but_not_their_members(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cluster_runner, "MAX_RUNS_WITH_MEMBERS", 1)
+    monkeypatch.setattr(publishing, "MAX_RUNS_WITH_MEMBERS", 1)
     fill(database)
     first = cluster(database, tmp_path)
     cluster_id = ids_by_name(database)["law"]

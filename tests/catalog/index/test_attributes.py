@@ -10,7 +10,7 @@ from catalog.index.attributes import CACHED_MASKS, AttributeColumns
 from catalog.index.filters import Filters
 from catalog.models.repository.attributes import Attributes
 
-BASIC = Attributes(1, 1, "ann", "base/one", "lora", "mit", ["x"], 10, 1, 1_700_000_000.0, 7)
+BASIC = Attributes(1, 1, "ann", "base/one", "lora", "mit", ["x"], 10, 1, 1_700_000_000.0, 2, 7)
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def columns() -> AttributeColumns:
         dataclasses.replace(BASIC, seq=2, model_id=2, owner="bob", kind="full", license="apache-2.0", downloads=500,
             team_tags=["prod", "reviewed by legal"]),
         dataclasses.replace(BASIC, seq=3, model_id=4, base="base/two", tags=["x", "y"], updated=2e9, cluster=8),
-        Attributes(5, 6, "ann", None, None, None, [], None, None, None, None, team_tags=["prod"]),
+        Attributes(5, 6, "ann", None, None, None, [], None, None, None, None, None, team_tags=["prod"]),
     ])  # fmt: skip
     return columns
 

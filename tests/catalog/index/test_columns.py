@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from catalog.index.columns import NumberColumn, TagColumn, TextColumn, grow
+from catalog.index.columns import ClusterColumn, NumberColumn, TagColumn, TextColumn, grow
 
 
 def ids(*model_ids: int) -> np.ndarray:
@@ -33,7 +33,19 @@ def test_missing_numbers_reach_no_minimum():
     column.set(ids(1, 2, 3, 4), [10, 0, None, -5])
     assert true_at(column.at_least(0, 6)) == [1, 2]
     assert true_at(column.at_least(-10, 6)) == [1, 2, 4]
-    assert true_at(column.any_of([10, -5], 6)) == [1, 4]
+
+
+def test_cluster_column_shows_one_run_in_place_of_another():
+    column = ClusterColumn()
+    column.show(1, ids(1, 2, 3), ids(7, 7, 8))
+    column.set(ids(4, 2), [1, None], [8, None])
+    assert true_at(column.any_of([7], 9)) == [1]
+    assert true_at(column.any_of([7, 8], 9)) == [1, 3, 4]
+    column.show(2, ids(20), ids(9))
+    column.hide(1)
+    column.show(3, ids(2, 5), ids(7, 7))
+    assert true_at(column.any_of([7, 8], 9)) == [2, 5]
+    assert true_at(column.any_of([9], 21)) == [20]
 
 
 def test_tag_column_matches_all_of_the_tags():

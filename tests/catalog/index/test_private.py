@@ -95,7 +95,7 @@ def attributes(
     model_id: int, seq: int, viewers: list[str] | None = None, public_counterpart: int | None = None
 ) -> Attributes:
     return Attributes(
-        seq, model_id, "ann", "base", "lora", None, [], None, None, None, None, viewers, public_counterpart
+        seq, model_id, "ann", "base", "lora", None, [], None, None, None, None, None, viewers, public_counterpart
     )
 
 

@@ -25,6 +25,7 @@ from catalog.spaces.probes import load_probes
 from catalog.tables import BaseProof, Job, JobState, ModelState, Priority, SpaceRow, Vector
 from catalog.vectors.repository import feed, vectors
 from tests.support import pico
+from tests.support.clusters import cluster_filters
 from tests.support.pipeline import make_pipeline
 from workers.bases.residents import MeasurementSettings, ResidentBases
 from workers.ingest.claimer import BatchPolicy
@@ -76,8 +77,7 @@ def test_stored_model_is_assigned_to_the_nearest_cluster(
 
     duplicate, first = (cluster_service.get_assignment(database, f"local/{name}") for name in ("copy", "m0"))
     assert (duplicate.run_id, duplicate.cluster_id, duplicate.assigned_after_run) == (run.id, first.cluster_id, True)
-    with database.transaction() as session:
-        assert models.get(session, "local/copy").cluster == first.cluster_id
+    assert cluster_filters(database)["local/copy"] == first.cluster_id
 
 
 def test_one_message_is_enough_for_all_queued_jobs(database: Database, pipeline: Pipeline, tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def create_app(conf: Settings | None = None) -> FastAPI:
                 yield
         await rate_limiter.close()
         stopping.set()
+        services.map_bodies.close()
         map_refresh.join()
         services.readiness.stop()
         index.stop()

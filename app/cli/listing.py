@@ -47,12 +47,18 @@ def group_with_list(
 
 def list_rows(client: Client, path: str, field: str, limit: int) -> tuple[list[dict[str, Any]], bool]:
     """Up to `limit` rows of the list at a path, from as many pages as it takes, and whether there are more."""
-    rows: list[dict[str, Any]] = []
-    cursor = None
-    while len(rows) <= limit:  # one more row than is shown tells whether there are more
-        page = client.get(path, limit=min(limit + 1 - len(rows), PAGE_SIZE), cursor=cursor)
+    page = get_pages(client, path, field, limit)
+    return page[field], page["has_more"]
+
+
+def get_pages(client: Client, path: str, field: str, limit: int, **query: Any) -> dict[str, Any]:
+    """The first page of the list at a path, with up to `limit` rows from as many pages as it takes, and with
+    `has_more` in place of a cursor.
+    """
+    first = page = client.get(path, limit=min(limit + 1, PAGE_SIZE), **query)
+    rows = list(first[field])
+    while len(rows) <= limit and page["next_cursor"] is not None:  # one more row tells whether there are more
+        page = client.get(path, limit=min(limit + 1 - len(rows), PAGE_SIZE), cursor=page["next_cursor"], **query)
         rows += page[field]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            break
-    return rows[:limit], len(rows) > limit
+    del first["next_cursor"]
+    return first | {field: rows[:limit], "has_more": len(rows) > limit}

@@ -28,7 +28,7 @@ CLOSEST_MEMBERS = 10  # members that are listed with a cluster
 
 @dataclass(frozen=True)
 class RunClusters:
-    """The clusters of a run, largest first, each with the repo id of its medoid."""
+    """Clusters of a run, largest first, each with the repo id of its medoid."""
 
     run: ClusterRun
     space: SpaceRow
@@ -75,11 +75,20 @@ def current_run(session: Session, space_key: str | None) -> tuple[ClusterRun, Sp
     return current
 
 
-def list_clusters(database: Database, space_key: str | None = None) -> RunClusters:
-    """The clusters of the current run of a space. Raises `ClustersNotReady` and `SpaceNotFound`."""
+def list_clusters(
+    database: Database,
+    space_key: str | None = None,
+    *,
+    after: tuple[float, int] | None = None,
+    limit: int | None = None,
+) -> RunClusters:
+    """Up to `limit` clusters of the current run of a space, after a (size, cluster id); by default all of them.
+
+    Raises `ClustersNotReady` and `SpaceNotFound`.
+    """
     with database.transaction() as session:
         run, space = current_run(session, space_key)
-        return RunClusters(run, space, clusters.list_by_run(session, run.id))
+        return RunClusters(run, space, clusters.list_page(session, run.id, after=after, limit=limit))
 
 
 def get_cluster(database: Database, cluster_id: int, run_id: int | None = None) -> ClusterDetail:

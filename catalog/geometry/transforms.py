@@ -27,6 +27,7 @@ STANDARDIZED = "standardized"  # fitted to the models of one base, for cross-bas
 
 EPSILON = 1e-12
 MIN_DEVIATION = 1e-6  # of a coordinate of unit vectors; rounding explains less
+MIN_RELATIVE_DEVIATION = 0.1  # of the median; a smaller one of few models is more often chance than a property
 MAX_SAMPLE = 4_000  # vectors that a geometry is fitted to
 MAX_AXES = 256
 MIN_MODELS = 24  # below which searches compare raw vectors by default
@@ -108,10 +109,16 @@ def centered(vectors: Floats, norm_power: float = 1.0, blocks: int = 1) -> Geome
 
 
 def standardized(vectors: Floats, norm_power: float = 1.0) -> Geometry:
-    """Center the vectors and divide each coordinate by its standard deviation."""
+    """Center the vectors and divide each coordinate by its standard deviation.
+
+    A coordinate in which the vectors agree is divided by a tenth of the median deviation (of the coordinates in which
+    they differ): by its own, it would decide every cosine.
+    """
     shifted = centered(vectors, norm_power)
     deviation = shifted.shift_and_scale(vectors).std(axis=0)
-    return replace(shifted, scale=(1 / np.maximum(deviation, EPSILON)).astype(np.float32))
+    differing = deviation[deviation > EPSILON]
+    floor = MIN_RELATIVE_DEVIATION * np.median(differing) if len(differing) else EPSILON
+    return replace(shifted, scale=(1 / np.maximum(deviation, floor)).astype(np.float32))
 
 
 def softened(

@@ -84,7 +84,10 @@ class MapView:
 
 @dataclass
 class MapCache:
-    """The loaded maps of a process. Layouts and placements are kept until a new map is stored."""
+    """The loaded maps of a process. Layouts and placements are kept until a new map is stored.
+
+    Several threads may load maps, each space one at a time.
+    """
 
     database: Database
     index: IndexFollower
@@ -102,13 +105,15 @@ class MapCache:
     def view(self, version: MapVersion) -> MapView:
         """The map in this version. Raises `IndexNotLoaded` if a model must be placed and the index is missing."""
         with self._lock:
-            view = self._views.pop(version.space_id, None)
-            if view is None or view.version != version:
-                view = self._create_view(version, view)
+            view = self._views.get(version.space_id)
+        if view is None or view.version != version:
+            view = self._create_view(version, view)
+        with self._lock:
+            self._views.pop(version.space_id, None)
             self._views[version.space_id] = view
             if len(self._views) > MAX_LOADED_MAPS:
                 del self._views[next(iter(self._views))]
-            return view
+        return view
 
     def _create_view(self, version: MapVersion, previous: MapView | None) -> MapView:
         layout = self._layout(version, previous)
@@ -144,8 +149,8 @@ class MapCache:
             row = maps.get(session, version.map_id)
             data = maps.decode(row)
             points = maps.list_points(session, data.model_ids.tolist(), version.run_id)
-            cluster_rows = clusters.list_by_run(session, version.run_id) if version.run_id else []
-        map_clusters = [MapCluster(cluster.cluster_id, cluster.name, cluster.size) for cluster, _ in cluster_rows]
+            names = clusters.list_names(session, version.run_id) if version.run_id else []
+        map_clusters = [MapCluster(*row) for row in names]
         indices = {cluster.id: index for index, cluster in enumerate(map_clusters)}
         model_ids = np.array([point.model_id for point in points], np.int64)
         rows = np.searchsorted(data.model_ids, model_ids)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from sqlalchemy import select
 
 from catalog.clusters import service as cluster_service
 from catalog.clusters.parameters import Parameters
 from catalog.clusters.runner import ClusterRunner
 from catalog.database import Database
-from catalog.models.repository import attributes, models
+from catalog.models.repository import attributes
 from catalog.spaces import repository as spaces
+from catalog.tables import Model
 from tests.support import catalog as entries
 
 DIMENSION = 16
@@ -42,5 +44,5 @@ def cluster_filters(database: Database) -> dict[str, int | None]:
     """The cluster that searches find each model by, by repo id."""
     with database.transaction() as session:
         changes = attributes.list_changes(session, 0, 10_000, spaces.list_filter_runs(session))
-        rows = models.get_by_ids(session, [change.model_id for change in changes])
-        return {rows[change.model_id].repo_id: change.cluster for change in changes}
+        names = dict(session.execute(select(Model.id, Model.repo_id)).tuples().all())
+        return {names[change.model_id]: change.cluster for change in changes}

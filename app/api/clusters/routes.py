@@ -31,10 +31,13 @@ from catalog.models.repo_ref import RepoRef
 router = APIRouter(prefix="/v1", tags=["clusters"])
 
 
-@router.get("/clusters", responses=problems(ClustersNotReady, SpaceNotFound))
-def list_clusters(query: Annotated[shared_schemas.SpaceQuery, Query()], services: ServicesDep) -> schemas.Clusters:
+@router.get("/clusters", responses=problems(ClustersNotReady, InvalidCursor, SpaceNotFound))
+def list_clusters(query: Annotated[schemas.ClustersQuery, Query()], services: ServicesDep) -> schemas.Clusters:
     """List the clusters of the current run of a space, largest first."""
-    return schemas.Clusters.from_run(cluster_service.list_clusters(services.database, query.space))
+    after = pagination.decode_scored(query.cursor)
+    page = cluster_service.list_clusters(services.database, query.space, after=after, limit=query.limit)
+    next_cursor = pagination.next_cursor(page.clusters, query.limit, lambda row: (row[0].size, row[0].cluster_id))
+    return schemas.Clusters.from_run(page, next_cursor)
 
 
 @router.get("/clusters/runs", responses=problems(InvalidCursor, SpaceNotFound))

@@ -16,6 +16,10 @@ from catalog.clusters.parameters import DIMENSIONS, Algorithm, Parameters
 from catalog.clusters.service import Assignment
 
 
+class ClustersQuery(PageQuery):
+    space: SpaceName = None
+
+
 class ClusterRunsQuery(PageQuery):
     space: SpaceName = None
 
@@ -139,14 +143,15 @@ class Cluster(BaseModel):
 
 class Clusters(BaseModel):
     space: Space
-    run: ClusterRun
+    run: ClusterRun = Field(description="The current run. If it differs from that of the page before, list them anew.")
     clusters: list[Cluster]
+    next_cursor: str | None
 
     @classmethod
-    def from_run(cls, result: cluster_service.RunClusters) -> Self:
+    def from_run(cls, result: cluster_service.RunClusters, next_cursor: str | None) -> Self:
         clusters = [Cluster.from_row(cluster, medoid) for cluster, medoid in result.clusters]
         run = ClusterRun.from_row(result.run, result.space.key)
-        return cls(space=Space.from_row(result.space), run=run, clusters=clusters)
+        return cls(space=Space.from_row(result.space), run=run, clusters=clusters, next_cursor=next_cursor)
 
 
 class ClusterDetail(Cluster):

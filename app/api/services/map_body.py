@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
-import threading
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import groupby
+from threading import Lock
 from typing import Any
 
-from catalog.maps.view import SIDE, MapView
+from catalog.maps.view import SIDE, MapVersion, MapView
 
 COMPRESSION_LEVEL = 4  # takes a third of the time of the default, 6, for a twelfth more bytes
 MAX_BODIES = 4  # per process
+THREADS = 2  # that make bodies: a map whose index is being loaded does not hold up the others
+PATIENCE = 1.0  # seconds until the previous body is served in place of one that is still being made
 
 
 @dataclass(frozen=True, eq=False)
-class _Body:
+class Body:
+    """A view as gzipped JSON (`compressed`). `layout` is the JSON of the view's layout."""
+
     view: MapView
-    layout: str  # the JSON of the view's layout
+    layout: str
     compressed: bytes
 
     @classmethod
-    def from_view(cls, view: MapView, previous: _Body | None) -> _Body:
+    def from_view(cls, view: MapView, previous: Body | None) -> Body:
         """The body of a view. `previous` is the body of an earlier view of the same space."""
         same_layout = previous is not None and previous.view.layout is view.layout
         layout = previous.layout if previous is not None and same_layout else _json(_layout_fields(view))
@@ -30,27 +38,83 @@ class _Body:
         return cls(view, layout, gzip.compress(text.encode(), COMPRESSION_LEVEL, mtime=0))
 
 
-@dataclass
 class MapBodies:
-    """The latest body of each space."""
+    """The latest body of each space. At most one thread makes the body of a space, by `create_view`; the requests that
+    wait for it are coroutines, so they take no thread from other requests.
+    """
 
-    _bodies: dict[str, _Body] = field(default_factory=dict)  # by space key, the most recently used last
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, create_view: Callable[[MapVersion], MapView]) -> None:
+        self._create_view = create_view
+        self._bodies: OrderedDict[str, Body] = OrderedDict()  # by space key, the most recently used last
+        self._making: dict[str, Future[Body]] = {}
+        self._lock = Lock()
+        self._threads = ThreadPoolExecutor(THREADS, "map")
 
     def __contains__(self, space_key: str) -> bool:
         return space_key in self._bodies
 
-    def gzipped(self, view: MapView) -> bytes:
-        """The JSON of a view, compressed with gzip."""
-        key = view.version.space_key
+    async def get(self, version: MapVersion) -> Body:
+        """The body of this version. If it takes long to make, that of an earlier version, if there is one.
+
+        Raises the errors of `MapCache.view`.
+        """
+        previous = self._find(version.space_key)
+        if previous is not None and previous.view.version == version:
+            return previous
+        until = asyncio.get_running_loop().time() + PATIENCE
+        started = False
+        while not started:  # one that was started before this request may be of an older version
+            making, started = self._start(version)
+            waiting = asyncio.wrap_future(making)
+            timeout = None if previous is None else max(0.0, until - asyncio.get_running_loop().time())
+            done, _ = await asyncio.wait({waiting}, timeout=timeout)
+            if previous is not None and not done:
+                waiting.add_done_callback(
+                    lambda future: future.cancelled() or future.exception()
+                )  # the next request raises it
+                return previous
+            body = waiting.result()
+            if body.view.version == version:
+                break
+        return body
+
+    def make(self, version: MapVersion) -> Body:
+        """Make the body of this version, or wait for one that is being made. Raises the errors of `MapCache.view`."""
+        return self._start(version)[0].result()
+
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def _find(self, space_key: str) -> Body | None:
         with self._lock:
-            body = self._bodies.pop(key, None)
-            if body is None or body.view is not view:
-                body = _Body.from_view(view, body)
-            self._bodies[key] = body
-            if len(self._bodies) > MAX_BODIES:
-                del self._bodies[next(iter(self._bodies))]
-            return body.compressed
+            if space_key in self._bodies:
+                self._bodies.move_to_end(space_key)
+            return self._bodies.get(space_key)
+
+    def _start(self, version: MapVersion) -> tuple[Future[Body], bool]:
+        """The body of the space that is being made, and whether this call has started it."""
+        with self._lock:
+            making = self._making.get(version.space_key)
+            if making is not None:
+                return making, False
+            making = self._making[version.space_key] = self._threads.submit(self._make, version)
+            return making, True
+
+    def _make(self, version: MapVersion) -> Body:
+        key = version.space_key
+        try:
+            previous = self._find(key)
+            view = self._create_view(version)
+            body = previous if previous is not None and previous.view is view else Body.from_view(view, previous)
+            with self._lock:
+                self._bodies[key] = body
+                self._bodies.move_to_end(key)
+                if len(self._bodies) > MAX_BODIES:
+                    self._bodies.popitem(last=False)
+            return body
+        finally:
+            with self._lock:
+                del self._making[key]
 
 
 def decompress(gzipped: bytes) -> bytes:

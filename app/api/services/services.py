@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from threading import Event
 from typing import Annotated, Self
@@ -15,7 +16,7 @@ from app.api.services.readiness import Readiness
 from catalog.database import Database
 from catalog.errors import CatalogError
 from catalog.index.follower import IndexFollower
-from catalog.maps.view import MapCache, MapVersion
+from catalog.maps.view import MapCache
 
 log = logging.getLogger(__name__)
 
@@ -35,25 +36,22 @@ class Services:
 
     @classmethod
     def create(cls, database: Database, background: Database, index: IndexFollower, heartbeat_timeout: float) -> Self:
+        map_cache = MapCache(database, index)
         return cls(
             database,
             index,
-            MapCache(database, index),
-            MapBodies(),
+            map_cache,
+            MapBodies(map_cache.view),
             EventStream(background),
             Readiness(background, index, heartbeat_timeout),
         )
-
-    def map_body(self, version: MapVersion) -> bytes:
-        """The map in this version, as gzipped JSON. Raises `IndexNotLoaded`."""
-        return self.map_bodies.gzipped(self.map_cache.view(version))
 
     def refresh_default_map(self, stopping: Event, interval: float) -> None:
         """Load the default map every `interval` seconds until `stopping` is set: a large one takes seconds."""
         while not stopping.wait(interval):
             try:
-                self.map_body(self.map_cache.current_version())
-            except CatalogError:
+                self.map_bodies.make(self.map_cache.current_version())
+            except (CatalogError, CancelledError):
                 continue  # there is no map yet, or Postgres is down
             except Exception:
                 log.exception("Unexpected error while loading the default map; retrying")

@@ -11,25 +11,31 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.cli.console import Api, AsJson, connect, notes, out, print_json
+from app.cli.listing import DEFAULT_LIMIT, get_pages
 from app.cli.render import table_of
 from app.client import POLL_INTERVAL, Client
 
 Space = Annotated[str | None, typer.Option(help="Key or feature of a space. Default: the newest suitable space.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number to show.")]
 clusters = typer.Typer(help="List clusters; compute and compare cluster runs.", invoke_without_command=True)
 
 
 @clusters.callback()
-def list_(context: typer.Context, space: Space = None, api: Api = None, as_json: AsJson = False) -> None:
+def list_(
+    context: typer.Context, space: Space = None, limit: Limit = DEFAULT_LIMIT, api: Api = None, as_json: AsJson = False
+) -> None:
     """Show the clusters of a space: their names, sizes and medoids."""
     if context.invoked_subcommand is not None:
         return
     with connect(api) as client:
-        response = client.get("/v1/clusters", space=space)
+        response = get_pages(client, "/v1/clusters", "clusters", limit, space=space)
     if as_json:
         print_json(response)
-    else:
-        out.print(_cluster_table(response["clusters"]))
-        notes.print(_summary(response["run"]))
+        return
+    out.print(_cluster_table(response["clusters"]))
+    notes.print(_summary(response["run"]))
+    if response["has_more"]:
+        notes.print(f"There are more clusters: --limit {2 * limit} shows more of them.")
 
 
 @clusters.command()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from sqlalchemy import delete, func, insert, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from catalog.errors import ClusterNotFound
 from catalog.tables import (
@@ -48,15 +48,32 @@ def store(session: Session, rows: Sequence[dict[str, Any]]) -> None:
         session.execute(insert(Cluster), list(rows))
 
 
-def list_by_run(session: Session, run_id: int) -> list[tuple[Cluster, str]]:
-    """The clusters of a run, largest first, each with the repo id of its medoid."""
+def list_page(
+    session: Session, run_id: int, *, after: tuple[float, int] | None = None, limit: int | None
+) -> list[tuple[Cluster, str]]:
+    """Up to `limit` clusters of a run, the largest first, after a (size, cluster id), without their centroids. Each has
+    the repo id of its medoid.
+    """
     statement = (
         select(Cluster, Model.repo_id)
+        .options(defer(Cluster.centroid))
         .join(Model, Model.id == Cluster.medoid_id)
         .where(Cluster.run_id == run_id)
         .order_by(Cluster.size.desc(), Cluster.cluster_id)
+        .limit(limit)
     )
+    if after is not None:
+        size, cluster_id = after
+        tie = (Cluster.size == size) & (Cluster.cluster_id > cluster_id)
+        statement = statement.where((Cluster.size < size) | tie)
     return [(cluster, medoid) for cluster, medoid in session.execute(statement)]
+
+
+def list_names(session: Session, run_id: int) -> list[tuple[int, str, int]]:
+    """The id, name and size of each cluster of a run, the largest first."""
+    statement = select(Cluster.cluster_id, Cluster.name, Cluster.size).where(Cluster.run_id == run_id)
+    rows = session.execute(statement.order_by(Cluster.size.desc(), Cluster.cluster_id))
+    return [(cluster_id, name, size) for cluster_id, name, size in rows]
 
 
 def get(session: Session, cluster_id: int, run_id: int | None = None) -> tuple[Cluster, ClusterRun, str]:

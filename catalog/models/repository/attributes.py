@@ -49,19 +49,18 @@ class Attributes:
 
 def list_members(session: Session, run_id: int) -> tuple[np.ndarray, np.ndarray]:
     """The models (m,) that a run assigned to clusters, and their clusters (m,), read in pages. Noise is left out."""
-    member = (ClusterMember.run_id == run_id) & ClusterMember.cluster_id.is_not(None)
-    statement = select(ClusterMember.model_id, ClusterMember.cluster_id).where(member)
+    is_clustered = (ClusterMember.run_id == run_id) & ClusterMember.cluster_id.is_not(None)
+    statement = select(ClusterMember.model_id, ClusterMember.cluster_id).where(is_clustered)
     statement = statement.order_by(ClusterMember.model_id).limit(MEMBERS_PER_PAGE)
-    pages = [np.empty((0, 2), np.int64)]
-    after = 0
-    while True:
-        rows = session.execute(statement.where(ClusterMember.model_id > after)).all()
-        pages.append(np.array([tuple(row) for row in rows], np.int64).reshape(-1, 2))
-        if len(rows) < MEMBERS_PER_PAGE:
-            break
-        after = rows[-1].model_id
-    members = np.concatenate(pages)
-    return members[:, 0], members[:, 1]
+    pages = [np.empty((2, 0), np.int64)]
+    while not len(pages) > 1 or pages[-1].shape[1] == MEMBERS_PER_PAGE:
+        after = pages[-1][0].max(initial=0).item()
+        page = statement.where(ClusterMember.model_id > after).subquery()
+        # two arrays in place of a row for each member: they are decoded without the GIL of the process being held long
+        row = session.execute(select(func.array_agg(page.c.model_id), func.array_agg(page.c.cluster_id))).one()
+        pages.append(np.array([column or [] for column in row], np.int64))
+    model_ids, clusters = np.concatenate(pages, axis=1)
+    return model_ids, clusters
 
 
 def list_changes(session: Session, after: int, limit: int, runs: Sequence[int] = ()) -> list[Attributes]:

@@ -157,7 +157,7 @@ EXPECTED = {
     ("get", "/v1/admin/audit"): {"invalid_cursor"},
     ("get", "/v1/stats"): set(),
     ("get", "/v1/map"): {"map_not_ready", "space_not_found", "index_not_loaded"},
-    ("get", "/v1/clusters"): {"clusters_not_ready", "space_not_found"},
+    ("get", "/v1/clusters"): {"clusters_not_ready", "invalid_cursor", "space_not_found"},
     ("get", "/v1/clusters/runs"): {"invalid_cursor", "space_not_found"},
     ("get", "/v1/clusters/runs/{run_id}"): {"run_not_found"},
     ("get", "/v1/clusters/runs/{run_id}/compare/{other_id}"): {"run_not_found"},

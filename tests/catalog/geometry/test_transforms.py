@@ -50,6 +50,16 @@ def test_the_length_of_a_vector_does_not_change_its_image(vectors: np.ndarray, f
     np.testing.assert_allclose(geometry.apply(vectors * 7), geometry.apply(vectors), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("deviation", [0.0, 1e-9])
+def test_coordinate_in_which_the_models_agree_is_scaled_at_most_ten_times_as_much_as_the_median(deviation: float):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(MIN_MODELS_PER_BASE, 63)).astype(np.float32)
+    agreed = 0.3 + deviation * rng.normal(size=(MIN_MODELS_PER_BASE, 1))
+    geometry = standardized(np.hstack([vectors, agreed]), norm_power=0.0)
+    assert geometry.scale[:63] == pytest.approx(1 / vectors.std(axis=0), rel=1e-3)
+    assert geometry.scale[63] == pytest.approx(10 / np.median(vectors.std(axis=0)), rel=0.05)
+
+
 def test_standardized_coordinates_have_deviation_one(vectors: np.ndarray):
     np.testing.assert_allclose(standardized(vectors, norm_power=0.0).apply(vectors).std(axis=0), 1, rtol=1e-4)
 

@@ -34,6 +34,17 @@ def test_clusters_of_a_space_are_listed(clustered: Database, api: TestClient):
     assert law["medoid"].startswith("owner/tiny-law-")
 
 
+def test_clusters_are_paginated(clustered: Database, api: TestClient):
+    full = api.get("/v1/clusters").json()
+    assert full["next_cursor"] is None
+    rows, cursor = [], None
+    for _ in range(3):
+        page = api.get("/v1/clusters", params={"limit": 1} | ({"cursor": cursor} if cursor else {})).json()
+        rows, cursor = rows + page["clusters"], page["next_cursor"]
+    assert rows == full["clusters"]
+    assert api.get("/v1/clusters", params={"limit": 1, "cursor": cursor}).json()["clusters"] == []
+
+
 def test_cluster_is_returned_with_its_closest_members(clustered: Database, api: TestClient):
     cluster_id = law_cluster(api)["id"]
     detail = api.get(f"/v1/clusters/{cluster_id}").json()
@@ -108,6 +119,7 @@ def test_invalid_parameters_are_rejected(clustered: Database, api: TestClient, b
         (f"/v1/clusters?space={'0' * 64}", "space_not_found"),
         ("/v1/clusters/7", "cluster_not_found"),
         ("/v1/clusters/7/members", "cluster_not_found"),
+        ("/v1/clusters?cursor=?", "invalid_cursor"),
         ("/v1/clusters/runs?cursor=?", "invalid_cursor"),
         ("/v1/clusters/runs/7", "run_not_found"),
         ("/v1/clusters/runs/7/compare/8", "run_not_found"),

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import event
 
 from app.api.maps.schemas import Map
-from app.api.services.map_body import MapBodies, decompress
+from app.api.services.map_body import decompress
 from catalog.database import Database
 from catalog.maps.runner import MapRunner
 from tests.support import catalog as entries
@@ -82,11 +82,11 @@ def test_missing_map_returns_its_error_code(database: Database, api: TestClient)
 
 
 def test_body_contains_the_arrivals(mapped: Database, api: TestClient):
-    map_cache, bodies = api.app.state.services.map_cache, MapBodies()
-    first = bodies.gzipped(map_cache.view(map_cache.current_version()))
+    map_cache, bodies = api.app.state.services.map_cache, api.app.state.services.map_bodies
+    first = bodies.make(map_cache.current_version()).compressed
     entries.put(mapped, "owner/new", vector(1, 99))
     refresh(api)
-    second = bodies.gzipped(map_cache.view(map_cache.current_version()))
+    second = bodies.make(map_cache.current_version()).compressed
     assert json.loads(gzip.decompress(first))["arrivals"]["repo_ids"] == []
     assert json.loads(gzip.decompress(second))["arrivals"]["repo_ids"] == ["owner/new"]
     assert decompress(second) == gzip.decompress(second)

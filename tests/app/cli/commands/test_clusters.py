@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app import cli
+from app.cli import listing
 from catalog.clusters.repository import runs as cluster_runs
 from catalog.clusters.runner import ClusterRunner
 from catalog.database import Database
@@ -53,6 +54,15 @@ def test_clusters_are_listed(clustered: str):
         "law", "math", "code",
     }  # fmt: skip
     assert "law" in run("clusters", "--api", clustered)
+
+
+def test_clusters_are_listed_up_to_the_limit(clustered: str, monkeypatch: pytest.MonkeyPatch):
+    listed = json.loads(run("clusters", "--api", clustered, "--json"))
+    assert (len(listed["clusters"]), listed["has_more"]) == (3, False)
+    monkeypatch.setattr(listing, "PAGE_SIZE", 2)  # the limit spans pages
+    assert json.loads(run("clusters", "--api", clustered, "--json")) == listed
+    limited = json.loads(run("clusters", "-n", "2", "--api", clustered, "--json"))
+    assert (limited["clusters"], limited["has_more"]) == (listed["clusters"][:2], True)
 
 
 def test_cluster_is_shown(clustered: str):

@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 import pytest
+from sqlalchemy import insert, select
 
 from benchmarks.filling import SPACE, fill
 from catalog.database import Database
@@ -20,9 +23,13 @@ from catalog.errors import DiskFull
 from catalog.index import repository as snapshots
 from catalog.index import training
 from catalog.index.builder import IndexBuilder, as_disk_full
+from catalog.index.follower import IndexFollower
 from catalog.index.loader import IndexLoader
 from catalog.index.mapped_segment import MappedSegment
-from catalog.tables import IndexSnapshot
+from catalog.index.schedule import BuildPolicy
+from catalog.spaces import repository as spaces
+from catalog.tables import IndexSnapshot, Model, Revision, Vector, change_seq
+from catalog.vectors.repository import feed
 from catalog.vectors.repository import stream as vector_stream
 from tests.support import catalog as entries
 from tests.support.index import COUNT, DIMENSION, rebuild
@@ -75,6 +82,52 @@ def log_of(process: subprocess.Popen[str]) -> str:
 
 def opened(builder: IndexBuilder, row: IndexSnapshot) -> MappedSegment:
     return IndexLoader(builder.database, builder.folder).open(row)
+
+
+def test_models_stored_during_a_build_are_in_the_feed_after_it(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with database.transaction() as session:
+        names = [f"a/m{number}" for number in range(4_500)]
+        session.execute(insert(Model), [{"repo_id": name, "owner": "a", "source": "hub"} for name in names])
+        ids = session.scalars(select(Model.id).order_by(Model.id)).all()
+    _store_vectors(database, ids[1_500:])
+    count = vector_stream.count
+
+    def count_and_store(*arguments: Any, **options: Any) -> int:
+        counted = count(*arguments, **options)
+        _store_vectors(database, ids[:1_500])  # older models, which a COPY in the order of ids reads first
+        return counted
+
+    monkeypatch.setattr(vector_stream, "count", count_and_store)
+    IndexBuilder(database, tmp_path, BuildPolicy(1)).build(1, force=True)
+    monkeypatch.undo()
+
+    [row] = rows(database)
+    assert row.vectors == 3_000
+    follower = IndexFollower(database, 3600, tmp_path)
+    follower.sync()
+    try:
+        assert len(follower.index(1, 8)) == 4_500
+    finally:
+        follower.stop()
+
+
+def _store_vectors(database: Database, model_ids: Sequence[int]) -> None:
+    """Store vectors of models that have none, as a reindex does."""
+    rng = np.random.default_rng(model_ids[0])
+    with database.transaction() as session:
+        feed.lock_feed(session)
+        space = spaces.ensure(session, SPACE, 8)
+        revision = {"sha": "a", "current": True, "kind": "lora", "base_repo": "b", "base_sha": "c", "base_evidence": {}}
+        statement = insert(Revision).returning(Revision.id, sort_by_parameter_order=True)
+        revisions = session.scalars(statement, [{"model_id": model_id, **revision} for model_id in model_ids]).all()
+        measured = {"space_id": space.id, "dimension": 8, "norm": 1.0, "no_shift": False}
+        values = [
+            {"model_id": model_id, "revision_id": revision_id, "data": rng.normal(size=8).astype("<f4").tobytes()}
+            for model_id, revision_id in zip(model_ids, revisions, strict=True)
+        ]
+        session.execute(insert(Vector).values(seq=change_seq.next_value(), **measured), values)
 
 
 def test_build_publishes_the_vectors_in_postgres(builder: IndexBuilder, pool: np.ndarray):

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from catalog.maps import runner as map_runner
 from catalog.maps.runner import MapRunner
 from catalog.tables import Map
 from catalog.vectors.repository import feed
+from catalog.vectors.repository import stream as vector_stream
 from tests.support import catalog as entries
 from tests.support.points import grouped_vectors
 
@@ -54,6 +56,29 @@ def test_map_covers_all_changes_so_far(database: Database, rows: np.ndarray, tmp
 
     with database.transaction() as session:
         assert maps.find_newest(session, SPACE_ID).covered_seq == feed.last_seq(session)
+
+
+def test_model_stored_while_the_map_reads_vectors_is_a_change_after_it(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first = entries.put_model(database, "a/first")  # its id precedes those of all others
+    stored = grouped_vectors(25, groups=3)
+    model_ids = {entries.put(database, f"a/m{number}", stored[number]) for number in range(20)}
+    count = vector_stream.count
+
+    def count_and_store(*arguments: Any, **options: Any) -> int:
+        counted = count(*arguments, **options)
+        entries.put(database, "a/first", stored[20])
+        return counted
+
+    monkeypatch.setattr(vector_stream, "count", count_and_store)
+    MapRunner(database, tmp_path).run(SPACE_ID)
+
+    row = newest(database)
+    with database.transaction() as session:
+        later = {change.model_id for change in feed.list_changed_models(session, SPACE_ID, row.covered_seq)}
+    assert set(maps.decode(row).model_ids.tolist()) == model_ids
+    assert later == {first.id}
 
 
 def test_next_map_starts_from_the_previous_one(database: Database, rows: np.ndarray, tmp_path: Path):

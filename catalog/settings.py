@@ -53,12 +53,20 @@ class Settings(BaseSettings):
     layer: int = Field(-1, ge=-1)  # index into the hidden states; -1: after the final norm
     probes: Path | None = None  # a probe set in JSON; None: the default set
     base_aliases: Path | None = None  # JSON object, repo id of a mirror -> original; added to the shipped table
-    base_memory: int = 16 * 2**30  # bytes of base models kept in memory
+    # bytes of base models kept in memory, and so of the largest model; None: a share of the machine's and the device's
+    base_memory: int | None = Field(None, gt=0)
     batch: int = Field(8, ge=1)  # jobs claimed at once, and adapters encoded in one forward pass
 
     base_max_wait: float = 120.0  # seconds that jobs for resident bases may overtake a job
     max_attempts: int = Field(10, ge=1)
     max_worker_deaths: int = Field(2, ge=2)  # worker deaths before a job is quarantined
+    # seconds for one job, or for one group of jobs that are encoded together
+    fetch_deadline: float = Field(21_600.0, gt=0)  # including the download of the base
+    load_deadline: float = Field(1_800.0, gt=0)  # of a base into memory
+    forward_deadline: float = Field(1_800.0, gt=0)
+    train_deadline: float = Field(7_200.0, gt=0)  # the run of a task, without what it fetches and loads
+    select_deadline: float = Field(7_200.0, gt=0)
+    merge_deadline: float = Field(3_600.0, gt=0)
     max_active_jobs: int = Field(10_000, ge=1)  # per API key; all submissions without a key share one quota
     # units of requests a minute per API key, or per address without one (`app.api.rate_limits`); 0: no limit
     rate_limit: int = Field(6_000, ge=0)

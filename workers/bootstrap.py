@@ -11,16 +11,17 @@ from pydantic import SecretStr
 
 from catalog.archives.limits import NO_LIMITS, ArchiveLimits
 from catalog.auth.hub_tokens import TokenBox
-from catalog.database import Database
+from catalog.database import Database, Limits
 from catalog.errors import InvalidInput
 from catalog.jobs.recovery import recover
-from catalog.jobs.repository import queues
+from catalog.jobs.repository import queues, recovery
 from catalog.quarantine.service import check_base
 from catalog.queue import MAINTENANCE_QUEUE
 from catalog.settings import Settings
 from catalog.spaces import repository as spaces
 from catalog.spaces.probes import load_probes
 from catalog.tables import Source
+from workers.bases.memory_limit import MemoryLimit
 from workers.bases.residents import MeasurementSettings, ResidentBases
 from workers.bases.resolver import BaseResolver
 from workers.hub.client import Hub
@@ -40,8 +41,9 @@ from workers.merges.runner import MergeRunner
 from workers.process import scratch
 from workers.process.heartbeat import Heartbeat
 from workers.process.memory import memory_in_use
-from workers.process.orderly_stop import OrderlyStop
+from workers.process.orderly_stop import OrderlyStop, end_process
 from workers.process.retries import RetryPolicy
+from workers.process.stages import Deadlines, RunningStage, Stage, Stages
 from workers.selections.runner import SelectionRunner
 from workers.tasks.runner import TaskRunner
 
@@ -63,8 +65,9 @@ class Runtime:
         self._tokens = TokenBox(conf.token_key, conf.token_max_age)
         self._aliases = _read_aliases(conf.base_aliases)
         self.database = Database(conf.require_database_url())
+        self._heartbeat_database = Database(conf.require_database_url(), Limits(connections=2))
         self.heartbeat = Heartbeat(
-            self.database, conf.device, conf.heartbeat_interval, report=self._report, after=self._recover
+            self._heartbeat_database, conf.device, conf.heartbeat_interval, report=self._report, after=self._recover
         )
         self.indexes = SubprocessRunner(INDEX)
         self.clusters = SubprocessRunner(CLUSTERS)
@@ -81,12 +84,14 @@ class Runtime:
         self.retention = RetentionSweeper(self.database, conf)
         self._pipeline: Pipeline | None = None
         self.orderly_stop = OrderlyStop(self._cancel_all, self.heartbeat.sign_off, self._activity)
+        self._stages = Stages(_deadlines(conf), on_hang=self._end_hung)
 
     def start(self) -> None:
         self.orderly_stop.start()
         if deleted := scratch.delete_abandoned():
             log.info("deleted %s temporary folders of killed workers", deleted)
         self.heartbeat.start()
+        self._stages.start()
         self.crawler.start()
         self.reindexer.start()
         self.file_remover.start()
@@ -99,7 +104,13 @@ class Runtime:
         self.retention.stop()
         for builder in (self.indexes, self.clusters, self.maps):
             builder.stop()
+        self._stages.stop()
         self.heartbeat.stop()
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections to Postgres."""
+        self._heartbeat_database.close()
         self.database.close()
 
     @property
@@ -124,6 +135,18 @@ class Runtime:
         for builder in (self.indexes, self.clusters, self.maps):
             builder.request_stop()
 
+    def _end_hung(self, hung: RunningStage) -> None:
+        """End a process in which a stage does not return: nothing else ends a call into native code."""
+        log.error("ending this worker: the stage %s of the jobs %s hangs", hung.stage, sorted(hung.job_ids))
+        end_process(partial(self._hand_back, hung), status=1)
+
+    def _hand_back(self, hung: RunningStage) -> None:
+        """Requeue all jobs of this worker. Only those of the hung stage count a worker death."""
+        with self._heartbeat_database.transaction() as session:
+            limit = self.settings.max_worker_deaths
+            recovery.count_deaths(session, [self.heartbeat.worker_id()], limit, hung.job_ids)
+        self.heartbeat.sign_off()
+
     def _activity(self) -> str:
         return self._pipeline.activity if self._pipeline else "waiting for its first job"
 
@@ -146,7 +169,9 @@ class Runtime:
 
     def _recover(self) -> None:
         recovered = recover(
-            self.database, requeue_after=self.settings.requeue_after, max_worker_deaths=self.settings.max_worker_deaths
+            self._heartbeat_database,
+            requeue_after=self.settings.requeue_after,
+            max_worker_deaths=self.settings.max_worker_deaths,
         )
         if recovered.released or recovered.quarantined:
             log.warning("requeued jobs %s of dead workers, quarantined %s", recovered.released, recovered.quarantined)
@@ -165,6 +190,7 @@ class Runtime:
             limits=self._limits,
         )
         measurement = self._measurement
+        memory_limit = MemoryLimit.of_worker(conf.base_memory, conf.dtype, conf.device)
         fetcher = Fetcher(
             self.database,
             hub,
@@ -175,17 +201,26 @@ class Runtime:
                 self._pinned,
                 self._base_with_weights,
                 check=partial(check_base, self.database),
+                memory_limit=memory_limit,
             ),
             measurement,
             max_file_bytes=conf.max_file_bytes,
             tokens=self._tokens,
+            memory_limit=memory_limit,
+            stages=self._stages,
         )
-        bases = ResidentBases(self.database, measurement, conf.base_memory, worker_id)
-        retries = RetryPolicy(conf.max_attempts, conf.retry_base, conf.max_worker_deaths)
-        batching = BatchPolicy(size=conf.batch, max_wait=conf.base_max_wait)
+        bases = ResidentBases(self.database, measurement, worker_id, memory_limit, self._stages)
         archive_limits = ArchiveLimits(conf.archive_bytes_per_key, conf.archive_bytes)
-        runners = job_runners(self.database, bases, fetcher, worker_id, archive_limits)
-        return Pipeline(self.database, fetcher, bases, worker_id, runners=runners, batching=batching, retries=retries)
+        return Pipeline(
+            self.database,
+            fetcher,
+            bases,
+            worker_id,
+            runners=job_runners(self.database, bases, fetcher, worker_id, archive_limits),
+            batching=BatchPolicy(size=conf.batch, max_wait=conf.base_max_wait, max_silence=conf.requeue_after),
+            retries=RetryPolicy(conf.max_attempts, conf.retry_base, conf.max_worker_deaths),
+            stages=self._stages,
+        )
 
 
 def job_runners(
@@ -201,6 +236,10 @@ def job_runners(
         Source.SELECTION: SelectionRunner(database, bases, fetcher, worker_id),
         Source.MERGE: MergeRunner(database, bases, fetcher, worker_id, archive_limits=archive_limits),
     }
+
+
+def _deadlines(conf: Settings) -> Deadlines:
+    return Deadlines(**{stage.value: getattr(conf, f"{stage.value}_deadline") for stage in Stage})
 
 
 def _secret(value: SecretStr | None) -> str | None:

@@ -22,7 +22,7 @@ CatalogError
 │   ├── CorruptWeights, NonFiniteWeights, NonFiniteVector
 │   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantizedWeights
 │   ├── MergeIncompatible, NoCandidates
-│   ├── ShapeMismatch, BaseUnresolved, UnsupportedBase, NativeLibraryFailed
+│   ├── ShapeMismatch, BaseUnresolved, UnsupportedBase, ModelTooLarge, NativeLibraryFailed
 │   └── Quarantined, BaseQuarantined, ExamplesDeleted, HubTokenExpired, HubTokenRejected
 ├── Forbidden                       the caller lacks permission
 │   ├── RoleRequired, NotYours, HostNotAllowed, CrossSite
@@ -33,8 +33,8 @@ CatalogError
 │   └── MissingExtra, ServerFailed
 └── Unavailable                     transient; an ingest is retried with backoff
     ├── HubUnavailable, HubRateLimited, HubTokenInvalid, DownloadStopped, DiskFull, OutOfMemory, WorkerLost
-    ├── BaseModelCorrupted, TooManyJobs, RateLimited, TooManyAtOnce, HubTokenUnreadable, EncoderContractMismatch
-    ├── DatabaseUnavailable, IndexNotLoaded, IndexDamaged, SearchBusy, NotRunning
+    ├── DeadlineExceeded, BaseModelCorrupted, TooManyJobs, RateLimited, TooManyAtOnce, HubTokenUnreadable
+    ├── EncoderContractMismatch, DatabaseUnavailable, IndexNotLoaded, IndexDamaged, SearchBusy, NotRunning
     └── DatabaseBusy                a kind of DatabaseUnavailable
 """
 
@@ -42,6 +42,7 @@ from catalog.errors.conditions import (
     BaseModelCorrupted,
     DatabaseBusy,
     DatabaseUnavailable,
+    DeadlineExceeded,
     DiskFull,
     DownloadStopped,
     EncoderContractMismatch,
@@ -78,6 +79,7 @@ from catalog.errors.ingests import (
     InvalidModelConfig,
     MergeIncompatible,
     ModelBlocked,
+    ModelTooLarge,
     NativeLibraryFailed,
     NoCandidates,
     NonFiniteVector,
@@ -196,6 +198,7 @@ __all__ = [
     "CrossSite",
     "DatabaseBusy",
     "DatabaseUnavailable",
+    "DeadlineExceeded",
     "DiskFull",
     "DownloadStopped",
     "EncoderContractMismatch",
@@ -245,6 +248,7 @@ __all__ = [
     "MissingExtra",
     "ModelBlocked",
     "ModelNotFound",
+    "ModelTooLarge",
     "NameTaken",
     "NativeLibraryFailed",
     "NoCandidates",

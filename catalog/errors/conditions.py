@@ -79,6 +79,11 @@ class OutOfMemory(Unavailable):
     title = "Out of memory"
 
 
+class DeadlineExceeded(Unavailable):
+    code = "deadline_exceeded"
+    title = "Deadline exceeded"
+
+
 class WorkerLost(Unavailable):
     code = "worker_lost"
     title = "Worker lost"

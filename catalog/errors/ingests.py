@@ -133,6 +133,12 @@ class UnsupportedBase(Refused):
     title = "Unsupported base model"
 
 
+class ModelTooLarge(Refused):
+    status = 413
+    code = "model_too_large"
+    title = "Model too large for the workers"
+
+
 class NativeLibraryFailed(Refused):
     code = "native_library_failed"
     title = "Native library failed"

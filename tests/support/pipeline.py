@@ -14,6 +14,7 @@ from catalog.jobs.repository import workers
 from catalog.quarantine.service import check_base
 from catalog.spaces.probes import load_probes
 from catalog.tables import Source
+from workers.bases.memory_limit import MemoryLimit
 from workers.bases.residents import MeasurementSettings, ResidentBases
 from workers.bases.resolver import BaseResolver
 from workers.bootstrap import job_runners
@@ -23,6 +24,7 @@ from workers.ingest.fetcher import Fetcher
 from workers.ingest.job_runner import JobRunner
 from workers.ingest.pipeline import Pipeline
 from workers.process.retries import RetryPolicy
+from workers.process.stages import Stages
 
 UNREACHABLE = "http://127.0.0.1:9"  # no server listens on this port
 NO_LIMIT = 10**9
@@ -60,6 +62,7 @@ def assemble(
     runners: Runners = job_runners,
     batching: BatchPolicy | None = None,
     retries: RetryPolicy | None = None,
+    stages: Stages | None = None,
 ) -> Parts:
     """Register a worker and build its pipeline, which downloads to `tmp_path / "downloads"`."""
     with database.transaction() as session:
@@ -68,9 +71,19 @@ def assemble(
     limits = {"max_file_bytes": max_file_bytes, "max_repo_files": max_repo_files}
     hub = Hub(endpoint, hub_token, downloads, timeout=timeout, **limits)
     measurement = measurement or MeasurementSettings(load_probes())
-    resolver = BaseResolver(hub, bases_dir, aliases, check=partial(check_base, database))
-    fetcher = fetcher_class(database, hub, resolver, measurement, max_file_bytes=max_file_bytes, tokens=tokens)
-    bases = ResidentBases(database, measurement, budget, worker_id)
+    memory_limit, stages = MemoryLimit(budget, measurement.dtype), stages or Stages()
+    resolver = BaseResolver(hub, bases_dir, aliases, check=partial(check_base, database), memory_limit=memory_limit)
+    fetcher = fetcher_class(
+        database,
+        hub,
+        resolver,
+        measurement,
+        max_file_bytes=max_file_bytes,
+        tokens=tokens,
+        memory_limit=memory_limit,
+        stages=stages,
+    )
+    bases = ResidentBases(database, measurement, worker_id, memory_limit, stages)
     pipeline = Pipeline(
         database,
         fetcher,
@@ -79,6 +92,7 @@ def assemble(
         runners=runners(database, bases, fetcher, worker_id),
         batching=batching or BatchPolicy(size=4),
         retries=retries or RetryPolicy(3, base=100),
+        stages=stages,
     )
     return Parts(pipeline, fetcher, resolver, bases, measurement, worker_id)
 

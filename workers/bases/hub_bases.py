@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,8 +13,10 @@ from workers.bases.names import Candidate, read_revision
 from workers.finetunes.json_file import read_object
 from workers.finetunes.repo_files import ADAPTER_CONFIG, MAX_DESCRIPTION_BYTES, Choice
 from workers.hub.client import FetchOptions, Hub, RepoSnapshot
+from workers.process.keyed_locks import KeyedLocks
 
 COMMIT_CACHE_SECONDS = 60.0  # a batch of jobs requests the commit of its base once
+MAX_CACHED_COMMITS = 64  # each with a listing of up to `max_repo_files` files
 
 NOT_THERE = (RevisionNotFound, RepoNotFound)  # a revision of a repo that was found; some mirrors answer with the latter
 # the file that names the base of an adapter or a full model, and its key there
@@ -48,7 +51,8 @@ class HubBases:
     def __init__(self, hub: Hub, pinned_commit: PinnedCommit) -> None:
         self._hub = hub
         self.pinned_commit = pinned_commit
-        self._commits: dict[tuple[str, str | None], tuple[float, RepoSnapshot]] = {}
+        self._commits: OrderedDict[tuple[str, str | None], tuple[float, RepoSnapshot]] = OrderedDict()
+        self._locks = KeyedLocks()
 
     def locate(self, candidate: Candidate, job_hub: Hub | None, newest: bool) -> HubBase:
         """A candidate at its revision, or else at its pinned commit, or at its newest one. The job's own Hub is asked
@@ -98,11 +102,15 @@ class HubBases:
             return newest_snapshot
 
     def _commit(self, repo: str, revision: str | None = None) -> RepoSnapshot:
-        requested_at, snapshot = self._commits.get((repo, revision), (0.0, None))
-        if snapshot is None or time.monotonic() - requested_at > COMMIT_CACHE_SECONDS:
-            snapshot = self._hub.resolve(repo, revision)
-            self._commits[repo, revision] = (time.monotonic(), snapshot)
-        return snapshot
+        key = (repo, revision)
+        with self._locks.hold(key):
+            requested_at, snapshot = self._commits.get(key, (0.0, None))
+            if snapshot is None or time.monotonic() - requested_at > COMMIT_CACHE_SECONDS:
+                snapshot = self._hub.resolve(repo, revision)
+                self._commits[key] = (time.monotonic(), snapshot)
+                while len(self._commits) > MAX_CACHED_COMMITS:
+                    self._commits.popitem(last=False)
+            return snapshot
 
 
 def bases_of(hub: Hub, snapshot: RepoSnapshot, options: FetchOptions) -> Sequence[str]:

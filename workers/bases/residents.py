@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-import torch
-
 from catalog.database import Database
 from catalog.errors import DatabaseUnavailable
 from catalog.jobs.repository import workers
@@ -22,11 +20,13 @@ from catalog.spaces.probes import ProbeSet
 from catalog.spaces.repository import BaseMeasurement
 from catalog.tables import BaseProof
 from workers.bases.blame import reading_base
+from workers.bases.memory_limit import NO_LIMIT, MemoryLimit
 from workers.bases.resolver import ResolvedBase
 from workers.encoding.encoder import Encoder, feature_space
 from workers.encoding.features import find_feature
 from workers.encoding.resident_base import ResidentBase
 from workers.finetunes.shape_fit import weight_shapes
+from workers.process.stages import Stage, Stages
 
 log = logging.getLogger(__name__)
 
@@ -75,13 +75,21 @@ class Resident:
 
 
 class ResidentBases:
-    """The most recently used bases of a worker, as many as fit into `budget` bytes and at least one."""
+    """The most recently used bases of a worker, as many as fit into the memory `limit`."""
 
-    def __init__(self, database: Database, measurement: MeasurementSettings, budget: int, worker_id: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        measurement: MeasurementSettings,
+        worker_id: int,
+        limit: MemoryLimit = NO_LIMIT,
+        stages: Stages | None = None,
+    ) -> None:
         self.measurement = measurement
         self._database = database
-        self._budget = budget
         self._worker_id = worker_id
+        self._limit = limit
+        self._stages = stages or Stages()
         self._resident: OrderedDict[tuple[str, str], Resident] = OrderedDict()
 
     @property
@@ -98,17 +106,19 @@ class ResidentBases:
         return (base.repo, base.sha) in self._resident
 
     def get(self, base: ResolvedBase) -> Resident:
-        """The resident base, which is loaded if it is not in memory. Raises what `ResidentBase.load` and
-        `Encoder` raise.
+        """The resident base, which is loaded if it is not in memory. Raises `ModelTooLarge`, `DeadlineExceeded`, and
+        what `ResidentBase.load` and `Encoder` raise.
         """
         key = (base.repo, base.sha)
         if key in self._resident and self._resident[key].encoder.corrupted:
             log.warning("the base %s was modified by an adapter: loading it again", base.repo)
             del self._resident[key]
         if key not in self._resident:
-            with self._noted_loading(base):
-                self._evict_for(self._bytes_of(base))
-                log.info("loading %s@%s", base.repo, base.sha[:12])
+            shapes = weight_shapes(base.folder)
+            self._limit.check(shapes, base.repo)
+            self._evict_for(self._limit.required(shapes))
+            log.info("loading %s@%s", base.repo, base.sha[:12])
+            with self._noted_loading(base), self._stages.run(Stage.LOAD):
                 self._resident[key] = self._load(base)
         self._resident.move_to_end(key)
         return self._resident[key]
@@ -162,12 +172,8 @@ class ResidentBases:
                 )
         return measurements
 
-    def _bytes_of(self, base: ResolvedBase) -> int:
-        """Bytes of the base's weights in the measurement's dtype."""
-        weights = weight_shapes(base.folder).values()
-        return sum(math.prod(shape) for shape in weights) * getattr(torch, self.measurement.dtype).itemsize
-
     def _evict_for(self, nbytes: int) -> None:
-        while self._resident and sum(resident.nbytes for resident in self._resident.values()) + nbytes > self._budget:
+        budget = self._limit.budget - nbytes
+        while self._resident and sum(resident.nbytes for resident in self._resident.values()) > budget:
             (repo, _), _ = self._resident.popitem(last=False)
             log.info("evicting %s", repo)

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import json
-import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from catalog.errors import BaseUnresolved, FolderUnreadable, Refused, ShapeMismatch, UnsupportedBase
+from catalog.errors import (
+    BaseUnresolved,
+    ModelTooLarge,
+    Refused,
+    ShapeMismatch,
+    UnsupportedBase,
+)
 from catalog.spaces.contract import Space
 from workers.bases.aliases import AliasTable
 from workers.bases.blame import NOT_TRIED_ELSEWHERE, reading_base
+from workers.bases.content_hashes import ContentHashes
 from workers.bases.hub_bases import HubBase, HubBases, PinnedCommit, bases_of
 from workers.bases.lineage import Lineage
+from workers.bases.memory_limit import NO_LIMIT, MemoryLimit
 from workers.bases.mirrors import is_conversion, is_copy, weights_hash
 from workers.bases.names import MAX_CLAIM_CHARACTERS, Candidate, read_claim, read_revision
 from workers.finetunes.card import bases_in_card
-from workers.finetunes.content import content_sha
 from workers.finetunes.model_config import refuse_quantized
 from workers.finetunes.shape_fit import Fit, Shape, compare, weight_shapes
-from workers.hub.client import DEFAULT_OPTIONS, FetchOptions, Hub, read_base_config
+from workers.hub.client import DEFAULT_OPTIONS, FetchOptions, Hub, RepoSnapshot, read_base_config
+from workers.hub.rate_limits import raise_if_stopped
 from workers.hub.remote_headers import remote_shapes
+from workers.process.keyed_locks import KeyedLocks
 
 MAX_FOLLOWED = 8  # mirrors whose originals are followed for one fine-tune
 
@@ -104,7 +110,8 @@ class BaseResolver:
     `pinned_commit` returns the commit at which a base of the Hub is used (None: its newest), so that models that
     arrive after a new commit of their base stay comparable with earlier ones. `find_by_weights` returns the repo of
     a base that is in use and has these weights (`weights_hash`). `check` raises `BaseQuarantined` for the repo and
-    commit of a base that must not be read.
+    commit of a base that must not be read. A base that exceeds `memory_limit` is refused by its headers. Thread-safe:
+    while one base is downloaded, others are resolved.
     """
 
     def __init__(
@@ -115,12 +122,16 @@ class BaseResolver:
         pinned_commit: PinnedCommit = lambda _: None,
         find_by_weights: Callable[[str], str | None] = lambda _: None,
         check: Callable[[str, str], None] = lambda _repo, _sha: None,
+        memory_limit: MemoryLimit = NO_LIMIT,
     ) -> None:
         self._hub_bases = HubBases(hub, pinned_commit)
         self._bases_dir = bases_dir
         self._aliases = AliasTable(aliases or {})
         self._find_by_weights = find_by_weights
         self._check = check
+        self._memory_limit = memory_limit
+        self._content_hashes = ContentHashes(bases_dir / ".content")
+        self._locks = KeyedLocks()
 
     def resolve(
         self,
@@ -142,8 +153,9 @@ class BaseResolver:
         fine-tune's own repo, which is not its base. `options` are those of downloads. `job_hub` is the Hub with the
         job's token, for bases that this resolver's Hub may not read.
 
-        Raises `ShapeMismatch` (found, but does not fit), `UnsupportedBase` (found, but quantized) and `BaseUnresolved`,
-        each with the candidates and the reasons; transient errors (`Unavailable`) are raised unchanged.
+        Raises `ModelTooLarge` (found, but needs too much memory), `ShapeMismatch` (found, but does not fit),
+        `UnsupportedBase` (found, but quantized) and `BaseUnresolved`, each with the candidates and the reasons;
+        transient errors (`Unavailable`) are raised unchanged.
         """
         search = _Search(shapes, options, job_hub, newest=newest)
         base = self._by_claims(claims, revision, own_repo, search) or self._by_shapes(search)
@@ -207,7 +219,7 @@ class BaseResolver:
         if not (folder / "config.json").is_file():
             return None
         try:
-            sha = self._content_sha(folder)
+            sha = self._content_hashes.find(folder)
             self._check(candidate.repo, sha)
             with reading_base(candidate.repo, sha):
                 _refuse_quantized(read_base_config(folder, candidate.repo), candidate.repo)
@@ -236,9 +248,9 @@ class BaseResolver:
                 if base := self._original_of(located, candidate, search):
                     return base
                 _refuse_quantized(hub.base_config(snapshot, search.options), snapshot.repo_id)
-                if search.shapes:  # compares headers before the weights are downloaded
-                    _check_fit(compare(search.shapes, remote_shapes(hub, snapshot, search.options)), snapshot.repo_id)
-                folder = hub.fetch_base(snapshot, search.options)
+                # otherwise each adapter of a new base would download it
+                with self._locks.hold((snapshot.repo_id, snapshot.sha), lambda: raise_if_stopped(search.options.stop)):
+                    folder = self._fetch(hub, snapshot, search)
                 base = self._accepted(candidate, "hub", snapshot.repo_id, snapshot.sha, folder, search)
         except NOT_TRIED_ELSEWHERE:
             raise
@@ -252,13 +264,23 @@ class BaseResolver:
             evidence["revision"] = candidate.revision
         return replace(base, evidence=evidence, at_revision=located.at_revision, notes=located.notes)
 
+    def _fetch(self, hub: Hub, snapshot: RepoSnapshot, search: _Search) -> Path:
+        """Download a base, if its headers say that it fits the fine-tune and the memory."""
+        shapes = remote_shapes(hub, snapshot, search.options)
+        if search.shapes:
+            _check_fit(compare(search.shapes, shapes), snapshot.repo_id)
+        self._memory_limit.check(shapes, snapshot.repo_id)
+        return hub.fetch_base(snapshot, search.options)
+
     def _accepted(
         self, candidate: Candidate, location: str, repo: str, sha: str, folder: Path, search: _Search
     ) -> ResolvedBase:
-        """The resolved base with its evidence. Raises `ShapeMismatch`."""
-        fit = _fit(search.shapes, folder)
+        """The resolved base with its evidence. Raises `ShapeMismatch` and `ModelTooLarge`."""
+        shapes = weight_shapes(folder)
+        fit = compare(search.shapes, shapes) if search.shapes else None
         if fit:
             _check_fit(fit, repo)
+        self._memory_limit.check(shapes, repo)
         matched = {"matched": fit.matched} if fit else {}
         used = {"candidate": candidate.repo, "source": candidate.source, "outcome": f"found ({location})"}
         tried = [*search.tried, used]
@@ -348,23 +370,6 @@ class BaseResolver:
         search.private = search.private or located.private
         return located
 
-    def _content_sha(self, folder: Path) -> str:
-        """The folder's content sha256, cached in `bases_dir` until a file's size or modification time changes."""
-        try:
-            state = sorted([path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in folder.iterdir())
-        except OSError as error:
-            raise FolderUnreadable(f"{folder} cannot be read: {error.strerror or error}.") from error
-        cache_file = self._bases_dir / ".content" / f"{folder.parent.name}--{folder.name}.json"
-        try:
-            cached = json.loads(cache_file.read_text(encoding="utf-8"))
-            if cached["files"] == state:
-                return cached["sha256"]
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # no cache entry, or a damaged one
-        sha = content_sha(folder)
-        _write_cache_file(cache_file, {"files": state, "sha256": sha})
-        return sha
-
 
 def _fit(shapes: Mapping[str, Shape] | None, folder: Path) -> Fit | None:
     return compare(shapes, weight_shapes(folder)) if shapes else None
@@ -394,7 +399,7 @@ def _as_json(claim: Claim) -> str | list[str] | None:
 
 def _failure(search: _Search) -> Refused:
     reasons = "; ".join(_reason(**tried) for tried in search.tried)
-    for kind in (ShapeMismatch, UnsupportedBase):
+    for kind in (ModelTooLarge, ShapeMismatch, UnsupportedBase):
         if any(isinstance(refusal, kind) for refusal in search.refusals):
             return kind(f"No base can be used. Tried: {reasons}. {_ADVICE}")
     return BaseUnresolved(f"The base model cannot be found. Tried: {reasons}. {_ADVICE}")
@@ -406,13 +411,3 @@ def _reason(candidate: str, source: str, outcome: str) -> str:
         return f"{claimant} {outcome}"
     outcome = outcome.rstrip(".")
     return f"{claimant}: {outcome if outcome.startswith(candidate) else f'{candidate} {outcome}'}"
-
-
-def _write_cache_file(cache_file: Path, content: dict[str, Any]) -> None:
-    temporary = cache_file.with_name(f"{cache_file.name}.{os.getpid()}.{time.monotonic_ns()}")
-    try:
-        cache_file.parent.mkdir(exist_ok=True)
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        temporary.replace(cache_file)
-    except OSError:
-        pass  # bases_dir may be read-only; the hash is then computed each time

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from catalog.database import Database
-from catalog.jobs.repository import claims
+from catalog.jobs.repository import claims, workers
 from catalog.tables import Job
 from workers.bases.residents import ResidentBases
 
@@ -18,6 +18,9 @@ class BatchPolicy:
     size: int = 8  # jobs in one claim
     max_duration: float = 60.0  # of one `Pipeline.ingest`; then the worker reads its other messages
     max_wait: float = 120.0  # after which a job is no longer passed over for jobs whose base is in memory
+    max_silence: float | None = None  # since the worker's own last heartbeat, after which it claims nothing
+    patience: float = 10.0  # that a batch waits for a fetch; slower ones come with a later batch
+    max_overtime: float = 300.0  # of `Pipeline.ingest` for slow fetches; then their jobs are requeued
 
 
 class Claimer:
@@ -40,6 +43,11 @@ class Claimer:
         self._stopping = stopping
         self._postponed: int | None = None  # an exclusive job that was next while the worker had other jobs
 
+    @property
+    def exclusive_waits(self) -> bool:
+        """Whether an exclusive job was next at the last claim, which did not allow it."""
+        return self._postponed is not None
+
     def claim(self, *, allow_exclusive: bool) -> list[Job]:
         """Claim a batch, or an exclusive job if it is next and allowed. If it is next but not allowed, claim nothing;
         the next call that allows it will claim it.
@@ -55,6 +63,8 @@ class Claimer:
                         self._postponed = due.job_id
                         return []
                     job_id = due.job_id
-                if jobs := claims.claim(session, job_id, self._worker_id, self._batching.size):
+                silence = self._batching.max_silence
+                jobs = claims.claim(session, job_id, self._worker_id, self._batching.size, max_silence=silence)
+                if jobs or not (silence is None or workers.is_beating(session, self._worker_id, silence)):
                     return jobs
         return []

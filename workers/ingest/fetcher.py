@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +19,8 @@ from catalog.jobs.admission import Admission, Visibility, admit
 from catalog.jobs.repository import attempts
 from catalog.models.repository import models
 from catalog.models.repository.models import Metadata
-from catalog.tables import Job, JobState, Model, Source
+from catalog.tables import Job, JobState, Model, Revision, Source
+from workers.bases.memory_limit import NO_LIMIT, MemoryLimit
 from workers.bases.residents import MeasurementSettings
 from workers.bases.resolver import BaseResolver, Claims, ResolvedBase
 from workers.finetunes.card import words_of_card
@@ -31,6 +31,7 @@ from workers.hub.rate_limits import Stop
 from workers.hub.remote_headers import screen
 from workers.process.cancellation import is_cancelled, raise_if_cancelled
 from workers.process.file_locks import FileLocks
+from workers.process.stages import Stage, Stages
 
 SUBMITTED = "submitted"  # the source of the claim of a submission
 FETCH_SHARE = 0.5  # of a job's progress
@@ -63,6 +64,8 @@ class Fetcher:
         *,
         max_file_bytes: int,
         tokens: TokenBox | None = None,
+        memory_limit: MemoryLimit = NO_LIMIT,
+        stages: Stages | None = None,
     ) -> None:
         self._database = database
         self._hub = hub
@@ -70,7 +73,8 @@ class Fetcher:
         self._measurement = measurement
         self._max_file_bytes = max_file_bytes
         self._tokens = tokens or TokenBox()
-        self._resolving = threading.Lock()
+        self._memory_limit = memory_limit
+        self._stages = stages or Stages()
 
     def fetch(self, job: Job, worker_id: int, stop: Stop | None = None) -> Fetched | None:
         """Fetch the fine-tune of a job. Returns None if there is nothing to measure: then the job has ended
@@ -92,6 +96,7 @@ class Fetcher:
         if not self._admit(job, worker_id, sha).proceeds:
             return None
         finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
+        self._memory_limit.check(finetune.shapes, job.model.repo_id)
         base = self._resolve(finetune, sha, options, job)
         return Fetched(job, sha, finetune, base, None, words_of_card(folder / "README.md"), locks=locks)
 
@@ -106,6 +111,7 @@ class Fetcher:
             return None
         # configs and safetensors headers are checked before the weights are downloaded
         screened = screen(hub, snapshot, options)
+        self._memory_limit.check(screened.shapes, snapshot.repo_id)
         screened = replace(screened, card_bases=snapshot.card_bases or screened.card_bases)
         base = self._resolve(screened, snapshot.sha, options, admission.job, job_hub)
         if visibility is Visibility.UNDECIDED and base.public:
@@ -141,16 +147,15 @@ class Fetcher:
         self, finetune: FineTune, sha: str, options: FetchOptions, job: Job, job_hub: Hub | None = None
     ) -> ResolvedBase:
         claims = self._base_claims(job, sha, finetune)
-        with self._resolving:  # otherwise each adapter of a new base would download it
-            base = self._resolver.resolve(
-                claims,
-                revision=finetune.declared_revision,
-                own_repo=job.model.repo_id,
-                shapes=finetune.shapes,
-                options=options,
-                job_hub=job_hub,
-                newest=job.remeasures,
-            )
+        base = self._resolver.resolve(
+            claims,
+            revision=finetune.declared_revision,
+            own_repo=job.model.repo_id,
+            shapes=finetune.shapes,
+            options=options,
+            job_hub=job_hub,
+            newest=job.remeasures,
+        )
         if job.requested_base is None or base.evidence.get("claim") == SUBMITTED:
             return base
         note = f"The submission names the base {job.requested_base}, which could not be used (see what was tried)."
@@ -176,7 +181,7 @@ class Fetcher:
         """Resolve a base at the commit that indexed models were measured at. Raises `BaseUnresolved` if it is at
         another commit now, and what the resolver raises.
         """
-        with self._resolving:
+        with self._stages.run(Stage.FETCH):
             options = FetchOptions(stop=is_cancelled)
             base = self._resolver.resolve({"declared": repo}, revision=sha, options=options)
         if (base.repo, base.sha) != (repo, sha):
@@ -194,17 +199,20 @@ class Fetcher:
         revision = model.revision
         if revision is None:
             raise RevisionNotFound(f"{model.repo_id} has no indexed revision.")
-        if model.source == Source.FOLDER:
-            folder = Path(model.folder or "")
-        else:
-            snapshot = self._hub.resolve(model.repo_id, revision.sha)
-            if public and not snapshot.public:
-                raise MergeIncompatible(
-                    f"{model.repo_id} is gated or private on the Hub, and only this server's own token can read it. "
-                    "Merge it on a machine with your own access to it."
-                )
-            folder = self._hub.fetch_finetune(snapshot, FetchOptions(stop=is_cancelled, locks=locks))
+        with self._stages.run(Stage.FETCH):
+            folder = self._current_folder(model, revision, locks, public=public)
         return read_finetune(folder, max_file_bytes=self._max_file_bytes)
+
+    def _current_folder(self, model: Model, revision: Revision, locks: FileLocks, *, public: bool) -> Path:
+        if model.source == Source.FOLDER:
+            return Path(model.folder or "")
+        snapshot = self._hub.resolve(model.repo_id, revision.sha)
+        if public and not snapshot.public:
+            raise MergeIncompatible(
+                f"{model.repo_id} is gated or private on the Hub, and only this server's own token can read it. "
+                "Merge it on a machine with your own access to it."
+            )
+        return self._hub.fetch_finetune(snapshot, FetchOptions(stop=is_cancelled, locks=locks))
 
     def _local_folder(self, job: Job) -> Path:
         """The folder of the fine-tune within the folder of a job, with all file sizes checked."""

@@ -13,6 +13,7 @@ from catalog.jobs.repository import attempts
 from catalog.tables import Job, JobState
 from workers.bases.residents import ResidentBases
 from workers.ingest.fetcher import Fetcher
+from workers.process.stages import Stage
 
 MIN_PROGRESS_STEP = 0.02  # smaller steps of progress are not stored
 
@@ -39,6 +40,7 @@ class JobRunner(ABC):
     """Runs the jobs of one source, one at a time, on the bases in memory."""
 
     title: ClassVar[str]  # what such a job does, shown as the worker's activity
+    stage: ClassVar[Stage]  # whose deadline its run has
 
     database: Database
     bases: ResidentBases

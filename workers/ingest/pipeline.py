@@ -7,8 +7,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,7 +15,15 @@ from sqlalchemy.orm import Session
 
 from catalog.blocks import repository as blocks
 from catalog.database import Database
-from catalog.errors import CatalogError, DatabaseUnavailable, HubRateLimited, HubTokenInvalid, ModelBlocked, ReaderEnded
+from catalog.errors import (
+    CatalogError,
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    HubRateLimited,
+    HubTokenInvalid,
+    ModelBlocked,
+    ReaderEnded,
+)
 from catalog.jobs.repository import attempts, claims, recovery
 from catalog.jobs.submissions import follow_up
 from catalog.models.repository import models, revisions
@@ -30,41 +37,22 @@ from catalog.vectors.repository import feed
 from workers.bases.residents import Resident, ResidentBases
 from workers.bases.resolver import ResolvedBase
 from workers.encoding.encoder import Encoding
-from workers.finetunes.reading import FineTune
 from workers.ingest.claimer import BatchPolicy, Claimer
-from workers.ingest.fetcher import FETCH_SHARE, Fetched, Fetcher
+from workers.ingest.fetcher import FETCH_SHARE, Fetcher
+from workers.ingest.fetches import ClaimedJob, Fetches
 from workers.ingest.job_runner import JobRunner
 from workers.ingest.reader_ends import count_reader_end
 from workers.ingest.storing import EncodingWriter
-from workers.process.cancellation import Cancelled, cancel_scope
+from workers.process.cancellation import Cancelled, cancel_scope, is_cancelled
 from workers.process.claim_monitor import Claim, ClaimMonitor
+from workers.process.memory import clear_frames, free_memory
 from workers.process.retries import RetryPolicy, as_catalog_error, failures_before, retry_while_database_down
+from workers.process.stages import Stage, Stages
 
 IDLE = "waiting for a job"
-CLAIM_POLL_INTERVAL = 0.2  # seconds between checks whether the claim of a downloading job is lost
 ENDS_PROCESS = (KeyboardInterrupt, SystemExit)  # these end the process and say nothing about a job
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ClaimedJob:
-    """A fetched job, and this worker's claim to it."""
-
-    claim: Claim
-    fetched: Fetched
-
-    @property
-    def job(self) -> Job:
-        return self.fetched.job
-
-    @property
-    def base(self) -> ResolvedBase:
-        return self.fetched.base
-
-    @property
-    def finetune(self) -> FineTune:
-        return self.fetched.finetune
 
 
 @dataclass(frozen=True)
@@ -78,14 +66,23 @@ class ExclusiveRun:
 
 @dataclass(frozen=True)
 class Batch:
-    """The jobs of one claim: `size` were claimed, of which `fetched` are to be encoded. Nothing else runs during an
-    `exclusive` batch, which has a single job; if the source of the job has a runner, `run` is set.
+    """What a worker does next: `size` jobs were claimed, and `fetched` are to be encoded, which may be of an earlier
+    claim. Nothing else runs during an `exclusive` batch, which has a single job; if the source of the job has a runner,
+    `run` is set.
     """
 
     size: int
     exclusive: bool
     fetched: list[ClaimedJob]
     run: ExclusiveRun | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.size and not self.fetched
+
+    def release(self) -> None:
+        for claimed in self.fetched:
+            claimed.fetched.locks.release()
 
 
 EMPTY_BATCH = Batch(0, False, [])
@@ -94,7 +91,8 @@ EMPTY_BATCH = Batch(0, False, [])
 class Pipeline:
     """Runs a worker's jobs. The next batch is fetched while the current one is encoded. Not thread-safe, except `stop`.
 
-    A job whose source is among the `runners` is run exclusively by its runner; all other jobs are fetched and encoded.
+    A batch does not wait for jobs whose download is slow: they are encoded with a later one. A job whose source is
+    among the `runners` is run exclusively by its runner; all other jobs are fetched and encoded.
     """
 
     def __init__(
@@ -107,6 +105,7 @@ class Pipeline:
         runners: Mapping[Source, JobRunner],
         batching: BatchPolicy,
         retries: RetryPolicy,
+        stages: Stages | None = None,
     ) -> None:
         self._runners = runners
         self._database = database
@@ -115,10 +114,12 @@ class Pipeline:
         self._worker_id = worker_id
         self._batching = batching
         self._retries = retries
+        self._stages = stages or Stages()
         self._writer = EncodingWriter()
         self._claim_monitor = ClaimMonitor(database, worker_id)
         self._stopping = False
         self._claimer = Claimer(database, bases, worker_id, batching, lambda: self._stopping)
+        self._fetches = Fetches(self._fetch, batching.size)
         self.activity = IDLE  # what the worker does now, sent with its heartbeat
 
     @property
@@ -128,7 +129,8 @@ class Pipeline:
 
     def ingest(self, job_id: int) -> int:
         """Handle the notification of a job: run due jobs, batch by batch, until none is left or `max_duration` seconds
-        have passed. Returns how many jobs were claimed; 0 if another worker has already claimed the job.
+        have passed, or `max_overtime` more if downloads are running. Returns how many jobs were claimed; 0 if another
+        worker has already claimed the job.
         """
         with self._database.transaction() as session:
             self._count_deaths(session)  # of jobs that an interrupted earlier call has left behind
@@ -154,13 +156,13 @@ class Pipeline:
 
     def _run_batches(self) -> int:
         """Run batches until none is due or the time is up. Returns how many jobs were claimed."""
-        deadline, total = time.monotonic() + self._batching.max_duration, 0
-        with ThreadPoolExecutor(1, "prefetch") as prefetcher, self._claim_monitor:
+        started, total = time.monotonic(), 0
+        with self._fetches, ThreadPoolExecutor(1, "prefetch") as prefetcher, self._claim_monitor:
             try:
                 batch = self._claim_batch(allow_exclusive=True)
-                while batch.size:
+                while not batch.is_empty or self._fetches.pending:
                     total += batch.size
-                    is_last = self._stopping or time.monotonic() > deadline
+                    is_last = self._is_last(started)
                     prefetch = not is_last and not batch.exclusive
                     next_batch = prefetcher.submit(self._claim_batch, allow_exclusive=False) if prefetch else None
                     try:
@@ -168,33 +170,44 @@ class Pipeline:
                         if batch.run:
                             self._run_exclusive(batch.run)
                     finally:
-                        for claimed in batch.fetched:
-                            claimed.fetched.locks.release()
+                        batch.release()
+                    if is_last:
+                        break
                     batch = next_batch.result() if next_batch else EMPTY_BATCH
-                    if not batch.size and not is_last:  # the next job may be an exclusive one
+                    if batch.is_empty:
+                        if self._claimer.exclusive_waits:  # for nothing but slow downloads, which are resumed later
+                            self._requeue_fetching()
                         batch = self._claim_batch(allow_exclusive=True)
+                self._requeue_fetching()
             finally:
                 self.activity = IDLE
         return total
 
+    def _is_last(self, started: float) -> bool:
+        """Whether the time is up for the worker to read its other messages."""
+        overtime = self._batching.max_overtime if self._fetches.pending else 0.0
+        return self._stopping or time.monotonic() > started + self._batching.max_duration + overtime
+
+    def _requeue_fetching(self) -> None:
+        """Return the jobs with slow downloads to the queue. Their next attempt resumes the downloads."""
+        jobs = self._fetches.abandon()
+        if jobs and not self._stopping:  # of a worker that stops, all jobs are released
+            with self._database.transaction() as session:
+                claims.requeue(session, [job.id for job in jobs], self._worker_id)
+
     def _claim_batch(self, *, allow_exclusive: bool) -> Batch:
-        """Claim and fetch a batch. An exclusive job is allowed only if the worker has no other jobs."""
-        jobs = self._claimer.claim(allow_exclusive=allow_exclusive)
-        if jobs and allow_exclusive:  # nothing else is running
-            self.activity = f"fetching {len(jobs)}"
+        """Claim a batch, and take what is fetched. An exclusive job is allowed only if the worker has no other jobs."""
+        alone = allow_exclusive and not self._fetches.pending
+        jobs = [] if self._fetches.is_full else self._claimer.claim(allow_exclusive=alone)
+        if allow_exclusive and (jobs or self._fetches.pending):  # nothing else is running
+            self.activity = f"fetching {len(jobs)}" if jobs else "waiting for downloads"
         job_claims = [self._claim_monitor.track(job.id) for job in jobs]
         if jobs and (runner := self._runners.get(Source(jobs[0].model.source))):
             return Batch(1, True, [], ExclusiveRun(runner, jobs[0], job_claims[0]))
         is_suspect = any(job.worker_deaths for job in jobs)
-        return Batch(len(jobs), is_suspect, self._fetch_all(jobs, job_claims))
-
-    def _fetch_all(self, jobs: Sequence[Job], job_claims: Sequence[Claim]) -> list[ClaimedJob]:
-        """Fetch jobs in parallel. Jobs that failed, ended or were lost are left out."""
-        pool = ThreadPoolExecutor(self._batching.size, "fetch")
-        futures = [pool.submit(self._fetch, job, claim) for job, claim in zip(jobs, job_claims, strict=True)]
-        pool.shutdown(wait=False)  # do not wait for downloads of lost jobs
-        results = [_result_unless_lost(future, claim) for future, claim in zip(futures, job_claims, strict=True)]
-        return [fetched for fetched in results if fetched is not None]
+        self._fetches.start(jobs, job_claims)
+        fetched = self._fetches.take(math.inf if is_suspect else self._batching.patience)
+        return Batch(len(jobs), is_suspect, fetched)
 
     def _encode_all(self, batch: Sequence[ClaimedJob]) -> None:
         """Encode a batch, grouped by base."""
@@ -238,8 +251,8 @@ class Pipeline:
 
     def _fetch(self, job: Job, claim: Claim) -> ClaimedJob | None:
         try:
-            with cancel_scope(lambda: claim.lost):
-                fetched = self._fetcher.fetch(job, self._worker_id, stop=lambda: claim.lost)
+            with cancel_scope(lambda: claim.lost), self._stages.run(Stage.FETCH, [job.id]):
+                fetched = self._fetcher.fetch(job, self._worker_id, stop=is_cancelled)
             return ClaimedJob(claim, fetched) if fetched else None
         except BaseException as error:  # native code may raise a bare BaseException; signals do not reach this thread
             if not claim.lost:  # a lost job may have been claimed again, and then another thread handles it
@@ -247,29 +260,63 @@ class Pipeline:
             return None
 
     def _encode(self, base: ResolvedBase, group: Sequence[ClaimedJob]) -> None:
-        """Encode jobs of one base in one call, and store the results."""
-        if self._stopping:
+        """Encode jobs of one base in one call, and store the results. A group that fails for a reason that may be one
+        of its jobs', or its size, is encoded in halves.
+        """
+        if self._stopping or not (group := self._still_claimed(group)):
             return
         self.activity = f"encoding {len(group)} on {base.repo}"
+        resident, results = None, None
         try:
-            with self._database.transaction() as session:
-                job_ids = [claimed.job.id for claimed in group]
-                still_claimed = attempts.update_progress(
-                    session, job_ids, self._worker_id, JobState.ENCODING, FETCH_SHARE
-                )
-            group = [claimed for claimed in group if claimed.job.id in still_claimed]
-            if not group:
-                return
-            resident = self._bases.get(base)
-            with cancel_scope(lambda: all(claimed.claim.lost for claimed in group)):
+            with (
+                cancel_scope(lambda: all(claimed.claim.lost for claimed in group)),
+                self._stages.run(Stage.FORWARD, [claimed.job.id for claimed in group]),
+            ):
+                resident = self._bases.get(base)
                 results = resident.encoder.encode([claimed.finetune for claimed in group])
         except Cancelled:
             return
         except ENDS_PROCESS:
             raise
         except BaseException as error:
-            self._encode_singly(base, group, error)
+            is_divisible = len(group) > 1 and resident is not None
+            if is_divisible and (isinstance(error, DeadlineExceeded) or not isinstance(error, CatalogError)):
+                log.error("%s jobs could not be encoded together; encoding them in halves", len(group), exc_info=error)
+                clear_frames(error)
+            else:
+                is_divisible = False
+                for claimed in group:
+                    self._store_failure(claimed.job, error)
+        if resident is not None and results is not None:
+            self._store_results(base, resident, group, results)
             return
+        free_memory()  # here and not in the `except` block, in which the failed forward pass is alive
+        if is_divisible:
+            middle = len(group) // 2
+            for half in (group[:middle], group[middle:]):
+                self._encode(base, half)
+
+    def _still_claimed(self, group: Sequence[ClaimedJob]) -> Sequence[ClaimedJob]:
+        """The jobs that this worker still has, which are being encoded from now on."""
+        job_ids = [claimed.job.id for claimed in group]
+        try:
+            with self._database.transaction() as session:
+                claimed_ids = attempts.update_progress(
+                    session, job_ids, self._worker_id, JobState.ENCODING, FETCH_SHARE
+                )
+        except Exception as error:
+            for claimed in group:
+                self._store_failure(claimed.job, error)
+            return []
+        return [claimed for claimed in group if claimed.job.id in claimed_ids]
+
+    def _store_results(
+        self,
+        base: ResolvedBase,
+        resident: Resident,
+        group: Sequence[ClaimedJob],
+        results: Sequence[Encoding | CatalogError],
+    ) -> None:
         for claimed, result in zip(group, results, strict=True):
             if isinstance(result, CatalogError):
                 self._store_failure(claimed.job, result)
@@ -286,8 +333,9 @@ class Pipeline:
     def _run_exclusive(self, run: ExclusiveRun) -> None:
         self.activity = f"running {run.runner.title} on {run.job.base_hint}"
         try:
-            with cancel_scope(lambda: run.claim.lost):
+            with cancel_scope(lambda: run.claim.lost), self._stages.run(run.runner.stage, [run.job.id]):
                 run.runner.run(run.job)
+            return
         except Cancelled:
             return
         except ENDS_PROCESS:
@@ -295,16 +343,7 @@ class Pipeline:
         except BaseException as error:
             if not run.claim.lost:
                 self._store_failure(run.job, error)
-
-    def _encode_singly(self, base: ResolvedBase, group: Sequence[ClaimedJob], error: BaseException) -> None:
-        """Handle an error of a whole group: encode each job by itself, unless the error applies to all of them."""
-        if len(group) == 1 or isinstance(error, CatalogError):
-            for claimed in group:
-                self._store_failure(claimed.job, error)
-            return
-        log.error("a batch of %s jobs could not be encoded; encoding them one by one", len(group), exc_info=error)
-        for claimed in group:
-            self._encode(base, [claimed])
+        free_memory()
 
     def _store(self, resident: Resident, encoded: Sequence[tuple[ClaimedJob, Encoding]]) -> None:
         """Store vectors and finish their jobs, in one transaction."""
@@ -380,20 +419,3 @@ def _split_by_path(group: Sequence[ClaimedJob]) -> list[list[ClaimedJob]]:
     loras = [claimed for claimed in group if claimed.finetune.path == "lora"]
     singles = [[claimed] for claimed in group if claimed.finetune.path != "lora"]
     return [loras, *singles] if loras else singles
-
-
-def _result_unless_lost(future: Future[ClaimedJob | None], claim: Claim) -> ClaimedJob | None:
-    """Wait for a fetched job. None once its claim is lost; then its locks are released when the fetch ends."""
-    while not claim.lost:
-        try:
-            return future.result(CLAIM_POLL_INTERVAL)
-        except FutureTimeout:
-            continue
-    future.add_done_callback(_release_locks)
-    return None
-
-
-def _release_locks(future: Future[ClaimedJob | None]) -> None:
-    """Release the locks of a lost job's files, so that they can be evicted."""
-    if (claimed := future.result()) is not None:
-        claimed.fetched.locks.release()

@@ -38,6 +38,7 @@ from workers.process.cancellation import raise_if_cancelled
 from workers.process.file_locks import FileLocks
 from workers.process.retries import retry_while_database_down
 from workers.process.scratch import scratch
+from workers.process.stages import Stage
 from workers.process.zip_archive import packed
 
 FETCHED, MERGED = 0.3, 0.9  # of a job's progress
@@ -48,6 +49,7 @@ class MergeRunner(JobRunner):
     """Runs the jobs of merges, one at a time. The base is only used to measure the result."""
 
     title = "a merge"
+    stage = Stage.MERGE
 
     pack: Callable[[Path], AbstractContextManager[BinaryIO]] = field(default=packed, kw_only=True)
 

@@ -30,8 +30,12 @@ def cancel_scope(cancelled: Callable[[], bool]) -> Iterator[None]:
 
 def is_cancelled() -> bool:
     """Whether the work of this thread is cancelled."""
-    cancelled = _is_cancelled.get()
-    return cancelled is not None and cancelled()
+    return current_check()()
+
+
+def current_check() -> Callable[[], bool]:
+    """The function of the current scope, for a scope within it that may also end for another reason."""
+    return _is_cancelled.get() or (lambda: False)
 
 
 def raise_if_cancelled() -> None:

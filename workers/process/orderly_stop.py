@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 GRACE_SECONDS = 5.0  # for the work to reach its next step
 SIGN_OFF_SECONDS = 1.5  # for the update in Postgres after that
@@ -57,11 +58,18 @@ class OrderlyStop:
             log.exception("cancelling the work failed")
         time.sleep(max(0.0, deadline - time.monotonic()))
         log.warning("giving up waiting for: %s", self._activity())
-        last = threading.Timer(SIGN_OFF_SECONDS, os._exit, [1])
-        last.daemon = True
-        last.start()
-        try:
-            self._sign_off()
-        except Exception:
-            log.exception("this worker could not sign off; its jobs are requeued after the heartbeat timeout")
-        os._exit(0)
+        end_process(self._sign_off)
+
+
+def end_process(sign_off: Callable[[], object], status: int = 0) -> NoReturn:
+    """End the process after `sign_off`, or without it if it takes longer than `SIGN_OFF_SECONDS`, whatever its other
+    threads do.
+    """
+    last = threading.Timer(SIGN_OFF_SECONDS, os._exit, [1])
+    last.daemon = True
+    last.start()
+    try:
+        sign_off()
+    except Exception:
+        log.exception("this worker could not sign off; its jobs are requeued after the heartbeat timeout")
+    os._exit(status)

@@ -24,6 +24,7 @@ from workers.encoding.encoder import Encoder
 from workers.finetunes.reading import FineTune
 from workers.ingest.job_runner import JobRunner, Report
 from workers.process.retries import retry_while_database_down
+from workers.process.stages import Stage
 from workers.selections.members import MAX_REFUSED, MemberLoader
 from workers.selections.results import TrialResult
 from workers.selections.weights import compose, weighted_sum
@@ -37,6 +38,7 @@ class SelectionRunner(JobRunner):
     """Runs the jobs of selections, one at a time, on the bases in memory."""
 
     title = "a selection"
+    stage = Stage.SELECT
 
     max_refused: int = field(default=MAX_REFUSED, kw_only=True)
 

@@ -32,6 +32,7 @@ from workers.process.cancellation import raise_if_cancelled
 from workers.process.file_locks import FileLocks
 from workers.process.retries import retry_while_database_down
 from workers.process.scratch import scratch
+from workers.process.stages import Stage
 from workers.process.zip_archive import packed
 from workers.tasks.card import write_card
 from workers.tasks.scoring import Losses, Scorer
@@ -54,6 +55,7 @@ class TaskRunner(JobRunner):
     """Runs the jobs of tasks, one at a time, on the bases in memory."""
 
     title = "a task"
+    stage = Stage.TRAIN
 
     def run(self, job: Job) -> None:
         start = time.monotonic()

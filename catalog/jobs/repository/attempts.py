@@ -4,7 +4,7 @@ entries.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Update, case, func, literal_column, null, select, update
@@ -97,21 +97,31 @@ REQUEUE_VALUES = {
 }
 
 
-def release_after_death(session: Session, worker_ids: Sequence[int], deaths: int = 1) -> list[int]:
-    """Requeue the running jobs of dead workers, and count `deaths` for each: it may have killed its worker."""
-    statement = _running_on(worker_ids).values(
+def release_after_death(
+    session: Session, worker_ids: Sequence[int], job_ids: Collection[int] | None = None, deaths: int = 1
+) -> list[int]:
+    """Requeue the running jobs of dead workers, and count `deaths` for each: it may have killed its worker. With
+    `job_ids`, only these of them.
+    """
+    statement = _running_on(worker_ids, job_ids).values(
         **REQUEUE_VALUES, worker_deaths=Job.worker_deaths + deaths, history=with_attempt("worker died")
     )
     return list(session.execute(statement.returning(Job.id)).scalars())
 
 
-def quarantine(session: Session, worker_ids: Sequence[int], worker_deaths: int, error: CatalogError) -> list[Job]:
-    """Fail the jobs that ran exclusively on a dead worker and have now been with `worker_deaths` dead workers. Returns
-    them.
+def quarantine(
+    session: Session,
+    worker_ids: Sequence[int],
+    worker_deaths: int,
+    error: CatalogError,
+    job_ids: Collection[int] | None = None,
+) -> list[Job]:
+    """Fail the jobs that ran exclusively on a dead worker and have now been with `worker_deaths` dead workers. With
+    `job_ids`, only these of them. Returns them.
     """
     other = aliased(Job)
     concurrent = select(other.id).where(other.worker_id == Job.worker_id, other.state.in_(RUNNING), other.id != Job.id)
-    poison = _running_on(worker_ids).where(Job.worker_deaths + 1 >= worker_deaths, ~concurrent.exists())
+    poison = _running_on(worker_ids, job_ids).where(Job.worker_deaths + 1 >= worker_deaths, ~concurrent.exists())
     statement = poison.values(
         state=JobState.FAILED,
         worker_deaths=Job.worker_deaths + 1,
@@ -157,5 +167,6 @@ def _running(job_ids: Sequence[int], worker_id: int) -> Update:
     return update(Job).where(Job.id.in_(job_ids), Job.worker_id == worker_id, Job.state.in_(RUNNING))
 
 
-def _running_on(worker_ids: Sequence[int]) -> Update:
-    return update(Job).where(Job.worker_id.in_(worker_ids), Job.state.in_(RUNNING))
+def _running_on(worker_ids: Sequence[int], job_ids: Collection[int] | None = None) -> Update:
+    statement = update(Job).where(Job.worker_id.in_(worker_ids), Job.state.in_(RUNNING))
+    return statement if job_ids is None else statement.where(Job.id.in_(job_ids))

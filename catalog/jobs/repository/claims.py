@@ -57,6 +57,10 @@ CLAIM = text(f"""
         SELECT id, base_hint, exclusive OR worker_deaths > 0 AS exclusive FROM jobs
         WHERE id = :job_id AND state = 'queued' AND available_at <= now()
           AND NOT EXISTS (SELECT FROM paused_queues WHERE name = :queue)
+          AND (cast(:silence AS float8) IS NULL OR EXISTS (
+              SELECT FROM workers
+              WHERE workers.id = :worker_id AND heartbeat_at > now() - make_interval(secs => :silence)
+          ))
         FOR UPDATE SKIP LOCKED
     ), same_base AS (
         SELECT more.id
@@ -110,15 +114,22 @@ def find_next_due(session: Session, resident: Sequence[str], max_wait: float) ->
     return DueJob(row.id, row.exclusive) if row else None
 
 
-def claim(session: Session, job_id: int, worker_id: int, batch: int) -> list[Job]:
+def claim(session: Session, job_id: int, worker_id: int, batch: int, *, max_silence: float | None = None) -> list[Job]:
     """Claim a job and up to `batch` - 1 more queued jobs of the same base, in one statement. An exclusive job is
     claimed alone.
 
     Empty if the job is claimed by another worker, has ended or is not due yet, or if the queue is paused: a message
-    that is delivered twice is harmless.
+    that is delivered twice is harmless. Also empty if the worker's own last heartbeat is older than `max_silence`
+    seconds (None: not checked): whatever it claimed would be requeued as that of a dead worker.
     """
     queues.lock_against_pause(session)
-    parameters = {"job_id": job_id, "worker_id": worker_id, "more": batch - 1, "queue": ENCODE_QUEUE}
+    parameters = {
+        "job_id": job_id,
+        "worker_id": worker_id,
+        "more": batch - 1,
+        "queue": ENCODE_QUEUE,
+        "silence": max_silence,
+    }
     return list(session.scalars(_CLAIMED, parameters, execution_options={"populate_existing": True}))
 
 
@@ -140,13 +151,13 @@ def has_due(session: Session, bases: Sequence[str], priority: int) -> bool:
     return session.execute(_queued_and_due().where(hinted, Job.priority <= priority).limit(1)).first() is not None
 
 
-def requeue(session: Session, job_ids: Sequence[int], worker_id: int, base_hint: str) -> None:
-    """Return claimed jobs to their position in the queue, with the base that they turned out to have. The attempt is
-    not counted.
+def requeue(session: Session, job_ids: Sequence[int], worker_id: int, base_hint: str | None = None) -> None:
+    """Return claimed jobs to their position in the queue, with the base that they turned out to have (None: not known
+    yet). The attempt is not counted.
     """
     claimed = update(Job).where(Job.id.in_(job_ids), Job.worker_id == worker_id, Job.state.in_(RUNNING))
-    values = {"state": JobState.QUEUED, "worker_id": None, "base_hint": base_hint, "attempts": Job.attempts - 1}
-    session.execute(claimed.values(**values))
+    values = {"state": JobState.QUEUED, "worker_id": None, "attempts": Job.attempts - 1}
+    session.execute(claimed.values(values if base_hint is None else {**values, "base_hint": base_hint}))
 
 
 def claimed_ids(session: Session, worker_id: int) -> set[int]:

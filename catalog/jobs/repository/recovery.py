@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Select, func, select, update
@@ -41,8 +41,11 @@ def recover(session: Session, heartbeat_timeout: float, max_worker_deaths: int) 
     return RecoveredJobs(released, recovered.quarantined)
 
 
-def count_deaths(session: Session, worker_ids: Sequence[int], max_worker_deaths: int) -> RecoveredJobs:
-    """Requeue the jobs of workers that died, or that ended with an error that cannot be attributed to one job.
+def count_deaths(
+    session: Session, worker_ids: Sequence[int], max_worker_deaths: int, job_ids: Collection[int] | None = None
+) -> RecoveredJobs:
+    """Requeue the jobs of workers that died, or that ended with an error that cannot be attributed to one job. With
+    `job_ids`, only these of them: the others had no part in it.
 
     Each job becomes a suspect and runs exclusively from then on. A job that was with `max_worker_deaths` dead workers,
     and ran exclusively on the last of them, fails, and its repo is quarantined. The death of a worker while it loaded
@@ -53,17 +56,17 @@ def count_deaths(session: Session, worker_ids: Sequence[int], max_worker_deaths:
         key = QuarantineKey.of_base(death.base_repo, death.base_sha)
         quarantine.count(session, key, LOADING_DEATH, max_worker_deaths, alone=death.alone)
     innocent = [death.worker_id for death in loading if death.alone]  # with one job each, which ran none of its files
-    released = attempts.release_after_death(session, innocent, deaths=0)
+    released = attempts.release_after_death(session, innocent, job_ids, deaths=0)
     others = [worker_id for worker_id in worker_ids if worker_id not in innocent]
     error = Quarantined(
         f"{max_worker_deaths} workers died while they ran this job, and the last of them ran nothing else; see its "
         "history. Only an admin can retry it."
     )
-    quarantined = attempts.quarantine(session, others, max_worker_deaths, error)
+    quarantined = attempts.quarantine(session, others, max_worker_deaths, error, job_ids)
     for job in quarantined:
         quarantine.count(session, QuarantineKey.of_job(job), WORKER_DEATH, max_worker_deaths, ends=job.worker_deaths)
     models.mark_failed(session, [job.model_id for job in quarantined])
-    released += attempts.release_after_death(session, others)
+    released += attempts.release_after_death(session, others, job_ids)
     return RecoveredJobs(released, [job.id for job in quarantined])
 
 

@@ -28,6 +28,12 @@ def record_heartbeat(session: Session, worker_id: int, status: Mapping[str, obje
     session.execute(update(Worker).where(Worker.id == worker_id).values(heartbeat_at=func.now(), **values))
 
 
+def is_beating(session: Session, worker_id: int, max_silence: float) -> bool:
+    """Whether a worker has sent a heartbeat in the last `max_silence` seconds."""
+    recent = Worker.heartbeat_at > func.now() - seconds(max_silence)
+    return session.scalar(select(Worker.id).where(Worker.id == worker_id, recent)) is not None
+
+
 def mark_stopped(session: Session, *worker_ids: int) -> None:
     """Mark workers as stopped: they no longer count as alive."""
     session.execute(update(Worker).where(Worker.id.in_(worker_ids)).values(stopped_at=func.now()))

@@ -27,7 +27,9 @@ from catalog.vectors.repository import feed, vectors
 from tests.support import pico
 from tests.support.clusters import cluster_filters
 from tests.support.pipeline import make_pipeline
+from workers.bases.memory_limit import MemoryLimit
 from workers.bases.residents import MeasurementSettings, ResidentBases
+from workers.finetunes.shape_fit import weight_shapes
 from workers.ingest.claimer import BatchPolicy
 from workers.ingest.fetcher import Fetched, Fetcher
 from workers.ingest.pipeline import Pipeline
@@ -269,8 +271,14 @@ def two_bases(pico_base: Path, tmp_path: Path) -> Path:
     return folder
 
 
+def make_small_pipeline(database: Database, bases: Path, tmp_path: Path, **policy: float) -> Pipeline:
+    """The pipeline of a worker with memory for one of the bases, which claims one job at a time."""
+    budget = MemoryLimit(0).required(weight_shapes(bases / OTHER))
+    return make_pipeline(database, bases, tmp_path, budget=budget, batching=BatchPolicy(size=1, **policy))
+
+
 def test_jobs_whose_base_is_in_memory_go_first(database: Database, two_bases: Path, tmp_path: Path) -> None:
-    pipeline = make_pipeline(database, two_bases, tmp_path, budget=1, batching=BatchPolicy(size=1))
+    pipeline = make_small_pipeline(database, two_bases, tmp_path)
     pipeline.ingest(submit_alternating(database, tmp_path, seed=0)[0])  # afterwards their bases are known
     job_ids = submit_alternating(database, tmp_path, seed=10)
 
@@ -283,7 +291,7 @@ def test_jobs_whose_base_is_in_memory_go_first(database: Database, two_bases: Pa
 
 
 def test_jobs_of_bases_not_in_memory_do_not_starve(database: Database, two_bases: Path, tmp_path: Path) -> None:
-    pipeline = make_pipeline(database, two_bases, tmp_path, budget=1, batching=BatchPolicy(size=1, max_wait=0))
+    pipeline = make_small_pipeline(database, two_bases, tmp_path, max_wait=0)
     pipeline.ingest(submit_alternating(database, tmp_path, seed=0)[0])
     job_ids = submit_alternating(database, tmp_path, seed=10)
 
@@ -295,7 +303,7 @@ def test_jobs_of_bases_not_in_memory_do_not_starve(database: Database, two_bases
 def test_job_with_an_unexpected_base_is_requeued_while_others_are_due_for_the_resident_one(
     database: Database, two_bases: Path, tmp_path: Path
 ) -> None:
-    pipeline = make_pipeline(database, two_bases, tmp_path, budget=1, batching=BatchPolicy(size=1))
+    pipeline = make_small_pipeline(database, two_bases, tmp_path)
     pipeline.ingest(submit_folder(database, pico.make_adapter(tmp_path / "first")).id)
     job_ids = submit_alternating(database, tmp_path, seed=20)
 

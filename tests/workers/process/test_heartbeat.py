@@ -121,11 +121,11 @@ def test_worker_requeues_jobs_of_a_dead_worker_between_heartbeats(database: Data
         requeued = jobs.get(session, job_id)
     assert (requeued.state, requeued.worker_deaths) == (JobState.QUEUED, 1)
     assert requeued.history[0]["worker_id"] == dead
-    runtime.database.close()
+    runtime.close()
 
 
 def test_report_has_memory_and_bases(database: Database):
     runtime = Runtime(settings())
     status = runtime._report()
     assert (status["bases"], status["memory"]["resident"] > 0) == ([], True)
-    runtime.database.close()
+    runtime.close()

@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     # bytes of base models kept in memory, and so of the largest model; None: a share of the machine's and the device's
     base_memory: int | None = Field(None, gt=0)
     batch: int = Field(8, ge=1)  # jobs claimed at once, and adapters encoded in one forward pass
+    readers: int = Field(2, ge=1)  # processes of a worker that read untrusted files
+    reader_seconds: float = Field(30.0, gt=0)  # that one of them may read the files of one repo
+    reader_memory: int = Field(2**30, ge=2**26)  # bytes that one of them may take for the files of one repo
 
     base_max_wait: float = 120.0  # seconds that jobs for resident bases may overtake a job
     max_attempts: int = Field(10, ge=1)

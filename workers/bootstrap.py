@@ -44,6 +44,7 @@ from workers.process.memory import memory_in_use
 from workers.process.orderly_stop import OrderlyStop, end_process
 from workers.process.retries import RetryPolicy
 from workers.process.stages import Deadlines, RunningStage, Stage, Stages
+from workers.readers.pool import ReaderPool
 from workers.selections.runner import SelectionRunner
 from workers.tasks.runner import TaskRunner
 
@@ -81,6 +82,7 @@ class Runtime:
             self.database, measured_spaces, max_queued=conf.crawl_queue, exact_bytes=conf.index_exact_bytes
         )
         self.file_remover = FileRemover(self.database, conf.downloads_dir, conf.index_dir)
+        self.readers = ReaderPool(conf.readers, conf.reader_seconds, conf.reader_memory)
         self.retention = RetentionSweeper(self.database, conf)
         self._pipeline: Pipeline | None = None
         self.orderly_stop = OrderlyStop(self._cancel_all, self.heartbeat.sign_off, self._activity)
@@ -90,6 +92,7 @@ class Runtime:
         self.orderly_stop.start()
         if deleted := scratch.delete_abandoned():
             log.info("deleted %s temporary folders of killed workers", deleted)
+        self.readers.start()
         self.heartbeat.start()
         self._stages.start()
         self.crawler.start()
@@ -105,6 +108,7 @@ class Runtime:
         for builder in (self.indexes, self.clusters, self.maps):
             builder.stop()
         self._stages.stop()
+        self.readers.stop()
         self.heartbeat.stop()
         self.close()
 
@@ -188,6 +192,7 @@ class Runtime:
             budget=conf.downloads_budget or None,
             downloads=conf.hub_downloads,
             limits=self._limits,
+            read_object=self.readers.read_object,
         )
         measurement = self._measurement
         memory_limit = MemoryLimit.of_worker(conf.base_memory, conf.dtype, conf.device)
@@ -202,14 +207,16 @@ class Runtime:
                 self._base_with_weights,
                 check=partial(check_base, self.database),
                 memory_limit=memory_limit,
+                readers=self.readers,
             ),
             measurement,
             max_file_bytes=conf.max_file_bytes,
             tokens=self._tokens,
             memory_limit=memory_limit,
             stages=self._stages,
+            readers=self.readers,
         )
-        bases = ResidentBases(self.database, measurement, worker_id, memory_limit, self._stages)
+        bases = ResidentBases(self.database, measurement, worker_id, memory_limit, self._stages, self.readers)
         archive_limits = ArchiveLimits(conf.archive_bytes_per_key, conf.archive_bytes)
         return Pipeline(
             self.database,

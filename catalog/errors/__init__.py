@@ -24,6 +24,8 @@ CatalogError
 │   ├── MergeIncompatible, NoCandidates
 │   ├── ShapeMismatch, BaseUnresolved, UnsupportedBase, ModelTooLarge, NativeLibraryFailed
 │   └── Quarantined, BaseQuarantined, ExamplesDeleted, HubTokenExpired, HubTokenRejected
+├── ReaderEnded                     the files of a repo ended the process that read them; not retried
+│   └── ReaderTimedOut, ReaderOutOfMemory, ReaderCrashed
 ├── Forbidden                       the caller lacks permission
 │   ├── RoleRequired, NotYours, HostNotAllowed, CrossSite
 │   └── HubTokensDisabled, WebhookDisabled, InvalidWebhookSecret
@@ -88,7 +90,9 @@ from catalog.errors.ingests import (
     PickledWeights,
     QuantizedWeights,
     Quarantined,
+    ReaderCrashed,
     ReaderEnded,
+    ReaderOutOfMemory,
     ReaderTimedOut,
     Refused,
     RemoteCode,
@@ -267,7 +271,9 @@ __all__ = [
     "QuarantineNotFound",
     "Quarantined",
     "RateLimited",
+    "ReaderCrashed",
     "ReaderEnded",
+    "ReaderOutOfMemory",
     "ReaderTimedOut",
     "Refused",
     "ReindexActive",

@@ -144,11 +144,15 @@ class NativeLibraryFailed(Refused):
     title = "Native library failed"
 
 
-class ReaderEnded(Refused):
-    """A process that read untrusted files of `repo` was ended. `base` is the repo and commit of a base if its files
-    alone were read; `counted` is set once the end is counted against it or the job's repo.
+class ReaderEnded(CatalogError):
+    """The end of the process that read the files of `repo`. It is no `Refused`: no other base is tried instead. `base`
+    is the repo and commit of a base if its files alone were read; `counted` is set once the end is counted against it
+    or the job's repo.
     """
 
+    status = 422
+    code = "reader_ended"
+    title = "Files could not be read"
     base: tuple[str, str] | None = None
     counted = False
 
@@ -159,7 +163,17 @@ class ReaderEnded(Refused):
 
 class ReaderTimedOut(ReaderEnded):
     code = "reader_timed_out"
-    title = "Reading took too long"
+    title = "Files took too long to read"
+
+
+class ReaderOutOfMemory(ReaderEnded):
+    code = "reader_out_of_memory"
+    title = "Files took too much memory to read"
+
+
+class ReaderCrashed(ReaderEnded):
+    code = "reader_crashed"
+    title = "Files ended their reader"
 
 
 class HubTokenExpired(Refused):

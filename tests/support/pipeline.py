@@ -25,6 +25,8 @@ from workers.ingest.job_runner import JobRunner
 from workers.ingest.pipeline import Pipeline
 from workers.process.retries import RetryPolicy
 from workers.process.stages import Stages
+from workers.readers.in_process import IN_PROCESS
+from workers.readers.interface import Readers
 
 UNREACHABLE = "http://127.0.0.1:9"  # no server listens on this port
 NO_LIMIT = 10**9
@@ -58,6 +60,7 @@ def assemble(
     aliases: Mapping[str, str] | None = None,
     tokens: TokenBox | None = None,
     budget: int = NO_LIMIT,
+    readers: Readers = IN_PROCESS,
     fetcher_class: type[Fetcher] = Fetcher,
     runners: Runners = job_runners,
     batching: BatchPolicy | None = None,
@@ -69,10 +72,12 @@ def assemble(
         worker_id = workers.register(session, "here", 1, "cpu")
     downloads = tmp_path / "downloads"
     limits = {"max_file_bytes": max_file_bytes, "max_repo_files": max_repo_files}
-    hub = Hub(endpoint, hub_token, downloads, timeout=timeout, **limits)
+    hub = Hub(endpoint, hub_token, downloads, timeout=timeout, read_object=readers.read_object, **limits)
     measurement = measurement or MeasurementSettings(load_probes())
     memory_limit, stages = MemoryLimit(budget, measurement.dtype), stages or Stages()
-    resolver = BaseResolver(hub, bases_dir, aliases, check=partial(check_base, database), memory_limit=memory_limit)
+    resolver = BaseResolver(
+        hub, bases_dir, aliases, check=partial(check_base, database), memory_limit=memory_limit, readers=readers
+    )
     fetcher = fetcher_class(
         database,
         hub,
@@ -82,8 +87,9 @@ def assemble(
         tokens=tokens,
         memory_limit=memory_limit,
         stages=stages,
+        readers=readers,
     )
-    bases = ResidentBases(database, measurement, worker_id, memory_limit, stages)
+    bases = ResidentBases(database, measurement, worker_id, memory_limit, stages, readers)
     pipeline = Pipeline(
         database,
         fetcher,

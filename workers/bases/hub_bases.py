@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from catalog.errors import GatedRepo, HubTokenInvalid, InvalidModelConfig, Refused, RepoNotFound, RevisionNotFound
 from workers.bases.mirrors import same_files
 from workers.bases.names import Candidate, read_revision
-from workers.finetunes.json_file import read_object
 from workers.finetunes.repo_files import ADAPTER_CONFIG, MAX_DESCRIPTION_BYTES, Choice
 from workers.hub.client import FetchOptions, Hub, RepoSnapshot
 from workers.process.keyed_locks import KeyedLocks
@@ -121,7 +120,9 @@ def bases_of(hub: Hub, snapshot: RepoSnapshot, options: FetchOptions) -> Sequenc
         return snapshot.card_bases
     folder = hub.fetch(snapshot, Choice("", (name,)), options)
     try:
-        base = read_object(folder / name, InvalidModelConfig, max_bytes=MAX_DESCRIPTION_BYTES).get(key)
+        base = hub.read_object(
+            snapshot.repo_id, folder / name, InvalidModelConfig, max_bytes=MAX_DESCRIPTION_BYTES
+        ).get(key)
     except Refused:
         return ()
     return (base,) if isinstance(base, str) and base else ()

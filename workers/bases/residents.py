@@ -25,8 +25,9 @@ from workers.bases.resolver import ResolvedBase
 from workers.encoding.encoder import Encoder, feature_space
 from workers.encoding.features import find_feature
 from workers.encoding.resident_base import ResidentBase
-from workers.finetunes.shape_fit import weight_shapes
 from workers.process.stages import Stage, Stages
+from workers.readers.in_process import IN_PROCESS
+from workers.readers.interface import Readers
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +85,10 @@ class ResidentBases:
         worker_id: int,
         limit: MemoryLimit = NO_LIMIT,
         stages: Stages | None = None,
+        readers: Readers = IN_PROCESS,
     ) -> None:
         self.measurement = measurement
+        self._readers = readers
         self._database = database
         self._worker_id = worker_id
         self._limit = limit
@@ -114,7 +117,8 @@ class ResidentBases:
             log.warning("the base %s was modified by an adapter: loading it again", base.repo)
             del self._resident[key]
         if key not in self._resident:
-            shapes = weight_shapes(base.folder)
+            with reading_base(base.repo, base.sha):
+                shapes = self._readers.weight_shapes(base.repo, base.folder)
             self._limit.check(shapes, base.repo)
             self._evict_for(self._limit.required(shapes))
             log.info("loading %s@%s", base.repo, base.sha[:12])
@@ -137,7 +141,10 @@ class ResidentBases:
 
     def _load(self, base: ResolvedBase) -> Resident:
         measurement = self.measurement
-        loaded = ResidentBase.load(base.folder, base.repo, base.sha, dtype=measurement.dtype, device=measurement.device)
+        files = self._readers.read_base(base.repo, base.folder)
+        loaded = ResidentBase.load(
+            base.folder, base.repo, base.sha, dtype=measurement.dtype, device=measurement.device, files=files
+        )
         encoder = Encoder(loaded, measurement.probes, measurement.features, layer=measurement.layer, prove_kinds=True)
         measurements = self._stored_measurements(encoder, base) or self._new_measurements(encoder, base)
         encoder.use_base({feature: measurement.activations for feature, measurement in measurements.items()})

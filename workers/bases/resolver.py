@@ -24,13 +24,14 @@ from workers.bases.lineage import Lineage
 from workers.bases.memory_limit import NO_LIMIT, MemoryLimit
 from workers.bases.mirrors import is_conversion, is_copy, weights_hash
 from workers.bases.names import MAX_CLAIM_CHARACTERS, Candidate, read_claim, read_revision
-from workers.finetunes.card import bases_in_card
 from workers.finetunes.model_config import refuse_quantized
-from workers.finetunes.shape_fit import Fit, Shape, compare, weight_shapes
+from workers.finetunes.shape_fit import Fit, Shape, compare
 from workers.hub.client import DEFAULT_OPTIONS, FetchOptions, Hub, RepoSnapshot, read_base_config
 from workers.hub.rate_limits import raise_if_stopped
 from workers.hub.remote_headers import remote_shapes
 from workers.process.keyed_locks import KeyedLocks
+from workers.readers.in_process import IN_PROCESS
+from workers.readers.interface import Readers
 
 MAX_FOLLOWED = 8  # mirrors whose originals are followed for one fine-tune
 
@@ -110,8 +111,8 @@ class BaseResolver:
     `pinned_commit` returns the commit at which a base of the Hub is used (None: its newest), so that models that
     arrive after a new commit of their base stay comparable with earlier ones. `find_by_weights` returns the repo of
     a base that is in use and has these weights (`weights_hash`). `check` raises `BaseQuarantined` for the repo and
-    commit of a base that must not be read. A base that exceeds `memory_limit` is refused by its headers. Thread-safe:
-    while one base is downloaded, others are resolved.
+    commit of a base that must not be read. A base that exceeds `memory_limit` is refused by its headers. `readers`
+    parse the files of bases. Thread-safe: while one base is downloaded, others are resolved.
     """
 
     def __init__(
@@ -123,7 +124,9 @@ class BaseResolver:
         find_by_weights: Callable[[str], str | None] = lambda _: None,
         check: Callable[[str, str], None] = lambda _repo, _sha: None,
         memory_limit: MemoryLimit = NO_LIMIT,
+        readers: Readers = IN_PROCESS,
     ) -> None:
+        self._readers = readers
         self._hub_bases = HubBases(hub, pinned_commit)
         self._bases_dir = bases_dir
         self._aliases = AliasTable(aliases or {})
@@ -222,7 +225,8 @@ class BaseResolver:
             sha = self._content_hashes.find(folder)
             self._check(candidate.repo, sha)
             with reading_base(candidate.repo, sha):
-                _refuse_quantized(read_base_config(folder, candidate.repo), candidate.repo)
+                read = partial(self._readers.read_object, candidate.repo)
+                _refuse_quantized(read_base_config(folder, candidate.repo, read), candidate.repo)
                 base = self._accepted(candidate, "folder", candidate.repo, sha, folder, search)
         except NOT_TRIED_ELSEWHERE:
             raise
@@ -266,7 +270,8 @@ class BaseResolver:
 
     def _fetch(self, hub: Hub, snapshot: RepoSnapshot, search: _Search) -> Path:
         """Download a base, if its headers say that it fits the fine-tune and the memory."""
-        shapes = remote_shapes(hub, snapshot, search.options)
+        read = partial(self._readers.fetched_shapes, snapshot.repo_id)
+        shapes = remote_shapes(hub, snapshot, search.options, read)
         if search.shapes:
             _check_fit(compare(search.shapes, shapes), snapshot.repo_id)
         self._memory_limit.check(shapes, snapshot.repo_id)
@@ -276,7 +281,7 @@ class BaseResolver:
         self, candidate: Candidate, location: str, repo: str, sha: str, folder: Path, search: _Search
     ) -> ResolvedBase:
         """The resolved base with its evidence. Raises `ShapeMismatch` and `ModelTooLarge`."""
-        shapes = weight_shapes(folder)
+        shapes = self._readers.weight_shapes(repo, folder)
         fit = compare(search.shapes, shapes) if search.shapes else None
         if fit:
             _check_fit(fit, repo)
@@ -332,7 +337,7 @@ class BaseResolver:
         name = self._aliases.original(repo.name) or repo.name
         folder = self._bases_dir / name
         if repo.problem or (folder / "config.json").is_file():
-            return name, () if repo.problem else bases_in_card(folder / "README.md")
+            return name, () if repo.problem else self._readers.bases_in_card(name, folder / "README.md")
         try:
             located = self._locate(Candidate(name, "card"), search)
             name = self._aliases.original(located.snapshot.repo_id) or located.snapshot.repo_id
@@ -345,7 +350,7 @@ class BaseResolver:
         fits = {}
         for folder in self._local_folders() if search.shapes else ():
             try:
-                fit = _fit(search.shapes, folder)
+                fit = self._fit(search.shapes, f"{folder.parent.name}/{folder.name}", folder)
             except Refused:
                 continue
             if fit and fit.matched and not fit.problems:
@@ -369,10 +374,6 @@ class BaseResolver:
         located = self._hub_bases.locate(candidate, search.job_hub, search.newest)
         search.private = search.private or located.private
         return located
-
-
-def _fit(shapes: Mapping[str, Shape] | None, folder: Path) -> Fit | None:
-    return compare(shapes, weight_shapes(folder)) if shapes else None
 
 
 def _check_fit(fit: Fit, name: str) -> None:

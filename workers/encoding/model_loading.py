@@ -25,6 +25,7 @@ from catalog.errors import CatalogError, CorruptWeights, Refused
 from catalog.errors.root import first_line
 from workers.encoding.decoder import check_is_decoder
 from workers.encoding.lm_class import body_name, has_headless_class, headless, is_text_alone, lm_auto_class
+from workers.finetunes.config_numbers import check_numbers
 from workers.finetunes.gathering import empty_tensor
 from workers.finetunes.repo_files import INDEX_FILE, WHOLE_MODEL
 from workers.finetunes.tensor_names import names_other_part, wrapper_patterns
@@ -79,6 +80,7 @@ def outline(view: Path, refused: type[Refused]) -> PreTrainedModel:
     """
     shapes = [entry.shape for entry in tensor_entries(local_headers(view)).values()]
     content = json.loads((view / "config.json").read_text(encoding="utf-8"))
+    check_numbers(content, refused)
     most_layers = max(len(shapes), MIN_LAYERS)
     for name, count in _layer_counts(content):
         if count > most_layers:

@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from catalog.errors import NoSupportedWeights, UnsupportedBase
-from catalog.errors.root import first_line
 from workers.encoding.decoder import layer_count
 from workers.encoding.forward import PLAIN, ForwardPass, Proof
 from workers.encoding.model_loading import DTYPES, clean_view, load_config, load_headless, load_whole
 from workers.encoding.output_head import Head, input_embeddings, load_head
 from workers.encoding.token_plan import TokenPlan
+from workers.encoding.tokenizer import Tokenizer, load_tokenizer
 from workers.finetunes.finetune import MAX_CONFIG_BYTES
 from workers.finetunes.json_file import read_object
 from workers.finetunes.model_config import code_notes, refuse_quantized
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
-
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BaseFiles:
+    """What was read of a base's files besides its weights: the object in config.json, and the tokenizer."""
+
+    config: Mapping[str, Any]
+    tokenizer: Tokenizer
+
+
+def read_base(folder: Path) -> BaseFiles:
+    """Read a base's files in this process, with every check that needs no weights.
+
+    Raises `UnsupportedBase` and `CorruptWeights`.
+    """
+    config = _read_config(folder)
+    with _checked_view(folder, config):
+        return BaseFiles(config, load_tokenizer(folder))
 
 
 @dataclass(eq=False)
@@ -43,12 +59,23 @@ class ResidentBase:
     dtype: str
     device: str
     forward: ForwardPass
-    tokenizer: PreTrainedTokenizerBase
+    config: Mapping[str, Any]
+    tokenizer: Tokenizer
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, folder: Path, repo: str, sha: str, *, dtype: str = "float32", device: str = "cpu") -> ResidentBase:
+    def load(
+        cls,
+        folder: Path,
+        repo: str,
+        sha: str,
+        *,
+        dtype: str = "float32",
+        device: str = "cpu",
+        files: BaseFiles | None = None,
+    ) -> ResidentBase:
         """Load a base from a folder of safetensors files. Nothing is downloaded, and no code from the folder is run.
+        Its other files are read in this process if `files` is None.
 
         Raises `NoSupportedWeights`, `CorruptWeights`, `UnsupportedBase`.
         """
@@ -57,9 +84,11 @@ class ResidentBase:
             raise UnsupportedBase(f"The dtype {dtype} is not supported: choose one of {', '.join(DTYPES)}.")
         if not list(folder.glob("*.safetensors")) or not (folder / "config.json").is_file():
             raise NoSupportedWeights(f"{folder.name} has no config.json with safetensors files.")
-        forward = ForwardPass(_load_model(folder, dtype, device), DTYPES[dtype])
-        notes = code_notes(_read_config(folder), repo, UnsupportedBase)
-        return cls(folder, repo, sha, dtype, device, forward, _load_tokenizer(folder), notes)
+        config = files.config if files else _read_config(folder)
+        forward = ForwardPass(_load_model(folder, config, dtype, device), DTYPES[dtype])
+        notes = code_notes(config, repo, UnsupportedBase)
+        tokenizer = files.tokenizer if files else load_tokenizer(folder)
+        return cls(folder, repo, sha, dtype, device, forward, config, tokenizer, notes)
 
     def prove(self, plan: TokenPlan) -> Proof:
         """Decide by a measurement on which path this base runs, and switch to it. `plan` is that of `plan_proof`.
@@ -71,7 +100,7 @@ class ResidentBase:
             log.warning("%s runs on the plain path, which is slower: %s", self.repo, proof.reason)
             self.__dict__.pop("_head", None)  # it may be the embedding of this model
             del self.forward  # its memory is needed to load the unmodified classes and dtypes
-            model = _load_model(self.folder, self.dtype, self.device)
+            model = _load_model(self.folder, self.config, self.dtype, self.device)
             self.forward = ForwardPass(model, DTYPES[self.dtype], plain=True)
             self.forward.run(plan)  # the first run adds transformers' own hooks, which the guard would notice
         return proof
@@ -126,23 +155,22 @@ class ResidentBase:
         return sum(tensor.nbytes for tensor in tensors)
 
 
-def load_for_training(folder: Path, dtype: str, device: str) -> PreTrainedModel:
+def load_for_training(base: ResidentBase, dtype: str) -> PreTrainedModel:
     """A separate copy of a base with its output head, for training. Raises what `ResidentBase.load` raises."""
-    with _checked_view(folder) as (view, config):
+    with _checked_view(base.folder, base.config) as (view, config):
         model: Any = load_whole(view, config, dtype, UnsupportedBase)
-        return model.to(device)
+        return model.to(base.device)
 
 
-def _load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
-    with _checked_view(folder) as (view, config):
+def _load_model(folder: Path, content: Mapping[str, Any], dtype: str, device: str) -> PreTrainedModel:
+    with _checked_view(folder, content) as (view, config):
         model: Any = load_headless(view, config, dtype, UnsupportedBase)
         return model.to(device)
 
 
 @contextmanager
-def _checked_view(folder: Path) -> Iterator[tuple[Path, PreTrainedConfig]]:
-    """A clean view of the folder, and its config."""
-    content = _read_config(folder)
+def _checked_view(folder: Path, content: Mapping[str, Any]) -> Iterator[tuple[Path, PreTrainedConfig]]:
+    """A clean view of the folder, and the config of the object `content`."""
     refuse_quantized(content, folder.name, UnsupportedBase, "the original: use the unquantized original as the base.")
     code_notes(content, folder.name, UnsupportedBase)
     with clean_view(folder, content) as view:
@@ -151,14 +179,3 @@ def _checked_view(folder: Path) -> Iterator[tuple[Path, PreTrainedConfig]]:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     return read_object(folder / "config.json", UnsupportedBase, max_bytes=MAX_CONFIG_BYTES)
-
-
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # tokenizer backends raise various classes
-        if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-            reason = "it has no tokenizer file; add what the tokenizer's `save_pretrained` writes"
-        else:
-            reason = first_line(error)
-        raise UnsupportedBase(f"The tokenizer of {folder.name} cannot be loaded: {reason}.") from error

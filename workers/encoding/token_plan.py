@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from catalog.errors import InvalidProbeSet
 from catalog.spaces.probes import ProbeSet
+from workers.encoding.tokenizer import Tokenizer
 
 MAX_PROMPT_TOKENS = 256  # as in the published procedure
 PROMPT = -1  # the branch of a prompt's own tokens
@@ -97,7 +97,7 @@ class TokenPlan:
 
 
 def plan_tokens(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     probes: ProbeSet,
     continuations: Sequence[str] = (),
     *,
@@ -112,11 +112,11 @@ def plan_tokens(
 
     Raises `InvalidProbeSet` if a prompt has no tokens.
     """
-    rows = [tokenizer(text, truncation=True, max_length=MAX_PROMPT_TOKENS)["input_ids"] for text in probes.prompts]
+    rows = tokenizer(list(probes.prompts), truncation=True, max_length=MAX_PROMPT_TOKENS)["input_ids"]
     for number, row in enumerate(rows, 1):
         if not row:
             raise InvalidProbeSet(f"Prompt {number} of {probes.name} has no tokens in this base's tokenizer.")
-    tails = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in continuations]
+    tails = tokenizer(list(continuations), add_special_tokens=False)["input_ids"] if continuations else []
     plan = _plan_rows(rows, [dict(enumerate(tails)), *({} for _ in rows[1:])])
     return replace(plan, layer=layer, middle=middle, to_end=to_end, head=head, whole=whole)
 

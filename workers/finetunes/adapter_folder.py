@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from catalog.errors import CorruptWeights, InvalidAdapterConfig, UnsupportedAdapter
+from workers.finetunes.contents import Files
 from workers.finetunes.finetune import FineTune, read_adapter_config
 from workers.finetunes.gathering import GATHER_ZERO, empty_tensor, refuse_flattened
 from workers.finetunes.lora_config import (
@@ -35,16 +36,16 @@ PROMPT_KINDS = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")
 UNSLOTH_EXPERT = re.compile(r"\.experts\.(gate_up_projs|down_projs)\.\d+\.")
 
 
-def read_adapter(folder: Path, name: str, files: Sequence[str], card_bases: tuple[str, ...], load: Load) -> FineTune:
-    """Read an adapter from its weights in `files`. Raises what `read_finetune` raises for adapters."""
-    config = read_adapter_config(folder / ADAPTER_CONFIG)
+def read_adapter(folder: Path, name: str, weights: Sequence[str], files: Files, load: Load) -> FineTune:
+    """Read an adapter from its files `weights`. Raises what `read_finetune` raises for adapters."""
+    config = read_adapter_config(folder / ADAPTER_CONFIG, files.read_object)
     mlx = is_mlx(config)
     if mlx:
         config = peft_config_of_mlx(config)
     peft_type = peft_type_of(config, name)
     if peft_type is not None:
         check_settings(config, peft_type)  # before the weights are read
-    tensors = _load(name, files, load)
+    tensors = _load(name, weights, load)
     if mlx:
         tensors = peft_tensors_of_mlx(tensors)
     _refuse_parts(tensors, peft_type)
@@ -57,6 +58,7 @@ def read_adapter(folder: Path, name: str, files: Sequence[str], card_bases: tupl
         notes += (f"{ADAPTER_CONFIG} has no peft_type; the tensors are those of LoRA.",)
     config = with_defaults(config, peft_type)
     path, modules = _path(peft_type, config, tensors)
+    card = files.read_card()
     declared, revision = config.get("base_model_name_or_path"), config.get("revision")
     return FineTune(
         name=name,
@@ -67,7 +69,8 @@ def read_adapter(folder: Path, name: str, files: Sequence[str], card_bases: tupl
         shapes={key: tuple(tensor.shape) for key, tensor in tensors.items()},
         declared_base=declared if isinstance(declared, str) and declared else None,
         declared_revision=revision if isinstance(revision, str) and revision else None,
-        card_bases=card_bases,
+        card_bases=card.bases,
+        card=card.words,
         tensors=tensors,
         modules=modules,
         notes=notes,

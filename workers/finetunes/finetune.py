@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from catalog.errors import InvalidAdapterConfig, RemoteCode
-from workers.finetunes.json_file import read_object
+from workers.finetunes.json_file import ReadObject, read_object
 from workers.finetunes.lora_config import LoraModule
 
 MAX_FILE_BYTES = 20 * 2**30
@@ -23,10 +23,10 @@ class FineTune:
 
     `kind` is a PEFT type in lower case, "dora" or "full". `path` is the encoding path: "lora" (several in one forward
     pass), "peft", "prompt" or "full". `declared_base` (with its `declared_revision`, a branch, tag or commit),
-    `card_bases` (several for a merge) and `config_base` (`_name_or_path` of a full model) are the author's claims.
-    `tensors` are those of an adapter, in the file's dtype; the tensors of a full model stay on disk. `shapes` are set
-    for both. `modules` are the low-rank modules. `notes` are sentences for users about how the files were read, such as
-    a prefix that was removed from names.
+    `card_bases` (several for a merge) and `config_base` (`_name_or_path` of a full model) are the author's claims;
+    `card` are the words of the model card. `tensors` are those of an adapter, in the file's dtype; the tensors of a
+    full model stay on disk. `shapes` are set for both. `modules` are the low-rank modules. `notes` are sentences for
+    users about how the files were read, such as a prefix that was removed from names.
     """
 
     name: str
@@ -39,6 +39,7 @@ class FineTune:
     declared_revision: str | None = None
     card_bases: tuple[str, ...] = ()
     config_base: str | None = None
+    card: str | None = field(default=None, repr=False)
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
     modules: Mapping[str, LoraModule] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
@@ -61,12 +62,12 @@ class FineTune:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
-def read_adapter_config(path: Path) -> dict[str, Any]:
+def read_adapter_config(path: Path, read_json: ReadObject = read_object) -> dict[str, Any]:
     """The JSON object of `adapter_config.json`.
 
     Raises `InvalidAdapterConfig`, `FileTooLarge`, `FolderUnreadable`, `RemoteCode`.
     """
-    content = read_object(path, InvalidAdapterConfig, max_bytes=MAX_CONFIG_BYTES)
+    content = read_json(path, InvalidAdapterConfig, max_bytes=MAX_CONFIG_BYTES)
     if content.get("auto_map") or content.get("trust_remote_code"):
         raise RemoteCode(f"{path.name} requires code from its repo; Deltadex never runs the code of a repo.")
     return content

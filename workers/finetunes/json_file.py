@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from catalog.errors import FileTooLarge, FolderUnreadable, Refused
 from workers.finetunes.file_content import START_BYTES, other_content
@@ -12,6 +12,18 @@ from workers.finetunes.file_content import START_BYTES, other_content
 MAX_DEPTH = 64  # code that walks or prints the content is recursive
 NOT_JSON = "is not JSON: it may be cut off. Save it again and submit it."
 MAX_CONTAINERS = 2**17  # lists and objects; the parser holds the GIL while it creates them
+
+
+class ReadObject(Protocol):
+    """Reads a file's JSON object as `read_object` does."""
+
+    def __call__(self, path: Path, error: type[Refused], *, max_bytes: int) -> dict[str, Any]: ...
+
+
+class ReadRepoObject(Protocol):
+    """The same for a file of the repo `repo`."""
+
+    def __call__(self, repo: str, path: Path, error: type[Refused], *, max_bytes: int) -> dict[str, Any]: ...
 
 
 def read_object(path: Path, error: type[Refused], *, max_bytes: int) -> dict[str, Any]:
@@ -33,6 +45,11 @@ def read_object(path: Path, error: type[Refused], *, max_bytes: int) -> dict[str
     if _is_deep(content):
         raise error(f"{path.name} is nested more than {MAX_DEPTH} levels deep.")
     return content
+
+
+def read_repo_object(repo: str, path: Path, error: type[Refused], *, max_bytes: int) -> dict[str, Any]:
+    """`read_object` in this process, whichever repo the file is of."""
+    return read_object(path, error, max_bytes=max_bytes)
 
 
 def _is_deep(content: Any) -> bool:

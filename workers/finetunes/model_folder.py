@@ -6,32 +6,33 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from catalog.errors import InvalidModelConfig
+from workers.finetunes.contents import Files
 from workers.finetunes.finetune import MAX_CONFIG_BYTES, FineTune
 from workers.finetunes.gathering import empty_tensor, refuse_flattened
-from workers.finetunes.json_file import read_object
 from workers.finetunes.lora_config import PEFT_PREFIX
 from workers.finetunes.model_config import without_leftovers
 from workers.finetunes.tensor_names import clean_names, holder_of, wrapper_note
-from workers.finetunes.weight_files import Header, ReadHeader, read_headers, tensor_entries
+from workers.finetunes.weight_files import Header, read_headers, tensor_entries
 
 CONFIG_FILE = "config.json"
 UNMERGED_PARTS = (".lora_A.", ".lora_B.", ".lora_embedding_", ".lora_magnitude_vector", ".base_layer.")
 
 
-def read_model(folder: Path, names: Sequence[str], card_bases: tuple[str, ...], read_header: ReadHeader) -> FineTune:
+def read_model(folder: Path, names: Sequence[str], files: Files) -> FineTune:
     """Read a full model from the files `names`. Raises what `read_finetune` raises for full models."""
-    config = read_object(folder / CONFIG_FILE, InvalidModelConfig, max_bytes=MAX_CONFIG_BYTES)
+    config = files.read_object(folder / CONFIG_FILE, InvalidModelConfig, max_bytes=MAX_CONFIG_BYTES)
     if not isinstance(config.get("model_type"), str):
         raise InvalidModelConfig(
             f'{CONFIG_FILE} of {folder.name} has no model_type: add it (such as "llama"), as `save_pretrained` does.'
         )
-    entries = tensor_entries(read_headers(folder, names, read_header))
+    entries = tensor_entries(read_headers(folder, names, files.read_header, files.read_object))
     _refuse_parts(entries)
     _refuse_unmerged(entries, folder.name)
     config, notes = without_leftovers(config, entries, folder.name)
     clean, wrapper_notes = clean_names(entries, InvalidModelConfig)
     if holder := holder_of(clean.values()):
         wrapper_notes += (wrapper_note(holder),)
+    card = files.read_card()
     config_base = config.get("_name_or_path")  # where transformers before 4.50 loaded the weights from
     return FineTune(
         name=folder.name,
@@ -40,7 +41,8 @@ def read_model(folder: Path, names: Sequence[str], card_bases: tuple[str, ...], 
         folder=folder,
         config=config,
         shapes={clean[name].removeprefix(PEFT_PREFIX): entry.shape for name, entry in entries.items()},
-        card_bases=card_bases,
+        card_bases=card.bases,
+        card=card.words,
         config_base=config_base if isinstance(config_base, str) and config_base else None,
         notes=(*notes, *wrapper_notes),
     )

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from catalog.errors import FolderUnreadable, NoSupportedWeights, TooManyFiles, UnsafePath
 from workers.finetunes.adapter_folder import Load, read_adapter
-from workers.finetunes.card import bases_in_card
+from workers.finetunes.contents import Contents, FetchHeader, Files, FolderFiles, RecordedFiles, parse_fetched
 from workers.finetunes.finetune import MAX_FILE_BYTES, FineTune
 from workers.finetunes.model_folder import read_model
 from workers.finetunes.repo_files import ADAPTER_CONFIG, Choice, choose_finetune
 from workers.finetunes.safetensors_file import load_tensors, read_header, without_values
-from workers.finetunes.weight_files import ReadHeader
+from workers.finetunes.weight_files import Header
 
-__all__ = ["FineTune", "find_finetune", "read_finetune", "screen_finetune"]
+__all__ = [
+    "FineTune",
+    "build_finetune",
+    "choose_checked",
+    "find_finetune",
+    "read_contents",
+    "read_finetune",
+    "screen_finetune",
+]
 
 MAX_FILES = 10_000
 MAX_LEVELS = 4  # of folders that are listed for an error
@@ -31,35 +40,72 @@ def read_finetune(folder: Path, *, max_file_bytes: int = MAX_FILE_BYTES, max_fil
     `UnsupportedAdapter`, `QuantizedWeights`, `CorruptWeights`, `NonFiniteWeights`, `FileTooLarge`, `TooManyFiles`,
     `UnsafePath`, `FolderUnreadable`.
     """
+    choice = choose_checked(folder, max_files=max_files)
+    top = Path(folder)
+    files = FolderFiles(top, partial(_read_local_header, top, max_file_bytes))
+    return _read(top, choice, files, load=lambda path: load_tensors(top / path, max_file_bytes=max_file_bytes))
+
+
+def screen_finetune(top: Path, choice: Choice, fetch_header: FetchHeader) -> FineTune:
+    """Read and verify a fine-tune without the values of its tensors, if `top` has only its description files.
+
+    `fetch_header` returns the header of a weights file by its path in the repo.
+
+    Raises what `read_finetune` raises, except `NonFiniteWeights`, and what `fetch_header` raises.
+    """
+    return _screen(top, choice, FolderFiles(top, parse_fetched(fetch_header)))
+
+
+def read_contents(
+    top: Path, choice: Choice, fetch_header: FetchHeader | None = None, *, max_file_bytes: int = MAX_FILE_BYTES
+) -> tuple[Contents, FineTune]:
+    """Screen a fine-tune, and return what was parsed as well. Headers are read from `top` without `fetch_header`.
+
+    Raises what `screen_finetune` raises.
+    """
+    read_local = partial(_read_local_header, top, max_file_bytes)
+    files = RecordedFiles(top, FolderFiles(top, parse_fetched(fetch_header) if fetch_header else read_local))
+    finetune = _screen(top, choice, files)
+    return files.contents, finetune
+
+
+def build_finetune(choice: Choice, contents: Contents, *, values: bool) -> FineTune:
+    """The fine-tune of parsed files, with the values of its tensors from the folder or without them.
+
+    Raises `NonFiniteWeights`, `CorruptWeights`, `FolderUnreadable`, and what was raised when the files were parsed.
+    """
+    top = contents.top
+    if not values:
+        return _screen(top, choice, contents)
+    return _read(top, choice, contents, load=lambda path: load_tensors(top / path, contents.headers[path]))
+
+
+def choose_checked(folder: Path, *, max_files: int = MAX_FILES) -> Choice:
+    """The files of the fine-tune in a folder.
+
+    Raises `UnsafePath` for links out of it, and what `find_finetune` raises.
+    """
     top = Path(folder)
     choice = _choose(top, max_files)
     for path in choice.paths:
         _check_link(top, top / path)
-    return _read(
-        top,
-        choice,
-        headers=lambda path: read_header(top / path, max_file_bytes=max_file_bytes),
-        load=lambda path: load_tensors(top / path, max_file_bytes=max_file_bytes),
-    )
+    return choice
 
 
-def screen_finetune(top: Path, choice: Choice, headers: ReadHeader) -> FineTune:
-    """Read and verify a fine-tune without the values of its tensors, if `top` has only its description files.
-
-    `headers` returns the header of a weights file by its path in the repo.
-
-    Raises what `read_finetune` raises, except `NonFiniteWeights`, and what `headers` raises.
-    """
-    return _read(top, choice, headers=headers, load=lambda path: without_values(headers(path)))
+def _screen(top: Path, choice: Choice, files: Files) -> FineTune:
+    return _read(top, choice, files, load=lambda path: without_values(files.read_header(path)))
 
 
-def _read(top: Path, choice: Choice, *, headers: ReadHeader, load: Load) -> FineTune:
-    card_bases = bases_in_card(top / "README.md")
+def _read(top: Path, choice: Choice, files: Files, *, load: Load) -> FineTune:
     folder, prefix = top / choice.folder, f"{choice.folder}/".lstrip("/")
     if f"{prefix}{ADAPTER_CONFIG}" in choice.paths:
-        files = [path.removeprefix(prefix) for path in choice.weights]
-        return read_adapter(folder, top.name, files, card_bases, lambda name: load(f"{prefix}{name}"))
-    return read_model(folder, [Path(path).name for path in choice.paths], card_bases, headers)
+        weights = [path.removeprefix(prefix) for path in choice.weights]
+        return read_adapter(folder, top.name, weights, files, lambda name: load(f"{prefix}{name}"))
+    return read_model(folder, [Path(path).name for path in choice.paths], files)
+
+
+def _read_local_header(top: Path, max_file_bytes: int, path: str) -> Header:
+    return read_header(top / path, max_file_bytes=max_file_bytes)
 
 
 def find_finetune(folder: Path, *, max_files: int = MAX_FILES) -> Path:

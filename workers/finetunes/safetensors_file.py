@@ -107,16 +107,22 @@ def without_values(entries: Mapping[str, TensorEntry]) -> dict[str, torch.Tensor
     return {name: torch.empty(entry.shape, dtype=DTYPES[entry.dtype], device="meta") for name, entry in entries.items()}
 
 
-def load_tensors(path: Path, *, max_file_bytes: int | None = None) -> dict[str, torch.Tensor]:
-    """Every tensor of a file, in the file's dtypes, on the CPU.
+def load_tensors(
+    path: Path, entries: Mapping[str, TensorEntry] | None = None, *, max_file_bytes: int | None = None
+) -> dict[str, torch.Tensor]:
+    """Every tensor of a file, in the file's dtypes, on the CPU. Its header is read if `entries`, the parsed one, is
+    None.
 
     Raises what `read_header` raises, and `NonFiniteWeights`.
     """
-    entries = read_header(path, max_file_bytes=max_file_bytes)
+    if entries is None:
+        entries = read_header(path, max_file_bytes=max_file_bytes)
     try:
         # memory-mapped, so that only the used part of a large file takes memory; the loader of safetensors maps files
         # too, but leaks some bytes for every file, and a worker reads many
         data = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+        if any(entry.end > len(data) for entry in entries.values()):
+            raise CorruptWeights(f"{path.name} became shorter while it was read.")
     except (OSError, RuntimeError) as error:
         raise FolderUnreadable(f"{path.name} cannot be read: {error}.") from error
     _check_values(path, entries)

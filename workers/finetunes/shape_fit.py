@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from workers.finetunes.contents import FetchHeader, parse_fetched
 from workers.finetunes.lora_config import LORA_KEY
 from workers.finetunes.tensor_names import clean_name, names_other_part, without_prefixes
-from workers.finetunes.weight_files import local_headers, tensor_entries
+from workers.finetunes.weight_files import Header, local_headers, read_headers, tensor_entries
 
 Shape = tuple[int, ...]
 
@@ -35,7 +36,15 @@ class Fit:
 
 def weight_shapes(folder: Path) -> dict[str, Shape]:
     """Names and shapes of all tensors that transformers loads from a folder. Raises what `local_headers` raises."""
-    return {clean_name(name): entry.shape for name, entry in tensor_entries(local_headers(folder)).items()}
+    return _shapes(local_headers(folder))
+
+
+def fetched_shapes(folder: Path, names: Sequence[str], fetch_header: FetchHeader) -> dict[str, Shape]:
+    """The same of the files `names`, whose headers `fetch_header` returns; `folder` has their index.
+
+    Raises `CorruptWeights` and what `fetch_header` raises.
+    """
+    return _shapes(read_headers(folder, names, parse_fetched(fetch_header)))
 
 
 def compare(finetune: Mapping[str, Shape], base: Mapping[str, Shape]) -> Fit:
@@ -68,6 +77,10 @@ def compare(finetune: Mapping[str, Shape], base: Mapping[str, Shape]) -> Fit:
         else:
             problems.append(f"{module} is {_as_text(base_shape)} in the base and {_as_text(required)} in the fine-tune")
     return Fit(matched, tuple(problems), same_vocabulary)
+
+
+def _shapes(headers: Mapping[str, Header]) -> dict[str, Shape]:
+    return {clean_name(name): entry.shape for name, entry in tensor_entries(headers).items()}
 
 
 def _weights(shapes: Mapping[str, Shape]) -> dict[str, Shape]:

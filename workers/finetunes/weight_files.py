@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from catalog.errors import CorruptWeights
-from workers.finetunes.json_file import read_object
+from workers.finetunes.json_file import ReadObject, read_object
 from workers.finetunes.repo_files import INDEX_FILE, WHOLE_MODEL
 from workers.finetunes.safetensors_file import TensorEntry, read_header
 
@@ -20,15 +20,17 @@ Header = dict[str, TensorEntry]
 ReadHeader = Callable[[str], Header]  # from a file name to the tensors in its header
 
 
-def read_headers(folder: Path, names: Collection[str], read: ReadHeader) -> dict[str, Header]:
+def read_headers(
+    folder: Path, names: Collection[str], read: ReadHeader, read_json: ReadObject = read_object
+) -> dict[str, Header]:
     """The headers of the files that transformers loads out of the files `names`, in the order in which it reads them.
 
-    The index is read from `folder`. Raises `CorruptWeights` and what `read` raises.
+    The index is read from `folder` with `read_json`. Raises `CorruptWeights` and what `read` raises.
     """
     if WHOLE_MODEL in names:
         return {WHOLE_MODEL: read(WHOLE_MODEL)}
     headers = {}
-    for shard, tensors in sorted(_indexed_tensors(folder, names).items()):
+    for shard, tensors in sorted(_indexed_tensors(folder, names, read_json).items()):
         headers[shard] = read(shard)
         if tensors.isdisjoint(headers[shard]):
             raise CorruptWeights(
@@ -48,14 +50,14 @@ def tensor_entries(headers: Mapping[str, Header]) -> Header:
     return {name: entry for header in headers.values() for name, entry in header.items()}
 
 
-def _indexed_tensors(folder: Path, names: Collection[str]) -> dict[str, set[str]]:
+def _indexed_tensors(folder: Path, names: Collection[str], read_json: ReadObject) -> dict[str, set[str]]:
     """The tensors that the index names, by shard."""
     if INDEX_FILE not in names:
         raise CorruptWeights(
             f"{folder.name} has shards but no {INDEX_FILE}, which says what they hold: upload it, too."
         )
     shards: dict[str, set[str]] = {}
-    for tensor, shard in _weight_map(folder / INDEX_FILE).items():
+    for tensor, shard in _weight_map(folder / INDEX_FILE, read_json).items():
         shards.setdefault(shard, set()).add(tensor)
     # names in the index are compared with the listing and never opened
     missing = sorted(shards.keys() - set(names))
@@ -67,8 +69,8 @@ def _indexed_tensors(folder: Path, names: Collection[str]) -> dict[str, set[str]
     return shards
 
 
-def _weight_map(path: Path) -> dict[str, str]:
-    content = read_object(path, CorruptWeights, max_bytes=MAX_INDEX_BYTES)
+def _weight_map(path: Path, read_json: ReadObject) -> dict[str, str]:
+    content = read_json(path, CorruptWeights, max_bytes=MAX_INDEX_BYTES)
     weight_map = content.get("weight_map")
     if (
         not isinstance(weight_map, dict)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,7 +27,7 @@ from catalog.errors import (
     UnsupportedBase,
 )
 from catalog.models.repository.models import Metadata
-from workers.finetunes.json_file import read_object
+from workers.finetunes.json_file import ReadObject, ReadRepoObject, read_repo_object
 from workers.finetunes.repo_files import (
     ADAPTER_CONFIG,
     MAX_DESCRIPTION_BYTES,
@@ -97,8 +98,9 @@ class Hub:
     Downloads are stored in `downloads_dir` in the layout of `huggingface_hub`: a file is stored once under its ETag,
     and the folder of a commit links to it, so a commit that changes only the card fetches only the card. `budget` is
     the maximum size of all downloads in bytes (None: the free disk space), `downloads` the number of files that one
-    process fetches at once; `limits` apply to all workers together. Methods are thread-safe. A process has one session,
-    with one `timeout` (seconds without a byte) and one `limits`: those of the Hub that was created last.
+    process fetches at once; `limits` apply to all workers together. `read_object` parses configs. Methods are
+    thread-safe. A process has one session, with one `timeout` (seconds without a byte) and one `limits`: those of the
+    Hub that was created last.
     """
 
     def __init__(
@@ -113,7 +115,9 @@ class Hub:
         budget: int | None = None,
         downloads: int = 4,
         limits: HubLimits | None = None,
+        read_object: ReadRepoObject = read_repo_object,
     ) -> None:
+        self.read_object = read_object
         self._endpoint = endpoint.rstrip("/")
         self._max_repo_files = max_repo_files
         token = sendable(token) if token else None
@@ -256,7 +260,7 @@ class Hub:
         if "config.json" not in paths:
             raise UnsupportedBase(f"{snapshot.repo_id} has no config.json, so it is not a base model.")
         folder = self.fetch(snapshot, Choice("", ("config.json",)), options)
-        return read_base_config(folder, snapshot.repo_id)
+        return read_base_config(folder, snapshot.repo_id, partial(self.read_object, snapshot.repo_id))
 
     def first_bytes(
         self, snapshot: RepoSnapshot, path: str, count: int, options: FetchOptions = DEFAULT_OPTIONS
@@ -300,10 +304,10 @@ def branches_except(refs: object, sha: str) -> list[str]:
     ]
 
 
-def read_base_config(folder: Path, name: str) -> dict[str, object]:
+def read_base_config(folder: Path, name: str, read: ReadObject) -> dict[str, object]:
     """The `config.json` of the base model `name` in `folder`. Raises `UnsupportedBase` if it is not a JSON object."""
     try:
-        return read_object(folder / "config.json", UnsupportedBase, max_bytes=MAX_DESCRIPTION_BYTES)
+        return read(folder / "config.json", UnsupportedBase, max_bytes=MAX_DESCRIPTION_BYTES)
     except Refused as error:
         raise UnsupportedBase(f"The config of the base {name} cannot be read: {error}") from error
 

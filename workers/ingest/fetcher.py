@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from catalog.auth.hub_tokens import TokenBox
@@ -23,15 +24,16 @@ from catalog.tables import Job, JobState, Model, Revision, Source
 from workers.bases.memory_limit import NO_LIMIT, MemoryLimit
 from workers.bases.residents import MeasurementSettings
 from workers.bases.resolver import BaseResolver, Claims, ResolvedBase
-from workers.finetunes.card import words_of_card
 from workers.finetunes.content import content_sha
-from workers.finetunes.reading import FineTune, find_finetune, read_finetune
+from workers.finetunes.reading import FineTune, find_finetune
 from workers.hub.client import MAIN_BRANCH, FetchOptions, Hub, Progress, RepoSnapshot
 from workers.hub.rate_limits import Stop
 from workers.hub.remote_headers import screen
 from workers.process.cancellation import is_cancelled, raise_if_cancelled
 from workers.process.file_locks import FileLocks
 from workers.process.stages import Stage, Stages
+from workers.readers.in_process import IN_PROCESS
+from workers.readers.interface import Readers
 
 SUBMITTED = "submitted"  # the source of the claim of a submission
 FETCH_SHARE = 0.5  # of a job's progress
@@ -66,7 +68,9 @@ class Fetcher:
         tokens: TokenBox | None = None,
         memory_limit: MemoryLimit = NO_LIMIT,
         stages: Stages | None = None,
+        readers: Readers = IN_PROCESS,
     ) -> None:
+        self._readers = readers
         self._database = database
         self._hub = hub
         self._resolver = resolver
@@ -95,10 +99,10 @@ class Fetcher:
         sha = content_sha(folder)
         if not self._admit(job, worker_id, sha).proceeds:
             return None
-        finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
+        finetune = self._read(job.model.repo_id, folder)
         self._memory_limit.check(finetune.shapes, job.model.repo_id)
         base = self._resolve(finetune, sha, options, job)
-        return Fetched(job, sha, finetune, base, None, words_of_card(folder / "README.md"), locks=locks)
+        return Fetched(job, sha, finetune, base, None, finetune.card, locks=locks)
 
     def _fetch_repo(self, job: Job, worker_id: int, options: FetchOptions, locks: FileLocks) -> Fetched | None:
         job_hub = self._hub.with_token(self._tokens.open(job.token, job.viewer)) if job.viewer is not None else None
@@ -110,7 +114,7 @@ class Fetcher:
         if not admission.proceeds:
             return None
         # configs and safetensors headers are checked before the weights are downloaded
-        screened = screen(hub, snapshot, options)
+        screened = screen(hub, snapshot, options, partial(self._readers.screen_finetune, snapshot.repo_id))
         self._memory_limit.check(screened.shapes, snapshot.repo_id)
         screened = replace(screened, card_bases=snapshot.card_bases or screened.card_bases)
         base = self._resolve(screened, snapshot.sha, options, admission.job, job_hub)
@@ -123,9 +127,11 @@ class Fetcher:
         folder = hub.fetch_finetune(
             snapshot, replace(options, progress=self._progress_callback(admission.job, worker_id))
         )
-        finetune = read_finetune(folder, max_file_bytes=self._max_file_bytes)
-        card = words_of_card(folder / "README.md")
-        return Fetched(admission.job, snapshot.sha, finetune, base, snapshot.metadata, card, is_head, locks)
+        finetune = self._read(snapshot.repo_id, folder)
+        return Fetched(admission.job, snapshot.sha, finetune, base, snapshot.metadata, finetune.card, is_head, locks)
+
+    def _read(self, repo: str, folder: Path) -> FineTune:
+        return self._readers.read_finetune(repo, folder, max_file_bytes=self._max_file_bytes)
 
     def _admit(
         self,
@@ -201,7 +207,7 @@ class Fetcher:
             raise RevisionNotFound(f"{model.repo_id} has no indexed revision.")
         with self._stages.run(Stage.FETCH):
             folder = self._current_folder(model, revision, locks, public=public)
-        return read_finetune(folder, max_file_bytes=self._max_file_bytes)
+        return self._read(model.repo_id, folder)
 
     def _current_folder(self, model: Model, revision: Revision, locks: FileLocks, *, public: bool) -> Path:
         if model.source == Source.FOLDER:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from catalog.tasks.examples import Example
+from workers.encoding.tokenizer import Tokenizer
 
 IGNORED = -100  # the label of a token without a loss
 MIN_INPUT = 8  # tokens of an input or an instruction that are kept in any case
@@ -33,7 +33,7 @@ class Batch:
     labels: Tensor
 
 
-def encode(example: Example, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Row:
+def encode(example: Example, tokenizer: Tokenizer, max_tokens: int) -> Row:
     """Encode an example in at most `max_tokens`. The output takes at most half of them, the prompt the rest."""
     output = _ids(tokenizer, example.output, special=False)
     if tokenizer.eos_token_id is not None:
@@ -43,7 +43,7 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerBase, max_tokens: int
     return Row((*prompt, *output), len(prompt))
 
 
-def _prompt(example: Example, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[int]:
+def _prompt(example: Example, tokenizer: Tokenizer, max_tokens: int) -> list[int]:
     """The prompt in at most `max_tokens`. The input is truncated first (that of a chat at its start), then the
     instruction; the end of the prompt, which precedes the answer, is kept.
     """
@@ -60,11 +60,11 @@ def _prompt(example: Example, tokenizer: PreTrainedTokenizerBase, max_tokens: in
     return _ids(tokenizer, example.prompt(input_text))[-max_tokens:]
 
 
-def _head(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> str:
+def _head(text: str, tokenizer: Tokenizer, tokens: int) -> str:
     return str(tokenizer.decode(_ids(tokenizer, text, special=False)[:tokens]))
 
 
-def _tail(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> str:
+def _tail(text: str, tokenizer: Tokenizer, tokens: int) -> str:
     return str(tokenizer.decode(_ids(tokenizer, text, special=False)[-tokens:]))
 
 
@@ -93,5 +93,5 @@ def batches(rows: Sequence[Row], size: int, seed: int) -> Iterator[list[Row]]:
         yield from epoch
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = True) -> list[int]:
+def _ids(tokenizer: Tokenizer, text: str, *, special: bool = True) -> list[int]:
     return list(tokenizer(text, add_special_tokens=special)["input_ids"])

@@ -35,7 +35,7 @@ class Trainer:
         self._config = config
         self._bfloat16 = _supports_bfloat16(base.device)
         dtype = "bfloat16" if self._bfloat16 else "float32"
-        self._model: Any = load_for_training(base.folder, dtype, base.device).requires_grad_(False)
+        self._model: Any = load_for_training(base, dtype).requires_grad_(False)
 
     def train(
         self,

@@ -1,0 +1,1 @@
+"""Untrusted files, read in processes of their own (docs/decisions/0085)."""

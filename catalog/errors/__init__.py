@@ -23,9 +23,10 @@ CatalogError
 │   ├── InvalidAdapterConfig, InvalidModelConfig, UnsupportedAdapter, QuantizedWeights
 │   ├── MergeIncompatible, NoCandidates
 │   ├── ShapeMismatch, BaseUnresolved, UnsupportedBase, ModelTooLarge, NativeLibraryFailed
-│   └── Quarantined, BaseQuarantined, ExamplesDeleted, HubTokenExpired, HubTokenRejected
+│   └── Quarantined, ExamplesDeleted, HubTokenExpired, HubTokenRejected
 ├── ReaderEnded                     the files of a repo ended the process that read them; not retried
 │   └── ReaderTimedOut, ReaderOutOfMemory, ReaderCrashed
+├── BaseQuarantined                 the base of an ingest is quarantined; not retried
 ├── Forbidden                       the caller lacks permission
 │   ├── RoleRequired, NotYours, HostNotAllowed, CrossSite
 │   └── HubTokensDisabled, WebhookDisabled, InvalidWebhookSecret

@@ -145,9 +145,10 @@ class NativeLibraryFailed(Refused):
 
 
 class ReaderEnded(CatalogError):
-    """The end of the process that read the files of `repo`. It is no `Refused`: no other base is tried instead. `base`
-    is the repo and commit of a base if its files alone were read; `counted` is set once the end is counted against it
-    or the job's repo.
+    """The end of the process that read the files of `repo`. It is no `Refused`: no other base is tried instead.
+
+    `base` is the repo and commit of a base if its files alone were read. `counted` is set once the end is counted
+    against that base or the repo of the job.
     """
 
     status = 422
@@ -192,7 +193,9 @@ class Quarantined(Refused):
     title = "Quarantined"
 
 
-class BaseQuarantined(Refused):
+class BaseQuarantined(CatalogError):
+    """It is no `Refused`: no other base is tried instead."""
+
     status = 409
     code = "base_quarantined"
     title = "Base model quarantined"

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from catalog.errors import BaseQuarantined, ReaderEnded
-
-NOT_TRIED_ELSEWHERE = (BaseQuarantined, ReaderEnded)  # another candidate would be another base than the named one
+from catalog.errors import ReaderEnded
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from catalog.errors import (
 )
 from catalog.spaces.contract import Space
 from workers.bases.aliases import AliasTable
-from workers.bases.blame import NOT_TRIED_ELSEWHERE, reading_base
+from workers.bases.blame import reading_base
 from workers.bases.content_hashes import ContentHashes
 from workers.bases.hub_bases import HubBase, HubBases, PinnedCommit, bases_of
 from workers.bases.lineage import Lineage
@@ -228,8 +228,6 @@ class BaseResolver:
                 read = partial(self._readers.read_object, candidate.repo)
                 _refuse_quantized(read_base_config(folder, candidate.repo, read), candidate.repo)
                 base = self._accepted(candidate, "folder", candidate.repo, sha, folder, search)
-        except NOT_TRIED_ELSEWHERE:
-            raise
         except Refused as error:
             search.refuse(candidate, error)
             return None
@@ -256,8 +254,6 @@ class BaseResolver:
                 with self._locks.hold((snapshot.repo_id, snapshot.sha), lambda: raise_if_stopped(search.options.stop)):
                     folder = self._fetch(hub, snapshot, search)
                 base = self._accepted(candidate, "hub", snapshot.repo_id, snapshot.sha, folder, search)
-        except NOT_TRIED_ELSEWHERE:
-            raise
         except Refused as error:
             search.refuse(candidate, error)
             return None

@@ -18,18 +18,11 @@ QUARANTINE = "/v1/admin/quarantine"
 
 
 def _table(entries: Iterable[dict[str, Any]]) -> Table:
-    table = table_of("kind", "repo", "commit", "submitted base", "ends", "last end", "since")
+    table = table_of("kind", "repo", "commit", "ends", "last end", "since")
     for row in entries:
-        since = (row["quarantined_at"] or "")[:19].replace("T", " ")
-        table.add_row(
-            row["kind"],
-            escape(row["repo_id"]),
-            (row["sha"] or "all")[:12],
-            escape(row["submitted_base"] or ""),
-            str(row["ends"]),
-            row["error"]["code"],
-            since,
-        )
+        name = f"{row['repo_id']} on {row['submitted_base']}" if row["submitted_base"] else row["repo_id"]
+        since, commit = (row["quarantined_at"] or "")[:10], (row["sha"] or "all")[:12]
+        table.add_row(row["kind"], escape(name), commit, str(row["ends"]), row["error"]["code"], since)
     return table
 
 

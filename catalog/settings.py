@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     downloads_budget: int = Field(200 * 2**30, ge=0)  # bytes of disk for downloads; 0: no limit but the disk
     max_file_bytes: int = 20 * 2**30
     max_repo_files: int = 10_000
+    pickled_adapters: bool = False  # read `adapter_model.bin`
 
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

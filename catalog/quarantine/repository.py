@@ -35,8 +35,8 @@ class QuarantineKey:
 
     @classmethod
     def of_job(cls, job: Job) -> Self:
-        """What a job runs: its repo at the commit that it measures, and the base that its submission named. Anybody
-        may name a base for a repo of somebody else, so the repo without that base is not to blame.
+        """What a job runs: its repo at the commit that it measures, and the base that its submission named. Anyone
+        may name a base for the repo of another author, so the repo without that base is not to blame.
         """
         return cls.of_repo(job.model.repo_id, job.sha, job.requested_base)
 

@@ -9,7 +9,8 @@ The rules, in order:
    names if there is an index). An adapter config
    without safetensors is not downloaded, because a loader would look for the missing weights.
 3. Last comes the adapter in the `checkpoint-N/` folder with the highest N, which is the end of the training.
-4. A repo with none of these raises `PickledWeights` if it has pickled weights, and otherwise `NoSupportedWeights`. Both
+4. Where pickled adapters are read, an adapter with `adapter_model.bin` in the same places follows.
+5. A repo with none of these raises `PickledWeights` if it has pickled weights, and otherwise `NoSupportedWeights`. Both
    say what the repo holds instead (`workers/finetunes/unusable.py`).
 """
 
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from catalog.errors import NoSupportedWeights, UnsafePath
-from workers.finetunes.unusable import ADAPTER_CONFIG, ADAPTER_SHARD, MODEL_WEIGHTS, unusable
+from workers.finetunes.unusable import ADAPTER_CONFIG, ADAPTER_SHARD, MODEL_WEIGHTS, PICKLED_ADAPTER, unusable
 
 ALLOWED_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md")
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -58,12 +59,18 @@ class Choice:
         return Choice(self.folder, tuple(path for path in self.paths if path.rpartition("/")[2] in DESCRIPTION_FILES))
 
     @property
+    def is_pickled(self) -> bool:
+        """Whether it is an adapter whose weights are a pickle, and have no header to read before a download."""
+        return any(path.rpartition("/")[2] == PICKLED_ADAPTER for path in self.paths)
+
+    @property
     def weights(self) -> tuple[str, ...]:
         return tuple(path for path in self.paths if path.endswith(".safetensors"))
 
 
-def choose_finetune(repo_id: str, paths: Iterable[str]) -> Choice:
-    """The files of the fine-tune in `repo_id`, by the rules in the docstring of this module.
+def choose_finetune(repo_id: str, paths: Iterable[str], *, pickled: bool = False) -> Choice:
+    """The files of the fine-tune in `repo_id`, by the rules in the docstring of this module. `pickled`: whether pickled
+    adapters are read.
 
     Raises `PickledWeights` and `NoSupportedWeights`.
     """
@@ -73,8 +80,12 @@ def choose_finetune(repo_id: str, paths: Iterable[str]) -> Choice:
     if full := _full_model(listed):
         return Choice("", full)
     checkpoints = {folder for path in listed if _CHECKPOINT.fullmatch(folder := path.rpartition("/")[0])}
-    for folder in sorted(checkpoints, key=_step, reverse=True):
+    newest_first = sorted(checkpoints, key=_step, reverse=True)
+    for folder in newest_first:
         if adapter := _adapter(listed, f"{folder}/"):
+            return Choice(folder, adapter)
+    for folder in ("", *newest_first) if pickled else ():
+        if adapter := _pickled_adapter(listed, f"{folder}/".lstrip("/")):
             return Choice(folder, adapter)
     raise unusable(repo_id, listed)
 
@@ -128,6 +139,12 @@ def _adapter(listed: set[str], prefix: str) -> tuple[str, ...] | None:
     single = next((f"{prefix}{name}" for name in (ADAPTER_WEIGHTS, MLX_WEIGHTS) if f"{prefix}{name}" in listed), None)
     weights = {single} if single else _shards(listed, prefix)
     return tuple(sorted(weights | {config} | ({"README.md"} & listed))) if weights else None
+
+
+def _pickled_adapter(listed: set[str], prefix: str) -> tuple[str, ...] | None:
+    """The files of the pickled adapter in the folder `prefix`."""
+    files = {f"{prefix}{ADAPTER_CONFIG}", f"{prefix}{PICKLED_ADAPTER}"}
+    return tuple(sorted(files | ({"README.md"} & listed))) if files <= listed else None
 
 
 def _shards(listed: set[str], prefix: str) -> set[str]:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from catalog.errors import NoSupportedWeights, PickledWeights
 
 ADAPTER_CONFIG = "adapter_config.json"
+PICKLED_ADAPTER = "adapter_model.bin"  # the weights of adapters, as PEFT saved them before 2024
 ADAPTER_SHARD = re.compile(r"adapter_model-(\d{5})-of-(\d{5})\.safetensors")
 MODEL_WEIGHTS = re.compile(
     r"model(\.safetensors)?(-\d+-of-\d+)?\.safetensors"
@@ -119,9 +120,16 @@ def unusable(name: str, paths: Collection[str]) -> NoSupportedWeights | PickledW
     if pickled:
         return PickledWeights(
             f"{name} has its weights only as {pickled[0][:120]}, a pickle, which can run code when it is loaded. "
-            "Save them as safetensors and submit the new commit."
+            f"Save them as safetensors and submit the new commit{_or_switch_on(top)}."
         )
     return NoSupportedWeights(f"{name} {_incomplete(top, names)}")
+
+
+def _or_switch_on(top: set[str]) -> str:
+    """What else helps with an adapter that would be read if an admin switched that on."""
+    if {ADAPTER_CONFIG, PICKLED_ADAPTER} <= top:
+        return ", or ask an admin of this server to have pickled adapters read (DELTADEX_PICKLED_ADAPTERS)"
+    return ""
 
 
 def _in_format(listed: list[str], formats: Sequence[tuple[re.Pattern[str], str, str]]) -> str | None:

@@ -98,9 +98,9 @@ class Hub:
     Downloads are stored in `downloads_dir` in the layout of `huggingface_hub`: a file is stored once under its ETag,
     and the folder of a commit links to it, so a commit that changes only the card fetches only the card. `budget` is
     the maximum size of all downloads in bytes (None: the free disk space), `downloads` the number of files that one
-    process fetches at once; `limits` apply to all workers together. `read_object` parses configs. Methods are
-    thread-safe. A process has one session, with one `timeout` (seconds without a byte) and one `limits`: those of the
-    Hub that was created last.
+    process fetches at once; `limits` apply to all workers together. `read_object` parses configs. With
+    `pickled_adapters`, these are chosen, too. Methods are thread-safe. A process has one session, with one `timeout`
+    (seconds without a byte) and one `limits`: those of the Hub that was created last.
     """
 
     def __init__(
@@ -116,9 +116,11 @@ class Hub:
         downloads: int = 4,
         limits: HubLimits | None = None,
         read_object: ReadRepoObject = read_repo_object,
+        pickled_adapters: bool = False,
     ) -> None:
         self.read_object = read_object
         self._endpoint = endpoint.rstrip("/")
+        self._pickled_adapters = pickled_adapters
         self._max_repo_files = max_repo_files
         token = sendable(token) if token else None
         token_or_false: str | bool = token or False  # None would make the library look for a stored token
@@ -192,7 +194,7 @@ class Hub:
         """
         paths = self._checked_paths(snapshot)
         try:
-            choice = choose_finetune(snapshot.repo_id, paths)
+            choice = choose_finetune(snapshot.repo_id, paths, pickled=self._pickled_adapters)
         except NoSupportedWeights as error:
             if (branch := self._branch_with_model(snapshot)) is None:
                 raise
@@ -214,7 +216,7 @@ class Hub:
             for name in names[:MAX_LISTED_BRANCHES]:
                 branch = self.resolve(snapshot.repo_id, name)
                 with suppress(NoSupportedWeights, PickledWeights):
-                    choose_finetune(branch.repo_id, self._checked_paths(branch))
+                    choose_finetune(branch.repo_id, self._checked_paths(branch), pickled=self._pickled_adapters)
                     return name
         except CatalogError:  # the repo is refused for what it is, whatever the Hub says of its branches
             return None

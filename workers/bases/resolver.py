@@ -346,10 +346,11 @@ class BaseResolver:
         fits = {}
         for folder in self._local_folders() if search.shapes else ():
             try:
-                fit = self._fit(search.shapes, f"{folder.parent.name}/{folder.name}", folder)
+                shapes = self._readers.weight_shapes(f"{folder.parent.name}/{folder.name}", folder)
             except Refused:
                 continue
-            if fit and fit.matched and not fit.problems:
+            fit = compare(search.shapes or {}, shapes)
+            if fit.matched and not fit.problems:
                 fits[folder] = fit
         if len(fits) > 1:
             fits = {folder: fit for folder, fit in fits.items() if fit.same_vocabulary} or fits

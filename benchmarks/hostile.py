@@ -53,7 +53,7 @@ TIMEOUT = 1_800.0  # seconds
 LEAST_COSINE = 0.99999
 MAX_GOOD_ATTEMPTS = 2
 # codes that say that something went wrong in Deltadex, not in the repo
-UNTYPED = {None, "internal_error", "unexpected", "worker_lost", "quarantined", "database_unavailable"}
+UNTYPED = {None, "internal_error", "unexpected", "worker_lost", "database_unavailable"}
 SETTINGS = {
     "ADMIN_API_KEY": ADMIN_KEY,
     "DELTADEX_RATE_LIMIT": "0",

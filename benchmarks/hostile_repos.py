@@ -25,6 +25,7 @@ from tests.support import bad_inputs, hostile, pico
 from tests.support.hub_server import Answer, ScriptedHub
 
 OWNER, BASE_OWNER = "hostile", "evil"
+UNKNOWN_WIDTH = 48
 HARD_PATTERN = r"((\w|\s)+)+\d$"  # makes the tokenizer's regex engine give up and panic
 CONFIG, WEIGHTS = bad_inputs.CONFIG, bad_inputs.WEIGHTS
 MAX_FILE_BYTES = 64 * 2**20  # the setting of the workers
@@ -49,19 +50,21 @@ class Place:
         """The name of a hostile base of its own."""
         return f"{BASE_OWNER}/{self.repo_id.split('/')[1]}"
 
-    def adapter(self, **settings: Any) -> Files:
-        """The files of a good adapter, with other settings in its config."""
-        files = read(pico.make_adapter(self.folder / "adapter", seed=self.seed))
+    def adapter(self, hidden: int = pico.HIDDEN, **settings: Any) -> Files:
+        """The files of a good adapter, with other settings in its config. With another `hidden` it fits no base, so
+        that no base is found by its shapes.
+        """
+        files = read(pico.make_adapter(self.folder / "adapter", seed=self.seed, hidden=hidden))
         return {**files, CONFIG: json.dumps(json.loads(files[CONFIG]) | settings).encode()}
 
     def publish(self, files: Files, **options: Any) -> None:
         self.hub.publish(self.repo_id, files, **options)
 
-    def publish_on_base(self, files: Files | None, **options: Any) -> None:
+    def publish_on_base(self, files: Files | None, hidden: int = pico.HIDDEN) -> None:
         """Publish a good adapter of a hostile base; None: a base that is not on the Hub."""
-        self.publish(self.adapter(base_model_name_or_path=self.base_id))
+        self.publish(self.adapter(hidden, base_model_name_or_path=self.base_id))
         if files is not None:
-            self.hub.publish(self.base_id, files, **options)
+            self.hub.publish(self.base_id, files)
 
     def base(self) -> Files:
         return read(pico.make_base(self.folder / "base", seed=self.seed))
@@ -109,18 +112,23 @@ def base_with_config(place: Place, **settings: Any) -> None:
     place.publish_on_base({**files, "config.json": changed(files["config.json"], **settings)})
 
 
+def base_of_brackets(place: Place) -> None:
+    place.publish_on_base({**place.base(), "config.json": b"[" * 1_000_000}, UNKNOWN_WIDTH)
+
+
 def base_with_weights(place: Place, change: Callable[[bytes], bytes]) -> None:
     files = place.base()
-    place.publish_on_base({**files, "model.safetensors": change(files["model.safetensors"])})
+    place.publish_on_base({**files, "model.safetensors": change(files["model.safetensors"])}, UNKNOWN_WIDTH)
 
 
 def base_of_pickles(place: Place) -> None:
     files = place.base()
-    place.publish_on_base({**files, "pytorch_model.bin": files.pop("model.safetensors")})
+    place.publish_on_base({**files, "pytorch_model.bin": files.pop("model.safetensors")}, UNKNOWN_WIDTH)
 
 
 def base_without(place: Place, name: str) -> None:
-    place.publish_on_base({path: content for path, content in place.base().items() if path != name})
+    files = {path: content for path, content in place.base().items() if path != name}
+    place.publish_on_base(files, pico.HIDDEN if name == "tokenizer.json" else UNKNOWN_WIDTH)
 
 
 def base_of_other_sizes(place: Place) -> None:
@@ -128,27 +136,27 @@ def base_of_other_sizes(place: Place) -> None:
     path = place.folder / "narrow.safetensors"
     weights = load_file(place.folder / "base" / "model.safetensors")
     save_file({name: tensor[..., :8].contiguous() for name, tensor in weights.items()}, path)
-    place.publish_on_base({**files, "model.safetensors": path.read_bytes()})
+    place.publish_on_base({**files, "model.safetensors": path.read_bytes()}, UNKNOWN_WIDTH)
 
 
 def base_that_is_an_adapter(place: Place) -> None:
     """Two adapters, each of which names the other as its base."""
-    place.publish_on_base(place.adapter(base_model_name_or_path=place.repo_id))
+    place.publish_on_base(place.adapter(UNKNOWN_WIDTH, base_model_name_or_path=place.repo_id), UNKNOWN_WIDTH)
 
 
 def base_that_is_the_repo_itself(place: Place) -> None:
-    place.publish(place.adapter(base_model_name_or_path=place.repo_id))
+    place.publish(place.adapter(UNKNOWN_WIDTH, base_model_name_or_path=place.repo_id))
 
 
 def base_of_a_terabyte(place: Place) -> None:
     files = place.base()
-    place.publish_on_base(files)
+    place.publish_on_base(files, UNKNOWN_WIDTH)
     sizes = {path: len(content) for path, content in files.items()} | {"model.safetensors": 2**40}
     place.hub.script_listing(place.base_id, sizes)
 
 
 def refused_base(place: Place, status: int, code: str) -> None:
-    place.publish_on_base(None)
+    place.publish_on_base(None, UNKNOWN_WIDTH)
     place.hub.answer(f"/api/models/{place.base_id}", Answer(status, {"X-Error-Code": code}))
 
 
@@ -170,9 +178,11 @@ def weights_answer(place: Place, answer: Callable[[bytes], Answer]) -> None:
     place.hub.answer(f"/{place.repo_id}/resolve/{place.hub.sha}/{WEIGHTS}", answer(files[WEIGHTS]))
 
 
-def headers(place: Place, body: bytes) -> dict[str, str]:
-    """What the Hub sends with a file."""
-    return {"X-Repo-Commit": place.hub.sha, "ETag": f'"{"0" * 64}"', "X-Linked-Size": str(len(body))}
+def too_many_requests(place: Place) -> None:
+    """Weights that are refused for a while, which costs a job no attempt, and then for good."""
+    weights_answer(place, lambda _: Answer(403, {"X-Error-Code": "GatedRepo"}))
+    prefix = f"/{place.repo_id}/resolve/{place.hub.sha}/{WEIGHTS}"
+    place.hub.answer_first(prefix, *[Answer(429, {"Retry-After": "1"})] * 3)
 
 
 def options(place: Place, **fields: Any) -> None:
@@ -267,7 +277,7 @@ def full_model(place: Place, **settings: Any) -> None:
 
 def card(place: Place, text: str) -> None:
     """An adapter whose base only its card could name."""
-    place.publish({**place.adapter(base_model_name_or_path=None), "README.md": text.encode()})
+    place.publish({**place.adapter(UNKNOWN_WIDTH, base_model_name_or_path=None), "README.md": text.encode()})
 
 
 def _front(name: str) -> str:
@@ -286,7 +296,7 @@ KINDS: dict[str, Callable[[Place], None]] = {
     "base of a vast vocabulary": partial(base_with_config, vocab_size=10**12),
     "base of remote code": partial(base_with_config, auto_map={"AutoModel": "m.M"}, model_type="custom"),
     "base of an unknown architecture": partial(base_with_config, model_type="nothing", architectures=["Nothing"]),
-    "base of brackets": lambda place: place.publish_on_base({**place.base(), "config.json": b"[" * 1_000_000}),
+    "base of brackets": base_of_brackets,
     "base cut off": partial(base_with_weights, change=lambda content: content[:-100]),
     "base of a lying header": partial(base_with_weights, change=lambda content: b"\xff" * 8 + content[8:]),
     "base of pickles": base_of_pickles,
@@ -297,19 +307,18 @@ KINDS: dict[str, Callable[[Place], None]] = {
     "base of a terabyte": base_of_a_terabyte,
     "base that is an adapter": base_that_is_an_adapter,
     "base that is the repo itself": base_that_is_the_repo_itself,
-    "base that does not exist": lambda place: place.publish_on_base(None),
+    "base that does not exist": lambda place: place.publish_on_base(None, UNKNOWN_WIDTH),
     "base that is gated": partial(refused_base, status=403, code="GatedRepo"),
     # answers of the Hub
     "401": partial(refused, answer=Answer(401, {"X-Error-Code": "RepoNotFound"})),
     "403": partial(refused, answer=Answer(403, {"X-Error-Code": "GatedRepo"})),
     "404": partial(refused, answer=Answer(404, {"X-Error-Code": "RepoNotFound"})),
-    "429": lambda place: weights_answer(place, lambda _: Answer(429, {"Retry-After": "1"})),
+    "429": too_many_requests,
     "500": lambda place: weights_answer(place, lambda _: Answer(500)),
     "no answer": lambda place: weights_answer(place, lambda _: Answer(hangs=True)),
     "answer cut off": partial(options, cut_after=100),
     "answer that stalls": partial(options, stall_after=100),
     TRICKLING: lambda place: place.publish(place.adapter()),
-    "length beyond the body": partial(options, content_length=10**15),
     "listing that is no JSON": partial(listing_of, body=b"<html>"),
     "listing of brackets": partial(listing_of, body=_BROKEN),
     "listing without a commit": partial(listing_of, body=b'{"id": "a/b", "siblings": []}'),
@@ -363,7 +372,7 @@ def publish(hub: ScriptedHub, folder: Path, repos: int, seed: int) -> dict[str, 
     kinds += random.Random(seed).choices(list(KINDS), k=max(0, repos - len(kinds)))
     published = {}
     for number, kind in enumerate(kinds[:repos]):
-        place = Place(hub, f"{OWNER}/r{number}", folder / str(number), number)
+        place = Place(hub, f"{OWNER}/r{number:03}", folder / str(number), number)
         place.folder.mkdir(parents=True)
         {**KINDS, **FOLDER_KINDS}[kind](place)
         published[place.repo_id] = kind

@@ -6,6 +6,7 @@ from alembic import context
 from psycopg.errors import LockNotAvailable
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
 
 from catalog import locks
 from catalog.errors import DatabaseUnavailable
@@ -21,7 +22,7 @@ LOCK_TIMEOUT = "10s"
 def run() -> None:
     """Run the migrations in one transaction. Raises `DatabaseUnavailable` if a table is in use for `LOCK_TIMEOUT`."""
     url = context.config.attributes.get("database_url") or settings().require_database_url()
-    engine = create_engine(url)
+    engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection:
         context.configure(connection=connection, target_metadata=Base.metadata, compare_server_default=True)
         with context.begin_transaction():
@@ -36,7 +37,6 @@ def run() -> None:
                     f"The schema was not changed, because another transaction has used a table for {LOCK_TIMEOUT}. "
                     "Stop the workers and API processes, or run the migrations again later."
                 ) from error
-    engine.dispose()
 
 
 run()

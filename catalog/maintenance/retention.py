@@ -10,6 +10,8 @@ from catalog.maintenance import repository
 from catalog.maintenance.repository import KINDS, Kind, KindReport
 from catalog.settings import Settings
 
+__all__ = ["KindReport", "Retention", "Swept", "report", "retention_of", "sweep"]
+
 MAX_PAGES = 20  # of each kind in a sweep that a request waits for
 
 Retention = Mapping[str, float]  # seconds by the name of the setting

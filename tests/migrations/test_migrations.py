@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -14,6 +16,7 @@ from app.deployment.embedded import EmbeddedServers
 from catalog.auth import keys
 from catalog.auth.viewer import hash_key
 from catalog.database import Database
+from catalog.errors import DatabaseUnavailable
 from catalog.spaces import repository as spaces
 from catalog.tables import Base, BaseActivations, Role, StoredVector, Vector
 from tests.support.catalog import SPACE, put_revision
@@ -157,6 +160,52 @@ def test_upgrade_to_removals_keeps_models_vectors_and_crawls(engine: Engine, con
 
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM vectors")).scalar_one() == 0
+
+
+def test_upgrade_to_retention_keeps_archives_and_jobs_of_workers(engine: Engine, config: Config):
+    command.upgrade(config, "0008")
+    with engine.begin() as connection:
+        for statement in (
+            "INSERT INTO models (repo_id, owner, source) VALUES ('merge:1@b', 'merge:1@b', 'merge')",
+            "INSERT INTO archives (model_id, size, sha256) SELECT id, 3, '' FROM models",
+            "INSERT INTO workers (host, pid, device) VALUES ('here', 1, 'cpu')",
+            "INSERT INTO jobs (model_id, worker_id, state) SELECT models.id, workers.id, 'done' FROM models, workers",
+        ):
+            connection.execute(text(statement))
+
+    command.upgrade(config, "0009")
+
+    with engine.begin() as connection:
+        age = connection.execute(text("SELECT now() - created_at < interval '1 hour' FROM archives")).scalar_one()
+        assert age
+        connection.execute(text("DELETE FROM workers"))
+        assert connection.execute(text("SELECT worker_id FROM jobs")).scalar_one() is None
+
+    command.downgrade(config, "0008")
+
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT size FROM archives")).scalar_one() == 3
+
+
+def test_concurrent_upgrades_wait_for_each_other(engine: Engine, config: Config):
+    code = "import sys; from app.deployment.processes import migrate; migrate(sys.argv[1])"
+    argv = (sys.executable, "-c", code, config.attributes["database_url"])
+    upgrades = [subprocess.Popen(argv) for _ in range(3)]
+    assert [upgrade.wait() for upgrade in upgrades] == [0, 0, 0]
+
+    assert set(inspect(engine).get_table_names()) == {*Base.metadata.tables, "alembic_version"}
+
+
+def test_upgrade_gives_up_on_a_table_that_is_in_use_and_changes_nothing(engine: Engine, config: Config):
+    command.upgrade(config, "0008")
+    before = schema(engine)
+    with engine.begin() as user:
+        user.execute(text("SELECT count(*) FROM archives"))
+        with pytest.raises(DatabaseUnavailable, match="another transaction has used a table for 10s"):
+            command.upgrade(config, "head")
+        assert schema(engine) == before
+
+    command.upgrade(config, "head")
 
 
 def test_alembic_detects_no_difference_from_the_orm(engine: Engine, config: Config):

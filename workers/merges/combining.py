@@ -19,6 +19,7 @@ from peft import LoraConfig, PeftModel
 from torch import Tensor, nn
 
 from catalog.merges.methods import MergeSpec
+from catalog.merges.parts import result_rank
 from workers.finetunes.lora_config import LoraModule
 from workers.process.cancellation import raise_if_cancelled
 
@@ -49,6 +50,14 @@ def combine(
         on_module(number / len(names))
     rank = max(module.a.shape[0] for module in merged.values())
     return {name: _pad_rank(module, rank) for name, module in merged.items()}
+
+
+def max_result_bytes(parts: Sequence[Modules], spec: MergeSpec) -> int:
+    """The bytes that the modules returned by `combine` have at most."""
+    ranks = [{module.a.shape[0] for module in part.values()} for part in parts]
+    rank = result_rank(spec, [sorted(part_ranks) for part_ranks in ranks])
+    sizes = {name: module.a.shape[1] + module.b.shape[0] for part in parts for name, module in part.items()}
+    return rank * sum(sizes.values()) * torch.float32.itemsize
 
 
 def _combine_module(

@@ -33,7 +33,7 @@ from workers.finetunes.content import content_sha
 from workers.finetunes.reading import FineTune, read_finetune
 from workers.ingest.job_runner import JobRunner, Report
 from workers.merges import adapter_writer
-from workers.merges.combining import Modules, combine
+from workers.merges.combining import Modules, combine, max_result_bytes
 from workers.process.cancellation import raise_if_cancelled
 from workers.process.file_locks import FileLocks
 from workers.process.retries import retry_while_database_down
@@ -67,8 +67,11 @@ class MergeRunner(JobRunner):
             resident = self.bases.get(self.fetcher.resolve_base(merge.base_repo, merge.base_sha))
             base = resident.encoder.base
             timestamps.append(time.monotonic())
+            factors = [modules_of(name, part, base.model) for name, part in zip(spec.weights, parts, strict=True)]
+            with self.database.transaction() as session:
+                archives.check(session, self.archive_limits, job.viewer, max_result_bytes(factors, spec))
             modules = combine(
-                [modules_of(name, part, base.model) for name, part in zip(spec.weights, parts, strict=True)],
+                factors,
                 spec,
                 device=base.device,
                 on_module=lambda done: report(FETCHED + done * (MERGED - FETCHED)),

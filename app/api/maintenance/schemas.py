@@ -8,8 +8,7 @@ from typing import Self
 
 from pydantic import BaseModel, Field
 
-from catalog.maintenance.repository import KindReport
-from catalog.maintenance.retention import Swept
+from catalog.maintenance.retention import KindReport, Swept
 from catalog.settings import Settings
 
 

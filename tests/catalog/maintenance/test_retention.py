@@ -284,7 +284,7 @@ def test_models_that_were_never_measured_go(database: Database, worker: int):
         "INSERT INTO aliases (name, model_id, private, author) SELECT 'ours', id, false, 'us' FROM models",
     ],
 )
-def test_models_that_somebody_knows_stay(database: Database, worker: int, change: str):
+def test_models_that_are_known_or_quarantined_stay(database: Database, worker: int, change: str):
     put_failed(database, worker, "nobody/nothing")
     age(database, "models", "jobs")
     with database.transaction() as session:

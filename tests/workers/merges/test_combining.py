@@ -15,7 +15,7 @@ from tests.support.pico import make_base
 from tests.support.pico_models import load, make_adapter
 from workers.finetunes.lora_config import LoraModule
 from workers.finetunes.reading import read_finetune
-from workers.merges.combining import combine
+from workers.merges.combining import combine, max_result_bytes
 from workers.process.cancellation import Cancelled, cancel_scope
 
 WEIGHTS = {"one": 1.0, "two": -0.5}
@@ -162,3 +162,10 @@ def test_peft_saves_files_that_do_not_load_if_ranks_vary(base: Path, tmp_path: P
     merged.save_pretrained(tmp_path, selected_adapters=["merged"])
     with pytest.raises(RuntimeError, match="size mismatch"):
         peft.PeftModel.from_pretrained(load(base), tmp_path / "merged")
+
+
+@pytest.mark.parametrize("spec", [MergeSpec(WEIGHTS), MergeSpec(WEIGHTS, "ties"), MergeSpec(WEIGHTS, "svd", rank=3)])
+def test_size_of_the_result_is_known_before(adapters: list[Path], spec: MergeSpec):
+    parts = modules(*adapters)
+    merged = combine(parts, spec).values()
+    assert max_result_bytes(parts, spec) == sum(module.a.nbytes + module.b.nbytes for module in merged)

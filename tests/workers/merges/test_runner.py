@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from sqlalchemy import update
 from transformers import AutoTokenizer
 
-from catalog.auth.viewer import ADMIN, PUBLIC
+from catalog.archives.limits import ArchiveLimits
+from catalog.auth.viewer import ADMIN, PUBLIC, Viewer
 from catalog.database import Database
 from catalog.errors import DatabaseUnavailable
 from catalog.jobs import control as job_control
@@ -40,9 +42,10 @@ from tests.support.pico_adapters import KINDS
 from tests.support.pico_models import load, load_with, make_adapter
 from tests.support.pipeline import assemble, make_pipeline
 from workers.bases.residents import MeasurementSettings
+from workers.bootstrap import job_runners
 from workers.ingest.job_runner import JobRunner
 from workers.ingest.pipeline import Pipeline
-from workers.merges.runner import MergeRunner
+from workers.merges.runner import FETCHED, MergeRunner
 from workers.process.zip_archive import packed
 
 CONTRACT = MeasurementSettings(load_probes(), ("delta_activations", "delta_layers"))
@@ -183,6 +186,23 @@ def test_base_is_unchanged(database: Database, pico_base: Path, tmp_path: Path):
     after = worker.bases.get(base).encoder.base.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert before.keys() == after.keys()
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_merge_whose_adapter_would_exceed_the_quota_is_refused_before_it_is_computed(
+    database: Database, pico_base: Path, tmp_path: Path
+):
+    runners = partial(job_runners, archive_limits=ArchiveLimits(per_key=1_000))  # bytes, less than a pico adapter has
+    worker = make_pipeline(database, pico_base, tmp_path, measurement=CONTRACT, runners=runners)
+    spec = MergeSpec(WEIGHTS)
+    mine, mine_job = merge_service.create(database, spec, None, ANONYMOUS, Viewer("me"))
+    public, public_job = create_merge(database, spec)
+    worker.ingest(mine_job.id)
+    worker.ingest(public_job.id)
+    job = read_merge(database, mine.id)[1]
+    assert (job.state, job.error_code, job.progress) == (JobState.FAILED, "archive_quota_exceeded", FETCHED)
+    assert "its limit is 1,000" in (job.error_message or "")
+    assert read_merge(database, public)[1].state == JobState.DONE  # of no key
 
 
 def test_merge_is_not_listed_as_a_model(database: Database, pipeline: Pipeline):

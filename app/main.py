@@ -93,9 +93,9 @@ def create_app(conf: Settings | None = None) -> FastAPI:
                 yield
         await rate_limiter.close()
         stopping.set()
-        services.map_bodies.close()
         map_refresh.join()
         services.readiness.stop()
+        services.map_bodies.close()
         index.stop()
         background.close()
         database.close()

@@ -44,5 +44,5 @@ def cluster_filters(database: Database) -> dict[str, int | None]:
     """The cluster that searches find each model by, by repo id."""
     with database.transaction() as session:
         changes = attributes.list_changes(session, 0, 10_000, spaces.list_filter_runs(session))
-        names = dict(session.execute(select(Model.id, Model.repo_id)).tuples().all())
+        names = {model_id: name for model_id, name in session.execute(select(Model.id, Model.repo_id))}
         return {names[change.model_id]: change.cluster for change in changes}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from threading import Event
 from typing import Annotated, Self
@@ -51,7 +50,7 @@ class Services:
         while not stopping.wait(interval):
             try:
                 self.map_bodies.make(self.map_cache.current_version())
-            except (CatalogError, CancelledError):
+            except CatalogError:
                 continue  # there is no map yet, or Postgres is down
             except Exception:
                 log.exception("Unexpected error while loading the default map; retrying")

@@ -166,7 +166,7 @@ def test_nothing_measured_stays_in_the_database(client: httpx.Client, database: 
         [tombstone] = session.scalars(select(Vector).where(Vector.model_id == removed.id))
         assert (tombstone.deleted, tombstone.data, tombstone.revision_id, tombstone.norm) == (True, b"", None, 0)
     row = row_of(database, LAW[0])
-    assert (row.state, row.card, row.tags, row.hub_sha, row.cluster) == (ModelState.REMOVED, None, [], None, None)
+    assert (row.state, row.card, row.tags, row.hub_sha) == (ModelState.REMOVED, None, [], None)
     assert row.removed_at is not None
 
 

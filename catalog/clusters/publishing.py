@@ -27,6 +27,7 @@ from catalog.geometry.transforms import Geometry
 from catalog.models.repository import models
 from catalog.spaces import repository as spaces
 from catalog.tables import ClusterRun, SpaceRow
+from catalog.threads.throttling import throttled
 from catalog.vectors.repository import feed
 
 MAX_RUNS_WITH_MEMBERS = 10  # runs of a space that keep their clusters and members
@@ -66,7 +67,7 @@ def publish(database: Database, result: Result) -> None:
         cluster_ids = [cluster_id if cluster_id is not None else next(new_ids) for cluster_id in matches]
         clusters.store(session, _cluster_rows(session, result, previous, cluster_ids))
         centroids = clusters.get_centroids(session, run.id)
-    for page in _pages(len(result.model_ids)):
+    for page in throttled(_pages(len(result.model_ids))):
         with database.transaction() as session:
             _store_members(session, result, cluster_ids, page)
     arrivals = _Arrivals(space.id, centroids, result.covered_seq)
@@ -112,10 +113,8 @@ def delete_obsolete(database: Database, space_id: int) -> None:
 
 def discard(database: Database, run_id: int) -> None:
     """Delete the clusters and members of a run that is not current."""
-    more = True
-    while more:
-        with database.transaction() as session:
-            more = clusters.delete_page(session, run_id, MEMBERS_PER_TRANSACTION)
+    for _ in throttled(_delete_pages(database, run_id)):
+        pass
 
 
 @dataclass
@@ -142,6 +141,14 @@ class _Arrivals:
         if changes:
             self.seq = changes[-1].seq
         return len(changes) == ARRIVALS_PER_TRANSACTION
+
+
+def _delete_pages(database: Database, run_id: int) -> Iterator[None]:
+    more = True
+    while more:
+        with database.transaction() as session:
+            more = clusters.delete_page(session, run_id, MEMBERS_PER_TRANSACTION)
+        yield
 
 
 def _pages(count: int) -> Iterator[slice]:

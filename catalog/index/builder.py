@@ -11,7 +11,6 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from catalog.index.ivf import InvertedLists
 from catalog.index.manifest import IDS_FILE, LISTS_FILE, FileRecord, Manifest
 from catalog.settings import settings
 from catalog.tables import IndexSnapshot, SpaceRow
+from catalog.threads.throttling import throttled
 from catalog.vectors.numeric import normalize
 from catalog.vectors.repository import stream as vector_stream
 
@@ -135,20 +135,11 @@ def _load(session: Session, space: SpaceRow, work: Path) -> tuple[np.ndarray, np
         # a full disk raises here; a write to the mapping would end the process with a signal
         os.posix_fallocate(file.fileno(), 0, 4 * space.dimension * count)
         vectors = np.memmap(file, np.float32, "r+", shape=(count, space.dimension))
-    for ids, block in _throttled(vector_stream.stream(session, space.id, space.dimension)):
+    for ids, block in throttled(vector_stream.stream(session, space.id, space.dimension)):
         model_ids[filled : filled + len(ids)] = ids
         vectors[filled : filled + len(ids)] = normalize(block)
         filled += len(ids)
     return model_ids, np.asarray(vectors)
-
-
-def _throttled(blocks: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Sleep after each block for as long as it took, because Postgres gives this read the same priority as searches."""
-    started = time.monotonic()
-    for block in blocks:
-        yield block
-        time.sleep(time.monotonic() - started)
-        started = time.monotonic()
 
 
 def as_disk_full(error: Exception) -> DiskFull | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from catalog.clusters import service as cluster_service
 from catalog.clusters.parameters import Parameters
@@ -46,3 +46,10 @@ def cluster_filters(database: Database) -> dict[str, int | None]:
         changes = attributes.list_changes(session, 0, 10_000, spaces.list_filter_runs(session))
         names = {model_id: name for model_id, name in session.execute(select(Model.id, Model.repo_id))}
         return {names[change.model_id]: change.cluster for change in changes}
+
+
+def row_versions(database: Database) -> dict[str, tuple[str, int | None]]:
+    """The transaction that wrote the row of each model, and the model's seq, by repo id."""
+    with database.transaction() as session:
+        rows = session.execute(text("SELECT repo_id, xmin::text, seq FROM models"))
+        return {name: (version, seq) for name, version, seq in rows}

@@ -22,7 +22,7 @@ from catalog.removals import service as removals
 from catalog.tables import RunState
 from catalog.vectors.repository import feed
 from tests.support import catalog as entries
-from tests.support.clusters import cluster, cluster_filters, fill, vector
+from tests.support.clusters import cluster, cluster_filters, fill, row_versions, vector
 
 
 @pytest.fixture
@@ -54,14 +54,6 @@ def during_publication(database: Database, monkeypatch: pytest.MonkeyPatch, acti
         patch.setattr(publishing._Arrivals, "assign_page", act_once)
         yield
     assert called
-
-
-def row_versions(database: Database) -> dict[str, tuple[str, int | None]]:
-    """The transaction that wrote each model's row, and the model's seq."""
-    with database.transaction() as session:
-        return {name: (version, seq) for name, version, seq in session.execute(
-            text("SELECT repo_id, xmin::text, seq FROM models")
-        )}  # fmt: skip
 
 
 def found(follower: IndexFollower, database: Database, *cluster_ids: int | None) -> set[str]:

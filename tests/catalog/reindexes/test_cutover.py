@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
+from catalog.clusters import service as cluster_service
 from catalog.clusters.parameters import Parameters
 from catalog.clusters.repository import runs as cluster_runs
 from catalog.clusters.runner import ClusterRunner
@@ -24,6 +26,7 @@ from catalog.tables import JobState, ModelState, Reindex, ReindexState
 from catalog.vectors.repository import feed, vectors
 from tests.support import catalog as entries
 from tests.support.catalog import SPACE
+from tests.support.clusters import cluster_filters, row_versions
 from tests.support.reindexes import (
     EXACT_BYTES,
     end_job,
@@ -71,6 +74,24 @@ def test_new_space_serves_only_after_the_cutover(database: Database):
         assert vectors.get_encoding(session, "a/m1", features=(SPACE.feature,)).vector.tolist() == [-1, 1]
         assert spaces.get_default(session).key == new_space.key
     assert len(vectors_by_model(database, SPACE)) == 3  # the old space is kept
+
+
+def test_cutover_switches_the_clusters_of_searches_and_writes_no_row_of_a_model(database: Database, tmp_path: Path):
+    reindex_id = ready(database, models=6)
+    filters = []
+    for space in (SPACE, dataclasses.replace(SPACE, edition=reindex_id)):
+        _, row = cluster_service.request_run(database, Parameters("kmeans", clusters=1), space.key)
+        ClusterRunner(database, tmp_path).run(row.id)
+        filters.append(
+            {cluster.cluster_id for cluster, _ in cluster_service.list_clusters(database, space.key).clusters}
+        )
+    before = row_versions(database)
+    assert set(cluster_filters(database).values()) == filters[0]
+
+    cut_over(database, reindex_id)
+
+    assert set(cluster_filters(database).values()) == filters[1] != filters[0]
+    assert row_versions(database) == before
 
 
 def test_write_target_after_the_cutover_is_the_new_space(database: Database):

@@ -193,6 +193,7 @@ class Runtime:
             downloads=conf.hub_downloads,
             limits=self._limits,
             read_object=self.readers.read_object,
+            pickled_adapters=conf.pickled_adapters,
         )
         measurement = self._measurement
         memory_limit = MemoryLimit.of_worker(conf.base_memory, conf.dtype, conf.device)
@@ -215,6 +216,7 @@ class Runtime:
             memory_limit=memory_limit,
             stages=self._stages,
             readers=self.readers,
+            pickled_adapters=conf.pickled_adapters,
         )
         bases = ResidentBases(self.database, measurement, worker_id, memory_limit, self._stages, self.readers)
         archive_limits = ArchiveLimits(conf.archive_bytes_per_key, conf.archive_bytes)

@@ -61,6 +61,7 @@ def assemble(
     tokens: TokenBox | None = None,
     budget: int = NO_LIMIT,
     readers: Readers = IN_PROCESS,
+    pickled_adapters: bool = False,
     fetcher_class: type[Fetcher] = Fetcher,
     runners: Runners = job_runners,
     batching: BatchPolicy | None = None,
@@ -72,7 +73,15 @@ def assemble(
         worker_id = workers.register(session, "here", 1, "cpu")
     downloads = tmp_path / "downloads"
     limits = {"max_file_bytes": max_file_bytes, "max_repo_files": max_repo_files}
-    hub = Hub(endpoint, hub_token, downloads, timeout=timeout, read_object=readers.read_object, **limits)
+    hub = Hub(
+        endpoint,
+        hub_token,
+        downloads,
+        timeout=timeout,
+        read_object=readers.read_object,
+        pickled_adapters=pickled_adapters,
+        **limits,
+    )
     measurement = measurement or MeasurementSettings(load_probes())
     memory_limit, stages = MemoryLimit(budget, measurement.dtype), stages or Stages()
     resolver = BaseResolver(
@@ -88,6 +97,7 @@ def assemble(
         memory_limit=memory_limit,
         stages=stages,
         readers=readers,
+        pickled_adapters=pickled_adapters,
     )
     bases = ResidentBases(database, measurement, worker_id, memory_limit, stages, readers)
     pipeline = Pipeline(

@@ -80,13 +80,13 @@ def build_finetune(choice: Choice, contents: Contents, *, values: bool) -> FineT
     return _read(top, choice, contents, load=lambda path: load_tensors(top / path, contents.headers[path]))
 
 
-def choose_checked(folder: Path, *, max_files: int = MAX_FILES) -> Choice:
-    """The files of the fine-tune in a folder.
+def choose_checked(folder: Path, *, max_files: int = MAX_FILES, pickled: bool = False) -> Choice:
+    """The files of the fine-tune in a folder. `pickled`: whether pickled adapters are read.
 
     Raises `UnsafePath` for links out of it, and what `find_finetune` raises.
     """
     top = Path(folder)
-    choice = _choose(top, max_files)
+    choice = _choose(top, max_files, pickled)
     for path in choice.paths:
         _check_link(top, top / path)
     return choice
@@ -108,24 +108,24 @@ def _read_local_header(top: Path, max_file_bytes: int, path: str) -> Header:
     return read_header(top / path, max_file_bytes=max_file_bytes)
 
 
-def find_finetune(folder: Path, *, max_files: int = MAX_FILES) -> Path:
+def find_finetune(folder: Path, *, max_files: int = MAX_FILES, pickled: bool = False) -> Path:
     """The folder of the fine-tune within a local folder: the folder itself, or one of its `checkpoint-*` folders.
 
     Raises `NoSupportedWeights`, `PickledWeights`, `TooManyFiles`, `FolderUnreadable`.
     """
     top = Path(folder)
-    return top / _choose(top, max_files).folder
+    return top / _choose(top, max_files, pickled).folder
 
 
-def _choose(top: Path, max_files: int) -> Choice:
+def _choose(top: Path, max_files: int, pickled: bool) -> Choice:
     if not top.is_dir():
         raise FolderUnreadable(f"{top} is not a folder.")
     try:
-        return choose_finetune(top.name, _listed(top, _is_checkpoint, max_files))
+        return choose_finetune(top.name, _listed(top, _is_checkpoint, max_files), pickled=pickled)
     except NoSupportedWeights as error:
         # other folders are listed only for the error, which names what lies in them
         try:
-            return choose_finetune(top.name, _listed(top, _is_named, max_files))
+            return choose_finetune(top.name, _listed(top, _is_named, max_files), pickled=pickled)
         except TooManyFiles:
             raise error from None
 

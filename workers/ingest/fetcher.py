@@ -25,10 +25,11 @@ from workers.bases.memory_limit import NO_LIMIT, MemoryLimit
 from workers.bases.residents import MeasurementSettings
 from workers.bases.resolver import BaseResolver, Claims, ResolvedBase
 from workers.finetunes.content import content_sha
-from workers.finetunes.reading import FineTune, find_finetune
+from workers.finetunes.reading import FineTune, choose_checked, find_finetune
 from workers.hub.client import MAIN_BRANCH, FetchOptions, Hub, Progress, RepoSnapshot
 from workers.hub.rate_limits import Stop
 from workers.hub.remote_headers import screen
+from workers.ingest.pickled_adapters import read_pickled
 from workers.process.cancellation import is_cancelled, raise_if_cancelled
 from workers.process.file_locks import FileLocks
 from workers.process.stages import Stage, Stages
@@ -69,8 +70,10 @@ class Fetcher:
         memory_limit: MemoryLimit = NO_LIMIT,
         stages: Stages | None = None,
         readers: Readers = IN_PROCESS,
+        pickled_adapters: bool = False,
     ) -> None:
         self._readers = readers
+        self._pickled_adapters = pickled_adapters
         self._database = database
         self._hub = hub
         self._resolver = resolver
@@ -113,8 +116,11 @@ class Fetcher:
         admission = self._admit(job, worker_id, snapshot.sha, is_head, visibility, snapshot.metadata)
         if not admission.proceeds:
             return None
-        # configs and safetensors headers are checked before the weights are downloaded
-        screened = screen(hub, snapshot, options, partial(self._readers.screen_finetune, snapshot.repo_id))
+        pickled = hub.choose(snapshot).is_pickled
+        if pickled:  # it has no header that could be read before
+            screened = self._download(hub, snapshot, options, admission.job, worker_id)
+        else:  # configs and safetensors headers are checked before the weights are downloaded
+            screened = screen(hub, snapshot, options, partial(self._readers.screen_finetune, snapshot.repo_id))
         self._memory_limit.check(screened.shapes, snapshot.repo_id)
         screened = replace(screened, card_bases=snapshot.card_bases or screened.card_bases)
         base = self._resolve(screened, snapshot.sha, options, admission.job, job_hub)
@@ -124,13 +130,16 @@ class Fetcher:
             )
             if not admission.proceeds:
                 return None
-        folder = hub.fetch_finetune(
-            snapshot, replace(options, progress=self._progress_callback(admission.job, worker_id))
-        )
-        finetune = self._read(snapshot.repo_id, folder)
+        finetune = screened if pickled else self._download(hub, snapshot, options, admission.job, worker_id)
         return Fetched(admission.job, snapshot.sha, finetune, base, snapshot.metadata, finetune.card, is_head, locks)
 
+    def _download(self, hub: Hub, snapshot: RepoSnapshot, options: FetchOptions, job: Job, worker_id: int) -> FineTune:
+        options = replace(options, progress=self._progress_callback(job, worker_id))
+        return self._read(snapshot.repo_id, hub.fetch_finetune(snapshot, options))
+
     def _read(self, repo: str, folder: Path) -> FineTune:
+        if self._pickled_adapters and (choice := choose_checked(folder, pickled=True)).is_pickled:
+            return read_pickled(self._readers, repo, folder, choice, max_file_bytes=self._max_file_bytes)
         return self._readers.read_finetune(repo, folder, max_file_bytes=self._max_file_bytes)
 
     def _admit(
@@ -225,7 +234,7 @@ class Fetcher:
         root = Path(job.model.folder or "")
         if not root.is_dir():
             raise FolderUnreadable(f"{root} is not a folder that this worker can read.")
-        folder = find_finetune(root)
+        folder = find_finetune(root, pickled=self._pickled_adapters)
         for file in folder.iterdir():
             if file.is_file() and (size := file.stat().st_size) > self._max_file_bytes:
                 raise FileTooLarge(f"{file.name} has {size:,} bytes; the limit is {self._max_file_bytes:,}.")

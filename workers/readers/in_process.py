@@ -12,6 +12,7 @@ from workers.finetunes.card import bases_in_card
 from workers.finetunes.contents import FetchHeader
 from workers.finetunes.finetune import FineTune
 from workers.finetunes.json_file import read_object
+from workers.finetunes.pickled import convert
 from workers.finetunes.reading import read_finetune, screen_finetune
 from workers.finetunes.repo_files import Choice
 from workers.finetunes.shape_fit import Shape, fetched_shapes, weight_shapes
@@ -42,6 +43,9 @@ class InProcessReaders:
 
     def bases_in_card(self, repo: str, path: Path) -> tuple[str, ...]:
         return bases_in_card(path)
+
+    def convert_pickled(self, repo: str, source: Path, target: Path, *, max_file_bytes: int) -> None:
+        convert(source, target, max_file_bytes=max_file_bytes)
 
 
 IN_PROCESS = InProcessReaders()

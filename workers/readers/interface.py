@@ -50,3 +50,7 @@ class Readers(Protocol):
     def bases_in_card(self, repo: str, path: Path) -> tuple[str, ...]:
         """As `workers.finetunes.card.bases_in_card`."""
         ...
+
+    def convert_pickled(self, repo: str, source: Path, target: Path, *, max_file_bytes: int) -> None:
+        """As `workers.finetunes.pickled.convert`."""
+        ...

@@ -15,6 +15,7 @@ from workers.encoding.tokenizer import Tokenizer, load_tokenizer
 from workers.finetunes.card import bases_in_card
 from workers.finetunes.contents import FetchHeader
 from workers.finetunes.json_file import read_object
+from workers.finetunes.pickled import convert
 from workers.finetunes.reading import read_contents
 from workers.finetunes.repo_files import Choice
 from workers.finetunes.shape_fit import fetched_shapes, weight_shapes
@@ -50,6 +51,7 @@ class Operations:
             "bases_in_card": self.bases_in_card,
             "encode": self.encode,
             "decode": self.decode,
+            "convert_pickled": self.convert_pickled,
         }
         return operations[operation](**arguments)
 
@@ -95,6 +97,9 @@ class Operations:
 
     def decode(self, folder: str, sequences: list[list[int]], options: dict[str, Any]) -> Any:
         return self._tokenizer(folder).batch_decode(sequences, **options)
+
+    def convert_pickled(self, source: str, target: str, max_file_bytes: int) -> Any:
+        convert(Path(source), Path(target), max_file_bytes=max_file_bytes)
 
     def _tokenizer(self, folder: str) -> Tokenizer:
         if folder not in self._tokenizers:

@@ -137,6 +137,10 @@ class ReaderPool:
         with _expected(repo):
             return tuple(texts_from_json(content))
 
+    def convert_pickled(self, repo: str, source: Path, target: Path, *, max_file_bytes: int) -> None:
+        arguments = {"source": str(source), "target": str(target), "max_file_bytes": max_file_bytes}
+        self.run(repo, "convert_pickled", arguments)
+
     def run(
         self,
         repo: str,

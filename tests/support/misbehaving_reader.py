@@ -1,4 +1,4 @@
-"""A reader with operations that end it: `python -m tests.support.misbehaving_reader FD SECONDS MEMORY`."""
+"""A reader with operations that end it: `python -m tests.support.misbehaving_reader FD`."""
 
 from __future__ import annotations
 

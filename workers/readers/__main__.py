@@ -1,17 +1,20 @@
-"""A reader: `python -m workers.readers FD SECONDS MEMORY`, a process that reads untrusted files.
+"""The template of the readers: `python -m workers.readers FD`.
 
-It gets its requests through the socket FD, has no secrets in its environment, and ends when the socket closes.
+It forks a reader for each request that comes through the socket FD, and ends when the socket closes. A reader reads
+untrusted files for a worker. It has no secrets in its environment, and ends when its own socket closes.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import os
 import resource
 import signal
 import socket
 import sys
+import tempfile
 from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
@@ -20,9 +23,31 @@ from catalog.errors import CatalogError
 from catalog.errors.root import first_line
 from workers.finetunes.contents import RawHeader
 from workers.readers.messages import Disconnected, receive, send
-from workers.readers.operations import Operations
+from workers.readers.operations import Operations, import_common_classes
 
 ALARM_FACTOR = 2  # of the deadline, after which the kernel ends a reader whose worker is gone
+
+
+def fork_readers(connection: socket.socket, kind: type[Operations]) -> None:
+    """Fork a reader for each request, and wait for those that the worker ended."""
+    while True:
+        request = receive(connection)
+        if "reap" in request:
+            _, status = os.waitpid(request["reap"], 0)
+            send(connection, {"status": os.waitstatus_to_exitcode(status)})
+            continue
+        _, (descriptor,), _, _ = socket.recv_fds(connection, 1, 1)
+        if pid := os.fork():
+            os.close(descriptor)
+            send(connection, {"pid": pid})
+            continue
+        connection.close()
+        tempfile.tempdir = request["scratch"]
+        with socket.socket(fileno=descriptor) as own, contextlib.suppress(Disconnected):
+            if sys.platform == "linux":
+                limit_memory(2 * request["memory"])
+            serve(own, request["seconds"], kind)
+        os._exit(0)  # without the destructors of native libraries
 
 
 def serve(connection: socket.socket, seconds: float, kind: type[Operations]) -> None:
@@ -40,10 +65,7 @@ def serve(connection: socket.socket, seconds: float, kind: type[Operations]) -> 
     operations = kind(fetch_header)
     limit = max(1, round(ALARM_FACTOR * seconds))
     while True:
-        try:
-            request = receive(connection)
-        except Disconnected:
-            return
+        request = receive(connection)
         signal.alarm(limit)
         try:
             answer = {"result": operations.run(request["operation"], request["arguments"])}
@@ -72,18 +94,17 @@ def limit_memory(count: int) -> None:
 
 
 def main(kind: type[Operations] = Operations) -> None:
-    descriptor, seconds, memory = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal, meant for the worker
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the worker's end ends this process
+        signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    with socket.socket(fileno=descriptor) as connection:
-        if sys.platform == "linux":
-            limit_memory(2 * memory)
+    import_common_classes()
+    gc.freeze()  # so that no collection in a reader copies the pages that it shares
+    with socket.socket(fileno=int(sys.argv[1])) as connection, contextlib.suppress(Disconnected):
         send(connection, {"ready": True})
-        with contextlib.suppress(Disconnected):
-            serve(connection, seconds, kind)
-    os._exit(0)  # without the destructors of native libraries
+        fork_readers(connection, kind)
+    os._exit(0)
 
 
 if __name__ == "__main__":

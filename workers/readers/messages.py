@@ -42,7 +42,7 @@ def send(connection: socket.socket, message: Mapping[str, Any], wait: Callable[[
             rest = rest[connection.send(rest) :]
         except TimeoutError:
             continue
-        except (BrokenPipeError, ConnectionResetError) as error:
+        except OSError as error:
             raise Disconnected from error
 
 
@@ -68,7 +68,7 @@ def _receive_bytes(connection: socket.socket, count: int, wait: Callable[[], Non
             part = connection.recv(min(count - len(content), RECEIVED_AT_ONCE))
         except TimeoutError:
             continue
-        except ConnectionResetError as error:
+        except OSError as error:
             raise Disconnected from error
         if not part:
             raise Disconnected

@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoConfig, PreTrainedTokenizerFast
+
 import catalog.errors
 from catalog.errors import CatalogError, InvalidModelConfig, Refused
+from workers.encoding.lm_class import headless
 from workers.encoding.model_loading import clean_view, load_config
 from workers.encoding.resident_base import read_base
 from workers.encoding.tokenizer import Tokenizer, load_tokenizer
@@ -30,6 +33,13 @@ ERRORS: Mapping[str, type[CatalogError]] = {
 }
 
 Operation = Callable[..., Any]
+
+
+def import_common_classes() -> None:
+    """Import what transformers imports at the first use of a model and a tokenizer."""
+    config = AutoConfig.for_model("llama", vocab_size=1, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+    headless(config)
+    _ = PreTrainedTokenizerFast  # whose module is imported here
 
 
 class Operations:

@@ -26,7 +26,8 @@ from workers.readers.messages import (
     texts_from_json,
     token_rows_from_json,
 )
-from workers.readers.process import COMMAND, WATCH_SECONDS, NotStarted, ReaderProcess
+from workers.readers.process import WATCH_SECONDS, ReaderProcess
+from workers.readers.template import COMMAND, NotStarted, ReaderTemplate
 from workers.readers.tokenizer import RemoteTokenizer
 
 KEPT_RESULTS = 32  # shapes and configs of bases, which every one of their fine-tunes is compared with
@@ -52,6 +53,8 @@ class ReaderPool:
         self._seconds = seconds
         self._memory = memory
         self._command = command
+        self._template: ReaderTemplate | None = None
+        self._starting = 0
         self._idle: list[ReaderProcess] = []
         self._processes: set[ReaderProcess] = set()
         self._changed = threading.Condition()
@@ -60,25 +63,27 @@ class ReaderPool:
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of all readers."""
+        """The process ids of all readers, and before them that of the process that they are forked from."""
         with self._changed:
-            return sorted(process.pid for process in self._processes)
+            template = [self._template.pid] if self._template else []
+            return template + sorted(process.pid for process in self._processes)
 
     def start(self) -> None:
-        """Start all processes, without waiting until they are ready."""
-        with self._changed:
-            while len(self._processes) < self._size:
-                self._idle.append(self._new())
+        """Begin to import what readers need, without waiting for it. Otherwise the first request does."""
+        self._current_template()
 
     def stop(self) -> None:
-        """End all processes. Requests that are running raise `ReaderCrashed`, and later ones `Unavailable`."""
+        """End all processes. Requests that are running, and later ones, raise `Unavailable`."""
         with self._changed:
             self._stopped = True
             processes, self._idle = list(self._processes), []
             self._processes.clear()
+            template, self._template = self._template, None
             self._changed.notify_all()
         for process in processes:
             process.kill()
+        if template is not None:
+            template.kill()
 
     def read_finetune(self, repo: str, folder: Path, *, max_file_bytes: int) -> FineTune:
         choice = choose_checked(folder)
@@ -156,11 +161,8 @@ class ReaderPool:
         """
         process = self._lease(tokenizer_of)
         try:
-            process.wait_until_ready()
             process.folder_in_use = tokenizer_of or process.folder_in_use
             return process.run(repo, operation, dict(arguments), fetch_header)
-        except NotStarted as error:
-            raise Unavailable(str(error)) from error
         finally:
             self._return(process)
 
@@ -181,43 +183,56 @@ class ReaderPool:
             return texts_from_json(texts)
 
     def _lease(self, tokenizer_of: str | None) -> ReaderProcess:
+        """An idle reader, or a new one if there are not enough. Raises `Unavailable` and `Cancelled`."""
         with self._changed:
-            while True:
+            while not self._idle and len(self._processes) + self._starting >= self._size:
                 raise_if_cancelled()
-                if self._stopped:
-                    raise Unavailable("The worker is stopping.")
-                if self._idle:
-                    warm = [process for process in self._idle if process.folder_in_use == tokenizer_of]
-                    process = warm[0] if warm else self._idle[0]
-                    self._idle.remove(process)
-                    if not process.has_ended:
-                        return process
-                    self._discard(process)
-                if len(self._processes) < self._size:
-                    return self._new()
                 self._changed.wait(WATCH_SECONDS)
+            if self._stopped:
+                raise Unavailable("The worker is stopping.")
+            if self._idle:
+                warm = [process for process in self._idle if process.folder_in_use == tokenizer_of]
+                process = warm[0] if warm else self._idle[0]
+                self._idle.remove(process)
+                if not process.has_ended:
+                    return process
+                self._processes.remove(process)
+                process.kill()
+            self._starting += 1
+        try:
+            process = ReaderProcess(self._current_template(), self._seconds, self._memory)
+        except NotStarted as error:
+            raise Unavailable(str(error)) from error
+        finally:
+            with self._changed:
+                self._starting -= 1
+                self._changed.notify()
+        with self._changed:
+            self._processes.add(process)
+        return process
 
     def _return(self, process: ReaderProcess) -> None:
         is_usable = not process.has_ended and not process.is_bloated()
+        with self._changed:
+            if is_usable and process in self._processes:  # not stopped meanwhile
+                self._idle.append(process)
+            else:
+                self._processes.discard(process)
+            self._changed.notify()
         if not is_usable:
             log.warning("reader %s ended; another one takes its place", process.pid)
+            process.kill()
+
+    def _current_template(self) -> ReaderTemplate:
         with self._changed:
-            if process in self._processes:  # not stopped meanwhile
-                if is_usable:
-                    self._idle.append(process)
-                else:
-                    self._discard(process)
-                    self._idle.append(self._new())  # it gets ready before it is needed
-            self._changed.notify()
-
-    def _new(self) -> ReaderProcess:
-        process = ReaderProcess(self._seconds, self._memory, self._command)
-        self._processes.add(process)
-        return process
-
-    def _discard(self, process: ReaderProcess) -> None:
-        self._processes.discard(process)
-        process.kill()
+            if self._stopped:
+                raise NotStarted("The worker is stopping.")
+            if self._template is not None and self._template.has_ended:
+                self._template.kill()
+                self._template = None
+            if self._template is None:
+                self._template = ReaderTemplate(self._command)
+            return self._template
 
     def _keep(self, key: tuple[object, ...], read: Callable[[], T]) -> T:
         """The result of `read`, or the one that was kept for the same key."""

@@ -4,76 +4,52 @@ from __future__ import annotations
 
 import base64
 import os
+import select
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-import workers
-from catalog.errors import ReaderCrashed, ReaderEnded, ReaderOutOfMemory, ReaderTimedOut
+from catalog.errors import ReaderCrashed, ReaderEnded, ReaderOutOfMemory, ReaderTimedOut, Unavailable
 from workers.finetunes.contents import FetchHeader
 from workers.process.cancellation import raise_if_cancelled
 from workers.readers.messages import Disconnected, InvalidMessage, receive, send
 from workers.readers.operations import ERRORS
+from workers.readers.template import NotStarted, ReaderTemplate
 
-START_SECONDS = 300  # until the libraries are imported
 WATCH_SECONDS = 0.05  # between two looks at a working reader
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 ADVICE = "The same files would end any reader: correct them before you submit them again."
 
 
-class NotStarted(Exception):
-    """A reader ended before it was ready, which is no repo's fault."""
-
-
 class ReaderProcess:
-    """A child process that runs one operation at a time. The constructor does not wait until it is ready."""
+    """A process that runs one operation at a time. The constructor raises `NotStarted`."""
 
-    def __init__(self, seconds: float, memory: int, command: tuple[str, ...]) -> None:
+    def __init__(self, template: ReaderTemplate, seconds: float, memory: int) -> None:
+        self._template = template
         self._seconds = seconds
         self._memory = memory
-        self._ready = False
-        self._baseline = 0
         self.folder_in_use: str | None = None  # whose tokenizer it used last
-        # the worker may not run as the owner of these, and a killed process leaves its own
-        self._scratch = Path(tempfile.mkdtemp(prefix="deltadex-reader-"))
-        self._connection, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [*command, str(theirs.fileno()), str(seconds), str(memory)],
-                env=environment(self._scratch),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-            )
-        self._connection.settimeout(WATCH_SECONDS)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def wait_until_ready(self) -> None:
-        """Raises `NotStarted`."""
-        if self._ready:
-            return
         try:
-            receive(self._connection, _Watch(START_SECONDS))
-        except (Disconnected, InvalidMessage, _TookTooLong) as error:
-            self.kill()
-            raise NotStarted(f"A reader did not start (exit status {self._process.returncode}).") from error
-        self._ready, self._baseline = True, self._resident()
+            self._scratch = Path(tempfile.mkdtemp(dir=template.scratch))
+        except OSError as error:
+            raise NotStarted(f"No reader can be started: {error}.") from error
+        self.pid, self._connection = template.fork(self._scratch, seconds, memory)
+        self._connection.settimeout(WATCH_SECONDS)
+        self._status: int | None = None
+        self._killing = threading.Lock()
+        self._killed = False
+        self._baseline = self._resident()
 
     def run(self, repo: str, operation: str, arguments: dict[str, Any], fetch_header: FetchHeader | None) -> Any:
         """The result of an operation, as JSON.
 
-        Raises the error of the catalog that the operation raised, what `fetch_header` raises, `ReaderEnded`, and
-        `Cancelled`. The process has ended after the latter two.
+        Raises the error of the catalog that the operation raised, what `fetch_header` raises, `ReaderEnded`,
+        `Cancelled`, and `Unavailable` if another thread kills the process. It has ended after the latter three.
         """
         watch = _Watch(self._seconds, self._resident, self._resident() + self._memory)
         try:
@@ -92,8 +68,10 @@ class ReaderProcess:
         except _TookTooMuch:
             raise self._out_of_memory(repo) from None
         except (Disconnected, InvalidMessage) as error:
+            if self._killed:
+                raise Unavailable("The worker is stopping.") from error
             self.kill()
-            raise self._crashed(repo, f"exit status {self._process.returncode}; {error}".rstrip("; ")) from error
+            raise self._crashed(repo, f"exit status {self._status}; {error}".rstrip("; ")) from error
         finally:
             if watch.failed:
                 self.kill()
@@ -105,14 +83,17 @@ class ReaderProcess:
 
     def kill(self) -> None:
         """End the process, and wait until it has."""
-        self._process.kill()
-        self._process.wait()
-        self._connection.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        with self._killing:
+            if not self._killed:
+                self._killed = True
+                self._status = self._template.end(self.pid)
+                self._connection.close()
+                shutil.rmtree(self._scratch, ignore_errors=True)
 
     @property
     def has_ended(self) -> bool:
-        return self._process.poll() is not None
+        """Whether a process without a request has closed its connection, or sent what nobody asked for."""
+        return self._killed or bool(select.select([self._connection], [], [], 0)[0])
 
     def _result(self, repo: str, answer: dict[str, Any]) -> Any:
         if "result" in answer:
@@ -191,23 +172,3 @@ def _fetched(fetch_header: FetchHeader | None, path: Any) -> tuple[dict[str, Any
     except BaseException as error:
         return {"unavailable": True}, error
     return {"header": base64.b64encode(header).decode("ascii"), "size": size}, None
-
-
-def environment(scratch: Path) -> dict[str, str]:
-    """The whole environment of a reader: nothing of the worker's own, which holds its secrets."""
-    return {
-        "PATH": os.defpath,
-        "HOME": str(scratch),
-        "TMPDIR": str(scratch),
-        "LANG": "C.UTF-8",
-        "PYTHONPATH": str(Path(workers.__file__).parents[1]),
-        "PYTHONHASHSEED": "0",
-        "HF_HUB_OFFLINE": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "MALLOC_ARENA_MAX": "2",
-    }
-
-
-COMMAND = (sys.executable, "-m", "workers.readers")

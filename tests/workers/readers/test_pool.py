@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from catalog.errors import (
@@ -40,7 +44,7 @@ def pool() -> Iterator[ReaderPool]:
     pool.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def patient() -> Iterator[ReaderPool]:
     """A pool whose deadline is far away."""
     pool = ReaderPool(1, seconds=600, memory=MEMORY, command=COMMAND)
@@ -92,7 +96,7 @@ def test_reader_has_no_secrets(monkeypatch: pytest.MonkeyPatch):
     pool = ReaderPool(1, command=COMMAND)
     try:
         environment = pool.run("some/repo", "environment", {})
-        of_the_kernel = Path(f"/proc/{pool.pids[0]}/environ").read_bytes()
+        of_the_kernel = b"".join(Path(f"/proc/{pid}/environ").read_bytes() for pid in pool.pids)
     finally:
         pool.stop()
     assert "secret-of-the-worker" not in environment.values()
@@ -120,21 +124,57 @@ def test_request_waits_for_a_free_reader(patient: ReaderPool):
 
 
 def test_stopped_pool_ends_its_readers_and_refuses_requests(adapter: Path):
-    pool = ReaderPool(2, command=COMMAND)
-    pool.start()
-    pids = pool.pids
-    assert len(pids) == 2
+    pool = ReaderPool(1, command=COMMAND)
+    running: list[BaseException] = []
+
+    def hang() -> None:
+        try:
+            pool.run("good/repo", "hang", {})
+        except BaseException as error:
+            running.append(error)
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    template, reader = wait_until(lambda: pool.pids[1:] and pool.pids, "a reader hangs")
     pool.stop()
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    thread.join()
+    assert [type(error) for error in running] == [Unavailable]  # the repo is not to blame
+    assert not any(Path(f"/proc/{pid}").exists() for pid in (template, reader))
     with pytest.raises(Unavailable):
         pool.read_finetune("good/repo", adapter, max_file_bytes=NO_LIMIT)
 
 
-def test_reader_ends_when_its_worker_is_gone(patient: ReaderPool):
+WORKER = """
+import sys, time
+from workers.readers.pool import ReaderPool
+pool = ReaderPool(1)
+pool.run("some/repo", "bases_in_card", {"path": "README.md"})
+print(*pool.pids, flush=True)
+time.sleep(600)
+"""
+
+
+def test_readers_end_with_their_worker():
+    with subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE, text=True) as worker:
+        pids = [int(pid) for pid in worker.stdout.readline().split()]
+        assert len(pids) == 2
+        worker.kill()
+    wait_until(lambda: not any(is_running(pid) for pid in pids), "the readers have ended")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_killed_template_is_started_again(patient: ReaderPool, adapter: Path):
     patient.run("some/repo", "pid", {})
-    (process,) = patient._processes
-    process._connection.close()  # as the kernel does for a killed worker
-    wait_until(lambda: process.has_ended, "the reader has ended")
+    os.kill(patient.pids[0], signal.SIGKILL)
+    with pytest.raises(ReaderCrashed):
+        patient.run("evil/repo", "abort", {})
+    assert patient.read_finetune("good/repo", adapter, max_file_bytes=NO_LIMIT).kind == "lora"
 
 
 def test_failed_start_is_no_fault_of_a_repo():

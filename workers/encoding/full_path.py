@@ -6,7 +6,6 @@ fine-tune keeps its base's vocabulary or extends it at the end.
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -14,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from accelerate.utils import get_max_memory
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -28,6 +26,7 @@ from workers.encoding.token_plan import TokenPlan, plan_proof
 from workers.encoding.trace import Trace
 from workers.finetunes.finetune import FineTune
 from workers.finetunes.safetensors_file import SUBMIT_FINITE
+from workers.process.memory import free_memory, release_unused
 from workers.process.scratch import scratch
 
 # compared by name, because a mismatch of them says more than one of a tensor's shape
@@ -58,9 +57,7 @@ class FullPath:
         except CatalogError as error:
             return error
         finally:
-            gc.collect()  # hooks and modules form cycles, and the next model needs the memory
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            release_unused()  # hooks and modules form cycles, and the next model needs the memory
 
     def _load_and_run(self, finetune: FineTune, plan: TokenPlan) -> Trace:
         with clean_view(finetune.folder, finetune.config) as view, scratch() as offload:
@@ -82,20 +79,13 @@ class FullPath:
     def _placement(self, finetune: FineTune, offload: str) -> tuple[str, dict[str, Any]]:
         """The dtype, and the arguments that place the model on devices when `AutoModel` loads it."""
         parameters = sum(math.prod(shape) for shape in finetune.shapes.values())
-        free_bytes = {str(device): size for device, size in get_max_memory().items()}
-        limit = self.memory if self.memory is not None else free_bytes.get(self._device, 0)
+        limit = self.memory if self.memory is not None else free_memory(self.base.device)
         if parameters * DTYPES[self.base.dtype].itemsize <= limit:
             return self.base.dtype, {"device_map": {"": self.base.device}}
         # streamed weights keep their stored dtype and bypass the kernels for mixed dtypes
-        first_device: int | str = self._device if self._device == "cpu" else int(self._device)
-        memory = {first_device: limit, "cpu": free_bytes["cpu"]} if first_device != "cpu" else {"cpu": limit}
-        return "float32", {"device_map": "sequential", "max_memory": memory, "offload_folder": offload}
-
-    @property
-    def _device(self) -> str:
-        """The device as accelerate names it: "cpu", or the number of a GPU."""
         device = torch.device(self.base.device)
-        return "cpu" if device.type == "cpu" else str(device.index or 0)
+        memory = {"cpu": limit} if device.type == "cpu" else {device.index or 0: limit, "cpu": free_memory("cpu")}
+        return "float32", {"device_map": "sequential", "max_memory": memory, "offload_folder": offload}
 
 
 def check_architecture(

@@ -41,6 +41,7 @@ from catalog.errors import (
     RepoNotFound,
     RevisionNotFound,
 )
+from workers.hub.pace import Pace, PacedStream, expect_headers, limit_headers
 from workers.hub.rate_limits import BUCKETS, HubLimits
 from workers.hub.service_token import ServiceToken, rejects_token
 from workers.process import cancellation
@@ -52,8 +53,9 @@ READABLE_REPO = ("RevisionNotFound", "EntryNotFound")  # codes of a 404 for a pa
 
 
 class SingleAttemptClient(httpx2.Client):
-    """The library's session. A request ends after `timeout` seconds without a byte, transient failures are not retried,
-    and every request, including each hop of a redirect, waits for its turn among all workers.
+    """The library's session. A request ends after `timeout` seconds without a byte, or if it is answered more slowly
+    than `pace`. Transient failures are not retried, and every request, including each hop of a redirect, waits for its
+    turn among all workers.
 
     The session serves the requests of all jobs, so it keeps no state between them: neither a token (each request has
     its own, and a redirect to another host drops it) nor cookies. Proxies and certificates are left to httpx. A request
@@ -63,19 +65,31 @@ class SingleAttemptClient(httpx2.Client):
     """
 
     def __init__(
-        self, timeout: float, limits: HubLimits | None = None, service_token: ServiceToken | None = None
+        self,
+        timeout: float,
+        limits: HubLimits | None = None,
+        service_token: ServiceToken | None = None,
+        *,
+        pace: Pace | None = None,
     ) -> None:
         self._request_timeout = timeout
+        self._pace = pace or Pace()
         self._limits = limits or HubLimits()
         self._service_token = service_token or ServiceToken()
         super().__init__(
             follow_redirects=True,
             cookies=_no_cookies(),
-            event_hooks={"request": [self._wait_turn], "response": [self._pause_on_rate_limit]},
+            event_hooks={"request": [self._wait_turn], "response": [self._limit_body, self._pause_on_rate_limit]},
         )
+        limit_headers(self)
 
     def _wait_turn(self, request: httpx2.Request) -> None:
         self._limits.wait_turn(self._bucket_of(request))
+        expect_headers(self._pace.headers)
+
+    def _limit_body(self, response: httpx2.Response) -> None:
+        expect_headers(None)
+        response.stream = PacedStream(response.stream, self._pace)
 
     def _pause_on_rate_limit(self, response: httpx2.Response) -> None:
         """Pause a bucket for all workers if the Hub asks for it or reports that the bucket is used up."""
@@ -125,6 +139,8 @@ class SingleAttemptClient(httpx2.Client):
                 response = super().send(request, **options)
         except httpx2.TransportError as error:
             raise HubUnavailable(f"No answer from {request.url.host}: {_reason(error)}.") from error
+        finally:
+            expect_headers(None)
         if response.status_code == 429:
             response.close()
             raise HubRateLimited(f"{request.url.host} limits the rate of requests.", retry_after(response.headers))
@@ -133,7 +149,6 @@ class SingleAttemptClient(httpx2.Client):
             raise HubUnavailable(
                 f"{request.url.host} answered with status {response.status_code}.", retry_after(response.headers)
             )
-        response.stream = _CancellableStream(response.stream)
         return response
 
 
@@ -145,24 +160,6 @@ def _without_token(request: httpx2.Request) -> httpx2.Request:
 def _no_cookies() -> CookieJar:
     """A cookie jar that stores nothing: cookies set for one token must not be sent with another."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-
-
-class _CancellableStream(httpx2.SyncByteStream):
-    """A response body that raises `Cancelled` at its next bytes once the job is cancelled.
-
-    The library reads ten megabytes at a time, which may take minutes.
-    """
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __iter__(self) -> Iterator[bytes]:
-        for piece in self._stream:
-            cancellation.raise_if_cancelled()
-            yield piece
-
-    def close(self) -> None:
-        self._stream.close()
 
 
 _installed: tuple[float, HubLimits, str | None] | None = None

@@ -45,7 +45,7 @@ from workers.ingest.reader_ends import count_reader_end
 from workers.ingest.storing import EncodingWriter
 from workers.process.cancellation import Cancelled, cancel_scope, is_cancelled
 from workers.process.claim_monitor import Claim, ClaimMonitor
-from workers.process.memory import clear_frames, free_memory
+from workers.process.memory import clear_frames, release_unused
 from workers.process.retries import RetryPolicy, as_catalog_error, failures_before, retry_while_database_down
 from workers.process.stages import Stage, Stages
 
@@ -290,7 +290,7 @@ class Pipeline:
         if resident is not None and results is not None:
             self._store_results(base, resident, group, results)
             return
-        free_memory()  # here and not in the `except` block, in which the failed forward pass is alive
+        release_unused()  # here and not in the `except` block, in which the failed forward pass is alive
         if is_divisible:
             middle = len(group) // 2
             for half in (group[:middle], group[middle:]):
@@ -343,7 +343,7 @@ class Pipeline:
         except BaseException as error:
             if not run.claim.lost:
                 self._store_failure(run.job, error)
-        free_memory()
+        release_unused()
 
     def _store(self, resident: Resident, encoded: Sequence[tuple[ClaimedJob, Encoding]]) -> None:
         """Store vectors and finish their jobs, in one transaction."""

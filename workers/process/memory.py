@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import torch
 
+SAFE_SHARE = 0.9  # of a GPU's free memory; the rest is for fragments and activations
+
 
 def memory_in_use(device: str) -> dict[str, int]:
     """Bytes in use: `resident` in main memory, and `device` in GPU memory if the device is a GPU."""
@@ -67,10 +69,20 @@ def clear_frames(error: BaseException) -> None:
             traceback.clear_frames(one.__traceback__)
 
 
-def free_memory() -> None:
-    """Return the memory of objects in cycles, and torch's unused GPU memory. Within an `except` block, the frames of
-    the error are still alive.
+def release_unused() -> None:
+    """Return the memory of objects in cycles, and torch's unused GPU memory. Within an `except` block, the error still
+    holds its frames.
     """
     gc.collect()
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def free_memory(device: str) -> int:
+    """Bytes that a model may take on a device: those that are free, and on a GPU those that torch only keeps for later.
+    No other GPU is asked, which would open a context on it.
+    """
+    if torch.device(device).type == "cpu":
+        return psutil.virtual_memory().available
+    release_unused()
+    return int(SAFE_SHARE * torch.cuda.mem_get_info(device)[0])

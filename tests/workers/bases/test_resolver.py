@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,24 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from catalog.errors import BaseUnresolved, HubRateLimited, HubUnavailable, ShapeMismatch, UnsupportedBase
+from catalog.errors import (
+    BaseUnresolved,
+    DownloadStopped,
+    HubRateLimited,
+    HubUnavailable,
+    ShapeMismatch,
+    UnsupportedBase,
+)
 from tests.support.hub_server import Answer, HubServer, ScriptedHub
+from tests.support.waiting import wait_until
+from workers.bases import hub_bases
+from workers.bases.hub_bases import HubBases
+from workers.bases.names import Candidate
 from workers.bases.resolver import BaseResolver
 from workers.finetunes.content import content_sha
-from workers.hub.client import Hub
+from workers.hub.client import FetchOptions, Hub
 
+LIMIT = 30  # seconds
 WIDTH, RANK, LAYERS, VOCABULARY = 8, 2, 2, 10
 
 
@@ -126,6 +140,52 @@ def test_commit_of_a_base_is_requested_once_for_a_batch(scripted_hub: ScriptedHu
     requests = len(scripted_hub.requests)
     assert resolver.resolve({"declared": "o/base"}) == first
     assert len(scripted_hub.requests) == requests
+
+
+def test_base_is_requested_once_by_jobs_at_the_same_time(scripted_hub: ScriptedHub, tmp_path: Path, bases: Path):
+    scripted_hub.publish("o/base", base_files())
+    resolver = BaseResolver(make_hub(scripted_hub.url, tmp_path), bases)
+    with ThreadPoolExecutor(4) as pool:
+        shas = {base.sha for base in pool.map(lambda _: resolver.resolve({"declared": "o/base"}), range(4))}
+    assert shas == {scripted_hub.sha}
+    assert sum(path.startswith("/api/models/o/base") for _, path, _ in scripted_hub.requests) == 1
+    assert len(scripted_hub.download_requests("model.safetensors")) == 1
+
+
+def test_download_of_a_base_holds_up_no_other_and_is_no_longer_waited_for_once_stopped(
+    scripted_hub: ScriptedHub, tmp_path: Path, bases: Path
+):
+    scripted_hub.publish("o/base", base_files())
+    scripted_hub.publish("o/slow", base_files(layers=3))
+    started, released, stopped = threading.Event(), threading.Event(), threading.Event()
+
+    def hold_up_weights(path: str) -> None:
+        if path.startswith("/o/slow") and path.endswith(".safetensors"):
+            started.set()
+            released.wait(LIMIT)
+
+    scripted_hub.intercept = hold_up_weights
+    resolver, options = BaseResolver(make_hub(scripted_hub.url, tmp_path), bases), FetchOptions(stop=stopped.is_set)
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(resolver.resolve, {"declared": "o/slow"}, options=options) for _ in range(2)]
+        assert started.wait(LIMIT)
+        assert resolver.resolve({"declared": "o/base"}).repo == "o/base"
+        assert not any(future.done() for future in futures)
+        stopped.set()
+        wait_until(lambda: any(future.done() for future in futures), "the one that waits for the other gives up")
+        released.set()
+    assert {type(future.exception()) for future in futures} == {DownloadStopped}
+
+
+def test_commits_of_bases_are_kept_for_a_bounded_number(
+    scripted_hub: ScriptedHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(hub_bases, "MAX_CACHED_COMMITS", 2)
+    bases = HubBases(make_hub(scripted_hub.url, tmp_path), lambda _: None)
+    for number in range(4):
+        scripted_hub.script_listing(f"o/base{number}", {})
+        bases.locate(Candidate(f"o/base{number}", "declared"), None, newest=False)
+    assert [repo for repo, _ in bases._commits] == ["o/base2", "o/base3"]
 
 
 def test_renamed_base_has_the_new_name(scripted_hub: ScriptedHub, tmp_path: Path, bases: Path):

@@ -147,6 +147,18 @@ def test_jobs_of_a_hung_stage_alone_count_a_death_and_end_in_quarantine(
     assert get_job(database, other).state == JobState.QUEUED
 
 
+def test_worker_whose_heartbeat_is_late_leaves_the_jobs_to_others(database: Database, pico_base: Path, tmp_path: Path):
+    [job_id] = submit(database, tmp_path, 1)
+    pipeline = make_pipeline(database, pico_base, tmp_path, batching=BatchPolicy(max_silence=LIMIT))
+    with database.transaction() as session:
+        session.execute(text("UPDATE workers SET heartbeat_at = 'epoch'"))
+    assert pipeline.ingest(job_id) == 0
+    assert get_job(database, job_id).attempts == 0
+    with database.transaction() as session:
+        session.execute(text("UPDATE workers SET heartbeat_at = now()"))
+    assert pipeline.ingest(job_id) == 1
+
+
 class SlowFetcher(Fetcher):
     """Fetches folders whose name begins with "slow" only once `released` is set."""
 

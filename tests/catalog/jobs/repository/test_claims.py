@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from catalog.database import Database
-from catalog.jobs.repository import claims, jobs, queues
+from catalog.jobs.repository import claims, jobs, queues, workers
 from catalog.jobs.repository.claims import OLDEST_EVERY
 from catalog.models.repository import models
 from catalog.queue import ENCODE_QUEUE
@@ -179,3 +179,12 @@ def test_has_due_considers_base_and_priority(database: Database):
         assert claims.has_due(session, ["base/one"], Priority.CRAWL)
         assert not claims.has_due(session, ["base/one"], Priority.USER)
         assert not claims.has_due(session, ["base/two"], Priority.CRAWL)
+
+
+def test_worker_whose_own_heartbeat_is_late_claims_nothing(database: Database, worker: int):
+    job_id = put(database, "model", Priority.USER)
+    with database.transaction() as session:
+        session.execute(text("UPDATE workers SET heartbeat_at = now() - interval '26 seconds'"))
+        assert claims.claim(session, job_id, worker, 1, max_silence=25) == []
+        workers.record_heartbeat(session, worker)
+        assert [job.id for job in claims.claim(session, job_id, worker, 1, max_silence=25)] == [job_id]

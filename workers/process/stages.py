@@ -2,12 +2,14 @@
 
 A stage that is over its deadline is cancelled (`cancellation`): at its next check it raises `DeadlineExceeded`, and its
 jobs are retried. Native code checks nothing, so the watchdog ends the process if the stage is still running after a
-grace period.
+grace period. Native code that holds the interpreter's lock stops the watchdog itself, and with it all Python code; then
+a timer of `faulthandler`, which needs no lock, ends the process.
 """
 
 from __future__ import annotations
 
-import logging
+import faulthandler
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -22,8 +24,7 @@ from workers.process.cancellation import Cancelled, cancel_scope, current_check
 
 GRACE_SECONDS = 60.0  # for a stage over its deadline to reach its next check
 POLL_INTERVAL = 1.0  # seconds between checks of the watchdog
-
-log = logging.getLogger(__name__)
+STALL_SECONDS = 600.0  # without a check, because no Python code runs
 
 
 class Stage(StrEnum):
@@ -94,10 +95,12 @@ class Stages:
         on_hang: Callable[[RunningStage], object] = lambda stage: None,
         grace: float = GRACE_SECONDS,
         poll_interval: float = POLL_INTERVAL,
+        stall: float = STALL_SECONDS,
     ) -> None:
         self._deadlines = deadlines or Deadlines()
         self._on_hang = on_hang
         self._grace = grace
+        self._stall = stall
         self._running: set[RunningStage] = set()
         self._lock = threading.Lock()
         self._thread = PeriodicThread("watchdog", self._check, poll_interval)
@@ -108,6 +111,7 @@ class Stages:
 
     def stop(self) -> None:
         self._thread.stop()
+        faulthandler.cancel_dump_traceback_later()
 
     @contextmanager
     def run(self, stage: Stage, job_ids: Sequence[int] | None = None) -> Iterator[None]:
@@ -141,6 +145,8 @@ class Stages:
                 outer.resume()
 
     def _check(self) -> None:
+        if sys.__stderr__ is not None:  # Celery's own `sys.stderr` is no file
+            faulthandler.dump_traceback_later(self._stall, exit=True, file=sys.__stderr__)
         with self._lock:
             hanging = [stage for stage in self._running if stage.overdue(self._grace)]
         for stage in hanging:

@@ -83,8 +83,10 @@ def test_watchdog_ignores_stages_within_the_grace_period_and_those_that_ended():
     stages = Stages(Deadlines(load=OVER, fetch=OVER), on_hang=reported.append, grace=LIMIT, poll_interval=0.01)
     with stages.run(Stage.FETCH, [1]):
         pass
+    stages.start()
     with stages.run(Stage.LOAD, [2]):
-        stages._check()
+        wait_until(is_cancelled, "the deadline has passed")
+        stages.stop()  # after the check that runs now
     assert reported == []
 
 
@@ -121,3 +123,18 @@ with stages.run(Stage.LOAD, [7]):
 def test_process_with_a_hung_stage_hands_its_jobs_back_and_ends():
     process = subprocess.run([sys.executable, "-c", HUNG], capture_output=True, text=True, timeout=100, check=False)
     assert (process.returncode, process.stdout) == (1, "handed back [7]\n")
+
+
+STALLED = """
+import ctypes
+from workers.process.stages import Stages
+
+Stages(poll_interval=0.01, stall=0.2).start()
+ctypes.PyDLL(None).sleep(600)  # holds the interpreter's lock
+"""
+
+
+def test_process_in_which_no_python_code_runs_ends():
+    process = subprocess.run([sys.executable, "-c", STALLED], capture_output=True, text=True, timeout=100, check=False)
+    assert process.returncode == 1
+    assert "Timeout" in process.stderr

@@ -9,10 +9,11 @@ from typing import Any, BinaryIO, Self
 
 import httpx
 
-from catalog.errors import CatalogError, NotRunning, RateLimited
+from catalog.errors import CatalogError, NotRunning, RateLimited, TooManyAtOnce
 
 API_KEY_HEADER = "X-API-Key"
 TOKEN_HEADER = "X-Hub-Token"
+TIMEOUT = 30.0  # seconds without a byte
 POLL_INTERVAL = 0.25  # seconds
 RECONNECT_INTERVAL = 1.0  # seconds
 MAX_RETRY_AFTER = 60.0  # seconds that a request waits after it exceeded the rate limit
@@ -38,7 +39,7 @@ class Client:
 
     def __init__(self, url: str, key: str | None = None) -> None:
         self.url = url
-        self._http = httpx.Client(base_url=url, headers={API_KEY_HEADER: key} if key else None, timeout=30)
+        self._http = httpx.Client(base_url=url, headers={API_KEY_HEADER: key} if key else None, timeout=TIMEOUT)
 
     def __enter__(self) -> Self:
         return self
@@ -86,8 +87,11 @@ class Client:
                     raise self._not_running() from error
             time.sleep(RECONNECT_INTERVAL)
 
-    def post(self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> dict[str, Any]:
-        return self._send("POST", path, body, headers)
+    def post(
+        self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None, *, patient: bool = False
+    ) -> dict[str, Any]:
+        """`patient`: wait for the answer as long as it takes."""
+        return self._send("POST", path, body, headers, **_timeout(patient))
 
     def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return self._send("PUT", path, body)
@@ -96,15 +100,17 @@ class Client:
         return self._send("PATCH", path, body)
 
     def _send(
-        self, method: str, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
+        self, method: str, path: str, body: dict[str, Any], headers: dict[str, str] | None = None, **options: Any
     ) -> dict[str, Any]:
         members = {name: value for name, value in body.items() if value is not None}
         text = json.dumps(members)  # NaN and infinities are sent too: the API rejects them with an explanation
-        return self._call(method, path, content=text, headers={"content-type": "application/json", **(headers or {})})
+        headers = {"content-type": "application/json", **(headers or {})}
+        return self._call(method, path, content=text, headers=headers, **options)
 
-    def delete(self, path: str, **params: object) -> dict[str, Any]:
+    def delete(self, path: str, *, patient: bool = False, **params: object) -> dict[str, Any]:
+        """`patient`: wait for the answer as long as it takes."""
         query = {name: value for name, value in params.items() if value is not None}
-        return self._call("DELETE", path, params=query)
+        return self._call("DELETE", path, params=query, **_timeout(patient))
 
     def readiness(self) -> dict[str, Any]:
         """The checks of `/readyz`, even if it answers 503."""
@@ -130,7 +136,7 @@ class Client:
                 return content
             header = response.headers.get("Retry-After", "")
             retry_after = float(header) if header.isdigit() else None
-            if content.get("code") != RateLimited.code or retry_after is None:
+            if content.get("code") not in (RateLimited.code, TooManyAtOnce.code) or retry_after is None:
                 raise ApiProblem(content, retry_after)
             time.sleep(min(retry_after, MAX_RETRY_AFTER))
 
@@ -151,3 +157,8 @@ class Client:
         if not isinstance(content, dict):
             raise ApiProblem({"detail": f"{self.url} answered {response.status_code} without a JSON object."})
         return content
+
+
+def _timeout(patient: bool) -> dict[str, Any]:
+    """The options of a request that may take minutes, or of an ordinary one."""
+    return {"timeout": httpx.Timeout(TIMEOUT, read=None)} if patient else {}

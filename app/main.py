@@ -9,7 +9,7 @@ from threading import Event, Thread
 
 from fastapi import FastAPI
 
-from app.api import limits, openapi, problems, rate_limits
+from app.api import concurrency, limits, openapi, problems, rate_limits
 from app.api.audit import routes as audit_routes
 from app.api.auth.audit import AuditMiddleware
 from app.api.auth.caller import authorized
@@ -85,6 +85,7 @@ def create_app(conf: Settings | None = None) -> FastAPI:
             daemon=True,
         )
         app.state.rate_limiter = rate_limiter = rate_limits.RateLimiter(conf.require_redis_url())
+        app.state.lanes = concurrency.Lanes()
         index.start()
         services.readiness.start()
         map_refresh.start()
@@ -118,8 +119,9 @@ def create_app(conf: Settings | None = None) -> FastAPI:
         app.include_router(routes.router)
     problems.install(app)
     openapi.install(app)
-    app.add_middleware(limits.BodyLimitMiddleware)
     app.add_middleware(AuditMiddleware)
+    app.add_middleware(concurrency.ConcurrencyMiddleware)
+    app.add_middleware(limits.BodyLimitMiddleware)  # before a slot is taken: a body may arrive slowly
     app.add_middleware(rate_limits.RateLimitMiddleware)
     app.add_middleware(VaryByKeyMiddleware)
     app.add_middleware(OriginMiddleware, allowed={*(conf.allowed_hosts or ()), conf.host})

@@ -17,9 +17,9 @@ from starlette.routing import compile_path
 
 from catalog.errors import (
     AmbiguousTerm,
-    BodyTooLarge,
     CatalogError,
     CrossSite,
+    DatabaseBusy,
     DatabaseUnavailable,
     HostNotAllowed,
     InvalidExpression,
@@ -33,6 +33,7 @@ from catalog.errors import (
     RoleRequired,
     TaskNotFinished,
     TermNotFound,
+    TooManyAtOnce,
     Unauthorized,
     Unavailable,
     ZeroVector,
@@ -51,7 +52,6 @@ ACCESS_ERRORS = (KeyRequired, KeyUnknown, KeyExpired, KeyRevoked, RoleRequired, 
 # errors of the framework about the body, by status
 _BODY_ERRORS = {
     HTTPStatus.BAD_REQUEST: InvalidInput("The request body is not valid JSON."),
-    BodyTooLarge.status: BodyTooLarge("The request body is longer than this route allows."),
 }
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def problems(*errors: type[CatalogError]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI `responses` of a route that may raise these errors, besides the errors that any route may raise."""
     by_status: dict[int, list[type[CatalogError]]] = {}
     common: tuple[type[CatalogError], ...] = (
-        InvalidInput, RateLimited, CatalogError, DatabaseUnavailable, *ACCESS_ERRORS,
+        InvalidInput, RateLimited, TooManyAtOnce, CatalogError, DatabaseUnavailable, DatabaseBusy, *ACCESS_ERRORS,
     )  # fmt: skip
     for error in (*errors, *common):
         by_status.setdefault(error.status, []).append(error)
@@ -96,7 +96,7 @@ def problems(*errors: type[CatalogError]) -> dict[int | str, dict[str, Any]]:
 def install(app: FastAPI) -> None:
     """Render every error of the app as a problem document."""
     app.add_exception_handler(CatalogError, render_error)  # type: ignore[arg-type]
-    app.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, render_validation_error)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, _unexpected)
 
@@ -110,7 +110,7 @@ def render_error(request: Request, error: CatalogError) -> JSONResponse:
     return _render(request, error.status, error.code, error.title, error.message, members, headers)
 
 
-def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+def render_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
     fields = [
         {"field": ".".join(map(str, problem["loc"]))[:MAX_TEXT], "message": problem["msg"][:MAX_TEXT]}
         for problem in error.errors()[:MAX_FIELDS]

@@ -172,6 +172,8 @@ class RateLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("state", {})  # in which a route leaves its caller
+        if scope["type"] == "http":
+            scope["state"]["limited_as"] = identify(scope, self._accepted)
         usage = await self._count(scope) if scope["type"] == "http" else None
         if usage is None:
             await self._app(scope, receive, send)
@@ -209,4 +211,4 @@ class RateLimitMiddleware:
         if limiter is None or settings.rate_limit == 0 or cost == 0:
             return None
         # a low limit must not forbid an expensive route
-        return await limiter.count(identify(scope, self._accepted), min(cost, settings.rate_limit), settings.rate_limit)
+        return await limiter.count(scope["state"]["limited_as"], min(cost, settings.rate_limit), settings.rate_limit)

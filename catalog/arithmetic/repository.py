@@ -23,7 +23,11 @@ def store(session: Session, name: str, space: SpaceRow, vector: np.ndarray, **va
     if session.execute(select(func.count()).select_from(StoredVector)).scalar_one() >= MAX_STORED:
         raise TooManyVectors(f"The limit of {MAX_STORED} stored vectors is reached. Delete some that are not needed.")
     numbers = vector.astype("<f4")
-    values |= {"data": numbers.tobytes(), "dimension": numbers.size, "norm": float(np.linalg.norm(vector))}
+    values |= {
+        "data": numbers.tobytes(),
+        "dimension": numbers.size,
+        "norm": float(np.linalg.norm(vector.astype(np.float64))),
+    }
     statement = insert(StoredVector).values(name=name, space_id=space.id, **values)
     statement = statement.on_conflict_do_nothing()
     stored = session.scalars(statement.returning(StoredVector)).one_or_none()
@@ -53,13 +57,10 @@ def list_page(session: Session, viewer: Viewer, *, after: int, limit: int) -> li
     return [(stored, space) for stored, space in rows]
 
 
-def list_names(session: Session, viewer: Viewer) -> list[str]:
-    """The names of the stored vectors that the viewer may see."""
-    return list(
-        session.scalars(
-            select(StoredVector.name).where(visible_to(StoredVector.viewer, viewer)).order_by(StoredVector.id)
-        )
-    )
+def list_names(session: Session, viewer: Viewer, limit: int) -> list[str]:
+    """The names of the newest stored vectors that the viewer may see."""
+    statement = select(StoredVector.name).where(visible_to(StoredVector.viewer, viewer))
+    return list(session.scalars(statement.order_by(StoredVector.id.desc()).limit(limit)))
 
 
 def delete(session: Session, name: str, viewer: Viewer) -> tuple[StoredVector, SpaceRow]:

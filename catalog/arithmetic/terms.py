@@ -41,7 +41,8 @@ from catalog.tasks import repository as tasks
 from catalog.vectors.repository import vectors
 
 MAX_SUGGESTIONS = 3  # for an unknown name
-MAX_NAMES_SEARCHED = 200  # names of each kind with which an unknown name is compared
+MAX_NAMES_SEARCHED = 200  # names of each kind with which an unknown name is compared: the time grows with both
+MAX_COMPARED = 200  # characters of an unknown name
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _possible_kinds(name: Name) -> list[str]:
 def _suggestions(session: Session, name: Name, kinds: Sequence[str], viewer: Viewer) -> str:
     """A sentence with similar names, as they can be written in an expression; empty if there are none."""
     candidates = [candidate for kind in kinds for candidate in TERM_KINDS[kind].names(session, name.text, viewer)]
-    matches = get_close_matches(name.text, dict.fromkeys(candidates), MAX_SUGGESTIONS)
+    matches = get_close_matches(name.text[:MAX_COMPARED], dict.fromkeys(candidates), MAX_SUGGESTIONS)
     similar = [format_expression(name.kind, match) for match in matches]
     if not similar and name.kind is None:
         similar = _models_with_words(session, name.text.rpartition("/")[2], viewer)[:MAX_SUGGESTIONS]
@@ -293,7 +294,9 @@ class TermKind:
 TERM_KINDS: dict[str, TermKind] = {
     "model": TermKind("model", _find_models, _models_like),
     "vector": TermKind(
-        "stored vector", _find_vectors, lambda session, _, viewer: stored_vectors.list_names(session, viewer)
+        "stored vector",
+        _find_vectors,
+        lambda session, _, viewer: stored_vectors.list_names(session, viewer, MAX_NAMES_SEARCHED),
     ),
     "task": TermKind(
         "task", _find_tasks, lambda session, _, viewer: tasks.list_names(session, viewer, MAX_NAMES_SEARCHED)
@@ -301,5 +304,7 @@ TERM_KINDS: dict[str, TermKind] = {
     "merge": TermKind(
         "merge", _find_merges, lambda session, _, viewer: merges.list_names(session, viewer, MAX_NAMES_SEARCHED)
     ),
-    "cluster": TermKind("cluster", _find_clusters, lambda session, _, viewer: clusters.list_current_names(session)),
+    "cluster": TermKind(
+        "cluster", _find_clusters, lambda session, _, viewer: clusters.list_current_names(session, MAX_NAMES_SEARCHED)
+    ),
 }

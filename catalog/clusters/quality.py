@@ -88,13 +88,21 @@ def _sums_of_distances(unit: np.ndarray, columns: np.ndarray, count: int, block:
 
 def adjusted_rand(table: np.ndarray) -> float:
     """Adjusted Rand index (Hubert and Arabie 1985) from the contingency table (a, b) of two clusterings."""
+    rows, columns = np.nonzero(table)
+    return adjusted_rand_of_cells(rows, columns, table[rows, columns])
+
+
+def adjusted_rand_of_cells(row: np.ndarray, column: np.ndarray, counts: np.ndarray) -> float:
+    """Adjusted Rand index from the cells (m,) of a contingency table that are not zero: their rows and columns, each
+    numbered from 0, and their counts. Memory is linear in m; the table may be too large to be stored.
+    """
 
     def pairs(counts: np.ndarray) -> float:
         counts = counts.astype(np.float64)
         return float((counts * (counts - 1) / 2).sum())
 
-    total = pairs(np.array([table.sum()]))
-    rows, columns, both = pairs(table.sum(axis=1)), pairs(table.sum(axis=0)), pairs(table)
+    total, both = pairs(np.array([counts.sum()])), pairs(counts)
+    rows, columns = (pairs(np.bincount(numbers, counts)) for numbers in (row, column))
     expected = rows * columns / total if total else 0.0
     maximum = (rows + columns) / 2
     return 1.0 if maximum == expected else (both - expected) / (maximum - expected)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from catalog.auth.viewer import PUBLIC, Viewer
 from catalog.clusters.parameters import Parameters
-from catalog.clusters.quality import adjusted_rand
+from catalog.clusters.quality import adjusted_rand_of_cells
 from catalog.clusters.repository import clusters
 from catalog.clusters.repository import members as cluster_members
 from catalog.clusters.repository import runs as cluster_runs
@@ -183,13 +183,12 @@ def compare_runs(database: Database, run_id: int, other_id: int) -> RunCompariso
     with database.transaction() as session:
         run, other = cluster_runs.get(session, run_id), cluster_runs.get(session, other_id)
         overlaps = cluster_members.count_overlaps(session, run_id, other_id)
-    rows, columns = sorted({a for a, _, _ in overlaps}), sorted({b for _, b, _ in overlaps})
-    table = np.zeros((len(rows), len(columns)), np.int64)
-    for a, b, count in overlaps:
-        table[rows.index(a), columns.index(b)] = count
-    index = adjusted_rand(table) if overlaps else None
-    shared = [cluster_id for cluster_id in rows if cluster_id in columns and cluster_id >= 0]
-    return RunComparison(run, other, int(table.sum()), index, shared)
+    cells = np.array(overlaps, np.int64).reshape(-1, 3)
+    rows, row = np.unique(cells[:, 0], return_inverse=True)
+    columns, column = np.unique(cells[:, 1], return_inverse=True)
+    index = adjusted_rand_of_cells(row, column, cells[:, 2]) if overlaps else None
+    shared = np.intersect1d(rows[rows >= 0], columns)
+    return RunComparison(run, other, int(cells[:, 2].sum()), index, shared.tolist())
 
 
 def enqueue_due(database: Database, policy: refresh_policy.RefreshPolicy) -> list[int]:

@@ -31,7 +31,7 @@ from catalog.vectors.repository import feed
 PAGE_SIZE = 100  # repos per request
 MAX_MESSAGES_PER_PAGE = 16  # one notification is enough: a worker then runs all jobs that wait
 RELATIONS = ("adapter", "finetune")
-MAX_IDS = 50_000
+MAX_IDS = 40_000
 CLOCK_SKEW = timedelta(hours=1)  # at most, between the Hub and this catalog
 ASSUMED_PACE = 1.0  # jobs per second and worker, while no job has finished
 ASSUMED_BANDWIDTH = 50e6  # bytes per second

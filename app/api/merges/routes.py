@@ -27,6 +27,7 @@ from catalog.errors import (
     ModelNotFound,
     NameTaken,
     NotIndexed,
+    SearchBusy,
     SpaceMismatch,
     TooManyJobs,
     TooManyResults,
@@ -56,7 +57,7 @@ def create_merge(
 @router.post(
     "/plan",
     dependencies=[no_query],
-    responses=problems(*PLAN_ERRORS, IndexNotLoaded),
+    responses=problems(*PLAN_ERRORS, IndexNotLoaded, SearchBusy),
 )
 def plan_merge(request: schemas.PlanRequest, services: ServicesDep, viewer: ViewerDep) -> schemas.MergePlan:
     """Plan a merge without running it: whether the parts can be merged, the prediction, its neighbors, and warnings."""
@@ -97,7 +98,7 @@ def download_merge_adapter(merge_id: Id, services: ServicesDep, viewer: ViewerDe
     return zip_response.zip_response(merge_service.get_adapter(services.database, merge_id, viewer))
 
 
-@router.get("/{merge_id}/neighbors", responses=problems(MergeNotFound, IndexNotLoaded))
+@router.get("/{merge_id}/neighbors", responses=problems(MergeNotFound, IndexNotLoaded, SearchBusy))
 def get_merge_neighbors(
     merge_id: Id, query: Annotated[schemas.MergeNeighborsQuery, Query()], services: ServicesDep, viewer: ViewerDep
 ) -> schemas.MergeNeighbors:

@@ -29,6 +29,7 @@ from catalog.errors import (
     ModelNotFound,
     NoShift,
     NotIndexed,
+    SearchBusy,
     SpaceNotFound,
     TooManyJobs,
 )
@@ -134,7 +135,7 @@ def list_revisions(
 
 @router.get(
     "/{owner}/{name}/neighbors",
-    responses=problems(ModelNotFound, InvalidRepoId, NotIndexed, NoShift, SpaceNotFound, IndexNotLoaded),
+    responses=problems(ModelNotFound, InvalidRepoId, NotIndexed, NoShift, SpaceNotFound, IndexNotLoaded, SearchBusy),
 )
 def get_model_neighbors(
     owner: OwnerName,

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from app.api import schemas
 from app.api.auth.caller import ViewerDep
-from app.api.limits import no_query
+from app.api.limits import VectorRoute, no_query
 from app.api.problems import EXPRESSION_ERRORS, problems
 from app.api.search.expression_schemas import ExpressionNeighbors
 from app.api.search.schemas import BatchAnswer, BatchAnswers, BatchQuery, Neighbors, SearchQuery
@@ -20,6 +20,7 @@ from catalog.errors import (
     ModelNotFound,
     NoShift,
     NotIndexed,
+    SearchBusy,
     SpaceMismatch,
     SpaceNotFound,
     SpaceRequired,
@@ -28,7 +29,7 @@ from catalog.models.repo_ref import RepoRef
 from catalog.search import service as search_service
 from catalog.spaces import service as space_service
 
-router = APIRouter(prefix="/v1", tags=["search"])
+router = APIRouter(prefix="/v1", tags=["search"], route_class=VectorRoute)
 
 
 @router.post(
@@ -36,7 +37,7 @@ router = APIRouter(prefix="/v1", tags=["search"])
     dependencies=[no_query],
     responses=problems(
         ModelNotFound, SpaceNotFound, NotIndexed, NoShift, SpaceRequired, SpaceMismatch, InvalidRepoId, InvalidVector,
-        *EXPRESSION_ERRORS, IndexNotLoaded, BodyTooLarge,
+        *EXPRESSION_ERRORS, IndexNotLoaded, SearchBusy, BodyTooLarge,
     ),
 )  # fmt: skip
 def search(query: SearchQuery, services: ServicesDep, viewer: ViewerDep) -> ExpressionNeighbors | Neighbors:
@@ -51,7 +52,7 @@ def search(query: SearchQuery, services: ServicesDep, viewer: ViewerDep) -> Expr
 @router.post(
     "/search/batch",
     dependencies=[no_query],
-    responses=problems(SpaceNotFound, InvalidRepoId, IndexNotLoaded, BodyTooLarge),
+    responses=problems(SpaceNotFound, InvalidRepoId, IndexNotLoaded, SearchBusy, BodyTooLarge),
 )
 def search_batch(query: BatchQuery, services: ServicesDep, viewer: ViewerDep) -> BatchAnswers:
     """Find the models nearest to each of several indexed models. An error for one of them does not stop the others."""

@@ -24,6 +24,7 @@ from catalog.errors import (
     InvalidExamples,
     InvalidRepoId,
     NameTaken,
+    SearchBusy,
     SpaceNotFound,
     TaskNotFinished,
     TaskNotFound,
@@ -97,7 +98,7 @@ def download_task_adapter(
 
 @router.get(
     "/{task_id}/neighbors",
-    responses=problems(TaskNotFound, TaskNotFinished, IndexNotLoaded),
+    responses=problems(TaskNotFound, TaskNotFinished, IndexNotLoaded, SearchBusy),
 )
 def get_task_neighbors(
     task_id: Id, query: Annotated[schemas.TaskNeighborsQuery, Query()], services: ServicesDep, viewer: ViewerDep

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, status
 
 from app.api import pagination
 from app.api.auth.caller import ViewerDep
-from app.api.limits import no_query
+from app.api.limits import VectorRoute, no_query
 from app.api.problems import EXPRESSION_ERRORS, problems
 from app.api.schemas import PageQuery
 from app.api.services.services import ServicesDep
@@ -29,7 +29,7 @@ from catalog.errors import (
     VectorNotFound,
 )
 
-router = APIRouter(prefix="/v1/vectors", tags=["vectors"])
+router = APIRouter(prefix="/v1/vectors", tags=["vectors"], route_class=VectorRoute)
 Name = Annotated[str, Path(max_length=200)]
 
 

@@ -20,7 +20,7 @@ from catalog.hub_sync.webhooks import HubEvent, Outcome
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 SECRET_HEADER = "X-Webhook-Secret"
-MAX_REFS = 20_000  # of one push; pushing a mirrored repo updates all of its branches and tags at once
+MAX_REFS = 5_000  # of one push; pushing a mirrored repo updates all of its branches and tags at once
 _secret = APIKeyHeader(
     name=SECRET_HEADER, scheme_name="WebhookSecret", auto_error=False, description="`DELTADEX_WEBHOOK_SECRET`."
 )

@@ -111,8 +111,8 @@ def cancel(reindex_id: ReindexId, api: Api = None, as_json: AsJson = False) -> N
 
 
 def _post(action: str, reindex_id: int, body: dict[str, Any], api: str | None, as_json: bool) -> None:
-    with connect(api) as client:
-        row = client.post(f"{REINDEXES}/{reindex_id}/{action}", body)
+    with connect(api) as client, notes.status(f"{action} of reindex {reindex_id}: a large space takes minutes"):
+        row = client.post(f"{REINDEXES}/{reindex_id}/{action}", body, patient=True)
     print_json(row) if as_json else out.print(_table([row]))
 
 

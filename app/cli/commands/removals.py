@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from app.cli.console import Api, AsJson, connect, out, print_json
+from app.cli.console import Api, AsJson, connect, notes, out, print_json
 from app.cli.listing import DEFAULT_LIMIT, list_rows
 from app.cli.render import table_of
 from catalog.models.repo_ref import RepoRef
@@ -29,7 +29,7 @@ def remove(
     """Remove models with everything that was measured of them. Needs the key of an admin."""
     names = [RepoRef(repo_id).repo_id for repo_id in repo_ids]
     with connect(api) as client:
-        removed = [client.delete(f"/v1/models/{name}") for name in names]
+        removed = [client.delete(f"/v1/models/{name}", patient=True) for name in names]
     if as_json:
         print_json({"removed": removed})
         return
@@ -53,8 +53,8 @@ def add(
     if sum(value is not None for value in (owner, repo, license)) != 1:
         raise typer.BadParameter("pass exactly one of --owner, --repo and --license")
     body = {"owner": owner, "repo": repo, "license": license, "reason": reason}
-    with connect(api) as client:
-        added = client.post(BLOCKS, body)
+    with connect(api) as client, notes.status("removing the models that the block applies to"):
+        added = client.post(BLOCKS, body, patient=True)
     if as_json:
         print_json(added)
     else:
@@ -111,8 +111,8 @@ def drop(
     as_json: AsJson = False,
 ) -> None:
     """Drop a space with its vectors, index, clusters, map and geometries."""
-    with connect(api) as client:
-        dropped = client.delete(f"{SPACES}/{key}", force=force or None)
+    with connect(api) as client, notes.status(f"dropping space {key[:12]}: a large one takes minutes"):
+        dropped = client.delete(f"{SPACES}/{key}", force=force or None, patient=True)
     if as_json:
         print_json(dropped)
         return

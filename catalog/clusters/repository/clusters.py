@@ -23,6 +23,8 @@ from catalog.tables import (
     cluster_number,
 )
 
+MAX_AVERAGED = 10_000  # members whose norms are averaged
+
 
 @dataclass(frozen=True)
 class Centroids:
@@ -131,12 +133,22 @@ class CurrentCluster:
 
 
 def find_current(session: Session, *, cluster_id: int | None = None, name: str | None = None) -> list[CurrentCluster]:
-    """The clusters with this id or name in the current runs of all spaces."""
+    """The clusters with this id or name in the current runs of all spaces, with the means of at most `MAX_AVERAGED`
+    members.
+    """
+    averaged = (
+        select(ClusterMember.model_id)
+        .where(ClusterMember.run_id == Cluster.run_id, ClusterMember.cluster_id == Cluster.cluster_id)
+        .correlate(Cluster)
+        .order_by(ClusterMember.model_id)
+        .limit(MAX_AVERAGED)
+        .lateral()
+    )
     members = (
         select(func.avg(Vector.norm).label("norm"), func.avg(1 / Vector.norm).label("inverse"))
+        .select_from(averaged)
+        .join(Vector, Vector.model_id == averaged.c.model_id)
         .join(Revision, Revision.id == Vector.revision_id)
-        .join(ClusterMember, ClusterMember.model_id == Vector.model_id)
-        .where(ClusterMember.run_id == Cluster.run_id, ClusterMember.cluster_id == Cluster.cluster_id)
         .where(Vector.space_id == SpaceRow.id, Revision.current, ~Vector.deleted, ~Vector.no_shift)
         .lateral()
     )
@@ -154,10 +166,10 @@ def find_current(session: Session, *, cluster_id: int | None = None, name: str |
     ]
 
 
-def list_current_names(session: Session) -> list[str]:
-    """The names of the clusters in the current runs of all spaces."""
+def list_current_names(session: Session, limit: int) -> list[str]:
+    """The names of the largest clusters in the current runs of all spaces."""
     statement = select(Cluster.name).join(ClusterRun, ClusterRun.id == Cluster.run_id).where(ClusterRun.current)
-    return list(session.scalars(statement.distinct()))
+    return list(session.scalars(statement.order_by(Cluster.size.desc()).limit(limit)))
 
 
 _DELETE_MEMBERS = text("""

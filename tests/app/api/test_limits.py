@@ -13,10 +13,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
-from app.api.limits import LARGE_BODY_ROUTES, MAX_BODY, MAX_SMALL_BODY
+from app.api.limits import LARGE_BODIES, SMALL, BodyLimit, body_limit, check_shape
 from app.api.problems import MAX_FIELDS, MAX_TEXT
 from app.main import create_app
 from catalog.database import Database
+from catalog.errors import BodyTooLarge
 from catalog.settings import settings
 from tests.support.keys import ADMIN_KEY, AS_ADMIN
 from tests.support.problem_documents import documented_problem, openapi
@@ -131,7 +132,7 @@ def test_unbounded_schema_is_detected(node: Node):
 # size of bodies
 
 
-@pytest.mark.parametrize("path", sorted(LARGE_BODY_ROUTES))
+@pytest.mark.parametrize("path", sorted(LARGE_BODIES))
 def test_large_body_route_exists(path: str):
     assert ("post", path) in BODIES
 
@@ -150,18 +151,50 @@ def max_json_size(node: Node) -> float:
     return max([NUMBER, *parts])
 
 
-@pytest.mark.parametrize(("method", "path"), [route for route in BODIES if route[1] not in LARGE_BODY_ROUTES])
+@pytest.mark.parametrize(("method", "path"), [route for route in BODIES if route[1] not in LARGE_BODIES])
 def test_largest_valid_body_fits_the_limit_of_its_route(method: str, path: str):
-    assert max_json_size(BODIES[method, path]) < MAX_SMALL_BODY
+    assert max_json_size(BODIES[method, path]) < SMALL.size
 
 
 @pytest.mark.parametrize(("method", "path"), BODIES)
 def test_body_over_the_limit_of_its_route_is_rejected(counted: tuple[TestClient, list[int]], method: str, path: str):
     api, _ = counted
-    content = b" " * ((MAX_BODY if path in LARGE_BODY_ROUTES else MAX_SMALL_BODY) + 1)
+    content = b" " * (body_limit(path).size + 1)
     headers = {"Content-Type": "application/json"}
     response = api.request(method, re.sub(r"\{\w+\}", "1", path), content=content, headers=headers)
     assert (response.status_code, documented_problem(response)["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize(
+    ("limit", "body"),
+    [
+        (BodyLimit(100, 9, 99, 9), "[" + "[]," * 9 + "[]]"),
+        (BodyLimit(100, 9, 9, 9), "[" + "0," * 9 + "0]"),
+        (BodyLimit(100, 9, 99, 9), "{" * 10),
+        (BodyLimit(100, 4, 99, 9), '["","","","",""]'),
+        (BodyLimit(100, 2, 2, 9), r'["\\",[],"\""]'),
+    ],
+    ids=["lists", "numbers", "nested", "strings", "escapes"],
+)
+def test_body_with_too_many_values_is_rejected_before_it_is_parsed(limit: BodyLimit, body: str):
+    with pytest.raises(BodyTooLarge):
+        check_shape(body.encode(), limit)
+
+
+@pytest.mark.parametrize("text", ["[[[{{{,,,", r"\\", r"\"[[[,,,\"", r"\\\"{{{", "\u00e9"])
+def test_characters_within_strings_are_no_values(text: str):
+    check_shape(f'{{"a":"{text}","b":["{text}"]}}'.encode(), BodyLimit(100, 4, 3, 2))
+
+
+@pytest.mark.parametrize(("method", "path"), BODIES)
+def test_body_of_too_many_values_is_a_problem(counted: tuple[TestClient, list[int]], method: str, path: str):
+    api, errors = counted
+    errors.clear()
+    body = "[" + "[]," * (body_limit(path).values // 2) + "[]]"
+    headers = {"Content-Type": "application/json"}
+    response = api.request(method, re.sub(r"\{\w+\}", "1", path), content=body, headers=headers)
+    assert (response.status_code, documented_problem(response)["code"]) == (413, "body_too_large")
+    assert errors == []
 
 
 # bodies full of errors
@@ -190,10 +223,14 @@ def counted(servers: object) -> Iterator[tuple[TestClient, list[int]]]:
         yield client, counting.errors
 
 
-def fill_body(start: str, item: str, end: str, limit: int) -> str:
+def fill_body(start: str, item: str, end: str, limit: BodyLimit) -> str:
     """A body up to the limit, with as many items as fit."""
-    count = (limit - len(start) - len(end)) // (len(item) + 1)
-    return start + ",".join([item] * count) + end
+    by_size = (limit.size - len(start) - len(end)) // (len(item) + 1)
+    opened = start.count("[") + start.count("{")
+    containers = item.count("[") + item.count("{")
+    by_values = (limit.values - opened) // (1 + containers)
+    by_containers = (limit.containers - opened) // containers if containers else by_values
+    return start + ",".join([item] * min(by_size, by_values, by_containers)) + end
 
 
 def list_fields() -> Iterator[tuple[str, str, str, str]]:
@@ -232,21 +269,22 @@ def post_invalid(counted: tuple[TestClient, list[int]], method: str, path: str, 
 def test_list_of_invalid_items_has_few_errors(
     counted: tuple[TestClient, list[int]], method: str, path: str, start: str, end: str
 ):
-    limit = MAX_BODY if path in LARGE_BODY_ROUTES else MAX_SMALL_BODY
+    limit = body_limit(path)
     body = fill_body(start, "[]", end, limit)
-    assert len(body) > 0.9 * limit
+    assert body.count("[") + body.count("{") > 0.9 * limit.containers
     post_invalid(counted, method, path, body)
 
 
 @pytest.mark.parametrize(("method", "path"), BODIES)
 def test_body_of_unknown_fields_has_few_errors(counted: tuple[TestClient, list[int]], method: str, path: str):
-    limit = MAX_BODY if path in LARGE_BODY_ROUTES else MAX_SMALL_BODY
-    body = "{" + ",".join(f'"{number}":0' for number in range(limit // 11)) + "}"
+    limit = body_limit(path)
+    count = min(limit.size // 11, limit.strings, limit.values)
+    body = "{" + ",".join(f'"{number}":0' for number in range(count)) + "}"
     post_invalid(counted, method, path, body)
 
 
 def test_long_name_of_an_unknown_field_is_truncated(counted: tuple[TestClient, list[int]]):
-    name = "x" * (MAX_BODY - 100)
+    name = "x" * (body_limit("/v1/search").size - 100)
     problem = post_invalid(counted, "post", "/v1/search", f'{{"{name}":0}}')
     assert len(problem["errors"][-1]["field"]) == MAX_TEXT
 
@@ -260,7 +298,7 @@ def test_query_of_unknown_fields_has_few_errors(counted: tuple[TestClient, list[
 
 
 def test_too_many_examples_are_rejected(counted: tuple[TestClient, list[int]]):
-    body = fill_body('{"examples":[', "{}", "]}", MAX_BODY)
+    body = fill_body('{"examples":[', "{}", "]}", body_limit("/v1/tasks"))
     [error] = post_invalid(counted, "post", "/v1/tasks", body)["errors"]
     assert (error["field"], "at most 200" in error["message"]) == ("body.examples", True)
 

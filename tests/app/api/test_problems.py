@@ -15,10 +15,19 @@ from tests.support.outage import server_down
 from tests.support.problem_documents import documented_problem, openapi, problem
 
 ANYWHERE = {
-    "invalid_input", "internal_error", "database_unavailable", "rate_limited",
+    "invalid_input", "internal_error", "database_unavailable", "database_busy", "rate_limited",
+    "too_many_at_once",
     "key_required", "key_unknown", "key_expired", "key_revoked", "role_required", "host_not_allowed", "cross_site",
 }  # fmt: skip
-SEARCH = {"model_not_found", "space_not_found", "not_indexed", "no_shift", "invalid_repo_id", "index_not_loaded"}
+SEARCH = {
+    "model_not_found",
+    "space_not_found",
+    "not_indexed",
+    "no_shift",
+    "invalid_repo_id",
+    "index_not_loaded",
+    "search_busy",
+}
 EXPRESSION = {
     "invalid_expression", "term_not_found", "task_not_finished", "merge_not_finished", "ambiguous_term", "zero_vector",
     "space_mismatch",
@@ -66,6 +75,7 @@ EXPECTED = {
         "space_not_found",
         "invalid_repo_id",
         "index_not_loaded",
+        "search_busy",
         "body_too_large",
     },
     ("get", "/v1/spaces"): set(),
@@ -103,6 +113,7 @@ EXPECTED = {
         "task_not_found",
         "task_not_finished",
         "index_not_loaded",
+        "search_busy",
     },
     ("post", "/v1/selections"): {
         "task_not_found",
@@ -116,12 +127,12 @@ EXPECTED = {
     ("get", "/v1/selections/{selection_id}"): {"selection_not_found"},
     ("delete", "/v1/selections/{selection_id}"): {"selection_not_found"},
     ("post", "/v1/merges"): MERGE | {"name_taken", "too_many_jobs", "too_many_results", "archive_quota_exceeded"},
-    ("post", "/v1/merges/plan"): MERGE | {"index_not_loaded"},
+    ("post", "/v1/merges/plan"): MERGE | {"index_not_loaded", "search_busy"},
     ("get", "/v1/merges"): {"invalid_cursor"},
     ("get", "/v1/merges/{merge_id}"): {"merge_not_found"},
     ("delete", "/v1/merges/{merge_id}"): {"merge_not_found"},
     ("get", "/v1/merges/{merge_id}/adapter"): {"merge_not_found", "merge_not_finished", "archive_not_found"},
-    ("get", "/v1/merges/{merge_id}/neighbors"): {"merge_not_found", "index_not_loaded"},
+    ("get", "/v1/merges/{merge_id}/neighbors"): {"merge_not_found", "index_not_loaded", "search_busy"},
     ("get", "/v1/jobs"): {"invalid_cursor"},
     ("get", "/v1/jobs/events"): {"invalid_cursor"},
     ("get", "/v1/jobs/{job_id}"): {"job_not_found"},
@@ -291,7 +302,7 @@ def test_method_not_allowed_has_an_allow_header(api: TestClient):
 
 
 def test_deeply_nested_body_is_rejected(api: TestClient):
-    response = api.post("/v1/search", content=b"[" * 100_000, headers={"Content-Type": "application/json"})
+    response = api.post("/v1/tasks", content=b"[" * 9_000, headers={"Content-Type": "application/json"})
     assert documented_problem(response)["code"] == "invalid_input"
 
 

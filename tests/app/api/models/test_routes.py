@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from fastapi.testclient import TestClient
 
-from app.api.limits import MAX_BODY
+from app.api.limits import SMALL
 from catalog.database import Database
 from catalog.index.follower import IndexFollower
 from catalog.jobs.repository import attempts
@@ -133,8 +133,8 @@ def test_invalid_json_is_rejected(api: TestClient, body: bytes):
 
 def test_body_over_the_limit_is_rejected_without_content_length(api: TestClient):
     headers = {"Content-Type": "application/json"}
-    with_length = api.post("/v1/models", content=b" " * (MAX_BODY + 1), headers=headers)
-    streamed = api.post("/v1/models", content=(b" " * 100_000 for _ in range(MAX_BODY // 100_000 + 1)), headers=headers)
+    with_length = api.post("/v1/models", content=b" " * (SMALL.size + 1), headers=headers)
+    streamed = api.post("/v1/models", content=(b" " * 10_000 for _ in range(SMALL.size // 10_000 + 1)), headers=headers)
 
     for response in (with_length, streamed):
         assert response.status_code == 413

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
 import pytest
+from psycopg.errors import AdminShutdown, LockNotAvailable, QueryCanceled
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import IntegrityError
 
 from app.deployment.embedded import EmbeddedServers
-from catalog.database import Database, after_commit
-from catalog.errors import DatabaseUnavailable, ModelNotFound
+from catalog.database import Database, Limits, after_commit, unavailable
+from catalog.errors import DatabaseBusy, DatabaseUnavailable, ModelNotFound
 from catalog.models.repository import models
 from catalog.tables import Model, Source
 
@@ -143,3 +147,54 @@ def test_options_in_the_database_url_are_kept(servers: EmbeddedServers):
         server = session.execute(text("SELECT reset_val FROM pg_settings WHERE name = 'tcp_keepalives_count'")).scalar()
     database.close()
     assert (row[0], row[1], server) == ("custom", "60", "3")
+
+
+@pytest.fixture
+def limited(database: Database) -> Iterator[Callable[..., Database]]:
+    """Opens further pools to the same database, with other limits."""
+    with ExitStack() as stack:
+
+        def create(**limits: float) -> Database:
+            other = Database(database.url, Limits(**limits))  # type: ignore[arg-type]
+            stack.callback(other.close)
+            return other
+
+        yield create
+
+
+def test_statement_over_its_timeout_raises_database_busy(limited: Callable[..., Database]):
+    with pytest.raises(DatabaseBusy) as raised, limited(statement_timeout=0.05).transaction() as session:
+        session.execute(text("SELECT pg_sleep(60)"))
+    assert raised.value.retry_after
+
+
+def test_wait_for_a_lock_over_its_timeout_raises_database_busy(database: Database, limited: Callable[..., Database]):
+    with database.transaction() as holder:
+        holder.execute(text("SELECT pg_advisory_xact_lock(77, 1)"))
+        with pytest.raises(DatabaseBusy), limited(lock_timeout=0.05).transaction() as session:
+            session.execute(text("SELECT pg_advisory_xact_lock(77, 1)"))
+
+
+def test_wait_for_a_connection_over_its_timeout_raises_database_busy(limited: Callable[..., Database]):
+    pool = limited(connections=1, connection_timeout=0.05)
+    with pool.transaction() as holder:
+        holder.execute(text("SELECT 1"))
+        with pytest.raises(DatabaseBusy), pool.transaction() as session:
+            session.execute(text("SELECT 1"))
+
+
+def test_transaction_without_timeouts_has_none_and_the_next_one_has_them_again(limited: Callable[..., Database]):
+    pool = limited(connections=1, statement_timeout=7, lock_timeout=2)
+    seen = []
+    for timeouts in (False, True):
+        with pool.transaction(timeouts=timeouts) as session:
+            seen += [session.execute(text(f"SHOW {name}_timeout")).scalar_one() for name in ("statement", "lock")]
+    assert seen == ["0", "0", "7s", "2s"]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(QueryCanceled(), DatabaseBusy), (LockNotAvailable(), DatabaseBusy), (AdminShutdown(), DatabaseUnavailable)],
+)
+def test_error_of_the_driver_says_whether_postgres_is_busy(error: Exception, expected: type[DatabaseUnavailable]):
+    assert type(unavailable(error)) is expected

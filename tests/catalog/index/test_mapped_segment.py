@@ -8,10 +8,11 @@ import pytest
 
 from catalog.errors import IndexDamaged
 from catalog.index import manifest as index_manifest
-from catalog.index import training
+from catalog.index import mapped_segment, training
 from catalog.index.manifest import IDS_FILE, LISTS_FILE, FileRecord, Manifest
 from catalog.index.mapped_segment import MappedSegment, VectorSource
 from catalog.index.row_bitmap import RowBitmap
+from catalog.index.space_index import SpaceIndex
 
 FIRST_ID = 1_000
 
@@ -161,3 +162,28 @@ def test_truncated_file_is_detected_by_its_size(published: tuple[Path, str], poo
         file.truncate(100)
     with pytest.raises(IndexDamaged, match="truncated"):
         segment.check_sizes()
+
+
+def test_candidates_are_read_in_blocks_and_only_once(
+    published: tuple[Path, str], pool: np.ndarray, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(mapped_segment, "BLOCK_BYTES", 4 * pool.shape[1] * 7)
+    read: list[np.ndarray] = []
+    source = vector_source(pool)
+
+    def counting(model_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        read.append(model_ids)
+        return source(model_ids)
+
+    index = SpaceIndex(pool.shape[1])
+    index.swap(opened(*published, counting))
+    hits = index.search(pool[5], 40)
+
+    vectors = hits.select(np.arange(20), hits.cosines[:20]).vectors()
+
+    assert max(map(len, read)) == 7
+    ids = np.concatenate(read)
+    assert len(ids) == len(set(ids.tolist()))  # none is read again for its vector
+    np.testing.assert_allclose(vectors, pool[(hits.model_ids[:20] - FIRST_ID) // 2], atol=1e-6)
+    whole = opened(*published, source).search(pool[5], 40, None)
+    np.testing.assert_array_equal(FIRST_ID + 2 * whole.rows, hits.model_ids)

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from catalog.geometry.transforms import softened, standardized
 from catalog.index.space_index import SearchHits, SpaceIndex
-from catalog.search.reranking import CandidateFilter, PageOptions, rank
+from catalog.search import pools
+from catalog.search.pools import FULL_POOLS, MAX_POOL
+from catalog.search.reranking import CandidateFilter, PageOptions, PerBaseGeometry, rank
 from catalog.vectors.repository.feed import Change
 
 COPIES = 120
@@ -84,3 +88,68 @@ def test_min_similarity_holds_for_every_kind_of_page():
 def test_excluded_models_are_not_among_duplicates():
     ranked, _ = rank_page(index(([1, 0, 0], 5)), PageOptions(group_above=0.9), exclude=[2, 3])
     assert sorted([ranked[0].model_id, *(model_id for model_id, _ in ranked[0].duplicates)]) == [1, 4, 5]
+
+
+# the candidates of a search, as asked of the index
+
+
+class CountingIndex(SpaceIndex):
+    """An index that remembers how many models each search asked it for."""
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__(dimension)
+        self.asked: list[int] = []
+
+    def search(self, vector: np.ndarray, k: int, **options: object) -> SearchHits:
+        self.asked.append(k)
+        return super().search(vector, k, **options)  # type: ignore[arg-type]
+
+
+MODELS, DIMENSION = 6_000, 16
+LARGEST_PAGE = PageOptions(k=1_000, diversity=1.0, group_above=0.999999)
+
+
+@pytest.fixture
+def counting() -> CountingIndex:
+    space = CountingIndex(DIMENSION)
+    vectors = np.random.default_rng(0).standard_normal((MODELS, DIMENSION)).astype(np.float32) + 1
+    space.fill(np.arange(MODELS), vectors, 1)
+    return space
+
+
+def vector_of(space: SpaceIndex) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal(space.dimension) + 1
+
+
+def unit_vectors(count: int) -> np.ndarray:
+    vectors = np.random.default_rng(2).standard_normal((count, DIMENSION)).astype(np.float32) + 1
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("geometry", [None, softened(unit_vectors(200))], ids=["raw", "softened"])
+def test_largest_page_asks_for_no_more_than_the_largest_pool(counting: CountingIndex, geometry):
+    ranked, _ = rank(counting, vector_of(counting), LARGEST_PAGE, CandidateFilter(), geometry)
+    assert len(ranked) == LARGEST_PAGE.k
+    assert max(counting.asked) <= MAX_POOL
+
+
+def test_pool_is_bounded_by_the_bytes_of_its_vectors(counting: CountingIndex, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pools, "MAX_POOL_BYTES", 4 * DIMENSION * 300)
+    ranked, _ = rank(counting, vector_of(counting), LARGEST_PAGE, CandidateFilter(), softened(unit_vectors(200)))
+    assert len(ranked) == 300
+    assert max(counting.asked) == 300
+
+
+def test_search_of_a_batch_has_its_share_of_the_candidates(counting: CountingIndex):
+    page = PageOptions(k=100, diversity=0.5, group_above=0.999999)
+    rank(counting, vector_of(counting), page, CandidateFilter(), softened(unit_vectors(200)), searches=100)
+    assert max(counting.asked) <= FULL_POOLS * MAX_POOL // 100
+
+
+def test_bases_share_the_candidates_of_a_search(counting: CountingIndex, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pools, "MAX_POOL", 1_000)
+    bases = [(standardized(unit_vectors(50)), np.arange(MODELS) % 8 == number) for number in range(8)]
+    geometry = PerBaseGeometry(bases[0][0], bases)
+    ranked, _ = rank(counting, vector_of(counting), PageOptions(k=100), CandidateFilter(), geometry)
+    assert len(ranked) == 100
+    assert sum(counting.asked) <= 1_000

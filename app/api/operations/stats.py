@@ -9,15 +9,13 @@ from app.api.limits import no_query
 from app.api.operations import schemas
 from app.api.problems import problems
 from app.api.services.services import ServicesDep
-from app.api.settings import SettingsDep
-from catalog.jobs import service as job_service
 
 router = APIRouter(prefix="/v1/stats", tags=["stats"])
 
 
 @router.get("", dependencies=[no_query], responses=problems())
-def get_stats(services: ServicesDep, settings: SettingsDep, viewer: ViewerDep) -> schemas.Stats:
+def get_stats(services: ServicesDep, viewer: ViewerDep) -> schemas.Stats:
     """Count models and jobs by state and bases by the path on which they run, and list the live workers. Only admins
-    see the hosts and process ids of the workers.
+    see the hosts and process ids of the workers. In a large catalog the counts are up to ten seconds old.
     """
-    return schemas.Stats.from_counts(job_service.get_stats(services.database, settings.heartbeat_timeout), viewer)
+    return schemas.Stats.from_counts(services.stats.get(), viewer)

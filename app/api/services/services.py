@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from app.api.services.event_stream import EventStream
 from app.api.services.map_body import MapBodies
 from app.api.services.readiness import Readiness
+from app.api.services.stats_cache import StatsCache
 from catalog.database import Database
 from catalog.errors import CatalogError
 from catalog.index.follower import IndexFollower
@@ -32,6 +33,7 @@ class Services:
     map_bodies: MapBodies
     events: EventStream
     readiness: Readiness
+    stats: StatsCache
 
     @classmethod
     def create(cls, database: Database, background: Database, index: IndexFollower, heartbeat_timeout: float) -> Self:
@@ -43,6 +45,7 @@ class Services:
             MapBodies(map_cache.view),
             EventStream(background),
             Readiness(background, index, heartbeat_timeout),
+            StatsCache(database, heartbeat_timeout),
         )
 
     def refresh_default_map(self, stopping: Event, interval: float) -> None:

@@ -7,10 +7,20 @@ import pytest
 
 from catalog.arithmetic import repository as stored_vectors
 from catalog.arithmetic import service as arithmetic_service
+from catalog.arithmetic import terms
 from catalog.arithmetic.service import ExpressionAnswer, ExpressionQuery
 from catalog.auth.viewer import PUBLIC
 from catalog.database import Database
-from catalog.errors import InvalidName, InvalidVector, ModelNotFound, NameTaken, NoShift, SpaceRequired, TooManyVectors
+from catalog.errors import (
+    InvalidName,
+    InvalidVector,
+    ModelNotFound,
+    NameTaken,
+    NoShift,
+    SpaceRequired,
+    TermNotFound,
+    TooManyVectors,
+)
 from catalog.index.follower import IndexFollower
 from catalog.models.repository import models
 from catalog.models.repository.models import Metadata
@@ -184,3 +194,19 @@ def test_storing_above_the_limit_raises_too_many_vectors(
     save(database, "one", "owner/law")
     with pytest.raises(TooManyVectors):
         save(database, "two", "owner/law")
+
+
+def test_unknown_name_is_compared_with_the_newest_names_only(
+    database: Database, index: IndexFollower, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(terms, "MAX_NAMES_SEARCHED", 2)
+    for name in ("similar-1", "similar-2", "similar-3"):
+        arithmetic_service.store_expression(database, name, "owner/law", space_key=None, unit_terms=False, note=None)
+    with pytest.raises(TermNotFound, match="Similar names: vector:similar-") as raised:
+        search(database, index, "vector:similar-9")
+    assert "similar-1" not in str(raised.value)
+
+
+def test_long_unknown_name_is_compared_in_part(database: Database, index: IndexFollower):
+    with pytest.raises(TermNotFound, match="There is no"):
+        search(database, index, "vector:" + "x" * 3_000)

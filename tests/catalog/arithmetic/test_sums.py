@@ -9,6 +9,7 @@ import pytest
 
 from catalog.arithmetic import service as arithmetic_service
 from catalog.arithmetic import sums
+from catalog.clusters.repository import clusters as cluster_rows
 from catalog.database import Database
 from catalog.errors import (
     AmbiguousTerm,
@@ -175,6 +176,20 @@ def test_cluster_term_has_the_mean_norm_of_its_members(database: Database, tmp_p
     title = centroid.terms[0].resolved.title
     assert compute(database, f'"{title}"').vector.tolist() == centroid.vector.tolist()
     assert compute(database, f'cluster:"{title}"').terms[0].resolved.canonical == f"cluster:{name}"
+
+
+def test_norm_of_a_large_cluster_is_averaged_over_some_of_its_members(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    clusters.fill(database)
+    clusters.cluster(database, tmp_path)
+    cluster_of = clusters.cluster_filters(database)
+    name = cluster_of["owner/tiny-law-0"]
+    monkeypatch.setattr(cluster_rows, "MAX_AVERAGED", 2)
+    members = [model for model, cluster in cluster_of.items() if cluster == name][:2]
+    assert compute(database, f"cluster:{name}").norm == pytest.approx(
+        np.mean([compute(database, member).norm for member in members])
+    )
 
 
 def test_noise_floor_of_a_cluster_is_that_of_unit_vectors_at_its_norm(database: Database, tmp_path: Path):

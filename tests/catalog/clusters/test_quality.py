@@ -44,3 +44,13 @@ def test_sample_is_compared_with_all_rows(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("labels", [[-1, -1, -1], [0, 0, -1]])
 def test_fewer_than_two_clusters_are_not_compared(labels: list[int]):
     assert unrelated_similarity(np.eye(3, dtype=np.float32), np.array(labels), 0) is None
+
+
+def test_adjusted_rand_of_cells_needs_no_table():
+    clusters = 200_000  # a table of them would have 320 GB
+    row = np.concatenate([np.arange(clusters), np.arange(clusters)])
+    column = np.concatenate([np.arange(clusters), np.roll(np.arange(clusters), 1)])
+    counts = np.full(2 * clusters, 3)
+    both, expected = 2 * clusters * 3, (clusters * 15) ** 2 / (6 * clusters * (6 * clusters - 1) / 2)
+    value = quality.adjusted_rand_of_cells(row, column, counts)
+    assert value == pytest.approx((both - expected) / (clusters * 15 - expected))

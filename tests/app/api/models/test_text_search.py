@@ -126,3 +126,15 @@ def test_search_command_finds_models(url: str, catalog: None):
     page = json.loads(CliRunner().invoke(cli.cli, ["search", "smollm", "math", "--api", url, "--json"]).stdout)
     assert [model["repo_id"] for model in page["models"]] == [MATH]
     assert MATH.split("/", maxsplit=1)[0] in CliRunner().invoke(cli.cli, ["search", "math", "--api", url]).stdout
+
+
+def test_only_the_newest_matches_are_ranked(api: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(models, "MAX_RANKED", 3)
+    put(database, "maker/words-words-words", card="words " * 20)  # would be ranked first
+    for number in range(4):
+        put(database, f"maker/words-{number}")
+    assert sorted(search(api, "words")) == [f"maker/words-{number}" for number in (1, 2, 3)]
+    first = api.get("/v1/models", params={"q": "words", "limit": 2}).json()
+    second = api.get("/v1/models", params={"q": "words", "limit": 2, "cursor": first["next_cursor"]}).json()
+    assert len({model["repo_id"] for model in first["models"] + second["models"]}) == 3
+    assert second["next_cursor"] is None

@@ -144,3 +144,17 @@ def test_invalid_vector_to_store_returns_a_problem(api: TestClient, body: dict, 
     response = api.post("/v1/vectors", json=body)
     assert response.status_code == status
     assert documented_problem(response)["code"] == code
+
+
+def test_vector_whose_norm_exceeds_float32_is_stored_with_its_norm(api: TestClient):
+    stored = api.post("/v1/vectors", json={"name": "long", "vector": [3e38, 3e38]})
+    assert stored.status_code == 201
+    for row in (stored.json(), api.get("/v1/vectors/long").json(), api.get("/v1/vectors").json()["vectors"][0]):
+        assert row["norm"] == pytest.approx(3e38 * 2**0.5)
+
+
+@pytest.mark.parametrize("body", [{"vector": [1e39, 0]}, {"expression": "1e39*owner/law"}])
+def test_vector_that_is_not_finite_in_float32_is_refused(api: TestClient, body: dict):
+    response = api.post("/v1/vectors", json={"name": "infinite", **body})
+    assert documented_problem(response)["code"] in ("invalid_vector", "invalid_expression")
+    assert api.get("/v1/vectors").json()["vectors"] == []

@@ -75,16 +75,16 @@ def stored_vector(database: Database, name: str) -> bytes:
         return vectors.get_encoding(session, name).vector.tobytes()
 
 
-def test_pickled_adapters_have_the_vectors_of_their_safetensors_twins(
+def test_pickled_adapters_have_the_vectors_of_their_x(
     database: Database, pipeline: Pipeline, scripted_hub: ScriptedHub, tmp_path: Path
 ):
-    twin = ingest(database, pipeline, submit_folder(database, pico.make_adapter(tmp_path / "twin", seed=1)))
+    saved = ingest(database, pipeline, submit_folder(database, pico.make_adapter(tmp_path / "saved", seed=1)))
     folder = ingest(database, pipeline, submit_folder(database, make_pickled(tmp_path / "pickled", seed=1)))
     publish(scripted_hub, "owner/pickled", tmp_path / "pickled")
     repo = ingest(database, pipeline, submit_repo(database, RepoRef("owner/pickled")))
 
-    assert [(job.state, job.error_message) for job in (twin, folder, repo)] == [(JobState.DONE, None)] * 3
-    vector = stored_vector(database, "local/twin")
+    assert [(job.state, job.error_message) for job in (saved, folder, repo)] == [(JobState.DONE, None)] * 3
+    vector = stored_vector(database, "local/saved")
     assert stored_vector(database, "local/pickled") == stored_vector(database, "owner/pickled") == vector
     with database.transaction() as session:
         revision = models.get(session, "owner/pickled").revision

@@ -13,27 +13,11 @@ from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session
 
-from catalog.blocks import repository as blocks
 from catalog.database import Database
-from catalog.errors import (
-    CatalogError,
-    DatabaseUnavailable,
-    DeadlineExceeded,
-    HubRateLimited,
-    HubTokenInvalid,
-    ModelBlocked,
-    ReaderEnded,
-)
+from catalog.errors import CatalogError, DatabaseUnavailable, DeadlineExceeded
 from catalog.jobs.repository import attempts, claims, recovery
-from catalog.jobs.submissions import follow_up
-from catalog.models.repository import models, revisions
-from catalog.quarantine import repository as quarantine
-from catalog.quarantine.repository import QuarantineKey
 from catalog.queue import enqueue_after_commit
-from catalog.removals.service import erase
-from catalog.spaces import repository as spaces
 from catalog.tables import Job, JobState, Source
-from catalog.vectors.repository import feed
 from workers.bases.residents import Resident, ResidentBases
 from workers.bases.resolver import ResolvedBase
 from workers.encoding.encoder import Encoding
@@ -41,12 +25,11 @@ from workers.ingest.claimer import BatchPolicy, Claimer
 from workers.ingest.fetcher import FETCH_SHARE, Fetcher
 from workers.ingest.fetches import ClaimedJob, Fetches
 from workers.ingest.job_runner import JobRunner
-from workers.ingest.reader_ends import count_reader_end
-from workers.ingest.storing import EncodingWriter
+from workers.ingest.outcomes import Outcomes
 from workers.process.cancellation import Cancelled, cancel_scope, is_cancelled
 from workers.process.claim_monitor import Claim, ClaimMonitor
 from workers.process.memory import clear_frames, release_unused
-from workers.process.retries import RetryPolicy, as_catalog_error, failures_before, retry_while_database_down
+from workers.process.retries import RetryPolicy, retry_while_database_down
 from workers.process.stages import Stage, Stages
 
 IDLE = "waiting for a job"
@@ -115,7 +98,7 @@ class Pipeline:
         self._batching = batching
         self._retries = retries
         self._stages = stages or Stages()
-        self._writer = EncodingWriter()
+        self._outcomes = Outcomes(database, worker_id, retries)
         self._claim_monitor = ClaimMonitor(database, worker_id)
         self._stopping = False
         self._claimer = Claimer(database, bases, worker_id, batching, lambda: self._stopping)
@@ -256,7 +239,7 @@ class Pipeline:
             return ClaimedJob(claim, fetched) if fetched else None
         except BaseException as error:  # native code may raise a bare BaseException; signals do not reach this thread
             if not claim.lost:  # a lost job may have been claimed again, and then another thread handles it
-                self._store_failure(job, error)
+                self._outcomes.store_failure(job, error)
             return None
 
     def _encode(self, base: ResolvedBase, group: Sequence[ClaimedJob]) -> None:
@@ -286,7 +269,7 @@ class Pipeline:
             else:
                 is_divisible = False
                 for claimed in group:
-                    self._store_failure(claimed.job, error)
+                    self._outcomes.store_failure(claimed.job, error)
         if resident is not None and results is not None:
             self._store_results(base, resident, group, results)
             return
@@ -306,7 +289,7 @@ class Pipeline:
                 )
         except Exception as error:
             for claimed in group:
-                self._store_failure(claimed.job, error)
+                self._outcomes.store_failure(claimed.job, error)
             return []
         return [claimed for claimed in group if claimed.job.id in claimed_ids]
 
@@ -319,16 +302,16 @@ class Pipeline:
     ) -> None:
         for claimed, result in zip(group, results, strict=True):
             if isinstance(result, CatalogError):
-                self._store_failure(claimed.job, result)
+                self._outcomes.store_failure(claimed.job, result)
         encoded = [
             (claimed, result) for claimed, result in zip(group, results, strict=True) if isinstance(result, Encoding)
         ]
         self.activity = f"storing {len(encoded)} of {base.repo}"
         try:
-            retry_while_database_down(lambda: self._store(resident, encoded))
+            retry_while_database_down(lambda: self._outcomes.store(resident, encoded))
         except Exception as error:
             for claimed, _ in encoded:
-                self._store_failure(claimed.job, error)
+                self._outcomes.store_failure(claimed.job, error)
 
     def _run_exclusive(self, run: ExclusiveRun) -> None:
         self.activity = f"running {run.runner.title} on {run.job.base_hint}"
@@ -342,74 +325,8 @@ class Pipeline:
             raise
         except BaseException as error:
             if not run.claim.lost:
-                self._store_failure(run.job, error)
+                self._outcomes.store_failure(run.job, error)
         release_unused()
-
-    def _store(self, resident: Resident, encoded: Sequence[tuple[ClaimedJob, Encoding]]) -> None:
-        """Store vectors and finish their jobs, in one transaction."""
-        with self._database.transaction() as session:
-            feed.lock_feed(session)
-            spaces.store_proof(session, resident.proof)
-            for claimed, encoding in encoded:
-                if (blocked := self._find_block(session, claimed)) is not None:
-                    self._fail(session, claimed.job, blocked)
-                # nothing is stored for a job that this worker has lost
-                elif attempts.finish(session, claimed.job.id, self._worker_id, claimed.fetched.sha):
-                    self._writer.store(session, resident, claimed.fetched, encoding)
-                    repo_id, base = claimed.job.model.repo_id, claimed.job.requested_base
-                    quarantine.forget(session, QuarantineKey.of_repo(repo_id, claimed.fetched.sha, base))
-                    follow_up(session, claimed.job, claimed.fetched.sha)
-
-    def _find_block(self, session: Session, claimed: ClaimedJob) -> ModelBlocked | None:
-        """The error of a model that was blocked while it was measured."""
-        metadata = claimed.fetched.metadata
-        return blocks.find_error(session, claimed.job.model.repo_id, metadata.license if metadata else None)
-
-    def _fail(self, session: Session, job: Job, error: CatalogError) -> None:
-        """Fail a job. What was indexed of a model before it was blocked is removed."""
-        if isinstance(error, ModelBlocked):
-            feed.lock_feed(session)  # before any row of the job, in the same order as when vectors are stored
-        if not attempts.fail(session, job.id, self._worker_id, error):
-            return
-        models.mark_failed(session, [job.model_id])
-        if isinstance(error, ModelBlocked):
-            # the license of an old commit says nothing about the head of main
-            if job.requested_revision is None and revisions.list_page(session, job.model_id, before=None, limit=1):
-                erase(session, [job.model_id])
-        else:
-            follow_up(session, job, None)
-
-    def _store_failure(self, job: Job, cause: BaseException) -> None:
-        """Store an error on its job, and queue the job again if the error is transient."""
-        error, is_transient = as_catalog_error(cause)
-        if isinstance(error, DatabaseUnavailable):
-            log.warning("job %s waits for Postgres", job.id)  # `_release_remaining` requeues it
-            return
-        if isinstance(error, HubTokenInvalid):  # logged once, by the session
-            retry_while_database_down(lambda: self._hold(job, error))
-            return
-        if isinstance(error, ReaderEnded):
-            limit = self._retries.max_worker_deaths
-            retry_while_database_down(lambda: count_reader_end(self._database, job, error, limit))
-        is_rate_limited = isinstance(error, HubRateLimited)
-        failures = failures_before(job) + 1
-        retry = is_transient and (is_rate_limited or failures < self._retries.max_attempts)
-        outcome = "; will retry" if retry else ""
-        log.warning("job %s (%s): %s: %s%s", job.id, job.model.repo_id, error.code, error, outcome)
-
-        def store() -> None:
-            with self._database.transaction() as session:
-                if retry:
-                    delay = self._retries.delay(failures, error)
-                    attempts.retry(session, job.id, self._worker_id, error, delay)
-                else:
-                    self._fail(session, job, error)
-
-        retry_while_database_down(store)
-
-    def _hold(self, job: Job, error: HubTokenInvalid) -> None:
-        with self._database.transaction() as session:
-            attempts.hold(session, job.id, self._worker_id, error, self._retries.delay(1, error))
 
 
 def _split_by_path(group: Sequence[ClaimedJob]) -> list[list[ClaimedJob]]:

@@ -3,14 +3,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from catalog.clusters import publishing
 from catalog.clusters import service as cluster_service
 from catalog.clusters.parameters import Parameters
+from catalog.clusters.repository import runs as cluster_runs
 from catalog.clusters.runner import ClusterRunner
 from catalog.database import Database
 from catalog.index.filters import Filters
@@ -23,12 +26,20 @@ from catalog.tables import RunState
 from catalog.vectors.repository import feed
 from tests.support import catalog as entries
 from tests.support.clusters import cluster, cluster_filters, fill, row_versions, vector
+from tests.support.impatience import impatient_database
 
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publishing, "MEMBERS_PER_TRANSACTION", 5)
     monkeypatch.setattr(publishing, "ARRIVALS_PER_TRANSACTION", 2)
+
+
+@pytest.fixture
+def impatient(database: Database) -> Iterator[Database]:
+    """The database for requests that may not wait long for a lock."""
+    with impatient_database(database) as impatient:
+        yield impatient
 
 
 @pytest.fixture
@@ -80,15 +91,30 @@ def test_publication_writes_no_row_of_a_model(database: Database, tmp_path: Path
     assert row_versions(database) == before
 
 
-def test_submission_does_not_wait_for_changes_of_its_model(database: Database):
+def test_submission_does_not_wait_for_changes_of_its_model(database: Database, impatient: Database):
     model_id = entries.put(database, "owner/one", [1, 0])
-    url = make_url(database.url).update_query_dict({"options": "-c lock_timeout=2000"})
-    impatient = Database(url.render_as_string(hide_password=False))
     with database.transaction() as session:
         feed.lock_feed(session)
         models.bump_seq(session, model_id)
         assert submit_repo(impatient, RepoRef("owner/one")).model_id == model_id
-    impatient.close()
+
+
+def test_submissions_do_not_wait_for_the_transaction_that_publishes_a_run(
+    database: Database, impatient: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fill(database)
+    names = list(row_versions(database))
+    submitted = []
+    finish = cluster_runs.finish
+
+    def finish_and_submit(session: Session, *arguments: Any, **values: Any) -> None:
+        finish(session, *arguments, **values)
+        session.flush()
+        submitted.extend(submit_repo(impatient, RepoRef(name)).id for name in [*names, "owner/new"])
+
+    monkeypatch.setattr(cluster_runs, "finish", finish_and_submit)
+    cluster(database, tmp_path)
+    assert len(set(submitted)) == 13
 
 
 def test_follower_filters_by_the_new_run_once_it_is_published(

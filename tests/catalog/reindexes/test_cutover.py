@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from sqlalchemy.orm import Session
 
 from catalog.clusters import service as cluster_service
 from catalog.clusters.parameters import Parameters
@@ -14,8 +15,10 @@ from catalog.clusters.runner import ClusterRunner
 from catalog.database import Database
 from catalog.errors import ReindexFinished, ReindexIncomplete, ReindexNotReady, RepoNotFound
 from catalog.jobs.repository import jobs
+from catalog.jobs.submissions import submit_repo
 from catalog.maps import repository as maps
 from catalog.maps.runner import MapRunner
+from catalog.models.repo_ref import RepoRef
 from catalog.models.repository import models
 from catalog.reindexes import cutover, readiness
 from catalog.reindexes import service as reindex_service
@@ -27,6 +30,7 @@ from catalog.vectors.repository import feed, vectors
 from tests.support import catalog as entries
 from tests.support.catalog import SPACE
 from tests.support.clusters import cluster_filters, row_versions
+from tests.support.impatience import impatient_database
 from tests.support.reindexes import (
     EXACT_BYTES,
     end_job,
@@ -92,6 +96,22 @@ def test_cutover_switches_the_clusters_of_searches_and_writes_no_row_of_a_model(
 
     assert set(cluster_filters(database).values()) == filters[1] != filters[0]
     assert row_versions(database) == before
+
+
+def test_submissions_do_not_wait_for_a_cutover(database: Database, monkeypatch: pytest.MonkeyPatch):
+    reindex_id = ready(database)
+    entries.put(database, "a/m1", [9, 9], commit="two")  # copied and measured anew by the cutover
+    submitted = []
+    last_seq = feed.last_seq
+
+    def submit(session: Session) -> int:
+        with impatient_database(database) as impatient:
+            submitted.extend(submit_repo(impatient, RepoRef(f"a/m{number}")).id for number in range(4))
+        return last_seq(session)
+
+    monkeypatch.setattr(feed, "last_seq", submit)  # called once the new spaces serve, before the commit
+    cut_over(database, reindex_id)
+    assert len(set(submitted)) == 4
 
 
 def test_write_target_after_the_cutover_is_the_new_space(database: Database):

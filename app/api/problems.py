@@ -50,7 +50,7 @@ EXPRESSION_ERRORS = (InvalidExpression, TermNotFound, TaskNotFinished, MergeNotF
 ACCESS_ERRORS = (KeyRequired, KeyUnknown, KeyExpired, KeyRevoked, RoleRequired, HostNotAllowed, CrossSite)
 
 # errors of the framework about the body, by status
-_BODY_ERRORS = {
+_BODY_ERRORS: dict[int, CatalogError] = {
     HTTPStatus.BAD_REQUEST: InvalidInput("The request body is not valid JSON."),
 }
 

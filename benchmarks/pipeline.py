@@ -3,7 +3,8 @@
     python -m benchmarks.pipeline [--bases DIR] [--rounds N] [--batch K] [--json]
 
 Each round submits the fifteen adapters of `examples/pool` to an empty catalog on a real Postgres and handles one
-notification. `ratio` is the median over the rounds of (claim to stored) / (time inside the encoder).
+notification. `ratio` is the median over the rounds of (claim to stored) / (time inside the encoder), and `readers` that
+of (time in which a thread waits for file readers) / (claim to stored); some of the threads wait at once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import text
 
@@ -35,6 +37,7 @@ from workers.ingest.claimer import BatchPolicy
 from workers.ingest.fetcher import Fetcher
 from workers.ingest.pipeline import Pipeline
 from workers.process.retries import RetryPolicy
+from workers.readers.pool import ReaderPool
 
 POOL = Path(__file__).parents[1] / "examples" / "pool"
 NO_LIMIT = 2**40  # bytes
@@ -59,6 +62,19 @@ class TimedBases(ResidentBases):
         return resident
 
 
+class TimedReaders(ReaderPool):
+    """File readers that measure the time in which threads wait for them."""
+
+    seconds = 0.0
+
+    def run(self, *arguments: Any, **settings: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return super().run(*arguments, **settings)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
 def clear_catalog(database: Database) -> None:
     with database.transaction() as session:
         session.execute(text("TRUNCATE models, revisions, vectors, jobs CASCADE"))
@@ -74,9 +90,11 @@ def run(bases_dir: Path, rounds: int, batch: int) -> dict[str, object]:
         with database.transaction() as session:
             worker_id = workers.register(session, "benchmark", 0, "cpu")
         contract = MeasurementSettings(load_probes())
+        readers = TimedReaders()
         hub = Hub("http://127.0.0.1:9", None, Path(folder), timeout=1, max_file_bytes=NO_LIMIT, max_repo_files=100)
-        fetcher = Fetcher(database, hub, BaseResolver(hub, bases_dir), contract, max_file_bytes=NO_LIMIT)
-        bases = TimedBases(database, contract, NO_LIMIT)
+        resolver = BaseResolver(hub, bases_dir, readers=readers)
+        fetcher = Fetcher(database, hub, resolver, contract, max_file_bytes=NO_LIMIT, readers=readers)
+        bases = TimedBases(database, contract, NO_LIMIT, readers)
         retries = RetryPolicy(max_attempts=1, base=1)
         pipeline = Pipeline(
             database, fetcher, bases, worker_id, runners={}, batching=BatchPolicy(size=batch), retries=retries
@@ -86,20 +104,22 @@ def run(bases_dir: Path, rounds: int, batch: int) -> dict[str, object]:
         for _ in range(rounds + 1):
             clear_catalog(database)
             submitted = [submit_folder(database, folder) for folder in folders]
-            bases.encoding_seconds, start = 0.0, time.perf_counter()
+            bases.encoding_seconds, readers.seconds, start = 0.0, 0.0, time.perf_counter()
             pipeline.ingest(submitted[0].id)
-            measurements.append((time.perf_counter() - start, bases.encoding_seconds))
+            measurements.append((time.perf_counter() - start, bases.encoding_seconds, readers.seconds))
             with database.transaction() as session:
                 assert jobs.count_by_state(session)[JobState.DONE] == len(folders)
+        readers.stop()
         database.close()
     measurements = measurements[1:]
     return {
         "adapters": len(folders),
         "batch": batch,
         "rounds": rounds,
-        "claim_to_stored_s": statistics.median(total for total, _ in measurements),
-        "encoding_s": statistics.median(encoding for _, encoding in measurements),
-        "ratio": statistics.median(total / encoding for total, encoding in measurements),
+        "claim_to_stored_s": statistics.median(total for total, _, _ in measurements),
+        "encoding_s": statistics.median(encoding for _, encoding, _ in measurements),
+        "ratio": statistics.median(total / encoding for total, encoding, _ in measurements),
+        "readers": statistics.median(reading / total for total, _, reading in measurements),
     }
 
 

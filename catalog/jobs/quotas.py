@@ -13,6 +13,7 @@ from catalog.errors import TooManyJobs, TooManyResults
 from catalog.jobs.repository import jobs
 
 RETRY_AFTER = 30.0  # seconds
+MIN_EXCLUSIVE = 20  # exclusive jobs that a submitter may have, if its limit is not lower
 MAX_UNCOMMITTED = 100  # concurrent submissions that have counted the jobs but not committed yet
 
 
@@ -26,6 +27,19 @@ class Quota:
     limit: int
     max_results: int | None = None
     archives: ArchiveLimits = NO_LIMITS
+
+    def check_exclusive(self, session: Session) -> None:
+        """`check`, and raise `TooManyJobs` for more exclusive jobs than a hundredth of the limit, or `MIN_EXCLUSIVE`:
+        each has a worker for itself, for minutes.
+        """
+        self.check(session)
+        most = min(self.limit, max(MIN_EXCLUSIVE, self.limit // 100))
+        jobs.lock_submitter(session, self.submitter)
+        if jobs.count_active(session, self.submitter, most + 1, exclusive=True) > most:
+            raise TooManyJobs(
+                f"This API key has {most:,} active tasks, selections and merges, its limit. Wait until some finish.",
+                RETRY_AFTER,
+            )
 
     def check(self, session: Session) -> None:
         """Raise `TooManyJobs`, which rolls the transaction back, if the job that was just created exceeds the limit.

@@ -81,7 +81,7 @@ def enqueue_exclusive(session: Session, model: Model, base: str, quota: Quota, v
     """
     quota.check_results(session)
     job = jobs.submit_exclusive(session, model, base, submitter=quota.submitter, viewer=viewer.submitter)
-    quota.check(session)
+    quota.check_exclusive(session)
     enqueue_after_commit(session, job.id)
     return job
 

@@ -268,10 +268,12 @@ def requeue_by_error(session: Session, code: str, limit: int) -> list[int]:
     return sorted(session.execute(statement.returning(Job.id)).scalars())
 
 
-def count_active(session: Session, submitter: str, limit: int) -> int:
-    """Count the queued and running jobs of a submitter, up to `limit`."""
-    active = select(Job.id).where(Job.submitter == submitter, Job.state.in_(ACTIVE)).limit(limit).subquery()
-    return session.execute(select(func.count()).select_from(active)).scalar_one()
+def count_active(session: Session, submitter: str, limit: int, *, exclusive: bool = False) -> int:
+    """Count the queued and running jobs of a submitter, or only those that run exclusively, up to `limit`."""
+    active = select(Job.id).where(Job.submitter == submitter, Job.state.in_(ACTIVE))
+    if exclusive:
+        active = active.where(Job.exclusive)
+    return session.execute(select(func.count()).select_from(active.limit(limit).subquery())).scalar_one()
 
 
 def lock_submitter(session: Session, submitter: str) -> None:

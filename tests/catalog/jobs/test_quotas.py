@@ -6,13 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import text
 
+from catalog.auth.viewer import PUBLIC
 from catalog.database import Database
 from catalog.errors import TooManyJobs
 from catalog.jobs import control as job_control
-from catalog.jobs.quotas import Quota
-from catalog.jobs.submissions import enqueue_repo, submit_repo
+from catalog.jobs.quotas import MIN_EXCLUSIVE, Quota
+from catalog.jobs.submissions import enqueue_exclusive, enqueue_repo, submit_repo
 from catalog.models.repo_ref import RepoRef
-from catalog.tables import Priority
+from catalog.models.repository import models
+from catalog.tables import Priority, Source
 
 
 def submit(database: Database, name: str, quota: Quota | None) -> int:
@@ -70,3 +72,27 @@ def test_concurrent_requests_cannot_exceed_the_quota(database: Database):
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(try_submit, range(8))) == 3
+
+
+def submit_exclusive(database: Database, name: str, quota: Quota) -> int:
+    with database.transaction() as session:
+        model = models.get_or_create(session, f"task/{name}", Source.HUB)
+        return enqueue_exclusive(session, model, "tiny/base", quota, PUBLIC).id
+
+
+def test_exclusive_jobs_have_a_smaller_quota(database: Database):
+    quota = Quota("key", 10_000)
+    for number in range(10_000 // 100):
+        submit_exclusive(database, str(number), quota)
+    with pytest.raises(TooManyJobs, match="100 active tasks"):
+        submit_exclusive(database, "one more", quota)
+    submit(database, "an ordinary job", quota)
+    submit_exclusive(database, "of another key", Quota("other", 10_000))
+
+
+def test_small_quota_leaves_room_for_some_exclusive_jobs(database: Database):
+    quota = Quota("key", 50)
+    for number in range(MIN_EXCLUSIVE):
+        submit_exclusive(database, str(number), quota)
+    with pytest.raises(TooManyJobs, match=f"{MIN_EXCLUSIVE} active tasks"):
+        submit_exclusive(database, "one more", quota)

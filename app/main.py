@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -49,6 +51,9 @@ from catalog.index.follower import IndexFollower
 from catalog.settings import Settings, settings
 
 MAP_REFRESH_FACTOR = 5  # polls of the change feed per refresh of the default map
+SWITCH_INTERVAL = (
+    0.001  # seconds after which a thread that computes lets the event loop run, if it waits; default 0.005
+)
 REQUEST_CONNECTIONS = 30  # to Postgres, at most; fewer than threads, because many requests need none for most of a time
 BACKGROUND_CONNECTIONS = 10  # for the change feed, loads of indexes, job events and the readiness check
 CONNECTION_TIMEOUT = 3.0  # seconds that a request waits for a connection
@@ -70,6 +75,8 @@ def create_app(conf: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        gc.freeze()  # collections need not look at what was imported, and hold up all threads for less
         database = Database(conf.require_database_url(), request_limits(conf))
         if conf.admin_api_key is None and not keys.any_usable(database):
             database.close()

@@ -149,10 +149,13 @@ def measure(catalog: Catalog, seconds: float, rate_limit: int) -> dict[str, Any]
     models = catalog.data.n
     with _api(catalog, rate_limit) as (url, memory):
         _measure_neighbors(url, other, models, lambda: time.sleep(min(seconds, 3)))  # warms up
+        checks, answers = HealthChecks(url), {}
+        checks.start()
         quiet, _ = _measure_neighbors(url, other, models, lambda: time.sleep(seconds))
+        quiet_health = checks.stop()
         quiet_memory = memory()
         arguments = [url, hostile, str(seconds), str(models), str(catalog.data.d)]
-        checks, answers = HealthChecks(url), {}
+        checks = HealthChecks(url)
 
         def run() -> None:
             code = "import sys, json; from benchmarks import costly_client as c; a = sys.argv[1:]; "
@@ -171,6 +174,7 @@ def measure(catalog: Catalog, seconds: float, rate_limit: int) -> dict[str, Any]
         "searches": len(loud.seconds),
         "refused_searches": refused,
         "answers_to_the_costly_client": answers,
+        "quiet_health": quiet_health,
         "health": health,
         "failed_health_checks": checks.failed,
         "api_memory_mb": {"before": quiet_memory, "after": loud_memory},

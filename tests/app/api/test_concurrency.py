@@ -171,7 +171,7 @@ def test_costly_request_without_a_slot_in_time_gets_429_and_others_are_answered(
     assert {api.get(path).status_code for path in ("/healthz", "/readyz", "/v1/jobs")} == {200}
 
 
-def test_callers_are_told_apart_by_their_keys(api: TestClient):
+def test_keys_and_addresses_have_lanes_of_their_own(api: TestClient):
     asked: list[str] = []
     enter = api.app.state.lanes.enter
 

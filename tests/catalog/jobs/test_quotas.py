@@ -86,7 +86,7 @@ def test_exclusive_jobs_have_a_smaller_quota(database: Database):
         submit_exclusive(database, str(number), quota)
     with pytest.raises(TooManyJobs, match="100 active tasks"):
         submit_exclusive(database, "one more", quota)
-    submit(database, "an ordinary job", quota)
+    submit(database, "ordinary", quota)
     submit_exclusive(database, "of another key", Quota("other", 10_000))
 
 

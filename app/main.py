@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -75,8 +76,9 @@ def create_app(conf: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        sys.setswitchinterval(SWITCH_INTERVAL)
-        gc.freeze()  # collections need not look at what was imported, and hold up all threads for less
+        if threading.current_thread() is threading.main_thread():  # the process is the API's alone
+            sys.setswitchinterval(SWITCH_INTERVAL)
+            gc.freeze()  # collections need not look at what was imported, and hold up all threads for less
         database = Database(conf.require_database_url(), request_limits(conf))
         if conf.admin_api_key is None and not keys.any_usable(database):
             database.close()

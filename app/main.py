@@ -52,9 +52,7 @@ from catalog.index.follower import IndexFollower
 from catalog.settings import Settings, settings
 
 MAP_REFRESH_FACTOR = 5  # polls of the change feed per refresh of the default map
-SWITCH_INTERVAL = (
-    0.001  # seconds after which a thread that computes lets the event loop run, if it waits; default 0.005
-)
+SWITCH_INTERVAL = 0.001  # seconds after which a thread that computes lets a waiting one run (Python's default: 0.005)
 REQUEST_CONNECTIONS = 30  # to Postgres, at most; fewer than threads, because many requests need none for most of a time
 BACKGROUND_CONNECTIONS = 10  # for the change feed, loads of indexes, job events and the readiness check
 CONNECTION_TIMEOUT = 3.0  # seconds that a request waits for a connection

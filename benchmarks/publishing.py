@@ -9,7 +9,7 @@ in milliseconds unless their name says otherwise.
 
 - `post`: the submissions during each of these, and for `--quiet` seconds before them.
 - `feed_lock_ms`: the longest wait for the lock that workers hold while they store vectors.
-- `visible_s`: from the end of a publication until the API's searches filter by the new clusters.
+- `visible_s`: from the end of a publication until the API's searches filter by the new clusters, or it returns the map.
 """
 
 from __future__ import annotations
@@ -138,7 +138,14 @@ def _phases(database: Database, url: str, models: int, quiet: float) -> list[dic
 
         row = _measure_phase(f"clusters {number}", database, url, models, publish)
         rows.append(row | {"visible_s": round(visible[0], 2)})
-    rows.append(_measure_phase("map", database, url, models, lambda: _in_process(_publish_map, database.url)))
+    seconds: list[float] = []
+
+    def publish_map() -> None:
+        _in_process(_publish_map, database.url)
+        seconds.append(_wait_until_shown(url))
+
+    row = _measure_phase("map", database, url, models, publish_map)
+    rows.append(row | {"visible_s": round(seconds[0], 2)})
     rows.append(_measure_phase("cutover", database, url, models, lambda: _in_process(_cut_over, database.url)))
     return rows
 
@@ -295,6 +302,14 @@ def _wait_until_visible(url: str, database: Database) -> float:
     started = time.perf_counter()
     newest = max(cluster.cluster_id for cluster, _ in cluster_service.list_clusters(database).clusters)
     while not _find(url, newest):
+        time.sleep(0.05)
+    return time.perf_counter() - started
+
+
+def _wait_until_shown(url: str) -> float:
+    """The seconds until the API has made the first map, which a process refreshes by itself."""
+    started = time.perf_counter()
+    while httpx.get(f"{url}/v1/map", headers=AS_ADMIN, timeout=600).status_code != 200:
         time.sleep(0.05)
     return time.perf_counter() - started
 

@@ -37,8 +37,9 @@ CatalogError
 └── Unavailable                     transient; an ingest is retried with backoff
     ├── HubUnavailable, HubRateLimited, HubTokenInvalid, DownloadStopped, DiskFull, OutOfMemory, WorkerLost
     ├── DeadlineExceeded, BaseModelCorrupted, TooManyJobs, RateLimited, TooManyAtOnce, HubTokenUnreadable
-    ├── EncoderContractMismatch, DatabaseUnavailable, IndexNotLoaded, IndexDamaged, SearchBusy, NotRunning
-    └── DatabaseBusy                a kind of DatabaseUnavailable
+    ├── EncoderContractMismatch, IndexNotLoaded, IndexDamaged, SearchBusy, NotRunning
+    └── DatabaseUnavailable
+        └── DatabaseBusy
 """
 
 from catalog.errors.conditions import (

@@ -20,6 +20,7 @@ from catalog.tables import Map, MapAttempt
 
 MAPS_PER_SPACE = 2  # the current map, and the previous one
 DISTORTION_STEPS = 255  # a share of 1 is stored as this
+POINTS_PER_PAGE = 5_000
 MAX_RETRY_WAIT = 86_400.0  # seconds before a map that keeps failing is tried again
 
 
@@ -189,5 +190,7 @@ _POINTS = text("""
 
 def list_points(session: Session, model_ids: Sequence[int], run_id: int | None) -> list[Point]:
     """The models that were not removed, in the order of their names, with their clusters in a run."""
-    rows = session.execute(_POINTS, {"models": list(model_ids), "run_id": run_id})
+    # in pages, because the rows of a large result would be decoded at once, while all other threads wait
+    options = {"yield_per": POINTS_PER_PAGE}
+    rows = session.execute(_POINTS, {"models": list(model_ids), "run_id": run_id}, execution_options=options)
     return [Point(*row) for row in rows]

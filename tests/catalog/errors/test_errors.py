@@ -8,20 +8,19 @@ from catalog import errors
 from catalog.errors import CatalogError, Misconfigured, Refused, Unavailable
 
 CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, CatalogError)]
-LINE = re.compile(r"(?P<indent>(?:│   |    )?)[├└]── (?P<names>\w+(?:, \w+)*)")
+LINE = re.compile(r"(?P<indent>(?:│   |    )*)[├└]── (?P<names>\w+(?:, \w+)*)")
 
 
 def documented_parents() -> dict[str, str]:
     """The parent of each class in the tree of the docstring."""
     parents: dict[str, str] = {}
-    branch = ""
+    branch = [CatalogError.__name__]  # the classes above the next line
     for line in (errors.__doc__ or "").splitlines():
         if (match := LINE.match(line)) is None:
             continue
-        names = match["names"].split(", ")
-        if not match["indent"]:
-            [branch] = names
-        parents |= dict.fromkeys(names, branch if match["indent"] else CatalogError.__name__)
+        names, depth = match["names"].split(", "), len(match["indent"]) // 4
+        parents |= dict.fromkeys(names, branch[depth])
+        branch = [*branch[: depth + 1], names[-1]]
     return parents
 
 
@@ -58,7 +57,8 @@ def test_statuses_are_http_error_statuses(error_class: type[CatalogError]):
         if issubclass(error_class, Unavailable)
         else range(400, 500)
     )
-    assert error_class.status in expected or error_class.code in ("hub_rate_limited", "too_many_jobs", "rate_limited")
+    too_many = ("hub_rate_limited", "too_many_jobs", "rate_limited", "too_many_at_once")
+    assert error_class.status in expected or error_class.code in too_many
 
 
 @pytest.mark.parametrize("error_class", CLASSES, ids=lambda error_class: error_class.__name__)

@@ -62,7 +62,7 @@ def history(job: dict[str, Any]) -> Table:
     table = table_of("attempt", "worker", "ended", "state", "concurrent jobs", "outcome", "error")
     for attempt in job["history"]:
         if attempt["left_out"]:
-            table.add_row(f"... {attempt['left_out']} more")
+            table.add_row(f"{attempt['left_out']} more")
         row = (
             str(attempt["attempt"]),
             attempt["worker"] or "",

@@ -190,19 +190,19 @@ def _expired_workers(old: ColumnElement[datetime]) -> Conditions:
 KINDS = (
     Kind(
         "selections", "result_retention", Selection, Selection.id, Selection.created_at, _expired_selections,
-        models=lambda ids: select(Selection.model_id).where(Selection.id.in_(ids)), page_size=50,
+        models=lambda ids: select(Selection.model_id).where(Selection.id.in_(ids)), page_size=20,
     ),
     Kind(
         "merges", "result_retention", Merge, Merge.id, Merge.created_at, _expired_merges, parts=(MergeVector,),
-        models=lambda ids: select(Merge.model_id).where(Merge.id.in_(ids)), page_size=50,
+        models=lambda ids: select(Merge.model_id).where(Merge.id.in_(ids)), page_size=20,
     ),
     Kind(
         "tasks", "result_retention", Task, Task.id, Task.created_at, _expired_tasks, parts=(TaskRun, TaskVector),
-        models=lambda ids: select(TaskRun.model_id).where(TaskRun.task_id.in_(ids)), page_size=50,
+        models=lambda ids: select(TaskRun.model_id).where(TaskRun.task_id.in_(ids)), page_size=20,
     ),
     Kind(
         "archives", "archive_retention", Archive, Archive.model_id, Archive.created_at, _expired_archives,
-        parts=(ArchivePiece,), size=Archive.size, page_size=10,
+        parts=(ArchivePiece,), size=Archive.size, page_size=2,
     ),
     Kind("jobs", "job_retention", Job, Job.id, Job.created_at, _expired_jobs),
     Kind("unmeasured_models", "job_retention", Model, Model.id, Model.created_at, _expired_models, page_size=100),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from catalog.settings import Settings
 __all__ = ["KindReport", "Retention", "Swept", "report", "retention_of", "sweep"]
 
 MAX_PAGES = 20  # of each kind in a sweep that a request waits for
+MAX_SECONDS = 10.0  # after which such a sweep ends with the page that it deletes
 
 Retention = Mapping[str, float]  # seconds by the name of the setting
 
@@ -39,20 +41,25 @@ def report(database: Database, retention: Retention) -> list[KindReport]:
 
 
 def sweep(database: Database, retention: Retention, max_pages: int = MAX_PAGES) -> Swept:
-    """Delete what has expired: at most `max_pages` pages of each kind, each in a transaction of its own. Safe to run in
-    several processes at once.
+    """Delete what has expired: at most `max_pages` pages of each kind, each in a transaction of its own, and no further
+    page after `MAX_SECONDS`. Safe to run in several processes at once.
     """
+    deadline = time.monotonic() + MAX_SECONDS
     deleted, complete = {}, True
     for kind in KINDS:
-        deleted[kind.name], after = _delete_pages(database, kind, retention[kind.setting], max_pages)
+        deleted[kind.name], after = _delete_pages(database, kind, retention[kind.setting], max_pages, deadline)
         complete &= after is None
     return Swept(deleted, complete)
 
 
-def _delete_pages(database: Database, kind: Kind, retention: float, max_pages: int) -> tuple[int, int | None]:
+def _delete_pages(
+    database: Database, kind: Kind, retention: float, max_pages: int, deadline: float
+) -> tuple[int, int | None]:
     """Returns how many rows were deleted, and the id after which there may be more; None after the last page."""
     total, after = 0, 0
     for _ in range(max_pages):
+        if time.monotonic() > deadline:
+            break
         with database.transaction() as session:
             deleted, last = repository.delete_page(session, kind, retention, after)
         total += deleted

@@ -23,7 +23,9 @@ class Merge(Base):
     # the hidden model that the merge's job and archive belong to
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"), unique=True)
     name: Mapped[str | None]
-    viewer: Mapped[str | None]  # the submitter (hash of an API key) that alone sees the merge; null: public
+    viewer: Mapped[str | None] = mapped_column(
+        index=True
+    )  # the submitter (hash of an API key) that alone sees the merge; null: public
     base_repo: Mapped[str]
     base_sha: Mapped[str]
     method: Mapped[str]  # of `catalog.merges.methods.METHODS`

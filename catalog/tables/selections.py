@@ -21,7 +21,7 @@ class Selection(Base):
     task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"), index=True)
     run_id: Mapped[int] = mapped_column(ForeignKey("task_runs.id", ondelete="CASCADE"))  # has the task's vector
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"), unique=True)
-    viewer: Mapped[str | None]  # the hash of the only API key that may see it; null: public
+    viewer: Mapped[str | None] = mapped_column(index=True)  # the hash of the only API key that may see it; null: public
     base_repo: Mapped[str]
     count: Mapped[int]  # adapters in a set
     strategies: Mapped[list[str]] = mapped_column(JSONB)  # `catalog.selections.strategies.Strategy`

@@ -24,7 +24,9 @@ class Task(Base):
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     name: Mapped[str | None]
-    viewer: Mapped[str | None]  # the submitter (hash of an API key) that alone sees the task; null: public
+    viewer: Mapped[str | None] = mapped_column(
+        index=True
+    )  # the submitter (hash of an API key) that alone sees the task; null: public
     examples: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True))
     count: Mapped[int]  # of the examples
     keep_examples: Mapped[bool]

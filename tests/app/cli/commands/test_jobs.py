@@ -10,9 +10,10 @@ import pytest
 from app.cli.commands import ingest as ingest_commands
 from catalog.auth.viewer import hash_key
 from catalog.database import Database
-from catalog.errors import HubUnavailable, JobFinished
+from catalog.errors import HubRateLimited, HubUnavailable, JobFinished
 from catalog.jobs import control as job_control
 from catalog.jobs.repository import attempts, jobs
+from catalog.jobs.repository.attempts import FIRST_KEPT, LAST_KEPT
 from catalog.settings import settings
 from tests.support import catalog as entries
 from tests.support.cli import answer, failure, run
@@ -94,6 +95,18 @@ def test_watch_prints_a_job_until_it_ends(url: str, database: Database):
     assert result.exit_code == 0
     assert [json.loads(line)["state"] for line in result.stdout.splitlines()] == ["done"]
     assert "owner/model" in run("status", str(job_id), "--watch", "--api", url).stdout
+
+
+def test_status_says_how_many_attempts_of_a_long_history_are_left_out(url: str, database: Database):
+    job, worker = entries.put_job(database), entries.put_worker(database)
+    for _ in range(FIRST_KEPT + LAST_KEPT + 7):
+        entries.claim(database, job.id, worker)
+        with database.transaction() as session:
+            attempts.retry(session, job.id, worker, HubRateLimited("Wait."), delay=0)
+    entries.claim(database, job.id, worker)
+    with database.transaction() as session:
+        attempts.fail(session, job.id, worker, HubUnavailable("Away."))
+    assert "8 more" in run("status", str(job.id), "--api", url).stdout
 
 
 def test_status_shows_the_history_of_a_job(url: str, database: Database):

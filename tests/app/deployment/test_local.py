@@ -193,6 +193,8 @@ def test_operations_page_lists_every_setting_with_its_default():
         field = Settings.model_fields[name.removeprefix("DELTADEX_").lower()]
         if field.default is None:
             assert not default[0].isdigit(), name
+        elif isinstance(field.default, bool):
+            assert default == str(field.default).lower(), name
         elif isinstance(field.default, tuple):
             assert tuple(default.split(",")) == field.default, name
         else:

@@ -419,7 +419,8 @@ def test_adapter_with_patterns_matches_peft(encoder: Encoder, base: Path, tmp_pa
     folder = make_adapter(base, tmp_path, PATTERN_CONFIGS[name])
     expected = reference(base, load_with(base, folder))
     assert np.linalg.norm(expected) > 0.05
-    assert relative_error(encode(encoder, folder)[0], expected) <= 1e-5
+    # float32; the Fourier transforms of C3A round differently on each processor (1.2e-5 at most in what was seen)
+    assert relative_error(encode(encoder, folder)[0], expected) <= 3e-5
 
 
 def test_unknown_target_parameters_are_ignored(mixtral: Path, tmp_path: Path):

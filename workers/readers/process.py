@@ -78,8 +78,8 @@ class ReaderProcess:
         return self._result(repo, answer)
 
     def is_bloated(self) -> bool:
-        """Whether more than half of the limit stayed in use, so that another process should take its place."""
-        return self._resident() - self._baseline > self._memory / 2
+        """Whether as much as one request may take stayed in use, so that another process should take its place."""
+        return self._resident() - self._baseline > self._memory
 
     def kill(self) -> None:
         """End the process, and wait until it has."""

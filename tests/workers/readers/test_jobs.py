@@ -51,7 +51,7 @@ def bases(pico_base: Path, tmp_path: Path) -> Path:
     double = {"type": "Replace", "pattern": {"String": "e"}, "content": "ee"}
     change_tokenizer(folder / GROWS, normalizer={"type": "Sequence", "normalizers": [double] * 40})
     quadratic = split(r"[\w\s]*[\w\s]*\d$")
-    change_tokenizer(folder / SLOW, pre_tokenizer={"type": "Sequence", "pretokenizers": [quadratic] * 5000})
+    change_tokenizer(folder / SLOW, pre_tokenizer={"type": "Sequence", "pretokenizers": [quadratic] * 20_000})
     model = {"type": "WordLevel", "vocab": vocabulary(1_000_000), "unk_token": "word000000000"}
     change_tokenizer(folder / LARGE, model=model, pre_tokenizer=None)
     return folder

@@ -271,7 +271,10 @@ def test_api_without_redis_accepts_submissions_and_reports_when_redis_is_back(ho
     hosts.publish("maker/offline", 5, tmp_path)
     with disconnected("api", "redis"):
         assert hosts.wait_for(hosts.submit("maker/offline"))["state"] == "done"
-        assert hosts.http.get("/readyz", timeout=20).json()["failed_checks"] == ["broker"]
+        wait_until(
+            lambda: hosts.http.get("/readyz", timeout=20).json()["failed_checks"] == ["broker"],
+            "the API reports that Redis is away",
+        )
 
     wait_until(lambda: hosts.http.get("/readyz", timeout=20).status_code == 200, "the API reaches Redis again")
     hosts.publish("maker/online", 6, tmp_path)

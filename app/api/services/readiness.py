@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from catalog.threads.periodic_thread import PeriodicThread
 
 INTERVAL = 1.0  # seconds between checks
 MAX_AGE = 15.0  # seconds after which a check says nothing any more: the next one waits for a server
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,10 @@ class Readiness:
 
     def start(self) -> None:
         """Check once, then go on in the background."""
-        self.check()
+        try:
+            self.check()
+        except Exception:  # the background goes on; until it succeeds, the process is not ready
+            log.exception("Unexpected error in the first readiness check")
         self._thread.start()
 
     def stop(self) -> None:

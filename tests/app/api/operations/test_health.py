@@ -4,6 +4,7 @@ from pathlib import Path
 
 from fastapi.testclient import TestClient
 
+from app.api.services.readiness import MAX_AGE, UNKNOWN, Readiness
 from app.deployment.embedded import EmbeddedServers
 from catalog.database import Database
 from catalog.index import repository as snapshots
@@ -11,7 +12,7 @@ from catalog.index.follower import IndexFollower
 from catalog.jobs.repository import workers
 from catalog.tables import IndexSnapshot
 from tests.support import catalog as entries
-from tests.support.keys import AS_ADMIN
+from tests.support.keys import AS_ADMIN, AS_ANYBODY
 from tests.support.outage import server_down
 
 
@@ -89,3 +90,20 @@ def test_invalid_token_of_a_worker_is_reported_but_ready(api: TestClient, databa
     with database.transaction() as session:
         workers.record_heartbeat(session, worker_id, {"hub_token_invalid": False})
     assert missing_checks(api) == []
+
+
+def test_check_that_is_too_old_says_nothing(database: Database):
+    now = 0.0
+    readiness = Readiness(database, IndexFollower(database, interval=1), 30, clock=lambda: now)
+    assert readiness.dependencies == UNKNOWN
+    readiness.check()
+    assert readiness.dependencies.database
+    now = MAX_AGE + 1  # the next check waits for a server that does not answer
+    assert readiness.dependencies == UNKNOWN
+
+
+def test_readiness_is_read_without_asking_a_server(api: TestClient, servers: EmbeddedServers):
+    api.app.state.services.readiness.stop()
+    api.app.state.services.readiness.check()
+    with server_down(servers.postgres):
+        assert api.get("/readyz", headers=AS_ANYBODY).json()["ready"]

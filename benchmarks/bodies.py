@@ -69,7 +69,7 @@ def bodies(path: str, limit: BodyLimit) -> Iterator[tuple[str, bytes]]:
             yield f"{name}: {kind}", _fill(f'{{"{name}":[', item, "]}", limit)
         yield f"{name}: strings", _fill(f'{{"{name}":[', '"a"', "]}", limit)
         yield f"{name}: objects", _fill(f'{{"{name}":[', '{"a":0}', "]}", limit)
-    count = min(limit.strings, limit.values, limit.size // 10) - 1
+    count = min(limit.strings, limit.values, limit.structure - 1, limit.size // 10) - 1
     yield "unknown fields", ("{" + ",".join(f'"{number}":0' for number in range(count)) + "}").encode()
     yield "one long string", b'{"unknown":"' + b"\\u00e9" * (limit.size // 6 - 4) + b'"}'
     yield "one value too many", _fill('{"unknown":[', "[]", ",[]]}", limit)
@@ -78,9 +78,10 @@ def bodies(path: str, limit: BodyLimit) -> Iterator[tuple[str, bytes]]:
 
 def _fill(start: str, item: str, end: str, limit: BodyLimit) -> bytes:
     containers = item.count("[") + item.count("{")
+    structure = containers + item.count(":")
     count = min(
         (limit.values - 3) // (1 + containers + item.count(",")),
-        (limit.containers - 2) // containers if containers else limit.values,
+        (limit.structure - 4) // structure if structure else limit.values,
         (limit.size - len(start) - len(end)) // (len(item) + 1),
         (limit.strings - 2) // (item.count('"') // 2) if '"' in item else limit.values,
     )
@@ -109,8 +110,8 @@ def measure(times: int) -> list[dict[str, Any]]:
     rows = []
     for route in routes(create_app(Settings())):
         path = route.path
+        gc.collect()
         for name, body in bodies(path, body_limit(path)):
-            gc.collect()
             best, outcome = float("inf"), ""
             for _ in range(times):
                 started = time.thread_time()

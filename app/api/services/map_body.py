@@ -165,6 +165,10 @@ def _layout_json(view: MapView) -> str:
 
 def _changes_json(view: MapView) -> str:
     """The fields for the changes since the layout."""
-    columns = {"repo_ids": view.repo_ids, "x": view.coordinates[:, 0], "y": view.coordinates[:, 1]}
-    arrivals = {name: _json_array(values) for name, values in (columns | {"cluster": view.cluster}).items()}
+    arrivals = {
+        "repo_ids": _json_array(view.repo_ids),
+        "x": _json_array(view.coordinates[:, 0]),
+        "y": _json_array(view.coordinates[:, 1]),
+        "cluster": _json_array(view.cluster),
+    }
     return _json_object({"arrivals": _json_object(arrivals), "removed": _json_array(view.removed)})

@@ -148,13 +148,14 @@ _is_quarantined = (Job.state == JobState.FAILED) & (Job.error_code == Quarantine
 def _expired_jobs(old: ColumnElement[datetime]) -> Conditions:
     """Ended jobs, but the newest of each model, quarantined ones, and those of a reindex that is active."""
     newer = aliased(Job)
-    superseded = select(newer.id).where(newer.model_id == Job.model_id, newer.id > Job.id)
+    # not EXISTS, for which the planner would read all jobs for each page
+    newest = select(func.max(newer.id)).where(newer.model_id == Job.model_id).scalar_subquery()
     active = select(Reindex.id).where(Reindex.id == Job.reindex_id, Reindex.state.in_(ACTIVE_REINDEX))
     return (
         Job.state.in_(TERMINAL),
         Job.finished_at < old,
         ~func.coalesce(_is_quarantined, False),
-        superseded.exists(),
+        Job.id < newest,
         ~active.exists(),
     )
 
@@ -206,7 +207,8 @@ KINDS = (
     ),
     Kind("jobs", "job_retention", Job, Job.id, Job.created_at, _expired_jobs),
     Kind("unmeasured_models", "job_retention", Model, Model.id, Model.created_at, _expired_models, page_size=100),
-    Kind("workers", "worker_retention", Worker, Worker.id, Worker.started_at, _expired_workers),
+    # each of them may have run many jobs, whose rows change
+    Kind("workers", "worker_retention", Worker, Worker.id, Worker.started_at, _expired_workers, page_size=10),
     Kind("job_events", "event_retention", JobEvent, JobEvent.id, JobEvent.at, lambda old: (JobEvent.at < old,)),
     Kind(
         "audit_entries", "audit_retention", AuditEntry, AuditEntry.id, AuditEntry.at,

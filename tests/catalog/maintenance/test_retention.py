@@ -372,16 +372,16 @@ def put_old_workers(database: Database, number: int) -> None:
 
 
 def test_rows_are_deleted_page_by_page_in_transactions_of_their_own(database: Database, statements: list[str]):
-    put_old_workers(database, 1_100)
-    assert retention.sweep(database, policy()).deleted["workers"] == 1_100
+    put_old_workers(database, 25)
+    assert retention.sweep(database, policy()).deleted["workers"] == 25
     assert len([statement for statement in statements if statement.startswith("DELETE FROM workers")]) == 3
 
 
 def test_sweep_that_reaches_its_number_of_pages_is_not_complete(database: Database):
-    put_old_workers(database, 1_100)
+    put_old_workers(database, 25)
     first, second = (retention.sweep(database, policy(), max_pages=2) for _ in range(2))
-    assert (first.deleted["workers"], first.complete) == (1_000, False)
-    assert (second.deleted["workers"], second.complete) == (100, True)
+    assert (first.deleted["workers"], first.complete) == (20, False)
+    assert (second.deleted["workers"], second.complete) == (5, True)
 
 
 def test_rows_that_another_sweep_deletes_are_left_to_it(database: Database):

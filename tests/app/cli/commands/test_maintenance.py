@@ -10,7 +10,7 @@ from tests.support.cli import answer, run
 @pytest.fixture
 def old_workers(database: Database) -> int:
     """The number of dead workers: more than one request deletes."""
-    number = 20 * 500 + 1
+    number = 20 * 10 + 1
     statement = (
         "INSERT INTO workers (host, pid, device, heartbeat_at) "
         "SELECT 'away', n, 'cpu', now() - interval '8 days' FROM generate_series(1, :number) AS n"

@@ -18,6 +18,7 @@ code of an error is among those that the document lists for the route and the st
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -97,6 +98,7 @@ class Requests:
                 yield self._random.choices(list(fuzz_catalog.CALLERS), weights=CALLER_WEIGHTS)[0], case
 
     def _boundary_cases(self, schema: BaseSchema, operation: APIOperation) -> Iterator[Case]:
+        random.seed(f"{self._seed} {operation.label}")  # schemathesis draws from this generator
         cases = schema.iter_coverage_cases(
             operation,
             generation_modes=list(GenerationMode),
@@ -119,6 +121,7 @@ class Requests:
         def draw(case: Case) -> None:
             cases.append(case)
 
+        random.seed(seed)
         with suppress(Unsatisfiable):  # nothing to break in a request without parameters
             draw()
         return cases
@@ -142,9 +145,11 @@ class Report:
         self.codes: Counter[str] = Counter()  # of errors
         self.failures: Counter[str] = Counter()  # by check and route
         self.examples: dict[str, str] = {}  # the first of each failure
+        self.digest = hashlib.sha256()  # of all requests
 
-    def add(self, caller: str, response: Response) -> None:
+    def add(self, caller: str, case: Case, response: Response) -> None:
         self.requests[caller] += 1
+        self.digest.update(f"{caller} {case.method} {case.formatted_path} {case.query} {case.body}".encode())
         self.statuses[response.status_code] += 1
         if response.headers["content-type"] == [MEDIA_TYPE]:
             self.codes[response.json()["code"]] += 1
@@ -195,6 +200,7 @@ class Run:
         return {
             "requests": self.report.requests.total(),
             "seconds": round(time.monotonic() - started, 1),
+            "digest": self.report.digest.hexdigest()[:16],
             "callers": dict(self.report.requests),
             "statuses": dict(sorted(self.report.statuses.items())),
             "codes": dict(sorted(self.report.codes.items())),
@@ -222,7 +228,7 @@ class Run:
         except requests.RequestException as error:
             self.report.add_failure(type(error).__name__, case, f"{error}\n{case.as_curl_command()}")
             return
-        self.report.add(caller, response)
+        self.report.add(caller, case, response)
         if response.content == INVALID_HTTP:
             return
         try:
@@ -268,8 +274,6 @@ def api_process(log: Path) -> Iterator[tuple[str, psutil.Process]]:
     finally:
         process.terminate()
         process.wait()
-        if "--log" in sys.argv:
-            print(log.read_text(), file=sys.stderr)
 
 
 def _is_ready(url: str) -> bool:
@@ -284,7 +288,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
-    options, _ = parser.parse_known_args()
+    options = parser.parse_args()
     report = run(options.requests, options.seed)
     print(json.dumps(report) if options.json else "\n".join(f"{name:16} {value}" for name, value in report.items()))
     if not report["ok"]:

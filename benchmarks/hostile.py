@@ -29,6 +29,7 @@ import httpx
 import numpy as np
 import psutil
 from sqlalchemy import text
+from transformers.utils import logging
 
 from app.deployment import processes
 from app.deployment.embedded import EmbeddedServers
@@ -296,6 +297,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep the logs in this folder")
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     options = parser.parse_args()
+    logging.disable_progress_bar()
     with tempfile.TemporaryDirectory(prefix="deltadex-") as name:
         result = measure(options.folder or Path(name), options.repos, options.good, options.seed)
     if options.json:

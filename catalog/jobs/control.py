@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from catalog.auth.viewer import ADMIN, Viewer
 from catalog.database import Database
-from catalog.errors import HubTokenRequired, JobFinished, NotRetriable, NotYours
+from catalog.errors import HubTokenRequired, JobFinished, NotRetriable, NotYours, Quarantined
 from catalog.jobs.quotas import Quota
 from catalog.jobs.repository import claims, jobs, queues
 from catalog.jobs.repository.queues import QueueReport
@@ -56,13 +56,15 @@ def retry(
 
 def retry_failed(database: Database, code: str) -> int:
     """Queue all failed jobs with that error code again, except those superseded by a later job for the same model and
-    revision. Returns how many were queued.
+    revision. A quarantine of their repos is lifted. Returns how many were queued.
     """
     total = 0
     while True:
         try:
             with database.transaction() as session:
                 job_ids = jobs.requeue_by_error(session, code, MAX_RETRIED_PER_TRANSACTION)
+                for job_id in job_ids if code == Quarantined.code else ():
+                    quarantine.lift(session, QuarantineKey.of_job(jobs.get(session, job_id, ADMIN)))
                 for job_id in job_ids[:1]:  # one notification is enough: a worker continues until the queue is empty
                     enqueue_after_commit(session, job_id)
         except IntegrityError:

@@ -9,10 +9,11 @@ from sqlalchemy import ColumnElement, case, delete, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from catalog.database import ErrorRecord, newest_first
+from catalog.database import ErrorRecord, newest_first, seconds
 from catalog.errors import BaseQuarantined, CatalogError, Quarantined, QuarantineNotFound
 from catalog.tables import Job, QuarantineEntry, QuarantineKind
 
+COUNTED_FOR = 30 * 86_400  # seconds that an end counts if no other one follows
 Entry = QuarantineEntry
 
 
@@ -44,9 +45,11 @@ class QuarantineKey:
 def count(
     session: Session, key: QuarantineKey, error: CatalogError, limit: int, *, ends: int = 1, alone: bool = True
 ) -> bool:
-    """Count processes that these files ended. Returns whether they are quarantined: after `limit` ends, the last of
-    them `alone`, in a process that did nothing else.
+    """Count processes that these files ended. Returns whether they are quarantined: after `limit` ends with no more
+    than `COUNTED_FOR` seconds between two of them, the last of them `alone`, in a process that did nothing else.
     """
+    expired = Entry.quarantined_at.is_(None) & (Entry.last_end_at < func.now() - seconds(COUNTED_FOR))
+    session.execute(delete(Entry).where(expired))
     record = ErrorRecord.from_error(error).columns() | {"last_end_at": func.now()}
 
     def quarantined_at(total: ColumnElement[int]) -> ColumnElement[Any]:

@@ -60,7 +60,7 @@ def count_deaths(
     others = [worker_id for worker_id in worker_ids if worker_id not in innocent]
     error = Quarantined(
         f"{max_worker_deaths} workers died while they ran this job, and the last of them ran nothing else; see its "
-        "history. Only an admin can retry it."
+        "history. Submit a new commit, or ask an admin to retry the job."
     )
     quarantined = attempts.quarantine(session, others, max_worker_deaths, error, job_ids)
     for job in quarantined:

@@ -20,6 +20,8 @@ from catalog.jobs.repository import attempts, jobs
 from catalog.jobs.submissions import submit_repo
 from catalog.models.repo_ref import RepoRef
 from catalog.models.repository import models
+from catalog.quarantine import repository as quarantine
+from catalog.quarantine.repository import QuarantineKey
 from catalog.tables import Job, JobState
 from tests.support import catalog as entries
 from tests.support.quarantine import put_quarantine
@@ -186,6 +188,14 @@ def test_only_an_admin_can_retry_a_quarantined_job(database: Database, worker: i
     retried = job_control.retry(database, job_id, by_admin=True)
 
     assert (retried.state, retried.worker_deaths) == (JobState.QUEUED, 0)
+
+
+def test_retry_of_all_quarantined_jobs_lifts_their_quarantine(database: Database, worker: int):
+    job_id = put_quarantined(database, worker)
+    assert job_control.retry_failed(database, "quarantined") == 1
+    with database.transaction() as session:
+        assert jobs.get(session, job_id).state == JobState.QUEUED
+        assert quarantine.find(session, QuarantineKey.of_repo("owner/model", None)) is None
 
 
 def test_submission_of_a_quarantined_model_returns_the_quarantined_job(database: Database, worker: int):

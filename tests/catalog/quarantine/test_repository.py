@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from catalog.database import Database
@@ -51,6 +52,14 @@ def test_success_forgets_what_was_counted(session: Session):
     quarantine.forget(session, REPO)
 
     assert is_quarantined(session, REPO)
+
+
+def test_end_is_forgotten_after_a_month(session: Session):
+    quarantine.count(session, REPO, ERROR, LIMIT)
+    quarantine.count(session, BASE, ERROR, LIMIT, ends=2)
+    session.execute(text("UPDATE quarantine_entries SET last_end_at = now() - interval '31 days'"))
+    assert not quarantine.count(session, REPO, ERROR, LIMIT)
+    assert is_quarantined(session, BASE)
 
 
 def test_unknown_commit_stands_for_all_commits(session: Session):

@@ -75,7 +75,7 @@ def stored_vector(database: Database, name: str) -> bytes:
         return vectors.get_encoding(session, name).vector.tobytes()
 
 
-def test_pickled_adapters_have_the_vectors_of_their_x(
+def test_pickled_adapters_have_the_vectors_of_the_same_safetensors(
     database: Database, pipeline: Pipeline, scripted_hub: ScriptedHub, tmp_path: Path
 ):
     saved = ingest(database, pipeline, submit_folder(database, pico.make_adapter(tmp_path / "saved", seed=1)))

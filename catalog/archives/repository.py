@@ -20,13 +20,12 @@ PIECE_SIZE = 4 * 2**20  # bytes
 def store(
     session: Session, model_id: int, file: BinaryIO, *, viewer: str | None = None, limits: ArchiveLimits = NO_LIMITS
 ) -> Archive:
-    """Store the rest of a file as the model's archive, replacing an earlier one. Raises `ArchiveQuotaExceeded` if the
-    archives of its `viewer`, or all archives, would exceed the limits with it.
+    """Store a file from its start as the model's archive, replacing an earlier one. Raises `ArchiveQuotaExceeded` if
+    the archives of its `viewer`, or all archives, would exceed the limits with it.
     """
     session.execute(delete(Archive).where(Archive.model_id == model_id))
-    start = file.tell()
-    check(session, limits, viewer, file.seek(0, io.SEEK_END) - start)
-    file.seek(start)
+    check(session, limits, viewer, file.seek(0, io.SEEK_END))
+    file.seek(0)
     archive = Archive(model_id=model_id, size=0, sha256="")
     session.add(archive)
     session.flush()

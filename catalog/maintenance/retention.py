@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from catalog.database import Database
@@ -13,8 +13,8 @@ from catalog.settings import Settings
 
 __all__ = ["KindReport", "Retention", "Swept", "report", "retention_of", "sweep"]
 
-MAX_PAGES = 20  # of each kind in a sweep that a request waits for
-MAX_SECONDS = 10.0  # after which such a sweep ends with the page that it deletes
+MAX_PAGES = 20  # of each kind in one sweep
+MAX_SECONDS = 10.0  # after which a sweep ends with the page that it deletes
 
 Retention = Mapping[str, float]  # seconds by the name of the setting
 
@@ -40,25 +40,35 @@ def report(database: Database, retention: Retention) -> list[KindReport]:
     return reports
 
 
-def sweep(database: Database, retention: Retention, max_pages: int = MAX_PAGES) -> Swept:
+def sweep(
+    database: Database,
+    retention: Retention,
+    max_pages: int = MAX_PAGES,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Swept:
     """Delete what has expired: at most `max_pages` pages of each kind, each in a transaction of its own, and no further
-    page after `MAX_SECONDS`. Safe to run in several processes at once.
+    page after `MAX_SECONDS` or once it `should_stop`. Safe to run in several processes at once.
     """
     deadline = time.monotonic() + MAX_SECONDS
+
+    def is_over() -> bool:
+        return should_stop() or time.monotonic() > deadline
+
     deleted, complete = {}, True
     for kind in KINDS:
-        deleted[kind.name], after = _delete_pages(database, kind, retention[kind.setting], max_pages, deadline)
+        deleted[kind.name], after = _delete_pages(database, kind, retention[kind.setting], max_pages, is_over)
         complete &= after is None
     return Swept(deleted, complete)
 
 
 def _delete_pages(
-    database: Database, kind: Kind, retention: float, max_pages: int, deadline: float
+    database: Database, kind: Kind, retention: float, max_pages: int, is_over: Callable[[], bool]
 ) -> tuple[int, int | None]:
     """Returns how many rows were deleted, and the id after which there may be more; None after the last page."""
     total, after = 0, 0
     for _ in range(max_pages):
-        if time.monotonic() > deadline:
+        if is_over():
             break
         with database.transaction() as session:
             deleted, last = repository.delete_page(session, kind, retention, after)

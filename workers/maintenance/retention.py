@@ -12,7 +12,6 @@ from catalog.settings import Settings
 from catalog.threads.periodic_thread import PeriodicThread
 
 INTERVAL = 3_600.0  # seconds
-PAGES_PER_STEP = 5  # of each kind; few, because a worker that stops waits for the step
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +36,11 @@ class RetentionSweeper:
         self._thread.stop()
 
     def step(self) -> bool:
-        """Delete a few pages of each kind. True if there is more to delete."""
+        """Delete some pages of each kind, and no further page once the thread is to stop. True if there is more."""
         with self._database.transaction() as session:
             if queues.is_paused(session, MAINTENANCE_QUEUE):
                 return False
-        swept = retention.sweep(self._database, self._retention, max_pages=PAGES_PER_STEP)
+        swept = retention.sweep(self._database, self._retention, should_stop=lambda: self._thread.stopping)
         deleted = {kind: count for kind, count in swept.deleted.items() if count}
         if deleted:
             log.info("deleted what has expired: %s", deleted)

@@ -32,11 +32,18 @@ def count_workers(database: Database) -> int:
 
 
 def test_step_deletes_some_pages_and_says_whether_there_is_more(database: Database, sweeper: RetentionSweeper):
-    put_workers(database, 51)
+    put_workers(database, 201)
     assert sweeper.step()
     assert count_workers(database) == 1
     assert not sweeper.step()
     assert count_workers(database) == 0
+
+
+def test_no_page_is_deleted_once_the_worker_stops(database: Database, sweeper: RetentionSweeper):
+    put_workers(database, 1)
+    sweeper.request_stop()
+    assert sweeper.step()  # there is more, for the next worker
+    assert count_workers(database) == 1
 
 
 def test_nothing_is_deleted_while_maintenance_is_paused(database: Database, sweeper: RetentionSweeper):

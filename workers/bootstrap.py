@@ -148,7 +148,8 @@ class Runtime:
         """Requeue all jobs of this worker. Only those of the hung stage count a worker death."""
         with self._heartbeat_database.transaction() as session:
             limit = self.settings.max_worker_deaths
-            recovery.count_deaths(session, [self.heartbeat.worker_id()], limit, hung.job_ids)
+            worker_ids, loading = [self.heartbeat.worker_id()], hung.stage is Stage.LOAD
+            recovery.count_deaths(session, worker_ids, limit, hung.job_ids, blame_loading=loading)
         self.heartbeat.sign_off()
 
     def _activity(self) -> str:

@@ -42,16 +42,21 @@ def recover(session: Session, heartbeat_timeout: float, max_worker_deaths: int) 
 
 
 def count_deaths(
-    session: Session, worker_ids: Sequence[int], max_worker_deaths: int, job_ids: Collection[int] | None = None
+    session: Session,
+    worker_ids: Sequence[int],
+    max_worker_deaths: int,
+    job_ids: Collection[int] | None = None,
+    *,
+    blame_loading: bool = True,
 ) -> RecoveredJobs:
     """Requeue the jobs of workers that died, or that ended with an error that cannot be attributed to one job. With
     `job_ids`, only these of them: the others had no part in it.
 
     Each job becomes a suspect and runs exclusively from then on. A job that was with `max_worker_deaths` dead workers,
     and ran exclusively on the last of them, fails, and its repo is quarantined. The death of a worker while it loaded
-    a base counts against that base instead.
+    a base counts against that base instead, unless it is known that loading had no part in it (`blame_loading`).
     """
-    loading = workers.stop_loading(session, worker_ids)
+    loading = workers.stop_loading(session, worker_ids) if blame_loading else []
     for death in loading:
         key = QuarantineKey.of_base(death.base_repo, death.base_sha)
         quarantine.count(session, key, LOADING_DEATH, max_worker_deaths, alone=death.alone)

@@ -9,6 +9,7 @@ from catalog.jobs.repository import attempts
 from tests.support import catalog as entries
 from tests.support.keys import AS_ADMIN
 from tests.support.problem_documents import documented_problem
+from tests.support.quarantine import put_quarantine
 
 
 @pytest.fixture
@@ -112,5 +113,6 @@ def test_invalid_actions_on_jobs_return_their_error(
 def test_retry_of_a_quarantined_job_returns_409(api: TestClient, database: Database, job_ids: list[int]):
     with database.transaction() as session:
         attempts.fail(session, job_ids[2], 1, Quarantined("Workers died."))
+        put_quarantine(session, "owner/m2")
     response = api.post(f"/v1/jobs/{job_ids[2]}/retry")
     assert (response.status_code, documented_problem(response)["code"]) == (409, "quarantined")

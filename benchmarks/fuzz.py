@@ -4,8 +4,9 @@
 
 The requests go over HTTP to an API process with a small catalog on a real Postgres and a real Valkey, as an admin, a
 submitter, a reader, without a key and with an unknown one. A third are schemathesis' cases for the boundaries of each
-parameter, a third are drawn from the schemas, and a third break them. Most of the drawn ones name what exists. A seed
-makes the same requests again.
+parameter, a third are drawn from the schemas, and a third break them. Most of the drawn ones name what exists. With
+a seed, the order of routes, the callers and most bodies are the same again; schemathesis draws parameters anew, and the
+`digest` of all requests shows whether two runs sent the same.
 
 All checks of schemathesis apply but `positive_data_acceptance`: a request that is as its schema says may name a model
 that does not exist, or state two fields that exclude each other. `unsupported_method` does not apply to
@@ -98,7 +99,6 @@ class Requests:
                 yield self._random.choices(list(fuzz_catalog.CALLERS), weights=CALLER_WEIGHTS)[0], case
 
     def _boundary_cases(self, schema: BaseSchema, operation: APIOperation) -> Iterator[Case]:
-        random.seed(f"{self._seed} {operation.label}")  # schemathesis draws from this generator
         cases = schema.iter_coverage_cases(
             operation,
             generation_modes=list(GenerationMode),
@@ -121,7 +121,6 @@ class Requests:
         def draw(case: Case) -> None:
             cases.append(case)
 
-        random.seed(seed)
         with suppress(Unsatisfiable):  # nothing to break in a request without parameters
             draw()
         return cases

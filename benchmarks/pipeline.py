@@ -3,8 +3,9 @@
     python -m benchmarks.pipeline [--bases DIR] [--rounds N] [--batch K] [--json]
 
 Each round submits the fifteen adapters of `examples/pool` to an empty catalog on a real Postgres and handles one
-notification. `ratio` is the median over the rounds of (claim to stored) / (time inside the encoder), and `readers` that
-of (time in which a thread waits for file readers) / (claim to stored); some of the threads wait at once.
+notification. `ratio` is the median over the rounds of (claim to stored) / (time inside the encoder). Each round is
+repeated with files that are read in the worker itself instead of by file readers: `readers` is the median of the ratio
+of the two times.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import text
 
@@ -37,9 +37,11 @@ from workers.ingest.claimer import BatchPolicy
 from workers.ingest.fetcher import Fetcher
 from workers.ingest.pipeline import Pipeline
 from workers.process.retries import RetryPolicy
+from workers.readers.in_process import IN_PROCESS
+from workers.readers.interface import Readers
 from workers.readers.pool import ReaderPool
 
-POOL = Path(__file__).parents[1] / "examples" / "pool"
+FOLDERS = sorted(folder for folder in (Path(__file__).parents[1] / "examples" / "pool").iterdir() if folder.is_dir())
 NO_LIMIT = 2**40  # bytes
 
 
@@ -62,22 +64,35 @@ class TimedBases(ResidentBases):
         return resident
 
 
-class TimedReaders(ReaderPool):
-    """File readers that measure the time in which threads wait for them."""
-
-    seconds = 0.0
-
-    def run(self, *arguments: Any, **settings: Any) -> Any:
-        start = time.perf_counter()
-        try:
-            return super().run(*arguments, **settings)
-        finally:
-            self.seconds += time.perf_counter() - start
-
-
 def clear_catalog(database: Database) -> None:
     with database.transaction() as session:
         session.execute(text("TRUNCATE models, revisions, vectors, jobs CASCADE"))
+
+
+def assemble(
+    database: Database, bases_dir: Path, folder: Path, batch: int, readers: Readers
+) -> tuple[Pipeline, TimedBases]:
+    with database.transaction() as session:
+        worker_id = workers.register(session, "benchmark", 0, "cpu")
+    contract = MeasurementSettings(load_probes())
+    hub = Hub("http://127.0.0.1:9", None, folder, timeout=1, max_file_bytes=NO_LIMIT, max_repo_files=100)
+    resolver = BaseResolver(hub, bases_dir, readers=readers)
+    fetcher = Fetcher(database, hub, resolver, contract, max_file_bytes=NO_LIMIT, readers=readers)
+    bases = TimedBases(database, contract, worker_id, readers=readers)
+    retries, batching = RetryPolicy(max_attempts=1, base=1), BatchPolicy(size=batch)
+    return Pipeline(database, fetcher, bases, worker_id, runners={}, batching=batching, retries=retries), bases
+
+
+def measure(database: Database, pipeline: Pipeline, bases: TimedBases) -> tuple[float, float]:
+    """Seconds of a round, from claim to stored vectors and within the encoder."""
+    clear_catalog(database)
+    submitted = [submit_folder(database, folder) for folder in FOLDERS]
+    bases.encoding_seconds, start = 0.0, time.perf_counter()
+    pipeline.ingest(submitted[0].id)
+    seconds = time.perf_counter() - start
+    with database.transaction() as session:
+        assert jobs.count_by_state(session)[JobState.DONE] == len(FOLDERS)
+    return seconds, bases.encoding_seconds
 
 
 def run(bases_dir: Path, rounds: int, batch: int) -> dict[str, object]:
@@ -86,40 +101,21 @@ def run(bases_dir: Path, rounds: int, batch: int) -> dict[str, object]:
         os.environ.update(DATABASE_URL=servers.database_url, REDIS_URL=servers.redis_url)
         settings.cache_clear()  # they were read for the default of --bases
         migrate(servers.database_url)
-        database = Database(servers.database_url)
-        with database.transaction() as session:
-            worker_id = workers.register(session, "benchmark", 0, "cpu")
-        contract = MeasurementSettings(load_probes())
-        readers = TimedReaders()
-        hub = Hub("http://127.0.0.1:9", None, Path(folder), timeout=1, max_file_bytes=NO_LIMIT, max_repo_files=100)
-        resolver = BaseResolver(hub, bases_dir, readers=readers)
-        fetcher = Fetcher(database, hub, resolver, contract, max_file_bytes=NO_LIMIT, readers=readers)
-        bases = TimedBases(database, contract, NO_LIMIT, readers)
-        retries = RetryPolicy(max_attempts=1, base=1)
-        pipeline = Pipeline(
-            database, fetcher, bases, worker_id, runners={}, batching=BatchPolicy(size=batch), retries=retries
-        )
-        folders = sorted(folder for folder in POOL.iterdir() if folder.is_dir())
-        measurements = []
-        for _ in range(rounds + 1):
-            clear_catalog(database)
-            submitted = [submit_folder(database, folder) for folder in folders]
-            bases.encoding_seconds, readers.seconds, start = 0.0, 0.0, time.perf_counter()
-            pipeline.ingest(submitted[0].id)
-            measurements.append((time.perf_counter() - start, bases.encoding_seconds, readers.seconds))
-            with database.transaction() as session:
-                assert jobs.count_by_state(session)[JobState.DONE] == len(folders)
+        database, readers = Database(servers.database_url), ReaderPool()
+        with_readers = assemble(database, bases_dir, Path(folder), batch, readers)
+        without = assemble(database, bases_dir, Path(folder), batch, IN_PROCESS)
+        pairs = [(measure(database, *with_readers), measure(database, *without)) for _ in range(rounds + 1)][1:]
         readers.stop()
         database.close()
-    measurements = measurements[1:]
     return {
-        "adapters": len(folders),
+        "adapters": len(FOLDERS),
         "batch": batch,
         "rounds": rounds,
-        "claim_to_stored_s": statistics.median(total for total, _, _ in measurements),
-        "encoding_s": statistics.median(encoding for _, encoding, _ in measurements),
-        "ratio": statistics.median(total / encoding for total, encoding, _ in measurements),
-        "readers": statistics.median(reading / total for total, _, reading in measurements),
+        "claim_to_stored_s": statistics.median(total for (total, _), _ in pairs),
+        "encoding_s": statistics.median(encoding for (_, encoding), _ in pairs),
+        "ratio": statistics.median(total / encoding for (total, encoding), _ in pairs),
+        "without_readers_s": statistics.median(total for _, (total, _) in pairs),
+        "readers": statistics.median(total / other for (total, _), (other, _) in pairs),
     }
 
 

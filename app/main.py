@@ -34,6 +34,7 @@ from app.api.models import routes as model_routes
 from app.api.operations import health, metrics, stats
 from app.api.quarantine import routes as quarantine_routes
 from app.api.reindexes import routes as reindex_routes
+from app.api.repeated_parameters import no_repeated_parameters
 from app.api.search import routes as search_routes
 from app.api.selections import routes as selection_routes
 from app.api.services.services import Services
@@ -113,7 +114,7 @@ def create_app(conf: Settings | None = None) -> FastAPI:
         version=version("deltadex"),
         description="The index of what fine-tuned language models have learned.",
         lifespan=lifespan,
-        dependencies=[authorized],
+        dependencies=[authorized, no_repeated_parameters],
     )
     app.state.settings = conf
     app.state.tokens = TokenBox(conf.token_key, conf.token_max_age)

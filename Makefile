@@ -4,7 +4,7 @@ PYTHON ?= python3
 DATA_DIR := $(if $(DELTADEX_DATA_DIR),$(DELTADEX_DATA_DIR),.deltadex)
 BASE := $(DATA_DIR)/bases/HuggingFaceTB/SmolLM2-135M-Instruct
 BIN := .venv/bin
-BENCHMARKS := embed pipeline index clusters maps geometry served_geometries geometry_search arithmetic downloads jobs crawl faults hostile fuzz private_search
+BENCHMARKS := embed pipeline index clusters maps geometry served_geometries geometry_search arithmetic downloads jobs crawl faults hostile fuzz bodies costly_client publishing private_search
 SOURCES := app catalog workers migrations benchmarks examples tests
 
 .DEFAULT_GOAL := help
